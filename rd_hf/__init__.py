@@ -1,0 +1,40 @@
+"""Reprogramming distillation: a small transformers model from a frozen foundation model.
+
+Importing the package is cheap; what a name needs is imported when the name is first used. Importing it also makes
+transformers' Auto classes and pipelines know the two model types `rd_student` and `rd_teacher`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from ._version import __version__
+from .registration import install
+
+_MODULE_OF = {
+    "DistillationArguments": "arguments",
+    "RDStudentConfig": "configuration_rd",
+    "RDStudentForImageClassification": "modeling_rd_student",
+    "RDTeacherConfig": "configuration_rd",
+    "RDTeacherForImageClassification": "modeling_rd_teacher",
+    "distill": "distillation",
+    "evaluate": "evaluation",
+    "predict": "evaluation",
+}
+
+__all__ = ["__version__", *_MODULE_OF]
+
+install()
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_MODULE_OF[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULE_OF})

@@ -1,0 +1,232 @@
+"""The arguments of a distillation: one dataclass serves the command line, YAML files and Python.
+
+Names are those of transformers' TrainingArguments wherever they mean the same thing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import yaml
+
+
+class ArgumentError(ValueError):
+    """An argument or a key of a configuration file that cannot be used; the message names it and the way out."""
+
+
+def _argument(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass
+class DistillationArguments:
+    """Everything a run depends on. The weights of the loss have the papers' values (RD: arXiv 2407.06504, DRD:
+    arXiv 2605.04447) where these give one; the other defaults were chosen on validation data, as the README says.
+
+    :raises ArgumentError: when a value is out of range or two arguments contradict each other.
+    """
+
+    # fmt: off
+    dataset: dict | str | None = _argument(None, "Hub id or folder, .npz, .csv or .parquet file of labelled images")
+    student: dict | str | None = _argument(None, "Hub id, folder, or inline transformers config such as '{model_type: resnet, depths: [1, 1, 1, 1]}'")
+    teacher: str | None = _argument(None, "Hub id or folder of the frozen foundation model; not needed with method ce")
+    output_dir: str | None = _argument(None, "folder for everything the run leaves")
+    method: Literal["rd", "drd", "ce"] = _argument("rd", "rd reprograms the teacher's last stage, drd all of them, ce trains the student alone")
+
+    teacher_revision: str | None = _argument(None, "branch, tag or commit of the teacher")
+    teacher_dtype: Literal["float32", "bfloat16", "float16"] = _argument("float32", "precision of the frozen teacher; bfloat16 is about twice as fast where the processor has it")
+    teacher_batch_size: int | None = _argument(None, "images per teacher forward; by default 8 on a CPU (larger ones are slower there), the whole batch on a GPU")
+    teacher_stages: list | str | None = _argument(None, "module paths of the teacher's stages as a YAML list, where they cannot be found")
+    student_revision: str | None = _argument(None, "branch, tag or commit of the student")
+    student_stages: list | str | None = _argument(None, "module paths of the student's stages as a YAML list, where they cannot be found")
+    student_image_size: int | None = _argument(None, "side of the square image that the student sees; by default that of its own processor or config")
+    projector_channels: int = _argument(256, "width of the projectors' bottleneck")
+    trust_remote_code: bool = _argument(False, "run model code found in the teacher's or student's repo")
+
+    dataset_config_name: str | None = _argument(None, "configuration of a Hub data set")
+    dataset_revision: str | None = _argument(None, "branch, tag or commit of a Hub data set")
+    image_column: str | None = _argument(None, "column of images, where it cannot be found")
+    label_column: list | str | None = _argument(None, "column of labels, or a YAML list of 0/1 columns for a multi-label task")
+    group_column: str | None = _argument(None, "column that names the patient: one patient stays on one side of every split made here")
+    validation_fraction: float = _argument(0.15, "share of train that becomes validation where the data has none")
+    test_fraction: float = _argument(0.15, "share of train that becomes test where the data has none")
+    shots: int | None = _argument(None, "labels a class (multi-label: positive labels a class); the rest of train is unlabelled")
+    label_fraction: float | None = _argument(None, "share of train that keeps its labels; the rest of train is unlabelled")
+    use_unlabeled: bool = _argument(False, "learn from the train rows without label too, by the terms that need none")
+    unlabeled_dataset: str | None = _argument(None, "further images without labels, named as dataset is")
+    on_bad_image: Literal["error", "skip"] = _argument("error", "stop at an image that cannot be read, or skip, count and list them")
+
+    hybrid_weight: float = _argument(1.0, "alpha at the first step: cross-entropy of the hybrid logits")
+    hybrid_weight_end: float = _argument(0.0, "alpha at the last step (linear in between)")
+    kl_weight: float = _argument(1.0, "beta at the first step: KL from the hybrid logits to the student's")
+    kl_weight_end: float = _argument(0.0, "beta at the last step (linear in between)")
+    cka_weight: float = _argument(1.0, "gamma: 1 - CKA of reprogrammed and student features")
+    temperature: float = _argument(1.0, "temperature of the KL term")
+    cka_estimator: Literal["debiased", "biased"] = _argument("debiased", "the biased one gives almost no signal in small batches")
+    cka_features: Literal["pooled", "flattened"] = _argument("pooled", "CKA on what the head reads, or on whole maps")
+    detach_hybrid_in_kl: bool = _argument(True, "KL trains the student only, not the projectors")
+    detach_reprogrammed_in_cka: bool = _argument(False, "CKA trains the student only, not the projectors")
+    class_weights: Literal["none", "balanced"] = _argument("none", "weigh classes by inverse frequency (multi-label: positives)")
+    label_smoothing: float = _argument(0.0, "label smoothing of the cross-entropies")
+
+    augment: bool = _argument(True, "augment the training images; teacher and student see the same view")
+    rotation_degrees: float = _argument(10.0, "largest rotation")
+    scale: float = _argument(0.1, "largest relative change of size")
+    shift: float = _argument(0.05, "largest shift, relative to the image side")
+    horizontal_flip: bool = _argument(True, "mirror left and right; turn off where laterality matters")
+    vertical_flip: bool = _argument(False, "mirror top and bottom")
+    brightness: float = _argument(0.1, "largest change of brightness, relative to the full range")
+    contrast: float = _argument(0.2, "largest relative change of contrast")
+    gamma: float = _argument(0.2, "largest change of log-gamma")
+
+    num_train_epochs: float = _argument(60.0, "passes over the labelled rows")
+    max_steps: int = _argument(-1, "optimiser steps; overrides num_train_epochs when positive")
+    per_device_train_batch_size: int = _argument(32, "labelled images a step and process")
+    per_device_unlabeled_batch_size: int = _argument(64, "unlabelled images a step and process")
+    per_device_eval_batch_size: int = _argument(64, "images a forward in evaluation")
+    gradient_accumulation_steps: int = _argument(1, "batches an optimiser step; CKA is estimated in each and averaged")
+    learning_rate: float = _argument(1e-3, "highest learning rate of AdamW")
+    weight_decay: float = _argument(0.05, "decoupled weight decay, not on norms and biases")
+    warmup_ratio: float = _argument(0.05, "share of the steps in which the learning rate rises")
+    lr_scheduler_type: Literal["cosine", "linear", "constant_with_warmup"] = _argument("cosine", "course of the learning rate after warm-up")
+    max_grad_norm: float = _argument(1.0, "gradients are clipped to this norm; 0 turns it off")
+    bf16: bool = _argument(False, "bfloat16 mixed precision for the trained part")
+    fp16: bool = _argument(False, "float16 mixed precision for the trained part (GPU)")
+    gradient_checkpointing: bool = _argument(False, "recompute the student's activations to save memory")
+    dataloader_num_workers: int = _argument(0, "processes that decode images")
+    seed: int = _argument(0, "seed of splits, shots, initial weights, order, views and dropout")
+
+    metric_for_best_model: Literal["auroc", "accuracy", "balanced_accuracy", "f1", "average_precision"] = _argument("auroc", "validation metric that chooses the model")
+    eval_steps: int | None = _argument(None, "steps between evaluations on validation; by default 20 evaluations a run")
+    logging_steps: int = _argument(10, "steps between training rows in metrics.jsonl")
+    save_steps: int | None = _argument(None, "steps between checkpoints; by default at every evaluation")
+    save_total_limit: int = _argument(2, "checkpoints kept")
+    early_stopping_patience: int | None = _argument(None, "evaluations without improvement before the run stops")
+    report_to: str | None = _argument(None, "an Accelerate tracker, for instance tensorboard or wandb")
+    resume: bool = _argument(False, "continue from the last checkpoint in output_dir")
+    overwrite_output_dir: bool = _argument(False, "delete what an earlier run left in output_dir")
+    # fmt: on
+
+    def __post_init__(self):
+        self.student = _as_yaml(self.student)
+        self.label_column = _as_yaml(self.label_column)
+        self.teacher_stages = _as_yaml(self.teacher_stages)
+        self.student_stages = _as_yaml(self.student_stages)
+        for name in ("dataset", "student"):
+            if getattr(self, name) is None:
+                raise ArgumentError(f"`{name}` is missing: give --{name}, or `{name}:` in the configuration file.")
+        if self.method != "ce" and self.teacher is None:
+            raise ArgumentError(f"`teacher` is missing: method {self.method} needs one. Only method ce trains without.")
+        self._check_ranges()
+        self._check_together()
+
+    def _check_ranges(self):
+        positive = (
+            "student_image_size teacher_batch_size projector_channels shots num_train_epochs temperature learning_rate "
+            "per_device_train_batch_size per_device_unlabeled_batch_size per_device_eval_batch_size eval_steps "
+            "gradient_accumulation_steps logging_steps save_steps save_total_limit early_stopping_patience"
+        )
+        for name in positive.split():
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ArgumentError(f"`{name}` is {value}; it must be above 0.")
+        for name in ("validation_fraction", "test_fraction", "label_fraction"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < 1:
+                raise ArgumentError(f"`{name}` is {value}; it must lie between 0 and 1.")
+        for name in (
+            "hybrid_weight hybrid_weight_end kl_weight kl_weight_end cka_weight weight_decay max_grad_norm "
+            "dataloader_num_workers rotation_degrees scale shift brightness contrast gamma label_smoothing warmup_ratio"
+        ).split():
+            if getattr(self, name) < 0:
+                raise ArgumentError(f"`{name}` is {getattr(self, name)}; it must not be negative.")
+        for name, annotation in get_type_hints(type(self)).items():
+            choices = get_args(annotation)
+            if get_origin(annotation) is Literal and getattr(self, name) not in choices:
+                raise ArgumentError(f"`{name}` is {getattr(self, name)!r}; it must be one of {', '.join(choices)}.")
+
+    def _check_together(self):
+        if self.shots is not None and self.label_fraction is not None:
+            raise ArgumentError("`shots` and `label_fraction` both say how many labels are kept: give one of them.")
+        if self.bf16 and self.fp16:
+            raise ArgumentError("`bf16` and `fp16` exclude each other.")
+        if self.resume and self.overwrite_output_dir:
+            raise ArgumentError("`resume` and `overwrite_output_dir` exclude each other.")
+        if self.use_unlabeled and not (self.shots or self.label_fraction or self.unlabeled_dataset):
+            raise ArgumentError(
+                "`use_unlabeled` finds no unlabelled rows: every train row has its label. Name an `unlabeled_dataset`, "
+                "or withhold labels with `shots` or `label_fraction`."
+            )
+
+    @property
+    def uses_unlabeled(self) -> bool:
+        """Whether rows without label enter the training. Method ce has no term for them."""
+        return self.method != "ce" and (self.use_unlabeled or self.unlabeled_dataset is not None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All arguments as plain values, in their order above."""
+        return dataclasses.asdict(self)
+
+
+def arguments_from(values: dict[str, Any], kind: type = DistillationArguments):
+    """Build an argument dataclass from names and values, with a helpful error for a name that does not exist.
+
+    :raises ArgumentError: naming the unknown argument and the nearest one there is.
+    """
+    check_names(values, kind)
+    return kind(**values)
+
+
+def check_names(values: dict[str, Any], kind: type = DistillationArguments, where: str = "") -> None:
+    """:raises ArgumentError: when a name in `values` is not a field of `kind`."""
+    known = [f.name for f in dataclasses.fields(kind)]
+    for name in values:
+        if name not in known:
+            raise ArgumentError(f"Unknown argument `{name}`{where}.{nearest(name, known)}")
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """A sentence that names the nearest known word, or lists some."""
+    close = difflib.get_close_matches(str(name), [str(word) for word in known], n=1, cutoff=0.5)
+    if close:
+        return f" Did you mean `{close[0]}`?"
+    return f" There are: {', '.join(str(word) for word in known)}."
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """Read a YAML file of arguments.
+
+    :raises ArgumentError: when the file is missing, is no YAML mapping, or has an unknown key.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ArgumentError(f"There is no configuration file {path}.")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ArgumentError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ArgumentError(f"{path} must hold `name: value` lines, not a {type(values).__name__}.")
+    check_names(values, where=f" in {path}")
+    return values
+
+
+def write_config(arguments: DistillationArguments, path: str | Path) -> None:
+    """Write every argument as YAML, so that `--config` with this file runs the same job again."""
+    values = arguments.to_dict() | {"resume": False, "overwrite_output_dir": False}
+    Path(path).write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def _as_yaml(value: Any) -> Any:
+    """A mapping or list typed on a command line arrives as text; a Hub id or path stays as it is."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+        try:
+            return yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ArgumentError(f"Not a valid YAML value: {value}") from error
+    return value
+

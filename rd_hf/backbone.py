@@ -1,0 +1,257 @@
+"""The frozen foundation model: loaded, identified by its weights, and read out after some of its stages."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from huggingface_hub import ResolvedRevision
+from torch import Tensor, nn
+from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers.utils import resolve_revision
+
+from .features import Grid, Stage, StageFeature
+from .reprogramming import resample
+from .stages import find_stages, image_tower
+from .tape import StagedModel, call_model
+
+logger = logging.getLogger(__name__)
+
+# Larger batches of activations do not stay in the allocator's arenas on a CPU: every step would fault its pages anew.
+CPU_BATCH_SIZE = 8
+
+
+class BackboneError(ValueError):
+    """A backbone cannot be used: weights are missing, or it is not the one that was asked for."""
+
+
+class Backbone:
+    """A frozen vision model in eval mode, of which features after some stages are wanted.
+
+    :ivar tower: the model, or its image tower where it has several; without gradients, and never in train mode.
+    :ivar source: `id` (a Hub id or "local"), `revision` (a commit or None), `sha256` (see :func:`weights_hash`).
+    :ivar batch_size: images per forward pass; None is 8 on a CPU and the whole batch on an accelerator.
+    """
+
+    def __init__(
+        self,
+        tower: nn.Module,
+        source: dict[str, str | None],
+        missing: Iterable[str] = (),
+        batch_size: int | None = None,
+    ) -> None:
+        """:param missing: names of weights of the tower that its checkpoint did not have, so that they are random."""
+        self.tower = tower.eval().requires_grad_(False)
+        self.source = dict(source)
+        self.missing = tuple(sorted(missing))
+        self.batch_size = batch_size
+        self.memory_format = torch.channels_last if _is_convolutional(tower) else torch.contiguous_format
+        self.tower.to(memory_format=self.memory_format)
+        self._staged: StagedModel | None = None
+        self._taps: list[tuple[int, Grid]] = []
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | os.PathLike[str],
+        revision: str | None = None,
+        dtype: torch.dtype | str = torch.float32,
+        trust_remote_code: bool = False,
+        batch_size: int | None = None,
+    ) -> Backbone:
+        """Loads a transformers checkpoint with safetensors weights; its head, if it has one, is left out.
+
+        :param name_or_path: Hub id or folder.
+        :param revision: branch, tag or commit of the Hub repo.
+        :param dtype: precision to run in; the hash is that of the weights as stored.
+        :param trust_remote_code: run model code found in the repo.
+        :param batch_size: images per forward pass, see the class.
+        """
+        name, is_local = os.fspath(name_or_path), os.path.isdir(name_or_path)
+        revision = resolve_revision(name, revision)
+        model, loading = AutoModel.from_pretrained(
+            name,
+            revision=revision or "main",
+            dtype="auto",
+            trust_remote_code=trust_remote_code,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+        tower = image_tower(model)
+        prefix = next(path for path, module in model.named_modules() if module is tower)
+        prefix = f"{prefix}." if prefix else ""
+        missing = {key.removeprefix(prefix) for key in loading["missing_keys"] if key.startswith(prefix)}
+        commit = revision.resolved if isinstance(revision, ResolvedRevision) else revision
+        source = {
+            "id": "local" if is_local else name,
+            "revision": None if is_local else commit,
+            "sha256": weights_hash(tower, missing),
+        }
+        dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+        return cls(tower.to(dtype), source, missing, batch_size)
+
+    @classmethod
+    def from_model(cls, model: PreTrainedModel, batch_size: int | None = None) -> Backbone:
+        """Wraps a model in memory, which is frozen and put into eval mode; its hash is that of the weights as they are."""
+        tower = image_tower(model)
+        source = {"id": "local", "revision": None, "sha256": weights_hash(tower)}
+        return cls(tower, source, batch_size=batch_size)
+
+    @property
+    def config(self) -> PreTrainedConfig:
+        """The tower's own config."""
+        return self.tower.config
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the weights, and of the features."""
+        return next(self.tower.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are, and the features will be."""
+        return next(self.tower.parameters()).device
+
+    def to(self, device: torch.device | str) -> Backbone:
+        """Moves the tower."""
+        self.tower.to(device)
+        return self
+
+    def find_stages(
+        self, image_size: Grid, names: Sequence[str] | None = None, num_stages: int = 4
+    ) -> tuple[Stage, ...]:
+        """All stages of the tower, shallow to deep; see :func:`rd_hf.stages.find_stages`."""
+        return find_stages(self.tower, tuple(image_size), names, num_stages).stages
+
+    def tap(self, stages: Sequence[Stage], grids: Sequence[Grid], image_size: Grid) -> None:
+        """Chooses what `extract` returns.
+
+        :param stages: stages of this tower, a repeated one allowed.
+        :param grids: for each, the rows and columns that its feature is resampled to.
+        :param image_size: rows and columns of the images.
+        :raises BackboneError: when the tower's stages differ from `stages`, or weights that run before the end of the
+            last stage were not in the checkpoint.
+        """
+        names = list(dict.fromkeys(stage.name for stage in stages))
+        staged = find_stages(self.tower, tuple(image_size), names)
+        found = {stage.name: stage for stage in staged.stages}
+        for stage in stages:
+            if found[stage.name] != stage:
+                raise BackboneError(
+                    f"Stage {stage.name!r} of {type(self.tower).__name__} is {found[stage.name]} at the image size "
+                    f"{tuple(image_size)}, but {stage} was asked for. Is this the backbone, and the image size, of the "
+                    "training?"
+                )
+        self._refuse_random_weights(staged.stages[-1], tuple(image_size))
+        position = {stage.name: index for index, stage in enumerate(staged.stages)}
+        self._staged = staged
+        self._taps = [(position[stage.name], tuple(grid)) for stage, grid in zip(stages, grids, strict=True)]
+
+    @torch.no_grad()
+    def extract(self, pixel_values: Tensor) -> list[StageFeature]:
+        """Features after the tapped stages, resampled to their grids.
+
+        Runs under `no_grad`, not in inference mode: the features enter a trained projector, which keeps them for its
+        backward pass. No other activation is kept.
+
+        :param pixel_values: (B, 3, H, W), normalised by the teacher's image processor; on any device.
+        :returns: one feature for each stage that was tapped, in that order: map (B, C, rows, columns), prefix (B, P, C)
+            or None; on the tower's device and in its precision.
+        :raises BackboneError: when no stage was tapped.
+        """
+        if self._staged is None:
+            raise BackboneError("Tap the stages that are wanted before extracting features: backbone.tap(...).")
+        self.tower.eval()
+        whole = CPU_BATCH_SIZE if self.device.type == "cpu" else len(pixel_values)
+        chunks = [self._extract_chunk(chunk) for chunk in pixel_values.split(self.batch_size or max(whole, 1))]
+        return [_concatenate([chunk[index] for chunk in chunks]) for index in range(len(self._taps))]
+
+    def _extract_chunk(self, pixel_values: Tensor) -> list[StageFeature]:
+        pixel_values = pixel_values.to(self.device, self.dtype, non_blocking=True)
+        pixel_values = pixel_values.contiguous(memory_format=self.memory_format)
+        _, tape = self._staged.forward(pixel_values)
+        # a copy, as a feature may be a view of something larger (a sequence and its prefix, a whole output)
+        return [
+            StageFeature(*(None if part is None else part.clone() for part in resample(tape.features[index], grid)))
+            for index, grid in self._taps
+        ]
+
+    def _refuse_random_weights(self, last: Stage, image_size: Grid) -> None:
+        """A pooler after the last stage may be random. Anything before it would silently spoil the features."""
+        if not self.missing:
+            return
+        started = _modules_started_before_end(self.tower, last.name, image_size)
+        random = [key for key in self.missing if _owner(key, started) in started["before"]]
+        if random:
+            raise BackboneError(
+                f"The checkpoint {self.source['id']!r} lacks weights of {type(self.tower).__name__} that run before the "
+                f"end of stage {last.name!r}: {', '.join(random[:8])}{' ...' if len(random) > 8 else ''}. They would be "
+                "random. Give a checkpoint of the whole backbone."
+            )
+        logger.info("Not in the checkpoint, and not needed for the features: %s", ", ".join(self.missing))
+
+
+def weights_hash(module: nn.Module, missing: Iterable[str] = ()) -> str:
+    """SHA-256 that identifies a module's weights: over its parameters' and buffers' type, shape and bytes.
+
+    The names do not enter it, as releases of transformers rename modules.
+
+    :param missing: names that are left out, because their values are not from the checkpoint.
+    """
+    left_out = set(missing)
+    digests = []
+    for name, tensor in module.state_dict().items():
+        if name not in left_out:
+            values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+            digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)} ".encode())
+            digest.update(values)
+            digests.append(digest.hexdigest())
+    return hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
+
+
+def _is_convolutional(module: nn.Module) -> bool:
+    """Whether most of the weights are convolutions', so that channels-last memory pays."""
+    convolutions = sum(m.weight.numel() for m in module.modules() if isinstance(m, nn.Conv2d))
+    return 2 * convolutions > sum(parameter.numel() for parameter in module.parameters())
+
+
+def _concatenate(chunks: list[StageFeature]) -> StageFeature:
+    if len(chunks) == 1:
+        return chunks[0]
+    maps, prefixes = zip(*chunks, strict=True)
+    return StageFeature(torch.cat(maps), None if prefixes[0] is None else torch.cat(prefixes))
+
+
+def _modules_started_before_end(tower: nn.Module, last: str, image_size: Grid) -> dict[str, set[str]]:
+    """Names of the modules that a pass calls `before` the module `last` has returned, and `after`."""
+    started: dict[str, set[str]] = {"before": set(), "after": set()}
+    phase = ["before"]
+
+    def start(name: str) -> Any:
+        return lambda module, args: started[phase[0]].add(name)
+
+    def end(module: nn.Module, args: Any, output: Any) -> None:
+        phase[0] = "after"
+
+    with ExitStack() as stack, torch.no_grad():
+        for name, module in tower.named_modules():
+            stack.enter_context(module.register_forward_pre_hook(start(name)))
+        stack.enter_context(tower.get_submodule(last).register_forward_hook(end))
+        parameter = next(tower.parameters())
+        call_model(tower, torch.zeros(1, 3, *image_size, device=parameter.device, dtype=parameter.dtype), {})
+    return started
+
+
+def _owner(key: str, started: dict[str, set[str]]) -> str:
+    """The innermost module around a weight that is called at all: some weights are read without calling their module."""
+    path = key
+    while path:
+        path = path.rpartition(".")[0]
+        if path in started["before"] or path in started["after"]:
+            return path
+    return ""

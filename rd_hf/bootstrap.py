@@ -1,0 +1,129 @@
+"""95 % percentile bootstrap intervals of the classification metrics, over images.
+
+A resample is a row of weights, how often each image was drawn, so all metrics of a block of resamples are a few matrix
+products, and AUROC and average precision a few cumulative sums over images sorted once. The weighted values equal
+scikit-learn's on the resampled rows; a test holds them together.
+
+With one label per image the resampling is stratified: each class keeps its number of images, as in the split (the
+default of pROC, Robin et al. 2011). So no resample loses a rare class, and the interval is one for this prevalence.
+With several labels per image there are no such strata: rows are drawn from all, and a resample in which a value is
+undefined is left out of that value's interval.
+
+The expected calibration error of a resample is larger on average than that of the sample (repeated images look
+overconfident), so its interval lies high, and may lie wholly above the point value on small splits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from .scores import (
+    CLASS_MEANS,
+    METRIC_NAMES,
+    Predictions,
+    accuracy,
+    class_values,
+    expected_calibration_error,
+    mean_over_classes,
+)
+
+PERCENTILES = (2.5, 97.5)
+BLOCK_ELEMENTS = 500_000
+
+
+def intervals(predictions: Predictions, samples: int, seed: int) -> dict:
+    """Intervals of every metric.
+
+    :param samples: number of resamples.
+    :param seed: of the resampling; the same seed gives the same intervals, to the bit.
+    :return: [low, high] under each of METRIC_NAMES, and {class: [low, high]} under `sensitivity` and `specificity`;
+        None where the value itself, or more than half of its resamples, is undefined.
+    """
+    whole = class_values(predictions)
+    draws: dict[str, list[np.ndarray]] = {name: [] for name in (*METRIC_NAMES, "sensitivity", "specificity")}
+    for weights in resamples(predictions, samples, seed):
+        values = weighted_class_values(weights, predictions)
+        for name in CLASS_MEANS:
+            draws[name].append(mean_over_classes(values, whole, name, predictions.exclusive))
+        draws["accuracy"].append(accuracy(weights, predictions))
+        draws["expected_calibration_error"].append(expected_calibration_error(weights, predictions))
+        for name in ("sensitivity", "specificity"):
+            draws[name].append(values[name])
+    joined = {name: np.concatenate(blocks) for name, blocks in draws.items()}
+    found: dict = {name: _interval(joined[name]) for name in METRIC_NAMES}
+    for name in ("sensitivity", "specificity"):
+        found[name] = {label: _interval(joined[name][:, k]) for k, label in enumerate(predictions.label_names)}
+    return found
+
+
+def resamples(predictions: Predictions, samples: int, seed: int) -> Iterator[np.ndarray]:
+    """Blocks of (R, N) weights, `samples` rows in all: how often each image is in the resample."""
+    count = len(predictions.truth)
+    strata = predictions.truth.argmax(axis=1) if predictions.exclusive else np.zeros(count, dtype=int)
+    order = np.argsort(strata, kind="stable")
+    sizes = np.bincount(strata)[strata[order]]
+    starts = np.searchsorted(strata[order], strata[order])
+    generator = np.random.default_rng(seed)
+    block = max(1, BLOCK_ELEMENTS // count)
+    for first in range(0, samples, block):
+        rows = min(block, samples - first)
+        drawn = order[starts + (generator.random((rows, count)) * sizes).astype(int)]
+        flat = drawn + np.arange(rows)[:, None] * count
+        yield np.bincount(flat.ravel(), minlength=rows * count).reshape(rows, count).astype(np.float64)
+
+
+def weighted_class_values(weights: np.ndarray, predictions: Predictions) -> dict[str, np.ndarray]:
+    """`rd_hf.scores.class_values` under (R, N) weights of the images: (R, K) per name, NaN where undefined."""
+    truth, decisions = predictions.truth.astype(np.float64), predictions.decisions.astype(np.float64)
+    total = weights.sum(axis=1, keepdims=True)
+    hits, positives, decided = weights @ (truth * decisions), weights @ truth, weights @ decisions
+    ranked = [
+        weighted_ranking_values(weights, predictions.probabilities[:, k], predictions.truth[:, k])
+        for k in range(truth.shape[1])
+    ]
+    return {
+        "sensitivity": _divide(hits, positives),
+        "specificity": _divide(total - positives - decided + hits, total - positives),
+        "f1": np.where(positives > 0, _divide(2 * hits, positives + decided), np.nan),
+        "auroc": np.stack([area for area, _ in ranked], axis=1),
+        "average_precision": np.stack([precision for _, precision in ranked], axis=1),
+    }
+
+
+def weighted_ranking_values(
+    weights: np.ndarray, scores: np.ndarray, truth: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Area under the ROC curve, and average precision, under many weightings of the same images.
+
+    :param weights: (R, N) non-negative.
+    :param scores: (N,) higher meaning positive; ties count half in the area and stand together in the precision.
+    :param truth: (N,) bool.
+    :return: two (R,) arrays, NaN where a weighting has one class only.
+    """
+    order = np.argsort(-scores, kind="stable")
+    ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
+    ordered = weights[:, order]
+    all_above = np.cumsum(ordered, axis=1)[:, ends]
+    positives_above = np.cumsum(ordered * truth[order], axis=1)[:, ends]
+    positives_here = np.diff(positives_above, axis=1, prepend=0)
+    negatives_here = np.diff(all_above, axis=1, prepend=0) - positives_here
+    positives, total = positives_above[:, -1], all_above[:, -1]
+    negatives = total - positives
+    area = _divide((negatives_here * (positives_above - positives_here / 2)).sum(axis=1), positives * negatives)
+    precision = np.divide(positives_above, all_above, out=np.zeros_like(all_above), where=all_above > 0)
+    average = _divide((positives_here * precision).sum(axis=1), positives)
+    return area, np.where(negatives > 0, average, np.nan)
+
+
+def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """The quotient, NaN where the denominator is 0."""
+    return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator > 0)
+
+
+def _interval(values: np.ndarray) -> list[float] | None:
+    defined = values[~np.isnan(values)]
+    if len(defined) * 2 < len(values):
+        return None
+    return [float(bound) for bound in np.percentile(defined, PERCENTILES)]

@@ -1,0 +1,119 @@
+"""Training checkpoints: safetensors and JSON, written aside, synced and renamed, so that one is whole or absent."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+STATE_FILE = "state.json"
+
+
+class CheckpointError(ValueError):
+    """No checkpoint can be read where one was asked for."""
+
+
+@dataclass
+class Checkpoint:
+    """:param step: optimiser steps done. :param tensors: named groups of tensors. :param state: plain JSON values."""
+
+    step: int
+    tensors: dict[str, dict[str, Tensor]]
+    state: dict[str, Any]
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
+    """Write `checkpoint` into `folder/step-N` and drop the oldest ones beyond `keep`.
+
+    :raises OSError: when it cannot be written, for instance on a full disk; earlier checkpoints are untouched.
+    """
+    target = folder / f"step-{checkpoint.step:08d}"
+    aside = folder / f".writing-{target.name}"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        digests = {}
+        for group, tensors in checkpoint.tensors.items():
+            path = aside / f"{group}.safetensors"
+            save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, path)
+            digests[path.name] = _digest(path)
+            _sync(path)
+        state = {"step": checkpoint.step, "sha256": digests, **checkpoint.state}
+        (aside / STATE_FILE).write_text(json.dumps(state, indent=2), encoding="utf-8")
+        _sync(aside / STATE_FILE)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    shutil.rmtree(target, ignore_errors=True)
+    os.replace(aside, target)
+    _sync(folder)
+    for old in list_checkpoints(folder)[:-keep]:
+        shutil.rmtree(old)
+    return target
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Finished checkpoints in `folder`, oldest first."""
+    return sorted(path for path in folder.glob("step-*") if path.is_dir())
+
+
+def load_latest(folder: Path) -> Checkpoint:
+    """Read the newest checkpoint whose files have the recorded sha256; a damaged one is named and passed over.
+
+    :raises CheckpointError: when there is none.
+    """
+    for path in reversed(list_checkpoints(folder)):
+        try:
+            return _load(path)
+        except (OSError, ValueError, KeyError) as error:
+            logger.warning("Checkpoint %s is damaged (%s); trying the one before.", path.name, error)
+    raise CheckpointError(f"There is no readable checkpoint in {folder}: run without resume to start anew.")
+
+
+def _load(path: Path) -> Checkpoint:
+    state = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
+    tensors = {}
+    for name, digest in state.pop("sha256").items():
+        if _digest(path / name) != digest:
+            raise ValueError(f"the content of {name} has changed")
+        tensors[Path(name).stem] = load_file(path / name)
+    return Checkpoint(step=state.pop("step"), tensors=tensors, state=state)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's state as flat tensors named `parameter number/name`."""
+    state = optimizer.state_dict()["state"]
+    return {f"{number}/{name}": value for number, values in state.items() for name, value in values.items()}
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Put what `optimizer_tensors` gave back into an optimizer over the same parameters."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        number, name = key.split("/")
+        state.setdefault(int(number), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,0 +1,168 @@
+"""The command line: `rd-hf distill | evaluate | predict`, or `python -m rd_hf ...`.
+
+Answers go to stdout, everything else to stderr. Modules that import torch are imported only once a command runs.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from dataclasses import dataclass, field
+
+from .arguments import ArgumentError, DistillationArguments, check_names, read_config
+
+COMMANDS = {
+    "distill": "train a student from a frozen teacher: rd-hf distill --config examples/busi.yaml",
+    "evaluate": "score a student or reprogrammed teacher on labelled images; prints one JSON object",
+    "predict": "classify image files, folders and globs; prints a table or JSON lines",
+}
+USAGE = "usage: rd-hf COMMAND [options]\n\ncommands:\n" + "".join(f"  {n:10} {t}\n" for n, t in COMMANDS.items())
+USAGE += "\n`rd-hf COMMAND --help` lists a command's options.\n"
+
+EXIT_USAGE = 2
+EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130
+
+
+@dataclass
+class EvaluationArguments:
+    """What `rd-hf evaluate` takes."""
+
+    # fmt: off
+    model: str = field(metadata={"help": "Hub id or folder of a student, or of a reprogrammed teacher"})
+    dataset: str = field(metadata={"help": "Hub id or folder, .npz, .csv or .parquet file of labelled images"})
+    split: str = field(default="test", metadata={"help": "split to score"})
+    revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of the model"})
+    backbone: str | None = field(default=None, metadata={"help": "folder of the foundation model, for a reprogrammed teacher that came from a local one"})
+    dataset_config_name: str | None = field(default=None, metadata={"help": "configuration of a Hub data set"})
+    dataset_revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of a Hub data set"})
+    image_column: str | None = field(default=None, metadata={"help": "column of images, where it cannot be found"})
+    label_column: str | None = field(default=None, metadata={"help": "column of labels, where it cannot be found"})
+    batch_size: int = field(default=64, metadata={"help": "images a forward"})
+    on_bad_image: str = field(default="error", metadata={"help": "error or skip"})
+    predictions: str | None = field(default=None, metadata={"help": "also write the probabilities of every row to this CSV file"})
+    # fmt: on
+
+
+@dataclass
+class PredictionArguments:
+    """What `rd-hf predict` takes."""
+
+    # fmt: off
+    model: str = field(metadata={"help": "Hub id or folder of a student, or of a reprogrammed teacher"})
+    images: list[str] = field(metadata={"help": "image files, folders and globs"})
+    revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of the model"})
+    backbone: str | None = field(default=None, metadata={"help": "folder of the foundation model, for a reprogrammed teacher that came from a local one"})
+    batch_size: int = field(default=64, metadata={"help": "images a forward"})
+    top_k: int = field(default=3, metadata={"help": "classes shown in the table"})
+    json: bool = field(default=False, metadata={"help": "print one JSON object a line, with every class"})
+    on_bad_image: str = field(default="error", metadata={"help": "error or skip"})
+    # fmt: on
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command.
+
+    :return: the exit code: 0, 1 for a failure, 2 for wrong usage, 130 when interrupted.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return 0 if argv else EXIT_USAGE
+    if argv[0] == "--version":
+        from ._version import __version__
+
+        print(f"rd_hf {__version__}")
+        return 0
+    command, options = argv[0], argv[1:]
+    if command not in COMMANDS:
+        from .arguments import nearest
+
+        print(f"rd-hf: unknown command `{command}`.{nearest(command, list(COMMANDS))}\n\n{USAGE}", file=sys.stderr)
+        return EXIT_USAGE
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
+    return _run(command, options)
+
+
+def _run(command: str, options: list[str]) -> int:
+    try:
+        return {"distill": _distill, "evaluate": _evaluate, "predict": _predict}[command](options)
+    except ArgumentError as error:
+        print(f"rd-hf {command}: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except KeyboardInterrupt as interrupt:
+        print(f"rd-hf {command}: interrupted. {interrupt}".rstrip(), file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except (ValueError, OSError, FloatingPointError) as error:
+        # Our own errors and those of the libraries about a user's model or data: a sentence, not a stack.
+        logging.getLogger("rd_hf").debug("", exc_info=True)
+        print(f"rd-hf {command}: {error}", file=sys.stderr)
+        return EXIT_FAILED
+
+
+def parse_distillation(options: list[str]) -> DistillationArguments:
+    """Arguments of `distill` from flags, over those of `--config`, over the defaults.
+
+    :raises ArgumentError: for an unknown name, a bad value or a missing file.
+    """
+    parser = _parser("distill", DistillationArguments)
+    parser.add_argument("--config", help="YAML file of arguments; flags override it")
+    known, unknown = parser.parse_known_args(options)
+    if known.config is not None:
+        parser.set_defaults(**read_config(known.config))
+    return _parse(parser, options, DistillationArguments)
+
+
+def _parser(command: str, kind: type):
+    from transformers import HfArgumentParser
+
+    return HfArgumentParser(kind, prog=f"rd-hf {command}", description=COMMANDS[command], allow_abbrev=False)
+
+
+def _parse(parser, options: list[str], kind: type):
+    values, unknown = parser.parse_known_args(options)
+    for option in unknown:
+        if option.startswith("--"):
+            check_names({option[2:].split("=")[0].replace("-", "_"): None}, kind)
+    if unknown:
+        raise ArgumentError(f"Do not know what to do with `{' '.join(unknown)}`.")
+    values = vars(values)
+    values.pop("config", None)
+    return kind(**values)
+
+
+def _distill(options: list[str]) -> int:
+    arguments = parse_distillation(options)
+    if arguments.output_dir is None:
+        raise ArgumentError("`output_dir` is missing: say where the student goes.")
+    from .distillation import run_distillation
+
+    run_distillation(arguments)
+    return 0
+
+
+def _evaluate(options: list[str]) -> int:
+    arguments = _parse(_parser("evaluate", EvaluationArguments), options, EvaluationArguments)
+    import json
+
+    from .evaluation import evaluate
+
+    print(json.dumps(evaluate(**vars(arguments)), indent=2))
+    return 0
+
+
+def _predict(options: list[str]) -> int:
+    arguments = _parse(_parser("predict", PredictionArguments), options, PredictionArguments)
+    import json
+
+    from .evaluation import predict, prediction_table
+
+    as_json, top_k = arguments.json, arguments.top_k
+    values = {name: value for name, value in vars(arguments).items() if name not in ("json", "top_k")}
+    rows = predict(**values)
+    if as_json:
+        for row in rows:
+            print(json.dumps(row))
+    else:
+        print(prediction_table(rows, top_k))
+    return 0

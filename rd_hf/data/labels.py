@@ -1,0 +1,204 @@
+"""Label columns of any usual kind as class indices or as vectors of 0 and 1, with the names of the classes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import numpy as np
+from datasets import ClassLabel, DatasetDict, LargeList, List, Value
+
+from .columns import DataError
+
+SINGLE_LABEL = "single_label_classification"
+MULTI_LABEL = "multi_label_classification"
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The labels of all splits.
+
+    :param values: per split (N,) int64 class indices, or (N, K) float32 of 0 and 1.
+    :param names: the K class names, in the order of the indices.
+    :param problem_type: transformers' name of the problem.
+    """
+
+    values: dict[str, np.ndarray]
+    names: list[str]
+    problem_type: str
+
+
+def read_labels(splits: DatasetDict, column: str | Sequence[str], names: Sequence[str] | None = None) -> Labels:
+    """Read the labels of all splits, with one list of names for all of them.
+
+    - `ClassLabel`: names kept. Text: names sorted. Integers without names: the distinct values, as "0", "1", ...
+    - A list of class names or of class indices per row: multi-label. A list of one fixed length of at least two, with
+      0 and 1 only, is read as one entry per class.
+    - Several columns of 0 and 1: multi-label, named by the columns.
+
+    :param splits: splits that all have the column(s).
+    :param column: the label column, or a list of columns of 0 and 1.
+    :param names: names for the integers or for the entries of the vectors, where the source gives them apart.
+    :return: the labels.
+    :raises DataError: if a label is missing or outside the names (names split, row and value), if splits disagree
+        about their names, or if the column is of a kind that holds no classes.
+    """
+    if not isinstance(column, str):
+        return _from_columns(splits, list(column))
+    feature = _common_feature(splits, column)
+    rows = {split: _column_values(splits, split, column) for split in splits}
+    if isinstance(feature, (List, LargeList)):
+        return _multi_label(rows, column, feature, names)
+    if isinstance(feature, ClassLabel):
+        return _single_from_indices(rows, column, feature.names)
+    if not isinstance(feature, Value):
+        raise DataError(f"label column '{column}' holds {type(feature).__name__}; expected class names or integers")
+    if _is_text(feature):
+        return _single_from_values(rows, column, lambda value: value if value else None)
+    if names is not None:
+        return _single_from_indices(rows, column, names)
+    if feature.dtype == "bool":
+        return _single_from_values(rows, column, lambda value: value)
+    return _single_from_values(rows, column, _whole_number)
+
+
+def _common_feature(splits: DatasetDict, column: str) -> Any:
+    features = {split: rows.features[column] for split, rows in splits.items()}
+    first_split, first = next(iter(features.items()))
+    for split, feature in features.items():
+        names, first_names = _names_of(feature), _names_of(first)
+        if names != first_names:
+            raise DataError(
+                f"label column '{column}' has other names in split '{split}' ({names}) than in '{first_split}' "
+                f"({first_names}); cast it to one ClassLabel"
+            )
+    return first
+
+
+def _names_of(feature: Any) -> list[str] | None:
+    inner = feature.feature if isinstance(feature, (List, LargeList)) else feature
+    return inner.names if isinstance(inner, ClassLabel) else None
+
+
+def _column_values(splits: DatasetDict, split: str, column: str) -> list[Any]:
+    return splits[split].select_columns([column]).with_format("arrow")[:].column(column).to_pylist()
+
+
+def _single_from_indices(rows: dict[str, list], column: str, names: Sequence[str]) -> Labels:
+    values = {}
+    for split, labels in rows.items():
+        for row, label in enumerate(labels):
+            _check_index(label, names, split, row, column)
+        values[split] = np.array(labels, dtype=np.int64)
+    return Labels(values, list(names), SINGLE_LABEL)
+
+
+def _single_from_values(rows: dict[str, list], column: str, parse: Any) -> Labels:
+    """Number the distinct values in sorted order. :param parse: gives a value's canonical form, None if it is bad."""
+    parsed = {}
+    for split, labels in rows.items():
+        parsed[split] = [None if _is_missing(label) else parse(label) for label in labels]
+        for row, label in enumerate(parsed[split]):
+            if label is None:
+                _refuse(split, row, column, labels[row], "is not a class name or a whole number from 0")
+    distinct = sorted({label for labels in parsed.values() for label in labels})
+    index = {label: position for position, label in enumerate(distinct)}
+    values = {split: np.array([index[label] for label in labels], dtype=np.int64) for split, labels in parsed.items()}
+    return Labels(values, [str(label) for label in distinct], SINGLE_LABEL)
+
+
+def _multi_label(rows: dict[str, list], column: str, feature: Any, names: Sequence[str] | None) -> Labels:
+    inner = feature.feature
+    if not isinstance(inner, (ClassLabel, Value)):
+        raise DataError(f"label column '{column}' holds lists of {type(inner).__name__}; expected names or integers")
+    for split, labels in rows.items():
+        for row, label in enumerate(labels):
+            if label is None or any(_is_missing(entry) for entry in label):
+                _refuse(split, row, column, label, "is missing or has an empty entry")
+    everything = [label for labels in rows.values() for label in labels]
+    if isinstance(inner, Value) and _is_text(inner):
+        names = sorted({entry for label in everything for entry in label})
+        index = {name: position for position, name in enumerate(names)}
+        rows = {split: [[index[entry] for entry in label] for label in labels] for split, labels in rows.items()}
+    elif isinstance(inner, ClassLabel):
+        names = inner.names
+    elif _are_vectors(everything):
+        return _from_vectors(rows, column, names)
+    elif names is None:
+        rows, names = _number_entries(rows, column)
+    values = {split: np.zeros((len(labels), len(names)), dtype=np.float32) for split, labels in rows.items()}
+    for split, labels in rows.items():
+        for row, label in enumerate(labels):
+            for entry in label:
+                _check_index(entry, names, split, row, column)
+            values[split][row, [int(entry) for entry in label]] = 1
+    return Labels(values, list(names), MULTI_LABEL)
+
+
+def _are_vectors(everything: list[list]) -> bool:
+    lengths = {len(label) for label in everything}
+    return len(lengths) == 1 and min(lengths) >= 2 and all(entry in (0, 1) for label in everything for entry in label)
+
+
+def _from_vectors(rows: dict[str, list], column: str, names: Sequence[str] | None) -> Labels:
+    length = len(next(label for labels in rows.values() for label in labels))
+    if names is not None and len(names) != length:
+        raise DataError(f"label column '{column}' has {length} entries per row, but {len(names)} names: {list(names)}")
+    names = list(names) if names is not None else [str(position) for position in range(length)]
+    values = {split: np.array(labels, dtype=np.float32).reshape(-1, length) for split, labels in rows.items()}
+    return Labels(values, names, MULTI_LABEL)
+
+
+def _number_entries(rows: dict[str, list], column: str) -> tuple[dict[str, list], list[str]]:
+    for split, labels in rows.items():
+        for row, label in enumerate(labels):
+            if any(_whole_number(entry) is None for entry in label):
+                _refuse(split, row, column, label, "has an entry that is no whole number from 0")
+    distinct = sorted({int(entry) for labels in rows.values() for label in labels for entry in label})
+    index = {entry: position for position, entry in enumerate(distinct)}
+    numbered = {split: [[index[int(entry)] for entry in label] for label in labels] for split, labels in rows.items()}
+    return numbered, [str(entry) for entry in distinct]
+
+
+def _from_columns(splits: DatasetDict, columns: list[str]) -> Labels:
+    values = {}
+    for split in splits:
+        vectors = []
+        for column in columns:
+            labels = _column_values(splits, split, column)
+            for row, label in enumerate(labels):
+                if label not in (0, 1):
+                    _refuse(split, row, column, label, "is neither 0 nor 1")
+            vectors.append(np.array(labels, dtype=np.float32))
+        values[split] = np.stack(vectors, axis=1)
+    return Labels(values, columns, MULTI_LABEL)
+
+
+def _is_text(feature: Value) -> bool:
+    return feature.dtype in ("string", "large_string")
+
+
+def _is_missing(label: Any) -> bool:
+    return label is None or label == "" or (isinstance(label, float) and math.isnan(label))
+
+
+def _whole_number(label: Any) -> int | None:
+    """Give 2.0 (what a csv reader makes of integers with gaps) as 2; anything but 0, 1, 2, ... as None."""
+    is_whole = isinstance(label, (bool, int, float)) and label >= 0 and label == int(label)
+    return int(label) if is_whole else None
+
+
+def _check_index(label: Any, names: Sequence[str], split: str, row: int, column: str) -> None:
+    if _is_missing(label) or _whole_number(label) is None or label >= len(names):
+        _refuse(split, row, column, label, f"is outside the {len(names)} names {_abbreviate(names)}")
+
+
+def _abbreviate(names: Sequence[str]) -> str:
+    return str(list(names)) if len(names) <= 20 else f"{list(names[:20])[:-1]} ... '{names[-1]}'"
+
+
+def _refuse(split: str, row: int, column: str, value: Any, reason: str) -> NoReturn:
+    hint = "; load rows without a label as the unlabelled set" if value is None or value == -1 else ""
+    raise DataError(f"split '{split}', row {row}, column '{column}': label {value!r} {reason}{hint}")

@@ -1,0 +1,85 @@
+"""Which rows, in which view, make up each optimiser step: a function of the seed and the step, with no state.
+
+A run that resumes needs the step number only, and any number of processes follows one order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from torch.utils.data import Sampler
+
+
+class Visit(NamedTuple):
+    """One look at one row: `view` numbers the looks at that row, and so its augmentation."""
+
+    row: int
+    view: int
+    labelled: bool
+
+
+class RowOrder:
+    """An endless order over rows: one permutation an epoch, each a function of (seed, epoch).
+
+    :param rows: row numbers of the split.
+    :param seed: seed of the run.
+    :param stream: tells apart orders of one run (labelled, unlabelled).
+    """
+
+    def __init__(self, rows: np.ndarray, seed: int, stream: int):
+        self.rows = np.asarray(rows, dtype=np.int64)
+        if len(self.rows) == 0:
+            raise ValueError("There is no row to take an order of.")
+        self._permutation = lru_cache(maxsize=4)(
+            lambda epoch: np.random.Generator(np.random.Philox(key=[seed, (stream << 32) + epoch])).permutation(self.rows)
+        )
+
+    def visits(self, start: int, stop: int, labelled: bool) -> list[Visit]:
+        """The visits at positions start to stop of the endless order; the epoch is the view."""
+        positions = (divmod(position, len(self.rows)) for position in range(start, stop))
+        return [Visit(int(self._permutation(epoch)[offset]), epoch, labelled) for epoch, offset in positions]
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """The batches of every optimiser step, for one process.
+
+    An optimiser step takes `accumulation * processes` batches of `labelled_size` labelled and `unlabelled_size`
+    unlabelled rows. Batches are always full: an epoch's end runs over into the next.
+    """
+
+    labelled: RowOrder
+    unlabelled: RowOrder | None
+    labelled_size: int
+    unlabelled_size: int
+    accumulation: int = 1
+    processes: int = 1
+    rank: int = 0
+
+    def batch(self, step: int, part: int) -> list[Visit]:
+        """The visits of batch `part` (0 to accumulation - 1) of optimiser step `step`, labelled rows first."""
+        number = (step * self.accumulation + part) * self.processes + self.rank
+        visits = self.labelled.visits(number * self.labelled_size, (number + 1) * self.labelled_size, True)
+        if self.unlabelled is not None:
+            start = number * self.unlabelled_size
+            visits += self.unlabelled.visits(start, start + self.unlabelled_size, False)
+        return visits
+
+
+class PlanSampler(Sampler[list[Visit]]):
+    """Batch sampler for a DataLoader: the plan's batches from one step up to another."""
+
+    def __init__(self, plan: StepPlan, start_step: int, stop_step: int):
+        self.plan, self.start_step, self.stop_step = plan, start_step, stop_step
+
+    def __len__(self) -> int:
+        return (self.stop_step - self.start_step) * self.plan.accumulation
+
+    def __iter__(self) -> Iterator[list[Visit]]:
+        for step in range(self.start_step, self.stop_step):
+            for part in range(self.plan.accumulation):
+                yield self.plan.batch(step, part)

@@ -1,0 +1,217 @@
+"""From an RGB image to what a model reads, with the size and normalisation of the model's own image processor.
+
+Teacher and student each have their own transformers image processor, yet both must see the same augmented view. So a
+processor is split in two: its *geometry* (resize, crop, channel order), which gives bytes of a fixed size, and its
+*normalisation*, an affine map per channel. The view is applied in between, in batch and on the model's device.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from transformers import BaseImageProcessor
+
+TOLERANCE = 1e-4
+PROBE_SHAPES = ((64, 96), (96, 64))  # a wide and a tall image, (height, width)
+SIZE_ATTRIBUTES = ("size", "crop_size", "pad_size")
+
+
+class PixelError(ValueError):
+    """An image processor that cannot be found, or cannot be split into geometry and normalisation."""
+
+
+class PixelTransform:
+    """A transformers image processor, split into geometry (bytes of a fixed size) and normalisation (affine).
+
+    :param processor: an image processor that makes one (3, h, w) array of an image.
+    :raises PixelError: if the output's size follows the image's shape, or if the processor's arithmetic is not an
+        affine map per channel (padding that is put in after normalising, for one).
+    """
+
+    def __init__(self, processor: BaseImageProcessor) -> None:
+        self.processor = processor
+        self.size = _fixed_size(processor)
+        low, high = (self._middle(_constant(value)).double() for value in (0, 255))
+        self._scale = ((high - low) / 255).float().view(3, 1, 1)
+        self._bias = low.float().view(3, 1, 1)
+        self._verify()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str,
+        revision: str | None = None,
+        image_size: int | None = None,
+        trust_remote_code: bool = False,
+    ) -> PixelTransform:
+        """Split the processor of a Hub repository or local folder; see `load_processor` for the arguments."""
+        return cls(load_processor(name_or_path, revision, image_size, trust_remote_code))
+
+    def geometry(self, rgb: Image.Image) -> Tensor:
+        """Resize, crop and order the channels of one image.
+
+        :param rgb: a PIL image of mode RGB, of any size.
+        :return: (3, h, w) uint8, (h, w) being `size`.
+        :raises PixelError: if the image is not RGB.
+        """
+        if rgb.mode != "RGB":
+            raise PixelError(f"an image of mode {rgb.mode!r} came where RGB is expected: convert it with to_rgb first")
+        return _geometry(self.processor, rgb)
+
+    def normalize(self, batch: Tensor) -> Tensor:
+        """Bring bytes to the scale the model was trained on.
+
+        :param batch: (B, 3, h, w) uint8, or float in 0..255, on any device.
+        :return: (B, 3, h, w) float32 on the same device; `batch` itself is left alone.
+        """
+        return torch.addcmul(self._bias.to(batch.device), batch.float(), self._scale.to(batch.device))
+
+    def _middle(self, rgb: Image.Image) -> Tensor:
+        """The (3,) values at the centre, which neither padding nor a border reaches."""
+        pixels = _pixel_values(self.processor, rgb)
+        return pixels[:, pixels.shape[1] // 2, pixels.shape[2] // 2]
+
+    def _verify(self) -> None:
+        for shape in PROBE_SHAPES:
+            rgb = _noise(shape)
+            expected = _pixel_values(self.processor, rgb).float()
+            difference = (self.normalize(self.geometry(rgb)[None])[0] - expected).abs().max().item()
+            if not difference <= TOLERANCE:
+                raise PixelError(
+                    f"{type(self.processor).__name__} does not normalise by one affine map per channel: on a "
+                    f"{shape[0]}x{shape[1]} image it differs from one by {difference:.2g}. If it pads (do_pad), save a "
+                    "processor beside the weights that resizes to a fixed height and width instead, for instance "
+                    f"default_processor({self.size[0]}) with this model's image_mean and image_std."
+                )
+
+
+def load_processor(
+    name_or_path: str,
+    revision: str | None = None,
+    image_size: int | None = None,
+    trust_remote_code: bool = False,
+) -> BaseImageProcessor:
+    """Load a model's own image processor.
+
+    The PIL backend is asked for even where torchvision is installed: the two resize slightly differently, and
+    features and scores should not depend on what else is installed. (transformers takes `backend="pil"` for this; its
+    older `use_fast=False` is deprecated.)
+
+    :param name_or_path: a Hub id or a local folder.
+    :param revision: branch, tag or commit on the Hub.
+    :param image_size: side in pixels of a square output, in place of the processor's own. Resize, crop and padding
+        shrink or grow together, so the same part of the image is seen; a processor without a fixed output size is set
+        to squash the image to the square.
+    :param trust_remote_code: whether to run a processor class that the repository itself ships.
+    :raises PixelError: if there is no processor, or none that can give `image_size`.
+    """
+    from transformers import AutoImageProcessor
+
+    try:
+        processor = AutoImageProcessor.from_pretrained(
+            name_or_path, revision=revision, backend="pil", trust_remote_code=trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        raise PixelError(
+            f"no image processor could be loaded for {str(name_or_path)!r} ({str(error).strip().splitlines()[0]}). "
+            "If the name is right, its preprocessor_config.json is missing: work from a local copy of the model and "
+            "write one into it, from the processor the model was trained with, or by "
+            "rd_hf.data.pixels.default_processor(image_size).save_pretrained(folder)."
+        ) from error
+    if image_size is not None:
+        _set_image_size(processor, image_size)
+    return processor
+
+
+def default_processor(image_size: int) -> BaseImageProcessor:
+    """The processor of a student trained from scratch: squash to a square, bilinear, 0..255 to -1..1.
+
+    :param image_size: side of the square in pixels.
+    """
+    from transformers import ViTImageProcessorPil
+
+    return ViTImageProcessorPil(
+        size={"height": image_size, "width": image_size},
+        resample=Image.Resampling.BILINEAR,
+        image_mean=[0.5, 0.5, 0.5],
+        image_std=[0.5, 0.5, 0.5],
+    )
+
+
+def _pixel_values(processor: BaseImageProcessor, rgb: Image.Image, **switches: bool) -> Tensor:
+    """(3, h, w): what the processor makes of one image."""
+    output = processor(rgb, return_tensors="pt", **switches)
+    name = type(processor).__name__
+    if "pixel_values" not in output:
+        raise PixelError(f"{name} returns {sorted(output)} and no pixel_values: a processor of still images is needed")
+    pixels = output["pixel_values"]
+    if pixels.ndim != 4 or tuple(pixels.shape[:2]) != (1, 3):
+        raise PixelError(
+            f"{name} makes pixel_values of shape {tuple(pixels.shape)} of one image, not (1, 3, h, w): models that "
+            "read patches, tiles, frames or one channel are not supported; take a model with an ordinary processor"
+        )
+    return pixels[0]
+
+
+def _geometry(processor: BaseImageProcessor, rgb: Image.Image) -> Tensor:
+    """(3, h, w) uint8: the processor with its arithmetic switched off."""
+    switches = {"do_rescale": False, "do_normalize": False}
+    if "include_top" in type(processor).valid_kwargs.__annotations__:
+        switches["include_top"] = False  # EfficientNet divides by image_std a second time under this name
+    pixels = _pixel_values(processor, rgb, **switches)
+    if pixels.dtype != torch.uint8:
+        raise PixelError(
+            f"{type(processor).__name__} gives {pixels.dtype} with do_rescale and do_normalize off, not bytes: it does "
+            "more than resize, crop, rescale and normalise; take a model with an ordinary processor"
+        )
+    return pixels
+
+
+def _fixed_size(processor: BaseImageProcessor) -> tuple[int, int]:
+    """(h, w) of the output, measured on a wide and on a tall image."""
+    wide, tall = (tuple(_geometry(processor, _noise(shape)).shape[1:]) for shape in PROBE_SHAPES)
+    if wide != tall:
+        raise PixelError(
+            f"{type(processor).__name__} keeps the image's shape (a 64x96 image becomes {wide[0]}x{wide[1]}, a 96x64 "
+            f"one {tall[0]}x{tall[1]}), and a batch needs one size: give image_size to have images squashed to a square"
+        )
+    return wide
+
+
+def _set_image_size(processor: BaseImageProcessor, image_size: int) -> None:
+    """Change the sizes in `processor` such that it gives (image_size, image_size)."""
+    from transformers.image_utils import SizeDict
+
+    try:
+        height, width = _fixed_size(processor)
+    except PixelError:
+        processor.size = SizeDict(height=image_size, width=image_size)
+    else:
+        factors = {"height": image_size / height, "width": image_size / width}
+        for attribute in SIZE_ATTRIBUTES:
+            sizes = dict(getattr(processor, attribute, None) or {})
+            edge = image_size / min(height, width)
+            resized = {key: round(value * factors.get(key, edge)) for key, value in sizes.items()}
+            if resized:
+                setattr(processor, attribute, SizeDict(**resized))
+    advice = "leave image_size out, or set the sizes in its preprocessor_config.json by hand"
+    try:
+        found = _fixed_size(processor)
+    except ValueError as error:
+        raise PixelError(f"{type(processor).__name__} takes no image_size ({error}): {advice}") from error
+    if found != (image_size, image_size):
+        raise PixelError(f"{type(processor).__name__} makes {found} pixels of image_size={image_size}: {advice}")
+
+
+def _constant(value: int) -> Image.Image:
+    return Image.new("RGB", PROBE_SHAPES[0][::-1], (value, value, value))
+
+
+def _noise(shape: tuple[int, int]) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8))

@@ -1,0 +1,77 @@
+"""The classification metrics as an `evaluate.Metric`. Importing this module imports evaluate, which takes seconds."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+
+import evaluate
+import numpy as np
+from datasets import Features, Value
+from datasets import Sequence as SequenceFeature
+from sklearn.metrics import confusion_matrix, multilabel_confusion_matrix
+
+from .bootstrap import intervals
+from .scores import METRIC_NAMES, MULTI_LABEL, SINGLE_LABEL, MetricError, Predictions, point_values, undefined_reasons
+
+_DESCRIPTION = """Accuracy, balanced accuracy, macro F1, AUROC, average precision, expected calibration error, and each
+class's sensitivity and specificity, with 95 % bootstrap intervals, and the confusion matrix."""
+
+_INPUTS = """
+predictions: (images, classes) probabilities.
+references: class numbers; for several labels per image (images, classes) of 0 and 1.
+label_names: a name for each class.
+bootstrap_samples: number of resamples behind the intervals, 0 for none.
+seed: of the resampling.
+"""
+
+
+class ClassificationMetrics(evaluate.Metric):
+    """The metrics behind `rd_hf.metrics.compute_metrics`, batch by batch where wanted (`add_batch`).
+
+    Needs no Hub, keeps its rows in memory and leaves no file behind.
+
+    :param problem_type: "single_label_classification" or "multi_label_classification".
+    :raises MetricError: if the problem type is another.
+    """
+
+    def __init__(self, problem_type: str = SINGLE_LABEL) -> None:
+        if problem_type not in (SINGLE_LABEL, MULTI_LABEL):
+            raise MetricError(f"problem_type is {problem_type!r}: give {SINGLE_LABEL!r} or {MULTI_LABEL!r}")
+        # The base class makes a folder in the user's cache even when it keeps everything in memory.
+        with tempfile.TemporaryDirectory() as folder:
+            super().__init__(config_name=problem_type, keep_in_memory=True, cache_dir=folder)
+
+    def _info(self) -> evaluate.MetricInfo:
+        number = Value("int64")
+        references = number if self.config_name == SINGLE_LABEL else SequenceFeature(number)
+        return evaluate.MetricInfo(
+            description=_DESCRIPTION,
+            citation="",
+            inputs_description=_INPUTS,
+            features=Features({"predictions": SequenceFeature(Value("float64")), "references": references}),
+        )
+
+    def _compute(
+        self, predictions: list, references: list, label_names: Sequence[str], bootstrap_samples: int, seed: int
+    ) -> dict:
+        if bootstrap_samples < 0:
+            raise MetricError(f"bootstrap_samples is {bootstrap_samples}: give a positive number, or 0 for none")
+        checked = Predictions.check(np.array(predictions), np.array(references), label_names, self.config_name)
+        values, per_class = point_values(checked)
+        if checked.exclusive:
+            labels = range(len(checked.label_names))
+            matrix = confusion_matrix(checked.truth.argmax(1), checked.decisions.argmax(1), labels=labels)
+        else:
+            matrix = multilabel_confusion_matrix(checked.truth, checked.decisions)
+        result: dict = {name: _number(values[name]) for name in METRIC_NAMES}
+        for name in ("sensitivity", "specificity"):
+            result[name] = dict(zip(checked.label_names, map(_number, per_class[name]), strict=True))
+        result["confusion_matrix"] = matrix.tolist()
+        result["intervals"] = intervals(checked, bootstrap_samples, seed) if bootstrap_samples else {}
+        result["undefined"] = undefined_reasons(checked, per_class)
+        return result
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

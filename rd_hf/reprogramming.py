@@ -1,0 +1,190 @@
+"""The projectors: small trained modules that map a frozen teacher's features into the student's feature space.
+
+They are R of RD (arXiv 2407.06504) and phi_i of DRD (arXiv 2605.04447), one per stage pair.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .stages import Stage, StageFeature
+
+
+def common_grid(teacher_grid: tuple[int, int], student_grid: tuple[int, int]) -> tuple[int, int]:
+    """
+    The grid at which a projector works: the smaller of the two, per side.
+
+    :param teacher_grid: Rows and columns of the teacher's stage.
+    :param student_grid: Rows and columns of the student's stage.
+    :return: Rows and columns.
+    """
+    return min(teacher_grid[0], student_grid[0]), min(teacher_grid[1], student_grid[1])
+
+
+def resample(feature: StageFeature, grid: tuple[int, int]) -> StageFeature:
+    """
+    Average a teacher's map down to a grid; the prefix tokens stay as they are. The result is what a cache stores.
+
+    :param feature: Map (B, C, H, W).
+    :param grid: Rows and columns of the result, at most H and W.
+    :return: Map (B, C, *grid) and the same prefix tokens.
+    """
+    if feature.map.shape[-2:] == grid:
+        return feature
+    return StageFeature(F.adaptive_avg_pool2d(feature.map, grid), feature.prefix)
+
+
+class Projector(nn.Module):
+    """
+    Three-layer convolutional projector from a teacher's stage to a student's (phi_i of DRD, arXiv 2605.04447).
+
+    A bottleneck (1x1, 3x3, 1x1) at the common grid, then bilinear to the student's grid. A student with prefix tokens
+    (the class and register tokens of a ViT) gets those too, from the teacher's class token or else from its pooled
+    map: heads that read only the class token would give the projector no gradient otherwise.
+
+    :param teacher: The teacher's stage, at its own grid.
+    :param student: The student's stage.
+    :param hidden_channels: Width of the bottleneck.
+    """
+
+    def __init__(self, teacher: Stage, student: Stage, hidden_channels: int = 256) -> None:
+        """Build and initialise the layers."""
+        super().__init__()
+        self.teacher_stage, self.student_stage = teacher, student
+        self.input_grid = common_grid(teacher.grid, student.grid)
+        # One group: every sample is normalised by itself. Batch statistics would make the result depend on how a batch
+        # is split over processes and accumulation steps, and would enter CKA, itself a statistic of the batch.
+        self.bottleneck = nn.Sequential(
+            nn.Conv2d(teacher.channels, hidden_channels, kernel_size=1),
+            nn.GroupNorm(1, hidden_channels),
+            nn.GELU(),
+            nn.Conv2d(hidden_channels, hidden_channels, kernel_size=3, padding=1),
+            nn.GroupNorm(1, hidden_channels),
+            nn.GELU(),
+            nn.Conv2d(hidden_channels, student.channels, kernel_size=1),
+        )
+        self.prefix = None
+        if student.prefix_tokens:
+            self.prefix = nn.Sequential(
+                nn.Linear(teacher.channels, hidden_channels),
+                nn.LayerNorm(hidden_channels),
+                nn.GELU(),
+                nn.Linear(hidden_channels, student.prefix_tokens * student.channels),
+            )
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Initialise so that the output is near unit variance; `calibrate` then moves it to the features at hand."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.GroupNorm | nn.LayerNorm):
+                nn.init.ones_(module.weight)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, feature: StageFeature) -> StageFeature:
+        """
+        Reprogram a teacher's feature.
+
+        :param feature: The teacher's map (B, C_teacher, *common grid), already resampled, and its prefix tokens.
+        :return: Map (B, C_student, *student grid) and prefix tokens (B, P_student, C_student), None where the student
+            has none.
+        :raises ValueError: If the feature is not of the teacher's stage at the common grid.
+        """
+        self._check(feature)
+        teacher_map = feature.map.to(self.bottleneck[0].weight.dtype)
+        student_map = self.bottleneck(teacher_map)
+        if self.input_grid != self.student_stage.grid:
+            student_map = F.interpolate(student_map, size=self.student_stage.grid, mode="bilinear", align_corners=False)
+        if self.prefix is None:
+            return StageFeature(student_map, None)
+        tokens = self.prefix(self._context(feature))
+        tokens = tokens.view(len(tokens), self.student_stage.prefix_tokens, self.student_stage.channels)
+        return StageFeature(student_map, tokens)
+
+    @torch.no_grad()
+    def calibrate(self, teacher_feature: StageFeature, student_feature: StageFeature) -> None:
+        """
+        Data-dependent initialisation from one batch, to be called once before training (on one process).
+
+        The first layers are scaled so that every teacher channel enters with comparable variance: vision transformers
+        have channels far above the rest, which would drown the others and slow the start several times. The last
+        layers are scaled so that the output has the student's mean per channel and its overall variance.
+
+        :param teacher_feature: A batch of the teacher's features at the common grid.
+        :param student_feature: The student's own features at this stage for the same samples.
+        """
+        self._check(teacher_feature)
+        dtype = self.bottleneck[0].weight.dtype
+        _standardise_input(self.bottleneck[0], teacher_feature.map.to(dtype).movedim(1, -1).flatten(0, -2))
+        if self.prefix is not None:
+            _standardise_input(self.prefix[0], self._context(teacher_feature))
+        output = self(teacher_feature)
+        _match_output(self.bottleneck[-1], output.map.movedim(1, -1), student_feature.map.to(dtype).movedim(1, -1))
+        if self.prefix is not None:
+            _match_output(self.prefix[-1], output.prefix.flatten(1), student_feature.prefix.to(dtype).flatten(1))
+
+    def _context(self, feature: StageFeature) -> Tensor:
+        """What the prefix tokens are made from (B, C_teacher): the class token, else the pooled map."""
+        context = feature.prefix[:, 0] if self.teacher_stage.prefix_tokens else feature.map.mean(dim=(2, 3))
+        return context.to(self.prefix[0].weight.dtype)
+
+    def _check(self, feature: StageFeature) -> None:
+        """Refuse a feature that is not of the teacher's stage at the common grid."""
+        name, shape = self.teacher_stage.name, tuple(feature.map.shape[1:])
+        expected = (self.teacher_stage.channels, *self.input_grid)
+        if shape != expected:
+            raise ValueError(
+                f"the feature of teacher stage {name!r} has shape {shape} and its projector reads {expected} "
+                f"(channels, rows, columns); resample it to {self.input_grid} first"
+            )
+        if self.prefix is not None and self.teacher_stage.prefix_tokens and feature.prefix is None:
+            raise ValueError(
+                f"the feature of teacher stage {name!r} came without prefix tokens, but the student's are made from "
+                "the teacher's class token; extract or cache them too"
+            )
+
+
+def _standardise_input(layer: nn.Conv2d | nn.Linear, samples: Tensor) -> None:
+    """
+    Rescale a layer in place as if its input were standardised per channel.
+
+    :param layer: A pointwise layer over C inputs.
+    :param samples: Its inputs (M, C).
+    """
+    mean, deviation = samples.mean(dim=0), samples.std(dim=0, correction=0)
+    # A channel that hardly varied in this batch is not amplified: its deviation is no estimate.
+    floor = 0.1 * _root_mean_square(deviation)
+    if floor > 0:
+        weight = layer.weight.view(len(layer.weight), -1)
+        weight /= deviation.clamp(min=floor)
+        layer.bias -= weight @ mean
+
+
+def _match_output(layer: nn.Conv2d | nn.Linear, output: Tensor, target: Tensor) -> None:
+    """
+    Rescale a last layer in place so that its output has the target's mean per channel and its overall variance.
+
+    One factor for all channels, because a student's channel that is silent in this batch should not stay so; and never
+    to a variance that is lost beside the mean, as that of a class token at the start of training.
+
+    :param layer: The layer that gives C outputs.
+    :param output: What comes of it (..., C).
+    :param target: What should (..., C).
+    """
+    output, target = output.flatten(0, -2), target.flatten(0, -2)
+    output_mean, target_mean = output.mean(dim=0), target.mean(dim=0)
+    spread = _root_mean_square(output - output_mean)
+    target_spread = torch.maximum(_root_mean_square(target - target_mean), 0.1 * _root_mean_square(target))
+    if spread > 0 and target_spread > 0:
+        factor = target_spread / spread
+        layer.weight *= factor
+        layer.bias.copy_(target_mean + factor * (layer.bias - output_mean))
+
+
+def _root_mean_square(values: Tensor) -> Tensor:
+    """Root mean square of all entries."""
+    return values.square().mean().sqrt()

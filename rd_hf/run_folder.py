@@ -1,0 +1,98 @@
+"""The folder of a run: who may write into it, and the report that a finished run leaves there."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .arguments import ArgumentError, DistillationArguments, read_config, write_config
+
+CONFIG_FILE = "config.yaml"
+HISTORY_FILE = "metrics.jsonl"
+PLOTS = ("curves.png", "cka.png", "confusion_matrix.png", "roc.png")
+FOLDERS = ("student", "teacher", "checkpoints", "trackers")
+FILES = (CONFIG_FILE, HISTORY_FILE, "metrics.json", "predictions.csv", "skipped_images.json", *PLOTS)
+
+# A resumed run may differ in these without being another run.
+MAY_CHANGE_ON_RESUME = {
+    "output_dir", "resume", "overwrite_output_dir", "report_to", "logging_steps", "save_steps", "save_total_limit",
+    "dataloader_num_workers", "teacher_batch_size", "per_device_eval_batch_size", "early_stopping_patience",
+}  # fmt: skip
+
+
+def open_run_folder(arguments: DistillationArguments) -> Path:
+    """Make the run's folder, or check that it may be used; write config.yaml.
+
+    :raises ArgumentError: when the folder holds something and neither `resume` nor `overwrite_output_dir` is set, or
+        when a resumed run would be another one.
+    """
+    folder = Path(arguments.output_dir)
+    if folder.exists() and not folder.is_dir():
+        raise ArgumentError(f"`output_dir` {folder} is a file.")
+    if arguments.resume:
+        _check_same_run(folder, arguments)
+        return folder
+    if folder.exists() and any(folder.iterdir()):
+        if not arguments.overwrite_output_dir:
+            raise ArgumentError(
+                f"`output_dir` {folder} is not empty. Name another, go on with --resume, or replace what the earlier "
+                "run left with --overwrite_output_dir."
+            )
+        _remove_earlier_run(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_config(arguments, folder / CONFIG_FILE)
+    return folder
+
+
+def _check_same_run(folder: Path, arguments: DistillationArguments) -> None:
+    if not (folder / CONFIG_FILE).is_file():
+        raise ArgumentError(f"There is no run to resume in {folder}: it has no {CONFIG_FILE}.")
+    before, now = read_config(folder / CONFIG_FILE), arguments.to_dict()
+    changed = [n for n in now if n not in MAY_CHANGE_ON_RESUME and before.get(n) != now[n]]
+    if changed:
+        lines = "".join(f"\n  {name}: {before.get(name)!r} then, {now[name]!r} now" for name in changed)
+        raise ArgumentError(f"The run in {folder} cannot be resumed with other arguments:{lines}")
+
+
+def _remove_earlier_run(folder: Path) -> None:
+    """Only what a run leaves is removed; other files of the user stay."""
+    for name in FOLDERS:
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in FILES:
+        (folder / name).unlink(missing_ok=True)
+
+
+def read_history(folder: Path) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl."""
+    path = folder / HISTORY_FILE
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def write_json(values: dict[str, Any], path: Path) -> None:
+    """Write plain values as JSON, whole or not at all."""
+    aside = path.with_name(f".{path.name}.writing")
+    aside.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    aside.replace(path)
+
+
+def write_predictions(
+    path: Path, rows: list[int], labels: np.ndarray, probabilities: np.ndarray, label_names: list[str], multi_label: bool
+) -> None:
+    """One line a row: its number in the split, the label's name, the predicted one, the probability of every class.
+
+    A multi-label task has its positive labels' names separated by `|`, predicted at a probability of 0.5.
+    """
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["row", "label", "prediction", *(f"probability_{name}" for name in label_names)])
+        for row, label, values in zip(rows, labels, probabilities, strict=True):
+            if multi_label:
+                names = ["|".join(n for n, on in zip(label_names, v, strict=True) if on) for v in (label > 0.5, values >= 0.5)]
+            else:
+                names = [label_names[int(label)], label_names[int(values.argmax())]]
+            writer.writerow([row, *names, *(f"{value:.6f}" for value in values)])

@@ -1,0 +1,208 @@
+"""Point values of the classification metrics. Plain numpy and scikit-learn; see `rd_hf.metrics` for what users call.
+
+Every problem is looked at one class (or label) against the rest, as (N, K) tables of truth and decisions:
+
+=============================  =============================================  ======================================
+metric                         one label per image                            several labels per image
+=============================  =============================================  ======================================
+decision                       the most probable class                        each probability >= 0.5
+accuracy                       share of images decided rightly                share of (image, label) pairs
+balanced_accuracy              mean of sensitivity                            mean of (sensitivity + specificity) / 2
+f1, auroc, average_precision   mean over classes, each against the rest       mean over labels
+expected_calibration_error     of the decided class's probability             of each label's probability, averaged
+=============================  =============================================  ======================================
+
+A class's value is undefined where the split lacks what it is a share of: no image of the class (sensitivity, F1), none
+of any other (specificity), or either (AUROC, average precision). With one label per image a mean over classes is then
+undefined too; with several, the mean is over the other labels. Both are told in words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+SINGLE_LABEL = "single_label_classification"
+MULTI_LABEL = "multi_label_classification"
+CALIBRATION_BINS = 15
+ROUNDING = 1e-5  # by which a softmax in low precision may leave 0..1
+METRIC_NAMES = ("accuracy", "balanced_accuracy", "f1", "auroc", "average_precision", "expected_calibration_error")
+CLASS_MEANS = ("balanced_accuracy", "f1", "auroc", "average_precision")
+
+
+class MetricError(ValueError):
+    """Predictions or labels that cannot be scored, or a score that this split does not define."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Checked probabilities and labels of N images and K classes.
+
+    :param probabilities: (N, K) float64.
+    :param truth: (N, K) bool, whether the image has the class.
+    :param decisions: (N, K) bool, whether the model says so.
+    :param label_names: K names.
+    :param exclusive: whether each image has exactly one class.
+    """
+
+    probabilities: np.ndarray
+    truth: np.ndarray
+    decisions: np.ndarray
+    label_names: tuple[str, ...]
+    exclusive: bool
+
+    @classmethod
+    def check(
+        cls, probabilities: np.ndarray, labels: np.ndarray, label_names: Sequence[str], problem_type: str
+    ) -> Predictions:
+        """Check what came from a model and a data set; the arguments are those of `rd_hf.metrics.compute_metrics`.
+
+        :raises MetricError: if shapes, values or the problem type do not fit together.
+        """
+        probabilities, labels = np.asarray(probabilities, dtype=np.float64), np.asarray(labels)
+        if probabilities.ndim != 2 or 0 in probabilities.shape or probabilities.shape[1] != len(label_names):
+            raise MetricError(
+                f"probabilities have shape {probabilities.shape}, expected (images, {len(label_names)}) for the "
+                f"{len(label_names)} label names, with at least one image"
+            )
+        if not ((probabilities >= -ROUNDING) & (probabilities <= 1 + ROUNDING)).all():
+            raise MetricError("probabilities are NaN or outside 0..1: give softmax or sigmoid outputs, not logits")
+        probabilities = probabilities.clip(0, 1)
+        if problem_type == SINGLE_LABEL:
+            truth = _one_hot(labels, probabilities.shape)
+            decisions = _one_hot(probabilities.argmax(axis=1), probabilities.shape)
+        elif problem_type == MULTI_LABEL:
+            if labels.shape != probabilities.shape or not np.isin(labels, (0, 1)).all():
+                raise MetricError(f"labels of {MULTI_LABEL} must be 0 or 1, of shape {probabilities.shape}")
+            truth, decisions = labels.astype(bool), probabilities >= 0.5
+        else:
+            raise MetricError(f"problem_type is {problem_type!r}: give {SINGLE_LABEL!r} or {MULTI_LABEL!r}")
+        return cls(probabilities, truth, decisions, tuple(label_names), problem_type == SINGLE_LABEL)
+
+
+def point_values(predictions: Predictions) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """The scores of the sample as it is.
+
+    :return: the value of each of METRIC_NAMES, and (K,) `sensitivity` and `specificity`; NaN where undefined.
+    """
+    per_class = class_values(predictions)
+    whole = np.ones((1, len(predictions.truth)))
+    values = {name: mean_over_classes(per_class, per_class, name, predictions.exclusive) for name in CLASS_MEANS}
+    values["accuracy"] = accuracy(whole, predictions)[0]
+    values["expected_calibration_error"] = expected_calibration_error(whole, predictions)[0]
+    return {name: float(values[name]) for name in METRIC_NAMES}, per_class
+
+
+def class_values(predictions: Predictions) -> dict[str, np.ndarray]:
+    """Each class against the rest, by scikit-learn: (K,) per name, NaN where undefined."""
+    from sklearn.metrics import average_precision_score, f1_score, recall_score, roc_auc_score
+
+    truth, decisions, probabilities = predictions.truth, predictions.decisions, predictions.probabilities
+    columns = range(truth.shape[1])
+    present, absent = truth.any(axis=0), ~truth.all(axis=0)
+    both = present & absent
+
+    def each(score, inputs, defined):
+        return np.array([score(truth[:, k], inputs[:, k]) if defined[k] else np.nan for k in columns])
+
+    return {
+        "sensitivity": each(recall_score, decisions, present),
+        "specificity": each(lambda t, d: recall_score(~t, ~d), decisions, absent),
+        "f1": each(f1_score, decisions, present),
+        "auroc": each(roc_auc_score, probabilities, both),
+        "average_precision": each(average_precision_score, probabilities, both),
+    }
+
+
+def mean_over_classes(
+    per_class: dict[str, np.ndarray], whole: dict[str, np.ndarray], name: str, exclusive: bool
+) -> np.ndarray:
+    """The mean over classes of one of CLASS_MEANS.
+
+    :param per_class: (..., K) per name.
+    :param whole: (K,) per name: the values of the whole sample, which say which labels a mean is over.
+    :return: (...) means, NaN where undefined.
+    """
+    values, reference = _summand(per_class, name, exclusive), _summand(whole, name, exclusive)
+    columns = np.ones(len(reference), dtype=bool) if exclusive else ~np.isnan(reference)
+    if not columns.any():
+        return np.full(values.shape[:-1], np.nan)
+    return values[..., columns].mean(axis=-1)
+
+
+def accuracy(weights: np.ndarray, predictions: Predictions) -> np.ndarray:
+    """(R,) accuracies under (R, N) weights of the images."""
+    right = predictions.truth == predictions.decisions
+    right = right.all(axis=1) if predictions.exclusive else right.mean(axis=1)
+    return weights @ right.astype(np.float64) / weights.sum(axis=1)
+
+
+def expected_calibration_error(weights: np.ndarray, predictions: Predictions) -> np.ndarray:
+    """(R,) expected calibration errors under (R, N) weights: sum over bins of |accuracy - confidence| times the share.
+
+    Guo et al. 2017, "On Calibration of Modern Neural Networks", equation 3, with 15 equal bins (lower, upper].
+    """
+    confidence, truth = predictions.probabilities, predictions.truth
+    if predictions.exclusive:
+        confidence, truth = confidence.max(axis=1, keepdims=True), (truth & predictions.decisions).any(1, keepdims=True)
+    bins = np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
+    gaps = truth - confidence
+    errors = [
+        np.abs(weights @ (np.eye(CALIBRATION_BINS)[bins[:, k]] * gaps[:, k, None])).sum(axis=1)
+        for k in range(gaps.shape[1])
+    ]
+    return np.mean(errors, axis=0) / weights.sum(axis=1)
+
+
+def undefined_reasons(predictions: Predictions, per_class: dict[str, np.ndarray]) -> dict[str, str]:
+    """What this split leaves undefined, or leaves out of a mean, and why: metric or metric/class to a sentence."""
+    reasons: dict[str, str] = {}
+    for name in CLASS_MEANS:
+        missing = np.isnan(_summand(per_class, name, predictions.exclusive))
+        if missing.any():
+            names = ", ".join(repr(predictions.label_names[k]) for k in np.flatnonzero(missing))
+            if predictions.exclusive:
+                reasons[name] = f"undefined: the split has no image of, or no image but of, {names}"
+            elif missing.all():
+                reasons[name] = "undefined: no label has both values in this split"
+            else:
+                reasons[name] = f"mean over the other labels: the split has one value only of {names}"
+    for name, lacking in (("sensitivity", "with"), ("specificity", "without")):
+        for k in np.flatnonzero(np.isnan(per_class[name])):
+            label = predictions.label_names[k]
+            reasons[f"{name}/{label}"] = f"undefined: the split has no image {lacking} {label!r}"
+    return reasons
+
+
+def validation_score(probabilities: np.ndarray, labels: np.ndarray, problem_type: str, metric_name: str) -> float:
+    """One score without intervals, quick enough for every evaluation during training.
+
+    :param probabilities: (N, K).
+    :param labels: (N,) class numbers, or (N, K) of 0 and 1 for several labels per image.
+    :param problem_type: "single_label_classification" or "multi_label_classification".
+    :param metric_name: one of METRIC_NAMES.
+    :raises MetricError: if the name is unknown, the inputs do not fit or this split leaves the score undefined.
+    """
+    if metric_name not in METRIC_NAMES:
+        raise MetricError(f"metric {metric_name!r} is not known: choose one of {', '.join(METRIC_NAMES)}")
+    names = [str(k) for k in range(np.shape(probabilities)[-1])]
+    predictions = Predictions.check(probabilities, labels, names, problem_type)
+    values, per_class = point_values(predictions)
+    if np.isnan(values[metric_name]):
+        reason = undefined_reasons(predictions, per_class)[metric_name]
+        raise MetricError(f"{metric_name} of the validation split is {reason}. Choose accuracy, or split anew")
+    return values[metric_name]
+
+
+def _one_hot(labels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    if labels.shape != shape[:1] or not np.isin(labels, np.arange(shape[1])).all():
+        raise MetricError(f"labels of {SINGLE_LABEL} must be class numbers 0 to {shape[1] - 1}, of shape ({shape[0]},)")
+    return labels[:, None] == np.arange(shape[1])
+
+
+def _summand(per_class: dict[str, np.ndarray], name: str, exclusive: bool) -> np.ndarray:
+    if name != "balanced_accuracy":
+        return per_class[name]
+    return per_class["sensitivity"] if exclusive else (per_class["sensitivity"] + per_class["specificity"]) / 2

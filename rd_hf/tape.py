@@ -1,0 +1,255 @@
+"""Record a model's ordinary pass, and run the rest of it from a stage on.
+
+The rest of a model (final norms, a last convolution, pooling, the head) is code inside its forward, so it is run, not taken
+out: the modules that had finished before the stage's last block replay what they returned in the recorded pass, the block
+returns the injected feature, and whatever comes after it computes. This is how a reprogrammed feature passes through
+the student's remaining stages and classifier (DRD, arXiv 2605.04447; RD, arXiv 2407.06504, is the case of the last stage).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from .features import Form, Stage, StageError, StageFeature, replace_tensors, tensors
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Where a pass is cut to resume it after a stage.
+
+    :ivar form: how the stage's last block carries the feature.
+    :ivar frontier: per module that finished before that block while its caller was still running, which of its calls (counted
+        from 0 over the pass) these were.
+    :ivar callers: the modules that are running when the block is called, outermost first.
+    """
+
+    form: Form
+    frontier: Mapping[str, tuple[int, ...]]
+    callers: tuple[str, ...]
+
+
+@dataclass
+class Tape:
+    """A recorded pass: what `StagedModel.resume` needs of it.
+
+    :ivar features: the feature after each stage, shallow to deep, with its autograd graph.
+    :ivar outputs: per recorded module its outputs, by the number of the call.
+    :ivar pixel_values: the call's images (B, 3, H, W).
+    :ivar kwargs: the call's other arguments.
+    """
+
+    features: list[StageFeature]
+    outputs: dict[str, dict[int, Any]]
+    pixel_values: Tensor
+    kwargs: dict[str, Any]
+
+
+class StagedModel:
+    """A view of a vision model as a chain of stages; `rd_hf.stages.find_stages` makes it. The model is not changed.
+
+    :ivar model: the model itself.
+    :ivar stages: its stages, shallow to deep.
+    """
+
+    def __init__(self, model: nn.Module, stages: Sequence[Stage], cuts: Sequence[Cut]) -> None:
+        """:param cuts: where to cut the pass, one per stage."""
+        self.model = model
+        self.stages = tuple(stages)
+        self._cuts = tuple(cuts)
+        self._recorded_calls: dict[str, set[int]] = {stage.name: {0} for stage in self.stages}
+        for cut in self._cuts:
+            for name, calls in cut.frontier.items():
+                self._recorded_calls.setdefault(name, set()).update(calls)
+        self._overwritten: frozenset[str] = frozenset()
+
+    def note_overwritten(self, pixel_values: Tensor) -> None:
+        """Run the model once to find the recorded outputs that later code writes over in place: tapes copy those.
+
+        :param pixel_values: images (B, 3, H, W).
+        """
+        seen: list[tuple[str, Tensor, int]] = []
+
+        def noter(name: str) -> Callable:
+            def note(module: nn.Module, args: tuple, output: Any) -> None:
+                seen.extend((name, tensor, tensor._version) for _, tensor in tensors(output))
+
+            return note
+
+        with ExitStack() as stack:
+            for name in self._recorded_calls:
+                stack.enter_context(self.model.get_submodule(name).register_forward_hook(noter(name)))
+            call_model(self.model, pixel_values, {})
+        self._overwritten = frozenset(name for name, tensor, version in seen if tensor._version != version)
+
+    def forward(self, pixel_values: Tensor, **kwargs: Any) -> tuple[Any, Tape]:
+        """The model's ordinary pass, recorded.
+
+        :param pixel_values: images (B, 3, H, W); any batch size.
+        :param kwargs: the model's other arguments, e.g. labels.
+        :returns: the model's output and the tape. The tape refers to what the modules returned, it copies nothing.
+        :raises StageError: if a module that the probe saw was not called, or a feature does not have the probed form.
+        """
+        outputs: dict[str, dict[int, Any]] = {}
+        with _recording(self.model, self._recorded_calls, self._overwritten, outputs):
+            result = call_model(self.model, pixel_values, kwargs)
+        for name, calls in self._recorded_calls.items():
+            if not calls <= outputs.get(name, {}).keys():
+                raise StageError(
+                    f"module {name!r} of {type(self.model).__name__} was called when its stages were looked for, "
+                    "but not in this pass. Switch off what skips modules at random (layer drop)."
+                )
+        image_size = (pixel_values.shape[-2], pixel_values.shape[-1])
+        features = [
+            cut.form.read(outputs[stage.name][0], image_size)
+            for stage, cut in zip(self.stages, self._cuts, strict=True)
+        ]
+        return result, Tape(features, outputs, pixel_values, kwargs)
+
+    def resume(self, tape: Tape, index: int, feature: StageFeature) -> Any:
+        """Run the rest of the model after stage `index` on `feature`: the hybrid pass.
+
+        Nothing up to that stage runs again, and what earlier modules hand around it (skip connections, position
+        embeddings) comes from the tape, detached. Batch norms in train mode use the batch's statistics and neither read
+        nor write their running ones; in eval mode they use the running ones.
+
+        :param tape: a recorded pass of this model over the same number of images.
+        :param index: the stage, counted from 0, shallow to deep.
+        :param feature: of the shape that stage hands on; keeps its autograd graph.
+        :returns: the model's output.
+        :raises StageError: if the feature does not have the stage's shape, or the rest of the model never asked for it.
+        """
+        stage, cut = self.stages[index], self._cuts[index]
+        _check_shape(stage, tape.features[index], feature)
+        injected = cut.form.write(tape.outputs[stage.name][0], feature)
+        if stage.name in self._overwritten:
+            injected = replace_tensors(injected, lambda path, tensor: tensor.clone())
+        replays = {
+            name: [tape.outputs[name][call] for call in calls] for name, calls in cut.frontier.items() if calls
+        }
+        with ExitStack() as stack:
+            for name, recorded in replays.items():
+                module = self.model.get_submodule(name)
+                replay = _Replay(recorded, module.forward, name in self._overwritten)
+                stack.enter_context(_instance_attribute(module, "forward", replay))
+            injection = _Injection(injected)
+            stack.enter_context(_instance_attribute(self.model.get_submodule(stage.name), "forward", injection))
+            stack.enter_context(_without_side_effects(self.model, cut.callers))
+            result = call_model(self.model, tape.pixel_values, tape.kwargs)
+        if not injection.used:
+            raise StageError(f"the resumed pass never called {stage.name!r}, so it did not read the feature.")
+        return result
+
+
+def call_model(model: nn.Module, pixel_values: Tensor, kwargs: Mapping[str, Any]) -> Any:
+    """Call a vision model on images: a transformers model by the name of its input, any other by position."""
+    if isinstance(model, PreTrainedModel):
+        return model(**{model.main_input_name: pixel_values}, **kwargs)
+    return model(pixel_values, **kwargs)
+
+
+class _Injection:
+    """A block's `forward` that returns the injected output."""
+
+    def __init__(self, output: Any) -> None:
+        self.output = output
+        self.used = False
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.used = True
+        return self.output
+
+
+class _Replay:
+    """A module's `forward` that returns recorded outputs, detached, and computes again once they are used up."""
+
+    def __init__(self, recorded: Sequence[Any], forward: Callable, copy: bool) -> None:
+        self.recorded = iter(recorded)
+        self.forward = forward
+        self.copy = copy
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        for output in self.recorded:
+            return _copied(output) if self.copy else replace_tensors(output, lambda path, tensor: tensor.detach())
+        return self.forward(*args, **kwargs)
+
+
+def _copied(output: Any) -> Any:
+    return replace_tensors(output, lambda path, tensor: tensor.detach().clone())
+
+
+def _check_shape(stage: Stage, own: StageFeature, feature: StageFeature) -> None:
+    for part in StageFeature._fields:
+        expected, given = [
+            None if tensor is None else tuple(tensor.shape) for tensor in (getattr(own, part), getattr(feature, part))
+        ]
+        if expected != given:
+            raise StageError(
+                f"stage {stage.name!r} hands on a {part} of shape {expected} in the recorded pass, the feature to inject "
+                f"has {given}. Project it to the stage's channels, grid and prefix tokens, for the same images."
+            )
+
+
+@contextmanager
+def _recording(
+    model: nn.Module, calls: Mapping[str, set[int]], copied: frozenset[str], outputs: dict[str, dict[int, Any]]
+) -> Iterator[None]:
+    """Collect the outputs of the given calls of modules in `outputs`."""
+    counts = dict.fromkeys(calls, 0)
+
+    def recorder(name: str) -> Callable:
+        def record(module: nn.Module, args: tuple, output: Any) -> None:
+            if counts[name] in calls[name]:
+                kept = replace_tensors(output, lambda path, tensor: tensor.clone()) if name in copied else output
+                outputs.setdefault(name, {})[counts[name]] = kept
+            counts[name] += 1
+
+        return record
+
+    with ExitStack() as stack:
+        for name in calls:
+            stack.enter_context(model.get_submodule(name).register_forward_hook(recorder(name)))
+        yield
+
+
+@contextmanager
+def _instance_attribute(module: nn.Module, name: str, value: Any) -> Iterator[None]:
+    """Set an attribute on this one module, and put back what its instance had (or had not) afterwards."""
+    attributes = vars(module)
+    before = {name: attributes[name]} if name in attributes else {}
+    attributes[name] = value
+    try:
+        yield
+    finally:
+        del attributes[name]
+        attributes.update(before)
+
+
+@contextmanager
+def _without_side_effects(model: nn.Module, callers: Sequence[str]) -> Iterator[None]:
+    """Keep the running statistics of norms in train mode out of a resumed pass.
+
+    Layers with such norms, and the callers of the injected block, run without gradient checkpointing meanwhile: their
+    backward pass would run them a second time, when the running statistics are back and the injected feature is gone.
+    """
+    with ExitStack() as stack:
+        callers_modules = {model.get_submodule(name) for name in callers}
+        for module in model.modules():
+            if _tracks(module):
+                stack.enter_context(_instance_attribute(module, "track_running_stats", False))
+        for module in model.modules():
+            if isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing:
+                if module in callers_modules or any(isinstance(inner, _NormBase) for inner in module.modules()):
+                    stack.enter_context(_instance_attribute(module, "gradient_checkpointing", False))
+        yield
+
+
+def _tracks(module: nn.Module) -> bool:
+    return isinstance(module, _NormBase) and module.training and module.track_running_stats

@@ -1,0 +1,49 @@
+"""Fixtures shared by the tests: no network, two threads, tiny images on disk."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+torch.set_num_threads(2)
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SHARED = REPOSITORY.parent / "shared"
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """The folder of real data sets beside the project."""
+    if not (SHARED / "data").is_dir():
+        pytest.skip("the real data sets beside the project (../shared/data) are not here")
+    return SHARED / "data"
+
+
+def blob_images(labels: np.ndarray, size: int = 24, seed: int = 0) -> np.ndarray:
+    """Grey images (N, size, size) uint8 whose class is the quadrant of a bright blob, learnable within a few steps."""
+    generator = np.random.default_rng(seed)
+    images = generator.integers(0, 60, (len(labels), size, size))
+    half = size // 2
+    for image, label in zip(images, labels, strict=True):
+        row, column = divmod(int(label), 2)
+        image[row * half + 2 : (row + 1) * half - 2, column * half + 2 : (column + 1) * half - 2] += 150
+    return images.astype(np.uint8)
+
+
+@pytest.fixture
+def blobs_npz(tmp_path) -> Path:
+    """A three-class data set in MedMNIST's layout: 60 train, 24 validation, 24 test images."""
+    arrays = {"classes": np.array(["benign", "malignant", "normal"])}
+    for number, (split, count) in enumerate((("train", 60), ("val", 24), ("test", 24))):
+        labels = np.arange(count) % 3
+        arrays[f"{split}_images"] = blob_images(labels, seed=number)
+        arrays[f"{split}_labels"] = labels[:, None].astype(np.uint8)
+    path = tmp_path / "blobs.npz"
+    np.savez(path, **arrays)
+    return path

@@ -1,0 +1,86 @@
+import json
+
+import pytest
+import torch
+
+from rd_hf import checkpoint as checkpoint_module
+from rd_hf.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    list_checkpoints,
+    load_latest,
+    optimizer_tensors,
+    restore_optimizer,
+    save_checkpoint,
+)
+
+
+def make(step: int) -> Checkpoint:
+    return Checkpoint(step, {"model": {"weight": torch.full((3,), float(step))}}, {"best_score": 0.5})
+
+
+def test_a_checkpoint_comes_back_as_it_was_and_only_the_last_are_kept(tmp_path):
+    for step in (1, 2, 3):
+        save_checkpoint(tmp_path, make(step), keep=2)
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-00000002", "step-00000003"]
+    loaded = load_latest(tmp_path)
+    assert loaded.step == 3 and loaded.state == {"best_score": 0.5}
+    assert torch.equal(loaded.tensors["model"]["weight"], torch.full((3,), 3.0))
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "no state"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, caplog, damage):
+    save_checkpoint(tmp_path, make(1), keep=2)
+    newest = save_checkpoint(tmp_path, make(2), keep=2)
+    weights = newest / "model.safetensors"
+    if damage == "flip":
+        content = bytearray(weights.read_bytes())
+        content[-1] ^= 1
+        weights.write_bytes(content)
+    elif damage == "truncate":
+        weights.write_bytes(weights.read_bytes()[:-4])
+    else:
+        (newest / "state.json").unlink()
+    assert load_latest(tmp_path).step == 1
+    assert "step-00000002" in caplog.text
+
+
+def test_no_checkpoint_is_an_error_that_names_the_folder(tmp_path):
+    with pytest.raises(CheckpointError, match=tmp_path.name):
+        load_latest(tmp_path)
+
+
+def test_a_failed_write_leaves_the_earlier_checkpoint_and_nothing_half_written(tmp_path, monkeypatch):
+    save_checkpoint(tmp_path, make(1), keep=2)
+
+    def full_disk(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint_module, "save_file", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        save_checkpoint(tmp_path, make(2), keep=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+    assert load_latest(tmp_path).step == 1
+
+
+def test_nothing_but_safetensors_and_json_is_written(tmp_path):
+    folder = save_checkpoint(tmp_path, make(1), keep=1)
+    assert sorted(path.name for path in folder.iterdir()) == ["model.safetensors", "state.json"]
+    json.loads((folder / "state.json").read_text())
+
+
+def test_an_optimizer_goes_on_to_the_bit():
+    def trained(optimizer, weight, steps):
+        for step in range(steps):
+            weight.grad = torch.sin(torch.arange(4.0) + step)
+            optimizer.step()
+
+    weight = torch.nn.Parameter(torch.ones(4))
+    optimizer = torch.optim.AdamW([weight], lr=0.1)
+    trained(optimizer, weight, 3)
+    copy = torch.nn.Parameter(weight.detach().clone())
+    other = torch.optim.AdamW([copy], lr=0.1)
+    restore_optimizer(other, {name: value.clone() for name, value in optimizer_tensors(optimizer).items()})
+    trained(optimizer, weight, 2)
+    trained(other, copy, 2)
+    assert torch.equal(weight, copy)

@@ -1,0 +1,259 @@
+"""Scores against scikit-learn, intervals against plain resampling, and what is undefined is said to be."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from sklearn import metrics as sk
+
+from rd_hf.bootstrap import intervals, resamples, weighted_class_values
+from rd_hf.metrics import METRIC_NAMES, MetricError, compute_metrics, validation_score
+from rd_hf.scores import MULTI_LABEL, SINGLE_LABEL, Predictions, accuracy, class_values, expected_calibration_error
+
+KEYS = {*METRIC_NAMES, "sensitivity", "specificity", "confusion_matrix", "intervals", "undefined"}
+
+
+def single(count: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Softmax outputs that are better than chance, rounded so that there are ties."""
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, classes, count)
+    logits = generator.normal(size=(count, classes))
+    logits[np.arange(count), labels] += 1
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    if classes == 2:  # keep the row sums exact, so that the two classes rank alike
+        first = probabilities[:, :1].round(2)
+        return np.hstack([first, 1 - first]), labels, ["normal", "pneumonia"]
+    return probabilities.round(2), labels, [f"class {k}" for k in range(classes)]
+
+
+def multi(count: int, labels: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    generator = np.random.default_rng(seed)
+    truth = (generator.random((count, labels)) < 0.3).astype(int)
+    probabilities = 1 / (1 + np.exp(-generator.normal(size=truth.shape) - 1.5 * truth + 0.7))
+    return probabilities.round(2), truth, [f"label {k}" for k in range(labels)]
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5])
+def test_single_label_values_are_scikit_learns(classes):
+    probabilities, labels, names = single(200, classes)
+    scores = compute_metrics(probabilities, labels, names, SINGLE_LABEL, bootstrap_samples=0)
+    predicted, table = probabilities.argmax(1), np.eye(classes, dtype=int)[labels]
+    assert set(scores) == KEYS
+    assert scores["accuracy"] == pytest.approx(sk.accuracy_score(labels, predicted))
+    assert scores["balanced_accuracy"] == pytest.approx(sk.balanced_accuracy_score(labels, predicted))
+    assert scores["f1"] == pytest.approx(sk.f1_score(labels, predicted, average="macro"))
+    assert scores["auroc"] == pytest.approx(sk.roc_auc_score(table, probabilities, average="macro"))
+    assert scores["average_precision"] == pytest.approx(sk.average_precision_score(table, probabilities))
+    assert list(scores["sensitivity"].values()) == pytest.approx(sk.recall_score(labels, predicted, average=None))
+    matrix = sk.confusion_matrix(labels, predicted)
+    assert scores["confusion_matrix"] == matrix.tolist()
+    rest = matrix.sum() - matrix.sum(axis=1)
+    alarms = matrix.sum(axis=0) - matrix.diagonal()
+    assert list(scores["specificity"].values()) == pytest.approx(1 - alarms / rest)
+    assert list(scores["sensitivity"]) == names and scores["intervals"] == {} and scores["undefined"] == {}
+
+
+def test_two_classes_give_the_usual_binary_auroc():
+    probabilities, labels, _ = single(150, 2)
+    expected = sk.roc_auc_score(labels, probabilities[:, 1])
+    assert validation_score(probabilities, labels, SINGLE_LABEL, "auroc") == pytest.approx(expected)
+
+
+def test_multi_label_values_are_scikit_learns():
+    probabilities, truth, names = multi(150, 4)
+    scores = compute_metrics(probabilities, truth, names, MULTI_LABEL, bootstrap_samples=0)
+    decided = (probabilities >= 0.5).astype(int)
+    assert scores["accuracy"] == pytest.approx((decided == truth).mean())
+    each = [sk.balanced_accuracy_score(truth[:, k], decided[:, k]) for k in range(4)]
+    assert scores["balanced_accuracy"] == pytest.approx(np.mean(each))
+    assert scores["f1"] == pytest.approx(sk.f1_score(truth, decided, average="macro"))
+    assert scores["auroc"] == pytest.approx(sk.roc_auc_score(truth, probabilities))
+    assert scores["average_precision"] == pytest.approx(sk.average_precision_score(truth, probabilities))
+    assert scores["confusion_matrix"] == sk.multilabel_confusion_matrix(truth, decided).tolist()
+
+
+def test_calibration_error_by_hand():
+    """Ten images at confidence 0.9 of which six right, ten at 0.6 of which six right: (0.3 + 0) / 2."""
+    confidence = np.repeat([0.9, 0.6], 10)
+    right = np.tile([True] * 6 + [False] * 4, 2)
+    probabilities = np.stack([confidence, 1 - confidence], axis=1)
+    labels = np.where(right, 0, 1)
+    assert validation_score(probabilities, labels, SINGLE_LABEL, "expected_calibration_error") == pytest.approx(0.15)
+    # Overconfidence in one label and underconfidence in another do not cancel.
+    table = np.stack([np.full(10, 0.7), np.full(10, 0.3)], axis=1)
+    truth = np.stack([np.arange(10) < 4, np.arange(10) < 6], axis=1).astype(int)
+    assert validation_score(table, truth, MULTI_LABEL, "expected_calibration_error") == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize(("data", "problem_type"), [(single(90, 3), SINGLE_LABEL), (multi(90, 3), MULTI_LABEL)])
+def test_weighted_values_are_scikit_learns_on_the_resampled_rows(data, problem_type):
+    predictions = Predictions.check(*data, problem_type)
+    weights = np.concatenate(list(resamples(predictions, 20, seed=3)))
+    assert weights.shape == (20, 90) and (weights.sum(axis=1) == 90).all()
+    weighted = weighted_class_values(weights, predictions)
+    for row, counts in enumerate(weights.astype(int)):
+        rows = np.repeat(np.arange(90), counts)
+        again = Predictions.check(data[0][rows], data[1][rows], data[2], problem_type)
+        for name, values in class_values(again).items():
+            np.testing.assert_allclose(weighted[name][row], values, rtol=1e-10, err_msg=name)
+        one = np.ones((1, 90))
+        np.testing.assert_allclose(accuracy(weights, predictions)[row], accuracy(one, again))
+        error = expected_calibration_error(weights, predictions)[row]
+        np.testing.assert_allclose(error, expected_calibration_error(one, again)[0])
+
+
+def test_resamples_keep_each_class_and_draw_evenly():
+    probabilities, labels, names = single(60, 3)
+    labels[:2], labels[2:] = 2, np.where(labels[2:] == 2, 0, labels[2:])  # class 2 is rare: two images
+    predictions = Predictions.check(probabilities, labels, names, SINGLE_LABEL)
+    weights = np.concatenate(list(resamples(predictions, 3000, seed=0)))
+    for label in range(3):
+        assert (weights[:, labels == label].sum(axis=1) == (labels == label).sum()).all()
+    assert abs(weights.mean(axis=0) - 1).max() < 0.12
+    assert weights[:, 0].var() == pytest.approx(0.5, abs=0.05)  # binomial(2, 1/2)
+
+
+def test_multi_label_resamples_are_not_stratified():
+    predictions = Predictions.check(*multi(60, 3), MULTI_LABEL)
+    weights = np.concatenate(list(resamples(predictions, 200, seed=0)))
+    assert len(set(weights @ predictions.truth[:, 0])) > 10
+
+
+def test_intervals_hold_their_values_and_the_truth():
+    """At 95 %, about 19 of 20 intervals of a sample's accuracy hold the accuracy of its source (0.8)."""
+    held = 0
+    for seed in range(60):
+        generator = np.random.default_rng(seed)
+        labels = generator.integers(0, 2, 150)
+        said = np.where(generator.random(150) < 0.8, labels, 1 - labels)
+        probabilities = np.where(said[:, None] == np.arange(2), 0.9, 0.1)
+        predictions = Predictions.check(probabilities, labels, ["a", "b"], SINGLE_LABEL)
+        low, high = intervals(predictions, 200, seed)["accuracy"]
+        assert low <= accuracy(np.ones((1, 150)), predictions)[0] <= high
+        held += low <= 0.8 <= high
+    assert 51 <= held <= 60
+
+
+def test_report_is_plain_json_and_the_seed_decides_the_intervals():
+    probabilities, labels, names = single(120, 3)
+    first = compute_metrics(probabilities, labels, names, SINGLE_LABEL, 200, seed=1)
+    assert json.loads(json.dumps(first)) == first
+    assert first == compute_metrics(probabilities, labels, names, SINGLE_LABEL, 200, seed=1)
+    other = compute_metrics(probabilities, labels, names, SINGLE_LABEL, 200, seed=2)
+    assert other["auroc"] == first["auroc"] and other["intervals"]["auroc"] != first["intervals"]["auroc"]
+    for name in set(METRIC_NAMES) - {"expected_calibration_error"}:
+        low, high = first["intervals"][name]
+        assert 0 <= low < first[name] < high <= 1, name
+    for name in ("sensitivity", "specificity"):
+        for label, (low, high) in first["intervals"][name].items():
+            assert low <= first[name][label] <= high
+
+
+def test_a_missing_class_is_null_and_named():
+    probabilities, labels, names = single(60, 3)
+    labels[labels == 2] = 0
+    scores = compute_metrics(probabilities, labels, names, SINGLE_LABEL, 50)
+    for name in ("balanced_accuracy", "f1", "auroc", "average_precision"):
+        assert scores[name] is None and scores["intervals"][name] is None
+        assert "'class 2'" in scores["undefined"][name]
+    assert scores["sensitivity"]["class 2"] is None and scores["intervals"]["sensitivity"]["class 2"] is None
+    assert set(scores["undefined"]) == {"balanced_accuracy", "f1", "auroc", "average_precision", "sensitivity/class 2"}
+    assert scores["accuracy"] is not None and scores["specificity"]["class 2"] is not None
+    assert np.shape(scores["confusion_matrix"]) == (3, 3)
+    json.dumps(scores, allow_nan=False)
+
+
+def test_a_split_of_one_class_is_no_crash():
+    scores = compute_metrics(np.full((5, 2), 0.5), np.zeros(5, int), ["a", "b"], SINGLE_LABEL, 20)
+    assert scores["accuracy"] == 1 and scores["sensitivity"] == {"a": 1.0, "b": None}
+    assert scores["specificity"] == {"a": None, "b": 1.0} and scores["auroc"] is None
+
+
+def test_a_label_of_one_value_is_left_out_of_the_mean_and_named():
+    probabilities, truth, names = multi(80, 3)
+    truth[:, 1] = 0
+    scores = compute_metrics(probabilities, truth, names, MULTI_LABEL, 50)
+    rest = [sk.roc_auc_score(truth[:, k], probabilities[:, k]) for k in (0, 2)]
+    assert scores["auroc"] == pytest.approx(np.mean(rest))
+    low, high = scores["intervals"]["auroc"]
+    assert low < scores["auroc"] < high
+    assert "'label 1'" in scores["undefined"]["auroc"] and "'label 0'" not in scores["undefined"]["auroc"]
+    truth[:] = 0
+    assert compute_metrics(probabilities, truth, names, MULTI_LABEL, 20)["auroc"] is None
+
+
+def test_validation_score_agrees_with_the_report_and_refuses_what_is_undefined():
+    for data, problem_type in ((single(90, 3), SINGLE_LABEL), (multi(90, 3), MULTI_LABEL)):
+        report = compute_metrics(*data, problem_type, bootstrap_samples=0)
+        for name in METRIC_NAMES:
+            score = validation_score(*data[:2], problem_type, name)
+            assert type(score) is float and score == report[name]
+    probabilities, labels, _ = single(60, 3)
+    labels[labels == 2] = 0
+    with pytest.raises(MetricError, match="auroc.*'2'"):
+        validation_score(probabilities, labels, SINGLE_LABEL, "auroc")
+    with pytest.raises(MetricError, match="'auc'.*auroc"):
+        validation_score(probabilities, labels, SINGLE_LABEL, "auc")
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "labels", "names", "problem_type", "message"),
+    [
+        (np.full((4, 2), np.nan), [0, 1, 0, 1], ["a", "b"], SINGLE_LABEL, "NaN"),
+        (np.full((4, 2), 3.0), [0, 1, 0, 1], ["a", "b"], SINGLE_LABEL, "logits"),
+        (np.full((4, 2), 0.5), [0, 1, 0, -1], ["a", "b"], SINGLE_LABEL, "class numbers 0 to 1"),
+        (np.full((4, 2), 0.5), [0, 1, 0], ["a", "b"], SINGLE_LABEL, r"\(4,\)"),
+        (np.full((4, 2), 0.5), [0, 1, 0, 1], ["a", "b", "c"], SINGLE_LABEL, "3 label names"),
+        (np.full((0, 2), 0.5), [], ["a", "b"], SINGLE_LABEL, "at least one image"),
+        (np.full((2, 2), 0.5), [[0, 1], [2, 0]], ["a", "b"], MULTI_LABEL, "0 or 1"),
+        (np.full((2, 2), 0.5), [0, 1], ["a", "b"], "regression", "'regression'"),
+        (np.full((2, 2), 0.5), [0, 1], ["a", "a"], SINGLE_LABEL, "repeat"),
+    ],
+)
+def test_bad_input_is_named(probabilities, labels, names, problem_type, message):
+    with pytest.raises(MetricError, match=message):
+        compute_metrics(probabilities, labels, names, problem_type)
+
+
+def test_the_evaluate_metric_takes_batches():
+    import evaluate
+
+    from rd_hf.evaluate_metric import ClassificationMetrics
+
+    probabilities, labels, names = single(60, 3)
+    metric = ClassificationMetrics()
+    assert isinstance(metric, evaluate.Metric)
+    for start in (0, 25):
+        stop = 25 if start == 0 else 60
+        metric.add_batch(predictions=probabilities[start:stop], references=labels[start:stop])
+    scores = metric.compute(label_names=names, bootstrap_samples=30, seed=0)
+    assert scores == compute_metrics(probabilities, labels, names, SINGLE_LABEL, 30)
+
+
+def test_offline_it_writes_nothing_and_importing_it_is_light(tmp_path):
+    code = (
+        "import sys, numpy as np\n"
+        "from rd_hf.metrics import compute_metrics, validation_score\n"
+        "assert not {'evaluate', 'matplotlib'} & set(sys.modules)\n"
+        "p = np.full((4, 2), .5)\n"
+        "validation_score(p, np.array([0, 1, 0, 1]), 'single_label_classification', 'auroc')\n"
+        "assert 'evaluate' not in sys.modules\n"
+        "compute_metrics(p, np.array([0, 1, 0, 1]), ['a', 'b'], 'single_label_classification', 10)\n"
+    )
+    home, temporary = tmp_path / "home", tmp_path / "temporary"
+    home.mkdir(), temporary.mkdir()
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "XDG_"))}
+    places = {"HOME": str(home), "HF_HOME": str(home / "hf"), "TMPDIR": str(temporary), "HF_HUB_OFFLINE": "1"}
+    subprocess.run([sys.executable, "-c", code], check=True, env=kept | places)
+    assert [path for path in tmp_path.rglob("*") if path not in (home, temporary)] == []
+
+
+def test_a_thousand_resamples_are_quick():
+    predictions = Predictions.check(*single(624, 3), SINGLE_LABEL)
+    start = time.perf_counter()
+    intervals(predictions, 1000, seed=0)
+    assert time.perf_counter() - start < 3

@@ -1,0 +1,151 @@
+"""Every processor splits into geometry and normalisation, or is refused by name."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import (
+    BitImageProcessorPil,
+    CLIPImageProcessorPil,
+    ConvNextImageProcessorPil,
+    DeiTImageProcessorPil,
+    EfficientNetImageProcessorPil,
+    GLPNImageProcessorPil,
+    LevitImageProcessorPil,
+    MobileNetV2ImageProcessorPil,
+    MobileViTImageProcessorPil,
+    PvtImageProcessorPil,
+    SamImageProcessorPil,
+    SiglipImageProcessorPil,
+    ViTImageProcessorPil,
+    YolosImageProcessorPil,
+)
+
+from rd_hf.data.pixels import PixelError, PixelTransform, default_processor, load_processor
+
+PROCESSORS = {
+    "vit": ViTImageProcessorPil(size={"height": 32, "width": 32}),
+    "rectangle": ViTImageProcessorPil(size={"height": 24, "width": 40}),
+    "bit, as dinov2 uses it": BitImageProcessorPil(size={"shortest_edge": 36}, crop_size=32),
+    "clip": CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=32),
+    "siglip": SiglipImageProcessorPil(size={"height": 32, "width": 32}),
+    "convnext, cropping": ConvNextImageProcessorPil(size={"shortest_edge": 32}, crop_pct=0.8),
+    "convnext, squashing": ConvNextImageProcessorPil(size={"shortest_edge": 384}),
+    "deit": DeiTImageProcessorPil(size={"height": 36, "width": 36}, crop_size=32),
+    "mobilenet_v2": MobileNetV2ImageProcessorPil(size={"shortest_edge": 36}, crop_size=32),
+    "mobilevit, blue first": MobileViTImageProcessorPil(size={"shortest_edge": 36}, crop_size=32),
+    "mobilevit, padding": MobileViTImageProcessorPil(size={"shortest_edge": 28}, crop_size=32),
+    "efficientnet": EfficientNetImageProcessorPil(size={"height": 32, "width": 32}),
+    "efficientnet, offset": EfficientNetImageProcessorPil(
+        size={"height": 32, "width": 32}, rescale_offset=True, rescale_factor=1 / 127.5, include_top=False
+    ),
+    "levit": LevitImageProcessorPil(size={"shortest_edge": 32}, crop_size=32),
+    "pvt": PvtImageProcessorPil(size={"height": 32, "width": 32}),
+    "raw bytes": ViTImageProcessorPil(size={"height": 32, "width": 32}, do_rescale=False, do_normalize=False),
+}
+
+
+def noise(height: int, width: int, seed: int = 1) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("name", PROCESSORS)
+def test_geometry_then_normalize_is_the_processor(name):
+    processor = PROCESSORS[name]
+    transform = PixelTransform(processor)
+    images = [noise(50, 70, 2), noise(81, 33, 3), noise(9, 200, 4)]
+    bytes_ = torch.stack([transform.geometry(image) for image in images])
+    assert bytes_.dtype == torch.uint8 and bytes_.shape == (3, 3, *transform.size)
+    expected = torch.cat([processor(image, return_tensors="pt")["pixel_values"].float() for image in images])
+    torch.testing.assert_close(transform.normalize(bytes_), expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(transform.normalize(bytes_.float()), expected, atol=1e-4, rtol=0)
+
+
+def test_sizes_are_measured_height_first():
+    assert PixelTransform(PROCESSORS["rectangle"]).size == (24, 40)
+    assert PixelTransform(PROCESSORS["convnext, squashing"]).size == (384, 384)
+
+
+def test_mobilevit_sees_blue_first():
+    red = Image.new("RGB", (40, 40), (255, 0, 0))
+    geometry = PixelTransform(PROCESSORS["mobilevit, blue first"]).geometry(red)
+    assert geometry[:, 16, 16].tolist() == [0, 0, 255]
+
+
+def test_normalize_leaves_its_input_alone():
+    transform = PixelTransform(PROCESSORS["vit"])
+    batch = torch.full((1, 3, 32, 32), 10.0)
+    transform.normalize(batch)
+    assert (batch == 10).all()
+
+
+def test_an_image_that_is_not_rgb_is_refused():
+    with pytest.raises(PixelError, match="'L'.*to_rgb"):
+        PixelTransform(PROCESSORS["vit"]).geometry(Image.new("L", (8, 8)))
+
+
+@pytest.mark.parametrize(
+    ("processor", "message"),
+    [
+        (YolosImageProcessorPil(size={"shortest_edge": 40, "longest_edge": 60}), "Yolos.*shape.*image_size"),
+        (GLPNImageProcessorPil(), "GLPN.*shape"),
+        (SamImageProcessorPil(size={"longest_edge": 64}, pad_size={"height": 64, "width": 64}), "Sam.*affine.*do_pad"),
+    ],
+)
+def test_what_cannot_be_split_is_refused_by_name(processor, message):
+    with pytest.raises(PixelError, match=message):
+        PixelTransform(processor)
+
+
+@pytest.mark.parametrize("name", PROCESSORS)
+def test_image_size_holds_for_every_kind_of_size_key(name, tmp_path):
+    PROCESSORS[name].save_pretrained(tmp_path)
+    transform = PixelTransform.from_pretrained(str(tmp_path), image_size=48)
+    assert transform.size == (48, 48)
+    transform.processor.save_pretrained(tmp_path / "again")
+    assert PixelTransform.from_pretrained(str(tmp_path / "again")).size == (48, 48)
+
+
+def test_image_size_sees_the_same_part_of_the_image(tmp_path):
+    """A 256 resize and 224 crop asked for at 56 must resize to 64 and crop 56."""
+    MobileNetV2ImageProcessorPil().save_pretrained(tmp_path)
+    processor = load_processor(str(tmp_path), image_size=56)
+    assert (processor.size["shortest_edge"], processor.crop_size["height"]) == (64, 56)
+
+
+def test_image_size_squashes_what_has_no_fixed_size(tmp_path):
+    YolosImageProcessorPil().save_pretrained(tmp_path)
+    assert PixelTransform.from_pretrained(str(tmp_path), image_size=40).size == (40, 40)
+
+
+def test_image_size_that_a_processor_cannot_give_is_refused(tmp_path):
+    GLPNImageProcessorPil().save_pretrained(tmp_path)
+    with pytest.raises(PixelError, match="GLPN.*image_size"):
+        load_processor(str(tmp_path), image_size=48)
+
+
+def test_a_folder_without_processor_is_refused_with_the_way_out(tmp_path):
+    with pytest.raises(PixelError, match=f"{tmp_path.name}.*preprocessor_config.json.*default_processor"):
+        load_processor(str(tmp_path))
+    with pytest.raises(PixelError, match="nobody/nothing"):
+        load_processor("nobody/nothing")
+
+
+def test_default_processor_squashes_and_centres_and_survives_saving(tmp_path):
+    default_processor(20).save_pretrained(tmp_path)
+    transform = PixelTransform.from_pretrained(str(tmp_path))
+    assert transform.size == (20, 20)
+    white = transform.normalize(transform.geometry(Image.new("RGB", (70, 30), (255, 255, 255)))[None])
+    black = transform.normalize(transform.geometry(Image.new("RGB", (70, 30)))[None])
+    torch.testing.assert_close(white, torch.ones_like(white))
+    torch.testing.assert_close(black, -torch.ones_like(black))
+
+
+def test_the_real_teacher_beside_the_project(shared_data):
+    folder = shared_data.parent / "models" / "mobilenet_v2_1.0_224_imagenet"
+    if not folder.is_dir():
+        pytest.skip("the MobileNetV2 checkpoint beside the project is not here")
+    assert PixelTransform.from_pretrained(str(folder)).size == (224, 224)
+    assert "torchvision" not in sys.modules

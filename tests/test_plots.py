@@ -1,0 +1,154 @@
+"""Each figure is written, shows what it was given, and stands a missing series or a single point."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rd_hf import plots
+from rd_hf.scores import MULTI_LABEL, SINGLE_LABEL, MetricError
+
+HISTORY = [
+    {"step": 10, "loss": 3.0, "supervised": 1.0, "hybrid": 1.2, "kl": 0.3, "cka_loss": 0.5, "cka/1": 0.1, "cka/2": -0.05},
+    {"step": 20, "loss": 2.0, "supervised": 0.8, "hybrid": 0.9, "kl": 0.2, "cka_loss": 0.1, "cka/1": 0.6, "cka/2": 0.4},
+    {"step": 20, "validation/auroc": 0.8, "validation/accuracy": 0.7},
+]
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The axes of the figures that a test draws, to look at what is in them."""
+    kept = []
+    original = plots._figure
+
+    def keeping(*arguments, **keywords):
+        figure, axes = original(*arguments, **keywords)
+        kept.extend(axes)
+        return figure, axes
+
+    monkeypatch.setattr(plots, "_figure", keeping)
+    return kept
+
+
+def lines(axes) -> dict[str, list[tuple[float, float]]]:
+    """Label to points of the lines that the legend names."""
+    return {
+        line.get_label(): [(float(x), float(y)) for x, y in zip(*line.get_data(), strict=True)]
+        for line in axes.get_lines()
+        if not line.get_label().startswith("_")
+    }
+
+
+def assert_figure(path):
+    """A PNG that is more than a white page."""
+    with Image.open(path) as image:
+        assert image.format == "PNG" and min(image.size) > 300
+        assert np.asarray(image.convert("L")).std() > 5
+
+
+def test_curves_show_each_recorded_term(tmp_path, drawn):
+    plots.plot_curves(HISTORY, tmp_path / "curves.png")
+    assert_figure(tmp_path / "curves.png")
+    loss, validation = drawn
+    assert lines(loss)["total"] == [(10, 3.0), (20, 2.0)]
+    assert list(lines(loss)) == [
+        "total",
+        "supervised (student)",
+        "hybrid (reprogrammed teacher)",
+        "KL, hybrid to student",
+        "1 - CKA, sum of stages",
+    ]
+    assert lines(validation) == {"accuracy": [(20, 0.7)], "AUROC": [(20, 0.8)]}
+
+
+def test_curves_with_one_point_and_no_validation(tmp_path, drawn):
+    plots.plot_curves([{"step": 1, "loss": 2.0, "kl": None}], tmp_path / "curves.png")
+    assert_figure(tmp_path / "curves.png")
+    assert list(lines(drawn[0])) == ["total"]
+    assert drawn[0].get_lines()[0].get_marker() == "o"
+    assert [text.get_text() for text in drawn[1].texts] == ["no validation recorded"]
+
+
+def test_curves_sort_what_a_resumed_run_wrote(tmp_path, drawn):
+    plots.plot_curves(HISTORY[::-1], tmp_path / "curves.png")
+    assert lines(drawn[0])["total"] == [(10, 3.0), (20, 2.0)]
+
+
+def test_cka_has_a_line_per_stage_in_order_and_room_for_negatives(tmp_path, drawn):
+    history = [*HISTORY, {"step": 30, "cka/10": 0.2}]
+    plots.plot_cka(history, tmp_path / "cka.png")
+    assert_figure(tmp_path / "cka.png")
+    assert list(lines(drawn[0])) == ["stage 1", "stage 2", "stage 10"]
+    assert lines(drawn[0])["stage 2"] == [(10, -0.05), (20, 0.4)]
+    low, high = drawn[0].get_ylim()
+    assert low < -0.05 and high > 1
+
+
+def test_cka_without_any(tmp_path, drawn):
+    plots.plot_cka([{"step": 1, "loss": 1.0}], tmp_path / "cka.png")
+    assert [text.get_text() for text in drawn[0].texts] == ["no CKA recorded"]
+
+
+def test_confusion_matrix_has_truth_in_rows_and_a_blank_row_for_an_empty_class(tmp_path, drawn):
+    plots.plot_confusion_matrix([[7, 1, 2], [3, 5, 2], [0, 0, 0]], ["benign", "malignant", "normal"], tmp_path / "m.png")
+    assert_figure(tmp_path / "m.png")
+    cells = {text.get_position(): text.get_text() for text in drawn[0].texts}
+    assert cells[(2, 0)] == "2" and cells[(0, 1)] == "3"  # (column, row)
+    shares = np.asarray(drawn[0].images[0].get_array())
+    np.testing.assert_allclose(shares, [[0.7, 0.1, 0.2], [0.3, 0.5, 0.2], [0, 0, 0]])
+    assert (drawn[0].get_xlabel(), drawn[0].get_ylabel()) == ("predicted", "true")
+
+
+def test_confusion_matrices_of_several_labels(tmp_path, drawn):
+    matrices = (np.arange(20).reshape(5, 2, 2) + 1).tolist()
+    plots.plot_confusion_matrix(matrices, list("abcde"), tmp_path / "m.png")
+    assert_figure(tmp_path / "m.png")
+    shown = [axes.get_title() for axes in drawn if axes.get_visible()]
+    assert shown == list("abcde") and len(drawn) == 8
+
+
+def outputs(classes: int) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(0)
+    labels = np.arange(60) % classes
+    logits = generator.normal(size=(60, classes)) + 1.5 * np.eye(classes)[labels]
+    return np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True), labels
+
+
+def test_roc_of_two_classes_is_one_curve_with_its_area(tmp_path, drawn):
+    from sklearn.metrics import roc_auc_score
+
+    probabilities, labels = outputs(2)
+    plots.plot_roc(probabilities, labels, ["normal", "pneumonia"], SINGLE_LABEL, tmp_path / "roc.png")
+    assert_figure(tmp_path / "roc.png")
+    area = roc_auc_score(labels, probabilities[:, 1])
+    assert list(lines(drawn[0])) == [f"pneumonia (AUROC {area:.3f})", "chance (AUROC 0.500)"]
+
+
+def test_roc_names_a_class_without_curve(tmp_path, drawn):
+    probabilities, labels = outputs(3)
+    plots.plot_roc(probabilities, labels % 2, list("abc"), SINGLE_LABEL, tmp_path / "roc.png")
+    assert_figure(tmp_path / "roc.png")
+    assert [label.split()[0] for label in lines(drawn[0])] == ["a", "b", "c:", "chance"]
+
+
+def test_roc_of_several_labels_draws_both_of_two(tmp_path, drawn):
+    probabilities, labels = outputs(2)
+    plots.plot_roc(probabilities, np.eye(2, dtype=int)[labels], ["a", "b"], MULTI_LABEL, tmp_path / "roc.png")
+    assert len(lines(drawn[0])) == 3
+
+
+def test_roc_of_many_classes_gives_their_mean(tmp_path, drawn):
+    plots.plot_roc(*outputs(12), list("abcdefghijkl"), SINGLE_LABEL, tmp_path / "roc.png")
+    assert [label.split(" (")[0] for label in lines(drawn[0])] == ["12 classes", "chance"]
+
+
+def test_roc_refuses_logits(tmp_path):
+    with pytest.raises(MetricError, match="logits"):
+        plots.plot_roc(np.full((4, 2), 5.0), np.zeros(4, int), ["a", "b"], SINGLE_LABEL, tmp_path / "roc.png")
+
+
+def test_importing_plots_is_light():
+    code = "import sys, rd_hf.plots; assert not {'matplotlib', 'evaluate'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
