@@ -81,7 +81,7 @@ class DistillationArguments:
     vertical_flip: bool = _argument(False, "mirror top and bottom")
     brightness: float = _argument(0.1, "largest change of brightness, relative to the full range")
     contrast: float = _argument(0.2, "largest relative change of contrast")
-    gamma: float = _argument(0.2, "largest change of log-gamma")
+    gamma: float = _argument(0.2, "gamma lies between 1 / (1 + this) and 1 + this")
 
     num_train_epochs: float = _argument(60.0, "passes over the labelled rows")
     max_steps: int = _argument(-1, "optimiser steps; overrides num_train_epochs when positive")

@@ -9,6 +9,9 @@ from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
+# besides the labels, what a config has in common with the one that it wraps
+_SHARED = ("dtype", "problem_type", "output_hidden_states", "output_attentions", "return_dict")
+
 
 def _nested_config(value: PreTrainedConfig | Mapping[str, Any] | None, field: str) -> PreTrainedConfig:
     """The nested configuration in `field`, built from its JSON form if need be."""
@@ -60,6 +63,18 @@ def _without_origin(values: dict[str, Any]) -> dict[str, Any]:
     return cleared
 
 
+def _of_wrapped(name: str, meaning: str) -> property:
+    """A property of a config that is the one of the config that it wraps."""
+
+    def get(self: _OneSourceOfLabels) -> Any:
+        return getattr(self._wrapped_config, name)
+
+    def set(self: _OneSourceOfLabels, value: Any) -> None:
+        setattr(self._wrapped_config, name, value)
+
+    return property(get, set, doc=meaning)
+
+
 class _OneSourceOfLabels(PreTrainedConfig):
     """A config whose labels, and what else must not differ, are those of the config of the model that it wraps.
 
@@ -71,13 +86,11 @@ class _OneSourceOfLabels(PreTrainedConfig):
 
     def __init__(self, **kwargs: Any) -> None:
         wrapped = self._wrapped_config
-        for name in ("dtype", "problem_type", "output_hidden_states", "output_attentions", "return_dict"):
+        for name in _SHARED:
             kwargs.setdefault(name, getattr(wrapped, name))
         id2label, label2id = kwargs.pop("id2label", None), kwargs.pop("label2id", None)
         num_labels = kwargs.pop("num_labels", None)
         kwargs["id2label"] = id2label or wrapped.id2label
-        # an empty dict leaves the wrapped configs' attention as it is, None would reset it
-        kwargs.setdefault("attn_implementation", {})
         super().__init__(**kwargs)
         if id2label is None:
             self.label2id = label2id
@@ -113,46 +126,28 @@ class _OneSourceOfLabels(PreTrainedConfig):
             return
         self.id2label = {int(index): name for name, index in sorted(indices.items(), key=lambda item: int(item[1]))}
 
-    @property
-    def problem_type(self) -> str | None:
-        """transformers' kind of classification problem; the loss sets it in the wrapped config if it is `None`."""
-        return self._wrapped_config.problem_type
-
-    @problem_type.setter
-    def problem_type(self, value: str | None) -> None:
-        self._wrapped_config.problem_type = value
+    dtype = _of_wrapped("dtype", "Precision of the weights.")
+    problem_type = _of_wrapped("problem_type", "Kind of classification problem; the loss infers it if it is None.")
+    output_hidden_states = _of_wrapped("output_hidden_states", "Whether a call returns hidden states by default.")
+    return_dict = _of_wrapped("return_dict", "Whether a call returns a `ModelOutput` by default.")
+    _output_attentions = _of_wrapped("_output_attentions", "Whether a call returns attentions by default.")
 
     @property
-    def output_hidden_states(self) -> bool:
-        """Whether the wrapped model returns its hidden states unless a call says otherwise."""
-        return self._wrapped_config.output_hidden_states
+    def _attn_implementation(self) -> str | None:
+        return self._wrapped_config._attn_implementation
 
-    @output_hidden_states.setter
-    def output_hidden_states(self, value: bool) -> None:
-        self._wrapped_config.output_hidden_states = value
-
-    @property
-    def _output_attentions(self) -> bool:
-        return self._wrapped_config._output_attentions
-
-    @_output_attentions.setter
-    def _output_attentions(self, value: bool) -> None:
-        self._wrapped_config._output_attentions = value
-
-    @property
-    def return_dict(self) -> bool:
-        """Whether the wrapped model returns a `ModelOutput` unless a call says otherwise."""
-        return self._wrapped_config.return_dict
-
-    @return_dict.setter
-    def return_dict(self, value: bool) -> None:
-        self._wrapped_config.return_dict = value
+    @_attn_implementation.setter
+    def _attn_implementation(self, value: str | dict[str, str] | None) -> None:
+        # None is transformers' default when a config is built: it must not undo a choice that the wrapped config has made
+        if value is not None:
+            PreTrainedConfig._attn_implementation.fset(self, value)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form, with the labels at the top level too, where the Hub looks for them, and without local paths."""
         values = _without_origin(super().to_dict())
-        for name in ("id2label", "label2id", "problem_type", "output_hidden_states", "output_attentions", "return_dict"):
-            values[name] = getattr(self, name)
+        values |= {"id2label": self.id2label, "label2id": self.label2id}
+        values |= {name: getattr(self, name) for name in _SHARED}
+        self.dict_dtype_to_str(values)
         return values
 
 

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from transformers.image_processing_utils import BaseImageProcessor
 
 from ._version import __version__
 from .allocator import keep_freed_memory
 from .arguments import DistillationArguments, arguments_from
 from .backbone import Backbone
+from .cka import check_rows
 from .data.order import RowOrder, StepPlan
-from .data.pixel_store import PixelStore
 from .data.pixels import PixelTransform, load_processor
-from .metrics import validation_score
 from .modeling_rd_student import RDStudentForImageClassification
 from .modeling_rd_teacher import RDTeacherForImageClassification
 from .objective import Objective, ObjectiveWeights
@@ -31,6 +31,8 @@ from .task import Task, load_task
 from .trainer import Trainer, TrainingData
 
 logger = logging.getLogger(__name__)
+
+OBJECTIVE_ARGUMENTS = [field.name for field in fields(ObjectiveWeights) if field.name != "total_steps"]
 
 
 def distill(
@@ -55,33 +57,141 @@ def run_distillation(arguments: DistillationArguments) -> RDStudentForImageClass
     accelerator = Accelerator(
         mixed_precision="bf16" if arguments.bf16 else "fp16" if arguments.fp16 else "no",
         log_with=arguments.report_to,
-        project_dir=arguments.output_dir,
+        project_dir=str(Path(arguments.output_dir) / "trackers"),
     )
     if accelerator.device.type == "cpu":
         keep_freed_memory()
     set_seed(arguments.seed)
-    task = load_task(arguments)
+    with accelerator.main_process_first():
+        task = load_task(arguments)
     if accelerator.is_main_process:
-        folder = open_run_folder(arguments)
+        open_run_folder(arguments)
     accelerator.wait_for_everyone()
     folder = Path(arguments.output_dir)
-    parts = build_models(arguments, task, accelerator)
-    trainer = build_trainer(arguments, accelerator, task, parts, folder)
+    models = build_models(arguments, task, accelerator)
+    task.open_images(models.transforms, arguments.on_bad_image)
+    trainer = build_trainer(arguments, accelerator, task, models, folder)
+    if arguments.report_to is not None:
+        accelerator.init_trackers("rd_hf", config={name: str(value) for name, value in arguments.to_dict().items()})
     started = time.perf_counter()
     trainer.train()
+    scores = write_report(folder, task, models, trainer, time.perf_counter() - started)
     if accelerator.is_main_process:
-        write_report(arguments, task, parts, trainer, time.perf_counter() - started)
+        logger.info("%s", summary(scores, folder))
     accelerator.end_training()
-    return parts.student
+    return models.student
 
 
 @dataclass
 class Models:
-    """The models of a run. `teacher` and `backbone` are None for method ce."""
+    """The models of a run, and the pixels each is shown: `transforms` of student and teacher, in this order.
+
+    `teacher` and `backbone` are None for method ce. `teacher` holds the projectors and the student, not the backbone.
+    """
 
     student: RDStudentForImageClassification
-    student_processor: Any
-    teacher: RDTeacherForImageClassification | None
-    teacher_processor: Any
-    backbone: Backbone | None
-    transforms: list[PixelTransform]
+    student_processor: BaseImageProcessor
+    teacher: RDTeacherForImageClassification | None = None
+    teacher_processor: BaseImageProcessor | None = None
+    backbone: Backbone | None = None
+    transforms: list[PixelTransform] = field(default_factory=list)
+
+
+def build_models(arguments: DistillationArguments, task: Task, accelerator: Accelerator) -> Models:
+    """Load the student and, unless the method is ce, the frozen teacher with new projectors between them."""
+    torch.manual_seed(arguments.seed)
+    student, processor, base = load_student(
+        arguments.student,
+        task.label_names,
+        task.problem_type,
+        image_size=arguments.student_image_size,
+        revision=arguments.student_revision,
+        trust_remote_code=arguments.trust_remote_code,
+    )
+    models = Models(student, processor, transforms=[PixelTransform(processor)])
+    student.config.image_size = list(models.transforms[0].size)
+    if arguments.gradient_checkpointing:
+        student.gradient_checkpointing_enable()
+    if arguments.method != "ce":
+        _add_teacher(models, arguments, accelerator)
+    student.config.provenance = {
+        "method": arguments.method,
+        "student_base": base,
+        "teacher": None if models.backbone is None else models.backbone.source,
+        "dataset": task.source,
+        "rd_hf_version": __version__,
+    }
+    student.to(accelerator.device)
+    return models
+
+
+def _add_teacher(models: Models, arguments: DistillationArguments, accelerator: Accelerator) -> None:
+    models.backbone = Backbone.from_pretrained(
+        arguments.teacher,
+        revision=arguments.teacher_revision,
+        dtype=arguments.teacher_dtype,
+        trust_remote_code=arguments.trust_remote_code,
+        batch_size=arguments.teacher_batch_size,
+    )
+    models.teacher_processor = load_processor(
+        arguments.teacher, revision=arguments.teacher_revision, trust_remote_code=arguments.trust_remote_code
+    )
+    models.transforms.append(PixelTransform(models.teacher_processor))
+    models.teacher = RDTeacherForImageClassification.from_parts(
+        models.student,
+        models.backbone,
+        teacher_image_size=models.transforms[1].size,
+        stages="last" if arguments.method == "rd" else "all",
+        hidden_channels=arguments.projector_channels,
+        teacher_stages=arguments.teacher_stages,
+        student_stages=arguments.student_stages,
+    )
+    models.backbone.to(accelerator.device)
+    models.teacher.to(accelerator.device)
+
+
+def build_trainer(
+    arguments: DistillationArguments, accelerator: Accelerator, task: Task, models: Models, folder: Path
+) -> Trainer:
+    """Put task and models together into a trainer."""
+    plan = StepPlan(
+        labelled=RowOrder(task.labelled_rows, arguments.seed, stream=0),
+        unlabelled=RowOrder(task.unlabelled_rows, arguments.seed, stream=1) if len(task.unlabelled_rows) else None,
+        labelled_size=arguments.per_device_train_batch_size,
+        unlabelled_size=arguments.per_device_unlabeled_batch_size,
+        accumulation=arguments.gradient_accumulation_steps,
+        processes=accelerator.num_processes,
+        rank=accelerator.process_index,
+    )
+    max_steps = arguments.max_steps
+    if max_steps <= 0:
+        step_size = plan.labelled_size * plan.accumulation * plan.processes
+        max_steps = math.ceil(arguments.num_train_epochs * len(task.labelled_rows) / step_size)
+    settings = {name: getattr(arguments, name) for name in OBJECTIVE_ARGUMENTS}
+    weights = task.weights_of_classes() if arguments.class_weights == "balanced" else {}
+    objective = Objective(ObjectiveWeights(total_steps=max_steps, **settings), task.problem_type, **weights)
+    if models.teacher is not None and arguments.cka_weight:
+        check_rows(plan.labelled_size + (plan.unlabelled_size if plan.unlabelled else 0), arguments.cka_estimator)
+    data = TrainingData(
+        task.store, task.labels, plan, task.validation.store, task.validation.rows,
+        task.validation.labels[task.validation.rows], task.problem_type,
+    )  # fmt: skip
+    model = models.student if models.teacher is None else models.teacher
+    return Trainer(arguments, accelerator, model, models.backbone, objective, data, max_steps, folder)
+
+
+def summary(scores: dict[str, Any], folder: Path) -> str:
+    """The result in a few lines for the screen."""
+    lines = [f"{'':24}{'AUROC':>16}{'accuracy':>18}"]
+    rows = [("student, validation", scores["validation"]), ("student, test", scores["test"])]
+    rows += [("reprogrammed teacher, test", scores["teacher"]["test"])] if "teacher" in scores else []
+    for name, values in rows:
+        lines.append(f"{name:24}" + "".join(_with_interval(values, metric) for metric in ("auroc", "accuracy")))
+    return "\n".join([*lines, f"The student is in {folder / 'student'}, everything else beside it."])
+
+
+def _with_interval(values: dict[str, Any], metric: str) -> str:
+    if values[metric] is None:
+        return f"{'undefined':>18}"
+    low, high = values["intervals"][metric]
+    return f"  {values[metric]:.3f} ({low:.2f}-{high:.2f})"

@@ -234,7 +234,9 @@ def token_grid(count: int, candidates: Sequence[Grid], image_size: Grid) -> tupl
 
 
 def _candidate_grids(seen: Sequence[Grid]) -> list[Grid]:
-    halves = [(half(rows), half(columns)) for rows, columns in seen for half in (lambda n: -(-n // 2), lambda n: n // 2)]
+    halves = [
+        (half(rows), half(columns)) for rows, columns in seen for half in (lambda n: -(-n // 2), lambda n: n // 2)
+    ]
     return [*seen, *[grid for grid in halves if min(grid) > 0]]
 
 

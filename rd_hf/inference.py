@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -18,26 +18,29 @@ def predict_logits(
     store: PixelStore,
     batch_size: int,
     accelerator: Accelerator,
+    rows: Sequence[int] | None = None,
     transform: int = 0,
 ) -> np.ndarray:
-    """Run `forward` over every row once, un-augmented; processes share the rows and all get the result.
+    """Run `forward` over rows once, un-augmented; processes share the rows and all get the result.
 
     :param forward: pixel values (B, 3, h, w) -> logits (B, K).
     :param model: put into eval mode meanwhile.
+    :param rows: the rows to read; all of the store by default.
     :param transform: which of the store's models' pixels are read.
     :return: float32 logits (N, K) in row order.
     """
-    rows = range(accelerator.process_index, len(store), accelerator.num_processes)
+    rows = range(len(store)) if rows is None else rows
+    own = rows[accelerator.process_index :: accelerator.num_processes]
     was_training = model.training
     model.eval()
     chunks = []
     with torch.no_grad():
-        for start in range(0, len(rows), batch_size):
-            pixels = torch.stack([store[row][transform] for row in rows[start : start + batch_size]])
+        for start in range(0, len(own), batch_size):
+            pixels = torch.stack([store[row][transform] for row in own[start : start + batch_size]])
             pixel_values = store.transforms[transform].normalize(pixels.to(accelerator.device))
             chunks.append(forward(pixel_values).float())
     model.train(was_training)
-    return _in_row_order(torch.cat(chunks), len(store), accelerator).cpu().numpy()
+    return _in_row_order(torch.cat(chunks), len(rows), accelerator).cpu().numpy()
 
 
 def _in_row_order(own: Tensor, total: int, accelerator: Accelerator) -> Tensor:

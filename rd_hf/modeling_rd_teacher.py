@@ -135,10 +135,12 @@ class RDTeacherForImageClassification(PreTrainedModel):
         """A new model around a student that exists: only the projectors are built."""
         with torch.device("meta"):
             model = cls(config)
+        config.dtype = student.dtype
         model.student = student
         model.projectors.to_empty(device=student.device)
         for projector in model.projectors:
             projector.reset_parameters()
+        model.projectors.to(student.dtype)
         return model.train(student.training)
 
     def tap(self, backbone: Backbone) -> None:

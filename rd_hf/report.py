@@ -28,22 +28,11 @@ def write_report(folder: Path, task: Task, models: Models, trainer: Trainer, sec
     :return: what metrics.json holds: the student's scores under `validation` and `test`, the reprogrammed teacher's under
         `teacher`.
     """
-    models.student.save_pretrained(folder / "student")
-    models.student_processor.save_pretrained(folder / "student")
+    splits = (task.validation, task.test)
+    student = {split.name: _student_probabilities(models, split, trainer) for split in splits}
+    scores: dict[str, Any] = {split.name: _score(student[split.name], split, task) for split in splits}
     if models.teacher is not None:
-        models.teacher.save_pretrained(folder / "teacher")
-        models.teacher_processor.save_pretrained(folder / "teacher")
-    scores: dict[str, Any] = {}
-    for split in (task.validation, task.test):
-        student = _student_probabilities(models, split, trainer)
-        scores[split.name] = _score(student, split.labels, task)
-        if split is task.test:
-            _write_test_details(folder, task, student, scores["test"])
-    if models.teacher is not None:
-        scores["teacher"] = {
-            split.name: _score(_teacher_probabilities(models, split, trainer), split.labels, task)
-            for split in (task.validation, task.test)
-        }
+        scores["teacher"] = {s.name: _score(_teacher_probabilities(models, s, trainer), s, task) for s in splits}
     scores["training"] = {
         "steps": trainer.step,
         "best_step": trainer.best_step,
@@ -52,12 +41,27 @@ def write_report(folder: Path, task: Task, models: Models, trainer: Trainer, sec
         "unlabelled_images": len(task.unlabelled_rows),
         "student_parameters": models.student.num_parameters(),
     }
-    write_json(scores, folder / "metrics.json")
+    if trainer.accelerator.is_main_process:
+        _save_models(folder, models)
+        write_json(scores, folder / "metrics.json")
+        _write_details(folder, task, student["test"], scores["test"])
+        _write_plots(folder, models)
+    return scores
+
+
+def _save_models(folder: Path, models: Models) -> None:
+    models.student.save_pretrained(folder / "student")
+    models.student_processor.save_pretrained(folder / "student")
+    if models.teacher is not None:
+        models.teacher.save_pretrained(folder / "teacher")
+        models.teacher_processor.save_pretrained(folder / "teacher")
+
+
+def _write_plots(folder: Path, models: Models) -> None:
     history = read_history(folder)
     plots.plot_curves(history, folder / "curves.png")
     if models.teacher is not None:
         plots.plot_cka(history, folder / "cka.png")
-    return scores
 
 
 def _student_probabilities(models: Models, split: Split, trainer: Trainer) -> np.ndarray:
@@ -67,6 +71,7 @@ def _student_probabilities(models: Models, split: Split, trainer: Trainer) -> np
         split.store,
         trainer.arguments.per_device_eval_batch_size,
         trainer.accelerator,
+        split.rows,
     )
     return probabilities(logits, trainer.data.problem_type)
 
@@ -76,17 +81,19 @@ def _teacher_probabilities(models: Models, split: Split, trainer: Trainer) -> np
         return models.teacher(teacher_features=models.backbone.extract(pixels)).logits
 
     size = trainer.arguments.per_device_eval_batch_size
-    logits = predict_logits(forward, models.teacher, split.store, size, trainer.accelerator, transform=1)
+    logits = predict_logits(forward, models.teacher, split.store, size, trainer.accelerator, split.rows, transform=1)
     return probabilities(logits, trainer.data.problem_type)
 
 
-def _score(predicted: np.ndarray, labels: np.ndarray, task: Task) -> dict[str, Any]:
-    return compute_metrics(predicted, labels, task.label_names, task.problem_type)
+def _score(predicted: np.ndarray, split: Split, task: Task) -> dict[str, Any]:
+    return compute_metrics(predicted, split.labels[split.rows], task.label_names, task.problem_type)
 
 
-def _write_test_details(folder: Path, task: Task, predicted: np.ndarray, scores: dict[str, Any]) -> None:
-    labels, names = task.test.labels, task.label_names
+def _write_details(folder: Path, task: Task, predicted: np.ndarray, scores: dict[str, Any]) -> None:
+    labels, names = task.test.labels[task.test.rows], task.label_names
     multi_label = task.problem_type == "multi_label_classification"
     write_predictions(folder / "predictions.csv", task.test.rows, labels, predicted, names, multi_label)
     plots.plot_confusion_matrix(scores["confusion_matrix"], names, folder / "confusion_matrix.png")
     plots.plot_roc(predicted, labels, names, task.problem_type, folder / "roc.png")
+    if any(task.skipped.values()):
+        write_json(task.skipped, folder / "skipped_images.json")

@@ -54,7 +54,13 @@ def find_stages(
     image_size = (image_size[0], image_size[1])
     with _quiet(model):
         pixel_values = _random_pixels(model, image_size)
+        random_state = _random_state(pixel_values.device)
         calls = _probe(model, pixel_values)
+        if not torch.equal(random_state, _random_state(pixel_values.device)):
+            raise StageError(
+                f"{type(model).__name__} draws random numbers in eval mode, as masked autoencoders do that shuffle their "
+                "tokens: what it hands on is no map of the image. Load its weights into the encoder's plain class."
+            )
         if names is None:
             chosen = _automatic_stages(model, calls, image_size, num_stages)
         else:
@@ -122,6 +128,10 @@ def _random_pixels(model: nn.Module, image_size: Grid) -> Tensor:
     return pixels.to(parameter.device, parameter.dtype)
 
 
+def _random_state(device: torch.device) -> Tensor:
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
 def _probe(model: nn.Module, pixel_values: Tensor) -> list[_Call]:
     """Run the model once; every call of every module, in the order in which they started."""
     image_size = (pixel_values.shape[-2], pixel_values.shape[-1])
@@ -132,6 +142,11 @@ def _probe(model: nn.Module, pixel_values: Tensor) -> list[_Call]:
     counts = dict.fromkeys(names.values(), 0)
     seen: list[Grid] = []  # grids of convolutions and blocks, latest first
     clock = 0
+
+    def note_grid(grid: Grid) -> None:
+        if grid in seen:
+            seen.remove(grid)
+        seen.insert(0, grid)
 
     def before(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         nonlocal clock
@@ -149,10 +164,10 @@ def _probe(model: nn.Module, pixel_values: Tensor) -> list[_Call]:
         call = running.pop()
         call.finished = clock
         if isinstance(module, nn.Conv2d) and output.ndim == 4:
-            seen.insert(0, tuple(output.shape[-2:]))
+            note_grid(tuple(output.shape[-2:]))
         call.form = find_form(output, PROBE_BATCH, seen, image_size)
         if module in blocks and call.form is not None:
-            seen.insert(0, call.form.grid)
+            note_grid(call.form.grid)
 
     with ExitStack() as stack:
         for module in names:
@@ -218,19 +233,19 @@ def _not_found(model: nn.Module, calls: Sequence[_Call], reasons: Sequence[str])
 def _group(blocks: list[_Call], image_size: Grid, num_stages: int) -> list[_Call]:
     """The last block of every stage: where the resolution drops, or evenly where it never does.
 
-    Most models reduce the resolution in a stage's first block, so the output's grid drops there. Some (swin) do it
-    in a stage's last one: then the last two stages have one output grid, and the input's grid tells them apart.
+    A block that reduces the resolution begins a stage, so the drop is looked for in the output grids. Models that list
+    whole stages may reduce it at a stage's end instead (swin, levit): there the last two output grids are equal, but
+    each stage reads a smaller input than the one before.
     """
     outputs = [math.prod(block.form.grid) for block in blocks]
     rise = next((i for i in range(1, len(blocks)) if outputs[i] > outputs[i - 1]), len(blocks))
     blocks, outputs = blocks[:rise], outputs[:rise]  # a decoder is part of the rest
-    reads_features = [block.input_grid is not None and block.input_grid != image_size for block in blocks]
     inputs = [
-        math.prod(block.input_grid) if reads else output
-        for block, reads, output in zip(blocks, reads_features, outputs, strict=True)
+        output if block.input_grid in (None, image_size) else math.prod(block.input_grid)
+        for block, output in zip(blocks, outputs, strict=True)
     ]
-    last_by_output, last_by_input = _before_drops(outputs), _before_drops(inputs)
-    last = last_by_input if len(last_by_input) > len(last_by_output) else last_by_output
+    every_block_a_stage = len(_before_drops(inputs)) == len(blocks)
+    last = _before_drops(inputs if every_block_a_stage else outputs)
     if len(last) == 1:
         count = min(num_stages, len(blocks))
         last = [index - 1 for index in ((i + 1) * len(blocks) // count for i in range(count))]

@@ -8,6 +8,7 @@ the student's remaining stages and classifier (DRD, arXiv 2605.04447; RD, arXiv 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -131,9 +132,7 @@ class StagedModel:
         injected = cut.form.write(tape.outputs[stage.name][0], feature)
         if stage.name in self._overwritten:
             injected = replace_tensors(injected, lambda path, tensor: tensor.clone())
-        replays = {
-            name: [tape.outputs[name][call] for call in calls] for name, calls in cut.frontier.items() if calls
-        }
+        replays = {name: [tape.outputs[name][call] for call in calls] for name, calls in cut.frontier.items() if calls}
         with ExitStack() as stack:
             for name, recorded in replays.items():
                 module = self.model.get_submodule(name)
@@ -171,18 +170,15 @@ class _Replay:
     """A module's `forward` that returns recorded outputs, detached, and computes again once they are used up."""
 
     def __init__(self, recorded: Sequence[Any], forward: Callable, copy: bool) -> None:
-        self.recorded = iter(recorded)
+        self.recorded = deque(recorded)
         self.forward = forward
         self.copy = copy
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        for output in self.recorded:
-            return _copied(output) if self.copy else replace_tensors(output, lambda path, tensor: tensor.detach())
-        return self.forward(*args, **kwargs)
-
-
-def _copied(output: Any) -> Any:
-    return replace_tensors(output, lambda path, tensor: tensor.detach().clone())
+        if not self.recorded:
+            return self.forward(*args, **kwargs)
+        output = self.recorded.popleft()
+        return replace_tensors(output, lambda path, tensor: tensor.detach().clone() if self.copy else tensor.detach())
 
 
 def _check_shape(stage: Stage, own: StageFeature, feature: StageFeature) -> None:

@@ -7,7 +7,6 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from .data.augmentation import AugmentationParameters, apply, draw
 from .data.order import PlanSampler, StepPlan
 from .data.pixel_store import PixelStore, Visits, collate
 from .inference import predict_logits, probabilities
+from .metrics import validation_score
 from .modeling_rd_teacher import RDTeacherOutput
 from .objective import Objective, find_non_finite
 
@@ -45,6 +45,7 @@ class TrainingData:
     labels: Tensor
     plan: StepPlan
     validation: PixelStore
+    validation_rows: list[int]
     validation_labels: np.ndarray
     problem_type: str
 
@@ -54,7 +55,6 @@ class Trainer:
 
     :param model: RDTeacherForImageClassification without backbone (student and projectors), or the student alone.
     :param backbone: the frozen teacher; None trains the student alone (method ce).
-    :param validation_score: (probabilities, labels) -> the number that chooses the model, larger is better.
     """
 
     def __init__(
@@ -66,11 +66,10 @@ class Trainer:
         objective: Objective,
         data: TrainingData,
         max_steps: int,
-        validation_score: Callable[[np.ndarray, np.ndarray], float],
         output_dir: Path,
     ):
         self.arguments, self.accelerator, self.objective, self.data = arguments, accelerator, objective, data
-        self.backbone, self.max_steps, self.validation_score = backbone, max_steps, validation_score
+        self.backbone, self.max_steps = backbone, max_steps
         self.output_dir, self.checkpoints = output_dir, output_dir / "checkpoints"
         self.optimizer = torch.optim.AdamW(parameter_groups(model, arguments.weight_decay), lr=arguments.learning_rate)
         schedule = get_scheduler(
@@ -196,14 +195,16 @@ class Trainer:
             self.data.validation,
             self.arguments.per_device_eval_batch_size,
             self.accelerator,
+            self.data.validation_rows,
         )
         predicted = probabilities(logits, self.data.problem_type)
-        score = self.validation_score(predicted, self.data.validation_labels)
+        metric = self.arguments.metric_for_best_model
+        score = validation_score(predicted, self.data.validation_labels, self.data.problem_type, metric)
         self.evaluations_without_gain += 1
         if score > self.best_score or self.best_tensors is None:
             self.best_score, self.best_step, self.evaluations_without_gain = score, self.step, 0
             self.best_tensors = {name: value.detach().cpu().clone() for name, value in self.tensors().items()}
-        self.log({f"validation/{self.arguments.metric_for_best_model}": score})
+        self.log({f"validation/{metric}": score})
 
     def out_of_patience(self) -> bool:
         patience = self.arguments.early_stopping_patience

@@ -37,7 +37,11 @@ def test_same_key_same_view_in_another_process():
         "print(v.rotation.tolist(), v.gamma.tolist(), v.flip_x.tolist())"
     )
     other = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ | {"PYTHONHASHSEED": "3"}
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"PYTHONHASHSEED": "3"},
     )
     view = draw(AugmentationParameters(), 5, [3, 900000], [7, 0])
     assert other.stdout.strip() == f"{view.rotation.tolist()} {view.gamma.tolist()} {view.flip_x.tolist()}"
@@ -67,6 +71,16 @@ def test_seed_sample_and_view_do_not_stand_in_for_one_another():
     assert len(drawn) == len(keys)
 
 
+def test_neighbouring_views_and_samples_are_unrelated():
+    """A counter that runs on from one key into the next would show as one field repeating another."""
+    names = ["rotation", "zoom", "shift_x", "shift_y", "flip_x", "flip_y", "brightness", "contrast", "gamma"]
+    for samples, views in ((range(2000), 0), ([0] * 2000, list(range(2000)))):
+        view = draw(STRONG, 0, samples, views)
+        table = torch.stack([getattr(view, name) for name in names]).numpy()
+        correlation = np.corrcoef(table[:, :-1], table[:, 1:])
+        assert abs(correlation - np.eye(18)).max() < 0.12
+
+
 def test_draws_fill_their_ranges_evenly():
     view = draw(STRONG, 0, range(4000), 0)
     turn = math.radians(25)
@@ -87,7 +101,10 @@ def test_draws_fill_their_ranges_evenly():
 
 
 def test_strengths_of_zero_are_off_and_leave_the_others_alone():
-    plain, view = draw(STRONG, 0, range(200), 0), draw(replace(STRONG, scale=0, horizontal_flip=False), 0, range(200), 0)
+    plain, view = (
+        draw(STRONG, 0, range(200), 0),
+        draw(replace(STRONG, scale=0, horizontal_flip=False), 0, range(200), 0),
+    )
     assert (view.zoom == 1).all() and (view.flip_x == 1).all()
     assert torch.equal(view.rotation, plain.rotation) and torch.equal(view.flip_y, plain.flip_y)
     still = draw(STILL, 0, range(200), 3)

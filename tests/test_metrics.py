@@ -77,12 +77,12 @@ def test_multi_label_values_are_scikit_learns():
 
 
 def test_calibration_error_by_hand():
-    """Ten images at confidence 0.9 of which six right, ten at 0.6 of which six right: (0.3 + 0) / 2."""
+    """Ten images at confidence 0.9 of which six right, ten at 0.6 of which eight right: (0.3 + 0.2) / 2."""
     confidence = np.repeat([0.9, 0.6], 10)
-    right = np.tile([True] * 6 + [False] * 4, 2)
+    right = np.concatenate([np.arange(10) < 6, np.arange(10) < 8])
     probabilities = np.stack([confidence, 1 - confidence], axis=1)
     labels = np.where(right, 0, 1)
-    assert validation_score(probabilities, labels, SINGLE_LABEL, "expected_calibration_error") == pytest.approx(0.15)
+    assert validation_score(probabilities, labels, SINGLE_LABEL, "expected_calibration_error") == pytest.approx(0.25)
     # Overconfidence in one label and underconfidence in another do not cancel.
     table = np.stack([np.full(10, 0.7), np.full(10, 0.3)], axis=1)
     truth = np.stack([np.arange(10) < 4, np.arange(10) < 6], axis=1).astype(int)
@@ -182,6 +182,10 @@ def test_a_label_of_one_value_is_left_out_of_the_mean_and_named():
     low, high = scores["intervals"]["auroc"]
     assert low < scores["auroc"] < high
     assert "'label 1'" in scores["undefined"]["auroc"] and "'label 0'" not in scores["undefined"]["auroc"]
+    truth[:, 1] = 1
+    full = compute_metrics(probabilities, truth, names, MULTI_LABEL, 0)
+    rest = [sk.average_precision_score(truth[:, k], probabilities[:, k]) for k in (0, 2)]
+    assert full["average_precision"] == pytest.approx(np.mean(rest)) and full["specificity"]["label 1"] is None
     truth[:] = 0
     assert compute_metrics(probabilities, truth, names, MULTI_LABEL, 20)["auroc"] is None
 
@@ -194,9 +198,9 @@ def test_validation_score_agrees_with_the_report_and_refuses_what_is_undefined()
             assert type(score) is float and score == report[name]
     probabilities, labels, _ = single(60, 3)
     labels[labels == 2] = 0
-    with pytest.raises(MetricError, match="auroc.*'2'"):
+    with pytest.raises(MetricError, match=r"auroc.*'2'"):
         validation_score(probabilities, labels, SINGLE_LABEL, "auroc")
-    with pytest.raises(MetricError, match="'auc'.*auroc"):
+    with pytest.raises(MetricError, match=r"'auc'.*auroc"):
         validation_score(probabilities, labels, SINGLE_LABEL, "auc")
 
 

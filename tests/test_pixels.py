@@ -82,7 +82,7 @@ def test_normalize_leaves_its_input_alone():
 
 
 def test_an_image_that_is_not_rgb_is_refused():
-    with pytest.raises(PixelError, match="'L'.*to_rgb"):
+    with pytest.raises(PixelError, match=r"'L'.*to_rgb"):
         PixelTransform(PROCESSORS["vit"]).geometry(Image.new("L", (8, 8)))
 
 
@@ -122,7 +122,7 @@ def test_image_size_squashes_what_has_no_fixed_size(tmp_path):
 
 def test_image_size_that_a_processor_cannot_give_is_refused(tmp_path):
     GLPNImageProcessorPil().save_pretrained(tmp_path)
-    with pytest.raises(PixelError, match="GLPN.*image_size"):
+    with pytest.raises(PixelError, match=r"GLPN.*image_size"):
         load_processor(str(tmp_path), image_size=48)
 
 

@@ -11,7 +11,16 @@ from rd_hf import plots
 from rd_hf.scores import MULTI_LABEL, SINGLE_LABEL, MetricError
 
 HISTORY = [
-    {"step": 10, "loss": 3.0, "supervised": 1.0, "hybrid": 1.2, "kl": 0.3, "cka_loss": 0.5, "cka/1": 0.1, "cka/2": -0.05},
+    {
+        "step": 10,
+        "loss": 3.0,
+        "supervised": 1.0,
+        "hybrid": 1.2,
+        "kl": 0.3,
+        "cka_loss": 0.5,
+        "cka/1": 0.1,
+        "cka/2": -0.05,
+    },
     {"step": 20, "loss": 2.0, "supervised": 0.8, "hybrid": 0.9, "kl": 0.2, "cka_loss": 0.1, "cka/1": 0.6, "cka/2": 0.4},
     {"step": 20, "validation/auroc": 0.8, "validation/accuracy": 0.7},
 ]
@@ -92,7 +101,9 @@ def test_cka_without_any(tmp_path, drawn):
 
 
 def test_confusion_matrix_has_truth_in_rows_and_a_blank_row_for_an_empty_class(tmp_path, drawn):
-    plots.plot_confusion_matrix([[7, 1, 2], [3, 5, 2], [0, 0, 0]], ["benign", "malignant", "normal"], tmp_path / "m.png")
+    plots.plot_confusion_matrix(
+        [[7, 1, 2], [3, 5, 2], [0, 0, 0]], ["benign", "malignant", "normal"], tmp_path / "m.png"
+    )
     assert_figure(tmp_path / "m.png")
     cells = {text.get_position(): text.get_text() for text in drawn[0].texts}
     assert cells[(2, 0)] == "2" and cells[(0, 1)] == "3"  # (column, row)

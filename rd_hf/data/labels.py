@@ -64,6 +64,44 @@ def read_labels(splits: DatasetDict, column: str | Sequence[str], names: Sequenc
     return _single_from_values(rows, column, _whole_number)
 
 
+def align_labels(labels: Labels, names: Sequence[str]) -> Labels:
+    """Number the labels as a trained model numbers its classes, matching them by name.
+
+    :param labels: of the data.
+    :param names: the model's class names, in its order.
+    :return: the labels over `names`; multi-label classes that the data lacks are 0 throughout.
+    :raises DataError: naming the classes with rows in the data that the model does not know.
+    """
+    index = {name: position for position, name in enumerate(names)}
+    unknown = [name for position, name in enumerate(labels.names) if name not in index and _occurs(labels, position)]
+    if unknown:
+        raise DataError(
+            f"the data has labels that the model does not know: {_abbreviate(unknown)}; its classes are "
+            f"{_abbreviate(names)}. Rename the data's labels, or leave those rows out"
+        )
+    if labels.problem_type == SINGLE_LABEL:
+        numbers = np.array([index.get(name, -1) for name in labels.names], dtype=np.int64)
+        return Labels({split: numbers[rows] for split, rows in labels.values.items()}, list(names), SINGLE_LABEL)
+    values = {split: np.zeros((len(rows), len(names)), dtype=np.float32) for split, rows in labels.values.items()}
+    for position, name in enumerate(labels.names):
+        if name in index:
+            for split, rows in labels.values.items():
+                values[split][:, index[name]] = rows[:, position]
+    return Labels(values, list(names), MULTI_LABEL)
+
+
+def has_names(feature: Any) -> bool:
+    """Tell whether a label column's own values name classes (text or `ClassLabel`), rather than just number them."""
+    inner = feature.feature if isinstance(feature, (List, LargeList)) else feature
+    return isinstance(inner, ClassLabel) or (isinstance(inner, Value) and _is_text(inner))
+
+
+def _occurs(labels: Labels, position: int) -> bool:
+    if labels.problem_type == SINGLE_LABEL:
+        return any((rows == position).any() for rows in labels.values.values())
+    return any(rows[:, position].any() for rows in labels.values.values())
+
+
 def _common_feature(splits: DatasetDict, column: str) -> Any:
     features = {split: rows.features[column] for split, rows in splits.items()}
     first_split, first = next(iter(features.items()))
@@ -74,7 +112,24 @@ def _common_feature(splits: DatasetDict, column: str) -> Any:
                 f"label column '{column}' has other names in split '{split}' ({names}) than in '{first_split}' "
                 f"({first_names}); cast it to one ClassLabel"
             )
+        if _kind_of(feature) != _kind_of(first) and "null" not in (_dtype_of(feature), _dtype_of(first)):
+            raise DataError(
+                f"label column '{column}' holds {_dtype_of(feature)} in split '{split}', but {_dtype_of(first)} in "
+                f"'{first_split}'; bring them to one type"
+            )
     return first
+
+
+def _kind_of(feature: Any) -> tuple:
+    """Lists or not, and text, boolean or else; integers may become floats where a table has gaps."""
+    return isinstance(feature, (List, LargeList)), {"large_string": "string"}.get(_dtype_of(feature), "") or (
+        _dtype_of(feature) if _dtype_of(feature) in ("string", "bool") else ""
+    )
+
+
+def _dtype_of(feature: Any) -> str:
+    inner = feature.feature if isinstance(feature, (List, LargeList)) else feature
+    return inner.dtype if isinstance(inner, (Value, ClassLabel)) else type(inner).__name__
 
 
 def _names_of(feature: Any) -> list[str] | None:
@@ -186,8 +241,8 @@ def _is_missing(label: Any) -> bool:
 
 def _whole_number(label: Any) -> int | None:
     """Give 2.0 (what a csv reader makes of integers with gaps) as 2; anything but 0, 1, 2, ... as None."""
-    is_whole = isinstance(label, (bool, int, float)) and label >= 0 and label == int(label)
-    return int(label) if is_whole else None
+    is_whole = isinstance(label, int) or (isinstance(label, float) and label.is_integer())
+    return int(label) if is_whole and label >= 0 else None
 
 
 def _check_index(label: Any, names: Sequence[str], split: str, row: int, column: str) -> None:

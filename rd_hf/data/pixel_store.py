@@ -10,12 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+from tqdm.auto import tqdm
 
 from .images import BadImageError, to_rgb
 from .order import Visit
 from .pixels import PixelTransform
 
 logger = logging.getLogger(__name__)
+
+SHOW_PROGRESS_ROWS = 2000
 
 
 class PixelStore:
@@ -26,39 +29,53 @@ class PixelStore:
 
     :param split: data set with an `image` column, decoding off.
     :param transforms: one a model (student, then teacher).
+    :param name: what errors call the split.
     :raises BadImageError: on reading a row whose image cannot be decoded.
     """
 
-    def __init__(self, split, transforms: Sequence[PixelTransform]):
-        self.split = split
+    def __init__(self, split, transforms: Sequence[PixelTransform], name: str):
+        self.split, self.name = split, name
         self.transforms = list(transforms)
-        self._files = [tempfile.TemporaryFile(prefix="rd_hf_pixels_") for _ in range(len(self.transforms) + 1)]
-        shapes = [(len(split), 3, *transform.size) for transform in self.transforms]
-        self._pixels = [
-            np.memmap(file, dtype=np.uint8, mode="w+", shape=shape) for file, shape in zip(self._files, shapes, strict=False)
-        ]
-        self._present = np.memmap(self._files[-1], dtype=np.uint8, mode="w+", shape=(len(split),))
+        self._pixels = [_scratch(len(split), 3, *transform.size) for transform in self.transforms]
+        self._present = _scratch(len(split))
 
     def __len__(self) -> int:
         return len(self.split)
 
     def __getitem__(self, row: int) -> list[Tensor]:
         if not self._present[row]:
-            rgb = to_rgb(self.split[row]["image"], name=f"row {row}")
+            rgb = to_rgb(self.split[row]["image"], name=f"row {row} of {self.name}")
             for pixels, transform in zip(self._pixels, self.transforms, strict=True):
                 pixels[row] = transform.geometry(rgb)
             self._present[row] = 1
         return [torch.from_numpy(np.array(pixels[row])) for pixels in self._pixels]
 
-    def unreadable_rows(self, rows: Sequence[int]) -> dict[int, str]:
-        """Decode all of `rows`; the ones that cannot be, with the reason."""
-        problems = {}
-        for row in rows:
-            try:
-                self[row]
-            except BadImageError as error:
-                problems[int(row)] = str(error)
-        return problems
+
+def check_images(store: PixelStore, rows: Sequence[int], on_bad_image: str) -> dict[int, str]:
+    """Decode `rows` now, so that a bad image shows before any training; what is decoded is kept.
+
+    :return: skipped rows with the reason, also logged.
+    :raises BadImageError: for the first unreadable one, unless `on_bad_image` is "skip".
+    """
+    problems: dict[int, str] = {}
+    for row in tqdm(rows, desc=f"reading {store.name}", disable=len(rows) < SHOW_PROGRESS_ROWS):
+        try:
+            store[row]
+        except BadImageError as error:
+            problems[int(row)] = str(error)
+    if problems and on_bad_image != "skip":
+        first = next(iter(problems.values()))
+        more = f" ({len(problems) - 1} more of {store.name} cannot be read.)" if len(problems) > 1 else ""
+        raise BadImageError(f"{first}{more} Mend the data, or leave such images out with --on_bad_image skip.")
+    for reason in problems.values():
+        logger.warning("Skipped: %s", reason)
+    return problems
+
+
+def _scratch(*shape: int) -> np.memmap:
+    """Zeros in a file without a name; the disk gives pages only as they are written."""
+    with tempfile.TemporaryFile(prefix="rd_hf_pixels_") as file:
+        return np.memmap(file, dtype=np.uint8, mode="w+", shape=shape)
 
 
 class Visits(Dataset):
@@ -78,7 +95,7 @@ def collate(items: list[tuple[Visit, list[Tensor], Tensor]]) -> dict:
     labelled = sum(visit.labelled for visit in visits)
     return {
         "pixels": [torch.stack(one_model) for one_model in zip(*pixels, strict=True)],
-        "labels": torch.stack(labels[:labelled]) if labelled else torch.empty(0, *labels[0].shape),
+        "labels": torch.stack(labels[:labelled]) if labelled else torch.empty(0, *labels[0].shape, dtype=labels[0].dtype),
         "rows": [visit.row for visit in visits],
         "views": [visit.view for visit in visits],
     }

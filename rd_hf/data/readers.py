@@ -1,29 +1,252 @@
-"""What a user can name as a data set, each read by the `datasets` loader made for it."""
+"""What a user can name as a data set, each kind read by the `datasets` loader made for it."""
 
 from __future__ import annotations
 
 import glob
+import logging
 import os
 import re
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
+import pyarrow as pa
 from datasets import (
     Dataset,
     DatasetBuilder,
     DatasetDict,
     IterableDataset,
     IterableDatasetDict,
+    config,
     load_dataset,
     load_dataset_builder,
     load_from_disk,
 )
 from datasets.exceptions import DatasetsError
-from datasets.utils.logging import get_logger
+from datasets.packaged_modules.cache.cache import Cache
 
 from .columns import DataError, nearest_name
+from .folders import IMAGE_SUFFIXES, METADATA_STEM, TABLE_LOADERS, ImageFolder, is_table, scan_folder
 from .medmnist import read_medmnist
-from .split_names import standard_split_name
+from .split_names import divide_by_split, split_of_file, standard_split_name
 
+logger = logging.getLogger(__name__)
+
+IN_MEMORY_BYTES = 4 * 2**30
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+SAVED_DATASET_FILES = ("dataset_dict.json", "state.json")
+VOLUME_SUFFIXES = {".dcm", ".dicom", ".nii", ".mha", ".mhd", ".nrrd"}
+# What loaders raise on files that are damaged, of another kind than their name says, or at odds with one another, and the
+# Hub's client on names and connections (RuntimeError where the data set is a script, which `datasets` no longer runs).
+LOADING_ERRORS = (DatasetsError, OSError, ValueError, KeyError, TypeError, RuntimeError, pa.ArrowException)
+
+
+@dataclass(frozen=True)
+class RawData:
+    """Splits with all their columns, and what is known about them.
+
+    :param splits: as the loader gave them, under standard names.
+    :param origin: ``id`` (Hub id or "local"), ``config_name`` and ``revision`` (commit), None where there is none.
+    :param folders: per split where relative image paths start; a split without one takes them as they are.
+    :param label_names: names of integer labels, where the source gives them apart.
+    """
+
+    splits: DatasetDict
+    origin: dict[str, Any] = field(default_factory=lambda: {"id": "local", "config_name": None, "revision": None})
+    folders: dict[str, Path] = field(default_factory=dict)
+    label_names: list[str] | None = None
+
+
+def read_data(
+    dataset: Any, config_name: str | None = None, revision: str | None = None, labelled: bool = True
+) -> RawData:
+    """Read what the user named.
+
+    :param dataset: a `Dataset` or `DatasetDict`; a file (.npz in MedMNIST's layout, .parquet, .csv, .tsv, .jsonl); a
+        folder (a saved data set, tables, images with class folders or a metadata file, with or without split folders);
+        or a Hub id.
+    :param config_name: configuration of a Hub data set.
+    :param revision: branch, tag or commit of a Hub data set.
+    :param labelled: whether class folders are wanted; if not, images may lie anywhere in a folder.
+    :return: its splits.
+    :raises DataError: if there is no such data set, or it cannot be read.
+    """
+    if isinstance(dataset, (IterableDataset, IterableDatasetDict)):
+        raise DataError("a streaming data set came, which has no rows to split; load it without streaming=True")
+    if isinstance(dataset, (Dataset, DatasetDict)):
+        _refuse_hub_arguments("a data set in memory", config_name, revision)
+        return RawData(_standard_splits(dataset))
+    if not isinstance(dataset, (str, os.PathLike)):
+        raise DataError(f"a {type(dataset).__name__} is no data set; give a Hub id, a path, a Dataset or a DatasetDict")
+    path = Path(dataset).expanduser()
+    if not path.exists():
+        return _read_hub(os.fspath(dataset), path, config_name, revision)
+    _refuse_hub_arguments(f"'{path}'", config_name, revision)
+    return _read_folder(path, labelled) if path.is_dir() else _read_file(path)
+
+
+def _refuse_hub_arguments(what: str, config_name: str | None, revision: str | None) -> None:
+    for argument, value in (("config_name", config_name), ("revision", revision)):
+        if value is not None:
+            raise DataError(f"{argument} is '{value}', but {what} is no Hub data set and has none; leave it out")
+
+
+def _standard_splits(loaded: Dataset | DatasetDict) -> DatasetDict:
+    if isinstance(loaded, Dataset):
+        return DatasetDict({standard_split_name(str(loaded.split)) or "train": loaded})
+    splits: dict[str, Dataset] = {}
+    own_names: dict[str, str] = {}
+    for own_name, split in loaded.items():
+        name = standard_split_name(str(own_name)) or str(own_name)
+        if name in splits:
+            raise DataError(f"splits '{own_names[name]}' and '{own_name}' both mean {name}; keep or rename one")
+        splits[name], own_names[name] = split, str(own_name)
+    if not splits:
+        raise DataError("the data set has no split")
+    return DatasetDict(splits)
+
+
+def _read_file(file: Path) -> RawData:
+    if file.suffix.lower() == ".npz":
+        splits, names = read_medmnist(file)
+        return RawData(_standard_splits(splits), label_names=names)
+    if is_table(file):
+        return _read_tables({split_of_file(PurePath(file.name)) or "train": [file]})
+    raise DataError(f"'{file}' is none of .npz, {', '.join(TABLE_LOADERS)}; for images give their folder")
+
+
+def _read_folder(folder: Path, labelled: bool) -> RawData:
+    if any((folder / name).is_file() for name in SAVED_DATASET_FILES):
+        return RawData(_standard_splits(_loading(folder, lambda: load_from_disk(str(folder)))))
+    found = scan_folder(folder)
+    if found.images and not labelled:
+        return _read_images(found, labelled)
+    metadata = found.metadata_files()
+    if metadata:
+        return _read_tables(metadata)
+    tables = _tables_by_split(found)
+    if tables and found.has_class_folders():
+        file = next(iter(tables.values()))[0]
+        raise DataError(
+            f"'{folder}' has class folders and the table '{file.name}'; give the table itself, or move it away"
+        )
+    if tables:
+        return _read_tables(tables)
+    if found.images:
+        return _read_images(found, labelled)
+    raise DataError(_nothing_to_read(found))
+
+
+def _tables_by_split(found: ImageFolder) -> dict[str, list[Path]]:
+    """Find the tables of a folder itself, or (as in a copy of a Hub repository) .parquet files at any depth."""
+    files = [file for file in found.others if is_table(file) and len(file.parts) == 1]
+    files = files or [file for file in found.others if file.suffix.lower() == ".parquet"]
+    by_split: dict[str | None, list[Path]] = {}
+    for file in files:
+        by_split.setdefault(split_of_file(file), []).append(found.root / file)
+    unclear = by_split.pop(None, [])
+    if unclear and by_split:
+        raise DataError(
+            f"'{found.root}' has a table for {' and '.join(by_split)}, and also '{unclear[0].name}', whose name does not "
+            "say which split it is; rename it, move it away, or give one file"
+        )
+    return by_split or ({"train": unclear} if unclear else {})
+
+
+def _nothing_to_read(found: ImageFolder) -> str:
+    suffixes = sorted({file.suffix.lower() or "no suffix" for file in found.others})
+    expected = f"images, a table ({', '.join(TABLE_LOADERS)}) or a saved data set"
+    if not suffixes:
+        return f"'{found.root}' is empty; expected {expected}"
+    advice = "; give the .npz file itself" if ".npz" in suffixes else ""
+    if VOLUME_SUFFIXES & set(suffixes) or any(file.name.lower().endswith(".nii.gz") for file in found.others):
+        advice = "; convert DICOM files and volumes to PNG, with a window that suits the task"
+    return f"'{found.root}' holds files with {', '.join(suffixes[:10])}; expected {expected}{advice}"
+
+
+def _read_images(found: ImageFolder, labelled: bool) -> RawData:
+    folders = {"train": PurePath()}
+    if labelled:
+        found.check_class_folders()
+        folders = found.split_folders()
+    root = found.root.absolute()
+    patterns = {split: [os.path.join(glob.escape(str(root / folder)), "**")] for split, folder in folders.items()}
+    return RawData(_load("imagefolder", found.root, patterns, 0, drop_labels=not labelled, drop_metadata=True))
+
+
+def _read_tables(files: Mapping[str, Sequence[Path]]) -> RawData:
+    """Read tables whose image paths are relative to the table's own folder."""
+    suffixes = sorted({file.suffix.lower() for paths in files.values() for file in paths})
+    first = next(iter(files.values()))[0]
+    if len(suffixes) > 1:
+        raise DataError(f"'{first.parent}' has tables of several kinds ({', '.join(suffixes)}); give one file")
+    options = {"sep": "\t"} if suffixes == [".tsv"] else {}
+    splits, folders = {}, {}
+    for split, paths in files.items():
+        patterns = {"train": [glob.escape(str(path.absolute())) for path in paths]}
+        size = sum(path.stat().st_size for path in paths)
+        splits[split] = _load(TABLE_LOADERS[suffixes[0]], paths[0], patterns, size, **options)["train"]
+        folders[split] = paths[0].absolute().parent
+    if list(splits) == ["train"]:
+        splits = divide_by_split(splits["train"], first.stem == METADATA_STEM)
+        folders = dict.fromkeys(splits, folders["train"])
+    return RawData(DatasetDict(splits), folders=folders)
+
+
+def _load(loader: str, named: Path, files: dict[str, list[str]], size: int, **options: Any) -> DatasetDict:
+    """Run a packaged loader on local files of `size` bytes in all.
+
+    It writes an Arrow copy, and of embedded images that is a copy of patients' images. So the copy goes to a folder
+    that is gone right after loading, unless the data may not fit in memory.
+    """
+    if size > IN_MEMORY_BYTES:
+        logger.warning("'%s' is large: `datasets` keeps a copy in its cache, %s", named, config.HF_DATASETS_CACHE)
+        return _loading(named, lambda: load_dataset(loader, data_files=files, **options))
+    with tempfile.TemporaryDirectory(prefix="rd_hf_data_") as scratch:
+        return _loading(
+            named, lambda: load_dataset(loader, data_files=files, cache_dir=scratch, keep_in_memory=True, **options)
+        )
+
+
+def _loading(named: Path, load: Callable[[], Any]) -> Any:
+    try:
+        return load()
+    except LOADING_ERRORS as error:
+        reason = error.__cause__ if isinstance(error, DatasetsError) and error.__cause__ is not None else error
+        raise DataError(f"'{named}' cannot be read: {reason}") from error
+
+
+def _read_hub(name: str, path: Path, config_name: str | None, revision: str | None) -> RawData:
+    if not HUB_ID.fullmatch(name) or path.suffix.lower() in {*TABLE_LOADERS, *IMAGE_SUFFIXES, ".npz", ".zip"}:
+        raise DataError(f"no file or folder '{path}': {nearest_name(path.absolute())}")
+    try:
+        builder = load_dataset_builder(name, config_name, revision=revision)
+        _check_revision(builder, name, revision)
+        builder.download_and_prepare()
+        splits = _standard_splits(builder.as_dataset())
+    except DataError:
+        raise
+    except LOADING_ERRORS as error:
+        raise DataError(_hub_message(name, path, config_name, revision, error)) from error
+    return RawData(splits, {"id": name, "config_name": builder.config.name, "revision": builder.hash})
+
+
+def _check_revision(builder: DatasetBuilder, name: str, revision: str | None) -> None:
+    """Refuse another revision from the cache, which `datasets` takes where the Hub cannot be reached."""
+    if revision is not None and isinstance(builder, Cache) and builder.hash != revision:
+        raise DataError(
+            f"the Hub cannot be reached for revision '{revision}' of '{name}', and the cache holds {builder.hash}; give "
+            "that as revision, or go online"
+        )
+
+
+def _hub_message(name: str, path: Path, config_name: str | None, revision: str | None, error: Exception) -> str:
+    wanted = f"the Hub data set '{name}'"
+    wanted += f", configuration '{config_name}'" if config_name is not None else ""
+    wanted += f", revision '{revision}'" if revision is not None else ""
+    local = f"There is no such file or folder either: {nearest_name(path.absolute())}. ({error})"
+    if config.HF_HUB_OFFLINE:
+        return f"{wanted}, is not in the cache, and HF_HUB_OFFLINE keeps it from being downloaded. {local}"
+    return f"{wanted}, cannot be loaded. {local}"

@@ -1,0 +1,135 @@
+"""What a training step costs beside its parts, in time and in memory.
+
+    python examples/benchmark_step.py
+
+Rows are timed alternately in one process and reported as ratios to (teacher forward + student step), with the spread
+over rounds, because absolute times on a shared machine say little. Memory is the peak of a process of its own for each row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+import torch
+from transformers import AutoModelForImageClassification, ResNetConfig, ViTConfig, ViTModel
+
+from rd_hf import RDStudentForImageClassification, RDTeacherForImageClassification
+from rd_hf.allocator import keep_freed_memory
+from rd_hf.backbone import CPU_BATCH_SIZE, Backbone
+from rd_hf.objective import Objective, ObjectiveWeights
+
+IMAGE_SIZE = 224
+ROWS = ("teacher forward", "student step", "rd step", "drd step")
+
+
+class Bench:
+    """A ViT-B/16-sized teacher, a ResNet-18 student, and one step of each kind on the same batch."""
+
+    def __init__(self, batch_size: int, tiny: bool, rows: tuple[str, ...] = ROWS):
+        torch.manual_seed(0)
+        size = {"hidden_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 96}
+        needs_teacher = any(row != "student step" for row in rows)
+        tower = ViTModel(ViTConfig(**(size if tiny else {})), add_pooling_layer=False) if needs_teacher else None
+        self.backbone = Backbone.from_model(tower) if needs_teacher else None
+        student = ResNetConfig(layer_type="basic", hidden_sizes=[64, 128, 256, 512], depths=[2, 2, 2, 2], num_labels=3)
+        self.pixels = torch.randn(batch_size, 3, IMAGE_SIZE, IMAGE_SIZE)
+        self.labels = torch.arange(batch_size) % 3
+        self.objective = Objective(ObjectiveWeights(total_steps=100), "single_label_classification")
+        self.models, self.optimizers, self.staged = {}, {}, {}
+        for row in rows:
+            if row == "teacher forward":
+                continue
+            model = RDStudentForImageClassification.from_classifier(AutoModelForImageClassification.from_config(student))
+            if row != "student step":
+                stages = "last" if row == "rd step" else "all"
+                model = RDTeacherForImageClassification.from_parts(model, self.backbone, IMAGE_SIZE, stages=stages)
+            self.models[row] = model.train()
+            self.optimizers[row] = torch.optim.AdamW(model.parameters())
+
+    def run(self, row: str) -> None:
+        """One teacher forward in inference mode, or one whole training step."""
+        if row == "teacher forward":
+            with torch.inference_mode():
+                for chunk in self.pixels.split(CPU_BATCH_SIZE):
+                    self.backbone.tower(chunk)
+            return
+        model, optimizer = self.models[row], self.optimizers[row]
+        if row == "student step":
+            loss = model(pixel_values=self.pixels, labels=self.labels).loss
+        else:
+            model.tap(self.backbone)
+            output = model(student_pixel_values=self.pixels, teacher_features=self.backbone.extract(self.pixels))
+            count = len(self.labels)
+            loss = self.objective(output, self.labels, step=0, labelled_count=count, total_count=count)["loss"]
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def time_rows(options: argparse.Namespace) -> None:
+    """Print median ratios with their spread."""
+    keep_freed_memory()
+    bench = Bench(options.batch_size, options.tiny)
+    seconds: dict[str, list[float]] = {row: [] for row in ROWS}
+    for round_number in range(options.rounds + 1):
+        for row in ROWS:
+            started = time.perf_counter()
+            bench.run(row)
+            if round_number:  # the first round warms up
+                seconds[row].append(time.perf_counter() - started)
+    parts = [a + b for a, b in zip(seconds["teacher forward"], seconds["student step"], strict=True)]
+    print(f"batch of {options.batch_size}, {torch.get_num_threads()} threads, {options.rounds} rounds\n")
+    print("| row | seconds (median) | ratio to teacher forward + student step, median (lowest to highest) |\n|---|---|---|")
+    for row, values in seconds.items():
+        ratios = [value / part for value, part in zip(values, parts, strict=True)]
+        spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        print(f"| {row} | {statistics.median(values):.2f} | {spread} |")
+
+
+def measure_memory(options: argparse.Namespace) -> None:
+    """Print the peak memory of each kind of step, each in a process of its own."""
+    peaks = {}
+    for row in ("student step", "rd step", "drd step"):
+        command = [sys.executable, __file__, "--memory_of", row, "--batch_size", str(options.batch_size)]
+        command += ["--tiny"] if options.tiny else []
+        peaks[row] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    weights = peaks["rd step"]["teacher"]
+    plain = peaks["student step"]["peak"] + weights
+    print(f"\n| row | peak MiB | ratio to student step + teacher weights ({weights:.0f} MiB) |\n|---|---|---|")
+    for row, values in peaks.items():
+        print(f"| {row} | {values['peak']:.0f} | {values['peak'] / plain:.2f} |")
+
+
+def print_peak(row: str, batch_size: int, tiny: bool) -> None:
+    """The peak resident memory of three steps, and the teacher's weights, in MiB, as JSON."""
+    bench = Bench(batch_size, tiny, (row,))
+    for _ in range(3):
+        bench.run(row)
+    tower = bench.backbone.tower.parameters() if bench.backbone else ()
+    teacher = sum(parameter.numel() * parameter.element_size() for parameter in tower) / 2**20
+    print(json.dumps({"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10, "teacher": teacher}))
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--tiny", action="store_true", help="a tiny teacher, to see that it runs")
+    parser.add_argument("--memory_of", choices=ROWS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.memory_of:
+        print_peak(options.memory_of, options.batch_size, options.tiny)
+        return
+    time_rows(options)
+    measure_memory(options)
+
+
+if __name__ == "__main__":
+    main()

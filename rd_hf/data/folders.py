@@ -1,0 +1,127 @@
+"""Where the images of a folder lie, which folders are splits, and whether the others can be read as classes."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder as ImageFolderBuilder
+
+from .columns import DataError
+from .split_names import standard_split_name
+
+IMAGE_SUFFIXES = frozenset(ImageFolderBuilder.EXTENSIONS)
+METADATA_STEM = "metadata"
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """The visible files below a folder, relative to it, in order.
+
+    :param root: the folder.
+    :param images: files with a suffix that `datasets` knows as an image's.
+    :param others: all other files.
+    """
+
+    root: Path
+    images: tuple[PurePath, ...]
+    others: tuple[PurePath, ...]
+
+    def split_folders(self) -> dict[str, PurePath]:
+        """Give the folder of each split, relative to the root, or else the whole as `train`.
+
+        Folders named like splits count if there is one for training or nothing else: "test" may be a class.
+
+        :raises DataError: if two folders mean one split, or an image lies outside the split folders.
+        """
+        tops = sorted({file.parts[0] for file in self.images if len(file.parts) > 1})
+        found: dict[str, PurePath] = {}
+        for top in tops:
+            split = standard_split_name(top)
+            if split in found:
+                raise DataError(f"folders '{found[split]}' and '{top}' of '{self.root}' both mean {split}; keep one")
+            if split is not None:
+                found[split] = PurePath(top)
+        if not found or ("train" not in found and len(found) < len(tops)):
+            return {"train": PurePath()}
+        outside = [file for file in self.images if PurePath(file.parts[0]) not in found.values()]
+        if outside:
+            raise DataError(
+                f"'{self.root}' has split folders ({', '.join(map(str, found.values()))}), and also '{outside[0]}' "
+                "outside of them; move it into one of them, or out of the data set"
+            )
+        return found
+
+    def metadata_files(self) -> dict[str, list[Path]]:
+        """Give the metadata file of each split: the one of the folder itself (as `train`), or else of each split folder.
+
+        :return: empty if there is none.
+        :raises DataError: if only some of the splits have one.
+        """
+        files = [file for file in self.others if file.stem == METADATA_STEM and is_table(file)]
+        if any(len(file.parts) == 1 for file in files):
+            return {"train": [self.root / file for file in files if len(file.parts) == 1]}
+        if not any(len(file.parts) == 2 and standard_split_name(file.parts[0]) for file in files):
+            return {}
+        splits = self.split_folders()
+        found = {split: [file for file in files if file.parent == folder] for split, folder in splits.items()}
+        for split, folder in splits.items():
+            if not found[split]:
+                raise DataError(f"'{self.root / folder}' has no metadata file, as other split folders have")
+        return {split: [self.root / file for file in paths] for split, paths in found.items()}
+
+    def has_class_folders(self) -> bool:
+        """Tell whether images lie in at least two folders where class folders would be."""
+        folders = {file.parent for file in self.images if len(file.parts) in (2, 3)}
+        names = {
+            folder.name for folder in folders if standard_split_name(folder.parts[0]) is None or len(folder.parts) > 1
+        }
+        return len(names) > 1
+
+    def check_class_folders(self) -> None:
+        """Make sure that each image lies directly in a class folder, and that there are at least two of these.
+
+        `datasets` drops the labels without a word where images lie at several depths, and takes the last folder as the
+        class where there are several levels, which may be the patient's.
+
+        :raises DataError: naming an image that lies elsewhere.
+        """
+        folders = self.split_folders().values()
+        classes = set()
+        for file in self.images:
+            inner = file.relative_to(next(folder for folder in folders if file.is_relative_to(folder)))
+            if len(inner.parts) != 2:
+                where = "in no class folder" if len(inner.parts) == 1 else "in a folder within a class folder"
+                raise DataError(
+                    f"'{self.root / file}' lies {where}; labels are read from class folders that hold the images "
+                    "themselves. For any other arrangement list images and labels in a metadata.csv"
+                )
+            classes.add(inner.parts[0])
+        if len(classes) < 2:
+            raise DataError(
+                f"'{self.root}' has one class folder, '{classes.pop()}'; at least two are needed, or a metadata.csv that "
+                "lists images and labels"
+            )
+
+
+def scan_folder(root: Path) -> ImageFolder:
+    """List the files below a folder, without names that start with a dot or two underscores (as `datasets` does).
+
+    :param root: an existing folder.
+    """
+    images, others = [], []
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith((".", "__")))
+        for name in sorted(name for name in names if not name.startswith((".", "__"))):
+            file = PurePath(os.path.relpath(os.path.join(folder, name), root))
+            (images if file.suffix.lower() in IMAGE_SUFFIXES else others).append(file)
+    return ImageFolder(root, tuple(images), tuple(others))
+
+
+TABLE_LOADERS = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".jsonl": "json"}
+
+
+def is_table(file: PurePath) -> bool:
+    """Tell whether a file's suffix is that of a table that `datasets` reads."""
+    return file.suffix.lower() in TABLE_LOADERS

@@ -1,0 +1,64 @@
+"""The usual names of splits, as `datasets` knows them, and what they say about files and rows."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePath
+
+from datasets import Dataset
+
+from .columns import DataError
+
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing", "eval", "evaluation"),
+}
+
+
+def standard_split_name(name: str) -> str | None:
+    """Give `train`, `validation` or `test` for a usual name of a split, in any case; None for any other name."""
+    return next((split for split, names in SPLIT_NAMES.items() if name.lower() in names), None)
+
+
+def split_of_file(path: PurePath) -> str | None:
+    """Give the split that a relative path names: ``test.csv``, ``train-00000-of-00002.parquet``, ``val/0.parquet``.
+
+    :param path: a path below the folder that the user gave; the last part with exactly one split's name in it decides.
+    :return: `train`, `validation`, `test`, or None if no part names one.
+    """
+    for part in (path.stem, *reversed(path.parts[:-1])):
+        found = {standard_split_name(word) for word in re.findall("[A-Za-z]+", part)} - {None}
+        if len(found) == 1:
+            return found.pop()
+    return None
+
+
+def divide_by_split(rows: Dataset, is_metadata: bool) -> dict[str, Dataset]:
+    """Divide one table by its column ``split``, or a metadata file by the split folder that every file name starts with.
+
+    :param rows: the whole table.
+    :param is_metadata: whether it is the metadata file of a folder of images.
+    :return: the splits that occur, or all rows as `train` if nothing divides them.
+    :raises DataError: if the column ``split`` holds anything but names of splits.
+    """
+    if "split" in rows.column_names:
+        words = [str(value) for value in rows["split"]]
+        unknown = sorted({word for word in words if standard_split_name(word) is None})
+        if unknown:
+            raise DataError(
+                f"column 'split' holds {unknown[:5]}; expected train, validation and test. Rename the column if it "
+                "means something else"
+            )
+    elif is_metadata and "file_name" in rows.column_names:
+        words = [str(value).replace("\\", "/").split("/")[0] for value in rows["file_name"]]
+        if any(standard_split_name(word) is None for word in words):
+            return {"train": rows}
+    else:
+        return {"train": rows}
+    names = [standard_split_name(word) for word in words]
+    return {
+        split: rows.select([row for row, name in enumerate(names) if name == split])
+        for split in SPLIT_NAMES
+        if split in names
+    }

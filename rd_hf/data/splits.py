@@ -1,0 +1,298 @@
+"""Complete the train, validation and test splits of a data set, and choose the train rows that keep their label.
+
+Everything here is a function of the labels, the groups and the seed, the same in every process.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from datasets import DatasetDict
+
+from .columns import DataError
+from .labels import MULTI_LABEL
+
+if TYPE_CHECKING:
+    from .sources import ImageData
+
+logger = logging.getLogger(__name__)
+
+SPLITS = ("train", "validation", "test")
+_SPLIT_STREAM, _LABEL_STREAM = 0, 1
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Which train rows keep their label; together the two hold every train row once.
+
+    :param rows: (L,) int64, ascending.
+    :param unlabelled_rows: (N - L,) int64, ascending.
+    """
+
+    rows: np.ndarray
+    unlabelled_rows: np.ndarray
+
+
+def complete_splits(data: ImageData, validation_fraction: float, test_fraction: float, seed: int) -> ImageData:
+    """Make a missing validation and a missing test split from train, stratified by label.
+
+    Stratification is `stratify`'s. Every class with enough rows (or groups) is in each split made here; one with
+    fewer stays in train as a whole, with a warning. Where the data has a column ``group``, the rows of a group stay
+    together; groups that are also in another split that came with the data stay in train. A group on two sides of
+    splits that came with the data is left there, counted and warned about.
+
+    :param data: data with a train split.
+    :param validation_fraction: share of train that becomes validation, if there is none.
+    :param test_fraction: share of train (before anything is taken out) that becomes test, if there is none.
+    :param seed: seed of the splits.
+    :return: the data with splits train, validation and test; its rows keep their order.
+    :raises DataError: if there is no train split, a split has no rows, a class is absent from train, there is one
+        class only, or train is too small to be split.
+    """
+    _check(data)
+    _warn_of_leaks(data)
+    missing = [name for name in SPLITS if name not in data.splits]
+    if missing:
+        wanted = {"validation": validation_fraction, "test": test_fraction}
+        data = _split_train(data, {name: wanted[name] for name in missing}, seed)
+    sizes = ", ".join(f"{name} {len(data.splits[name])}" for name in SPLITS)
+    logger.info("Splits: %s; made from train with seed %d: %s", sizes, seed, ", ".join(missing) or "none")
+    for name in SPLITS[1:]:
+        counts = _counts(data, name)
+        absent = [label for label, count in zip(data.label_names, counts, strict=True) if count == 0]
+        if absent:
+            logger.warning("Split '%s' has no row of %s.", name, _listed(absent))
+    return data
+
+
+def choose_labelled(data: ImageData, shots: int | None, label_fraction: float | None, seed: int) -> Labelled:
+    """Choose the train rows that keep their label; with neither `shots` nor `label_fraction` all of them do.
+
+    `shots` goes through the classes from the rarest on and draws, among the rows of a class that are not chosen yet,
+    as many as it still lacks. With one label a row that is exactly `shots` rows a class; with several labels a row,
+    at least `shots` positive labels a class, and rows without any label are not drawn. `label_fraction` stratifies
+    (see `stratify`) and gives each class at least one row.
+
+    :param data: data with a train split.
+    :param shots: labels a class. A class with fewer rows gives all of them, with a warning.
+    :param label_fraction: share of the train rows, between 0 and 1.
+    :param seed: seed of the choice.
+    :return: the rows with and without label.
+    :raises ValueError: if both `shots` and `label_fraction` are given.
+    """
+    if shots is not None and label_fraction is not None:
+        raise ValueError("shots and label_fraction both say how many labels are kept; give one of them")
+    marks = _marks(data, "train")
+    chosen = np.ones(len(marks), dtype=bool)
+    generator = np.random.default_rng([seed, _LABEL_STREAM])
+    if shots is not None:
+        chosen = _draw_shots(marks, shots, generator)
+        for name, count in zip(data.label_names, marks.sum(axis=0), strict=True):
+            if count < shots:
+                logger.warning(
+                    "Class '%s' has %d rows in train, fewer than shots = %d; all are taken.", name, count, shots
+                )
+    elif label_fraction is not None:
+        chosen = stratify(_with_unmarked(marks), [label_fraction, 1 - label_fraction], 1, generator) == 0
+    return Labelled(np.flatnonzero(chosen).astype(np.int64), np.flatnonzero(~chosen).astype(np.int64))
+
+
+def stratify(
+    counts: np.ndarray,
+    fractions: Sequence[float],
+    required: int,
+    generator: np.random.Generator,
+    pinned: np.ndarray | None = None,
+) -> np.ndarray:
+    """Share units (rows, or groups of rows) out over sides so that each class is shared out by `fractions`.
+
+    Iterative stratification (Sechidis, Tsoumakas and Vlahavas, 2011, "On the stratification of multi-label data"),
+    with units of several rows: the class with the fewest units left is shared out first, its largest units first,
+    each to the side that lacks most rows of that class. A last row that is whole on no side goes where most rows are
+    lacking in all, so that the sides' sizes do not drift with many small classes.
+
+    :param counts: (U, C) rows of each class in each unit; every unit has at least one.
+    :param fractions: (S,) the sides' shares, which add up to 1.
+    :param required: the first so many sides get at least one unit of each class; where a class has fewer units than
+        that, all of them go to side 0.
+    :param generator: breaks the ties.
+    :param pinned: (U,) True for the units that belong to side 0 whatever their class; None for none.
+    :return: (U,) int64 side of each unit.
+    """
+    shares = np.asarray(fractions, dtype=np.float64)
+    side_of = np.full(len(counts), -1, dtype=np.int64)
+    if pinned is not None:
+        side_of[pinned] = 0
+    held = np.zeros((len(shares), counts.shape[1]), dtype=np.int64)
+    held[0] = counts[side_of == 0].sum(axis=0)
+    wanted = shares[:, None] * counts.sum(axis=0)
+    units_of_class = (counts > 0).sum(axis=0)
+    sizes, rows_of_unit = held.sum(axis=1), counts.sum(axis=1)
+    left = (counts[side_of < 0] > 0).sum(axis=0)
+    order = generator.permutation(len(counts))
+    while (side_of < 0).any():
+        # Classes too small to share out go first, so that no other class takes their units away from side 0.
+        turn = np.where(units_of_class < required, 0, left)
+        label = int(np.argmin(np.where(left > 0, turn, len(counts) + 1)))
+        units = order[(side_of[order] < 0) & (counts[order, label] > 0)]
+        units = units[np.argsort(-counts[units, label], kind="stable")]
+        left -= (counts[units] > 0).sum(axis=0)
+        for position, unit in enumerate(units):
+            sides = np.arange(len(shares))
+            empty = np.flatnonzero(held[:required, label] == 0)
+            if units_of_class[label] < required:
+                sides = sides[:1]
+            elif len(empty) >= len(units) - position:
+                sides = empty
+            lacking = wanted[:, label] - held[:, label]
+            side = _neediest(sides, lacking, shares * sizes.sum() - sizes, counts[unit, label])
+            side_of[unit] = side
+            held[side] += counts[unit]
+            sizes[side] += rows_of_unit[unit]
+    return side_of
+
+
+def _neediest(sides: np.ndarray, lacking: np.ndarray, lacking_in_all: np.ndarray, rows: int) -> int:
+    """Choose the side that lacks most rows of the class; for a last single row, among those that lack a part of it."""
+    in_class, in_all = lacking[sides], lacking_in_all[sides]
+    if rows == 1 and 0 < in_class.max() < 1:
+        return int(sides[np.argmax(np.where(in_class > 0, in_all, -np.inf))])
+    return int(sides[np.lexsort((-in_all, -in_class))[0]])
+
+
+def _split_train(data: ImageData, fractions: dict[str, float], seed: int) -> ImageData:
+    train = data.splits["train"]
+    share = 1 - sum(fractions.values())
+    if share <= 0:
+        raise DataError(
+            f"the shares of train for {' and '.join(fractions)} ({', '.join(map(str, fractions.values()))}) leave "
+            "nothing to train on; lower validation_fraction or test_fraction"
+        )
+    marks = _with_unmarked(_marks(data, "train"))
+    groups = _group_values(data, "train")
+    unit_of_row, pinned = _units(
+        groups, {value for name in SPLITS[1:] for value in _group_values(data, name)}, len(train)
+    )
+    counts = np.zeros((len(pinned), marks.shape[1]), dtype=np.int64)
+    np.add.at(counts, unit_of_row, marks)
+    generator = np.random.default_rng([seed, _SPLIT_STREAM])
+    sides = stratify(counts, [share, *fractions.values()], len(fractions) + 1, generator, pinned)
+    _return_to_train(sides, counts[:, : len(data.label_names)])
+    kind = "groups" if groups else "rows"
+    splits = dict(data.splits)
+    for side, name in enumerate(["train", *fractions]):
+        rows = np.flatnonzero(sides[unit_of_row] == side)
+        if len(rows) == 0:
+            raise DataError(
+                f"train has {len(train)} rows in {len(pinned)} {kind} and no class with enough {kind} to make a "
+                f"'{name}' split from; add rows, or give the data a '{name}' split"
+            )
+        splits[name] = train.select(rows)
+    _warn_of_small_classes(data, counts, list(fractions), kind)
+    others = [name for name in splits if name not in SPLITS]
+    return dataclasses.replace(data, splits=DatasetDict({name: splits[name] for name in (*SPLITS, *others)}))
+
+
+def _return_to_train(sides: np.ndarray, counts: np.ndarray) -> None:
+    """Give train a unit of each class that overlapping labels left it without; changes `sides`."""
+    for label in range(counts.shape[1]):
+        units = np.flatnonzero(counts[:, label])
+        if not (sides[units] == 0).any():
+            sides[units[np.argmin(counts[units].sum(axis=1))]] = 0
+
+
+def _units(groups: list, elsewhere: set, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Number what must stay together: (N,) unit of each row, and (U,) whether its group is in another split too."""
+    if not groups:
+        return np.arange(rows), np.zeros(rows, dtype=bool)
+    number_of: dict = {}
+    # A row that names no group belongs with no other row.
+    keys = [("row", row) if value is None else ("group", value) for row, value in enumerate(groups)]
+    unit_of_row = np.array([number_of.setdefault(key, len(number_of)) for key in keys], dtype=np.int64)
+    return unit_of_row, np.array([kind == "group" and value in elsewhere for kind, value in number_of], dtype=bool)
+
+
+def _draw_shots(marks: np.ndarray, shots: int, generator: np.random.Generator) -> np.ndarray:
+    chosen = np.zeros(len(marks), dtype=bool)
+    order = generator.permutation(len(marks))
+    for label in np.argsort(marks.sum(axis=0), kind="stable"):
+        lacking = max(0, shots - int(marks[chosen, label].sum()))
+        candidates = order[(marks[order, label] > 0) & ~chosen[order]]
+        chosen[candidates[:lacking]] = True
+    return chosen
+
+
+def _marks(data: ImageData, split: str) -> np.ndarray:
+    """(N, K) int64: 1 where a row is of a class."""
+    labels = data.labels(split)
+    if data.problem_type == MULTI_LABEL:
+        return (labels > 0.5).astype(np.int64)
+    return (labels[:, None] == np.arange(len(data.label_names))).astype(np.int64)
+
+
+def _with_unmarked(marks: np.ndarray) -> np.ndarray:
+    """Count rows that are of no class (multi-label) as one more class, so that they are shared out alike."""
+    unmarked = marks.sum(axis=1, keepdims=True) == 0
+    return np.concatenate([marks, unmarked.astype(np.int64)], axis=1)
+
+
+def _counts(data: ImageData, split: str) -> np.ndarray:
+    return _marks(data, split).sum(axis=0)
+
+
+def _group_values(data: ImageData, split: str) -> list:
+    """The group of each row, None where it names none; empty if the data has no groups or no such split."""
+    if split not in data.splits or "group" not in data.splits[split].column_names:
+        return []
+    values = data.splits[split].select_columns(["group"])[:]["group"]
+    return [None if value is None or value == "" or value != value else value for value in values]
+
+
+def _check(data: ImageData) -> None:
+    if "train" not in data.splits:
+        raise DataError(
+            f"the data has no 'train' split, only {_listed(list(data.splits))}; name the split or folder to learn "
+            "from 'train'"
+        )
+    for name in SPLITS:
+        if name in data.splits and len(data.splits[name]) == 0:
+            raise DataError(f"split '{name}' has no rows; fill it, or remove it to have it made from train")
+    if len(data.label_names) < 2:
+        raise DataError(f"the data has one class only ({_listed(data.label_names)}); at least two are needed")
+    counts = _counts(data, "train")
+    absent = [name for name, count in zip(data.label_names, counts, strict=True) if count == 0]
+    if absent:
+        raise DataError(
+            f"train has no row of class {_listed(absent)}, so it cannot be learnt; add rows to train, or remove the "
+            "class from the data"
+        )
+
+
+def _warn_of_leaks(data: ImageData) -> None:
+    given = {name: set(_group_values(data, name)) - {None} for name in SPLITS}
+    for first, second in (("train", "validation"), ("train", "test"), ("validation", "test")):
+        shared = given[first] & given[second]
+        if shared:
+            logger.warning(
+                "%d groups are in both '%s' and '%s' as the data came: scores on '%s' will be too good.",
+                len(shared), first, second, second,
+            )  # fmt: skip
+
+
+def _warn_of_small_classes(data: ImageData, counts: np.ndarray, made: list[str], kind: str) -> None:
+    for name, units in zip(data.label_names, (counts > 0).sum(axis=0), strict=False):
+        if units <= len(made):
+            logger.warning(
+                "Class '%s' has %d %s, too few to share out over train, %s; kept in train.",
+                name, units, kind, ", ".join(made),
+            )  # fmt: skip
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(f"'{name}'" for name in names[:20])
+    return shown if len(names) <= 20 else f"{shown} and {len(names) - 20} more"

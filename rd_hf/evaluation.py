@@ -1,0 +1,200 @@
+"""`rd_hf.evaluate` and `rd_hf.predict`: a trained student or reprogrammed teacher on labelled or other images."""
+
+from __future__ import annotations
+
+import glob
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel
+
+from .arguments import ArgumentError
+from .data.columns import nearest_name
+from .data.images import BadImageError, to_rgb
+from .data.pixel_store import PixelStore, check_images
+from .data.pixels import PixelTransform
+from .data.sources import load_data
+from .inference import predict_logits, probabilities
+from .metrics import compute_metrics
+from .run_folder import write_predictions
+
+logger = logging.getLogger(__name__)
+
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".webp"}
+
+
+@dataclass
+class LoadedModel:
+    """A classifier ready to run, with its preprocessing and its class names in order."""
+
+    model: PreTrainedModel
+    transform: PixelTransform
+    label_names: list[str]
+    problem_type: str
+
+
+def load_model(model: str, revision: str | None = None, backbone: str | None = None) -> LoadedModel:
+    """Load a student, a reprogrammed teacher or any transformers image classifier, in eval mode on this machine's device.
+
+    :param model: Hub id or folder. :param backbone: the foundation model's folder, for a teacher made from a local one.
+    """
+    import rd_hf  # noqa: F401  (registers the models with the Auto classes)
+
+    options = {} if revision is None else {"revision": revision}
+    config = AutoConfig.from_pretrained(model, **options)
+    if backbone is not None:
+        if config.model_type != "rd_teacher":
+            raise ArgumentError(f"`backbone` is for reprogrammed teachers; {model} is of model_type {config.model_type}.")
+        options["backbone"] = backbone
+    loaded = AutoModelForImageClassification.from_pretrained(model, **options).eval()
+    names = [loaded.config.id2label[number] for number in range(loaded.config.num_labels)]
+    problem_type = loaded.config.problem_type or "single_label_classification"
+    transform = PixelTransform.from_pretrained(model, revision=revision)
+    return LoadedModel(loaded.to(Accelerator().device), transform, names, problem_type)
+
+
+def evaluate(
+    model: str,
+    dataset: Any,
+    split: str = "test",
+    *,
+    revision: str | None = None,
+    backbone: str | None = None,
+    dataset_config_name: str | None = None,
+    dataset_revision: str | None = None,
+    image_column: str | None = None,
+    label_column: str | Sequence[str] | None = None,
+    batch_size: int = 64,
+    on_bad_image: str = "error",
+    predictions: str | None = None,
+) -> dict[str, Any]:
+    """Score a model on one split of labelled images.
+
+    :param predictions: CSV file for the probabilities of every row.
+    :return: the metrics of `rd_hf.metrics.compute_metrics`; rows skipped as unreadable under `skipped_rows`.
+    :raises ArgumentError: when the split is missing, or the data's labels are not the model's.
+    :raises BadImageError: for an unreadable image, unless `on_bad_image` is "skip".
+    """
+    loaded = load_model(model, revision, backbone)
+    data = load_data(
+        dataset,
+        config_name=dataset_config_name,
+        revision=dataset_revision,
+        image_column=image_column,
+        label_column=label_column,
+        label_names=loaded.label_names,
+    )
+    if split not in data.splits:
+        raise ArgumentError(f"The data has no split `{split}`. There are: {', '.join(data.splits)}.")
+    rows = data.splits[split]
+    store = PixelStore(rows, [loaded.transform], split)
+    skipped = check_images(store, range(len(rows)), on_bad_image)
+    kept = [row for row in range(len(rows)) if row not in skipped]
+    if not kept:
+        raise ArgumentError(f"Split `{split}` has no readable image.")
+    labels = np.asarray(rows.with_format("numpy")["label"][:])[kept]
+    predicted = _probabilities(loaded, store, kept, batch_size)
+    scores = compute_metrics(predicted, labels, loaded.label_names, loaded.problem_type)
+    if predictions is not None:
+        multi_label = loaded.problem_type == "multi_label_classification"
+        write_predictions(Path(predictions), kept, labels, predicted, loaded.label_names, multi_label)
+    return scores | ({"skipped_rows": sorted(skipped)} if skipped else {})
+
+
+def predict(
+    model: str,
+    images: Iterable[str],
+    *,
+    revision: str | None = None,
+    backbone: str | None = None,
+    batch_size: int = 64,
+    on_bad_image: str = "error",
+) -> list[dict[str, Any]]:
+    """Classify images.
+
+    :param images: files, folders (searched for image files, deep) and globs.
+    :return: one dict an image: `image` (its path), `label` (multi-label: `labels`, those at 0.5 or above) and
+        `probabilities` by class name; for a skipped one `image` and `error`.
+    :raises ArgumentError: when a name matches nothing.
+    :raises BadImageError: for an unreadable image, unless `on_bad_image` is "skip".
+    """
+    paths = find_images(images)
+    loaded = load_model(model, revision, backbone)
+    rows: list[dict[str, Any]] = []
+    for start in range(0, len(paths), batch_size):
+        rows += _predict_batch(loaded, paths[start : start + batch_size], on_bad_image)
+    return rows
+
+
+def find_images(names: Iterable[str]) -> list[Path]:
+    """Image files from files, folders and globs, in order and without repeats.
+
+    :raises ArgumentError: for a name that matches no file, or a folder without images.
+    """
+    found: dict[Path, None] = {}
+    for name in names:
+        path = Path(name)
+        if path.is_dir():
+            matches = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+        elif path.is_file():
+            matches = [path]
+        else:
+            matches = sorted(p for p in map(Path, glob.glob(name, recursive=True)) if p.is_file())
+        if not matches:
+            hint = "" if path.is_dir() else f" ({nearest_name(path.absolute())})"
+            raise ArgumentError(f"There is no image at {name}{hint}.")
+        found.update(dict.fromkeys(matches))
+    return list(found)
+
+
+def prediction_table(rows: list[dict[str, Any]], top_k: int) -> str:
+    """Predictions as aligned text: the image, then its `top_k` likeliest classes."""
+    width = max(len(row["image"]) for row in rows)
+    lines = []
+    for row in rows:
+        if "error" in row:
+            lines.append(f"{row['image']:{width}}  not read: {row['error']}")
+            continue
+        ranked = sorted(row["probabilities"].items(), key=lambda item: -item[1])[:top_k]
+        lines.append(f"{row['image']:{width}}  " + "  ".join(f"{name} {value:.3f}" for name, value in ranked))
+    return "\n".join(lines)
+
+
+def _probabilities(loaded: LoadedModel, store: PixelStore, rows: list[int], batch_size: int) -> np.ndarray:
+    accelerator = Accelerator()
+    logits = predict_logits(
+        lambda pixels: loaded.model(pixel_values=pixels).logits, loaded.model, store, batch_size, accelerator, rows=rows
+    )
+    return probabilities(logits, loaded.problem_type)
+
+
+def _predict_batch(loaded: LoadedModel, paths: list[Path], on_bad_image: str) -> list[dict[str, Any]]:
+    pixels, rows = [], []
+    for path in paths:
+        try:
+            pixels.append(loaded.transform.geometry(to_rgb(str(path), name=str(path))))
+            rows.append({"image": str(path)})
+        except BadImageError as error:
+            if on_bad_image != "skip":
+                raise
+            rows.append({"image": str(path), "error": str(error)})
+    if not pixels:
+        return rows
+    with torch.no_grad():
+        batch = loaded.transform.normalize(torch.stack(pixels).to(loaded.model.device))
+        values = probabilities(loaded.model(pixel_values=batch).logits.float().cpu().numpy(), loaded.problem_type)
+    good = iter(values.tolist())
+    return [row if "error" in row else row | _answer(loaded, next(good)) for row in rows]
+
+
+def _answer(loaded: LoadedModel, values: list[float]) -> dict[str, Any]:
+    by_name = dict(zip(loaded.label_names, values, strict=True))
+    if loaded.problem_type == "multi_label_classification":
+        return {"labels": [name for name, value in by_name.items() if value >= 0.5], "probabilities": by_name}
+    return {"label": max(by_name, key=by_name.get), "probabilities": by_name}

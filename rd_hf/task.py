@@ -1,0 +1,128 @@
+"""The task of a run: its splits, which train rows keep their label, and which images serve without one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset, concatenate_datasets
+from torch import Tensor
+
+from .arguments import ArgumentError, DistillationArguments
+from .data.labels import MULTI_LABEL
+from .data.pixel_store import PixelStore, check_images
+from .data.pixels import PixelTransform
+from .data.sources import load_data, load_images_only
+from .data.splits import choose_labelled, complete_splits
+from .objective import balanced_class_weights, balanced_pos_weight
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Split:
+    """A labelled split for scoring; `store` and the rows of `skipped` images come with `Task.open_images`."""
+
+    name: str
+    images: Dataset
+    labels: np.ndarray
+    rows: list[int] = field(default_factory=list)
+    store: PixelStore | None = None
+
+
+@dataclass
+class Task:
+    """What is to be learnt and from which images.
+
+    :param train: every train image, then those of `unlabeled_dataset`.
+    :param labels: of `train`: (N,) int64, or (N, K) float32; rows outside `labelled_rows` are not read.
+    :param labelled_rows: rows of `train` whose label is used.
+    :param unlabelled_rows: rows of `train` that serve without a label; empty unless asked for.
+    :param source: where the data is from, without any path.
+    """
+
+    train: Dataset
+    labels: Tensor
+    labelled_rows: np.ndarray
+    unlabelled_rows: np.ndarray
+    validation: Split
+    test: Split
+    label_names: list[str]
+    problem_type: str
+    source: dict[str, Any]
+    store: PixelStore | None = None
+    skipped: dict[str, dict[int, str]] = field(default_factory=dict)
+
+    def open_images(self, transforms: Sequence[PixelTransform], on_bad_image: str) -> None:
+        """Decode every image that the run will look at, for each model, before any training.
+
+        :raises BadImageError: naming the row, unless `on_bad_image` is "skip"; skipped ones are left out and listed.
+        """
+        self.store = PixelStore(self.train, transforms, "train")
+        needed = np.concatenate([self.labelled_rows, self.unlabelled_rows])
+        bad = self.skipped["train"] = check_images(self.store, needed.tolist(), on_bad_image)
+        self.labelled_rows = _without(self.labelled_rows, bad)
+        self.unlabelled_rows = _without(self.unlabelled_rows, bad)
+        for split in (self.validation, self.test):
+            split.store = PixelStore(split.images, transforms, split.name)
+            bad = self.skipped[split.name] = check_images(split.store, range(len(split.images)), on_bad_image)
+            split.rows = [row for row in range(len(split.images)) if row not in bad]
+            if not split.rows:
+                raise ArgumentError(f"Split {split.name} has no readable image.")
+
+    def weights_of_classes(self) -> dict[str, Tensor]:
+        """Balanced weights over the labelled rows, as keyword of `Objective`."""
+        labels = self.labels[self.labelled_rows]
+        if self.problem_type == MULTI_LABEL:
+            return {"pos_weight": balanced_pos_weight(labels.sum(dim=0), len(labels))}
+        return {"class_weights": balanced_class_weights(torch.bincount(labels, minlength=len(self.label_names)))}
+
+
+def load_task(arguments: DistillationArguments) -> Task:
+    """Load the data that `arguments` name, complete its splits and choose the rows that keep their label.
+
+    :raises DataError: when the data cannot be used as it is; the message names the file, column or row.
+    """
+    data = load_data(
+        arguments.dataset,
+        config_name=arguments.dataset_config_name,
+        revision=arguments.dataset_revision,
+        image_column=arguments.image_column,
+        label_column=arguments.label_column,
+        group_column=arguments.group_column,
+    )
+    data = complete_splits(data, arguments.validation_fraction, arguments.test_fraction, arguments.seed)
+    chosen = choose_labelled(data, arguments.shots, arguments.label_fraction, arguments.seed)
+    images = data.splits["train"].select_columns(["image"])
+    unlabelled = chosen.unlabelled_rows if arguments.use_unlabeled else np.empty(0, dtype=np.int64)
+    if arguments.unlabeled_dataset is not None:
+        further = load_images_only(arguments.unlabeled_dataset, image_column=arguments.image_column)
+        unlabelled = np.concatenate([unlabelled, np.arange(len(further)) + len(images)])
+        images = concatenate_datasets([images, further])
+    if not arguments.uses_unlabeled:
+        unlabelled = np.empty(0, dtype=np.int64)
+    labels = torch.from_numpy(data.labels("train"))
+    padding = labels.new_zeros(len(images) - len(labels), *labels.shape[1:])
+    logger.info(
+        "%d labelled and %d unlabelled training images, %d classes: %s",
+        len(chosen.rows), len(unlabelled), len(data.label_names), ", ".join(data.label_names),
+    )  # fmt: skip
+    return Task(
+        train=images,
+        labels=torch.cat([labels, padding]),
+        labelled_rows=chosen.rows,
+        unlabelled_rows=unlabelled,
+        validation=Split("validation", data.splits["validation"], data.labels("validation")),
+        test=Split("test", data.splits["test"], data.labels("test")),
+        label_names=data.label_names,
+        problem_type=data.problem_type,
+        source=data.source,
+    )
+
+
+def _without(rows: np.ndarray, bad: dict[int, str]) -> np.ndarray:
+    return rows[~np.isin(rows, list(bad))]

@@ -1,0 +1,392 @@
+"""The whole job on tiny models: what a run leaves, resuming, interrupts, and bad input."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from transformers import AutoModel, AutoModelForImageClassification, ResNetConfig, ViTImageProcessorPil, pipeline
+
+import rd_hf
+from rd_hf.arguments import ArgumentError
+from rd_hf.backbone import weights_hash
+from rd_hf.checkpoint import list_checkpoints
+from rd_hf.data.columns import DataError
+from rd_hf.data.images import BadImageError
+from rd_hf.run_folder import read_history
+from rd_hf.students import StudentError
+from rd_hf.trainer import NonFiniteLossError, Trainer
+
+TINY_RESNET = {
+    "model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic",
+}  # fmt: skip
+TINY_VIT = {
+    "model_type": "vit", "hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 32,
+    "patch_size": 8, "hidden_dropout_prob": 0.1,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def teacher(tmp_path_factory):
+    """A folder with a small frozen model of its own size and normalisation."""
+    folder = tmp_path_factory.mktemp("teacher")
+    torch.manual_seed(5)
+    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16, 24], depths=[1, 1, 1], layer_type="basic")
+    AutoModel.from_config(config).save_pretrained(folder)
+    ViTImageProcessorPil(size={"height": 40, "width": 40}, image_mean=[0.2] * 3, image_std=[0.3] * 3).save_pretrained(folder)
+    return folder
+
+
+def settings(teacher, dataset, folder, **changes):
+    values = {
+        "teacher": str(teacher), "student": TINY_RESNET, "dataset": str(dataset), "student_image_size": 32,
+        "output_dir": str(folder), "max_steps": 6, "eval_steps": 3, "logging_steps": 1, "shots": 5, "use_unlabeled": True,
+        "per_device_train_batch_size": 8, "per_device_unlabeled_batch_size": 8, "learning_rate": 5e-3,
+    }  # fmt: skip
+    return values | changes
+
+
+@pytest.fixture(scope="module")
+def finished(teacher, tmp_path_factory):
+    """One finished DRD run, and the data it was made from."""
+    folder = tmp_path_factory.mktemp("finished")
+    from conftest import blob_images
+
+    arrays = {"classes": np.array(["benign", "malignant", "normal"])}
+    for number, (split, count) in enumerate((("train", 60), ("val", 24), ("test", 24))):
+        labels = np.arange(count) % 3
+        arrays[f"{split}_images"], arrays[f"{split}_labels"] = blob_images(labels, seed=number), labels[:, None]
+    np.savez(folder / "blobs.npz", **arrays)
+    values = settings(teacher, folder / "blobs.npz", folder / "run", method="drd", max_steps=30, eval_steps=10)
+    student = rd_hf.distill(**values)
+    return student, folder / "run", folder / "blobs.npz"
+
+
+def test_a_run_leaves_what_the_readme_says(finished):
+    _, run, _ = finished
+    assert {path.name for path in run.iterdir()} == {
+        "student", "teacher", "checkpoints", "config.yaml", "metrics.json", "metrics.jsonl", "predictions.csv",
+        "curves.png", "cka.png", "confusion_matrix.png", "roc.png",
+    }  # fmt: skip
+    scores = json.loads((run / "metrics.json").read_text())
+    assert set(scores) == {"validation", "test", "teacher", "training"}
+    assert {"accuracy", "auroc", "intervals", "confusion_matrix"} <= set(scores["test"])
+    assert scores["training"]["labelled_images"] == 15 and scores["training"]["unlabelled_images"] == 45
+    with (run / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 24 and list(rows[0])[:3] == ["row", "label", "prediction"]
+    right = np.mean([row["label"] == row["prediction"] for row in rows])
+    assert right == pytest.approx(scores["test"]["accuracy"])
+
+
+def test_the_student_learns_and_the_loss_has_all_terms(finished):
+    _, run, _ = finished
+    assert json.loads((run / "metrics.json").read_text())["test"]["auroc"] > 0.8
+    training_rows = [row for row in read_history(run) if "loss" in row]
+    assert [row["step"] for row in training_rows] == list(range(1, 31))
+    expected = {"supervised", "hybrid", "kl", "cka_loss", "cka/1", "cka/2", "gradient_norm", "learning_rate"}
+    assert expected <= set(training_rows[0])
+
+
+def test_a_new_process_loads_the_student_after_importing_rd_hf_and_scores_the_same(finished):
+    student, run, data = finished
+    code = (
+        "import sys, rd_hf, torch; from transformers import AutoModelForImageClassification as A;"
+        f"m = A.from_pretrained(r'{run / 'student'}').eval(); torch.manual_seed(0);"
+        "print(m(torch.linspace(-1, 1, 2 * 3 * 32 * 32).view(2, 3, 32, 32)).logits.tolist())"
+    )
+    logits = json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    with torch.no_grad():
+        expected = student.eval()(torch.linspace(-1, 1, 2 * 3 * 32 * 32).view(2, 3, 32, 32)).logits
+    assert torch.allclose(torch.tensor(logits), expected, atol=1e-6)
+
+
+def test_evaluate_prints_the_numbers_of_metrics_json(finished):
+    _, run, data = finished
+    command = [sys.executable, "-m", "rd_hf", "evaluate", "--model", str(run / "student"), "--dataset", str(data)]
+    printed = subprocess.run([*command, "--split", "test"], capture_output=True, text=True, check=True).stdout
+    assert json.loads(printed) == json.loads((run / "metrics.json").read_text())["test"]
+
+
+def test_the_reprogrammed_teacher_is_evaluated_with_its_local_backbone(finished, teacher):
+    _, run, data = finished
+    scores = rd_hf.evaluate(str(run / "teacher"), str(data), backbone=str(teacher))
+    expected = json.loads((run / "metrics.json").read_text())["teacher"]["test"]
+    assert scores["auroc"] == pytest.approx(expected["auroc"], abs=1e-6)
+    with pytest.raises(ValueError, match="backbone"):
+        rd_hf.evaluate(str(run / "teacher"), str(data))
+
+
+def test_a_pipeline_takes_a_grey_file(finished, tmp_path):
+    _, run, data = finished
+    picture = tmp_path / "grey.png"
+    Image.fromarray(np.load(data)["test_images"][1]).save(picture)
+    answers = pipeline("image-classification", model=str(run / "student"))(str(picture))
+    predicted = rd_hf.predict(str(run / "student"), [str(picture)])[0]
+    assert answers[0]["label"] == predicted["label"]
+    assert answers[0]["score"] == pytest.approx(predicted["probabilities"][predicted["label"]], abs=1e-4)
+
+
+def test_predict_prints_json_lines_and_a_table(finished, tmp_path):
+    _, run, data = finished
+    for number, image in enumerate(np.load(data)["test_images"][:3]):
+        Image.fromarray(image).save(tmp_path / f"{number}.png")
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    command = [sys.executable, "-m", "rd_hf", "predict", "--model", str(run / "student"), "--images"]
+    pattern = str(tmp_path / "[0-9].png")
+    lines = subprocess.run([*command, pattern, "--json"], capture_output=True, text=True, check=True).stdout.splitlines()
+    with (run / "predictions.csv").open() as file:
+        expected = [row["prediction"] for row, _ in zip(csv.DictReader(file), range(3), strict=False)]
+    assert [json.loads(line)["label"] for line in lines] == expected
+    table = subprocess.run([*command, str(tmp_path), "--on_bad_image", "skip"], capture_output=True, text=True, check=True)
+    assert "not read" in table.stdout and "benign" in table.stdout
+    failed = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True)
+    assert failed.returncode == 1 and "broken.png" in failed.stderr and "Traceback" not in failed.stderr
+
+
+def test_nothing_saved_knows_a_path_of_this_machine_or_holds_a_pickle(finished, teacher):
+    _, run, data = finished
+    for folder in (run / "student", run / "teacher"):
+        for path in folder.rglob("*.json"):
+            assert str(run.parent) not in path.read_text() and str(teacher) not in path.read_text()
+    suffixes = {path.suffix for path in run.rglob("*") if path.is_file()}
+    assert suffixes <= {".json", ".jsonl", ".yaml", ".csv", ".png", ".safetensors"}
+
+
+def test_the_written_configuration_reproduces_the_run_to_the_bit(finished, tmp_path):
+    _, run, _ = finished
+    command = [sys.executable, "-m", "rd_hf", "distill", "--config", str(run / "config.yaml")]
+    done = subprocess.run([*command, "--output_dir", str(tmp_path / "again")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    first, second = (load_file(f / "student" / "model.safetensors") for f in (run, tmp_path / "again"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("method", ["rd", "drd", "ce"])
+def test_interrupted_and_resumed_equals_uninterrupted_to_the_bit(teacher, blobs_npz, tmp_path, monkeypatch, method):
+    values = settings(teacher, blobs_npz, tmp_path / "whole", method=method, student=TINY_VIT, save_steps=100)
+    whole = rd_hf.distill(**values)
+
+    step = Trainer.optimizer_step
+
+    def interrupted_step(self, batches):
+        row = step(self, batches)
+        if self.step == 3:  # in the fourth step
+            os.kill(os.getpid(), signal.SIGINT)
+        return row
+
+    monkeypatch.setattr(Trainer, "optimizer_step", interrupted_step)
+    values["output_dir"] = str(tmp_path / "cut")
+    with pytest.raises(KeyboardInterrupt, match="Step 4 of 6 is saved.*--resume"):
+        rd_hf.distill(**values)
+    monkeypatch.setattr(Trainer, "optimizer_step", step)
+    resumed = rd_hf.distill(**values, resume=True)
+    for (name, one), (_, other) in zip(whole.state_dict().items(), resumed.state_dict().items(), strict=True):
+        assert torch.equal(one, other), name
+    loss = [[row["loss"] for row in read_history(tmp_path / run) if "loss" in row] for run in ("whole", "cut")]
+    assert loss[0] == loss[1] and len(loss[0]) == 6
+
+
+def test_rd_is_drd_with_one_stage(teacher, blobs_npz, tmp_path):
+    last = "resnet.encoder.stages.1.layers.0"
+    students = [
+        rd_hf.distill(**settings(teacher, blobs_npz, tmp_path / method, method=method, **stages))
+        for method, stages in (("rd", {}), ("drd", {"student_stages": [last]}))
+    ]
+    first, second = (student.state_dict() for student in students)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_the_teacher_is_bit_identical_after_a_training_and_stays_in_eval_mode(teacher, blobs_npz, tmp_path, monkeypatch):
+    seen = []
+    step = Trainer.optimizer_step
+
+    def watched(self, batches):
+        row = step(self, batches)
+        seen.append((weights_hash(self.backbone.tower), self.backbone.tower.training))
+        return row
+
+    monkeypatch.setattr(Trainer, "optimizer_step", watched)
+    rd_hf.distill(**settings(teacher, blobs_npz, tmp_path / "run", max_steps=2))
+    assert len(set(seen)) == 1 and seen[0] == (weights_hash(AutoModel.from_pretrained(teacher)), False)
+
+
+def test_teacher_and_student_see_the_same_view_in_their_own_size_and_normalisation(teacher, blobs_npz, tmp_path, monkeypatch):
+    shown = {}
+    forward = Trainer.forward
+
+    def watched(self, batch):
+        extract = self.backbone.extract
+        monkeypatch.setattr(self.backbone, "extract", lambda pixels: shown.setdefault("teacher", pixels) is None or extract(pixels))
+        handle = self.module.student.model.register_forward_pre_hook(
+            lambda module, args, kwargs: shown.setdefault("student", kwargs["pixel_values"]) is None and None, with_kwargs=True
+        )
+        output = forward(self, batch)
+        handle.remove()
+        return output
+
+    monkeypatch.setattr(Trainer, "forward", watched)
+    with pytest.raises(AttributeError):  # the first step ends after its inputs were seen
+        monkeypatch.setattr(Trainer, "stop_if_not_finite", lambda self, terms: self.missing)
+        rd_hf.distill(**settings(teacher, blobs_npz, tmp_path / "run", max_steps=1))
+    student, of_teacher = shown["student"], shown["teacher"]
+    assert student.shape[-2:] == (32, 32) and of_teacher.shape[-2:] == (40, 40)
+    of_teacher = torch.nn.functional.interpolate(of_teacher * 0.3 + 0.2, size=(32, 32), mode="bilinear", antialias=True)
+    difference = (of_teacher - (student * 0.5 + 0.5)).abs().mean(dim=(1, 2, 3))
+    assert difference.max() < 0.06
+
+
+def test_multi_label_runs_end_to_end(teacher, tmp_path):
+    generator = np.random.default_rng(0)
+    arrays = {"classes": np.array(["effusion", "nodule", "mass"])}
+    for split, count in (("train", 60), ("val", 30), ("test", 30)):
+        labels = generator.integers(0, 2, (count, 3))
+        images = generator.integers(0, 60, (count, 24, 24))
+        for image, label in zip(images, labels, strict=True):
+            for number in np.flatnonzero(label):
+                image[number * 8 : number * 8 + 6, 4:20] += 150
+        arrays[f"{split}_images"], arrays[f"{split}_labels"] = images.astype(np.uint8), labels
+    np.savez(tmp_path / "x.npz", **arrays)
+    values = settings(teacher, tmp_path / "x.npz", tmp_path / "run", max_steps=30, class_weights="balanced", shots=10)
+    student = rd_hf.distill(**values)
+    assert student.config.problem_type == "multi_label_classification"
+    scores = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert scores["test"]["auroc"] > 0.6 and len(scores["test"]["confusion_matrix"]) == 3
+    Image.fromarray(arrays["test_images"][0]).save(tmp_path / "one.png")
+    assert set(rd_hf.predict(str(tmp_path / "run" / "student"), [str(tmp_path / "one.png")])[0]) == {
+        "image", "labels", "probabilities",
+    }  # fmt: skip
+
+
+def test_a_pretrained_student_gets_a_new_head_and_keeps_its_processor(teacher, blobs_npz, tmp_path):
+    student = rd_hf.distill(**settings(teacher, blobs_npz, tmp_path / "run", student=str(teacher), student_image_size=None))
+    assert student.config.label2id == {"benign": 0, "malignant": 1, "normal": 2}
+    assert student.config.image_size == [40, 40]
+    assert student.config.provenance["student_base"] == {"id": "local", "revision": None}
+    saved = json.loads((tmp_path / "run" / "student" / "preprocessor_config.json").read_text())
+    assert saved["image_mean"] == [0.2] * 3
+
+
+def test_accumulation_workers_early_stopping_and_trackers_work_together(teacher, blobs_npz, tmp_path):
+    values = settings(
+        teacher, blobs_npz, tmp_path / "run", gradient_accumulation_steps=2, dataloader_num_workers=1, eval_steps=1,
+        early_stopping_patience=1, learning_rate=1e-9, max_steps=20, report_to="tensorboard", gradient_checkpointing=True,
+        student=TINY_VIT, bf16=True, label_smoothing=0.1, class_weights="balanced",
+    )  # fmt: skip
+    rd_hf.distill(**values)
+    history = read_history(tmp_path / "run")
+    assert history[-1]["step"] < 20
+    assert list((tmp_path / "run" / "trackers").rglob("events.out*"))
+
+
+def test_an_output_folder_is_never_overwritten_unasked(teacher, blobs_npz, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "notes.txt").write_text("mine")
+    values = settings(teacher, blobs_npz, run, max_steps=1)
+    with pytest.raises(ArgumentError, match="not empty.*--resume.*--overwrite_output_dir"):
+        rd_hf.distill(**values)
+    rd_hf.distill(**values, overwrite_output_dir=True)
+    assert (run / "notes.txt").read_text() == "mine"
+    with pytest.raises(ArgumentError, match="learning_rate: 0.005 then, 0.1 now"):
+        rd_hf.distill(**(values | {"learning_rate": 0.1}), resume=True)
+    with pytest.raises(ArgumentError, match="no run to resume"):
+        rd_hf.distill(**(values | {"output_dir": str(tmp_path / "other")}), resume=True)
+
+
+def test_a_loss_that_is_not_finite_stops_names_the_term_and_keeps_the_checkpoints(teacher, blobs_npz, tmp_path, monkeypatch):
+    forward = Trainer.forward
+
+    def poisoned(self, batch):
+        output = forward(self, batch)
+        if self.step == 3:
+            output.hybrid_logits = tuple(logits * float("nan") for logits in output.hybrid_logits)
+        return output
+
+    monkeypatch.setattr(Trainer, "forward", poisoned)
+    with pytest.raises(NonFiniteLossError, match="hybrid term.*step 4"):
+        rd_hf.distill(**settings(teacher, blobs_npz, tmp_path / "run", save_steps=2))
+    assert [path.name for path in list_checkpoints(tmp_path / "run" / "checkpoints")] == ["step-00000002"]
+
+
+def test_a_full_disk_is_reported_and_training_goes_on(teacher, blobs_npz, tmp_path, monkeypatch, caplog):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("rd_hf.checkpoint.save_file", full)
+    rd_hf.distill(**settings(teacher, blobs_npz, tmp_path / "run"))
+    assert "No space left" in caplog.text and (tmp_path / "run" / "metrics.json").exists()
+
+
+def image_folder(folder, broken=False):
+    for split, count in (("train", 6), ("validation", 3), ("test", 3)):
+        for label in ("cat", "dog"):
+            (folder / split / label).mkdir(parents=True)
+            for number in range(count):
+                pixels = np.random.default_rng(number).integers(0, 256, (30, 30)).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / split / label / f"{number}.png")
+    if broken:
+        victim = folder / "train" / "cat" / "3.png"
+        victim.write_bytes(victim.read_bytes()[:200])
+    return folder
+
+
+def test_a_truncated_image_stops_with_its_name_or_is_skipped_and_listed(teacher, tmp_path):
+    data = image_folder(tmp_path / "data", broken=True)
+    values = settings(teacher, data, tmp_path / "run", shots=None, use_unlabeled=False, max_steps=2)
+    with pytest.raises(BadImageError, match=r"3\.png.*--on_bad_image skip"):
+        rd_hf.distill(**values)
+    shutil.rmtree(tmp_path / "run", ignore_errors=True)
+    rd_hf.distill(**values, on_bad_image="skip")
+    skipped = json.loads((tmp_path / "run" / "skipped_images.json").read_text())
+    assert len(skipped["train"]) == 1 and "3.png" in next(iter(skipped["train"].values()))
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "named"),
+    [
+        ({"dataset": "no/such/data.npz"}, DataError, "data.npz"),
+        ({"student": {"model_type": "resnett"}}, StudentError, "resnett.*`resnet`"),
+        ({"student": TINY_RESNET | {"hidden_size": [1]}}, StudentError, "hidden_size.*`hidden_sizes`"),
+        ({"teacher": "no/such-teacher"}, (OSError, ValueError), "no/such-teacher"),
+        ({"per_device_train_batch_size": 2, "use_unlabeled": False}, ValueError, "per_device_train_batch_size"),
+        ({"studnet": "x"}, ArgumentError, "studnet.*`student`"),
+        ({"student_stages": ["resnet.encoder.stage.1"]}, ValueError, "resnet.encoder.stage"),
+    ],
+)
+def test_bad_input_is_answered_by_a_sentence_that_names_it(teacher, blobs_npz, tmp_path, changes, error, named):
+    with pytest.raises(error, match=named):
+        rd_hf.distill(**settings(teacher, blobs_npz, tmp_path / "run", **changes))
+
+
+def test_one_class_a_missing_class_and_a_label_outside_the_names_are_refused(teacher, blobs_npz, tmp_path):
+    arrays = dict(np.load(blobs_npz))
+    one = arrays | {name: np.zeros_like(values) for name, values in arrays.items() if name.endswith("labels")}
+    absent = arrays | {"train_labels": arrays["train_labels"] % 2}
+    outside = arrays | {"train_labels": arrays["train_labels"] + 1}
+    for name, content, named in (("one", one, "one class|absent|class"), ("absent", absent, "normal"), ("outside", outside, "3")):
+        np.savez(tmp_path / f"{name}.npz", **content)
+        with pytest.raises(DataError, match=named):
+            rd_hf.distill(**settings(teacher, tmp_path / f"{name}.npz", tmp_path / f"run_{name}"))
+
+
+def test_a_batch_of_one_trains_where_there_is_no_cka(teacher, blobs_npz, tmp_path):
+    values = settings(teacher, blobs_npz, tmp_path / "run", per_device_train_batch_size=1, use_unlabeled=False, max_steps=2)
+    rd_hf.distill(**(values | {"cka_weight": 0.0, "student": TINY_VIT}))
+
+
+def test_a_saved_student_is_an_ordinary_model(finished):
+    _, run, _ = finished
+    model = AutoModelForImageClassification.from_pretrained(run / "student")
+    output = model(torch.zeros(2, 3, 32, 32), labels=torch.tensor([0, 1]))
+    assert output.loss.ndim == 0 and output.logits.shape == (2, 3)
+    with pytest.raises(ValueError, match="channel"):
+        model(torch.zeros(2, 1, 32, 32))
