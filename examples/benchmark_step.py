@@ -3,7 +3,7 @@
     python examples/benchmark_step.py
 
 Rows are timed alternately in one process and reported as ratios to (teacher forward + student step), with the spread
-over rounds, because absolute times on a shared machine say little. Memory is the peak of a process of its own for each row.
+over rounds, because absolute times on a shared machine say little. Memory is the peak of a process of its own per row.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ class Bench:
         for row in rows:
             if row == "teacher forward":
                 continue
-            model = RDStudentForImageClassification.from_classifier(AutoModelForImageClassification.from_config(student))
+            model = RDStudentForImageClassification.from_classifier(
+                AutoModelForImageClassification.from_config(student)
+            )
             if row != "student step":
                 stages = "last" if row == "rd step" else "all"
                 model = RDTeacherForImageClassification.from_parts(model, self.backbone, IMAGE_SIZE, stages=stages)
@@ -85,7 +87,7 @@ def time_rows(options: argparse.Namespace) -> None:
                 seconds[row].append(time.perf_counter() - started)
     parts = [a + b for a, b in zip(seconds["teacher forward"], seconds["student step"], strict=True)]
     print(f"batch of {options.batch_size}, {torch.get_num_threads()} threads, {options.rounds} rounds\n")
-    print("| row | seconds (median) | ratio to teacher forward + student step, median (lowest to highest) |\n|---|---|---|")
+    print("| row | seconds (median) | ratio to teacher forward + student step: median (range) |\n|---|---|---|")
     for row, values in seconds.items():
         ratios = [value / part for value, part in zip(values, parts, strict=True)]
         spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"

@@ -138,10 +138,24 @@ class DistillationArguments:
             value = getattr(self, name)
             if value is not None and not 0 < value < 1:
                 raise ArgumentError(f"`{name}` is {value}; it must lie between 0 and 1.")
-        for name in (
-            "hybrid_weight hybrid_weight_end kl_weight kl_weight_end cka_weight weight_decay max_grad_norm "
-            "dataloader_num_workers rotation_degrees scale shift brightness contrast gamma label_smoothing warmup_ratio"
-        ).split():
+        for name in [
+            "hybrid_weight",
+            "hybrid_weight_end",
+            "kl_weight",
+            "kl_weight_end",
+            "cka_weight",
+            "weight_decay",
+            "max_grad_norm",
+            "dataloader_num_workers",
+            "rotation_degrees",
+            "scale",
+            "shift",
+            "brightness",
+            "contrast",
+            "gamma",
+            "label_smoothing",
+            "warmup_ratio",
+        ]:
             if getattr(self, name) < 0:
                 raise ArgumentError(f"`{name}` is {getattr(self, name)}; it must not be negative.")
         for name, annotation in get_type_hints(type(self)).items():
@@ -229,4 +243,3 @@ def _as_yaml(value: Any) -> Any:
         except yaml.YAMLError as error:
             raise ArgumentError(f"Not a valid YAML value: {value}") from error
     return value
-

@@ -7,13 +7,14 @@ import logging
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import ResolvedRevision
+from huggingface_hub import try_to_load_from_cache
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
-from transformers.utils import resolve_revision
+from transformers.utils import CONFIG_NAME
 
 from .features import Grid, Stage, StageFeature
 from .reprogramming import resample
@@ -73,7 +74,6 @@ class Backbone:
         :param batch_size: images per forward pass, see the class.
         """
         name, is_local = os.fspath(name_or_path), os.path.isdir(name_or_path)
-        revision = resolve_revision(name, revision)
         model, loading = AutoModel.from_pretrained(
             name,
             revision=revision or "main",
@@ -86,10 +86,9 @@ class Backbone:
         prefix = next(path for path, module in model.named_modules() if module is tower)
         prefix = f"{prefix}." if prefix else ""
         missing = {key.removeprefix(prefix) for key in loading["missing_keys"] if key.startswith(prefix)}
-        commit = revision.resolved if isinstance(revision, ResolvedRevision) else revision
         source = {
             "id": "local" if is_local else name,
-            "revision": None if is_local else commit,
+            "revision": None if is_local else cached_commit(name, revision),
             "sha256": weights_hash(tower, missing),
         }
         dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
@@ -97,7 +96,7 @@ class Backbone:
 
     @classmethod
     def from_model(cls, model: PreTrainedModel, batch_size: int | None = None) -> Backbone:
-        """Wraps a model in memory, which is frozen and put into eval mode; its hash is that of the weights as they are."""
+        """Wraps a model in memory, which is frozen; the hash is that of its weights as they are."""
         tower = image_tower(model)
         source = {"id": "local", "revision": None, "sha256": weights_hash(tower)}
         return cls(tower, source, batch_size=batch_size)
@@ -189,11 +188,17 @@ class Backbone:
         random = [key for key in self.missing if _owner(key, started) in started["before"]]
         if random:
             raise BackboneError(
-                f"The checkpoint {self.source['id']!r} lacks weights of {type(self.tower).__name__} that run before the "
-                f"end of stage {last.name!r}: {', '.join(random[:8])}{' ...' if len(random) > 8 else ''}. They would be "
-                "random. Give a checkpoint of the whole backbone."
+                f"The checkpoint {self.source['id']!r} lacks weights of {type(self.tower).__name__} that run before "
+                f"the end of stage {last.name!r}: {', '.join(random[:8])}{' ...' if len(random) > 8 else ''}. They "
+                "would be random. Give a checkpoint of the whole backbone."
             )
         logger.info("Not in the checkpoint, and not needed for the features: %s", ", ".join(self.missing))
+
+
+def cached_commit(repo_id: str, revision: str | None = None) -> str | None:
+    """The commit that a branch, tag or commit of a Hub model, just loaded, stands for in the local cache."""
+    path = try_to_load_from_cache(repo_id, CONFIG_NAME, revision=revision)
+    return Path(path).parent.name if isinstance(path, str) else revision
 
 
 def weights_hash(module: nn.Module, missing: Iterable[str] = ()) -> str:
@@ -248,7 +253,7 @@ def _modules_started_before_end(tower: nn.Module, last: str, image_size: Grid) -
 
 
 def _owner(key: str, started: dict[str, set[str]]) -> str:
-    """The innermost module around a weight that is called at all: some weights are read without calling their module."""
+    """The innermost module around a weight that is called: some weights are read without calling their own module."""
     path = key
     while path:
         path = path.rpartition(".")[0]

@@ -80,11 +80,21 @@ def main(argv: list[str] | None = None) -> int:
 
         print(f"rd-hf: unknown command `{command}`.{nearest(command, list(COMMANDS))}\n\n{USAGE}", file=sys.stderr)
         return EXIT_USAGE
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
     return _run(command, options)
 
 
+def _set_up_logging() -> None:
+    """Our own lines to stderr; of transformers only errors, since what matters of its load reports is checked here."""
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+    logging.getLogger("rd_hf").setLevel(logging.INFO)
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
 def _run(command: str, options: list[str]) -> int:
+    _set_up_logging()
     try:
         return {"distill": _distill, "evaluate": _evaluate, "predict": _predict}[command](options)
     except ArgumentError as error:
@@ -107,7 +117,7 @@ def parse_distillation(options: list[str]) -> DistillationArguments:
     """
     parser = _parser("distill", DistillationArguments)
     parser.add_argument("--config", help="YAML file of arguments; flags override it")
-    known, unknown = parser.parse_known_args(options)
+    known, _ = parser.parse_known_args(options)
     if known.config is not None:
         parser.set_defaults(**read_config(known.config))
     return _parse(parser, options, DistillationArguments)

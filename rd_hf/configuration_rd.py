@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import AutoConfig, PreTrainedConfig
 
@@ -66,13 +66,13 @@ def _without_origin(values: dict[str, Any]) -> dict[str, Any]:
 def _of_wrapped(name: str, meaning: str) -> property:
     """A property of a config that is the one of the config that it wraps."""
 
-    def get(self: _OneSourceOfLabels) -> Any:
+    def read(self: _OneSourceOfLabels) -> Any:
         return getattr(self._wrapped_config, name)
 
-    def set(self: _OneSourceOfLabels, value: Any) -> None:
+    def write(self: _OneSourceOfLabels, value: Any) -> None:
         setattr(self._wrapped_config, name, value)
 
-    return property(get, set, doc=meaning)
+    return property(read, write, doc=meaning)
 
 
 class _OneSourceOfLabels(PreTrainedConfig):
@@ -138,7 +138,7 @@ class _OneSourceOfLabels(PreTrainedConfig):
 
     @_attn_implementation.setter
     def _attn_implementation(self, value: str | dict[str, str] | None) -> None:
-        # None is transformers' default when a config is built: it must not undo a choice that the wrapped config has made
+        # None is transformers' default when a config is built: it must not undo the wrapped config's choice
         if value is not None:
             PreTrainedConfig._attn_implementation.fset(self, value)
 
@@ -164,7 +164,7 @@ class RDStudentConfig(_OneSourceOfLabels):
 
     model_type = "rd_student"
     wrapped = "classifier_config"
-    sub_configs = {"classifier_config": AutoConfig}
+    sub_configs: ClassVar = {"classifier_config": AutoConfig}
 
     def __init__(
         self,
@@ -181,9 +181,14 @@ class RDStudentConfig(_OneSourceOfLabels):
                 "take 3, as pipelines convert every image to RGB. Grey images are repeated."
             )
         self.image_size = _image_size(image_size, "image_size")
-        _check_public(provenance, "provenance")
-        self.provenance = json.loads(json.dumps(provenance or {}))
+        self.provenance = provenance or {}
         super().__init__(**kwargs)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "provenance":  # at once, not when a long training is saved
+            _check_public(value, name)
+            value = json.loads(json.dumps(value))
+        super().__setattr__(name, value)
 
 
 class RDTeacherConfig(_OneSourceOfLabels):
@@ -191,8 +196,8 @@ class RDTeacherConfig(_OneSourceOfLabels):
 
     :param student_config: the student's config; the one source of the class names and of the problem type.
     :param backbone_config: transformers config of the frozen backbone, needed where `backbone_included`.
-    :param backbone_source: where the backbone is from: `id` (a Hub id or "local"), `revision`, and `sha256`, the hash of
-        its weights as :class:`rd_hf.backbone.Backbone` computes it.
+    :param backbone_source: where the backbone is from: `id` (a Hub id or "local"), `revision`, and `sha256`, the hash
+        of its weights as `rd_hf.backbone.weights_hash` computes it.
     :param backbone_included: whether the checkpoint holds the backbone's weights.
     :param teacher_stages: the backbone's stages as `Stage.to_dict()` gives them, one for each of the student's, so that
         the projectors are built without running the backbone.
@@ -204,7 +209,7 @@ class RDTeacherConfig(_OneSourceOfLabels):
 
     model_type = "rd_teacher"
     wrapped = "student_config"
-    sub_configs = {"student_config": RDStudentConfig, "backbone_config": AutoConfig}
+    sub_configs: ClassVar = {"student_config": RDStudentConfig, "backbone_config": AutoConfig}
 
     def __init__(
         self,

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import math
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from transformers.image_processing_utils import BaseImageProcessor
 
@@ -21,6 +23,7 @@ from .backbone import Backbone
 from .cka import check_rows
 from .data.order import RowOrder, StepPlan
 from .data.pixels import PixelTransform, load_processor
+from .model_names import loading
 from .modeling_rd_student import RDStudentForImageClassification
 from .modeling_rd_teacher import RDTeacherForImageClassification
 from .objective import Objective, ObjectiveWeights
@@ -54,6 +57,8 @@ def distill(
 
 def run_distillation(arguments: DistillationArguments) -> RDStudentForImageClassification:
     """Run one distillation as `arguments` say; see `distill`."""
+    # Accelerate keeps one precision a process; a second run in it may want another.
+    AcceleratorState._reset_state()
     accelerator = Accelerator(
         mixed_precision="bf16" if arguments.bf16 else "fp16" if arguments.fp16 else "no",
         log_with=arguments.report_to,
@@ -100,18 +105,19 @@ class Models:
 def build_models(arguments: DistillationArguments, task: Task, accelerator: Accelerator) -> Models:
     """Load the student and, unless the method is ce, the frozen teacher with new projectors between them."""
     torch.manual_seed(arguments.seed)
-    student, processor, base = load_student(
-        arguments.student,
-        task.label_names,
-        task.problem_type,
-        image_size=arguments.student_image_size,
-        revision=arguments.student_revision,
-        trust_remote_code=arguments.trust_remote_code,
-    )
+    with loading("student", str(arguments.student)) if isinstance(arguments.student, str) else nullcontext():
+        student, processor, base = load_student(
+            arguments.student,
+            task.label_names,
+            task.problem_type,
+            image_size=arguments.student_image_size,
+            revision=arguments.student_revision,
+            trust_remote_code=arguments.trust_remote_code,
+        )
     models = Models(student, processor, transforms=[PixelTransform(processor)])
     student.config.image_size = list(models.transforms[0].size)
     if arguments.gradient_checkpointing:
-        student.gradient_checkpointing_enable()
+        student.activation_checkpointing_enable()
     if arguments.method != "ce":
         _add_teacher(models, arguments, accelerator)
     student.config.provenance = {
@@ -126,16 +132,12 @@ def build_models(arguments: DistillationArguments, task: Task, accelerator: Acce
 
 
 def _add_teacher(models: Models, arguments: DistillationArguments, accelerator: Accelerator) -> None:
-    models.backbone = Backbone.from_pretrained(
-        arguments.teacher,
-        revision=arguments.teacher_revision,
-        dtype=arguments.teacher_dtype,
-        trust_remote_code=arguments.trust_remote_code,
-        batch_size=arguments.teacher_batch_size,
-    )
-    models.teacher_processor = load_processor(
-        arguments.teacher, revision=arguments.teacher_revision, trust_remote_code=arguments.trust_remote_code
-    )
+    options = {"revision": arguments.teacher_revision, "trust_remote_code": arguments.trust_remote_code}
+    with loading("teacher", arguments.teacher):
+        models.backbone = Backbone.from_pretrained(
+            arguments.teacher, dtype=arguments.teacher_dtype, batch_size=arguments.teacher_batch_size, **options
+        )
+        models.teacher_processor = load_processor(arguments.teacher, **options)
     models.transforms.append(PixelTransform(models.teacher_processor))
     models.teacher = RDTeacherForImageClassification.from_parts(
         models.student,

@@ -22,6 +22,7 @@ from .data.pixels import PixelTransform
 from .data.sources import load_data
 from .inference import predict_logits, probabilities
 from .metrics import compute_metrics
+from .model_names import loading
 from .run_folder import write_predictions
 
 logger = logging.getLogger(__name__)
@@ -40,17 +41,20 @@ class LoadedModel:
 
 
 def load_model(model: str, revision: str | None = None, backbone: str | None = None) -> LoadedModel:
-    """Load a student, a reprogrammed teacher or any transformers image classifier, in eval mode on this machine's device.
+    """Load a student, a reprogrammed teacher or any other image classifier, in eval mode on this machine's device.
 
     :param model: Hub id or folder. :param backbone: the foundation model's folder, for a teacher made from a local one.
     """
     import rd_hf  # noqa: F401  (registers the models with the Auto classes)
 
     options = {} if revision is None else {"revision": revision}
-    config = AutoConfig.from_pretrained(model, **options)
+    with loading("model", model):
+        config = AutoConfig.from_pretrained(model, **options)
     if backbone is not None:
         if config.model_type != "rd_teacher":
-            raise ArgumentError(f"`backbone` is for reprogrammed teachers; {model} is of model_type {config.model_type}.")
+            raise ArgumentError(
+                f"`backbone` is for reprogrammed teachers; {model} is of model_type {config.model_type}."
+            )
         options["backbone"] = backbone
     loaded = AutoModelForImageClassification.from_pretrained(model, **options).eval()
     names = [loaded.config.id2label[number] for number in range(loaded.config.num_labels)]

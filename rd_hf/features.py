@@ -1,8 +1,9 @@
 """Stage features, and the forms in which a model's modules carry them.
 
-A stage hands on its feature as a map (B, C, H, W), as a channels-last map (B, H, W, C) or as a token sequence (B, P + H*W, C),
-bare or inside tuples, lists, dictionaries and dataclasses. `Form` reads the feature out of such an output and puts
-another one in its place; both ways are exact, so that a stage's own output survives the round trip to the bit.
+A stage hands on its feature as a map (B, C, H, W), as a channels-last map (B, H, W, C) or as a token sequence
+(B, P + H*W, C) that runs row by row, bare or inside tuples, lists, dictionaries and dataclasses. `Form` reads the
+feature out of such an output and puts another one in its place; both ways are exact, so that a stage's own output
+survives the round trip to the bit.
 """
 
 from __future__ import annotations
@@ -222,7 +223,7 @@ def find_form(output: Any, batch_size: int, seen: Sequence[Grid], image_size: Gr
 def token_grid(count: int, candidates: Sequence[Grid], image_size: Grid) -> tuple[Grid, int] | None:
     """Grid and number of prefix tokens of a sequence of `count` tokens.
 
-    A grid already met (or half of it: patch merging) decides; where nothing was met, the image size over a whole stride.
+    A grid already met (or half of it: patch merging) decides; where none fits, the image size over a whole stride.
     """
     for choices in (candidates, _strided_grids(image_size)):
         fitting = [(count - math.prod(grid), grid) for grid in choices]
@@ -234,9 +235,7 @@ def token_grid(count: int, candidates: Sequence[Grid], image_size: Grid) -> tupl
 
 
 def _candidate_grids(seen: Sequence[Grid]) -> list[Grid]:
-    halves = [
-        (half(rows), half(columns)) for rows, columns in seen for half in (lambda n: -(-n // 2), lambda n: n // 2)
-    ]
+    halves = [half for rows, columns in seen for half in ((-(-rows // 2), -(-columns // 2)), (rows // 2, columns // 2))]
     return [*seen, *[grid for grid in halves if min(grid) > 0]]
 
 

@@ -1,7 +1,7 @@
 """The reprogrammed teacher: a frozen backbone whose features go through projectors into the student and its head.
 
-RD (arXiv 2407.06504) injects after the student's last stage only, DRD (arXiv 2605.04447) after every one. Checkpoints hold
-the projectors and the student; the backbone is fetched from where it came from.
+RD (arXiv 2407.06504) injects after the student's last stage only, DRD (arXiv 2605.04447) after every one. Checkpoints
+hold the projectors and the student; the backbone is fetched from where it came from.
 """
 
 from __future__ import annotations
@@ -156,8 +156,8 @@ class RDTeacherForImageClassification(PreTrainedModel):
         expected, given = self.config.backbone_source["sha256"], backbone.source["sha256"]
         if given != expected:
             raise BackboneError(
-                f"The projectors were trained with the backbone {self.config.backbone_source['id']!r}, whose weights hash "
-                f"to {expected}, but those of {backbone.source['id']!r} hash to {given}. Give the same checkpoint."
+                f"The projectors were trained with the backbone {self.config.backbone_source['id']!r}, whose weights "
+                f"hash to {expected}, but those of {backbone.source['id']!r} hash to {given}. Give the same checkpoint."
             )
         backbone.to(self.device)
         self.tap(backbone)
@@ -241,7 +241,9 @@ class RDTeacherForImageClassification(PreTrainedModel):
         if teacher_features is None:
             teacher_features = self._extract(pixel_values)
         if len(teacher_features) != len(self.projectors):
-            raise ValueError(f"{len(teacher_features)} teacher features were given for {len(self.projectors)} projectors.")
+            raise ValueError(
+                f"There are {len(self.projectors)} projectors, but {len(teacher_features)} teacher features."
+            )
         if student_pixel_values is None:
             output = self._classify(teacher_features)
         else:
@@ -264,9 +266,9 @@ class RDTeacherForImageClassification(PreTrainedModel):
         )
 
     def _classify(self, teacher_features: Sequence[StageFeature]) -> RDTeacherOutput:
-        """The last stage's hybrid logits; a pass of the student on blank images only shows the way from that stage on."""
+        """The last stage's hybrid logits; the student's pass on blank images only shows the way from that stage on."""
         if self.student.training:
-            raise ValueError("In train mode the student's images are needed: pass student_pixel_values, or call eval().")
+            raise ValueError("Train mode needs the student's images: pass student_pixel_values, or call eval().")
         feature = self.projectors[-1](teacher_features[-1])
         blank = feature.map.new_zeros(len(feature.map), 3, *self.config.student_config.image_size)
         with torch.no_grad():

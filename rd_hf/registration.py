@@ -1,7 +1,7 @@
 """Makes transformers' Auto classes know rd_hf's models without importing transformers or torch before they are needed.
 
-Registering a model needs its class, and with it torch. So `install` only leaves a finder on `sys.meta_path`. It lets the
-other finders find the modules of the Auto classes as ever, and registers once these have been executed.
+Registering a model needs its class, and with it torch. So `install` only leaves a finder on `sys.meta_path`. It lets
+the other finders find the modules of the Auto classes as ever, and registers once these have been executed.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class _RegisteringFinder:
 
 
 def install() -> None:
-    """Registers rd_hf's models with transformers' Auto classes: at once where these are imported, else when they are."""
+    """Registers rd_hf's models with transformers' Auto classes: now where these are imported, else when they are."""
     if any(isinstance(finder, _RegisteringFinder) for finder in sys.meta_path):
         return
     finder = _RegisteringFinder()

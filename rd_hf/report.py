@@ -25,8 +25,8 @@ def write_report(folder: Path, task: Task, models: Models, trainer: Trainer, sec
     """Save both models with their processors, score them on validation and test, and draw the plots.
 
     :param seconds: wall time of the training.
-    :return: what metrics.json holds: the student's scores under `validation` and `test`, the reprogrammed teacher's under
-        `teacher`.
+    :return: what metrics.json holds: the student's scores under `validation` and `test`, those of the reprogrammed
+        teacher under `teacher`.
     """
     splits = (task.validation, task.test)
     student = {split.name: _student_probabilities(models, split, trainer) for split in splits}

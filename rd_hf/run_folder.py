@@ -81,7 +81,12 @@ def write_json(values: dict[str, Any], path: Path) -> None:
 
 
 def write_predictions(
-    path: Path, rows: list[int], labels: np.ndarray, probabilities: np.ndarray, label_names: list[str], multi_label: bool
+    path: Path,
+    rows: list[int],
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    label_names: list[str],
+    multi_label: bool,
 ) -> None:
     """One line a row: its number in the split, the label's name, the predicted one, the probability of every class.
 
@@ -92,7 +97,10 @@ def write_predictions(
         writer.writerow(["row", "label", "prediction", *(f"probability_{name}" for name in label_names)])
         for row, label, values in zip(rows, labels, probabilities, strict=True):
             if multi_label:
-                names = ["|".join(n for n, on in zip(label_names, v, strict=True) if on) for v in (label > 0.5, values >= 0.5)]
+                names = [
+                    "|".join(n for n, on in zip(label_names, v, strict=True) if on)
+                    for v in (label > 0.5, values >= 0.5)
+                ]
             else:
                 names = [label_names[int(label)], label_names[int(values.argmax())]]
             writer.writerow([row, *names, *(f"{value:.6f}" for value in values)])

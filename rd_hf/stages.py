@@ -1,7 +1,7 @@
 """Find the stages of a vision model by running it once, without per-architecture code.
 
-Blocks are the children of the outermost `nn.ModuleList`s, in the order in which they run. A hierarchical model is cut where
-the resolution drops, an isotropic one into equal parts; stages can be named by hand as well.
+Blocks are the children of the outermost `nn.ModuleList`s, in the order in which they run. A hierarchical model is cut
+where the resolution drops, an isotropic one into equal parts; stages can be named by hand as well.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ def find_stages(
 
     :param model: reads images (B, 3, H, W); on any device, of any floating dtype.
     :param image_size: rows and columns of those images.
-    :param names: module paths of the stages' last blocks, where they are to be chosen by hand; any module whose output is
-        a map or a token sequence, put into the order in which they run.
-    :param num_stages: into how many stages an isotropic model is cut; a hierarchical one has as many as it has resolutions.
+    :param names: module paths of the stages' last blocks, where they are to be chosen by hand; any module whose output
+        is a map or a token sequence, put into the order in which they run.
+    :param num_stages: into how many stages an isotropic model is cut; a hierarchical one has as many as resolutions.
     :raises StageError: if the model does not run on such images, if no stages are found, or if a name is wrong.
     """
     image_size = (image_size[0], image_size[1])
@@ -58,8 +58,8 @@ def find_stages(
         calls = _probe(model, pixel_values)
         if not torch.equal(random_state, _random_state(pixel_values.device)):
             raise StageError(
-                f"{type(model).__name__} draws random numbers in eval mode, as masked autoencoders do that shuffle their "
-                "tokens: what it hands on is no map of the image. Load its weights into the encoder's plain class."
+                f"{type(model).__name__} draws random numbers in eval mode, as masked autoencoders do that shuffle "
+                "their tokens: what it hands on is no image map. Load its weights into the plain encoder's class."
             )
         if names is None:
             chosen = _automatic_stages(model, calls, image_size, num_stages)
@@ -224,9 +224,9 @@ def _not_found(model: nn.Module, calls: Sequence[_Call], reasons: Sequence[str])
     usable = [call.name for call in calls if call.form is not None and call.name]
     shallow = [name for name in usable if name.count(".") <= min(name.count(".") for name in usable) + 1]
     return (
-        f"no stages found in {type(model).__name__}. Looked at the children of its outermost nn.ModuleLists: {looked_at}. "
-        "Name the last block of each stage by hand: find_stages(model, image_size, names=[...]) takes the paths of modules "
-        f"whose output is a map or a token sequence, here for example {shallow[:12]}."
+        f"no stages found in {type(model).__name__}. Looked at the children of its outermost nn.ModuleLists: "
+        f"{looked_at}. Name the last block of each stage by hand: find_stages(model, image_size, names=[...]) takes "
+        f"the paths of modules whose output is a map or a token sequence, here for example {shallow[:12]}."
     )
 
 
@@ -269,13 +269,13 @@ def _named_stages(model: nn.Module, calls: Sequence[_Call], names: Sequence[str]
             raise StageError(f"{type(model).__name__} has no module {name!r}{hint}.")
         if len(runs) != 1:
             raise StageError(
-                f"module {name!r} of {type(model).__name__} is called {len(runs)} times in a pass; a stage must end in a "
-                "module that is called once."
+                f"module {name!r} of {type(model).__name__} is called {len(runs)} times in a pass; a stage must end in "
+                "a module that is called once."
             )
         if runs[0].form is None:
             raise StageError(
-                f"the output of module {name!r} of {type(model).__name__} is neither a map (B, C, H, W) or (B, H, W, C) nor a "
-                "token sequence (B, N, C); name a module whose output is one."
+                f"the output of module {name!r} of {type(model).__name__} is neither a map (B, C, H, W) or "
+                "(B, H, W, C) nor a token sequence (B, N, C); name a module whose output is one."
             )
         chosen.append(runs[0])
     if not chosen:

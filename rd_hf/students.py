@@ -64,12 +64,15 @@ def _pretrained(student: str, image_size: int | None, labels: dict, revision: st
         config.image_size = image_size
     config.id2label, config.label2id = labels["id2label"], labels["label2id"]
     config.problem_type = labels["problem_type"]
-    model = AutoModelForImageClassification.from_pretrained(
-        student, config=config, ignore_mismatched_sizes=True, **options
-    ).float()
+    model, loading = AutoModelForImageClassification.from_pretrained(
+        student, config=config, ignore_mismatched_sizes=True, output_loading_info=True, **options
+    )
+    fresh = sorted({*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])})
+    if fresh:
+        logger.info("New weights in the student, not those of the checkpoint: %s", ", ".join(fresh))
     is_folder = Path(student).is_dir()
     source = {"id": "local" if is_folder else student, "revision": None if is_folder else config._commit_hash}
-    return model, source
+    return model.float(), source
 
 
 def _inline_config(student: dict[str, Any], image_size: int | None, labels: dict) -> PreTrainedConfig:
@@ -77,12 +80,15 @@ def _inline_config(student: dict[str, Any], image_size: int | None, labels: dict
     model_type = fields.pop("model_type", None)
     known = [name for name in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES if name in CONFIG_MAPPING]
     if model_type not in known:
-        raise StudentError(f"The student's model_type {model_type!r} is no image classifier of transformers.{nearest(model_type or '', known)}")
+        hint = nearest(model_type or "", known)
+        raise StudentError(f"The student's model_type {model_type!r} is no image classifier of transformers.{hint}")
     config_class = CONFIG_MAPPING[model_type]
     known = list(config_class().to_dict())
     for name in fields:
         if name not in known:
-            raise StudentError(f"The student's config has no field `{name}` in model_type {model_type}.{nearest(name, known)}")
+            raise StudentError(
+                f"The student's config has no field `{name}` in model_type {model_type}.{nearest(name, known)}"
+            )
     if image_size is not None and "image_size" in known:
         fields.setdefault("image_size", image_size)
     try:

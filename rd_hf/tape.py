@@ -1,9 +1,10 @@
 """Record a model's ordinary pass, and run the rest of it from a stage on.
 
-The rest of a model (final norms, a last convolution, pooling, the head) is code inside its forward, so it is run, not taken
-out: the modules that had finished before the stage's last block replay what they returned in the recorded pass, the block
-returns the injected feature, and whatever comes after it computes. This is how a reprogrammed feature passes through
-the student's remaining stages and classifier (DRD, arXiv 2605.04447; RD, arXiv 2407.06504, is the case of the last stage).
+The rest of a model (final norms, a last convolution, pooling, the head) is code inside its forward, so it is run, not
+taken out: the modules that had finished before the stage's last block replay what they returned in the recorded pass,
+the block returns the injected feature, and whatever comes after it computes. This is how a reprogrammed feature passes
+through the student's remaining stages and classifier (DRD, arXiv 2605.04447; RD, arXiv 2407.06504, is the case of the
+last stage).
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ class Cut:
     """Where a pass is cut to resume it after a stage.
 
     :ivar form: how the stage's last block carries the feature.
-    :ivar frontier: per module that finished before that block while its caller was still running, which of its calls (counted
-        from 0 over the pass) these were.
+    :ivar frontier: per module that finished before that block while its caller was still running, which of its calls
+        (counted from 0 over the pass) these were.
     :ivar callers: the modules that are running when the block is called, outermost first.
     """
 
@@ -188,8 +189,8 @@ def _check_shape(stage: Stage, own: StageFeature, feature: StageFeature) -> None
         ]
         if expected != given:
             raise StageError(
-                f"stage {stage.name!r} hands on a {part} of shape {expected} in the recorded pass, the feature to inject "
-                f"has {given}. Project it to the stage's channels, grid and prefix tokens, for the same images."
+                f"stage {stage.name!r} hands on a {part} of shape {expected} in the recorded pass, the feature to "
+                f"inject has {given}. Project it to the stage's channels, grid and prefix tokens, for the same images."
             )
 
 
@@ -236,14 +237,15 @@ def _without_side_effects(model: nn.Module, callers: Sequence[str]) -> Iterator[
     backward pass would run them a second time, when the running statistics are back and the injected feature is gone.
     """
     with ExitStack() as stack:
-        callers_modules = {model.get_submodule(name) for name in callers}
+        open_modules = {model.get_submodule(name) for name in callers}
         for module in model.modules():
             if _tracks(module):
                 stack.enter_context(_instance_attribute(module, "track_running_stats", False))
         for module in model.modules():
-            if isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing:
-                if module in callers_modules or any(isinstance(inner, _NormBase) for inner in module.modules()):
-                    stack.enter_context(_instance_attribute(module, "gradient_checkpointing", False))
+            if not isinstance(module, GradientCheckpointingLayer) or not module.gradient_checkpointing:
+                continue
+            if module in open_modules or any(isinstance(inner, _NormBase) for inner in module.modules()):
+                stack.enter_context(_instance_attribute(module, "gradient_checkpointing", False))
         yield
 
 

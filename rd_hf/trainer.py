@@ -86,7 +86,7 @@ class Trainer:
         self.interrupted = False
 
     def train(self) -> None:
-        """Run to the last step, or from the last checkpoint when `resume` is set, and leave the best weights in `model`.
+        """Run to the last step, from the last checkpoint if `resume` is set, and leave the best weights in `model`.
 
         :raises NonFiniteLossError: when a term of the loss is NaN or infinite.
         :raises KeyboardInterrupt: after Ctrl-C, once a checkpoint is written; its message says how to go on.
@@ -123,7 +123,7 @@ class Trainer:
                     self.save()
                 if self.interrupted:
                     raise KeyboardInterrupt(
-                        f"Step {self.step} of {self.max_steps} is saved; the same command with --resume goes on from it."
+                        f"Step {self.step} of {self.max_steps} is saved; the same command with --resume goes on."
                     )
         self.restore_best()
 
@@ -250,7 +250,9 @@ class Trainer:
         try:
             save_checkpoint(self.checkpoints, Checkpoint(self.step, groups, state), self.arguments.save_total_limit)
         except OSError as error:
-            logger.warning("No checkpoint at step %d: %s. The ones before are intact; training goes on.", self.step, error)
+            logger.warning(
+                "No checkpoint at step %d: %s. The ones before are intact; training goes on.", self.step, error
+            )
 
     def restore(self) -> None:
         """Go back to the last checkpoint.

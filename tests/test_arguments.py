@@ -9,7 +9,9 @@ NEEDED = {"teacher": "t", "student": "s", "dataset": "d"}
 
 def test_flags_override_the_configuration_file_which_overrides_defaults(tmp_path):
     config = tmp_path / "job.yaml"
-    config.write_text("teacher: t\nstudent: {model_type: resnet, depths: [1, 1]}\ndataset: d\nlearning_rate: 2e-3\nshots: 20\n")
+    config.write_text(
+        "teacher: t\nstudent: {model_type: resnet, depths: [1, 1]}\ndataset: d\nlearning_rate: 2e-3\nshots: 20\n"
+    )
     arguments = parse_distillation(["--config", str(config), "--shots", "10", "--use_unlabeled"])
     assert arguments.learning_rate == 2e-3  # YAML reads 2e-3 as text
     assert arguments.shots == 10 and arguments.use_unlabeled is True
@@ -18,7 +20,9 @@ def test_flags_override_the_configuration_file_which_overrides_defaults(tmp_path
 
 
 def test_an_inline_student_can_be_typed_on_the_command_line():
-    arguments = parse_distillation(["--teacher", "t", "--dataset", "d", "--student", "{model_type: vit, hidden_size: 32}"])
+    arguments = parse_distillation(
+        ["--teacher", "t", "--dataset", "d", "--student", "{model_type: vit, hidden_size: 32}"]
+    )
     assert arguments.student == {"model_type": "vit", "hidden_size": 32}
 
 

@@ -15,9 +15,7 @@ VIT = ViTConfig(
 )
 MOBILENET = MobileNetV2Config(depth_multiplier=0.35, image_size=32)
 TOWER = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
-CLIP = CLIPConfig(
-    text_config={"vocab_size": 50, **TOWER}, vision_config={"image_size": 32, "patch_size": 8, **TOWER}
-)
+CLIP = CLIPConfig(text_config={"vocab_size": 50, **TOWER}, vision_config={"image_size": 32, "patch_size": 8, **TOWER})
 SIZE = (32, 32)
 
 

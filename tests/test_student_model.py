@@ -184,6 +184,8 @@ def test_provenance_is_kept(tmp_path):
 def test_provenance_with_a_local_path_is_refused(path):
     with pytest.raises(ValueError, match=r"provenance\.data\[1\]\.id"):
         student(provenance={"data": ["x", {"id": path}]})
+    with pytest.raises(ValueError, match="local path"):
+        student().config.provenance = {"id": path}
 
 
 def test_provenance_that_is_not_json_is_refused():
@@ -209,10 +211,7 @@ def test_gradient_checkpointing_is_the_wrapped_models():
 
 def image_file(path, mode: str) -> str:
     grey = np.add.outer(np.arange(40), np.arange(30)).astype(np.uint8)
-    if mode == "I;16":
-        image = Image.fromarray(grey.astype(np.uint16))
-    else:
-        image = Image.fromarray(grey).convert(mode)
+    image = Image.fromarray(grey.astype(np.uint16)) if mode == "I;16" else Image.fromarray(grey).convert(mode)
     assert image.mode == mode
     image.save(path)
     return str(path)

@@ -1,4 +1,4 @@
-"""Tiny random configs of the image-classification families of transformers, for tests that claim to hold for any of them."""
+"""Tiny random configs of transformers' image classifiers, for tests that claim to hold for any of them."""
 
 from __future__ import annotations
 

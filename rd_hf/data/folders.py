@@ -13,6 +13,7 @@ from .split_names import standard_split_name
 
 IMAGE_SUFFIXES = frozenset(ImageFolderBuilder.EXTENSIONS)
 METADATA_STEM = "metadata"
+TABLE_LOADERS = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".jsonl": "json"}
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class ImageFolder:
         return found
 
     def metadata_files(self) -> dict[str, list[Path]]:
-        """Give the metadata file of each split: the one of the folder itself (as `train`), or else of each split folder.
+        """Give each split's metadata file: the folder's own one (as `train`), or else that of each split folder.
 
         :return: empty if there is none.
         :raises DataError: if only some of the splits have one.
@@ -73,11 +74,13 @@ class ImageFolder:
 
     def has_class_folders(self) -> bool:
         """Tell whether images lie in at least two folders where class folders would be."""
-        folders = {file.parent for file in self.images if len(file.parts) in (2, 3)}
-        names = {
-            folder.name for folder in folders if standard_split_name(folder.parts[0]) is None or len(folder.parts) > 1
-        }
-        return len(names) > 1
+        classes = set()
+        for file in self.images:
+            folders = file.parts[:-1]
+            inner = folders[1:] if folders and standard_split_name(folders[0]) else folders
+            if len(inner) == 1:
+                classes.add(inner[0])
+        return len(classes) > 1
 
     def check_class_folders(self) -> None:
         """Make sure that each image lies directly in a class folder, and that there are at least two of these.
@@ -100,8 +103,8 @@ class ImageFolder:
             classes.add(inner.parts[0])
         if len(classes) < 2:
             raise DataError(
-                f"'{self.root}' has one class folder, '{classes.pop()}'; at least two are needed, or a metadata.csv that "
-                "lists images and labels"
+                f"'{self.root}' has one class folder, '{classes.pop()}'; at least two are needed, or a metadata.csv "
+                "that lists images and labels"
             )
 
 
@@ -117,9 +120,6 @@ def scan_folder(root: Path) -> ImageFolder:
             file = PurePath(os.path.relpath(os.path.join(folder, name), root))
             (images if file.suffix.lower() in IMAGE_SUFFIXES else others).append(file)
     return ImageFolder(root, tuple(images), tuple(others))
-
-
-TABLE_LOADERS = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".jsonl": "json"}
 
 
 def is_table(file: PurePath) -> bool:

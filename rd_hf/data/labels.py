@@ -112,24 +112,24 @@ def _common_feature(splits: DatasetDict, column: str) -> Any:
                 f"label column '{column}' has other names in split '{split}' ({names}) than in '{first_split}' "
                 f"({first_names}); cast it to one ClassLabel"
             )
-        if _kind_of(feature) != _kind_of(first) and "null" not in (_dtype_of(feature), _dtype_of(first)):
+        kinds = {_kind_of(feature), _kind_of(first)} - {"null"}  # a column without any label in it has no kind
+        if len(kinds) > 1:
             raise DataError(
-                f"label column '{column}' holds {_dtype_of(feature)} in split '{split}', but {_dtype_of(first)} in "
+                f"label column '{column}' holds {_kind_of(feature)} in split '{split}', but {_kind_of(first)} in "
                 f"'{first_split}'; bring them to one type"
             )
     return first
 
 
-def _kind_of(feature: Any) -> tuple:
-    """Lists or not, and text, boolean or else; integers may become floats where a table has gaps."""
-    return isinstance(feature, (List, LargeList)), {"large_string": "string"}.get(_dtype_of(feature), "") or (
-        _dtype_of(feature) if _dtype_of(feature) in ("string", "bool") else ""
-    )
-
-
-def _dtype_of(feature: Any) -> str:
-    inner = feature.feature if isinstance(feature, (List, LargeList)) else feature
-    return inner.dtype if isinstance(inner, (Value, ClassLabel)) else type(inner).__name__
+def _kind_of(feature: Any) -> str:
+    """Describe a feature as far as splits must agree on it; integers become floats where a table has gaps."""
+    if isinstance(feature, (List, LargeList)):
+        return f"lists of {_kind_of(feature.feature)}"
+    if not isinstance(feature, Value):
+        return type(feature).__name__
+    if _is_text(feature):
+        return "text"
+    return feature.dtype if feature.dtype in ("bool", "null") else "numbers"
 
 
 def _names_of(feature: Any) -> list[str] | None:

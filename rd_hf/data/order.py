@@ -35,7 +35,9 @@ class RowOrder:
         if len(self.rows) == 0:
             raise ValueError("There is no row to take an order of.")
         self._permutation = lru_cache(maxsize=4)(
-            lambda epoch: np.random.Generator(np.random.Philox(key=[seed, (stream << 32) + epoch])).permutation(self.rows)
+            lambda epoch: np.random.Generator(np.random.Philox(key=[seed, (stream << 32) + epoch])).permutation(
+                self.rows
+            )
         )
 
     def visits(self, start: int, stop: int, labelled: bool) -> list[Visit]:

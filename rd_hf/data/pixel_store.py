@@ -95,7 +95,9 @@ def collate(items: list[tuple[Visit, list[Tensor], Tensor]]) -> dict:
     labelled = sum(visit.labelled for visit in visits)
     return {
         "pixels": [torch.stack(one_model) for one_model in zip(*pixels, strict=True)],
-        "labels": torch.stack(labels[:labelled]) if labelled else torch.empty(0, *labels[0].shape, dtype=labels[0].dtype),
+        "labels": torch.stack(labels[:labelled])
+        if labelled
+        else torch.empty(0, *labels[0].shape, dtype=labels[0].dtype),
         "rows": [visit.row for visit in visits],
         "views": [visit.view for visit in visits],
     }

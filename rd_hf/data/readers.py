@@ -30,7 +30,7 @@ from datasets.packaged_modules.cache.cache import Cache
 from .columns import DataError, nearest_name
 from .folders import IMAGE_SUFFIXES, METADATA_STEM, TABLE_LOADERS, ImageFolder, is_table, scan_folder
 from .medmnist import read_medmnist
-from .split_names import divide_by_split, split_of_file, standard_split_name
+from .split_names import SPLIT_NAMES, divide_by_split, split_of_file, standard_split_name
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +38,8 @@ IN_MEMORY_BYTES = 4 * 2**30
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 SAVED_DATASET_FILES = ("dataset_dict.json", "state.json")
 VOLUME_SUFFIXES = {".dcm", ".dicom", ".nii", ".mha", ".mhd", ".nrrd"}
-# What loaders raise on files that are damaged, of another kind than their name says, or at odds with one another, and the
-# Hub's client on names and connections (RuntimeError where the data set is a script, which `datasets` no longer runs).
+# What loaders raise on files that are damaged, mislabelled or at odds with one another, and the Hub's client on names
+# and connections (RuntimeError where the data set is a script, which `datasets` no longer runs).
 LOADING_ERRORS = (DatasetsError, OSError, ValueError, KeyError, TypeError, RuntimeError, pa.ArrowException)
 
 
@@ -105,7 +105,12 @@ def _standard_splits(loaded: Dataset | DatasetDict) -> DatasetDict:
         splits[name], own_names[name] = split, str(own_name)
     if not splits:
         raise DataError("the data set has no split")
-    return DatasetDict(splits)
+    return _in_order(splits)
+
+
+def _in_order(splits: Mapping[str, Dataset]) -> DatasetDict:
+    names = [*(name for name in SPLIT_NAMES if name in splits), *(name for name in splits if name not in SPLIT_NAMES)]
+    return DatasetDict({name: splits[name] for name in names})
 
 
 def _read_file(file: Path) -> RawData:
@@ -127,8 +132,8 @@ def _read_folder(folder: Path, labelled: bool) -> RawData:
     if metadata:
         return _read_tables(metadata)
     tables = _tables_by_split(found)
-    if tables and found.has_class_folders():
-        file = next(iter(tables.values()))[0]
+    file = next(iter(tables.values()))[0] if tables else None
+    if file is not None and split_of_file(PurePath(file.name)) is None and found.has_class_folders():
         raise DataError(
             f"'{folder}' has class folders and the table '{file.name}'; give the table itself, or move it away"
         )
@@ -149,8 +154,8 @@ def _tables_by_split(found: ImageFolder) -> dict[str, list[Path]]:
     unclear = by_split.pop(None, [])
     if unclear and by_split:
         raise DataError(
-            f"'{found.root}' has a table for {' and '.join(by_split)}, and also '{unclear[0].name}', whose name does not "
-            "say which split it is; rename it, move it away, or give one file"
+            f"'{found.root}' has a table for {' and '.join(by_split)}, and also '{unclear[0].name}', whose name does "
+            "not say which split it is; rename it, move it away, or give one file"
         )
     return by_split or ({"train": unclear} if unclear else {})
 
@@ -192,7 +197,7 @@ def _read_tables(files: Mapping[str, Sequence[Path]]) -> RawData:
     if list(splits) == ["train"]:
         splits = divide_by_split(splits["train"], first.stem == METADATA_STEM)
         folders = dict.fromkeys(splits, folders["train"])
-    return RawData(DatasetDict(splits), folders=folders)
+    return RawData(_in_order(splits), folders=folders)
 
 
 def _load(loader: str, named: Path, files: dict[str, list[str]], size: int, **options: Any) -> DatasetDict:
@@ -237,8 +242,8 @@ def _check_revision(builder: DatasetBuilder, name: str, revision: str | None) ->
     """Refuse another revision from the cache, which `datasets` takes where the Hub cannot be reached."""
     if revision is not None and isinstance(builder, Cache) and builder.hash != revision:
         raise DataError(
-            f"the Hub cannot be reached for revision '{revision}' of '{name}', and the cache holds {builder.hash}; give "
-            "that as revision, or go online"
+            f"the Hub cannot be reached for revision '{revision}' of '{name}', and the cache holds {builder.hash}; "
+            "give that as revision, or go online"
         )
 
 

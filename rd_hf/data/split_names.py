@@ -35,7 +35,7 @@ def split_of_file(path: PurePath) -> str | None:
 
 
 def divide_by_split(rows: Dataset, is_metadata: bool) -> dict[str, Dataset]:
-    """Divide one table by its column ``split``, or a metadata file by the split folder that every file name starts with.
+    """Divide a table by its column ``split``, or a metadata file by the split folders that its file names start with.
 
     :param rows: the whole table.
     :param is_metadata: whether it is the metadata file of a folder of images.

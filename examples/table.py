@@ -1,0 +1,113 @@
+"""The README's results table: student alone, RD and DRD, with and without the images that have no label.
+
+    python examples/table.py                          # both data sets; finished runs are not run again
+    python examples/table.py --print_only             # the table from the runs that are there
+
+Every cell is one `rd-hf distill --config examples/<data>.yaml` with other flags, so each can be run by hand as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+SEEDS = {"busi": (0, 1, 2), "pneumonia": (0,)}
+METHODS = {
+    "student alone": ["--method", "ce", "--use_unlabeled", "false"],
+    "RD, labelled images only": ["--method", "rd", "--use_unlabeled", "false"],
+    "DRD, labelled images only": ["--method", "drd", "--use_unlabeled", "false"],
+    "RD": ["--method", "rd"],
+    "DRD": ["--method", "drd"],
+}
+
+
+def command(data: str, method: str, seed: int, output_dir: Path) -> list[str]:
+    """The command of one cell."""
+    options = ["--config", f"examples/{data}.yaml", *METHODS[method], "--seed", str(seed)]
+    return [
+        sys.executable,
+        "-m",
+        "rd_hf",
+        "distill",
+        *options,
+        "--output_dir",
+        str(output_dir),
+        "--teacher_dtype",
+        "bfloat16",
+    ]
+
+
+def run(cell: tuple[str, str, int], folder: Path, extra: list[str], threads: int) -> None:
+    """Run one cell unless it is finished."""
+    output_dir = cell_folder(folder, *cell)
+    if (output_dir / "metrics.json").exists():
+        return
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    line = [*command(*cell, output_dir), "--overwrite_output_dir", *extra]
+    done = subprocess.run(line, env=environment, capture_output=True, text=True)
+    print(f"{output_dir}: {'done' if done.returncode == 0 else done.stderr[-500:]}", file=sys.stderr)
+
+
+def cell_folder(folder: Path, data: str, method: str, seed: int) -> Path:
+    """Where a cell's run goes."""
+    return (
+        folder / data / f"{method.replace(', labelled images only', '_labelled').replace(' ', '_').lower()}_seed{seed}"
+    )
+
+
+def scores(folder: Path, data: str, method: str) -> list[dict]:
+    """metrics.json of every finished seed."""
+    paths = [cell_folder(folder, data, method, seed) / "metrics.json" for seed in SEEDS[data]]
+    return [json.loads(path.read_text()) for path in paths if path.exists()]
+
+
+def entry(values: list[float]) -> str:
+    """Mean, and the standard deviation over seeds where there are several."""
+    if not values:
+        return ""
+    spread = f" ({statistics.stdev(values):.3f})" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.3f}{spread}"
+
+
+def print_table(folder: Path) -> None:
+    """Print the table as Markdown."""
+    for data, seeds in SEEDS.items():
+        print(
+            f"\n**{data}**, test split, {len(seeds)} seed{'s: mean (standard deviation)' if len(seeds) > 1 else ''}\n"
+        )
+        print("| | AUROC | accuracy | reprogrammed teacher's AUROC | minutes a run |\n|---|---|---|---|---|")
+        for method in METHODS:
+            runs = scores(folder, data, method)
+            columns = [
+                entry([one["test"]["auroc"] for one in runs]),
+                entry([one["test"]["accuracy"] for one in runs]),
+                entry([one["teacher"]["test"]["auroc"] for one in runs if "teacher" in one]),
+                f"{statistics.mean(one['training']['seconds'] for one in runs) / 60:.1f}" if runs else "",
+            ]
+            print(f"| {method} | " + " | ".join(columns) + " |")
+
+
+def main() -> None:
+    """Run what is missing, then print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output_dir", type=Path, default=Path("runs/table"))
+    parser.add_argument("--workers", type=int, default=2, help="runs at a time; the processor's cores are shared out")
+    parser.add_argument("--data", nargs="+", choices=SEEDS, default=list(SEEDS))
+    parser.add_argument("--print_only", action="store_true")
+    options, extra = parser.parse_known_args()
+    cells = [(data, method, seed) for data in options.data for method in METHODS for seed in SEEDS[data]]
+    if not options.print_only:
+        threads = max(1, (os.cpu_count() or 1) // options.workers)
+        with ThreadPoolExecutor(options.workers) as pool:
+            list(pool.map(lambda cell: run(cell, options.output_dir, extra, threads), cells))
+    print_table(options.output_dir)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""Errors that name the model at fault: the Hub's client often says only that something could not be reached."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .data.columns import nearest_name
+
+
+class ModelNameError(ValueError):
+    """A teacher or student that cannot be loaded under the name given."""
+
+
+@contextmanager
+def loading(role: str, name: str) -> Iterator[None]:
+    """Around the loading of a model: what goes wrong is said of `role` and `name`.
+
+    :param role: the argument, such as "teacher".
+    :raises ModelNameError: when `name` looks like a folder that is not there, or loading fails.
+    """
+    looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name
+    if looks_local and not Path(name).expanduser().is_dir():
+        raise ModelNameError(f"The {role} {name!r} is no folder ({nearest_name(Path(name).absolute())}).")
+    try:
+        yield
+    except OSError as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelNameError(f"The {role} {name!r} cannot be loaded: {reason}") from error
