@@ -13,6 +13,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
+IN_MEMORY = "(a data set in memory)"
+
 
 class ArgumentError(ValueError):
     """An argument or a key of a configuration file that cannot be used; the message names it and the way out."""
@@ -73,6 +75,7 @@ class DistillationArguments:
     class_weights: Literal["none", "balanced"] = _argument("none", "weigh classes by inverse frequency (multi-label: positives)")
     label_smoothing: float = _argument(0.0, "label smoothing of the cross-entropies")
 
+    num_views: int | None = _argument(None, "augmented views an image; the teacher then runs once for each and its features are kept for the run. By default every epoch has new ones and the teacher runs at every step")
     augment: bool = _argument(True, "augment the training images; teacher and student see the same view")
     rotation_degrees: float = _argument(10.0, "largest rotation")
     scale: float = _argument(0.1, "largest relative change of size")
@@ -126,7 +129,7 @@ class DistillationArguments:
 
     def _check_ranges(self):
         positive = (
-            "student_image_size teacher_batch_size projector_channels shots num_train_epochs temperature learning_rate "
+            "student_image_size teacher_batch_size num_views projector_channels shots num_train_epochs temperature learning_rate "
             "per_device_train_batch_size per_device_unlabeled_batch_size per_device_eval_batch_size eval_steps "
             "gradient_accumulation_steps logging_steps save_steps save_total_limit early_stopping_patience"
         )
@@ -182,8 +185,12 @@ class DistillationArguments:
         return self.method != "ce" and (self.use_unlabeled or self.unlabeled_dataset is not None)
 
     def to_dict(self) -> dict[str, Any]:
-        """All arguments as plain values, in their order above."""
-        return dataclasses.asdict(self)
+        """All arguments as plain values, in their order above; a data set in memory is only said to be one."""
+        values = {field_.name: getattr(self, field_.name) for field_ in dataclasses.fields(self)}
+        for name in ("dataset", "unlabeled_dataset"):
+            if values[name] is not None and not isinstance(values[name], str):
+                values[name] = IN_MEMORY
+        return values
 
 
 def arguments_from(values: dict[str, Any], kind: type = DistillationArguments):

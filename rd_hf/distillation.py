@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import set_seed
+from accelerate.utils import DistributedDataParallelKwargs, set_seed
 from transformers.image_processing_utils import BaseImageProcessor
 
 from ._version import __version__
@@ -31,6 +31,7 @@ from .report import write_report
 from .run_folder import open_run_folder
 from .students import load_student
 from .task import Task, load_task
+from .teacher_cache import FeatureCache
 from .trainer import Trainer, TrainingData
 
 logger = logging.getLogger(__name__)
@@ -59,7 +60,10 @@ def run_distillation(arguments: DistillationArguments) -> RDStudentForImageClass
     """Run one distillation as `arguments` say; see `distill`."""
     # Accelerate keeps one precision a process; a second run in it may want another.
     AcceleratorState._reset_state()
+    # A student may hold weights that no pass uses (a mask token, the map behind a head that reads another token).
+    ddp = DistributedDataParallelKwargs(find_unused_parameters=True)
     accelerator = Accelerator(
+        kwargs_handlers=[ddp],
         mixed_precision="bf16" if arguments.bf16 else "fp16" if arguments.fp16 else "no",
         log_with=arguments.report_to,
         project_dir=str(Path(arguments.output_dir) / "trackers"),
@@ -156,9 +160,13 @@ def build_trainer(
     arguments: DistillationArguments, accelerator: Accelerator, task: Task, models: Models, folder: Path
 ) -> Trainer:
     """Put task and models together into a trainer."""
+    num_views = arguments.num_views if arguments.augment else 1
+    orders = [
+        RowOrder(rows, arguments.seed, stream, num_views) if len(rows) else None
+        for stream, rows in enumerate((task.labelled_rows, task.unlabelled_rows))
+    ]
     plan = StepPlan(
-        labelled=RowOrder(task.labelled_rows, arguments.seed, stream=0),
-        unlabelled=RowOrder(task.unlabelled_rows, arguments.seed, stream=1) if len(task.unlabelled_rows) else None,
+        *orders,
         labelled_size=arguments.per_device_train_batch_size,
         unlabelled_size=arguments.per_device_unlabeled_batch_size,
         accumulation=arguments.gradient_accumulation_steps,
@@ -179,7 +187,8 @@ def build_trainer(
         task.validation.labels[task.validation.rows], task.problem_type,
     )  # fmt: skip
     model = models.student if models.teacher is None else models.teacher
-    return Trainer(arguments, accelerator, model, models.backbone, objective, data, max_steps, folder)
+    cache = FeatureCache(len(task.train), num_views) if num_views and models.backbone is not None else None
+    return Trainer(arguments, accelerator, model, models.backbone, objective, data, max_steps, folder, cache)
 
 
 def summary(scores: dict[str, Any], folder: Path) -> str:

@@ -20,6 +20,7 @@ from .data.images import BadImageError, to_rgb
 from .data.pixel_store import PixelStore, check_images
 from .data.pixels import PixelTransform
 from .data.sources import load_data
+from .data.splits import complete_splits
 from .inference import predict_logits, probabilities
 from .metrics import compute_metrics
 from .model_names import loading
@@ -80,20 +81,28 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score a model on one split of labelled images.
 
+    A split that the data does not have, but that was made from the same data when the model was trained, is made again.
+
     :param predictions: CSV file for the probabilities of every row.
     :return: the metrics of `rd_hf.metrics.compute_metrics`; rows skipped as unreadable under `skipped_rows`.
     :raises ArgumentError: when the split is missing, or the data's labels are not the model's.
     :raises BadImageError: for an unreadable image, unless `on_bad_image` is "skip".
     """
     loaded = load_model(model, revision, backbone)
+    trained_on = _provenance(loaded.model)
+    made = trained_on.get("made_splits", {"names": []})
+    made = made if split in made["names"] else {}
     data = load_data(
         dataset,
         config_name=dataset_config_name,
         revision=dataset_revision,
         image_column=image_column,
         label_column=label_column,
+        group_column=made.get("group_column"),
         label_names=loaded.label_names,
     )
+    if split not in data.splits and made and data.source["fingerprint"] == trained_on["fingerprint"]:
+        data = complete_splits(data, made["validation_fraction"], made["test_fraction"], made["seed"])
     if split not in data.splits:
         raise ArgumentError(f"The data has no split `{split}`. There are: {', '.join(data.splits)}.")
     rows = data.splits[split]
@@ -168,6 +177,12 @@ def prediction_table(rows: list[dict[str, Any]], top_k: int) -> str:
         ranked = sorted(row["probabilities"].items(), key=lambda item: -item[1])[:top_k]
         lines.append(f"{row['image']:{width}}  " + "  ".join(f"{name} {value:.3f}" for name, value in ranked))
     return "\n".join(lines)
+
+
+def _provenance(model: PreTrainedModel) -> dict[str, Any]:
+    """What is recorded of the data that a student or a teacher was trained on; empty for other models."""
+    config = model.config.student_config if model.config.model_type == "rd_teacher" else model.config
+    return config.provenance.get("dataset") or {} if config.model_type == "rd_student" else {}
 
 
 def _probabilities(loaded: LoadedModel, store: PixelStore, rows: list[int], batch_size: int) -> np.ndarray:

@@ -11,6 +11,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
 
 from .arguments import nearest
+from .backbone import cached_commit
 from .data.pixels import default_processor, load_processor
 from .modeling_rd_student import RDStudentForImageClassification
 
@@ -71,7 +72,11 @@ def _pretrained(student: str, image_size: int | None, labels: dict, revision: st
     if fresh:
         logger.info("New weights in the student, not those of the checkpoint: %s", ", ".join(fresh))
     is_folder = Path(student).is_dir()
-    source = {"id": "local" if is_folder else student, "revision": None if is_folder else config._commit_hash}
+    source = (
+        {"id": "local", "revision": None}
+        if is_folder
+        else {"id": student, "revision": cached_commit(student, revision)}
+    )
     return model.float(), source
 
 

@@ -22,6 +22,9 @@ from .objective import balanced_class_weights, balanced_pos_weight
 
 logger = logging.getLogger(__name__)
 
+# What a split that was made from train follows from; kept with the student, so that it can be made again.
+SPLIT_RECIPE = ("validation_fraction", "test_fraction", "seed", "group_column")
+
 
 @dataclass
 class Split:
@@ -95,6 +98,9 @@ def load_task(arguments: DistillationArguments) -> Task:
         label_column=arguments.label_column,
         group_column=arguments.group_column,
     )
+    made = [name for name in ("validation", "test") if name not in data.splits]
+    recipe = {name: getattr(arguments, name) for name in SPLIT_RECIPE}
+    source = data.source | ({"made_splits": {"names": made, **recipe}} if made else {})
     data = complete_splits(data, arguments.validation_fraction, arguments.test_fraction, arguments.seed)
     chosen = choose_labelled(data, arguments.shots, arguments.label_fraction, arguments.seed)
     images = data.splits["train"].select_columns(["image"])
@@ -120,7 +126,7 @@ def load_task(arguments: DistillationArguments) -> Task:
         test=Split("test", data.splits["test"], data.labels("test")),
         label_names=data.label_names,
         problem_type=data.problem_type,
-        source=data.source,
+        source=source,
     )
 
 

@@ -7,6 +7,7 @@ import logging
 import math
 import signal
 import time
+from collections.abc import Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +26,12 @@ from .checkpoint import Checkpoint, load_latest, optimizer_tensors, restore_opti
 from .data.augmentation import AugmentationParameters, apply, draw
 from .data.order import PlanSampler, StepPlan
 from .data.pixel_store import PixelStore, Visits, collate
+from .features import StageFeature
 from .inference import predict_logits, probabilities
 from .metrics import validation_score
 from .modeling_rd_teacher import RDTeacherOutput
 from .objective import Objective, find_non_finite
+from .teacher_cache import FeatureCache
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +58,7 @@ class Trainer:
 
     :param model: RDTeacherForImageClassification without backbone (student and projectors), or the student alone.
     :param backbone: the frozen teacher; None trains the student alone (method ce).
+    :param cache: keeps the teacher's features where the views of a row are limited.
     """
 
     def __init__(
@@ -67,9 +71,10 @@ class Trainer:
         data: TrainingData,
         max_steps: int,
         output_dir: Path,
+        cache: FeatureCache | None = None,
     ):
         self.arguments, self.accelerator, self.objective, self.data = arguments, accelerator, objective, data
-        self.backbone, self.max_steps = backbone, max_steps
+        self.backbone, self.cache, self.max_steps = backbone, cache, max_steps
         self.output_dir, self.checkpoints = output_dir, output_dir / "checkpoints"
         self.optimizer = torch.optim.AdamW(parameter_groups(model, arguments.weight_decay), lr=arguments.learning_rate)
         schedule = get_scheduler(
@@ -157,15 +162,32 @@ class Trainer:
 
     def forward(self, batch: dict) -> RDTeacherOutput:
         """The student's pass, and where there is a teacher the hybrid passes, on one augmented view of each row."""
-        pixels = [one_model.to(self.accelerator.device, non_blocking=True) for one_model in batch["pixels"]]
-        if self.augmentation is not None:
-            view = draw(self.augmentation, self.arguments.seed, batch["rows"], batch["views"])
-            pixels = [apply(view, one_model) for one_model in pixels]
-        inputs = [t.normalize(p) for t, p in zip(self.data.store.transforms, pixels, strict=True)]
+        everything = range(len(batch["rows"]))
+        student_pixels = self.pixel_values(batch, 0, everything)
         if self.backbone is None:
-            return RDTeacherOutput(student_logits=self.model(pixel_values=inputs[0]).logits)
-        features = self.backbone.extract(inputs[1])
-        return self.model(student_pixel_values=inputs[0], teacher_features=features)
+            return RDTeacherOutput(student_logits=self.model(pixel_values=student_pixels).logits)
+        if self.cache is None:
+            features = self.backbone.extract(self.pixel_values(batch, 1, everything))
+        else:
+            features = self.cached_features(batch)
+        return self.model(student_pixel_values=student_pixels, teacher_features=features)
+
+    def pixel_values(self, batch: dict, model: int, positions: Sequence[int]) -> Tensor:
+        """What the student (0) or the teacher (1) sees of the batch at `positions`: (B, 3, h, w), normalised."""
+        pixels = batch["pixels"][model][list(positions)].to(self.accelerator.device, non_blocking=True)
+        if self.augmentation is not None:
+            rows, views = ([batch[name][position] for position in positions] for name in ("rows", "views"))
+            pixels = apply(draw(self.augmentation, self.arguments.seed, rows, views), pixels)
+        return self.data.store.transforms[model].normalize(pixels)
+
+    def cached_features(self, batch: dict) -> list[StageFeature]:
+        """The teacher's features of the batch; it runs only for rows and views that it has not seen."""
+        rows, views = batch["rows"], batch["views"]
+        new = self.cache.missing(rows, views)
+        if new:
+            features = self.backbone.extract(self.pixel_values(batch, 1, new))
+            self.cache.put([rows[position] for position in new], [views[position] for position in new], features)
+        return self.cache.get(rows, views, self.accelerator.device)
 
     def reseed(self) -> None:
         """Dropout and drop-path follow from (seed, rank, step) alone, so that resuming needs no generator's state."""

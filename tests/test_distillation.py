@@ -17,7 +17,7 @@ from transformers import AutoModel, AutoModelForImageClassification, ResNetConfi
 
 import rd_hf
 from rd_hf.arguments import ArgumentError
-from rd_hf.backbone import weights_hash
+from rd_hf.backbone import Backbone, weights_hash
 from rd_hf.checkpoint import list_checkpoints
 from rd_hf.data.columns import DataError
 from rd_hf.data.images import BadImageError
@@ -52,7 +52,8 @@ def settings(teacher, dataset, folder, **changes):
     values = {
         "teacher": str(teacher), "student": TINY_RESNET, "dataset": str(dataset), "student_image_size": 32,
         "output_dir": str(folder), "max_steps": 6, "eval_steps": 3, "logging_steps": 1, "shots": 5,
-        "use_unlabeled": True,         "per_device_train_batch_size": 8, "per_device_unlabeled_batch_size": 8, "learning_rate": 5e-3,
+        "use_unlabeled": True, "per_device_train_batch_size": 8, "per_device_unlabeled_batch_size": 8,
+        "learning_rate": 5e-3,
     }  # fmt: skip
     return values | changes
 
@@ -409,3 +410,23 @@ def test_a_saved_student_is_an_ordinary_model(finished):
     assert output.loss.ndim == 0 and output.logits.shape == (2, 3)
     with pytest.raises(ValueError, match="3, rows, columns"):
         model(torch.zeros(2, 1, 32, 32))
+
+
+@pytest.mark.parametrize("method", ["rd", "drd"])
+def test_kept_teacher_features_give_the_training_of_live_ones_to_the_bit(
+    teacher, blobs_npz, tmp_path, monkeypatch, method
+):
+    values = settings(teacher, blobs_npz, tmp_path / "kept", method=method, num_views=2, max_steps=12)
+    kept = rd_hf.distill(**values)
+    calls = []
+    extract = Backbone.extract
+    monkeypatch.setattr(Backbone, "extract", lambda self, pixels: calls.append(len(pixels)) or extract(self, pixels))
+    monkeypatch.setattr("rd_hf.trainer.Trainer.cached_features", live_features)
+    live = rd_hf.distill(**(values | {"output_dir": str(tmp_path / "live")}))
+    assert sum(calls) > 12 * 16
+    for (name, one), (_, other) in zip(kept.state_dict().items(), live.state_dict().items(), strict=True):
+        assert torch.equal(one, other), name
+
+
+def live_features(self, batch):
+    return self.backbone.extract(self.pixel_values(batch, 1, range(len(batch["rows"]))))

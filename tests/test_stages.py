@@ -6,6 +6,7 @@ import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -34,6 +35,7 @@ from transformers import (
 )
 from vision_families import FAMILIES, SQUARE, VIT, Family
 
+from rd_hf.features import Form
 from rd_hf.stages import Stage, StagedModel, StageError, StageFeature, find_stages, image_tower, pair_stages
 
 BY_TYPE = {family.model_type: family for family in FAMILIES}
@@ -406,6 +408,72 @@ def test_a_stage_inside_a_checkpointed_layer() -> None:
     assert feature.map.grad.abs().max() > 0
 
 
+class Pair(NamedTuple):
+    feature: torch.Tensor
+    side: dict[str, list[torch.Tensor]]
+
+
+class Branching(nn.Module):
+    """Every block's side output and a shared activation reach the end around the blocks in between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList([BranchingBlock(*channels) for channels in ((3, 4), (4, 6), (6, 8))])
+        self.activation = nn.Tanh()
+
+    def forward(self, x):
+        total = x.new_zeros(len(x))
+        for block in self.blocks:
+            x, side = block(self.activation(x))
+            total = total + side["sides"][0].flatten(1).sum(1) + self.activation(x).flatten(1).sum(1)
+        return total
+
+
+class BranchingBlock(nn.Module):
+    def __init__(self, channels_in: int, channels: int) -> None:
+        super().__init__()
+        self.main = nn.Conv2d(channels_in, channels, 3, 2, 1)
+        self.side = nn.Conv2d(channels_in, 2, 1)
+
+    def forward(self, x):
+        return Pair(self.main(x), {"sides": [self.side(x)], "none": None})
+
+
+def test_what_passes_around_the_stages_is_replayed_and_detached() -> None:
+    torch.manual_seed(0)
+    model = Branching()
+    staged = find_stages(model, (16, 16))
+    output, tape = staged.forward(images((16, 16)))
+    for index, feature in enumerate(tape.features):
+        model.zero_grad()
+        injected = leaf(feature)
+        with computed_modules(model, []) as ran:
+            resumed = staged.resume(tape, index, injected)
+        assert ran.count("activation") == 6 - (2 * index + 1)  # the calls before the block are replayed
+        torch.testing.assert_close(resumed, output)
+        resumed.sum().backward()
+        assert [block.main.weight.grad is not None for block in model.blocks] == [i > index for i in range(3)]
+        assert [block.side.weight.grad is not None for block in model.blocks] == [i > index for i in range(3)]
+        assert injected.map.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet.encoder", "resnet.embedder.embedder.convolution", "resnet.encoder.stages.1.layers.1"]
+)
+def test_stages_inside_and_around_the_blocks(name: str) -> None:
+    staged = find_stages(BY_TYPE["resnet"].build(), SQUARE, names=[name])
+    output, tape = staged.forward(images(SQUARE))
+    torch.testing.assert_close(staged.resume(tape, 0, tape.features[0]).logits, output.logits)
+
+
+def test_tokens_that_fit_no_grid_are_refused() -> None:
+    form = Form("tokens", (), channels=8, grid=(4, 4), image_size=(32, 32), prefix_tokens=1)
+    assert form.read(torch.zeros(2, 9, 8), (16, 32)).map.shape == (2, 8, 2, 4)
+    assert form.read(torch.zeros(2, 17, 8), (16, 32)).map.shape == (2, 8, 4, 4)  # pooled to a fixed grid
+    with pytest.raises(StageError, match=r"11 patch tokens fit no grid of 16x32 images"):
+        form.read(torch.zeros(2, 12, 8), (16, 32))
+
+
 def test_wrong_names_are_refused_with_the_way_out() -> None:
     model = BY_TYPE["resnet"].build()
     with pytest.raises(StageError, match=r"nearest name is 'resnet.encoder.stages.2'"):
@@ -431,8 +499,11 @@ def test_a_model_that_does_not_run_on_the_probe_is_refused() -> None:
 
 
 def test_a_model_that_shuffles_its_tokens_is_refused() -> None:
+    model = ViTMAEModel(ViTMAEConfig(**VIT))
+    random_state = torch.get_rng_state()
     with pytest.raises(StageError, match="draws random numbers in eval mode"):
-        find_stages(ViTMAEModel(ViTMAEConfig(**VIT)), SQUARE)
+        find_stages(model, SQUARE)
+    assert torch.equal(torch.get_rng_state(), random_state)
 
 
 def test_the_probe_leaves_no_trace() -> None:

@@ -254,6 +254,17 @@ def test_copies_and_moves_keep_working(towers):
     assert not any(name.startswith(("_staged", "_extractor")) for name in twin.state_dict())
 
 
+def test_another_student_can_be_put_in(towers):
+    model, backbone = parts(towers)
+    features = backbone.extract(pixels())
+    model.eval()(teacher_features=features)
+    model.student = copy.deepcopy(model.student)
+    with torch.no_grad():
+        model.student.model.classifier[-1].weight.zero_()
+        model.student.model.classifier[-1].bias.zero_()
+    assert not model(teacher_features=features).logits.any()
+
+
 def test_projectors_are_built_without_running_the_backbone(towers):
     model, _ = parts(towers, "mobilenet_v2", "vit")
     config = RDTeacherConfig.from_dict(model.config.to_dict())
@@ -266,7 +277,8 @@ def test_projectors_are_built_without_running_the_backbone(towers):
 
 def test_projectors_keep_their_own_initialisation(towers):
     model, _ = parts(towers)
-    for projector in model.projectors:
+    again = RDTeacherForImageClassification(model.config)
+    for projector in (*model.projectors, *again.projectors):
         assert float(projector.bottleneck[0].weight.detach().std()) > 0.1  # transformers' own would be 0.02
     assert {p.device.type for p in model.parameters()} == {"cpu"}
 

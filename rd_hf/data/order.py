@@ -28,9 +28,11 @@ class RowOrder:
     :param rows: row numbers of the split.
     :param seed: seed of the run.
     :param stream: tells apart orders of one run (labelled, unlabelled).
+    :param num_views: views a row; they then come round again. None: a new one every epoch.
     """
 
-    def __init__(self, rows: np.ndarray, seed: int, stream: int):
+    def __init__(self, rows: np.ndarray, seed: int, stream: int, num_views: int | None = None):
+        self.num_views = num_views
         self.rows = np.asarray(rows, dtype=np.int64)
         if len(self.rows) == 0:
             raise ValueError("There is no row to take an order of.")
@@ -41,9 +43,13 @@ class RowOrder:
         )
 
     def visits(self, start: int, stop: int, labelled: bool) -> list[Visit]:
-        """The visits at positions start to stop of the endless order; the epoch is the view."""
-        positions = (divmod(position, len(self.rows)) for position in range(start, stop))
-        return [Visit(int(self._permutation(epoch)[offset]), epoch, labelled) for epoch, offset in positions]
+        """The visits at positions start to stop of the endless order; the epoch makes the view."""
+        visits = []
+        for position in range(start, stop):
+            epoch, offset = divmod(position, len(self.rows))
+            view = epoch % self.num_views if self.num_views else epoch
+            visits.append(Visit(int(self._permutation(epoch)[offset]), view, labelled))
+        return visits
 
 
 @dataclass(frozen=True)

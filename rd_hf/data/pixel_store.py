@@ -36,8 +36,8 @@ class PixelStore:
     def __init__(self, split, transforms: Sequence[PixelTransform], name: str):
         self.split, self.name = split, name
         self.transforms = list(transforms)
-        self._pixels = [_scratch(len(split), 3, *transform.size) for transform in self.transforms]
-        self._present = _scratch(len(split))
+        self._pixels = [scratch(len(split), 3, *transform.size) for transform in self.transforms]
+        self._present = scratch(len(split))
 
     def __len__(self) -> int:
         return len(self.split)
@@ -72,8 +72,8 @@ def check_images(store: PixelStore, rows: Sequence[int], on_bad_image: str) -> d
     return problems
 
 
-def _scratch(*shape: int) -> np.memmap:
-    """Zeros in a file without a name; the disk gives pages only as they are written."""
+def scratch(*shape: int) -> np.memmap:
+    """Zeros (uint8) in a file without a name; the disk gives pages only as they are written."""
     with tempfile.TemporaryFile(prefix="rd_hf_pixels_") as file:
         return np.memmap(file, dtype=np.uint8, mode="w+", shape=shape)
 

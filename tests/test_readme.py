@@ -1,0 +1,129 @@
+"""The commands of the README, run as they stand there on tiny models in place of those of the Hub."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import REPOSITORY, blob_images
+from PIL import Image
+from transformers import AutoModel, ResNetConfig, ViTConfig, ViTImageProcessorPil
+
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory) -> Path:
+    """A folder with the README's `my_xrays` and `new_images`, and stand-ins for the models that it names."""
+    folder = tmp_path_factory.mktemp("workplace")
+    labels = np.arange(60) % 3
+    for number, (image, label) in enumerate(zip(blob_images(labels), labels, strict=True)):
+        target = folder / "my_xrays" / f"class_{label}"
+        target.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(target / f"{number}.png")
+    (folder / "new_images").mkdir()
+    Image.fromarray(blob_images(np.array([1]))[0]).save(folder / "new_images" / "one.png")
+    torch.manual_seed(0)
+    size = {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 32}
+    stand_ins = {
+        "facebook/dinov2-small": ViTConfig(**size, image_size=32, patch_size=8),
+        "google/mobilenet_v2_0.35_96": ResNetConfig(
+            embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic"
+        ),
+    }
+    for name, config in stand_ins.items():
+        AutoModel.from_config(config).save_pretrained(folder / name)
+        ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder / name)
+    (folder / "examples").symlink_to(REPOSITORY / "examples")
+    return folder
+
+
+def run(command: list[str], workplace: Path) -> str:
+    environment = os.environ | {
+        "PYTHONPATH": str(REPOSITORY),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    done = subprocess.run(command, cwd=workplace, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_quickstart_in_a_terminal(workplace):
+    script = next(block for block in blocks("bash") if "rd-hf distill" in block).replace("\\\n", " ")
+    answers = []
+    for line in filter(None, script.splitlines()):
+        command = shlex.split(line.replace("--shots 20", "--shots 5"))
+        answers.append(run(command + (["--max_steps", "2"] if command[1] == "distill" else []), workplace))
+    scores = json.loads((workplace / "runs/xray/metrics.json").read_text())
+    assert json.loads(answers[1])["auroc"] == pytest.approx(scores["test"]["auroc"], abs=1e-9)
+    assert set(json.loads(answers[2])["probabilities"]) == {"class_0", "class_1", "class_2"}
+
+
+def test_the_quickstart_in_python_and_loading(workplace):
+    quickstart = next(block for block in blocks("python") if "distill(" in block)
+    loading = next(block for block in blocks("python") if "pipeline(" in block)
+    quickstart = quickstart.replace("shots=20", "shots=5, max_steps=2, overwrite_output_dir=True")
+    code = quickstart + loading + "\nprint(classify('new_images/one.png')[0]['label'], processor.size['height'])"
+    assert re.fullmatch(r"class_\d 32", run([sys.executable, "-c", code], workplace).strip().splitlines()[-1])
+
+
+def test_the_cluster_launch(workplace):
+    line = next(block for block in blocks("bash") if "accelerate launch" in block).strip()
+    stand_ins = (
+        "--dataset my_xrays --teacher facebook/dinov2-small --max_steps 2 --shots 5 --per_device_train_batch_size 8"
+    )
+    command = shlex.split(line.replace("accelerate launch", "accelerate launch --cpu --num_processes 1"))
+    run([*command, *shlex.split(stand_ins), "--per_device_unlabeled_batch_size", "8"], workplace)
+    assert (workplace / "runs/busi_cluster/student/model.safetensors").exists()
+
+
+def test_publishing_sends_weights_config_and_processor(workplace, monkeypatch):
+    import huggingface_hub
+    from transformers import AutoImageProcessor
+
+    import rd_hf
+
+    sent = {}
+
+    def create_commit(self, repo_id, operations, **options):
+        for operation in operations:
+            content = operation.path_or_fileobj
+            sent[operation.path_in_repo] = (
+                Path(content).read_bytes() if isinstance(content, (str, Path)) else bytes(content)
+            )
+
+    monkeypatch.setattr(
+        huggingface_hub.HfApi, "create_repo", lambda self, repo_id, **_: huggingface_hub.RepoUrl(repo_id)
+    )
+    monkeypatch.setattr(huggingface_hub.HfApi, "create_commit", create_commit)
+    values = {
+        "teacher": str(workplace / "facebook/dinov2-small"),
+        "student": str(workplace / "google/mobilenet_v2_0.35_96"),
+    }
+    student = rd_hf.distill(
+        **values, dataset=str(workplace / "my_xrays"), max_steps=1, output_dir=str(workplace / "runs/p")
+    )
+    processor = AutoImageProcessor.from_pretrained(workplace / "runs/p/student")
+    exec(
+        next(block for block in blocks("python") if "push_to_hub" in block),
+        {"student": student, "processor": processor},
+    )
+    assert {"model.safetensors", "config.json", "preprocessor_config.json"} <= set(sent)
+    assert not any(str(workplace).encode() in content for content in sent.values())
+
+
+def test_every_file_of_the_package_has_its_line_in_the_architecture_map():
+    architecture = README.split("## Architecture")[1].split("## Citation")[0]
+    for path in [*REPOSITORY.glob("rd_hf/*.py"), *REPOSITORY.glob("rd_hf/data/*.py"), *REPOSITORY.glob("examples/*.*")]:
+        if not path.name.startswith("__"):
+            assert path.name in architecture or path.name == "_version.py", path.name
