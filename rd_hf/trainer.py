@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import signal
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import contextmanager, nullcontext
@@ -104,6 +105,7 @@ class Trainer:
             collate_fn=collate,
             num_workers=self.arguments.dataloader_num_workers,
             pin_memory=self.accelerator.device.type == "cuda",
+            worker_init_fn=leave_interrupts_to_the_main_process,
         )
         batches = iter(loader)
         progress = tqdm(
@@ -308,6 +310,9 @@ class Trainer:
             self.interrupted = True
             logger.info("Ctrl-C: saving after this step. Once more stops at once.")
 
+        if threading.current_thread() is not threading.main_thread():
+            yield  # Python lets the main thread alone handle signals
+            return
         before = signal.signal(signal.SIGINT, remember)
         try:
             yield
@@ -322,6 +327,11 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
+
+
+def leave_interrupts_to_the_main_process(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal, but the step that is under way still needs its batches."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def forget_rows_after(path: Path, step: int) -> None:
