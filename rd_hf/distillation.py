@@ -28,7 +28,7 @@ from .modeling_rd_student import RDStudentForImageClassification
 from .modeling_rd_teacher import RDTeacherForImageClassification
 from .objective import Objective, ObjectiveWeights
 from .report import write_report
-from .run_folder import open_run_folder
+from .run_folder import check_run_folder, open_run_folder
 from .students import load_student
 from .task import Task, load_task
 from .teacher_cache import FeatureCache
@@ -71,15 +71,16 @@ def run_distillation(arguments: DistillationArguments) -> RDStudentForImageClass
     if accelerator.device.type == "cpu":
         keep_freed_memory()
     set_seed(arguments.seed)
+    check_run_folder(arguments)
     with accelerator.main_process_first():
         task = load_task(arguments)
-    if accelerator.is_main_process:
-        open_run_folder(arguments)
-    accelerator.wait_for_everyone()
     folder = Path(arguments.output_dir)
     models = build_models(arguments, task, accelerator)
     task.open_images(models.transforms, arguments.on_bad_image)
     trainer = build_trainer(arguments, accelerator, task, models, folder)
+    if accelerator.is_main_process:
+        open_run_folder(arguments)
+    accelerator.wait_for_everyone()
     if arguments.report_to is not None:
         accelerator.init_trackers("rd_hf", config={name: str(value) for name, value in arguments.to_dict().items()})
     started = time.perf_counter()

@@ -25,8 +25,8 @@ MAY_CHANGE_ON_RESUME = {
 }  # fmt: skip
 
 
-def open_run_folder(arguments: DistillationArguments) -> Path:
-    """Make the run's folder, or check that it may be used; write config.yaml.
+def check_run_folder(arguments: DistillationArguments) -> None:
+    """Whether the run may use its folder, before anything is loaded; nothing is written.
 
     :raises ArgumentError: when the folder holds something and neither `resume` nor `overwrite_output_dir` is set, or
         when a resumed run would be another one.
@@ -36,17 +36,22 @@ def open_run_folder(arguments: DistillationArguments) -> Path:
         raise ArgumentError(f"`output_dir` {folder} is a file.")
     if arguments.resume:
         _check_same_run(folder, arguments)
-        return folder
-    if folder.exists() and any(folder.iterdir()):
-        if not arguments.overwrite_output_dir:
-            raise ArgumentError(
-                f"`output_dir` {folder} is not empty. Name another, go on with --resume, or replace what the earlier "
-                "run left with --overwrite_output_dir."
-            )
+    elif folder.exists() and any(folder.iterdir()) and not arguments.overwrite_output_dir:
+        raise ArgumentError(
+            f"`output_dir` {folder} is not empty. Name another, go on with --resume, or replace what the earlier run "
+            "left with --overwrite_output_dir."
+        )
+
+
+def open_run_folder(arguments: DistillationArguments) -> None:
+    """Make the run's folder and write config.yaml; with `overwrite_output_dir` the earlier run's files go first."""
+    folder = Path(arguments.output_dir)
+    if arguments.resume:
+        return
+    if folder.exists():
         _remove_earlier_run(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_config(arguments, folder / CONFIG_FILE)
-    return folder
 
 
 def _check_same_run(folder: Path, arguments: DistillationArguments) -> None:
