@@ -46,7 +46,7 @@ class DistillationArguments:
     student_revision: str | None = _argument(None, "branch, tag or commit of the student")
     student_stages: list | str | None = _argument(None, "module paths of the student's stages as a YAML list, where they cannot be found")
     student_image_size: int | None = _argument(None, "side of the square image that the student sees; by default that of its own processor or config")
-    projector_channels: int = _argument(256, "width of the projectors' bottleneck")
+    projector_channels: int = _argument(256, "width of the projectors' bottleneck, at most twice the student's channels at the stage")
     trust_remote_code: bool = _argument(False, "run model code found in the teacher's or student's repo")
 
     dataset_config_name: str | None = _argument(None, "configuration of a Hub data set")

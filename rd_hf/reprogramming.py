@@ -46,13 +46,15 @@ class Projector(nn.Module):
 
     :param teacher: The teacher's stage, at its own grid.
     :param student: The student's stage.
-    :param hidden_channels: Width of the bottleneck.
+    :param hidden_channels: Width of the bottleneck; never more than twice the student's channels.
     """
 
     def __init__(self, teacher: Stage, student: Stage, hidden_channels: int = 256) -> None:
         """Build and initialise the layers."""
         super().__init__()
         self.teacher_stage, self.student_stage = teacher, student
+        # On the large grids of a small student's first stages a full bottleneck costs several times the student itself.
+        hidden_channels = min(hidden_channels, 2 * student.channels)
         self.input_grid = common_grid(teacher.grid, student.grid)
         # One group: every sample is normalised by itself. Batch statistics would make the result depend on how a batch
         # is split over processes and accumulation steps, and would enter CKA, itself a statistic of the batch.
