@@ -7,12 +7,18 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
+POSITIVE = """student_image_size teacher_batch_size num_views projector_channels shots num_train_epochs temperature
+    learning_rate per_device_train_batch_size per_device_unlabeled_batch_size per_device_eval_batch_size eval_steps
+    gradient_accumulation_steps logging_steps save_steps save_total_limit early_stopping_patience"""
+NOT_NEGATIVE = """hybrid_weight hybrid_weight_end kl_weight kl_weight_end cka_weight weight_decay max_grad_norm
+    dataloader_num_workers seed rotation_degrees scale shift brightness contrast gamma label_smoothing warmup_ratio"""
 IN_MEMORY = "(a data set in memory)"
 
 
@@ -100,7 +106,7 @@ class DistillationArguments:
     bf16: bool = _argument(False, "bfloat16 mixed precision for the trained part")
     fp16: bool = _argument(False, "float16 mixed precision for the trained part (GPU)")
     gradient_checkpointing: bool = _argument(False, "recompute the student's activations to save memory")
-    dataloader_num_workers: int = _argument(0, "processes that decode images")
+    dataloader_num_workers: int = _argument(0, "processes that fetch batches")
     seed: int = _argument(0, "seed of splits, shots, initial weights, order, views and dropout")
 
     metric_for_best_model: Literal["auroc", "accuracy", "balanced_accuracy", "f1", "average_precision"] = _argument("auroc", "validation metric that chooses the model")
@@ -109,16 +115,19 @@ class DistillationArguments:
     save_steps: int | None = _argument(None, "steps between checkpoints; by default at every evaluation")
     save_total_limit: int = _argument(2, "checkpoints kept")
     early_stopping_patience: int | None = _argument(None, "evaluations without improvement before the run stops")
-    report_to: str | None = _argument(None, "an Accelerate tracker, for instance tensorboard or wandb")
+    report_to: list | str | None = _argument(None, "an Accelerate tracker or a YAML list of them, for instance tensorboard or wandb")
     resume: bool = _argument(False, "continue from the last checkpoint in output_dir")
     overwrite_output_dir: bool = _argument(False, "delete what an earlier run left in output_dir")
     # fmt: on
 
     def __post_init__(self):
-        self.student = _as_yaml(self.student)
-        self.label_column = _as_yaml(self.label_column)
-        self.teacher_stages = _as_yaml(self.teacher_stages)
-        self.student_stages = _as_yaml(self.student_stages)
+        for name, annotation in get_type_hints(type(self)).items():
+            setattr(self, name, _plain(name, getattr(self, name), annotation))
+        self.student = parse_yaml_value(self.student)
+        self.label_column = parse_yaml_value(self.label_column)
+        self.teacher_stages = parse_yaml_value(self.teacher_stages)
+        self.student_stages = parse_yaml_value(self.student_stages)
+        self.report_to = None if self.report_to == "none" else parse_yaml_value(self.report_to)
         for name in ("dataset", "student"):
             if getattr(self, name) is None:
                 raise ArgumentError(f"`{name}` is missing: give --{name}, or `{name}:` in the configuration file.")
@@ -128,37 +137,17 @@ class DistillationArguments:
         self._check_together()
 
     def _check_ranges(self):
-        positive = (
-            "student_image_size teacher_batch_size num_views projector_channels shots num_train_epochs temperature learning_rate "
-            "per_device_train_batch_size per_device_unlabeled_batch_size per_device_eval_batch_size eval_steps "
-            "gradient_accumulation_steps logging_steps save_steps save_total_limit early_stopping_patience"
-        )
-        for name in positive.split():
+        for name in POSITIVE.split():
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ArgumentError(f"`{name}` is {value}; it must be above 0.")
+        if self.label_smoothing >= 1 or self.warmup_ratio > 1:
+            raise ArgumentError("`label_smoothing` must be below 1, `warmup_ratio` at most 1.")
         for name in ("validation_fraction", "test_fraction", "label_fraction"):
             value = getattr(self, name)
             if value is not None and not 0 < value < 1:
                 raise ArgumentError(f"`{name}` is {value}; it must lie between 0 and 1.")
-        for name in [
-            "hybrid_weight",
-            "hybrid_weight_end",
-            "kl_weight",
-            "kl_weight_end",
-            "cka_weight",
-            "weight_decay",
-            "max_grad_norm",
-            "dataloader_num_workers",
-            "rotation_degrees",
-            "scale",
-            "shift",
-            "brightness",
-            "contrast",
-            "gamma",
-            "label_smoothing",
-            "warmup_ratio",
-        ]:
+        for name in NOT_NEGATIVE.split():
             if getattr(self, name) < 0:
                 raise ArgumentError(f"`{name}` is {getattr(self, name)}; it must not be negative.")
         for name, annotation in get_type_hints(type(self)).items():
@@ -242,11 +231,42 @@ def write_config(arguments: DistillationArguments, path: str | Path) -> None:
     Path(path).write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
-def _as_yaml(value: Any) -> Any:
-    """A mapping or list typed on a command line arrives as text; a Hub id or path stays as it is."""
+def parse_yaml_value(value: Any) -> Any:
+    """Read a value as YAML if it is written as a mapping or a list. A mapping or list typed on a command line arrives as text; a Hub id or path stays as it is."""
     if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
         try:
             return yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise ArgumentError(f"Not a valid YAML value: {value}") from error
     return value
+
+
+def _plain(name: str, value: Any, annotation: Any) -> Any:
+    """A value as its annotation wants it: numbers from YAML's text, text from paths, lists from tuples.
+
+    :raises ArgumentError: when it is of another kind.
+    """
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if isinstance(value, str) and value.startswith("~"):
+        value = os.path.expanduser(value)
+    if type(value) in (dict, tuple):  # a DatasetDict is a dict too
+        return _without_tuples(value)
+    kinds = {kind for kind in (get_args(annotation) or (annotation,)) if kind in (int, float, bool)}
+    if not kinds or (value is None and type(None) in get_args(annotation)):
+        return value
+    kind = kinds.pop()
+    if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise ArgumentError(f"`{name}` is {value!r}; it must be of type {kind.__name__}.")
+    return value
+
+
+def _without_tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_tuples(item) for key, item in value.items()}
+    return [_without_tuples(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -52,6 +53,9 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
         state = {"step": checkpoint.step, "sha256": digests, **checkpoint.state}
         (aside / STATE_FILE).write_text(json.dumps(state, indent=2), encoding="utf-8")
         _sync(aside / STATE_FILE)
+    except SafetensorError as error:  # what a full disk is to safetensors
+        shutil.rmtree(aside, ignore_errors=True)
+        raise OSError(str(error)) from error
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
@@ -78,7 +82,9 @@ def load_latest(folder: Path) -> Checkpoint:
             return _load(path)
         except (OSError, ValueError, KeyError) as error:
             logger.warning("Checkpoint %s is damaged (%s); trying the one before.", path.name, error)
-    raise CheckpointError(f"There is no readable checkpoint in {folder}: run without resume to start anew.")
+    raise CheckpointError(
+        f"There is no readable checkpoint in {folder}: give --overwrite_output_dir instead of --resume to start anew."
+    )
 
 
 def _load(path: Path) -> Checkpoint:

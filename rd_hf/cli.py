@@ -8,8 +8,9 @@ from __future__ import annotations
 import logging
 import sys
 from dataclasses import dataclass, field
+from typing import Literal
 
-from .arguments import ArgumentError, DistillationArguments, check_names, read_config
+from .arguments import ArgumentError, DistillationArguments, check_names, parse_yaml_value, read_config
 
 COMMANDS = {
     "distill": "train a student from a frozen teacher: rd-hf distill --config examples/busi.yaml",
@@ -37,11 +38,15 @@ class EvaluationArguments:
     dataset_config_name: str | None = field(default=None, metadata={"help": "configuration of a Hub data set"})
     dataset_revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of a Hub data set"})
     image_column: str | None = field(default=None, metadata={"help": "column of images, where it cannot be found"})
-    label_column: str | None = field(default=None, metadata={"help": "column of labels, where it cannot be found"})
+    label_column: list | str | None = field(default=None, metadata={"help": "column of labels, or a YAML list of 0/1 columns, where it cannot be found"})
     batch_size: int = field(default=64, metadata={"help": "images a forward"})
-    on_bad_image: str = field(default="error", metadata={"help": "error or skip"})
+    on_bad_image: Literal["error", "skip"] = field(default="error", metadata={"help": "stop at an image that cannot be read, or skip it"})
     predictions: str | None = field(default=None, metadata={"help": "also write the probabilities of every row to this CSV file"})
+    trust_remote_code: bool = field(default=False, metadata={"help": "run model code found in the repo"})
     # fmt: on
+
+    def __post_init__(self):
+        self.label_column = parse_yaml_value(self.label_column)
 
 
 @dataclass
@@ -55,8 +60,9 @@ class PredictionArguments:
     backbone: str | None = field(default=None, metadata={"help": "folder of the foundation model, for a reprogrammed teacher that came from a local one"})
     batch_size: int = field(default=64, metadata={"help": "images a forward"})
     top_k: int = field(default=3, metadata={"help": "classes shown in the table"})
+    trust_remote_code: bool = field(default=False, metadata={"help": "run model code found in the repo"})
     json: bool = field(default=False, metadata={"help": "print one JSON object a line, with every class"})
-    on_bad_image: str = field(default="error", metadata={"help": "error or skip"})
+    on_bad_image: Literal["error", "skip"] = field(default="error", metadata={"help": "stop at an image that cannot be read, or skip it"})
     # fmt: on
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
@@ -18,11 +19,14 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from ._version import __version__
 from .allocator import keep_freed_memory
-from .arguments import DistillationArguments, arguments_from
+from .arguments import ArgumentError, DistillationArguments, arguments_from
 from .backbone import Backbone
 from .cka import check_rows
+from .data.augmentation import AugmentationParameters
 from .data.order import RowOrder, StepPlan
 from .data.pixels import PixelTransform, load_processor
+from .inputs import Inputs
+from .metrics import validation_score
 from .model_names import loading
 from .modeling_rd_student import RDStudentForImageClassification
 from .modeling_rd_teacher import RDTeacherForImageClassification
@@ -79,17 +83,44 @@ def run_distillation(arguments: DistillationArguments) -> RDStudentForImageClass
     task.open_images(models.transforms, arguments.on_bad_image)
     trainer = build_trainer(arguments, accelerator, task, models, folder)
     if accelerator.is_main_process:
-        open_run_folder(arguments)
+        open_run_folder(resolved(arguments, task, models, trainer))
     accelerator.wait_for_everyone()
     if arguments.report_to is not None:
-        accelerator.init_trackers("rd_hf", config={name: str(value) for name, value in arguments.to_dict().items()})
+        _start_trackers(arguments, accelerator)
     started = time.perf_counter()
     trainer.train()
     scores = write_report(folder, task, models, trainer, time.perf_counter() - started)
     if accelerator.is_main_process:
         logger.info("%s", summary(scores, folder))
     accelerator.end_training()
-    return models.student
+    if arguments.gradient_checkpointing:
+        models.student.activation_checkpointing_disable()
+    return models.student.eval()
+
+
+def resolved(arguments: DistillationArguments, task: Task, models: Models, trainer: Trainer) -> DistillationArguments:
+    """The arguments with the steps and Hub commits that they came to, so that config.yaml gives the same run later."""
+    found = {name: getattr(trainer, name) for name in ("max_steps", "eval_steps", "save_steps")}
+    commits = {
+        "dataset_revision": task.source["revision"],
+        "student_revision": models.student.config.provenance["student_base"]["revision"],
+        "teacher_revision": None if models.backbone is None else models.backbone.source["revision"],
+    }
+    return replace(arguments, **found, **{name: commit for name, commit in commits.items() if commit is not None})
+
+
+def _start_trackers(arguments: DistillationArguments, accelerator: Accelerator) -> None:
+    """Trackers get every argument but paths of this machine.
+
+    :raises ArgumentError: when none of those asked for is installed.
+    """
+    if not accelerator.log_with:
+        raise ArgumentError(f"`report_to` is {arguments.report_to}, which is not installed here: pip install it first.")
+    values = arguments.to_dict() | {"output_dir": "local"}
+    for name in ("teacher", "student", "dataset", "unlabeled_dataset"):
+        if isinstance(values[name], str) and Path(values[name]).exists():
+            values[name] = "local"
+    accelerator.init_trackers("rd_hf", config={name: str(value) for name, value in values.items()})
 
 
 @dataclass
@@ -183,15 +214,21 @@ def build_trainer(
     objective = Objective(ObjectiveWeights(total_steps=max_steps, **settings), task.problem_type, **weights)
     if models.teacher is not None and arguments.cka_weight:
         check_rows(plan.labelled_size + (plan.unlabelled_size if plan.unlabelled else 0), arguments.cka_estimator)
+    metric = arguments.metric_for_best_model
+    validation_labels = task.validation.labels[task.validation.rows]
+    guess = np.full((len(validation_labels), len(task.label_names)), 1 / len(task.label_names))
+    validation_score(guess, validation_labels, task.problem_type, metric)  # raises now what it would during training
     data = TrainingData(
         task.store, task.labels, plan, task.validation.store, task.validation.rows,
-        task.validation.labels[task.validation.rows], task.problem_type,
+        validation_labels, task.problem_type, task.source["fingerprint"],
     )  # fmt: skip
     if models.teacher is not None:
         calibrate_projectors(models, task, plan)
     model = models.student if models.teacher is None else models.teacher
     cache = FeatureCache(len(task.train), num_views) if num_views and models.backbone is not None else None
-    return Trainer(arguments, accelerator, model, models.backbone, objective, data, max_steps, folder, cache)
+    augmentation = AugmentationParameters.from_arguments(arguments) if arguments.augment else None
+    inputs = Inputs(models.transforms, augmentation, arguments.seed, models.backbone, cache, accelerator.device)
+    return Trainer(arguments, accelerator, model, inputs, objective, data, max_steps, folder)
 
 
 @torch.no_grad()
@@ -206,7 +243,9 @@ def calibrate_projectors(models: Models, task: Task, plan: StepPlan) -> None:
     pixels = [torch.stack(one_model) for one_model in zip(*(task.store[row] for row in rows), strict=True)]
     inputs = [t.normalize(p.to(models.student.device)) for t, p in zip(models.transforms, pixels, strict=True)]
     models.teacher.train()
+    buffers = {name: buffer.clone() for name, buffer in models.student.named_buffers()}
     _, tape = models.teacher.staged_student.forward(inputs[0])
+    models.student.load_state_dict(buffers, strict=False)  # running statistics as they were
     features = zip(models.teacher.projectors, models.backbone.extract(inputs[1]), tape.features, strict=True)
     for projector, of_teacher, of_student in features:
         projector.calibrate(of_teacher, of_student)

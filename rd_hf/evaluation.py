@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModelForImageClassification, PreTrained
 
 from .arguments import ArgumentError
 from .data.columns import nearest_name
+from .data.folders import IMAGE_SUFFIXES
 from .data.images import BadImageError, to_rgb
 from .data.pixel_store import PixelStore, check_images
 from .data.pixels import PixelTransform
@@ -28,8 +29,6 @@ from .run_folder import write_predictions
 
 logger = logging.getLogger(__name__)
 
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".webp"}
-
 
 @dataclass
 class LoadedModel:
@@ -41,14 +40,18 @@ class LoadedModel:
     problem_type: str
 
 
-def load_model(model: str, revision: str | None = None, backbone: str | None = None) -> LoadedModel:
+def load_model(
+    model: str, revision: str | None = None, backbone: str | None = None, trust_remote_code: bool = False
+) -> LoadedModel:
     """Load a student, a reprogrammed teacher or any other image classifier, in eval mode on this machine's device.
 
     :param model: Hub id or folder. :param backbone: the foundation model's folder, for a teacher made from a local one.
     """
     import rd_hf  # noqa: F401  (registers the models with the Auto classes)
 
-    options = {} if revision is None else {"revision": revision}
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    if revision is not None:
+        options["revision"] = revision
     with loading("model", model):
         config = AutoConfig.from_pretrained(model, **options)
     if backbone is not None:
@@ -57,10 +60,10 @@ def load_model(model: str, revision: str | None = None, backbone: str | None = N
                 f"`backbone` is for reprogrammed teachers; {model} is of model_type {config.model_type}."
             )
         options["backbone"] = backbone
-    loaded = AutoModelForImageClassification.from_pretrained(model, **options).eval()
+    loaded = AutoModelForImageClassification.from_pretrained(model, use_safetensors=True, **options).eval()
     names = [loaded.config.id2label[number] for number in range(loaded.config.num_labels)]
     problem_type = loaded.config.problem_type or "single_label_classification"
-    transform = PixelTransform.from_pretrained(model, revision=revision)
+    transform = PixelTransform.from_pretrained(model, revision=revision, trust_remote_code=trust_remote_code)
     return LoadedModel(loaded.to(Accelerator().device), transform, names, problem_type)
 
 
@@ -78,6 +81,7 @@ def evaluate(
     batch_size: int = 64,
     on_bad_image: str = "error",
     predictions: str | None = None,
+    trust_remote_code: bool = False,
 ) -> dict[str, Any]:
     """Score a model on one split of labelled images.
 
@@ -88,7 +92,7 @@ def evaluate(
     :raises ArgumentError: when the split is missing, or the data's labels are not the model's.
     :raises BadImageError: for an unreadable image, unless `on_bad_image` is "skip".
     """
-    loaded = load_model(model, revision, backbone)
+    loaded = load_model(model, revision, backbone, trust_remote_code)
     trained_on = _provenance(loaded.model)
     made = trained_on.get("made_splits", {"names": []})
     made = made if split in made["names"] else {}
@@ -101,7 +105,12 @@ def evaluate(
         group_column=made.get("group_column"),
         label_names=loaded.label_names,
     )
-    if split not in data.splits and made and data.source["fingerprint"] == trained_on["fingerprint"]:
+    if split not in data.splits and made:
+        if data.source["fingerprint"] != trained_on["fingerprint"]:
+            raise ArgumentError(
+                f"The data has no split `{split}`. The model's own was made from its training data, and this is "
+                f"not the same: name one of the splits {', '.join(data.splits)}."
+            )
         data = complete_splits(data, made["validation_fraction"], made["test_fraction"], made["seed"])
     if split not in data.splits:
         raise ArgumentError(f"The data has no split `{split}`. There are: {', '.join(data.splits)}.")
@@ -111,7 +120,7 @@ def evaluate(
     kept = [row for row in range(len(rows)) if row not in skipped]
     if not kept:
         raise ArgumentError(f"Split `{split}` has no readable image.")
-    labels = np.asarray(rows.with_format("numpy")["label"][:])[kept]
+    labels = data.labels(split)[kept]
     predicted = _probabilities(loaded, store, kept, batch_size)
     scores = compute_metrics(predicted, labels, loaded.label_names, loaded.problem_type)
     if predictions is not None:
@@ -128,6 +137,7 @@ def predict(
     backbone: str | None = None,
     batch_size: int = 64,
     on_bad_image: str = "error",
+    trust_remote_code: bool = False,
 ) -> list[dict[str, Any]]:
     """Classify images.
 
@@ -138,7 +148,7 @@ def predict(
     :raises BadImageError: for an unreadable image, unless `on_bad_image` is "skip".
     """
     paths = find_images(images)
-    loaded = load_model(model, revision, backbone)
+    loaded = load_model(model, revision, backbone, trust_remote_code)
     rows: list[dict[str, Any]] = []
     for start in range(0, len(paths), batch_size):
         rows += _predict_batch(loaded, paths[start : start + batch_size], on_bad_image)

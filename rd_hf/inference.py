@@ -29,18 +29,19 @@ def predict_logits(
     :param transform: which of the store's models' pixels are read.
     :return: float32 logits (N, K) in row order.
     """
-    rows = range(len(store)) if rows is None else rows
+    rows = list(range(len(store)) if rows is None else rows)
     own = rows[accelerator.process_index :: accelerator.num_processes]
     was_training = model.training
     model.eval()
     chunks = []
     with torch.no_grad():
-        for start in range(0, len(own), batch_size):
-            pixels = torch.stack([store[row][transform] for row in own[start : start + batch_size]])
+        # A process without a row of its own runs one all the same, to know the number of classes.
+        for start in range(0, max(len(own), 1), batch_size):
+            pixels = torch.stack([store[row][transform] for row in (own or rows[:1])[start : start + batch_size]])
             pixel_values = store.transforms[transform].normalize(pixels.to(accelerator.device))
             chunks.append(forward(pixel_values).float())
     model.train(was_training)
-    return _in_row_order(torch.cat(chunks), len(rows), accelerator).cpu().numpy()
+    return _in_row_order(torch.cat(chunks)[: len(own)], len(rows), accelerator).cpu().numpy()
 
 
 def _in_row_order(own: Tensor, total: int, accelerator: Accelerator) -> Tensor:

@@ -34,8 +34,16 @@ def check_run_folder(arguments: DistillationArguments) -> None:
     folder = Path(arguments.output_dir)
     if folder.exists() and not folder.is_dir():
         raise ArgumentError(f"`output_dir` {folder} is a file.")
+    is_run = (folder / CONFIG_FILE).is_file()
     if arguments.resume:
-        _check_same_run(folder, arguments)
+        if not is_run:
+            raise ArgumentError(f"There is no run to resume in {folder}: it has no {CONFIG_FILE}.")
+    elif arguments.overwrite_output_dir and folder.exists() and any(folder.iterdir()):
+        if not is_run:
+            raise ArgumentError(
+                f"`output_dir` {folder} holds no earlier run (no {CONFIG_FILE}) to overwrite: name another."
+            )
+        _keep_inputs(folder, arguments)
     elif folder.exists() and any(folder.iterdir()) and not arguments.overwrite_output_dir:
         raise ArgumentError(
             f"`output_dir` {folder} is not empty. Name another, go on with --resume, or replace what the earlier run "
@@ -44,9 +52,14 @@ def check_run_folder(arguments: DistillationArguments) -> None:
 
 
 def open_run_folder(arguments: DistillationArguments) -> None:
-    """Make the run's folder and write config.yaml; with `overwrite_output_dir` the earlier run's files go first."""
+    """Make the run's folder and write config.yaml; with `overwrite_output_dir` the earlier run's files go first.
+
+    :param arguments: resolved, so that config.yaml says what the run does.
+    :raises ArgumentError: when a resumed run would be another one.
+    """
     folder = Path(arguments.output_dir)
     if arguments.resume:
+        _check_same_run(folder, arguments)
         return
     if folder.exists():
         _remove_earlier_run(folder)
@@ -55,13 +68,22 @@ def open_run_folder(arguments: DistillationArguments) -> None:
 
 
 def _check_same_run(folder: Path, arguments: DistillationArguments) -> None:
-    if not (folder / CONFIG_FILE).is_file():
-        raise ArgumentError(f"There is no run to resume in {folder}: it has no {CONFIG_FILE}.")
     before, now = read_config(folder / CONFIG_FILE), arguments.to_dict()
     changed = [n for n in now if n not in MAY_CHANGE_ON_RESUME and before.get(n) != now[n]]
     if changed:
         lines = "".join(f"\n  {name}: {before.get(name)!r} then, {now[name]!r} now" for name in changed)
         raise ArgumentError(f"The run in {folder} cannot be resumed with other arguments:{lines}")
+
+
+def _keep_inputs(folder: Path, arguments: DistillationArguments) -> None:
+    """:raises ArgumentError: when what the new run reads is part of what it would overwrite."""
+    for name in ("teacher", "student", "dataset", "unlabeled_dataset"):
+        value = getattr(arguments, name)
+        for own in (*FOLDERS, *FILES):
+            if isinstance(value, str) and Path(value).resolve().is_relative_to((folder / own).resolve()):
+                raise ArgumentError(
+                    f"`{name}` {value} would be overwritten with the run in {folder}: name another folder."
+                )
 
 
 def _remove_earlier_run(folder: Path) -> None:

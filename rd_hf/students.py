@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
@@ -52,7 +54,7 @@ def load_student(
         source = {"id": f"{config.model_type} from scratch", "revision": None}
     else:
         model, source = _pretrained(student, image_size, labels, revision, trust_remote_code)
-        processor = load_processor(student, revision=revision, image_size=image_size)
+        processor = load_processor(student, revision, image_size, trust_remote_code)
     if isinstance(model, RDStudentForImageClassification):
         model = model.model
     return RDStudentForImageClassification.from_classifier(model), processor, source
@@ -61,23 +63,45 @@ def load_student(
 def _pretrained(student: str, image_size: int | None, labels: dict, revision: str | None, trust_remote_code: bool):
     options = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
     config = AutoConfig.from_pretrained(student, **options)
-    if image_size is not None and "image_size" in config.to_dict():
-        config.image_size = image_size
+    if type(config).is_custom_code():
+        raise StudentError(f"The student {student!r} is custom code; take a model whose classes are transformers' own.")
+    wrapped = config.classifier_config if config.model_type == "rd_student" else config
+    if image_size is not None and "image_size" in wrapped.to_dict():
+        wrapped.image_size = image_size
+    same_task = list(config.id2label.values()) == list(labels["id2label"].values())
     config.id2label, config.label2id = labels["id2label"], labels["label2id"]
     config.problem_type = labels["problem_type"]
     model, loading = AutoModelForImageClassification.from_pretrained(
-        student, config=config, ignore_mismatched_sizes=True, output_loading_info=True, **options
+        student, config=config, ignore_mismatched_sizes=True, output_loading_info=True, use_safetensors=True, **options
     )
-    fresh = sorted({*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])})
-    if fresh:
-        logger.info("New weights in the student, not those of the checkpoint: %s", ", ".join(fresh))
+    head = _head_weights(config)
+    unfit = sorted({key for key, *_ in loading["mismatched_keys"]} - head)
+    if unfit:
+        raise StudentError(
+            f"Weights of the student {student!r} do not fit an image size of {image_size}: {', '.join(unfit)}. Leave "
+            "student_image_size out, or take a student without position embeddings."
+        )
+    if not same_task:
+        fresh = AutoModelForImageClassification.from_config(config).state_dict()
+        model.load_state_dict({name: fresh[name] for name in head}, strict=False)
+    new = sorted({*loading["missing_keys"], *(set() if same_task else head)})
+    if new:
+        logger.info("New weights in the student, not those of the checkpoint: %s", ", ".join(new))
     is_folder = Path(student).is_dir()
-    source = (
-        {"id": "local", "revision": None}
-        if is_folder
-        else {"id": student, "revision": cached_commit(student, revision)}
-    )
-    return model.float(), source
+    commit = None if is_folder else cached_commit(student, revision)
+    return model.float(), {"id": "local" if is_folder else student, "revision": commit}
+
+
+def _head_weights(config: PreTrainedConfig) -> set[str]:
+    """Names of the weights that depend on the number of classes."""
+    more = copy.deepcopy(config)
+    more.id2label = {number: str(number) for number in range(config.num_labels + 1)}
+    with torch.device("meta"):
+        shapes, others = (
+            {name: value.shape for name, value in AutoModelForImageClassification.from_config(c).state_dict().items()}
+            for c in (config, more)
+        )
+    return {name for name, shape in shapes.items() if others[name] != shape}
 
 
 def _inline_config(student: dict[str, Any], image_size: int | None, labels: dict) -> PreTrainedConfig:

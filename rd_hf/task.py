@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,17 +67,40 @@ class Task:
 
         :raises BadImageError: naming the row, unless `on_bad_image` is "skip"; skipped ones are left out and listed.
         """
+        self._check_space(transforms)
         self.store = PixelStore(self.train, transforms, "train")
         needed = np.concatenate([self.labelled_rows, self.unlabelled_rows])
         bad = self.skipped["train"] = check_images(self.store, needed.tolist(), on_bad_image)
         self.labelled_rows = _without(self.labelled_rows, bad)
         self.unlabelled_rows = _without(self.unlabelled_rows, bad)
+        self._check_classes()
         for split in (self.validation, self.test):
             split.store = PixelStore(split.images, transforms, split.name)
             bad = self.skipped[split.name] = check_images(split.store, range(len(split.images)), on_bad_image)
             split.rows = [row for row in range(len(split.images)) if row not in bad]
             if not split.rows:
                 raise ArgumentError(f"Split {split.name} has no readable image.")
+
+    def _check_space(self, transforms: Sequence[PixelTransform]) -> None:
+        images = (
+            len(self.labelled_rows) + len(self.unlabelled_rows) + len(self.validation.images) + len(self.test.images)
+        )
+        needed = images * sum(3 * height * width for height, width in (transform.size for transform in transforms))
+        free = shutil.disk_usage(tempfile.gettempdir()).free
+        if needed > free:
+            raise ArgumentError(
+                f"The decoded images need {needed / 2**30:.1f} GiB in {tempfile.gettempdir()}, where "
+                f"{free / 2**30:.1f} GiB are free: set TMPDIR to a folder on a larger disk."
+            )
+
+    def _check_classes(self) -> None:
+        """:raises ArgumentError: when skipped images were all that a class had."""
+        labels = self.labels[self.labelled_rows]
+        if self.problem_type != MULTI_LABEL:
+            labels = torch.nn.functional.one_hot(labels, len(self.label_names))
+        for name, count in zip(self.label_names, labels.sum(dim=0).tolist(), strict=True):
+            if not count:
+                raise ArgumentError(f"Class {name!r} has no readable labelled image left in train.")
 
     def weights_of_classes(self) -> dict[str, Tensor]:
         """Balanced weights over the labelled rows, as keyword of `Objective`."""

@@ -5,34 +5,38 @@ from __future__ import annotations
 import json
 import logging
 import math
-import signal
-import threading
 import time
-from collections.abc import Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import get_scheduler
 
 from .arguments import DistillationArguments
-from .backbone import Backbone
-from .checkpoint import Checkpoint, load_latest, optimizer_tensors, restore_optimizer, save_checkpoint
-from .data.augmentation import AugmentationParameters, apply, draw
+from .checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    list_checkpoints,
+    load_latest,
+    optimizer_tensors,
+    restore_optimizer,
+    save_checkpoint,
+)
 from .data.order import PlanSampler, StepPlan
 from .data.pixel_store import PixelStore, Visits, collate
-from .features import StageFeature
 from .inference import predict_logits, probabilities
+from .inputs import STUDENT, Inputs
+from .interrupts import Interrupts, leave_interrupts_to_the_main_process
 from .metrics import validation_score
 from .modeling_rd_teacher import RDTeacherOutput
 from .objective import Objective, find_non_finite
-from .teacher_cache import FeatureCache
 
 logger = logging.getLogger(__name__)
 
@@ -52,14 +56,14 @@ class TrainingData:
     validation_rows: list[int]
     validation_labels: np.ndarray
     problem_type: str
+    fingerprint: dict[str, str]
 
 
 class Trainer:
     """Trains a student, alone or with the projectors through which the frozen teacher's features reach it.
 
     :param model: RDTeacherForImageClassification without backbone (student and projectors), or the student alone.
-    :param backbone: the frozen teacher; None trains the student alone (method ce).
-    :param cache: keeps the teacher's features where the views of a row are limited.
+    :param inputs: pixels and teacher features of a batch; without a backbone the student is trained alone (method ce).
     """
 
     def __init__(
@@ -67,15 +71,14 @@ class Trainer:
         arguments: DistillationArguments,
         accelerator: Accelerator,
         model: nn.Module,
-        backbone: Backbone | None,
+        inputs: Inputs,
         objective: Objective,
         data: TrainingData,
         max_steps: int,
         output_dir: Path,
-        cache: FeatureCache | None = None,
     ):
         self.arguments, self.accelerator, self.objective, self.data = arguments, accelerator, objective, data
-        self.backbone, self.cache, self.max_steps = backbone, cache, max_steps
+        self.inputs, self.max_steps = inputs, max_steps
         self.output_dir, self.checkpoints = output_dir, output_dir / "checkpoints"
         self.optimizer = torch.optim.AdamW(parameter_groups(model, arguments.weight_decay), lr=arguments.learning_rate)
         schedule = get_scheduler(
@@ -84,12 +87,12 @@ class Trainer:
         self.learning_rate_factor = schedule.lr_lambdas[0]
         self.module = model
         self.model, self.prepared_optimizer = accelerator.prepare(model, self.optimizer)
-        self.augmentation = AugmentationParameters.from_arguments(arguments) if arguments.augment else None
+        # Autocast is entered in `forward`; the module itself, which is evaluated and saved, keeps its precision.
+        accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
         self.eval_steps = arguments.eval_steps or max(1, math.ceil(max_steps / 20))
         self.save_steps = arguments.save_steps or self.eval_steps
         self.step, self.best_step, self.best_score, self.best_tensors = 0, 0, -math.inf, None
         self.evaluations_without_gain = 0
-        self.interrupted = False
 
     def train(self) -> None:
         """Run to the last step, from the last checkpoint if `resume` is set, and leave the best weights in `model`.
@@ -112,7 +115,7 @@ class Trainer:
             total=self.max_steps, initial=self.step, desc="training", disable=not self.accelerator.is_main_process
         )
         started, images = time.perf_counter(), 0
-        with self.interrupts_wait(), progress:
+        with Interrupts(self.accelerator) as interrupts, progress:
             while self.step < self.max_steps and not self.out_of_patience():
                 row = self.optimizer_step(batches)
                 self.step += 1
@@ -123,12 +126,15 @@ class Trainer:
                     self.log(row | {"images_per_second": images / elapsed})
                     progress.set_postfix(loss=f"{row['loss']:.3f}", **self.best_so_far())
                     started, images = time.perf_counter(), 0
+                aside = time.perf_counter()
                 if self.step % self.eval_steps == 0 or self.step == self.max_steps:
                     self.evaluate()
                     progress.set_postfix(loss=f"{row['loss']:.3f}", **self.best_so_far())
-                if self.step % self.save_steps == 0 or self.step == self.max_steps or self.interrupted:
+                interrupted = interrupts.in_any_process()
+                if self.step % self.save_steps == 0 or self.step == self.max_steps or interrupted:
                     self.save()
-                if self.interrupted:
+                started += time.perf_counter() - aside
+                if interrupted:
                     raise KeyboardInterrupt(
                         f"Step {self.step} of {self.max_steps} is saved; the same command with --resume goes on."
                     )
@@ -157,6 +163,8 @@ class Trainer:
                 share = 1 / parts if name.startswith("cka/") else 1.0
                 sums[name] = sums.get(name, 0.0) + share * float(value.detach())
         norm = self.clip()
+        if self.accelerator.scaler is None and not math.isfinite(norm):
+            self.stop_at("gradient")
         self.prepared_optimizer.step()
         self.prepared_optimizer.zero_grad()
         learning_rate = self.optimizer.param_groups[0]["lr"]
@@ -164,32 +172,12 @@ class Trainer:
 
     def forward(self, batch: dict) -> RDTeacherOutput:
         """The student's pass, and where there is a teacher the hybrid passes, on one augmented view of each row."""
-        everything = range(len(batch["rows"]))
-        student_pixels = self.pixel_values(batch, 0, everything)
-        if self.backbone is None:
-            return RDTeacherOutput(student_logits=self.model(pixel_values=student_pixels).logits)
-        if self.cache is None:
-            features = self.backbone.extract(self.pixel_values(batch, 1, everything))
-        else:
-            features = self.cached_features(batch)
-        return self.model(student_pixel_values=student_pixels, teacher_features=features)
-
-    def pixel_values(self, batch: dict, model: int, positions: Sequence[int]) -> Tensor:
-        """What the student (0) or the teacher (1) sees of the batch at `positions`: (B, 3, h, w), normalised."""
-        pixels = batch["pixels"][model][list(positions)].to(self.accelerator.device, non_blocking=True)
-        if self.augmentation is not None:
-            rows, views = ([batch[name][position] for position in positions] for name in ("rows", "views"))
-            pixels = apply(draw(self.augmentation, self.arguments.seed, rows, views), pixels)
-        return self.data.store.transforms[model].normalize(pixels)
-
-    def cached_features(self, batch: dict) -> list[StageFeature]:
-        """The teacher's features of the batch; it runs only for rows and views that it has not seen."""
-        rows, views = batch["rows"], batch["views"]
-        new = self.cache.missing(rows, views)
-        if new:
-            features = self.backbone.extract(self.pixel_values(batch, 1, new))
-            self.cache.put([rows[position] for position in new], [views[position] for position in new], features)
-        return self.cache.get(rows, views, self.accelerator.device)
+        student_pixels = self.inputs.pixel_values(batch, STUDENT)
+        features = None if self.inputs.backbone is None else self.inputs.teacher_features(batch)
+        with self.accelerator.autocast():
+            if features is None:
+                return RDTeacherOutput(student_logits=self.model(pixel_values=student_pixels).logits)
+            return self.model(student_pixel_values=student_pixels, teacher_features=features)
 
     def reseed(self) -> None:
         """Dropout and drop-path follow from (seed, rank, step) alone, so that resuming needs no generator's state."""
@@ -204,15 +192,23 @@ class Trainer:
     def stop_if_not_finite(self, terms: dict[str, Tensor]) -> None:
         name = find_non_finite(terms)
         if name is not None:
-            kept = "the checkpoints before it are kept" if self.step else "nothing was trained"
-            raise NonFiniteLossError(
-                f"The {name} term of the loss is not finite at step {self.step + 1}; {kept}. A lower learning_rate or "
-                "max_grad_norm helps where training diverges; with fp16, try bf16."
-            )
+            self.stop_at(f"{name} term of the loss")
+
+    def stop_at(self, what: str) -> None:
+        """:raises NonFiniteLossError: naming what is not finite and the checkpoint that is kept."""
+        kept = list_checkpoints(self.checkpoints)
+        kept = f"checkpoint {kept[-1].name} is kept" if kept else "there was no checkpoint yet"
+        raise NonFiniteLossError(
+            f"The {what} is not finite at step {self.step + 1}; {kept}. A lower learning_rate or max_grad_norm helps "
+            "where training diverges; with fp16, try bf16."
+        )
 
     def evaluate(self) -> None:
         """Score the student on validation and keep its weights if it is the best so far."""
-        student = self.module if self.backbone is None else self.module.student
+        if self.accelerator.num_processes > 1:
+            for buffer in self.module.buffers():  # batch norms, of which the main process's are saved
+                broadcast(buffer)
+        student = self.module if self.inputs.backbone is None else self.module.student
         logits = predict_logits(
             lambda pixels: student(pixel_values=pixels).logits,
             student,
@@ -267,7 +263,8 @@ class Trainer:
             "best_step": self.best_step,
             "best_score": self.best_score if self.best_tensors is not None else None,
             "evaluations_without_gain": self.evaluations_without_gain,
-            "arguments": self.arguments.to_dict(),
+            "processes": self.accelerator.num_processes,
+            "data": self.data.fingerprint,
         }
         if self.accelerator.scaler is not None:
             state["scaler"] = self.accelerator.scaler.state_dict()
@@ -281,9 +278,16 @@ class Trainer:
     def restore(self) -> None:
         """Go back to the last checkpoint.
 
-        :raises CheckpointError: when there is none.
+        :raises CheckpointError: when there is none, or the data has changed.
         """
         checkpoint = load_latest(self.checkpoints)
+        if checkpoint.state["data"] != self.data.fingerprint:
+            raise CheckpointError("The data is not that of the run to resume: its images or labels have changed.")
+        if checkpoint.state["processes"] != self.accelerator.num_processes:
+            logger.warning(
+                "The run had %d processes; with another number it goes on, but along another course.",
+                checkpoint.state["processes"],
+            )
         self.module.load_state_dict(checkpoint.tensors["model"], strict=False)
         restore_optimizer(self.optimizer, checkpoint.tensors["optimizer"])
         self.step, state = checkpoint.step, checkpoint.state
@@ -300,25 +304,6 @@ class Trainer:
         if self.best_tensors is not None:
             self.module.load_state_dict(self.best_tensors, strict=False)
 
-    @contextmanager
-    def interrupts_wait(self):
-        """The first Ctrl-C lets the step end and a checkpoint be written; the second stops at once."""
-
-        def remember(signum, frame):
-            if self.interrupted:
-                raise KeyboardInterrupt("Stopped at once; the last checkpoint is kept.")
-            self.interrupted = True
-            logger.info("Ctrl-C: saving after this step. Once more stops at once.")
-
-        if threading.current_thread() is not threading.main_thread():
-            yield  # Python lets the main thread alone handle signals
-            return
-        before = signal.signal(signal.SIGINT, remember)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, before)
-
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     """AdamW's groups: matrices and kernels decay, norms, biases and other vectors do not."""
@@ -327,11 +312,6 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
-
-
-def leave_interrupts_to_the_main_process(worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal, but the step that is under way still needs its batches."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def forget_rows_after(path: Path, step: int) -> None:

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -13,7 +14,14 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from transformers import AutoModel, AutoModelForImageClassification, ResNetConfig, ViTImageProcessorPil, pipeline
+from transformers import (
+    AutoModel,
+    AutoModelForImageClassification,
+    ResNetConfig,
+    ViTConfig,
+    ViTImageProcessorPil,
+    pipeline,
+)
 
 import rd_hf
 from rd_hf.arguments import ArgumentError
@@ -22,6 +30,7 @@ from rd_hf.checkpoint import list_checkpoints
 from rd_hf.data.columns import DataError
 from rd_hf.data.images import BadImageError
 from rd_hf.data.pixels import PixelTransform
+from rd_hf.inputs import TEACHER, Inputs
 from rd_hf.run_folder import read_history
 from rd_hf.students import StudentError
 from rd_hf.trainer import NonFiniteLossError, Trainer
@@ -179,8 +188,13 @@ def test_the_written_configuration_reproduces_the_run_to_the_bit(finished, tmp_p
 
 
 @pytest.mark.parametrize("method", ["rd", "drd", "ce"])
-def test_interrupted_and_resumed_equals_uninterrupted_to_the_bit(teacher, blobs_npz, tmp_path, monkeypatch, method):
-    values = settings(teacher, blobs_npz, tmp_path / "whole", method=method, student=TINY_VIT, save_steps=100)
+@pytest.mark.parametrize("num_views", [None, 2])
+def test_interrupted_and_resumed_equals_uninterrupted_to_the_bit(
+    teacher, blobs_npz, tmp_path, monkeypatch, method, num_views
+):
+    values = settings(
+        teacher, blobs_npz, tmp_path / "whole", method=method, student=TINY_VIT, save_steps=100, num_views=num_views
+    )
     whole = rd_hf.distill(**values)
 
     step = Trainer.optimizer_step
@@ -199,6 +213,7 @@ def test_interrupted_and_resumed_equals_uninterrupted_to_the_bit(teacher, blobs_
     resumed = rd_hf.distill(**values, resume=True)
     for (name, one), (_, other) in zip(whole.state_dict().items(), resumed.state_dict().items(), strict=True):
         assert torch.equal(one, other), name
+    assert not resumed.training
     loss = [[row["loss"] for row in read_history(tmp_path / run) if "loss" in row] for run in ("whole", "cut")]
     assert loss[0] == loss[1] and len(loss[0]) == 6
 
@@ -221,7 +236,8 @@ def test_the_teacher_is_bit_identical_after_a_training_and_stays_in_eval_mode(
 
     def watched(self, batches):
         row = step(self, batches)
-        seen.append((weights_hash(self.backbone.tower), self.backbone.tower.training))
+        tower = self.inputs.backbone.tower
+        seen.append((weights_hash(tower), tower.training))
         return row
 
     monkeypatch.setattr(Trainer, "optimizer_step", watched)
@@ -306,6 +322,13 @@ def test_an_output_folder_is_never_overwritten_unasked(teacher, blobs_npz, tmp_p
     values = settings(teacher, blobs_npz, run, max_steps=1)
     with pytest.raises(ArgumentError, match="not empty.*--resume.*--overwrite_output_dir"):
         rd_hf.distill(**values)
+    with pytest.raises(ArgumentError, match="holds no earlier run"):
+        rd_hf.distill(**values, overwrite_output_dir=True)
+    (run / "notes.txt").unlink()
+    rd_hf.distill(**values)
+    (run / "notes.txt").write_text("mine")
+    with pytest.raises(ArgumentError, match="`student`.*would be overwritten"):
+        rd_hf.distill(**(values | {"student": str(run / "student")}), overwrite_output_dir=True)
     rd_hf.distill(**values, overwrite_output_dir=True)
     assert (run / "notes.txt").read_text() == "mine"
     with pytest.raises(ArgumentError, match="learning_rate: 0.005 then, 0.1 now"):
@@ -332,12 +355,20 @@ def test_a_loss_that_is_not_finite_stops_names_the_term_and_keeps_the_checkpoint
 
 
 def test_a_full_disk_is_reported_and_training_goes_on(teacher, blobs_npz, tmp_path, monkeypatch, caplog):
-    def full(*_):
-        raise OSError(28, "No space left on device")
+    save = Trainer.save
 
-    monkeypatch.setattr("rd_hf.checkpoint.save_file", full)
+    def save_on_a_full_disk(self):
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+        try:
+            save(self)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    monkeypatch.setattr(Trainer, "save", save_on_a_full_disk)
     rd_hf.distill(**settings(teacher, blobs_npz, tmp_path / "run"))
-    assert "No space left" in caplog.text and (tmp_path / "run" / "metrics.json").exists()
+    assert "No checkpoint at step 6" in caplog.text and (tmp_path / "run" / "metrics.json").exists()
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())
 
 
 def image_folder(folder, broken=False):
@@ -367,6 +398,8 @@ def test_a_truncated_image_stops_with_its_name_or_is_skipped_and_listed(teacher,
 @pytest.mark.parametrize(
     ("changes", "error", "named"),
     [
+        ({"shots": 2.5}, ArgumentError, "shots.*int"),
+        ({"report_to": "wandb"}, ArgumentError, "wandb.*not installed"),
         ({"dataset": "no/such/data.npz"}, DataError, "data.npz"),
         ({"student": {"model_type": "resnett"}}, StudentError, "resnett.*`resnet`"),
         ({"student": TINY_RESNET | {"hidden_size": [1]}}, StudentError, "hidden_size.*`hidden_sizes`"),
@@ -421,13 +454,86 @@ def test_kept_teacher_features_give_the_training_of_live_ones(teacher, blobs_npz
     monkeypatch.setattr(Backbone, "extract", lambda self, pixels: images.append(len(pixels)) or extract(self, pixels))
     rd_hf.distill(**values)
     in_all = sum(images)
-    monkeypatch.setattr("rd_hf.trainer.Trainer.cached_features", live_features)
+    monkeypatch.setattr(Inputs, "teacher_features", live_features)
     rd_hf.distill(**(values | {"output_dir": str(tmp_path / "live")}))
     assert in_all < 12 * 16 < sum(images) - in_all
     losses = [[row["loss"] for row in read_history(tmp_path / run) if "loss" in row] for run in ("kept", "live")]
-    # Convolutions round differently in batches of another size, so not to the bit.
-    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    assert losses[0] == losses[1]  # to the bit
 
 
 def live_features(self, batch):
-    return self.backbone.extract(self.pixel_values(batch, 1, range(len(batch["rows"]))))
+    return self.backbone.extract(self.pixel_values(batch, TEACHER))
+
+
+def test_a_teacher_without_a_processor_and_a_student_with_pickled_weights_are_refused(teacher, blobs_npz, tmp_path):
+    shutil.copytree(teacher, tmp_path / "bare")
+    (tmp_path / "bare" / "preprocessor_config.json").unlink()
+    with pytest.raises(ValueError, match="no image processor.*bare"):
+        rd_hf.distill(**(settings(teacher, blobs_npz, tmp_path / "run") | {"teacher": str(tmp_path / "bare")}))
+    shutil.copytree(teacher, tmp_path / "pickled")
+    (tmp_path / "pickled" / "model.safetensors").rename(tmp_path / "pickled" / "pytorch_model.bin")
+    with pytest.raises(ValueError, match="student.*pickled.*safetensors"):
+        rd_hf.distill(**settings(teacher, blobs_npz, tmp_path / "run", student=str(tmp_path / "pickled")))
+
+
+def test_a_head_for_other_classes_of_the_same_number_is_not_kept(teacher, blobs_npz, tmp_path):
+    names = ["cat", "dog", "bird"]
+    for labels, kept in ((names, False), (["benign", "malignant", "normal"], True)):
+        config = ResNetConfig(
+            **{k: v for k, v in TINY_RESNET.items() if k != "model_type"}, id2label=dict(enumerate(labels))
+        )
+        classifier = AutoModelForImageClassification.from_config(config)
+        classifier.save_pretrained(tmp_path / labels[0])
+        ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(tmp_path / labels[0])
+        values = settings(teacher, blobs_npz, tmp_path / f"run_{kept}", student=str(tmp_path / labels[0]), max_steps=1)
+        student = rd_hf.distill(**values)  # the first step's learning rate is 0
+        weight, was = student.model.classifier[1].weight, classifier.classifier[1].weight
+        assert torch.equal(weight, was) == kept
+        assert torch.equal(
+            student.model.resnet.embedder.embedder.convolution.weight,
+            classifier.resnet.embedder.embedder.convolution.weight,
+        )
+
+
+def test_position_embeddings_that_do_not_fit_are_refused(teacher, blobs_npz, tmp_path):
+    values = {k: v for k, v in TINY_VIT.items() if k != "model_type"}
+    AutoModelForImageClassification.from_config(ViTConfig(**values, image_size=48)).save_pretrained(tmp_path / "vit")
+    ViTImageProcessorPil(size={"height": 48, "width": 48}).save_pretrained(tmp_path / "vit")
+    with pytest.raises(StudentError, match="do not fit an image size of 32.*position_embeddings"):
+        rd_hf.distill(**settings(teacher, blobs_npz, tmp_path / "run", student=str(tmp_path / "vit")))
+
+
+def test_a_finished_student_is_distilled_further(finished, teacher, tmp_path):
+    _, run, data = finished
+    student = rd_hf.distill(**settings(teacher, data, tmp_path / "again", student=str(run / "student"), max_steps=1))
+    assert student.config.model_type == "rd_student" and student.config.classifier_config.model_type == "resnet"
+
+
+def test_skipping_may_not_empty_a_class(teacher, tmp_path):
+    data = image_folder(tmp_path / "data")
+    for path in (data / "train" / "cat").iterdir():
+        path.write_bytes(b"no image")
+    values = settings(teacher, data, tmp_path / "run", shots=None, use_unlabeled=False, on_bad_image="skip")
+    with pytest.raises(ArgumentError, match="'cat'"):
+        rd_hf.distill(**values)
+
+
+@pytest.mark.parametrize("method", ["drd", "ce"])
+def test_two_processes_score_the_student_that_they_save(teacher, blobs_npz, tmp_path, method):
+    values = settings(teacher, blobs_npz, tmp_path / "run", method=method, student=json.dumps(TINY_RESNET))
+    options = [word for name, value in values.items() for word in (f"--{name}", str(value))]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    command = [*launcher, "-m", "rd_hf", "distill", *options, "--per_device_train_batch_size", "6"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    saved = json.loads((tmp_path / "run" / "metrics.json").read_text())["test"]
+    scores = rd_hf.evaluate(str(tmp_path / "run" / "student"), str(blobs_npz))
+    assert scores["auroc"] == pytest.approx(saved["auroc"], abs=1e-9)
+    assert scores["expected_calibration_error"] == pytest.approx(saved["expected_calibration_error"], abs=1e-6)
+
+
+def test_bfloat16_training_scores_in_the_precision_that_is_saved(teacher, blobs_npz, tmp_path):
+    rd_hf.distill(**settings(teacher, blobs_npz, tmp_path / "run", method="ce", bf16=True))
+    saved = json.loads((tmp_path / "run" / "metrics.json").read_text())["test"]
+    assert rd_hf.evaluate(str(tmp_path / "run" / "student"), str(blobs_npz)) == saved
