@@ -24,6 +24,24 @@ class ObjectiveWeights:
     """
     The settings of the loss; the defaults are DRD's, and RD's with one stage (there without the KL term).
 
+    What the papers leave open was compared on BUSI (RD, 20 labels a class and the rest of train unlabelled, a ResNet of
+    0.56 M parameters at 64 px, 300 steps of 16 + 32 images, 4 views). AUROC on validation, mean of three seeds (sd):
+
+    ===============================================  ============  =====================
+    setting                                          student       reprogrammed teacher
+    ===============================================  ============  =====================
+    the defaults                                     .837 (.012)   .864 (.025)
+    `detach_reprogrammed_in_cka=True`                .843 (.007)   .852 (.063)
+    `detach_hybrid_in_kl=False`                      .830 (.024)   .858 (.019)
+    `kl_weight_end=1`                                .833 (.017)   .857 (.022)
+    `cka_estimator="biased"`                         .827 (.019)   .855 (.022)
+    `cka_features="flattened"`                       .827 (.021)   .855 (.025)
+    the student alone                                .784 (.047)
+    ===============================================  ============  =====================
+
+    All settings with CKA and KL are within the seeds' spread of one another: nothing here speaks against the defaults,
+    and nothing proves them.
+
     :param total_steps: Optimiser steps over which the hybrid and KL weights go to their ends, linearly.
     :param hybrid_weight: Weight of the hybrid logits' cross-entropy at step 0 (alpha in DRD).
     :param hybrid_weight_end: The same at `total_steps`.
