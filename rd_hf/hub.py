@@ -1,0 +1,228 @@
+"""Publish the folder of a model on the Hub in one commit, or say in one sentence why not and what to do.
+
+Everything that can be refused is checked before a byte goes up: the folder, the token's rights, what the repo already
+holds. The token is the one of huggingface_hub's login or HF_TOKEN; nothing here reads, keeps or prints it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from huggingface_hub import CommitOperationAdd, HfApi, ModelInfo, hf_hub_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalTokenNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import validate_repo_id
+
+from .model_card import CARD_FILE, card_for, is_edited
+
+logger = logging.getLogger(__name__)
+
+# What a published folder consists of. Other files of the user (pictures, tables, notebooks) stay where they are.
+SUFFIXES = {".safetensors", ".json", ".py", ".onnx"}
+NAMES = {CARD_FILE, "LICENSE", "confusion_matrix.png", "roc.png", "curves.png", "cka.png"}
+# What a repo may hold before anything was published in it.
+HARMLESS = {".gitattributes", CARD_FILE, "LICENSE"}
+
+ATTEMPTS = 4
+PASSING_TROUBLE = {408, 429, 500, 502, 503, 504}
+LONGEST_WAIT = 60.0
+Answer = TypeVar("Answer")
+
+
+class PushError(ValueError):
+    """Nothing, or not all, was published; the message says why, what is safe and how to go on."""
+
+
+@dataclass(frozen=True)
+class Destination:
+    """:param repo_id: with namespace. :param head: the commit that the push builds on, None for a repo yet to be made."""
+
+    repo_id: str
+    head: str | None
+    card: str | None
+
+
+def push(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    create_pr: bool = False,
+    commit_message: str | None = None,
+) -> str:
+    """Publish a model's folder in one commit.
+
+    :param folder: a saved student, reprogrammed teacher or exported model.
+    :param repo_id: `namespace/name`; a name alone is in the namespace of whoever is logged in.
+    :param private: make a new repo private; that of one that exists is not changed.
+    :param revision: branch, made from main where it does not exist.
+    :param create_pr: open a pull request instead of committing.
+    :return: the address of the commit or pull request.
+    :raises PushError: in one sentence; the folder is never changed.
+    """
+    folder = Path(folder)
+    files = _files(folder)
+    config = _config(folder)
+    if create_pr and revision is not None:
+        raise PushError("`create_pr` opens a pull request against main: leave `revision` out.")
+    options = [("--private", private), (f"--revision {revision}", revision), ("--create_pr", create_pr)]
+    again = " ".join(["rd-hf push", str(folder), f"--repo_id {repo_id}", *(text for text, given in options if given)])
+    sentence = f"{folder} is complete on disk; push again with `{again}`."
+    with _Explained(repo_id, sentence):
+        destination = check_destination(repo_id, config, revision=revision, create_pr=create_pr)
+        api = HfApi()
+        _make_repo(api, destination, private, revision)
+        operations = _operations(folder, files, destination)
+        logger.info("Pushing to %s: %s", destination.repo_id, ", ".join(o.path_in_repo for o in operations))
+        commit = api.create_commit(
+            destination.repo_id,
+            operations,
+            commit_message=commit_message or f"Upload {config['model_type']} with rd_hf",
+            revision=revision,
+            create_pr=create_pr,
+            # Refused by the Hub, and not merged, where somebody else committed meanwhile.
+            parent_commit=destination.head,
+        )
+    return commit.pr_url or commit.commit_url
+
+
+def check_destination(
+    repo_id: str, config: dict[str, Any], *, revision: str | None = None, create_pr: bool = False
+) -> Destination:
+    """Whether this user may publish a model with this config in `repo_id`; sends nothing.
+
+    :param config: of the model, with `model_type` and `id2label`.
+    :raises PushError: for a malformed name, a namespace without rights, or a repo that holds something else.
+    """
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise PushError(f"`repo_id` {repo_id!r} is no name of a repo: {error}") from error
+    api = HfApi()
+    user = _patiently(api.whoami)
+    repo_id = repo_id if "/" in repo_id else f"{user['name']}/{repo_id}"
+    if not create_pr:
+        _check_rights(user, repo_id)
+    info = _find(api, repo_id, revision)
+    if info is None:
+        return Destination(repo_id, None, None)
+    names = {sibling.rfilename for sibling in info.siblings}
+    remote = json.loads(_read(repo_id, "config.json", info.sha)) if "config.json" in names else {}
+    if names - HARMLESS and not _same_kind(remote, config):
+        held = f"a {remote['model_type']} of {_labels(remote)}" if "model_type" in remote else "files of another kind"
+        raise PushError(
+            f"{repo_id} holds {held}, not a {config['model_type']} of {_labels(config)}, and nothing was sent; name another repo."
+        )
+    return Destination(repo_id, info.sha, _read(repo_id, CARD_FILE, info.sha) if CARD_FILE in names else None)
+
+
+def _files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise PushError(f"There is no folder {folder}.")
+    files = sorted(p for p in folder.iterdir() if p.is_file() and (p.suffix in SUFFIXES or p.name in NAMES))
+    if not any(path.suffix in (".safetensors", ".onnx") for path in files):
+        raise PushError(f"{folder} holds no weights: name the folder of a model, such as runs/xray/student.")
+    return files
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if "model_type" not in config:
+        raise PushError(f"{folder} has no config.json with a model_type: name the folder of a model.")
+    return config
+
+
+def _check_rights(user: dict[str, Any], repo_id: str) -> None:
+    namespace = repo_id.split("/")[0]
+    roles = {org["name"]: org.get("roleInOrg") for org in user.get("orgs", [])}
+    if namespace != user["name"] and (namespace not in roles or roles[namespace] == "read"):
+        allowed = [user["name"], *(name for name, role in roles.items() if role != "read")]
+        raise PushError(f"{user['name']} may not publish in {namespace}; only in {', '.join(allowed)}.")
+    if user.get("auth", {}).get("accessToken", {}).get("role") == "read":
+        raise PushError(f"The token of {user['name']} may only read: log in with one that may write (`hf auth login`).")
+
+
+def _find(api: HfApi, repo_id: str, revision: str | None) -> ModelInfo | None:
+    """The repo at `revision`, at main where there is no such branch yet, or None where there is no such repo."""
+    try:
+        return _patiently(lambda: api.model_info(repo_id, revision=revision))
+    except RepositoryNotFoundError:
+        return None
+    except RevisionNotFoundError:
+        return _patiently(lambda: api.model_info(repo_id))
+
+
+def _read(repo_id: str, name: str, commit: str) -> str:
+    return Path(_patiently(lambda: hf_hub_download(repo_id, name, revision=commit))).read_text(encoding="utf-8")
+
+
+def _same_kind(remote: dict[str, Any], config: dict[str, Any]) -> bool:
+    """The same type of model for the same classes, such as another seed of it, or the same one trained longer."""
+    return remote.get("model_type") == config["model_type"] and _labels(remote) == _labels(config)
+
+
+def _labels(config: dict[str, Any]) -> str:
+    names = config.get("student_config", config).get("id2label", {})
+    return ", ".join(names[key] for key in sorted(names, key=int)) or "no named classes"
+
+
+def _make_repo(api: HfApi, destination: Destination, private: bool, revision: str | None) -> None:
+    if destination.head is None:
+        _patiently(lambda: api.create_repo(destination.repo_id, private=private, exist_ok=True))
+    if revision is not None:
+        _patiently(lambda: api.create_branch(destination.repo_id, branch=revision, exist_ok=True))
+
+
+def _operations(folder: Path, files: list[Path], destination: Destination) -> list[CommitOperationAdd]:
+    """Every file; the card with the repo's name in it, or none where a person has edited the one in the repo."""
+    operations = [CommitOperationAdd(p.name, str(p)) for p in files if p.name != CARD_FILE]
+    card = folder / CARD_FILE
+    if card not in files:
+        return operations
+    text = card.read_text(encoding="utf-8")
+    if destination.card is not None and is_edited(destination.card) and not is_edited(text):
+        logger.info("The model card in %s was edited there and is kept as it is.", destination.repo_id)
+        return operations
+    return [*operations, CommitOperationAdd(CARD_FILE, card_for(text, destination.repo_id).encode())]
+
+
+def _patiently(call: Callable[[], Answer]) -> Answer:
+    """`call`, again after a while where the Hub is busy or away; huggingface_hub does so for uploads, but not for these."""
+    for attempt in range(ATTEMPTS):
+        try:
+            return call()
+        except HfHubHTTPError as error:
+            if error.response.status_code not in PASSING_TROUBLE or attempt == ATTEMPTS - 1:
+                raise
+            wait = error.response.headers.get("Retry-After", "")
+            time.sleep(min(float(wait) if wait.isdigit() else 2.0**attempt, LONGEST_WAIT))
+    raise AssertionError("the last attempt returns or raises")
+
+
+class _Explained:
+    """Turns what huggingface_hub raises into one sentence, followed by what is safe and how to push again."""
+
+    def __init__(self, repo_id: str, sentence: str) -> None:
+        self.repo_id, self.sentence = repo_id, sentence
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind, error, trace) -> None:
+        if isinstance(error, PushError):
+            raise PushError(f"{error} {self.sentence}") from error
