@@ -31,7 +31,11 @@ NOT_IN_THE_CARD = {
 }  # fmt: skip
 LIBRARIES = ("torch", "transformers", "datasets", "accelerate")
 STUDENT_IMAGES = {"confusion_matrix.png": "Confusion matrix", "roc.png": "ROC curves", "curves.png": "Training curves"}
-TEACHER_IMAGES = {"confusion_matrix.png": "Confusion matrix", "cka.png": "CKA over time", "curves.png": "Training curves"}
+TEACHER_IMAGES = {
+    "confusion_matrix.png": "Confusion matrix",
+    "cka.png": "CKA over time",
+    "curves.png": "Training curves",
+}
 
 
 def card_facts(folder: Path, task: Task, models: Models, trainer: Trainer, scores: dict[str, Any]) -> dict[str, Any]:
@@ -119,5 +123,7 @@ def _costs(folder: Path, models: Models) -> dict[str, Cost]:
 
 def _hardware(trainer: Trainer) -> str:
     device = trainer.accelerator.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} {device.type.upper()}"
+    name = (
+        torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} {device.type.upper()}"
+    )
     return f"{trainer.accelerator.num_processes} x {name}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import time
@@ -16,6 +17,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, set_seed
 from transformers.image_processing_utils import BaseImageProcessor
 
+from . import hub
 from ._version import __version__
 from .allocator import keep_freed_memory
 from .arguments import DistillationArguments, arguments_from
@@ -78,6 +80,9 @@ def run_distillation(arguments: DistillationArguments) -> RDStudentForImageClass
     accelerator.wait_for_everyone()
     folder = Path(arguments.output_dir)
     models = build_models(arguments, task, accelerator)
+    if arguments.push_to_hub and accelerator.is_main_process:
+        # before hours of training, not after them
+        hub.check_destination(arguments.hub_model_id, json.loads(models.student.config.to_json_string(use_diff=False)))
     task.open_images(models.transforms, arguments.on_bad_image)
     trainer = build_trainer(arguments, accelerator, task, models, folder)
     if arguments.report_to is not None:
@@ -88,6 +93,9 @@ def run_distillation(arguments: DistillationArguments) -> RDStudentForImageClass
     if accelerator.is_main_process:
         logger.info("%s", summary(scores, folder))
     accelerator.end_training()
+    if arguments.push_to_hub and accelerator.is_main_process:
+        address = hub.push(folder / "student", arguments.hub_model_id, private=arguments.hub_private_repo)
+        logger.info("Published: %s", address)
     return models.student
 
 

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from huggingface_hub import CommitOperationAdd, HfApi, ModelInfo, hf_hub_download
+from httpx2 import HTTPError, TransportError
+from huggingface_hub import CommitOperationAdd, HfApi, ModelCard, ModelInfo, hf_hub_download
 from huggingface_hub.errors import (
-    EntryNotFoundError,
     HfHubHTTPError,
-    HFValidationError,
     LocalTokenNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
@@ -39,6 +39,16 @@ HARMLESS = {".gitattributes", CARD_FILE, "LICENSE"}
 ATTEMPTS = 4
 PASSING_TROUBLE = {408, 429, 500, 502, 503, 504}
 LONGEST_WAIT = 60.0
+PASSED_ON = (HTTPError, OSError, RuntimeError, ValueError)
+REASONS = {
+    401: "The Hub does not accept the token: log in again with `hf auth login`",
+    403: "The token has no right to do this",
+    404: "The Hub does not find the repo or the branch",
+    409: "Somebody else is changing the repo",
+    412: "Somebody else has changed the repo meanwhile",
+    422: "The Hub refuses an uploaded file",
+    429: "The Hub asks for fewer requests: wait a while",
+}
 Answer = TypeVar("Answer")
 
 
@@ -48,7 +58,12 @@ class PushError(ValueError):
 
 @dataclass(frozen=True)
 class Destination:
-    """:param repo_id: with namespace. :param head: the commit that the push builds on, None for a repo yet to be made."""
+    """Where a push goes, as it was found.
+
+    :param repo_id: with namespace.
+    :param head: the commit that the push builds on, None for a repo yet to be made.
+    :param card: the card that is there.
+    """
 
     repo_id: str
     head: str | None
@@ -77,27 +92,21 @@ def push(
     folder = Path(folder)
     files = _files(folder)
     config = _config(folder)
+    message = commit_message or f"Upload {config['model_type']} with rd_hf"
     if create_pr and revision is not None:
         raise PushError("`create_pr` opens a pull request against main: leave `revision` out.")
-    options = [("--private", private), (f"--revision {revision}", revision), ("--create_pr", create_pr)]
-    again = " ".join(["rd-hf push", str(folder), f"--repo_id {repo_id}", *(text for text, given in options if given)])
-    sentence = f"{folder} is complete on disk; push again with `{again}`."
-    with _Explained(repo_id, sentence):
+    again = _again(folder, repo_id, private, revision, create_pr)
+    try:
         destination = check_destination(repo_id, config, revision=revision, create_pr=create_pr)
-        api = HfApi()
-        _make_repo(api, destination, private, revision)
-        operations = _operations(folder, files, destination)
-        logger.info("Pushing to %s: %s", destination.repo_id, ", ".join(o.path_in_repo for o in operations))
-        commit = api.create_commit(
-            destination.repo_id,
-            operations,
-            commit_message=commit_message or f"Upload {config['model_type']} with rd_hf",
-            revision=revision,
-            create_pr=create_pr,
-            # Refused by the Hub, and not merged, where somebody else committed meanwhile.
-            parent_commit=destination.head,
-        )
-    return commit.pr_url or commit.commit_url
+    except PushError as error:
+        if isinstance(error.__cause__, ValueError):  # refused for good: another try would end as this one
+            raise
+        raise PushError(f"{error} {again}") from error
+    try:
+        return _send(folder, files, destination, private, revision, create_pr, message)
+    except PASSED_ON as error:
+        state = _state(destination, revision)
+        raise PushError(f"{_explain(error)} {state} {again}") from error
 
 
 def check_destination(
@@ -109,9 +118,13 @@ def check_destination(
     :raises PushError: for a malformed name, a namespace without rights, or a repo that holds something else.
     """
     try:
-        validate_repo_id(repo_id)
-    except HFValidationError as error:
-        raise PushError(f"`repo_id` {repo_id!r} is no name of a repo: {error}") from error
+        return _destination(repo_id, config, revision, create_pr)
+    except PASSED_ON as error:
+        raise PushError(f"{_explain(error)} Nothing was sent.") from error
+
+
+def _destination(repo_id: str, config: dict[str, Any], revision: str | None, create_pr: bool) -> Destination:
+    validate_repo_id(repo_id)
     api = HfApi()
     user = _patiently(api.whoami)
     repo_id = repo_id if "/" in repo_id else f"{user['name']}/{repo_id}"
@@ -120,12 +133,14 @@ def check_destination(
     info = _find(api, repo_id, revision)
     if info is None:
         return Destination(repo_id, None, None)
+    if not create_pr:
+        _patiently(lambda: api.auth_check(repo_id, write=True))
     names = {sibling.rfilename for sibling in info.siblings}
     remote = json.loads(_read(repo_id, "config.json", info.sha)) if "config.json" in names else {}
     if names - HARMLESS and not _same_kind(remote, config):
         held = f"a {remote['model_type']} of {_labels(remote)}" if "model_type" in remote else "files of another kind"
         raise PushError(
-            f"{repo_id} holds {held}, not a {config['model_type']} of {_labels(config)}, and nothing was sent; name another repo."
+            f"{repo_id} holds {held}, not a {config['model_type']} of {_labels(config)}: name another repo."
         )
     return Destination(repo_id, info.sha, _read(repo_id, CARD_FILE, info.sha) if CARD_FILE in names else None)
 
@@ -181,11 +196,38 @@ def _labels(config: dict[str, Any]) -> str:
     return ", ".join(names[key] for key in sorted(names, key=int)) or "no named classes"
 
 
-def _make_repo(api: HfApi, destination: Destination, private: bool, revision: str | None) -> None:
-    if destination.head is None:
-        _patiently(lambda: api.create_repo(destination.repo_id, private=private, exist_ok=True))
+def _send(
+    folder: Path,
+    files: list[Path],
+    destination: Destination,
+    private: bool,
+    revision: str | None,
+    create_pr: bool,
+    message: str,
+) -> str:
+    """Make what is missing of repo and branch, upload, commit once; :return: the address of commit or pull request."""
+    api, repo_id = HfApi(), destination.repo_id
+    operations = _operations(folder, files, destination)
+    for operation in operations:
+        if operation.path_in_repo == CARD_FILE:
+            _patiently(ModelCard(operation.path_or_fileobj.decode()).validate)
+    head = destination.head
+    if head is None:
+        _patiently(lambda: api.create_repo(repo_id, private=private, exist_ok=True))
+        head = _patiently(lambda: api.model_info(repo_id)).sha
     if revision is not None:
-        _patiently(lambda: api.create_branch(destination.repo_id, branch=revision, exist_ok=True))
+        _patiently(lambda: api.create_branch(repo_id, branch=revision, exist_ok=True))
+    logger.info("Pushing to %s: %s", repo_id, ", ".join(operation.path_in_repo for operation in operations))
+    # Uploads first, which huggingface_hub retries by itself: what is left for the commit may then be repeated safely.
+    api.preupload_lfs_files(repo_id, operations, revision=revision, create_pr=create_pr, free_memory=False)
+    # With its parent named, the Hub refuses the commit where somebody else committed meanwhile.
+    commit = _patiently(
+        lambda: api.create_commit(
+            repo_id, operations, commit_message=message, revision=revision, create_pr=create_pr, parent_commit=head
+        ),
+        repeat_lost=False,
+    )
+    return commit.pr_url or commit.commit_url
 
 
 def _operations(folder: Path, files: list[Path], destination: Destination) -> list[CommitOperationAdd]:
@@ -201,28 +243,60 @@ def _operations(folder: Path, files: list[Path], destination: Destination) -> li
     return [*operations, CommitOperationAdd(CARD_FILE, card_for(text, destination.repo_id).encode())]
 
 
-def _patiently(call: Callable[[], Answer]) -> Answer:
-    """`call`, again after a while where the Hub is busy or away; huggingface_hub does so for uploads, but not for these."""
+def _patiently(call: Callable[[], Answer], repeat_lost: bool = True) -> Answer:
+    """`call`, again after a while where the Hub is busy or away; huggingface_hub itself repeats uploads only.
+
+    :param repeat_lost: also where the connection broke, and the call may have been carried out.
+    """
     for attempt in range(ATTEMPTS):
         try:
             return call()
         except HfHubHTTPError as error:
             if error.response.status_code not in PASSING_TROUBLE or attempt == ATTEMPTS - 1:
                 raise
-            wait = error.response.headers.get("Retry-After", "")
-            time.sleep(min(float(wait) if wait.isdigit() else 2.0**attempt, LONGEST_WAIT))
+            asked = error.response.headers.get("Retry-After", "")
+            wait = float(asked) if asked.isdigit() else 2.0**attempt
+        except TransportError:
+            if not repeat_lost or attempt == ATTEMPTS - 1:
+                raise
+            wait = 2.0**attempt
+        logger.info("The Hub is busy or away; trying again in %g s.", min(wait, LONGEST_WAIT))
+        time.sleep(min(wait, LONGEST_WAIT))
     raise AssertionError("the last attempt returns or raises")
 
 
-class _Explained:
-    """Turns what huggingface_hub raises into one sentence, followed by what is safe and how to push again."""
+def _explain(error: BaseException) -> str:
+    """A sentence on what went wrong."""
+    if isinstance(error, RuntimeError) and error.__cause__ is not None:  # of a thread that uploads
+        return _explain(error.__cause__)
+    if isinstance(error, LocalTokenNotFoundError):
+        return "You are not logged in: run `hf auth login`, or set HF_TOKEN."
+    if isinstance(error, OfflineModeIsEnabled):
+        return "HF_HUB_OFFLINE is set, so that nothing reaches the Hub."
+    if isinstance(error, HfHubHTTPError):
+        status = error.response.status_code
+        return f"{REASONS.get(status, 'The Hub failed')} (HTTP {status})."
+    if isinstance(error, HTTPError):
+        return f"The connection to the Hub broke ({type(error).__name__})."
+    return " ".join(str(error).split()).rstrip(".") + "."
 
-    def __init__(self, repo_id: str, sentence: str) -> None:
-        self.repo_id, self.sentence = repo_id, sentence
 
-    def __enter__(self) -> None:
-        pass
+def _state(destination: Destination, revision: str | None) -> str:
+    """What the failed push left in the repo, as far as the Hub still answers. A commit is whole or not there at all."""
+    repo_id = destination.repo_id
+    try:
+        info = _find(HfApi(), repo_id, revision)
+    except (HTTPError, OSError):
+        return f"What {repo_id} holds now cannot be asked; a commit in it is whole or not there at all."
+    if info is None:
+        return f"{repo_id} does not exist."
+    if info.sha == destination.head or not {sibling.rfilename for sibling in info.siblings} - HARMLESS:
+        return f"{repo_id} is as it was before." if destination.head else f"{repo_id} was made and is empty."
+    return f"{repo_id} has a new commit, of this push or of somebody else: look there first."
 
-    def __exit__(self, kind, error, trace) -> None:
-        if isinstance(error, PushError):
-            raise PushError(f"{error} {self.sentence}") from error
+
+def _again(folder: Path, repo_id: str, private: bool, revision: str | None, create_pr: bool) -> str:
+    """What is safe, and the command to go on with."""
+    words = ["rd-hf", "push", str(folder), "--repo_id", repo_id]
+    words += ["--private"] * private + ["--revision", revision] * (revision is not None) + ["--create_pr"] * create_pr
+    return f"{folder} is complete on disk; push again with `{shlex.join(words)}`."

@@ -1,7 +1,7 @@
 """The model card: text and metadata of a published student or reprogrammed teacher, and what keeps a user's edits.
 
-A generated card ends with a comment that holds the hash of the text above it. A card whose hash does not fit, or that has
-none, was written or edited by a person and is never replaced.
+A generated card ends with a comment that holds the hash of the text above it. A card whose hash does not fit, or that
+has none, was written or edited by a person and is never replaced.
 """
 
 from __future__ import annotations
@@ -117,7 +117,9 @@ def check_card(text: str) -> None:
     except ValueError as error:
         raise CardError(f"The model card's metadata is not valid: {error}") from error
     if data.license is not None and not LICENSE.fullmatch(data.license):
-        raise CardError(f"`license` is {data.license!r}: give it as the Hub spells it, for instance apache-2.0 or other.")
+        raise CardError(
+            f"`license` is {data.license!r}: give it as the Hub spells it, for instance apache-2.0 or other."
+        )
 
 
 def is_hub_id(name: str | None) -> bool:
