@@ -134,7 +134,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _route(self) -> None:
         url = urlsplit(self.path)
-        path, self.query = unquote(url.path), parse_qs(url.query)
+        path, self.query = url.path, parse_qs(url.query)
         size = int(self.headers.get("Content-Length") or 0)
         with self.server.lock:
             self.server.requests.append((self.command, path, size))
@@ -158,7 +158,7 @@ class Handler(BaseHTTPRequestHandler):
             match = re.fullmatch(pattern, path)
             if match and re.fullmatch(method, self.command):
                 with self.server.lock:
-                    action(**match.groupdict())
+                    action(**{name: unquote(value) for name, value in match.groupdict().items()})
         self._answer({"error": f"{self.command} {path} is not part of this Hub"}, 404)
 
     def _read_body(self, size: int) -> bytes:

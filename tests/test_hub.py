@@ -8,12 +8,15 @@ import subprocess
 import sys
 import threading
 
+import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY
+from conftest import REPOSITORY, blob_images
 from hub_server import TOKEN, Fault, HubServer
+from huggingface_hub import ModelCard
+from PIL import Image
 from test_model_card import sample_facts
-from transformers import AutoModelForImageClassification, ResNetConfig, ViTImageProcessorPil
+from transformers import AutoModel, AutoModelForImageClassification, ResNetConfig, ViTImageProcessorPil
 
 from rd_hf.model_card import CARD_FILE, card_for, render_card, write_card
 from rd_hf.modeling_rd_student import RDStudentForImageClassification
@@ -163,7 +166,7 @@ def test_a_branch_and_a_pull_request_leave_main_alone(server, client, folder):
     assert server.repos["me/xray"].refs["main"] == before
     for ref in ("second/try", "refs/pr/2"):
         assert "model.safetensors" in files_of(server, ref)
-    assert client("-c", LOAD, "me/xray", "second%2Ftry").returncode == 0
+    assert client("-c", LOAD, "me/xray", "second/try").returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -285,3 +288,76 @@ def test_a_commit_of_somebody_else_meanwhile_is_not_run_over(server, client, fol
     thread.join()
     assert "Somebody else has changed the repo meanwhile (HTTP 412)" in said
     assert set(files_of(server)) == {"LICENSE"}
+
+
+def test_students_own_push_to_hub_is_that_of_transformers(server, client, folder):
+    code = """
+import rd_hf, sys
+from transformers import AutoImageProcessor, AutoModelForImageClassification
+AutoModelForImageClassification.from_pretrained(sys.argv[1]).push_to_hub("me/own", private=True)
+AutoImageProcessor.from_pretrained(sys.argv[1]).push_to_hub("me/own")
+"""
+    done = client("-c", code, str(folder))
+    assert done.returncode == 0, done.stderr
+    assert {"model.safetensors", "config.json", "preprocessor_config.json"} <= set(files_of(server, repo="me/own"))
+    assert client("-c", LOAD, "me/own", "main").returncode == 0
+    # and a push of the same student may follow, with its card
+    assert push(client, folder, repo="me/own").returncode == 0
+    assert "roc.png" in files_of(server, repo="me/own")
+
+
+def distill(client, tmp_path, *options):
+    """A small run with a teacher, from a terminal; the teacher's folder and the data have telling names."""
+    torch.manual_seed(1)
+    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")
+    AutoModel.from_config(config).save_pretrained(tmp_path / "secret_teacher")
+    ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "secret_teacher")
+    for number, (image, label) in enumerate(zip(blob_images(np.arange(45) % 3), np.arange(45) % 3, strict=True)):
+        target = tmp_path / "secret_hospital" / LABELS[label]
+        target.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(target / f"secret_patient_{number}.png")
+    student = "{model_type: resnet, embedding_size: 8, hidden_sizes: [8, 16], depths: [1, 1], layer_type: basic}"
+    arguments = """--teacher secret_teacher --dataset secret_hospital --student_image_size 32 --max_steps 2 --shots 4
+        --per_device_train_batch_size 8 --eval_steps 2 --output_dir secret_run --license cc-by-4.0
+        --push_to_hub --hub_model_id"""
+    return client("-m", "rd_hf", "distill", "--student", student, *arguments.split(), *options)
+
+
+def test_distill_pushes_its_student_and_the_teacher_goes_the_same_way(server, client, tmp_path):
+    done = distill(client, tmp_path, "me/xray", "--hub_private_repo")
+    assert done.returncode == 0, done.stderr
+    assert "Published: " in done.stderr and server.repos["me/xray"].private
+    assert len(server.repos["me/xray"].commits) == 2
+    assert push(client, tmp_path / "secret_run" / "teacher", repo="me/xray-teacher").returncode == 0
+    student, teacher = files_of(server), files_of(server, repo="me/xray-teacher")
+    assert set(teacher) - set(student) == {"cka.png"} and set(student) - set(teacher) == {"roc.png"}
+    for content, _ in [*student.values(), *teacher.values()]:
+        assert b"secret" not in content and str(tmp_path).encode() not in content and TOKEN.encode() not in content
+    card = student["README.md"][0].decode()
+    assert "license: cc-by-4.0" in card and "| train (labelled) | 12 | 4 | 4 | 4 |" in card.splitlines()
+    assert "The data had no validation and no test split" in card and "base_model" not in card
+    scores = json.loads((tmp_path / "secret_run" / "metrics.json").read_text())
+    measured = {result.metric_type: result.metric_value for result in ModelCard(card).data.eval_results}
+    assert measured["accuracy"] == round(scores["test"]["accuracy"], 4)
+    assert "reprogrammed" in teacher["README.md"][0].decode()
+    for kind, repo in (("student", "me/xray"), ("teacher", "me/xray-teacher")):
+        snippet = re.search("```python\n(.*?)```", files_of(server, repo=repo)["README.md"][0].decode(), re.DOTALL)
+        code = snippet.group(1).replace('"foundation_model"', '"secret_teacher"')
+        Image.fromarray(blob_images(np.array([1]))[0]).save(tmp_path / "image.png")
+        done = client("-c", code)
+        assert done.returncode == 0, (kind, done.stderr)
+        assert kind == "teacher" or "malignant" in done.stdout
+
+
+def test_distill_checks_where_it_will_push_before_it_trains(server, client, tmp_path):
+    assert "me may not publish in stranger" in message(distill(client, tmp_path, "stranger/xray"))
+    assert not (tmp_path / "secret_run" / "metrics.jsonl").exists() and uploads(server) == []
+
+
+def test_distill_whose_push_fails_leaves_a_whole_run_and_says_how_to_push_it(server, client, tmp_path):
+    server.faults.append(Fault("POST", "/preupload/", 403))
+    said = message(distill(client, tmp_path, "me/xray"))
+    assert "no right" in said and "secret_run/student is complete on disk" in said
+    again = re.search("push again with `rd-hf (.*)`", said).group(1).split()
+    assert client("-m", "rd_hf", *again).returncode == 0
+    assert "model.safetensors" in files_of(server)
