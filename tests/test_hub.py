@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -361,3 +362,11 @@ def test_distill_whose_push_fails_leaves_a_whole_run_and_says_how_to_push_it(ser
     again = re.search("push again with `rd-hf (.*)`", said).group(1).split()
     assert client("-m", "rd_hf", *again).returncode == 0
     assert "model.safetensors" in files_of(server)
+
+
+def test_the_command_of_the_readme(server, client, folder, tmp_path):
+    line = re.search("^rd-hf push .*$", (REPOSITORY / "README.md").read_text(), re.MULTILINE).group()
+    shutil.copytree(folder, tmp_path / "runs" / "xray" / "student")
+    assert client("-m", "rd_hf", *shlex.split(line)[1:]).returncode == 0
+    assert server.repos["me/xray-student"].private
+    assert "model.safetensors" in files_of(server, repo="me/xray-student")
