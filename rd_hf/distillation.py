@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import time
@@ -76,13 +75,14 @@ def run_distillation(arguments: DistillationArguments) -> RDStudentForImageClass
     with accelerator.main_process_first():
         task = load_task(arguments)
     if accelerator.is_main_process:
+        if arguments.push_to_hub:  # before hours of training, not after them
+            labels = {str(number): name for number, name in enumerate(task.label_names)}
+            student = {"model_type": RDStudentForImageClassification.config_class.model_type, "id2label": labels}
+            hub.check_destination(arguments.hub_model_id, student)
         open_run_folder(arguments)
     accelerator.wait_for_everyone()
     folder = Path(arguments.output_dir)
     models = build_models(arguments, task, accelerator)
-    if arguments.push_to_hub and accelerator.is_main_process:
-        # before hours of training, not after them
-        hub.check_destination(arguments.hub_model_id, json.loads(models.student.config.to_json_string(use_diff=False)))
     task.open_images(models.transforms, arguments.on_bad_image)
     trainer = build_trainer(arguments, accelerator, task, models, folder)
     if arguments.report_to is not None:

@@ -31,8 +31,11 @@ from .model_card import CARD_FILE, card_for, is_edited
 logger = logging.getLogger(__name__)
 
 # What a published folder consists of. Other files of the user (pictures, tables, notebooks) stay where they are.
-SUFFIXES = {".safetensors", ".json", ".py", ".onnx"}
-NAMES = {CARD_FILE, "LICENSE", "confusion_matrix.png", "roc.png", "curves.png", "cka.png"}
+SUFFIXES = {".safetensors", ".py", ".onnx"}
+NAMES = {
+    CARD_FILE, "LICENSE", "config.json", "preprocessor_config.json", "processor_config.json",
+    "model.safetensors.index.json", "confusion_matrix.png", "roc.png", "curves.png", "cka.png",
+}  # fmt: skip
 # What a repo may hold before anything was published in it.
 HARMLESS = {".gitattributes", CARD_FILE, "LICENSE"}
 
@@ -149,6 +152,9 @@ def _files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise PushError(f"There is no folder {folder}.")
     files = sorted(p for p in folder.iterdir() if p.is_file() and (p.suffix in SUFFIXES or p.name in NAMES))
+    left_out = sorted({path.name for path in folder.iterdir()} - {path.name for path in files})
+    if left_out:
+        logger.info("Not part of a model, and left out: %s", ", ".join(left_out))
     if not any(path.suffix in (".safetensors", ".onnx") for path in files):
         raise PushError(f"{folder} holds no weights: name the folder of a model, such as runs/xray/student.")
     return files

@@ -64,6 +64,7 @@ def folder(made, tmp_path):
     """A student's folder, with files beside it that are the user's own."""
     shutil.copytree(made[0], tmp_path / "student")
     (tmp_path / "student" / "patient_7.png").write_bytes(b"an image of a patient")
+    (tmp_path / "student" / "patients.json").write_text("{}")
     return tmp_path / "student"
 
 
@@ -125,7 +126,7 @@ def test_a_pushed_student_is_loaded_back_in_a_fresh_process_with_the_same_logits
 ):
     done = push(client, folder, "--private", "--commit_message", "first")
     assert done.returncode == 0, done.stderr
-    assert server.endpoint in done.stdout
+    assert server.endpoint in done.stdout and "left out: patient_7.png, patients.json" in done.stderr
     repo = server.repos["me/xray"]
     assert repo.private and [commit.title for commit in repo.commits.values()] == ["initial commit", "first"]
     assert set(files_of(server)) == {
@@ -240,6 +241,10 @@ def test_passing_trouble_is_waited_out(server, client, folder, fault):
     done = push(client, folder)
     assert done.returncode == 0, done.stderr
     assert fault.times == 0
+    # sent with their length, so that a fault in the middle of an upload is one
+    assert (folder / "model.safetensors").stat().st_size in {
+        size for method, _, size in server.requests if method == "PUT"
+    }
     assert [commit.title for commit in server.repos["me/xray"].commits.values()][1:] == ["Upload rd_student with rd_hf"]
     assert files_of(server)["model.safetensors"][0] == (folder / "model.safetensors").read_bytes()
 
@@ -352,7 +357,7 @@ def test_distill_pushes_its_student_and_the_teacher_goes_the_same_way(server, cl
 
 def test_distill_checks_where_it_will_push_before_it_trains(server, client, tmp_path):
     assert "me may not publish in stranger" in message(distill(client, tmp_path, "stranger/xray"))
-    assert not (tmp_path / "secret_run" / "metrics.jsonl").exists() and uploads(server) == []
+    assert not (tmp_path / "secret_run").exists() and uploads(server) == []
 
 
 def test_distill_whose_push_fails_leaves_a_whole_run_and_says_how_to_push_it(server, client, tmp_path):
