@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -19,6 +20,7 @@ POSITIVE = """student_image_size teacher_batch_size num_views projector_channels
     gradient_accumulation_steps logging_steps save_steps save_total_limit early_stopping_patience"""
 NOT_NEGATIVE = """hybrid_weight hybrid_weight_end kl_weight kl_weight_end cka_weight weight_decay max_grad_norm
     dataloader_num_workers seed rotation_degrees scale shift brightness contrast gamma label_smoothing warmup_ratio"""
+LICENSE = re.compile(r"[a-z0-9][a-z0-9.\-]*")
 IN_MEMORY = "(a data set in memory)"
 
 
@@ -116,6 +118,10 @@ class DistillationArguments:
     save_total_limit: int = _argument(2, "checkpoints kept")
     early_stopping_patience: int | None = _argument(None, "evaluations without improvement before the run stops")
     report_to: list | str | None = _argument(None, "an Accelerate tracker or a YAML list of them, for instance tensorboard or wandb")
+    license: str | None = _argument(None, "licence of what is published, as the Hub spells it (apache-2.0, cc-by-nc-4.0, other); the card says so if none is given")
+    push_to_hub: bool = _argument(False, "push the student to hub_model_id when the run has ended")
+    hub_model_id: str | None = _argument(None, "name of the repo on the Hub, such as me/xray-student")
+    hub_private_repo: bool = _argument(False, "make the repo private, if it is a new one")
     resume: bool = _argument(False, "continue from the last checkpoint in output_dir")
     overwrite_output_dir: bool = _argument(False, "delete what an earlier run left in output_dir")
     # fmt: on
@@ -160,6 +166,10 @@ class DistillationArguments:
             raise ArgumentError("`shots` and `label_fraction` both say how many labels are kept: give one of them.")
         if self.bf16 and self.fp16:
             raise ArgumentError("`bf16` and `fp16` exclude each other.")
+        if self.push_to_hub and self.hub_model_id is None:
+            raise ArgumentError("`push_to_hub` needs `hub_model_id`, the name of the repo, such as me/xray-student.")
+        if self.license is not None and not LICENSE.fullmatch(self.license):
+            raise ArgumentError(f"`license` is {self.license!r}; it must be spelt as on the Hub, such as apache-2.0.")
         if self.resume and self.overwrite_output_dir:
             raise ArgumentError("`resume` and `overwrite_output_dir` exclude each other.")
         if self.use_unlabeled and not (self.shots or self.label_fraction or self.unlabeled_dataset):

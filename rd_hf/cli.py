@@ -1,4 +1,4 @@
-"""The command line: `rd-hf distill | evaluate | predict`, or `python -m rd_hf ...`.
+"""The command line: `rd-hf distill | evaluate | predict | push`, or `python -m rd_hf ...`.
 
 Answers go to stdout, everything else to stderr. Modules that import torch are imported only once a command runs.
 """
@@ -16,6 +16,7 @@ COMMANDS = {
     "distill": "train a student from a frozen teacher: rd-hf distill --config examples/busi.yaml",
     "evaluate": "score a student or reprogrammed teacher on labelled images; prints one JSON object",
     "predict": "classify image files, folders and globs; prints a table or JSON lines",
+    "push": "publish the folder of a model on the Hub: rd-hf push runs/xray/student --repo_id me/xray-student",
 }
 USAGE = "usage: rd-hf COMMAND [options]\n\ncommands:\n" + "".join(f"  {n:10} {t}\n" for n, t in COMMANDS.items())
 USAGE += "\n`rd-hf COMMAND --help` lists a command's options.\n"
@@ -66,6 +67,20 @@ class PredictionArguments:
     # fmt: on
 
 
+@dataclass
+class PushArguments:
+    """What `rd-hf push` takes."""
+
+    # fmt: off
+    folder: str = field(metadata={"help": "folder of a student or reprogrammed teacher; may stand first, without --folder"})
+    repo_id: str = field(metadata={"help": "name of the repo, such as me/xray-student"})
+    private: bool = field(default=False, metadata={"help": "make the repo private, if it is a new one"})
+    revision: str | None = field(default=None, metadata={"help": "branch, made where it does not exist"})
+    create_pr: bool = field(default=False, metadata={"help": "open a pull request instead of committing"})
+    commit_message: str | None = field(default=None, metadata={"help": "title of the commit"})
+    # fmt: on
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one command.
 
@@ -102,7 +117,7 @@ def _set_up_logging() -> None:
 def _run(command: str, options: list[str]) -> int:
     _set_up_logging()
     try:
-        return {"distill": _distill, "evaluate": _evaluate, "predict": _predict}[command](options)
+        return {"distill": _distill, "evaluate": _evaluate, "predict": _predict, "push": _push}[command](options)
     except ArgumentError as error:
         print(f"rd-hf {command}: {error}", file=sys.stderr)
         return EXIT_USAGE
@@ -181,4 +196,13 @@ def _predict(options: list[str]) -> int:
             print(json.dumps(row))
     else:
         print(prediction_table(rows, top_k))
+    return 0
+
+
+def _push(options: list[str]) -> int:
+    options = ["--folder", *options] if options and not options[0].startswith("-") else options
+    arguments = _parse(_parser("push", PushArguments), options, PushArguments)
+    from .hub import push
+
+    print(push(**vars(arguments)))
     return 0

@@ -17,6 +17,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, set_seed
 from transformers.image_processing_utils import BaseImageProcessor
 
+from . import hub
 from ._version import __version__
 from .allocator import keep_freed_memory
 from .arguments import ArgumentError, DistillationArguments, arguments_from
@@ -78,6 +79,10 @@ def run_distillation(arguments: DistillationArguments) -> RDStudentForImageClass
     check_run_folder(arguments)
     with accelerator.main_process_first():
         task = load_task(arguments)
+    if arguments.push_to_hub and accelerator.is_main_process:  # before hours of training, not after them
+        labels = {str(number): name for number, name in enumerate(task.label_names)}
+        student = {"model_type": RDStudentForImageClassification.config_class.model_type, "id2label": labels}
+        hub.check_destination(arguments.hub_model_id, student)
     folder = Path(arguments.output_dir)
     models = build_models(arguments, task, accelerator)
     task.open_images(models.transforms, arguments.on_bad_image)
@@ -93,6 +98,9 @@ def run_distillation(arguments: DistillationArguments) -> RDStudentForImageClass
     if accelerator.is_main_process:
         logger.info("%s", summary(scores, folder))
     accelerator.end_training()
+    if arguments.push_to_hub and accelerator.is_main_process:
+        address = hub.push(folder / "student", arguments.hub_model_id, private=arguments.hub_private_repo)
+        logger.info("Published: %s", address)
     if arguments.gradient_checkpointing:
         models.student.activation_checkpointing_disable()
     return models.student.eval()

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import plots
+from .card_facts import card_facts
 from .inference import predict_logits, probabilities
 from .metrics import compute_metrics
+from .model_card import CARD_FILE, render_card, write_card
 from .run_folder import read_history, write_json, write_predictions
 
 if TYPE_CHECKING:
@@ -46,6 +49,7 @@ def write_report(folder: Path, task: Task, models: Models, trainer: Trainer, sec
         write_json(scores, folder / "metrics.json")
         _write_details(folder, task, student["test"], scores["test"])
         _write_plots(folder, models)
+        _write_cards(folder, task, models, trainer, scores)
     return scores
 
 
@@ -62,6 +66,20 @@ def _write_plots(folder: Path, models: Models) -> None:
     plots.plot_curves(history, folder / "curves.png")
     if models.teacher is not None:
         plots.plot_cka(history, folder / "cka.png")
+
+
+def _write_cards(folder: Path, task: Task, models: Models, trainer: Trainer, scores: dict[str, Any]) -> None:
+    """A card beside each model, with the plots that it shows."""
+    for kind, facts in card_facts(folder, task, models, trainer, scores).items():
+        for image in facts["images"]:
+            if (kind, image) != ("teacher", "confusion_matrix.png"):
+                shutil.copyfile(folder / image, folder / kind / image)
+        if kind == "teacher":
+            matrix = facts["scores"]["confusion_matrix"]
+            plots.plot_confusion_matrix(matrix, task.label_names, folder / kind / "confusion_matrix.png")
+        name = (trainer.arguments.hub_model_id or f"rd_hf-{kind}").split("/")[-1]
+        if not write_card(folder / kind, render_card(facts, name)):
+            logger.warning("%s was edited and is kept as it is.", folder / kind / CARD_FILE)
 
 
 def _student_probabilities(models: Models, split: Split, trainer: Trainer) -> np.ndarray:

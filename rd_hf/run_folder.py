@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ from typing import Any
 import numpy as np
 
 from .arguments import ArgumentError, DistillationArguments, read_config, write_config
+from .model_card import CARD_FILE, is_edited
+
+logger = logging.getLogger(__name__)
 
 CONFIG_FILE = "config.yaml"
 HISTORY_FILE = "metrics.jsonl"
@@ -22,6 +26,7 @@ FILES = (CONFIG_FILE, HISTORY_FILE, "metrics.json", "predictions.csv", "skipped_
 MAY_CHANGE_ON_RESUME = {
     "output_dir", "resume", "overwrite_output_dir", "report_to", "logging_steps", "save_steps", "save_total_limit",
     "dataloader_num_workers", "teacher_batch_size", "per_device_eval_batch_size", "early_stopping_patience",
+    "license", "push_to_hub", "hub_model_id", "hub_private_repo",
 }  # fmt: skip
 
 
@@ -87,7 +92,12 @@ def _keep_inputs(folder: Path, arguments: DistillationArguments) -> None:
 
 
 def _remove_earlier_run(folder: Path) -> None:
-    """Only what a run leaves is removed; other files of the user stay."""
+    """Only what a run leaves is removed; other files of the user stay, and so does a model card that was edited."""
+    for name in ("student", "teacher"):
+        card = folder / name / CARD_FILE
+        if card.is_file() and is_edited(card.read_text(encoding="utf-8")):
+            kept = card.replace(folder / f"edited_card_of_{name}.md")
+            logger.warning("The edited model card of the earlier run is kept as %s.", kept)
     for name in FOLDERS:
         shutil.rmtree(folder / name, ignore_errors=True)
     for name in FILES:

@@ -172,10 +172,11 @@ def test_predict_prints_json_lines_and_a_table(finished, tmp_path):
 def test_nothing_saved_knows_a_path_of_this_machine_or_holds_a_pickle(finished, teacher):
     _, run, _ = finished
     for folder in (run / "student", run / "teacher"):
-        for path in folder.rglob("*.json"):
+        assert (folder / "README.md").is_file()
+        for path in (*folder.rglob("*.json"), folder / "README.md"):
             assert str(run.parent) not in path.read_text() and str(teacher) not in path.read_text()
     suffixes = {path.suffix for path in run.rglob("*") if path.is_file()}
-    assert suffixes <= {".json", ".jsonl", ".yaml", ".csv", ".png", ".safetensors"}
+    assert suffixes <= {".json", ".jsonl", ".yaml", ".csv", ".png", ".safetensors", ".md"}
 
 
 def test_the_written_configuration_reproduces_the_run_to_the_bit(finished, tmp_path):

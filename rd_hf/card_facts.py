@@ -1,0 +1,129 @@
+"""What the cards of a run say, collected from it: plain values, without any path, file name or column of the data."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ._version import __version__
+from .arguments import DistillationArguments
+from .data.labels import MULTI_LABEL
+from .efficiency import Cost, cost_of
+from .modeling_rd_student import RDStudentForImageClassification
+
+if TYPE_CHECKING:
+    from .distillation import Models
+    from .task import Task
+    from .trainer import Trainer
+
+# Where things are on this machine, who publishes them, and columns of the data: not for a card. The origin of
+# teacher, student and data is told by their provenance, which has no paths.
+NOT_IN_THE_CARD = {
+    "dataset", "student", "teacher", "teacher_revision", "student_revision", "dataset_revision", "dataset_config_name",
+    "unlabeled_dataset", "output_dir", "image_column", "label_column", "group_column", "report_to", "resume",
+    "overwrite_output_dir", "license", "push_to_hub", "hub_model_id", "hub_private_repo",
+}  # fmt: skip
+LIBRARIES = ("torch", "transformers", "datasets", "accelerate")
+STUDENT_IMAGES = {"confusion_matrix.png": "Confusion matrix", "roc.png": "ROC curves", "curves.png": "Training curves"}
+TEACHER_IMAGES = {
+    "confusion_matrix.png": "Confusion matrix",
+    "cka.png": "CKA over time",
+    "curves.png": "Training curves",
+}
+
+
+def card_facts(folder: Path, task: Task, models: Models, trainer: Trainer, scores: dict[str, Any]) -> dict[str, Any]:
+    """Facts of the cards of student and teacher, by these names; the teacher's is there if there is one.
+
+    :param folder: the run's, with the saved student, which is loaded to be timed.
+    :param scores: what metrics.json holds.
+    """
+    arguments: DistillationArguments = trainer.arguments
+    changed, defaults = _arguments(arguments)
+    provenance = models.student.config.provenance
+    common = {
+        "method": arguments.method,
+        "teacher": provenance["teacher"],
+        "student_base": provenance["student_base"],
+        "dataset": provenance["dataset"],
+        "label_names": task.label_names,
+        "splits": _splits(task),
+        "unlabelled_images": len(task.unlabelled_rows),
+        "skipped_images": sum(len(skipped) for skipped in task.skipped.values()),
+        "arguments": changed,
+        "defaults": defaults,
+        "training": scores["training"],
+        "costs": _costs(folder, models),
+        "cpu": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "hardware": _hardware(trainer),
+        "versions": {"rd_hf": __version__, "Python": platform.python_version()} | {n: version(n) for n in LIBRARIES},
+        "license": arguments.license,
+    }
+    of_teacher = scores["teacher"]["test"] if "teacher" in scores else None
+    base = _named(provenance["student_base"]["id"])
+    teacher = _named(provenance["teacher"]["id"]) if provenance["teacher"] else None
+    facts = {
+        "student": {
+            "kind": "student", "title": f"{base}, distilled from {teacher}" if teacher else f"{base}, trained alone",
+            "scores": scores["test"], "other_scores": of_teacher, "images": STUDENT_IMAGES,
+        }
+    }  # fmt: skip
+    if of_teacher is not None:
+        facts["teacher"] = {
+            "kind": "teacher", "title": f"{teacher}, reprogrammed", "scores": of_teacher,
+            "other_scores": scores["test"], "images": TEACHER_IMAGES,
+        }  # fmt: skip
+    return {name: common | own for name, own in facts.items()}
+
+
+def _named(origin: str) -> str:
+    return "a local model" if origin == "local" else origin
+
+
+def _arguments(arguments: DistillationArguments) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The arguments that differ from their default, and the others."""
+    defaults = {field.name: field.default for field in dataclasses.fields(arguments)}
+    values = {name: value for name, value in arguments.to_dict().items() if name not in NOT_IN_THE_CARD}
+    changed = {name: value for name, value in values.items() if value != defaults[name]}
+    return changed, {name: value for name, value in values.items() if name not in changed}
+
+
+def _splits(task: Task) -> list[dict[str, Any]]:
+    """Images and images of each class of every split; of train those whose label was used."""
+    labels = {"train (labelled)": task.labels[torch.from_numpy(task.labelled_rows)].numpy()}
+    labels |= {split.name: split.labels[split.rows] for split in (task.validation, task.test)}
+    classes = len(task.label_names)
+    return [
+        {
+            "name": name,
+            "images": len(values),
+            "counts": (
+                values.sum(axis=0).astype(int) if task.problem_type == MULTI_LABEL
+                else np.bincount(values, minlength=classes)
+            ).tolist(),
+        }
+        for name, values in labels.items()
+    ]  # fmt: skip
+
+
+def _costs(folder: Path, models: Models) -> dict[str, Cost]:
+    """Of the student as saved, on the CPU, and of the teacher up to its last tapped stage where it is."""
+    student = RDStudentForImageClassification.from_pretrained(folder / "student", dtype=torch.float32).eval()
+    costs = {"student": cost_of(lambda pixels: student(pixel_values=pixels), student, models.transforms[0].size)}
+    if models.backbone is not None:
+        costs["foundation model"] = cost_of(models.backbone.extract, models.backbone.tower, models.transforms[1].size)
+    return costs
+
+
+def _hardware(trainer: Trainer) -> str:
+    device = trainer.accelerator.device
+    name = (
+        torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} {device.type.upper()}"
+    )
+    return f"{trainer.accelerator.num_processes} x {name}"

@@ -1,0 +1,53 @@
+"""What a forward pass of one image costs: parameters, arithmetic, time on the CPU."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+MAX_RUNS = 10
+MAX_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Cost:
+    """:param gflop: 1e9 floating-point operations, a multiplication and an addition being two, of products of matrices
+        and convolutions.
+    :param milliseconds: median time, None where it was not measured on a CPU.
+    """
+
+    parameters: int
+    gflop: float
+    milliseconds: float | None
+
+
+@torch.no_grad()
+def cost_of(forward: Callable[[Tensor], Any], module: nn.Module, size: tuple[int, int]) -> Cost:
+    """Count and time `forward` on one image.
+
+    :param forward: takes (1, 3, rows, columns) on the device of `module`.
+    :param module: the module whose parameters are counted; it should be in eval mode.
+    :param size: rows and columns of the image.
+    """
+    device = next(module.parameters()).device
+    pixels = torch.zeros(1, 3, *size, device=device)
+    with FlopCounterMode(display=False) as counter:
+        forward(pixels)
+    milliseconds = 1000 * _median_seconds(forward, pixels) if device.type == "cpu" else None
+    return Cost(sum(p.numel() for p in module.parameters()), counter.get_total_flops() / 1e9, milliseconds)
+
+
+def _median_seconds(forward: Callable[[Tensor], Any], pixels: Tensor) -> float:
+    times: list[float] = []
+    while len(times) < MAX_RUNS and sum(times) < MAX_SECONDS:
+        started = time.perf_counter()
+        forward(pixels)
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)

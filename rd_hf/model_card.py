@@ -1,0 +1,171 @@
+"""The model card: text and metadata of a published student or reprogrammed teacher, and what keeps a user's edits.
+
+A generated card ends with a comment that holds the hash of the text above it. A card whose hash does not fit, or that
+has none, was written or edited by a person and is never replaced.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub.utils import validate_repo_id
+
+from .arguments import LICENSE
+
+CARD_FILE = "README.md"
+LOCAL = "local"
+HERE = 'model_id = "."  # this folder; elsewhere its path, or the name of its repo on the Hub'
+METRICS = {
+    "auroc": "AUROC",
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "f1": "F1, mean over classes",
+    "average_precision": "average precision, mean over classes",
+    "expected_calibration_error": "expected calibration error",
+}
+_STAMP = re.compile(r"\n<!-- rd_hf card ([0-9a-f]{64}) -->\s*\Z")
+
+
+class CardError(ValueError):
+    """A card whose metadata the Hub would refuse."""
+
+
+def render_card(facts: dict[str, Any], name: str) -> str:
+    """The whole card, with metadata and stamp.
+
+    :param facts: what `rd_hf.card_facts.card_facts` collects.
+    :param name: the model's name in the Hub's index of results.
+    :raises CardError: when its metadata is not valid.
+    """
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+    environment.filters |= {
+        "number": lambda value: f"{value:.3f}",
+        "text": _text,
+        "model_link": lambda name: _link(name, ""),
+        "data_link": lambda name: _link(name, "datasets/"),
+    }
+    template = environment.from_string(template_path().read_text(encoding="utf-8"))
+    body = template.render(**facts, metrics=METRICS, model_id_line=HERE)
+    text = f"---\n{metadata(facts, name).to_yaml()}\n---\n\n{body}"
+    check_card(text)
+    return stamp(text)
+
+
+def template_path() -> Path:
+    """The template: beside this file where the package is installed, at the top of a checkout."""
+    installed = Path(__file__).parent / "model_cards" / "template.md"
+    return installed if installed.is_file() else Path(__file__).parents[1] / "model_cards" / "template.md"
+
+
+def metadata(facts: dict[str, Any], name: str) -> ModelCardData:
+    """The card's metadata; of teacher, base and data only those that are on the Hub are named.
+
+    The relation is that of the Hub: a student is fine-tuned from its base, projectors are an adapter of the teacher.
+    """
+    teacher = (facts["teacher"] or {}).get("id")
+    origins = [facts["student_base"]["id"], teacher] if facts["kind"] == "student" else [teacher]
+    bases = [origin for origin in origins if is_hub_id(origin)]
+    dataset = facts["dataset"]
+    return ModelCardData(
+        base_model=bases or None,
+        base_model_relation=("finetune" if facts["kind"] == "student" else "adapter") if bases else None,
+        datasets=[dataset["id"]] if is_hub_id(dataset["id"]) else None,
+        eval_results=_results(facts["scores"], dataset),
+        library_name="transformers",
+        license=facts["license"],
+        metrics=["accuracy", "f1", "roc_auc"],
+        model_name=name,
+        pipeline_tag="image-classification",
+        tags=["rd_hf", "knowledge-distillation", "reprogramming-distillation", "medical", "vision"],
+    )
+
+
+def _results(scores: dict[str, Any], dataset: dict[str, Any]) -> list[EvalResult]:
+    names = {"auroc": "roc_auc"}
+    return [
+        EvalResult(
+            task_type="image-classification",
+            dataset_type=dataset["id"],
+            dataset_name=dataset["id"],
+            dataset_config=dataset["config_name"],
+            dataset_revision=dataset["revision"],
+            dataset_split="test",
+            metric_type=names.get(metric, metric),
+            metric_name=name,
+            metric_value=round(scores[metric], 4),
+        )
+        for metric, name in METRICS.items()
+        if scores[metric] is not None
+    ]
+
+
+def check_card(text: str) -> None:
+    """Check metadata as far as huggingface_hub does without the Hub: its parser, its results, its rules for ids.
+
+    :raises CardError: naming what is wrong.
+    """
+    try:
+        data = ModelCard(text, ignore_metadata_errors=False).data
+        bases = [data.base_model] if isinstance(data.base_model, str) else data.base_model or []
+        for name in [*bases, *(data.datasets or [])]:
+            validate_repo_id(name)
+    except ValueError as error:
+        raise CardError(f"The model card's metadata is not valid: {error}") from error
+    if data.license is not None and not LICENSE.fullmatch(data.license):
+        raise CardError(
+            f"`license` is {data.license!r}: give it as the Hub spells it, for instance apache-2.0 or other."
+        )
+
+
+def is_hub_id(name: str | None) -> bool:
+    """Whether a recorded origin is a repo of the Hub, and not a folder or a config."""
+    return name is not None and name != LOCAL and " " not in name
+
+
+def stamp(text: str) -> str:
+    """`text` with the comment that lets a later write see whether a person has changed it; a former one is replaced."""
+    text = _STAMP.sub("", text).rstrip() + "\n"
+    return f"{text}\n<!-- rd_hf card {_hash(text)} -->\n"
+
+
+def is_edited(text: str) -> bool:
+    """Whether a person wrote or changed this card."""
+    found = _STAMP.search(text.replace("\r\n", "\n"))
+    return found is None or _hash(_STAMP.sub("", text.replace("\r\n", "\n"))) != found.group(1)
+
+
+def write_card(folder: Path, text: str) -> bool:
+    """Write the card of `folder`, unless a person has edited the one that is there.
+
+    :return: whether it was written.
+    """
+    path = folder / CARD_FILE
+    if path.is_file() and is_edited(path.read_text(encoding="utf-8")):
+        return False
+    path.write_text(text, encoding="utf-8")
+    return True
+
+
+def card_for(text: str, repo_id: str) -> str:
+    """A card on its way to `repo_id`: a generated one has the repo's name in its snippet, an edited one is as it is."""
+    return text if is_edited(text) else stamp(text.replace(HERE, f'model_id = "{repo_id}"'))
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.rstrip().encode()).hexdigest()
+
+
+def _text(value: Any) -> str:
+    """A value that cannot break out of a table's cell or into HTML."""
+    return " ".join(str(value).split()).replace("|", "\\|").replace("<", "&lt;").replace("`", "'")
+
+
+def _link(name: str, folder: str) -> str:
+    if is_hub_id(name):
+        return f"[{name}](https://huggingface.co/{folder}{name})"
+    return "from a local folder" if name == LOCAL else _text(name)

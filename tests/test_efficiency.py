@@ -1,0 +1,22 @@
+"""Cost of a forward pass."""
+
+import pytest
+import torch
+from torch import nn
+
+from rd_hf.efficiency import MAX_RUNS, cost_of
+
+
+def test_operations_parameters_and_time_of_a_known_module():
+    calls = []
+    module = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.Flatten(), nn.Linear(4 * 6 * 8, 5))
+
+    def forward(pixels):
+        calls.append((tuple(pixels.shape), torch.is_grad_enabled()))
+        return module(pixels)
+
+    cost = cost_of(forward, module, (6, 8))
+    assert cost.parameters == 3 * 4 * 9 + 192 * 5 + 5
+    assert cost.gflop * 1e9 == pytest.approx(2 * (6 * 8 * 4 * 3 * 9 + 192 * 5))
+    assert cost.milliseconds > 0
+    assert calls == [((1, 3, 6, 8), False)] * (1 + MAX_RUNS)

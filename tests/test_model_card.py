@@ -1,0 +1,140 @@
+"""Model cards: metadata, text, and a person's edits."""
+
+import pytest
+from conftest import REPOSITORY
+from huggingface_hub import ModelCard
+
+from rd_hf.arguments import ArgumentError, DistillationArguments
+from rd_hf.card_facts import STUDENT_IMAGES
+from rd_hf.efficiency import Cost
+from rd_hf.model_card import CARD_FILE, CardError, card_for, check_card, is_edited, render_card, stamp, write_card
+from rd_hf.run_folder import open_run_folder
+
+NAMES = ["benign", "malignant", "a|b <i>"]
+
+
+def sample_scores(**changes):
+    values = dict.fromkeys(("auroc", "accuracy", "balanced_accuracy", "f1", "average_precision"), 0.87654)
+    values["expected_calibration_error"] = 0.04321
+    intervals = {name: [value - 0.01, value + 0.01] for name, value in values.items()}
+    for measure in ("sensitivity", "specificity"):
+        values[measure] = dict.fromkeys(NAMES, 0.7)
+        intervals[measure] = {name: [0.6, 0.8] for name in NAMES}
+    return values | {"intervals": intervals, "undefined": {}} | changes
+
+
+def sample_facts(**changes):
+    """What `card_facts` collects, of a run that never was."""
+    facts = {
+        "kind": "student", "title": "resnet, distilled from org/foundation", "method": "rd", "license": "apache-2.0",
+        "teacher": {"id": "org/foundation", "revision": "a" * 40, "sha256": "b" * 64},
+        "student_base": {"id": "org/resnet", "revision": "c" * 40},
+        "dataset": {"id": "org/images", "config_name": None, "revision": "d" * 40, "fingerprint": {"test": "sha256:e"}},
+        "label_names": NAMES, "splits": [{"name": "test", "images": 9, "counts": [2, 3, 4]}],
+        "unlabelled_images": 12, "skipped_images": 0, "arguments": {"shots": 5}, "defaults": {"seed": 0},
+        "training": {"steps": 6, "best_step": 3, "seconds": 1.5}, "cpu": "x86_64, 2 threads", "hardware": "1 x CPU",
+        "costs": {"student": Cost(1234567, 0.25, 3.25), "foundation model": Cost(22000000, 5.5, None)},
+        "versions": {"rd_hf": "0.1.0", "torch": "2.13.0"}, "scores": sample_scores(),
+        "other_scores": sample_scores(auroc=0.9), "images": STUDENT_IMAGES,
+    }  # fmt: skip
+    return facts | changes
+
+
+def test_the_metadata_is_what_huggingface_hub_reads_back():
+    data = ModelCard(render_card(sample_facts(), "sample")).data
+    assert data.base_model == ["org/resnet", "org/foundation"] and data.base_model_relation == "finetune"
+    assert (data.license, data.library_name, data.pipeline_tag) == (
+        "apache-2.0",
+        "transformers",
+        "image-classification",
+    )
+    assert data.datasets == ["org/images"] and data.model_name == "sample"
+    results = {result.metric_type: result for result in data.eval_results}
+    assert results["roc_auc"].metric_value == 0.8765 and results["roc_auc"].dataset_split == "test"
+    assert results["roc_auc"].dataset_revision == "d" * 40 and len(results) == 6
+
+
+def test_the_teacher_is_an_adapter_and_what_is_local_is_in_no_metadata():
+    data = ModelCard(render_card(sample_facts(kind="teacher"), "sample")).data
+    assert (data.base_model, data.base_model_relation) == (["org/foundation"], "adapter")
+    local = {"id": "local", "revision": None, "sha256": "f" * 64}
+    facts = sample_facts(
+        teacher=local, student_base={"id": "resnet from scratch", "revision": None}, license=None,
+        dataset={"id": "local", "config_name": None, "revision": None, "fingerprint": {}},
+    )  # fmt: skip
+    text = render_card(facts, "sample")
+    data = ModelCard(text).data
+    assert data.base_model is None and data.datasets is None and data.license is None
+    assert "none was stated" in text and "f" * 64 in text and "from a local folder" in text
+
+
+def test_the_text_says_what_a_reader_needs():
+    text = render_card(sample_facts(), "sample")
+    assert "not a medical device and must not be used for diagnosis" in text
+    for line in (
+        "| AUROC | 0.877 (0.867 to 0.887) | 0.900 (0.867 to 0.887) |",
+        "| test | 9 | 2 | 3 | 4 |",
+        "| a\\|b &lt;i> | 0.700 (0.600 to 0.800) | 0.700 (0.600 to 0.800) |",
+        "| student | 1,234,567 | 0.25 | 3.2 |",
+        "| foundation model | 22,000,000 | 5.50 | not measured |",
+        "| `shots` | `5` |",
+        "![Confusion matrix](confusion_matrix.png)",
+    ):
+        assert line in text.splitlines(), line
+    bibtex = (REPOSITORY / "README.md").read_text().split("```bibtex\n")[1].split("```")[0]
+    assert bibtex in text
+
+
+def test_without_a_teacher_and_with_scores_that_are_undefined():
+    scores = sample_scores(auroc=None, undefined={"auroc": "undefined: the split has no image of 'benign'"})
+    text = render_card(sample_facts(teacher=None, method="ce", other_scores=None, scores=scores), "sample")
+    assert "| AUROC | undefined |" in text and "the split has no image of 'benign'" in text
+    assert "roc_auc" not in [result.metric_type for result in ModelCard(text).data.eval_results]
+
+
+@pytest.mark.parametrize(
+    "metadata, says",
+    [
+        ("base_model: not a name", "not a name"),
+        ("license: Apache 2", "Apache 2"),
+        ("model-index:\n- name: x\n  results: 3", "not valid|model-index|results"),
+        ("- a list", "dict"),
+    ],
+)
+def test_metadata_that_the_hub_would_refuse_is_an_error(metadata, says):
+    with pytest.raises(CardError, match=says):
+        check_card(f"---\n{metadata}\n---\n\ntext\n")
+
+
+def test_a_license_is_checked_before_the_training():
+    with pytest.raises(ArgumentError, match="license.*Apache License"):
+        DistillationArguments(dataset="d", student="s", method="ce", license="Apache License")
+    with pytest.raises(ArgumentError, match="hub_model_id"):
+        DistillationArguments(dataset="d", student="s", method="ce", push_to_hub=True)
+
+
+def test_edits_are_seen_and_kept(tmp_path):
+    text = render_card(sample_facts(), "sample")
+    assert not is_edited(text) and not is_edited(text.replace("\n", "\r\n")) and stamp(text) == text
+    assert write_card(tmp_path, text) and write_card(tmp_path, render_card(sample_facts(method="drd"), "sample"))
+    path = tmp_path / CARD_FILE
+    for edit in (text.replace("For research", "For us"), text.replace("apache-2.0", "mit"), "# My own\n", ""):
+        path.write_text(edit)
+        assert is_edited(edit) and not write_card(tmp_path, text)
+        assert path.read_text() == edit and card_for(edit, "me/x") == edit
+    sent = card_for(text, "me/x")
+    assert 'model_id = "me/x"' in sent and not is_edited(sent)
+
+
+def test_an_edited_card_survives_a_run_that_replaces_an_earlier_one(tmp_path):
+    run = tmp_path / "run"
+    for kind in ("student", "teacher"):
+        (run / kind).mkdir(parents=True)
+        write_card(run / kind, render_card(sample_facts(), "sample"))
+    (run / "student" / CARD_FILE).write_text("# My own\n")
+    arguments = DistillationArguments(
+        dataset="d", student="s", method="ce", output_dir=str(run), overwrite_output_dir=True
+    )
+    open_run_folder(arguments)
+    assert (run / "edited_card_of_student.md").read_text() == "# My own\n"
+    assert {path.name for path in run.iterdir()} == {"edited_card_of_student.md", "config.yaml"}
