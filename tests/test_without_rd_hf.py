@@ -58,6 +58,9 @@ def workplace(tmp_path_factory):
     teacher.save_pretrained(folder / "teacher")
     teacher.attach(backbone)
     teacher.save_pretrained(folder / "whole_teacher", save_backbone=True)
+    # as loaded: the last bit depends on where weights start in memory
+    model = AutoModelForImageClassification.from_pretrained(folder / "student")
+    teacher = AutoModelForImageClassification.from_pretrained(folder / "teacher", backbone=folder / "tower")
     with torch.no_grad():
         logits = {"pixels": pixels(), "student": model(pixels()).logits, "teacher": teacher(pixels()).logits}
     torch.save(logits, folder / "logits.pt")
@@ -122,7 +125,7 @@ def test_a_teacher_loads(folder, options, workplace):
     code = f"""
 given = torch.load("logits.pt")
 model = AutoModelForImageClassification.from_pretrained("{folder}", trust_remote_code=True{options})
-assert torch.equal(model(given["pixels"]).logits, given["teacher"])
+assert torch.allclose(model(given["pixels"]).logits, given["teacher"], atol=1e-6)
 """
     done = run(code, workplace)
     assert done.returncode == 0, done.stderr
@@ -139,13 +142,16 @@ def test_a_plain_export_needs_no_trust(workplace):
 given = torch.load("logits.pt")
 model = AutoModelForImageClassification.from_pretrained("native", trust_remote_code=False)
 assert type(model).__name__ == "ResNetForImageClassification"
-assert torch.equal(model(given["pixels"]).logits, given["student"])
+assert torch.allclose(model(given["pixels"]).logits, given["student"], atol=1e-6)
 print(json.dumps(pipeline("image-classification", model="native")("image.png")))
 """
     done = run(code, workplace)
     assert done.returncode == 0, done.stderr
     expected = pipeline("image-classification", model=str(workplace / "student"))(str(workplace / "image.png"))
-    assert json.loads(done.stdout.strip().splitlines()[-1]) == expected
+    scores = json.loads(done.stdout.strip().splitlines()[-1])
+    assert [score["label"] for score in scores] == [score["label"] for score in expected]
+    for score, other in zip(scores, expected, strict=True):
+        assert score["score"] == pytest.approx(other["score"], abs=1e-6)
 
 
 @pytest.mark.parametrize("trust", [None, True])
