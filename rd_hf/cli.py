@@ -1,4 +1,4 @@
-"""The command line: `rd-hf distill | evaluate | predict | push`, or `python -m rd_hf ...`.
+"""The command line: `rd-hf distill | evaluate | predict | export | push`, or `python -m rd_hf ...`.
 
 Answers go to stdout, everything else to stderr. Modules that import torch are imported only once a command runs.
 """
@@ -16,6 +16,7 @@ COMMANDS = {
     "distill": "train a student from a frozen teacher: rd-hf distill --config examples/busi.yaml",
     "evaluate": "score a student or reprogrammed teacher on labelled images; prints one JSON object",
     "predict": "classify image files, folders and globs; prints a table or JSON lines",
+    "export": "write a student as a plain transformers checkpoint or as ONNX; prints one JSON object",
     "push": "publish the folder of a model on the Hub: rd-hf push runs/xray/student --repo_id me/xray-student",
 }
 USAGE = "usage: rd-hf COMMAND [options]\n\ncommands:\n" + "".join(f"  {n:10} {t}\n" for n, t in COMMANDS.items())
@@ -81,6 +82,26 @@ class PushArguments:
     # fmt: on
 
 
+@dataclass
+class ExportArguments:
+    """What `rd-hf export` takes."""
+
+    # fmt: off
+    model: str = field(metadata={"help": "Hub id or folder of a student"})
+    output_dir: str = field(metadata={"help": "new folder for the export"})
+    format: str = field(default="transformers", metadata={"help": "transformers (loads without rd_hf) or onnx"})
+    quantize: str | None = field(default=None, metadata={"help": "int8: an ONNX model in eight bits, calibrated on the data set's train split"})
+    dataset: str | None = field(default=None, metadata={"help": "onnx: labelled images to check the export on; random ones by default"})
+    split: str = field(default="test", metadata={"help": "split to check the export on"})
+    revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of the model"})
+    dataset_config_name: str | None = field(default=None, metadata={"help": "configuration of a Hub data set"})
+    dataset_revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of a Hub data set"})
+    image_column: str | None = field(default=None, metadata={"help": "column of images, where it cannot be found"})
+    label_column: str | None = field(default=None, metadata={"help": "column of labels, where it cannot be found"})
+    batch_size: int = field(default=64, metadata={"help": "images a forward"})
+    # fmt: on
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one command.
 
@@ -117,7 +138,8 @@ def _set_up_logging() -> None:
 def _run(command: str, options: list[str]) -> int:
     _set_up_logging()
     try:
-        return {"distill": _distill, "evaluate": _evaluate, "predict": _predict, "push": _push}[command](options)
+        commands = {"distill": _distill, "evaluate": _evaluate, "predict": _predict, "export": _export, "push": _push}
+        return commands[command](options)
     except ArgumentError as error:
         print(f"rd-hf {command}: {error}", file=sys.stderr)
         return EXIT_USAGE
@@ -205,4 +227,14 @@ def _push(options: list[str]) -> int:
     from .hub import push
 
     print(push(**vars(arguments)))
+    return 0
+
+
+def _export(options: list[str]) -> int:
+    arguments = _parse(_parser("export", ExportArguments), options, ExportArguments)
+    import json
+
+    from .export import export
+
+    print(json.dumps(export(**vars(arguments)), indent=2))
     return 0

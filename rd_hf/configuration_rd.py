@@ -53,11 +53,11 @@ def _check_public(value: Any, field: str) -> None:
 
 
 def _without_origin(values: dict[str, Any]) -> dict[str, Any]:
-    """Clears `_name_or_path` in nested configs, where transformers would write the folder they were loaded from."""
+    """Clears in nested configs the folder that they were loaded from, and the code files that were saved with them."""
     cleared = {}
     for key, value in values.items():
         if isinstance(value, dict):
-            value = {name: item for name, item in value.items() if name != "_name_or_path"}
+            value = {name: item for name, item in value.items() if name not in ("_name_or_path", "auto_map")}
             value = _without_origin(value)
         cleared[key] = value
     return cleared
@@ -244,3 +244,8 @@ class RDTeacherConfig(_OneSourceOfLabels):
         self.hidden_channels = hidden_channels
         self.teacher_image_size = _image_size(teacher_image_size, "teacher_image_size")
         super().__init__(**kwargs)
+
+
+# `save_pretrained` then puts this file beside the weights, for those who load the checkpoint without rd_hf
+RDStudentConfig.register_for_auto_class()
+RDTeacherConfig.register_for_auto_class()

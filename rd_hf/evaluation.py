@@ -20,11 +20,12 @@ from .data.folders import IMAGE_SUFFIXES
 from .data.images import BadImageError, to_rgb
 from .data.pixel_store import PixelStore, check_images
 from .data.pixels import PixelTransform
-from .data.sources import load_data
+from .data.sources import ImageData, load_data
 from .data.splits import complete_splits
 from .inference import predict_logits, probabilities
 from .metrics import compute_metrics
 from .model_names import loading
+from .onnx_runtime import MODEL_FILE, OnnxClassifier, is_onnx_folder
 from .run_folder import write_predictions
 
 logger = logging.getLogger(__name__)
@@ -32,12 +33,27 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class LoadedModel:
-    """A classifier ready to run, with its preprocessing and its class names in order."""
+    """A classifier ready to run, with its preprocessing and its class names in order.
 
-    model: PreTrainedModel
+    :param trained_on: what is recorded of the data that a student was trained on; empty for other models.
+    """
+
+    model: PreTrainedModel | OnnxClassifier
     transform: PixelTransform
     label_names: list[str]
     problem_type: str
+    trained_on: dict[str, Any]
+
+
+@dataclass
+class OpenSplit:
+    """A labelled split whose images are decoded; `labels` are those of `rows`, the ones that could be read."""
+
+    name: str
+    store: PixelStore
+    rows: list[int]
+    labels: np.ndarray
+    skipped: list[int]
 
 
 def load_model(
@@ -45,9 +61,17 @@ def load_model(
 ) -> LoadedModel:
     """Load a student, a reprogrammed teacher or any other image classifier, in eval mode on this machine's device.
 
-    :param model: Hub id or folder. :param backbone: the foundation model's folder, for a teacher made from a local one.
+    :param model: Hub id or folder; an exported ONNX model's folder too, which runs on the CPU.
+    :param backbone: the foundation model's folder, for a teacher made from a local one.
     """
     import rd_hf  # noqa: F401  (registers the models with the Auto classes)
+
+    if is_onnx_folder(model):
+        if backbone is not None:
+            raise ArgumentError(f"`backbone` is for reprogrammed teachers; {model} is an ONNX model.")
+        exported = OnnxClassifier(Path(model) / MODEL_FILE).eval()
+        transform = PixelTransform.from_pretrained(model)
+        return LoadedModel(exported, transform, exported.label_names, exported.problem_type, exported.trained_on)
 
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     if revision is not None:
@@ -64,7 +88,7 @@ def load_model(
     names = [loaded.config.id2label[number] for number in range(loaded.config.num_labels)]
     problem_type = loaded.config.problem_type or "single_label_classification"
     transform = PixelTransform.from_pretrained(model, revision=revision, trust_remote_code=trust_remote_code)
-    return LoadedModel(loaded.to(Accelerator().device), transform, names, problem_type)
+    return LoadedModel(loaded.to(Accelerator().device), transform, names, problem_type, _trained_on(loaded))
 
 
 def evaluate(
@@ -93,25 +117,61 @@ def evaluate(
     :raises BadImageError: for an unreadable image, unless `on_bad_image` is "skip".
     """
     loaded = load_model(model, revision, backbone, trust_remote_code)
-    trained_on = _provenance(loaded.model)
-    made = trained_on.get("made_splits", {"names": []})
+    names = {"image_column": image_column, "label_column": label_column}
+    data = load_splits(loaded, dataset, split, dataset_config_name, dataset_revision, **names)
+    opened = open_split(loaded, data, split, on_bad_image)
+    scores, predicted = score(loaded, opened, batch_size)
+    if predictions is not None:
+        multi_label = loaded.problem_type == "multi_label_classification"
+        path = Path(predictions)
+        write_predictions(path, opened.rows, opened.labels, predicted, loaded.label_names, multi_label)
+    return scores | ({"skipped_rows": opened.skipped} if opened.skipped else {})
+
+
+def load_splits(
+    loaded: LoadedModel,
+    dataset: Any,
+    split: str,
+    config_name: str | None = None,
+    revision: str | None = None,
+    *,
+    image_column: str | None = None,
+    label_column: str | Sequence[str] | None = None,
+) -> ImageData:
+    """Load the labelled images that a model is to be run on, their labels matched with the model's.
+
+    :param split: has to be there; where it was made from train when the model was trained, it is made again.
+    :raises ArgumentError: when it is missing.
+    """
+    made = loaded.trained_on.get("made_splits", {"names": []})
     made = made if split in made["names"] else {}
     data = load_data(
         dataset,
-        config_name=dataset_config_name,
-        revision=dataset_revision,
+        config_name=config_name,
+        revision=revision,
         image_column=image_column,
         label_column=label_column,
         group_column=made.get("group_column"),
         label_names=loaded.label_names,
     )
     if split not in data.splits and made:
-        if data.source["fingerprint"] != trained_on["fingerprint"]:
+        if data.source["fingerprint"] != loaded.trained_on["fingerprint"]:
             raise ArgumentError(
                 f"The data has no split `{split}`. The model's own was made from its training data, and this is "
                 f"not the same: name one of the splits {', '.join(data.splits)}."
             )
         data = complete_splits(data, made["validation_fraction"], made["test_fraction"], made["seed"])
+    if split not in data.splits:
+        raise ArgumentError(f"The data has no split `{split}`. There are: {', '.join(data.splits)}.")
+    return data
+
+
+def open_split(loaded: LoadedModel, data: ImageData, split: str, on_bad_image: str = "error") -> OpenSplit:
+    """Decode the images of one split.
+
+    :raises ArgumentError: when it is missing or has no readable image.
+    :raises BadImageError: for an unreadable image, unless `on_bad_image` is "skip".
+    """
     if split not in data.splits:
         raise ArgumentError(f"The data has no split `{split}`. There are: {', '.join(data.splits)}.")
     rows = data.splits[split]
@@ -120,13 +180,29 @@ def evaluate(
     kept = [row for row in range(len(rows)) if row not in skipped]
     if not kept:
         raise ArgumentError(f"Split `{split}` has no readable image.")
-    labels = data.labels(split)[kept]
-    predicted = _probabilities(loaded, store, kept, batch_size)
-    scores = compute_metrics(predicted, labels, loaded.label_names, loaded.problem_type)
-    if predictions is not None:
-        multi_label = loaded.problem_type == "multi_label_classification"
-        write_predictions(Path(predictions), kept, labels, predicted, loaded.label_names, multi_label)
-    return scores | ({"skipped_rows": sorted(skipped)} if skipped else {})
+    return OpenSplit(split, store, kept, data.labels(split)[kept], sorted(skipped))
+
+
+def score(
+    loaded: LoadedModel,
+    split: OpenSplit,
+    batch_size: int,
+    model: PreTrainedModel | OnnxClassifier | None = None,
+    bootstrap_samples: int = 1000,
+) -> tuple[dict[str, Any], np.ndarray]:
+    """Metrics and probabilities (N, K) of a model on a split.
+
+    :param model: in place of the loaded one, with the same preprocessing and classes.
+    """
+    model = loaded.model if model is None else model
+    logits = predict_logits(
+        lambda pixels: model(pixel_values=pixels).logits, model, split.store, batch_size, Accelerator(), rows=split.rows
+    )
+    predicted = probabilities(logits, loaded.problem_type)
+    scores = compute_metrics(
+        predicted, split.labels, loaded.label_names, loaded.problem_type, bootstrap_samples=bootstrap_samples
+    )
+    return scores, predicted
 
 
 def predict(
@@ -189,18 +265,10 @@ def prediction_table(rows: list[dict[str, Any]], top_k: int) -> str:
     return "\n".join(lines)
 
 
-def _provenance(model: PreTrainedModel) -> dict[str, Any]:
+def _trained_on(model: PreTrainedModel) -> dict[str, Any]:
     """What is recorded of the data that a student or a teacher was trained on; empty for other models."""
     config = model.config.student_config if model.config.model_type == "rd_teacher" else model.config
     return config.provenance.get("dataset") or {} if config.model_type == "rd_student" else {}
-
-
-def _probabilities(loaded: LoadedModel, store: PixelStore, rows: list[int], batch_size: int) -> np.ndarray:
-    accelerator = Accelerator()
-    logits = predict_logits(
-        lambda pixels: loaded.model(pixel_values=pixels).logits, loaded.model, store, batch_size, accelerator, rows=rows
-    )
-    return probabilities(logits, loaded.problem_type)
 
 
 def _predict_batch(loaded: LoadedModel, paths: list[Path], on_bad_image: str) -> list[dict[str, Any]]:

@@ -61,6 +61,14 @@ class RDStudentForImageClassification(PreTrainedModel):
         student.model = model
         return student.train(model.training)
 
+    def to_transformers(self) -> PreTrainedModel:
+        """The wrapped classifier: a model of transformers' own, which loads without this code, with the same labels.
+
+        :returns: the classifier itself, not a copy; its config says nothing of what the student was made from.
+        """
+        self.model.config.name_or_path = ""  # where the weights were first loaded from, which may be a local folder
+        return self.model
+
     def forward(self, pixel_values: Tensor | None = None, labels: Tensor | None = None, **kwargs: Any) -> ModelOutput:
         """Logits of the student, and the loss where there are labels.
 
@@ -77,3 +85,7 @@ class RDStudentForImageClassification(PreTrainedModel):
                 "RGB, as image.convert('RGB') does, before the image processor."
             )
         return self.model(pixel_values=pixel_values, labels=labels, **kwargs)
+
+
+# `save_pretrained` then puts this file and those that it imports beside the weights
+RDStudentForImageClassification.register_for_auto_class("AutoModelForImageClassification")

@@ -315,3 +315,7 @@ def _fetch(
             f"backbone whose weights hash to {source['sha256']}: from_pretrained(..., backbone='path/to/backbone')."
         )
     return Backbone.from_pretrained(source["id"], source["revision"], dtype, trust_remote_code)
+
+
+# `save_pretrained` then puts this file and those that it imports beside the weights
+RDTeacherForImageClassification.register_for_auto_class("AutoModelForImageClassification")

@@ -77,6 +77,17 @@ def test_the_quickstart_in_python_and_loading(workplace):
     assert re.fullmatch(r"class_\d 32", run([sys.executable, "-c", code], workplace).strip().splitlines()[-1])
 
 
+def test_the_exports(workplace):
+    if not (workplace / "runs/xray/student").exists():
+        values = "--teacher facebook/dinov2-small --student google/mobilenet_v2_0.35_96 --dataset ./my_xrays"
+        run(shlex.split(f"rd-hf distill {values} --max_steps 2 --output_dir runs/xray"), workplace)
+    script = next(block for block in blocks("bash") if "rd-hf export" in block)
+    answers = [json.loads(run(shlex.split(line), workplace)) for line in script.splitlines()]
+    assert answers[0]["max_abs_difference"] == 0 and answers[1]["max_abs_difference"] < 1e-4
+    assert answers[2]["scores"]["int8"]["accuracy"] == answers[3]["accuracy"]
+    assert answers[1]["opset"] == 18 and "opset 18" in README
+
+
 def test_the_cluster_launch(workplace):
     line = next(block for block in blocks("bash") if "accelerate launch" in block).strip()
     stand_ins = (

@@ -62,7 +62,9 @@ def test_round_trip(family, dtype, tmp_path):
     loaded, info = AutoModelForImageClassification.from_pretrained(tmp_path, output_loading_info=True)
 
     assert type(loaded) is RDStudentForImageClassification
-    assert {file.name for file in tmp_path.iterdir()} == {"config.json", "model.safetensors"}
+    assert {file.name for file in tmp_path.iterdir()} == {
+        "config.json", "model.safetensors", "configuration_rd.py", "modeling_rd_student.py",
+    }  # fmt: skip
     assert not any(info.values())
     assert {value.dtype for value in loaded.state_dict().values() if value.is_floating_point()} == {dtype}
     assert loaded.config.dtype == loaded.model.config.dtype == dtype

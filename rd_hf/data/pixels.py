@@ -53,6 +53,16 @@ class PixelTransform:
         """Split the processor of a Hub repository or local folder; see `load_processor` for the arguments."""
         return cls(load_processor(name_or_path, revision, image_size, trust_remote_code))
 
+    @property
+    def scale(self) -> Tensor:
+        """(3,): what a byte of each channel is multiplied by."""
+        return self._scale.flatten()
+
+    @property
+    def bias(self) -> Tensor:
+        """(3,): what is added to each channel after that."""
+        return self._bias.flatten()
+
     def geometry(self, rgb: Image.Image) -> Tensor:
         """Resize, crop and order the channels of one image.
 

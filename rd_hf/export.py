@@ -1,0 +1,206 @@
+"""A student written as a plain transformers checkpoint, or as an ONNX model, each checked against the student."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import AutoModelForImageClassification, PreTrainedModel
+
+from .arguments import ArgumentError
+from .evaluation import LoadedModel, OpenSplit, load_model, load_splits, open_split, score
+from .onnx_export import OPSET, TOLERANCE, describe, max_difference, write_int8, write_onnx
+from .onnx_runtime import MODEL_FILE, OnnxClassifier, OnnxError, require
+from .run_folder import write_json
+
+FORMATS = ("transformers", "onnx")
+REPORT_FILE = "export.json"
+CHECKED_IMAGES = 32
+CALIBRATION_IMAGES = 128
+
+
+def export(
+    model: str,
+    output_dir: str,
+    format: str = "transformers",
+    *,
+    quantize: str | None = None,
+    dataset: Any = None,
+    split: str = "test",
+    revision: str | None = None,
+    dataset_config_name: str | None = None,
+    dataset_revision: str | None = None,
+    image_column: str | None = None,
+    label_column: str | Sequence[str] | None = None,
+    batch_size: int = 64,
+) -> dict[str, Any]:
+    """Write a student in another format, with its image processor, and check that it answers the same.
+
+    :param model: Hub id or folder of a student; for ONNX of any image classifier of transformers.
+    :param output_dir: a folder that does not exist or is empty; nothing is left there when the export fails.
+    :param format: "transformers" (the wrapped classifier, which loads without rd_hf) or "onnx".
+    :param quantize: "int8" for an ONNX model in eight bits, calibrated on the train split of `dataset`.
+    :param dataset: ONNX only: labelled images to check the export on; random ones by default.
+    :param split: the split to check on, and to score the quantised model on.
+    :return: what was checked: `max_abs_difference` of the logits, on which images; for a quantised model its scores.
+    :raises ArgumentError: for arguments that contradict each other, or a model of the wrong kind.
+    :raises OnnxError: when the model cannot be exported, or the export does not answer the same.
+    """
+    _check_arguments(format, quantize, dataset)
+    loaded = load_model(model, revision)
+    if not isinstance(loaded.model, PreTrainedModel) or loaded.model.config.model_type == "rd_teacher":
+        raise ArgumentError(f"{model} is no student: give the folder that holds one, such as runs/x/student.")
+    loaded.model.cpu()
+    with _new_folder(Path(output_dir)) as folder:
+        if format == "transformers":
+            return _export_transformers(loaded, folder)
+        data = None
+        if dataset is not None:
+            names = {"image_column": image_column, "label_column": label_column}
+            data = load_splits(loaded, dataset, split, dataset_config_name, dataset_revision, **names)
+        checked = None if data is None else open_split(loaded, data, split)
+        calibration = open_split(loaded, data, "train") if quantize else None
+        return _export_onnx(loaded, folder, checked, calibration, batch_size)
+
+
+def _check_arguments(format: str, quantize: str | None, dataset: Any) -> None:
+    if format not in FORMATS:
+        raise ArgumentError(f"`format` must be {' or '.join(FORMATS)}, but is {format!r}.")
+    if quantize not in (None, "int8"):
+        raise ArgumentError(f"`quantize` must be int8, but is {quantize!r}.")
+    if format != "onnx" and (quantize or dataset is not None):
+        raise ArgumentError("`quantize` and `dataset` are for the format onnx.")
+    if quantize and dataset is None:
+        raise ArgumentError("`quantize` needs a `dataset`: its train split to calibrate on, another one to score.")
+    if format == "onnx":
+        for package in ("onnx", "onnxruntime", "onnxscript"):
+            require(package)
+
+
+@contextmanager
+def _new_folder(target: Path) -> Iterator[Path]:
+    """A folder aside, which becomes `target` when all went well."""
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise ArgumentError(f"`output_dir` {target} is not empty. Name another one.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        yield aside
+        aside.chmod(0o755)
+        aside.replace(target)
+    except BaseException:
+        shutil.rmtree(aside)
+        raise
+
+
+def _export_transformers(loaded: LoadedModel, folder: Path) -> dict[str, Any]:
+    """The wrapped classifier's own checkpoint; its logits must be the student's to the bit."""
+    if loaded.model.config.model_type != "rd_student":
+        raise ArgumentError(f"The model is of type {loaded.model.config.model_type}: it is no student to unwrap.")
+    classifier = loaded.model.to_transformers()
+    classifier.save_pretrained(folder)
+    loaded.transform.processor.save_pretrained(folder)
+    again = AutoModelForImageClassification.from_pretrained(folder).eval()
+    pixel_values = _random_images(loaded).to(again.dtype)
+    for one in (loaded.model, again):
+        in_own_memory(one)
+    difference, _ = max_difference(loaded.model, again, pixel_values)
+    if difference != 0:
+        raise ValueError(f"The exported {classifier.config.model_type} differs from the student by {difference:.2g}.")
+    return {
+        "format": "transformers",
+        "model_type": classifier.config.model_type,
+        "max_abs_difference": difference,
+        "checked_on": f"{len(pixel_values)} random images",
+    }
+
+
+def in_own_memory(model: PreTrainedModel) -> None:
+    """Copies weights out of the file that they are mapped from.
+
+    Where a weight starts in its file, which differs from file to file, decides how the processor's kernels read it, and
+    with it the last bit of the logits.
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.clone()
+
+
+def _export_onnx(
+    loaded: LoadedModel, folder: Path, checked: OpenSplit | None, calibration: OpenSplit | None, batch_size: int
+) -> dict[str, Any]:
+    """`model.onnx`, with the config and image processor of the classifier, and the report."""
+    config = loaded.model.config
+    classifier = loaded.model.to_transformers() if config.model_type == "rd_student" else loaded.model
+    path = folder / MODEL_FILE
+    write_onnx(classifier, loaded.transform.size, path)
+    facts = (loaded.transform, loaded.label_names, loaded.problem_type, loaded.trained_on)
+    describe(path, *facts)
+    pixel_values = _random_images(loaded) if checked is None else _images(loaded, checked, CHECKED_IMAGES)
+    exported = OnnxClassifier(path)
+    difference, magnitude = max_difference(classifier, exported, pixel_values)
+    if not difference <= TOLERANCE * max(1.0, magnitude):
+        raise OnnxError(f"The ONNX model's logits differ from the student's by {difference:.2g}; nothing is written.")
+    report = {
+        "format": "onnx",
+        "model_type": classifier.config.model_type,
+        "opset": OPSET,
+        "precision": "float32",
+        "input": ["batch", 3, *loaded.transform.size],
+        "max_abs_difference": difference,
+        "checked_on": f"{len(pixel_values)} " + ("random images" if checked is None else f"images of {checked.name}"),
+    }
+    if calibration is not None:
+        report |= _quantize(loaded, path, exported, checked, calibration, batch_size)
+        describe(path, *facts)
+    classifier.config.architectures = [type(classifier).__name__]
+    classifier.config.save_pretrained(folder)
+    loaded.transform.processor.save_pretrained(folder)
+    report["bytes"] = path.stat().st_size
+    write_json(report, folder / REPORT_FILE)
+    return report
+
+
+def _quantize(
+    loaded: LoadedModel, path: Path, exported: OnnxClassifier, checked: OpenSplit, calibration: OpenSplit, size: int
+) -> dict[str, Any]:
+    """Replace the file by one in eight bits; accuracy and AUROC of both on the split."""
+    before = _brief_score(loaded, exported, checked, size)
+    pixel_values = _images(loaded, calibration, CALIBRATION_IMAGES)
+    eight_bits = path.with_name("int8.onnx")
+    write_int8(path, eight_bits, pixel_values.split(16))
+    describe(eight_bits, loaded.transform, loaded.label_names, loaded.problem_type, loaded.trained_on)
+    after = _brief_score(loaded, OnnxClassifier(eight_bits), checked, size)
+    float32_bytes = path.stat().st_size
+    eight_bits.replace(path)
+    return {
+        "precision": "int8",
+        "calibrated_on": f"{len(pixel_values)} images of train",
+        "scored_on": f"{len(checked.rows)} images of {checked.name}",
+        "scores": {"float32": before, "int8": after},
+        "float32_bytes": float32_bytes,
+    }
+
+
+def _brief_score(loaded: LoadedModel, model: OnnxClassifier, split: OpenSplit, batch_size: int) -> dict[str, Any]:
+    scores, _ = score(loaded, split, batch_size, model=model, bootstrap_samples=0)
+    return {name: scores[name] for name in ("accuracy", "auroc")}
+
+
+def _images(loaded: LoadedModel, split: OpenSplit, count: int) -> Tensor:
+    """Up to `count` normalised images (B, 3, H, W), spread evenly over the split."""
+    chosen = np.unique(np.linspace(0, len(split.rows) - 1, min(count, len(split.rows))).round().astype(int))
+    pixels = torch.stack([split.store[split.rows[index]][0] for index in chosen])
+    return loaded.transform.normalize(pixels)
+
+
+def _random_images(loaded: LoadedModel) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    shape = (CHECKED_IMAGES, 3, *loaded.transform.size)
+    return loaded.transform.normalize(torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator))

@@ -1,0 +1,154 @@
+"""From a transformers image classifier to an ONNX file, described in its metadata, and quantised to int8."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from ._version import __version__
+from .data.pixels import PixelTransform
+from .onnx_runtime import INPUT, OUTPUT, OnnxError, require
+
+OPSET = 18
+# of the logits' largest magnitude
+TOLERANCE = 1e-3
+
+
+class _Logits(nn.Module):
+    """A classifier as a function of its pixels alone."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        return self.model(pixel_values=pixel_values).logits
+
+
+def write_onnx(model: PreTrainedModel, image_size: tuple[int, int], path: Path) -> None:
+    """Export a classifier with torch's dynamo exporter: any batch size, one image size, float32.
+
+    :param model: an image classifier of transformers, in eval mode.
+    :raises OnnxError: when a package is missing, or the exporter cannot follow the model.
+    """
+    for package in ("onnx", "onnxscript"):
+        require(package)
+    example = torch.zeros(2, 3, *image_size)
+    # its warnings are about torchvision's operators, which no classifier of transformers uses
+    registration = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = registration.level
+    registration.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore", FutureWarning)
+            program = torch.onnx.export(
+                _Logits(model.float()).eval(),
+                (example,),
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                opset_version=OPSET,
+                dynamo=True,
+                dynamic_shapes={INPUT: {0: torch.export.Dim("batch")}},
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise OnnxError(f"A model of type {model.config.model_type} cannot be exported to ONNX: {reason}") from error
+    finally:
+        registration.setLevel(level)
+    program.save(path, external_data=False)
+
+
+def describe(path: Path, transform: PixelTransform, labels: list[str], problem_type: str, trained_on: dict) -> None:
+    """Write into the model's metadata what a reader needs to use it: labels and preprocessing.
+
+    :param trained_on: what is recorded of the data set, so that splits made for training can be made again.
+    """
+    onnx = require("onnx")
+    model = onnx.load(path)
+    _forget_the_machine(model.graph)
+    preprocessing = {
+        "formula": "pixel_values = byte * scale + bias, for each channel of the resized image",
+        "channels": "RGB",
+        "layout": "batch, channel, row, column",
+        "size": list(transform.size),
+        "scale": transform.scale.tolist(),
+        "bias": transform.bias.tolist(),
+        "image_processor": json.loads(transform.processor.to_json_string()),
+    }
+    values = {
+        "labels": labels,
+        "preprocessing": preprocessing,
+        "trained_on": trained_on,
+    }
+    texts = {name: json.dumps(value) for name, value in values.items()}
+    onnx.helper.set_model_props(model, texts | {"problem_type": problem_type, "rd_hf_version": __version__})
+    onnx.save(model, path)
+
+
+def _forget_the_machine(graph: Any) -> None:
+    """Removes what the exporter notes of the code that it followed, with the paths of its files."""
+    for part in (graph, *graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+
+
+def write_int8(source: Path, target: Path, batches: Iterable[Tensor]) -> None:
+    """Quantise weights and activations to eight bits, statically.
+
+    Weights are signed, one scale a channel, in seven of the eight bits: with all eight, products overflow on x86
+    processors without VNNI. Activations are unsigned and span what the calibration images show.
+
+    :param source: a float32 ONNX file. :param target: where the other one goes.
+    :param batches: normalised calibration images (B, 3, H, W).
+    :raises OnnxError: when onnxruntime is missing.
+    """
+    require("onnxruntime")
+    quantization = require("onnxruntime.quantization")
+    preparation = require("onnxruntime.quantization.shape_inference")
+
+    class Reader(quantization.CalibrationDataReader):
+        def __init__(self) -> None:
+            self.batches = iter(batches)
+
+        def get_next(self) -> dict[str, Any] | None:
+            batch = next(self.batches, None)
+            return None if batch is None else {INPUT: batch.numpy()}
+
+    with TemporaryDirectory() as folder:
+        prepared = Path(folder) / "prepared.onnx"
+        preparation.quant_pre_process(source, prepared, skip_symbolic_shape=True)
+        quantization.quantize_static(
+            prepared,
+            target,
+            Reader(),
+            quant_format=quantization.QuantFormat.QDQ,
+            per_channel=True,
+            reduce_range=True,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+        )
+
+
+@torch.no_grad()
+def max_difference(model: nn.Module, other: nn.Module, pixel_values: Tensor) -> tuple[float, float]:
+    """Largest absolute difference of two classifiers' logits, on the batch and on its first image alone.
+
+    :param pixel_values: (B, 3, H, W).
+    :return: the difference, and the largest magnitude of the first one's logits.
+    """
+    differences, magnitude = [], 0.0
+    for batch in (pixel_values, pixel_values[:1]):
+        expected = model(pixel_values=batch).logits
+        differences.append(float((other(pixel_values=batch).logits - expected).abs().max()))
+        magnitude = max(magnitude, float(expected.abs().max()))
+    return max(differences), magnitude

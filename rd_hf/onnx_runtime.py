@@ -1,0 +1,71 @@
+"""An exported ONNX model, run by onnxruntime and called as a transformers classifier is."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.modeling_outputs import ImageClassifierOutput
+
+MODEL_FILE = "model.onnx"
+INPUT, OUTPUT = "pixel_values", "logits"
+
+
+class OnnxError(ValueError):
+    """A model that cannot be exported to ONNX or run from it; the message says why."""
+
+
+def require(name: str) -> ModuleType:
+    """Import one of the packages of the extra `onnx`.
+
+    :raises OnnxError: when it is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise OnnxError(f"ONNX needs the package {name}, which is missing: pip install 'rd-hf[onnx]'.") from error
+
+
+def is_onnx_folder(model: str) -> bool:
+    """Whether `model` is a folder with an exported ONNX model."""
+    return (Path(model) / MODEL_FILE).is_file()
+
+
+class OnnxClassifier(nn.Module):
+    """An image classifier in `model.onnx`, on the CPU.
+
+    :param path: the file; its metadata holds what `rd_hf.onnx_export.describe` wrote.
+    :raises OnnxError: when onnxruntime is missing, or cannot read the file, or the file is not an export of rd_hf.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        runtime = require("onnxruntime")
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        try:
+            self.session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except runtime.capi.onnxruntime_pybind11_state.InvalidProtobuf as error:
+            raise OnnxError(f"{path} is no ONNX model: {error}") from error
+        metadata: dict[str, str] = self.session.get_modelmeta().custom_metadata_map
+        missing = sorted({"labels", "problem_type", "trained_on"} - set(metadata))
+        if missing:
+            raise OnnxError(f"{path} was not exported by rd_hf: its metadata lacks {', '.join(missing)}.")
+        self.label_names: list[str] = json.loads(metadata["labels"])
+        self.problem_type = metadata["problem_type"]
+        self.trained_on: dict[str, Any] = json.loads(metadata["trained_on"])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model runs."""
+        return torch.device("cpu")
+
+    def forward(self, pixel_values: Tensor) -> ImageClassifierOutput:
+        """Logits (B, num_labels) of normalised images (B, 3, H, W), on the device of these."""
+        logits = self.session.run([OUTPUT], {INPUT: pixel_values.float().cpu().numpy()})[0]
+        return ImageClassifierOutput(logits=torch.from_numpy(logits).to(pixel_values.device))

@@ -1,0 +1,232 @@
+"""Exports of a student: plain transformers checkpoints and ONNX models, checked where rd_hf is not importable too."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from conftest import REPOSITORY, blob_images
+from PIL import Image
+from test_student_model import FAMILIES, NAMES, pixels, student
+from transformers import AutoModelForImageClassification, ResNetForImageClassification, ViTImageProcessorPil
+
+import rd_hf
+from rd_hf.arguments import ArgumentError
+from rd_hf.data.pixels import PixelTransform
+from rd_hf.export import export, in_own_memory
+from rd_hf.onnx_export import write_onnx
+from rd_hf.onnx_runtime import OnnxClassifier, OnnxError
+
+MEAN, STD = [0.1, 0.2, 0.3], [0.4, 0.5, 0.6]
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A student with an own size and normalisation, saved with its processor."""
+    folder = tmp_path_factory.mktemp("saved") / "student"
+    student(provenance={"method": "rd"}).save_pretrained(folder)
+    ViTImageProcessorPil(size={"height": 32, "width": 40}, image_mean=MEAN, image_std=STD).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(saved, tmp_path_factory):
+    """The same in ONNX, checked on random images, with the report."""
+    folder = tmp_path_factory.mktemp("exported") / "onnx"
+    return folder, export(str(saved), str(folder), "onnx")
+
+
+def command(*options: str) -> subprocess.CompletedProcess:
+    line = [sys.executable, "-m", "rd_hf", *options]
+    return subprocess.run(line, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+
+
+def test_to_transformers_is_the_wrapped_classifier_and_knows_no_folder(saved):
+    model = AutoModelForImageClassification.from_pretrained(saved)
+    native = model.to_transformers()
+    assert native is model.model and type(native) is ResNetForImageClassification
+    assert native.config.id2label == NAMES and native.name_or_path == native.config.name_or_path == ""
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_exports_to_the_same_logits(family, tmp_path):
+    model = student(family)
+    model.config.problem_type = "multi_label_classification"
+    model.save_pretrained(tmp_path / "student")
+    ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "student")
+    export(str(tmp_path / "student"), str(tmp_path / "native"))
+    native = AutoModelForImageClassification.from_pretrained(tmp_path / "native")
+    in_own_memory(native)
+    assert type(native).__module__.startswith("transformers.models.")
+    assert torch.equal(native(pixels()).logits, model(pixels()).logits)
+    config = json.loads((tmp_path / "native" / "config.json").read_text())
+    assert (config["model_type"], config["problem_type"]) == (family, "multi_label_classification")
+    assert config["id2label"] == {str(index): name for index, name in NAMES.items()}
+    assert not {"auto_map", "provenance", "_name_or_path"} & set(config)
+
+
+@pytest.mark.parametrize("family", ["vit", "mobilenet_v2"])
+def test_onnx_of_other_families(family, tmp_path):
+    model = student(family)
+    write_onnx(model.to_transformers(), (32, 32), tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    for count in (1, 5):
+        logits = session.run(None, {"pixel_values": pixels(count).numpy()})[0]
+        assert np.abs(logits - model(pixels(count)).logits.detach().numpy()).max() < 1e-5
+
+
+def test_a_plain_checkpoint_has_no_code_and_the_same_processor(saved, tmp_path):
+    done = command("export", "--model", str(saved), "--output_dir", str(tmp_path / "native"))
+    assert json.loads(done.stdout)["max_abs_difference"] == 0, done.stderr
+    names = {path.name for path in (tmp_path / "native").iterdir()}
+    assert names == {"config.json", "model.safetensors", "preprocessor_config.json"}
+    for name in ("config.json", "preprocessor_config.json"):
+        assert str(saved.parent) not in (tmp_path / "native" / name).read_text()
+    image = Image.fromarray(blob_images(np.array([1]))[0]).convert("RGB")
+    before, after = (PixelTransform.from_pretrained(str(folder)) for folder in (saved, tmp_path / "native"))
+    assert torch.equal(before.geometry(image), after.geometry(image)) and torch.equal(before.scale, after.scale)
+
+
+def test_onnx_alone_is_enough_to_classify(saved, exported):
+    """Labels, size and normalisation come from the file's metadata; the batch is of any size."""
+    folder, report = exported
+    assert 0 <= report["max_abs_difference"] < 1e-5 and report["checked_on"] == "32 random images"
+    assert {path.name for path in folder.iterdir()} == {
+        "model.onnx", "config.json", "preprocessor_config.json", "export.json",
+    }  # fmt: skip
+    session = onnxruntime.InferenceSession(folder / "model.onnx")
+    metadata = session.get_modelmeta().custom_metadata_map
+    how = json.loads(metadata["preprocessing"])
+    assert json.loads(metadata["labels"]) == list(NAMES.values()) and how["size"] == [32, 40]
+    assert np.allclose(how["scale"], 1 / 255 / np.array(STD)) and np.allclose(how["bias"], -np.array(MEAN) / STD)
+    assert onnx.load(folder / "model.onnx").opset_import[0].version == report["opset"] == 18
+    size = tuple(reversed(how["size"]))
+    images = [Image.fromarray(i).convert("RGB") for i in blob_images(np.arange(5) % 3)]
+    rows = [np.asarray(image.resize(size, Image.Resampling.BILINEAR)).transpose(2, 0, 1) for image in images]
+    scale, bias = (np.array(how[name], dtype=np.float32).reshape(3, 1, 1) for name in ("scale", "bias"))
+    inputs = np.stack(rows) * scale + bias
+    processor = PixelTransform.from_pretrained(str(saved)).processor
+    model = AutoModelForImageClassification.from_pretrained(saved).eval()
+    expected = model(processor(images, return_tensors="pt")["pixel_values"]).logits.detach().numpy()
+    for count in (1, 5):
+        logits = session.run(None, {"pixel_values": inputs[:count].astype(np.float32)})[0]
+        assert np.abs(logits - expected[:count]).max() < 1e-4
+
+
+def test_an_onnx_file_tells_nothing_of_the_machine(exported):
+    content = (exported[0] / "model.onnx").read_bytes()
+    assert not any(text in content for text in (b"site-packages", str(REPOSITORY).encode(), b"/tmp/"))
+
+
+def test_predict_takes_the_onnx_folder(saved, exported, tmp_path):
+    for number, image in enumerate(blob_images(np.arange(3))):
+        Image.fromarray(image).save(tmp_path / f"{number}.png")
+    before, after = (rd_hf.predict(str(folder), [str(tmp_path)]) for folder in (saved, exported[0]))
+    assert [row["label"] for row in before] == [row["label"] for row in after]
+    for one, other in zip(before, after, strict=True):
+        assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-5)
+
+
+def test_made_splits_are_made_again_for_the_onnx_model(tmp_path):
+    """A test split that was cut from train: quantisation calibrates on the rest, and evaluate finds it."""
+    labels = np.arange(90) % 3
+    for number, (image, label) in enumerate(zip(blob_images(labels), labels, strict=True)):
+        (tmp_path / "data" / list(NAMES.values())[label]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(tmp_path / "data" / list(NAMES.values())[label] / f"{number}.png")
+    rd_hf.distill(
+        student={"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]},
+        dataset=str(tmp_path / "data"), method="ce", student_image_size=32, max_steps=15, learning_rate=5e-3,
+        output_dir=str(tmp_path / "run"),
+    )  # fmt: skip
+    run = tmp_path / "run"
+    options = ["--format", "onnx", "--quantize", "int8", "--dataset", str(tmp_path / "data")]
+    done = command("export", "--model", str(run / "student"), "--output_dir", str(tmp_path / "int8"), *options)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    test = json.loads((run / "metrics.json").read_text())["test"]
+    rows = sum(map(sum, test["confusion_matrix"]))
+    assert report["scored_on"] == f"{rows} images of test" and report["checked_on"] == f"{rows} images of test"
+    assert int(report["calibrated_on"].split()[0]) < 90 - rows  # validation is left out as well
+    assert report["scores"]["float32"]["auroc"] == pytest.approx(test["auroc"], abs=1e-6)
+    scores = rd_hf.evaluate(str(tmp_path / "int8"), str(tmp_path / "data"))
+    assert scores["auroc"] == pytest.approx(report["scores"]["int8"]["auroc"], abs=1e-9)
+    assert scores["accuracy"] >= test["accuracy"] - 0.15
+    weights = [i for i in onnx.load(tmp_path / "int8" / "model.onnx").graph.initializer if len(i.dims) == 4]
+    assert weights and {tensor.data_type for tensor in weights} == {onnx.TensorProto.INT8}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"format": "tflite"}, "`format`"),
+        ({"format": "onnx", "quantize": "int4", "dataset": "x"}, "`quantize` must be int8"),
+        ({"format": "onnx", "quantize": "int8"}, "needs a `dataset`"),
+        ({"dataset": "x"}, "for the format onnx"),
+    ],
+)
+def test_contradictory_arguments_are_refused(options, message, saved, tmp_path):
+    with pytest.raises(ArgumentError, match=message):
+        export(str(saved), str(tmp_path / "out"), **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_with_something_in_it_is_left_alone(saved, tmp_path):
+    (tmp_path / "mine.txt").write_text("x")
+    with pytest.raises(ArgumentError, match="is not empty"):
+        export(str(saved), str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_failed_export_leaves_nothing(saved, tmp_path):
+    np.savez(tmp_path / "data.npz", train_images=blob_images(np.arange(6) % 3), train_labels=np.arange(6)[:, None] % 3)
+    with pytest.raises(ArgumentError, match="no split `test`"):
+        export(str(saved), str(tmp_path / "out"), "onnx", dataset=str(tmp_path / "data.npz"))
+    assert [path.name for path in tmp_path.iterdir()] == ["data.npz"]
+
+
+def test_a_plain_model_is_no_student_to_unwrap(saved, tmp_path):
+    export(str(saved), str(tmp_path / "native"))
+    with pytest.raises(ArgumentError, match="of type resnet"):
+        export(str(tmp_path / "native"), str(tmp_path / "again"))
+
+
+def test_an_export_that_answers_otherwise_is_refused(saved, tmp_path, monkeypatch):
+    forward = OnnxClassifier.forward
+
+    def other(self, pixel_values):
+        output = forward(self, pixel_values)
+        output.logits += 0.01
+        return output
+
+    monkeypatch.setattr(OnnxClassifier, "forward", other)
+    with pytest.raises(OnnxError, match=r"differ from the student's by 0\.01"):
+        export(str(saved), str(tmp_path / "out"), "onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_foreign_and_broken_onnx_files_are_named(exported, tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"not a model")
+    with pytest.raises(OnnxError, match=r"model\.onnx is no ONNX model"):
+        rd_hf.evaluate(str(tmp_path), "nothing")
+    model = onnx.load(exported[0] / "model.onnx")
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "model.onnx")
+    with pytest.raises(OnnxError, match="not exported by rd_hf"):
+        rd_hf.evaluate(str(tmp_path), "nothing")
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxruntime", "onnxscript"])
+def test_a_missing_package_is_named_with_its_extra(package, saved, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(OnnxError, match=rf"{package}.*rd-hf\[onnx\]"):
+        export(str(saved), str(tmp_path / "out"), "onnx")
+
+
+def test_onnx_is_imported_only_when_it_is_needed():
+    code = "import sys, rd_hf.export, rd_hf.evaluation; print(sorted({'onnx', 'onnxruntime'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

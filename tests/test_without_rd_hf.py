@@ -1,0 +1,165 @@
+"""What is saved loads in a process that cannot import rd_hf, with exactly the code files that it needs."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_student_model import pixels, student
+from transformers import AutoModel, AutoModelForImageClassification, ViTConfig, ViTImageProcessorPil, pipeline
+
+from rd_hf.backbone import Backbone
+from rd_hf.export import export
+from rd_hf.modeling_rd_student import RDStudentForImageClassification
+from rd_hf.modeling_rd_teacher import RDTeacherForImageClassification
+
+STUDENT_CODE = {"configuration_rd.py", "modeling_rd_student.py"}
+TEACHER_CODE = STUDENT_CODE | {
+    "modeling_rd_teacher.py", "backbone.py", "features.py", "stages.py", "tape.py", "reprogramming.py",
+}  # fmt: skip
+TOWER = ViTConfig(
+    hidden_size=16, num_hidden_layers=4, num_attention_heads=2, intermediate_size=32, image_size=32, patch_size=8
+)
+
+BLOCKER = """
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "rd_hf":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Blocker())
+import json
+import torch
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification, pipeline
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+torch.set_num_threads(2)  # as in the process that it is compared with: sums depend on it
+assert "rd_student" not in CONFIG_MAPPING
+"""
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """Student, teacher with and without its backbone, their logits on one batch, and an image file."""
+    folder = tmp_path_factory.mktemp("workplace")
+    model = student(provenance={"method": "drd"})
+    model.save_pretrained(folder / "student")
+    ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder / "student")
+    torch.manual_seed(0)
+    AutoModel.from_config(TOWER).save_pretrained(folder / "tower")
+    backbone = Backbone.from_pretrained(folder / "tower")
+    teacher = RDTeacherForImageClassification.from_parts(model, backbone, 32, "all", hidden_channels=8).eval()
+    teacher.save_pretrained(folder / "teacher")
+    teacher.attach(backbone)
+    teacher.save_pretrained(folder / "whole_teacher", save_backbone=True)
+    # as loaded: the last bit depends on where weights start in memory
+    model = AutoModelForImageClassification.from_pretrained(folder / "student")
+    teacher = AutoModelForImageClassification.from_pretrained(folder / "teacher", backbone=folder / "tower")
+    with torch.no_grad():
+        logits = {"pixels": pixels(), "student": model(pixels()).logits, "teacher": teacher(pixels()).logits}
+    torch.save(logits, folder / "logits.pt")
+    Image.fromarray(np.add.outer(np.arange(40), np.arange(30)).astype(np.uint8)).save(folder / "image.png")
+    return folder
+
+
+def run(code: str, workplace, setting: str = BLOCKER) -> subprocess.CompletedProcess:
+    """Run code in the workplace, where neither the checkout nor an earlier run's copies of code are on the path."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment["HF_MODULES_CACHE"] = str(workplace / "modules")
+    line = [sys.executable, "-c", setting + code]
+    return subprocess.run(line, cwd=workplace, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_exactly_the_code_that_is_needed_is_saved(workplace):
+    for name, code in (("student", STUDENT_CODE), ("teacher", TEACHER_CODE)):
+        assert {path.name for path in (workplace / name).glob("*.py")} == code
+        kind = name.capitalize()
+        config = json.loads((workplace / name / "config.json").read_text())
+        assert config["auto_map"] == {
+            "AutoConfig": f"configuration_rd.RD{kind}Config",
+            "AutoModelForImageClassification": f"modeling_rd_{name}.RD{kind}ForImageClassification",
+        }
+        assert json.dumps(config).count('"auto_map"') == 1
+
+
+def test_a_student_loads_and_saves_again(workplace):
+    code = """
+given = torch.load("logits.pt")
+for folder in ("student", "again"):
+    model = AutoModelForImageClassification.from_pretrained(folder, trust_remote_code=True)
+    assert torch.equal(model(given["pixels"]).logits, given["student"]), folder
+    assert type(model).__module__.startswith("transformers_modules.")
+    assert model.config.provenance == {"method": "drd"} and model.config.id2label[2] == "normal"
+    if folder == "student":
+        model.save_pretrained("again")
+assert torch.equal(model.to_transformers()(given["pixels"]).logits, given["student"])
+assert AutoConfig.from_pretrained("student", trust_remote_code=True).image_size == [32, 32]
+"""
+    done = run(code, workplace)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in (workplace / "again").glob("*.py")} == STUDENT_CODE
+
+
+def test_pipeline_and_processor(workplace):
+    code = """
+assert AutoImageProcessor.from_pretrained("student").size["height"] == 32
+classify = pipeline("image-classification", model="student", trust_remote_code=True)
+print(json.dumps(classify("image.png")))
+"""
+    done = run(code, workplace)
+    assert done.returncode == 0, done.stderr
+    scores = json.loads(done.stdout.strip().splitlines()[-1])
+    expected = pipeline("image-classification", model=str(workplace / "student"))(str(workplace / "image.png"))
+    assert {score["label"] for score in expected} == {"benign", "malignant", "normal"}
+    assert scores == expected
+
+
+@pytest.mark.parametrize(("folder", "options"), [("teacher", ", backbone='tower'"), ("whole_teacher", "")])
+def test_a_teacher_loads(folder, options, workplace):
+    code = f"""
+given = torch.load("logits.pt")
+model = AutoModelForImageClassification.from_pretrained("{folder}", trust_remote_code=True{options})
+assert torch.allclose(model(given["pixels"]).logits, given["teacher"], atol=1e-6)
+"""
+    done = run(code, workplace)
+    assert done.returncode == 0, done.stderr
+
+
+def test_code_runs_only_where_it_is_trusted(workplace):
+    done = run('AutoModelForImageClassification.from_pretrained("student", trust_remote_code=False)', workplace)
+    assert done.returncode != 0 and "trust_remote_code=True" in done.stderr
+
+
+def test_a_plain_export_needs_no_trust(workplace):
+    export(str(workplace / "student"), str(workplace / "native"))
+    code = """
+given = torch.load("logits.pt")
+model = AutoModelForImageClassification.from_pretrained("native", trust_remote_code=False)
+assert type(model).__name__ == "ResNetForImageClassification"
+assert torch.allclose(model(given["pixels"]).logits, given["student"], atol=1e-6)
+print(json.dumps(pipeline("image-classification", model="native")("image.png")))
+"""
+    done = run(code, workplace)
+    assert done.returncode == 0, done.stderr
+    expected = pipeline("image-classification", model=str(workplace / "student"))(str(workplace / "image.png"))
+    scores = json.loads(done.stdout.strip().splitlines()[-1])
+    assert [score["label"] for score in scores] == [score["label"] for score in expected]
+    for score, other in zip(scores, expected, strict=True):
+        assert score["score"] == pytest.approx(other["score"], abs=1e-6)
+
+
+@pytest.mark.parametrize("trust", [None, True])
+def test_with_rd_hf_its_own_class_wins_and_nothing_asks(trust, workplace, monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda _: pytest.fail("asked for trust"))
+    model = AutoModelForImageClassification.from_pretrained(workplace / "student", trust_remote_code=trust)
+    assert type(model) is RDStudentForImageClassification
+    options = {"trust_remote_code": trust, "backbone": workplace / "tower"}
+    teacher = AutoModelForImageClassification.from_pretrained(workplace / "teacher", **options)
+    assert type(teacher) is RDTeacherForImageClassification
+    assert type(teacher.student) is RDStudentForImageClassification
