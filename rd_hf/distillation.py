@@ -73,6 +73,8 @@ def run_distillation(arguments: DistillationArguments) -> RDStudentForImageClass
         log_with=arguments.report_to,
         project_dir=str(Path(arguments.output_dir) / "trackers"),
     )
+    if arguments.report_to is not None and not accelerator.log_with:
+        raise ArgumentError(f"`report_to` is {arguments.report_to}, which is not installed here: pip install it first.")
     if accelerator.device.type == "cpu":
         keep_freed_memory()
     set_seed(arguments.seed)
@@ -118,12 +120,7 @@ def resolved(arguments: DistillationArguments, task: Task, models: Models, train
 
 
 def _start_trackers(arguments: DistillationArguments, accelerator: Accelerator) -> None:
-    """Trackers get every argument but paths of this machine.
-
-    :raises ArgumentError: when none of those asked for is installed.
-    """
-    if not accelerator.log_with:
-        raise ArgumentError(f"`report_to` is {arguments.report_to}, which is not installed here: pip install it first.")
+    """Trackers get every argument but paths of this machine."""
     values = arguments.to_dict() | {"output_dir": "local"}
     for name in ("teacher", "student", "dataset", "unlabeled_dataset"):
         if isinstance(values[name], str) and Path(values[name]).exists():
