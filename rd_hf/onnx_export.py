@@ -105,8 +105,9 @@ def _forget_the_machine(graph: Any) -> None:
 def write_int8(source: Path, target: Path, batches: Iterable[Tensor]) -> None:
     """Quantise weights and activations to eight bits, statically.
 
-    Weights are signed, one scale a channel, in seven of the eight bits: with all eight, products overflow on x86
-    processors without VNNI. Activations are unsigned and span what the calibration images show.
+    Weights are signed, one scale a channel; activations are unsigned and span what the calibration images show. On x86
+    processors without VNNI products may overflow; onnxruntime's remedy, weights of seven bits, took a mobilenet_v2 on
+    BUSI from an AUROC of .884 to .786, where eight bits kept .884, so it is not taken.
 
     :param source: a float32 ONNX file. :param target: where the other one goes.
     :param batches: normalised calibration images (B, 3, H, W).
@@ -133,7 +134,6 @@ def write_int8(source: Path, target: Path, batches: Iterable[Tensor]) -> None:
             Reader(),
             quant_format=quantization.QuantFormat.QDQ,
             per_channel=True,
-            reduce_range=True,
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
         )

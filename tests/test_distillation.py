@@ -176,7 +176,7 @@ def test_nothing_saved_knows_a_path_of_this_machine_or_holds_a_pickle(finished, 
         for path in (*folder.rglob("*.json"), folder / "README.md"):
             assert str(run.parent) not in path.read_text() and str(teacher) not in path.read_text()
     suffixes = {path.suffix for path in run.rglob("*") if path.is_file()}
-    assert suffixes <= {".json", ".jsonl", ".yaml", ".csv", ".png", ".safetensors", ".md"}
+    assert suffixes <= {".json", ".jsonl", ".yaml", ".csv", ".png", ".safetensors", ".md", ".py"}
 
 
 def test_the_written_configuration_reproduces_the_run_to_the_bit(finished, tmp_path):
