@@ -63,7 +63,7 @@ def load_student(
 def _pretrained(student: str, image_size: int | None, labels: dict, revision: str | None, trust_remote_code: bool):
     options = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
     config = AutoConfig.from_pretrained(student, **options)
-    if type(config).is_custom_code():
+    if config.model_type != "rd_student" and type(config).is_custom_code():
         raise StudentError(f"The student {student!r} is custom code; take a model whose classes are transformers' own.")
     wrapped = config.classifier_config if config.model_type == "rd_student" else config
     if image_size is not None and "image_size" in wrapped.to_dict():
