@@ -131,6 +131,7 @@ def test_a_pushed_student_is_loaded_back_in_a_fresh_process_with_the_same_logits
     assert repo.private and [commit.title for commit in repo.commits.values()] == ["initial commit", "first"]
     assert set(files_of(server)) == {
         ".gitattributes", "README.md", "config.json", "model.safetensors", "preprocessor_config.json",
+        "configuration_rd.py", "modeling_rd_student.py",
         "confusion_matrix.png", "roc.png", "curves.png",
     }  # fmt: skip
     assert files_of(server)["README.md"][0].decode() == card_for((folder / CARD_FILE).read_text(), "me/xray")
@@ -336,7 +337,11 @@ def test_distill_pushes_its_student_and_the_teacher_goes_the_same_way(server, cl
     assert len(server.repos["me/xray"].commits) == 2
     assert push(client, tmp_path / "secret_run" / "teacher", repo="me/xray-teacher").returncode == 0
     student, teacher = files_of(server), files_of(server, repo="me/xray-teacher")
-    assert set(teacher) - set(student) == {"cka.png"} and set(student) - set(teacher) == {"roc.png"}
+    teachers_code = {
+        f"{name}.py" for name in ["backbone", "features", "modeling_rd_teacher", "reprogramming", "stages", "tape"]
+    }
+    assert set(teacher) - set(student) == {"cka.png", *teachers_code}
+    assert set(student) - set(teacher) == {"roc.png"}
     for content, _ in [*student.values(), *teacher.values()]:
         assert b"secret" not in content and str(tmp_path).encode() not in content and TOKEN.encode() not in content
     card = student["README.md"][0].decode()
