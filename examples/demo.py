@@ -21,6 +21,7 @@ from PIL import Image as PillowImage
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from transformers import AutoModelForImageClassification
+from transformers.utils import logging as transformers_logging
 
 import rd_hf
 
@@ -70,6 +71,7 @@ def main() -> None:
     parser.add_argument("--output_dir", type=Path, default=Path("runs/demo"))
     parser.add_argument("--max_steps", type=int, default=300, help="steps of each training")
     options = parser.parse_args()
+    transformers_logging.disable_progress_bar()
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
     started = time.perf_counter()
 
