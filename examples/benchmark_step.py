@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
+import re
 import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import torch
 from transformers import AutoModelForImageClassification, ResNetConfig, ViTConfig, ViTModel
@@ -36,12 +37,12 @@ class Bench:
         size = {"hidden_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 96}
         needs_teacher = any(row != "student step" for row in rows)
         tower = ViTModel(ViTConfig(**(size if tiny else {})), add_pooling_layer=False) if needs_teacher else None
-        self.backbone = Backbone.from_model(tower) if needs_teacher else None
+        self.tower = tower
         student = ResNetConfig(layer_type="basic", hidden_sizes=[64, 128, 256, 512], depths=[2, 2, 2, 2], num_labels=3)
         self.pixels = torch.randn(batch_size, 3, IMAGE_SIZE, IMAGE_SIZE)
         self.labels = torch.arange(batch_size) % 3
         self.objective = Objective(ObjectiveWeights(total_steps=100), "single_label_classification")
-        self.models, self.optimizers, self.staged = {}, {}, {}
+        self.models, self.optimizers, self.backbones = {}, {}, {}
         for row in rows:
             if row == "teacher forward":
                 continue
@@ -50,7 +51,10 @@ class Bench:
             )
             if row != "student step":
                 stages = "last" if row == "rd step" else "all"
-                model = RDTeacherForImageClassification.from_parts(model, self.backbone, IMAGE_SIZE, stages=stages)
+                self.backbones[row] = Backbone.from_model(tower)
+                model = RDTeacherForImageClassification.from_parts(
+                    model, self.backbones[row], IMAGE_SIZE, stages=stages
+                )
             self.models[row] = model.train()
             self.optimizers[row] = torch.optim.AdamW(model.parameters())
 
@@ -59,14 +63,14 @@ class Bench:
         if row == "teacher forward":
             with torch.inference_mode():
                 for chunk in self.pixels.split(CPU_BATCH_SIZE):
-                    self.backbone.tower(chunk)
+                    self.tower(chunk)
             return
         model, optimizer = self.models[row], self.optimizers[row]
         if row == "student step":
             loss = model(pixel_values=self.pixels, labels=self.labels).loss
         else:
-            model.tap(self.backbone)
-            output = model(student_pixel_values=self.pixels, teacher_features=self.backbone.extract(self.pixels))
+            features = self.backbones[row].extract(self.pixels)
+            output = model(student_pixel_values=self.pixels, teacher_features=features)
             count = len(self.labels)
             loss = self.objective(output, self.labels, step=0, labelled_count=count, total_count=count)["loss"]
         loss.backward()
@@ -113,9 +117,12 @@ def print_peak(row: str, batch_size: int, tiny: bool) -> None:
     bench = Bench(batch_size, tiny, (row,))
     for _ in range(3):
         bench.run(row)
-    tower = bench.backbone.tower.parameters() if bench.backbone else ()
+    tower = bench.tower.parameters() if bench.tower else ()
     teacher = sum(parameter.numel() * parameter.element_size() for parameter in tower) / 2**20
-    print(json.dumps({"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10, "teacher": teacher}))
+    # VmHWM, because getrusage's peak of a child begins at that of the process that started it.
+    status = Path("/proc/self/status").read_text()
+    peak = int(re.search(r"VmHWM:\s+(\d+) kB", status).group(1)) / 2**10
+    print(json.dumps({"peak": peak, "teacher": teacher}))
 
 
 def main() -> None:
