@@ -462,7 +462,7 @@ def test_kept_teacher_features_give_the_training_of_live_ones(teacher, blobs_npz
     assert in_all < 30 * 16 < sum(images) - in_all
     losses = [[row["loss"] for row in read_history(tmp_path / run) if "loss" in row] for run in ("kept", "live")]
     # Not to the bit: batches of another size round differently.
-    assert losses[0] == pytest.approx(losses[1], rel=1e-2)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
     assert losses[0][0] == pytest.approx(losses[1][0], rel=1e-5)
 
 
