@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from safetensors import SafetensorError
 
 from . import plots
 from .card_facts import card_facts
+from .checkpoint import list_checkpoints
 from .inference import predict_logits, probabilities
 from .metrics import compute_metrics
 from .model_card import CARD_FILE, render_card, write_card
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
     from .trainer import Trainer
 
 logger = logging.getLogger(__name__)
+
+
+class ReportError(OSError):
+    """What a finished training leaves cannot be written; the message says what is kept and how to go on."""
 
 
 def write_report(folder: Path, task: Task, models: Models, trainer: Trainer, seconds: float) -> dict[str, Any]:
@@ -45,12 +51,26 @@ def write_report(folder: Path, task: Task, models: Models, trainer: Trainer, sec
         "student_parameters": models.student.num_parameters(),
     }
     if trainer.accelerator.is_main_process:
-        _save_models(folder, models)
-        write_json(scores, folder / "metrics.json")
-        _write_details(folder, task, student["test"], scores["test"])
-        _write_plots(folder, models)
-        _write_cards(folder, task, models, trainer, scores)
+        try:
+            _save_models(folder, models)
+            write_json(scores, folder / "metrics.json")
+            _write_details(folder, task, student["test"], scores["test"])
+            _write_plots(folder, models)
+            _write_cards(folder, task, models, trainer, scores)
+        except (OSError, SafetensorError) as error:  # the latter is what a full disk is to safetensors
+            raise ReportError(_how_to_go_on(folder, trainer, error)) from error
     return scores
+
+
+def _how_to_go_on(folder: Path, trainer: Trainer, error: Exception) -> str:
+    kept = [int(path.name.split("-")[1]) for path in list_checkpoints(trainer.checkpoints)]
+    if not kept:
+        return f"The run has ended, but {folder} cannot be written ({error}), and no checkpoint could be: it is lost."
+    missing = "no step is trained again" if kept[-1] == trainer.step else f"it goes on from step {kept[-1]}"
+    return (
+        f"The run has ended, but {folder} cannot be written ({error}). Make room, then give the same command with "
+        f"--resume: {missing}."
+    )
 
 
 def _save_models(folder: Path, models: Models) -> None:

@@ -424,7 +424,7 @@ def test_missing_relative_folder_may_be_a_hub_id(tmp_path, monkeypatch):
 
 
 def test_hub_id_names_configuration_and_revision():
-    with pytest.raises(DataError, match="'someone/xrays', configuration 'small', revision 'v1', is not in the cache"):
+    with pytest.raises(DataError, match="'someone/xrays', configuration 'small', revision 'v1' is not in the cache"):
         load_data("someone/xrays", config_name="small", revision="v1")
 
 

@@ -8,11 +8,13 @@ import shutil
 import signal
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import (
     AutoModel,
@@ -31,6 +33,8 @@ from rd_hf.data.columns import DataError
 from rd_hf.data.images import BadImageError
 from rd_hf.data.pixels import PixelTransform
 from rd_hf.inputs import TEACHER, Inputs
+from rd_hf.modeling_rd_teacher import RDTeacherForImageClassification
+from rd_hf.report import ReportError
 from rd_hf.run_folder import read_history
 from rd_hf.students import StudentError
 from rd_hf.trainer import NonFiniteLossError, Trainer
@@ -372,6 +376,20 @@ def test_a_full_disk_is_reported_and_training_goes_on(teacher, blobs_npz, tmp_pa
     rd_hf.distill(**settings(teacher, blobs_npz, tmp_path / "run"))
     assert "No checkpoint at step 6" in caplog.text and (tmp_path / "run" / "metrics.json").exists()
     assert not list((tmp_path / "run" / "checkpoints").iterdir())
+
+
+def test_a_disk_that_is_full_at_the_end_costs_no_trained_step(teacher, blobs_npz, tmp_path, monkeypatch):
+    values = settings(teacher, blobs_npz, tmp_path / "run")
+    with monkeypatch.context() as full:
+        error = SafetensorError("I/O error: No space left on device (os error 28)")
+        full.setattr(RDTeacherForImageClassification, "save_pretrained", Mock(side_effect=error))
+        with pytest.raises(ReportError, match="No space left.*--resume: no step is trained again"):
+            rd_hf.distill(**values)
+    monkeypatch.setattr(Trainer, "optimizer_step", Mock(side_effect=AssertionError("trained again")))
+    rd_hf.distill(**values, resume=True)
+    scores = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert scores["training"]["steps"] == values["max_steps"]
+    assert (tmp_path / "run" / "teacher" / "model.safetensors").exists()
 
 
 def image_folder(folder, broken=False):

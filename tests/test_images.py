@@ -95,8 +95,8 @@ def test_the_first_of_several_frames_is_taken():
 @pytest.mark.parametrize(
     "image, message",
     [
-        (b"", "cannot identify"),
-        (b"no image at all", "cannot identify"),
+        (b"", "empty or of no known format"),
+        (b"no image at all", "empty or of no known format"),
         (encoded(Image.effect_noise((64, 64), 90))[:1500], "trunc"),
         ({"bytes": None, "path": None}, "neither bytes nor a path"),
         (np.zeros((2, 3, 4, 5), np.uint8), r"shape \(2, 3, 4, 5\)"),
@@ -111,6 +111,11 @@ def test_the_first_of_several_frames_is_taken():
 def test_unreadable_images_say_which_and_why(image, message):
     with pytest.raises(BadImageError, match=f"row 5 of train is not a readable image: .*{message}"):
         to_rgb(image, name="row 5 of train")
+
+
+def test_a_file_in_memory_is_not_named_by_its_buffer():
+    with pytest.raises(BadImageError, match=r"readable image: the file is empty or of no known format\.$"):
+        to_rgb(b"", name="row 5")
 
 
 def test_the_path_is_named_beside_the_row(tmp_path):

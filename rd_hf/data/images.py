@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 # What Pillow's plug-ins raise on files that are cut off, mislabelled or hostile.
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
@@ -46,7 +46,7 @@ def to_rgb(image: ImageLike, name: str | None = None) -> Image.Image:
             opened = ImageOps.exif_transpose(opened)
         return _as_rgb(opened)
     except _UNREADABLE as error:
-        raise BadImageError(f"{_describe(image, name)} is not a readable image: {error}") from error
+        raise BadImageError(_unreadable(image, name, error)) from error
 
 
 def image_bytes(image: dict[str, Any], name: str | None = None) -> bytes:
@@ -60,7 +60,7 @@ def image_bytes(image: dict[str, Any], name: str | None = None) -> bytes:
     try:
         return _content(image)
     except _UNREADABLE as error:
-        raise BadImageError(f"{_describe(image, name)} is not a readable image: {error}") from error
+        raise BadImageError(_unreadable(image, name, error)) from error
 
 
 def _content(image: dict[str, Any]) -> bytes:
@@ -126,6 +126,12 @@ def _stretch(array: np.ndarray) -> np.ndarray:
     low, high = finite.min(), finite.max()
     values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
     return np.rint((values - low) / max(high - low, np.finfo(np.float64).tiny) * 255).astype(np.uint8)
+
+
+def _unreadable(image: ImageLike, name: str | None, error: Exception) -> str:
+    # Pillow does not know the file of bytes in memory, and names the buffer instead.
+    reason = "the file is empty or of no known format" if isinstance(error, UnidentifiedImageError) else str(error)
+    return f"{_describe(image, name)} is not a readable image: {reason.rstrip('.')}."
 
 
 def _describe(image: ImageLike, name: str | None) -> str:

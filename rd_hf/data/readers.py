@@ -253,5 +253,5 @@ def _hub_message(name: str, path: Path, config_name: str | None, revision: str |
     wanted += f", revision '{revision}'" if revision is not None else ""
     local = f"There is no such file or folder either: {nearest_name(path.absolute())}. ({error})"
     if config.HF_HUB_OFFLINE:
-        return f"{wanted}, is not in the cache, and HF_HUB_OFFLINE keeps it from being downloaded. {local}"
-    return f"{wanted}, cannot be loaded. {local}"
+        return f"{wanted} is not in the cache, and HF_HUB_OFFLINE keeps it from being downloaded. {local}"
+    return f"{wanted} cannot be loaded. {local}"
