@@ -21,7 +21,9 @@ def predict_logits(
     rows: Sequence[int] | None = None,
     transform: int = 0,
 ) -> np.ndarray:
-    """Run `forward` over rows once, un-augmented; processes share the rows and all get the result.
+    """Run `forward` over rows once, un-augmented; processes share the batches and all get the result.
+
+    They share whole batches, as an image's logits may differ in the last digit with its company in a batch.
 
     :param forward: pixel values (B, 3, h, w) -> logits (B, K).
     :param model: put into eval mode meanwhile.
@@ -30,30 +32,25 @@ def predict_logits(
     :return: float32 logits (N, K) in row order.
     """
     rows = list(range(len(store)) if rows is None else rows)
-    own = rows[accelerator.process_index :: accelerator.num_processes]
+    batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+    own = batches[accelerator.process_index :: accelerator.num_processes]
     was_training = model.training
     model.eval()
-    chunks = []
+    answers = []
     with torch.no_grad():
-        # A process without a row of its own runs one all the same, to know the number of classes.
-        for start in range(0, max(len(own), 1), batch_size):
-            pixels = torch.stack([store[row][transform] for row in (own or rows[:1])[start : start + batch_size]])
+        # A process without a batch of its own runs one all the same, to know the number of classes.
+        for batch in own or batches[:1]:
+            pixels = torch.stack([store[row][transform] for row in batch])
             pixel_values = store.transforms[transform].normalize(pixels.to(accelerator.device))
-            chunks.append(forward(pixel_values).float())
+            answers.append(forward(pixel_values).float())
     model.train(was_training)
-    return _in_row_order(torch.cat(chunks)[: len(own)], len(rows), accelerator).cpu().numpy()
-
-
-def _in_row_order(own: Tensor, total: int, accelerator: Accelerator) -> Tensor:
-    """Gather rows that were dealt out in turn; shorter shares are padded for the transfer only."""
-    processes = accelerator.num_processes
-    if processes == 1:
-        return own
-    longest = -(-total // processes)
-    padded = own.new_zeros(longest, own.shape[1])
-    padded[: len(own)] = own
-    gathered = accelerator.gather(padded).view(processes, longest, -1)
-    return gathered.transpose(0, 1).reshape(processes * longest, -1)[:total]
+    if accelerator.num_processes == 1:
+        return torch.cat(answers).cpu().numpy()
+    room = answers[0].new_zeros(-(-len(batches) // accelerator.num_processes), batch_size, answers[0].shape[1])
+    for number, answer in enumerate(answers[: len(own)]):
+        room[number, : len(answer)] = answer
+    gathered = accelerator.gather(room[None]).transpose(0, 1)  # batches in their order, only the last one not full
+    return gathered.reshape(-1, room.shape[-1])[: len(rows)].cpu().numpy()
 
 
 def probabilities(logits: np.ndarray, problem_type: str) -> np.ndarray:

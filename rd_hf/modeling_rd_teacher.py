@@ -255,7 +255,7 @@ class RDTeacherForImageClassification(PreTrainedModel):
     def _co_train(self, student_pixel_values: Tensor, teacher_features: Sequence[StageFeature]) -> RDTeacherOutput:
         staged = self.staged_student
         student, tape = staged.forward(student_pixel_values)
-        reprogrammed = [p(feature) for p, feature in zip(self.projectors, teacher_features, strict=True)]
+        reprogrammed = self._reprogram(teacher_features)
         hybrid = tuple(staged.resume(tape, index, feature).logits for index, feature in enumerate(reprogrammed))
         return RDTeacherOutput(
             logits=hybrid[-1],
@@ -264,6 +264,18 @@ class RDTeacherForImageClassification(PreTrainedModel):
             student_features=tuple(tape.features),
             reprogrammed_features=tuple(reprogrammed),
         )
+
+    def compared_features(
+        self, student_pixel_values: Tensor, teacher_features: Sequence[StageFeature]
+    ) -> RDTeacherOutput:
+        """The student's and the reprogrammed features as in `forward`, without any hybrid pass."""
+        _, tape = self.staged_student.forward(student_pixel_values)
+        return RDTeacherOutput(
+            student_features=tuple(tape.features), reprogrammed_features=tuple(self._reprogram(teacher_features))
+        )
+
+    def _reprogram(self, teacher_features: Sequence[StageFeature]) -> list[StageFeature]:
+        return [project(feature) for project, feature in zip(self.projectors, teacher_features, strict=True)]
 
     def _classify(self, teacher_features: Sequence[StageFeature]) -> RDTeacherOutput:
         """The last stage's hybrid logits; the student's pass on blank images only shows the way from that stage on."""

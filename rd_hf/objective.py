@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,13 @@ if TYPE_CHECKING:
     from .stages import StageFeature
 
 ProblemType = Literal["single_label_classification", "multi_label_classification"]
+
+
+class Compared(NamedTuple):
+    """The two sides of CKA at a stage: features (rows, width) of the student and reprogrammed ones."""
+
+    student: Tensor
+    reprogrammed: Tensor
 
 
 @dataclass(frozen=True)
@@ -105,9 +113,14 @@ class Objective:
     z_S are the student's logits and z_i the hybrid ones of stage i. RD is the case of one stage, the last.
 
     Terms are meant to be *added* over the micro-batches and processes of an optimiser step: each per-sample term is a
-    sum over the samples at hand divided by the step's global count, and CKA, a statistic of a batch, is weighted by the
-    batch's share of the samples, so that it adds up to the mean over micro-batches. All are computed in float32 or
-    wider, also under autocast.
+    sum over the samples at hand divided by the step's global count. All are computed in float32 or wider, also under
+    autocast.
+
+    CKA is a statistic of a batch. Given the features of the whole global batch as constants, each micro-batch puts its
+    own rows among them, live: its value is then the CKA of the global batch, weighted by the micro-batch's share of the
+    rows, and its gradient is that of the *unweighted* global CKA with respect to its own rows. Added up, values and
+    gradients are those of one large batch. Without these constants CKA is that of the micro-batch, weighted by its
+    share, which adds up to the mean over micro-batches.
 
     :param config: Weights and settings.
     :param problem_type: "single_label_classification" (softmax) or "multi_label_classification" (a sigmoid per label,
@@ -142,7 +155,14 @@ class Objective:
         self.pos_weight = pos_weight
 
     def __call__(
-        self, output: RDTeacherOutput, labels: Tensor | None, step: int, labelled_count: float, total_count: float
+        self,
+        output: RDTeacherOutput,
+        labels: Tensor | None,
+        step: int,
+        labelled_count: float,
+        total_count: float,
+        whole: Sequence[Compared] | None = None,
+        start: int = 0,
     ) -> dict[str, Tensor]:
         """
         The terms of one micro-batch, labelled samples first.
@@ -155,6 +175,8 @@ class Objective:
         :param labelled_count: Labelled samples of the whole optimiser step, over processes and micro-batches. Where
             gradients are averaged over processes, as DDP does, that number divided by the number of processes.
         :param total_count: All samples of the whole optimiser step, likewise.
+        :param whole: What `compared` gives for the global batch, over processes and micro-batches, as constants.
+        :param start: The first of this micro-batch's rows in `whole`.
         :return: "supervised" and, where their weight is not 0 throughout, "hybrid", "kl" and "cka_loss", unweighted;
             detached "cka/1", "cka/2", ... from shallow to deep; "loss", their weighted sum. All but "cka/..." carry
             gradients and are to be added over micro-batches.
@@ -179,7 +201,10 @@ class Objective:
             terms["kl"] = sum(self._divergence(hybrid, logits) for hybrid in output.hybrid_logits) / total_count
             loss = loss + config.kl_weight_at(step) * terms["kl"]
         if output.reprogrammed_features and config.cka_weight:
-            values = self._alignment(output.student_features, output.reprogrammed_features)
+            pairs = self.compared(output)
+            if whole is not None:
+                pairs = [map(partial(_among, start), *sides) for sides in zip(pairs, whole, strict=True)]
+            values = [cka(student, reprogrammed, config.cka_estimator) for student, reprogrammed in pairs]
             terms |= {f"cka/{stage}": value.detach() for stage, value in enumerate(values, start=1)}
             terms["cka_loss"] = sum(1.0 - value for value in values) * (len(logits) / total_count)
             loss = loss + config.cka_weight * terms["cka_loss"]
@@ -216,16 +241,15 @@ class Objective:
         )
         return divergence * temperature**2
 
-    def _alignment(self, student: Sequence[StageFeature], reprogrammed: Sequence[StageFeature]) -> list[Tensor]:
-        """CKA between the student's and the reprogrammed features, per stage."""
-        values = []
-        for student_feature, reprogrammed_feature in zip(student, reprogrammed, strict=True):
-            target = comparable(reprogrammed_feature, self.config.cka_features)
+    def compared(self, output: RDTeacherOutput) -> list[Compared]:
+        """What CKA compares, per stage."""
+        pairs = []
+        for student, reprogrammed in zip(output.student_features, output.reprogrammed_features, strict=True):
+            target = comparable(reprogrammed, self.config.cka_features)
             if self.config.detach_reprogrammed_in_cka:
                 target = target.detach()
-            own = comparable(student_feature, self.config.cka_features)
-            values.append(cka(own, target, self.config.cka_estimator))
-        return values
+            pairs.append(Compared(comparable(student, self.config.cka_features), target))
+        return pairs
 
 
 def comparable(feature: StageFeature, features: Literal["pooled", "flattened"]) -> Tensor:
@@ -283,6 +307,13 @@ def find_non_finite(terms: Mapping[str, Tensor]) -> str | None:
     names = sorted(terms, key=lambda name: name == "loss")
     finite = torch.stack([terms[name].detach().isfinite() for name in names]).tolist()
     return next((name for name, is_finite in zip(names, finite, strict=True) if not is_finite), None)
+
+
+def _among(start: int, own: Tensor, whole: Tensor) -> Tensor:
+    """The global batch with our own rows live, whose gradient undoes the weighting of the term by their share."""
+    constant = own.detach()
+    live = constant + (own - constant) * (len(whole) / len(own))
+    return torch.cat([whole[:start], live, whole[start + len(own) :]])
 
 
 def _linear(start: float, end: float, progress: float) -> float:

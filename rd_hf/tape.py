@@ -238,14 +238,22 @@ def _without_side_effects(model: nn.Module, callers: Sequence[str]) -> Iterator[
     """
     with ExitStack() as stack:
         open_modules = {model.get_submodule(name) for name in callers}
-        for module in model.modules():
-            if _tracks(module):
-                stack.enter_context(_instance_attribute(module, "track_running_stats", False))
+        stack.enter_context(without_running_statistics(model))
         for module in model.modules():
             if not isinstance(module, GradientCheckpointingLayer) or not module.gradient_checkpointing:
                 continue
             if module in open_modules or any(isinstance(inner, _NormBase) for inner in module.modules()):
                 stack.enter_context(_instance_attribute(module, "gradient_checkpointing", False))
+        yield
+
+
+@contextmanager
+def without_running_statistics(model: nn.Module) -> Iterator[None]:
+    """Norms in train mode use the batch's statistics meanwhile, and neither read nor write their running ones."""
+    with ExitStack() as stack:
+        for module in model.modules():
+            if _tracks(module):
+                stack.enter_context(_instance_attribute(module, "track_running_stats", False))
         yield
 
 

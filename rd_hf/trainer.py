@@ -6,18 +6,16 @@ import json
 import logging
 import math
 import time
-from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
-from transformers import get_scheduler
 
 from .arguments import DistillationArguments
 from .checkpoint import (
@@ -32,17 +30,13 @@ from .checkpoint import (
 from .data.order import PlanSampler, StepPlan
 from .data.pixel_store import PixelStore, Visits, collate
 from .inference import predict_logits, probabilities
-from .inputs import STUDENT, Inputs
+from .inputs import Inputs
 from .interrupts import Interrupts, leave_interrupts_to_the_main_process
 from .metrics import validation_score
-from .modeling_rd_teacher import RDTeacherOutput
-from .objective import Objective, find_non_finite
+from .objective import Objective
+from .step import NonFiniteLossError, Update
 
 logger = logging.getLogger(__name__)
-
-
-class NonFiniteLossError(FloatingPointError):
-    """A term of the loss became NaN or infinite; the message names it and the last good checkpoint."""
 
 
 @dataclass
@@ -77,18 +71,11 @@ class Trainer:
         max_steps: int,
         output_dir: Path,
     ):
-        self.arguments, self.accelerator, self.objective, self.data = arguments, accelerator, objective, data
+        self.arguments, self.accelerator, self.data = arguments, accelerator, data
         self.inputs, self.max_steps = inputs, max_steps
         self.output_dir, self.checkpoints = output_dir, output_dir / "checkpoints"
-        self.optimizer = torch.optim.AdamW(parameter_groups(model, arguments.weight_decay), lr=arguments.learning_rate)
-        schedule = get_scheduler(
-            arguments.lr_scheduler_type, self.optimizer, math.ceil(arguments.warmup_ratio * max_steps), max_steps
-        )
-        self.learning_rate_factor = schedule.lr_lambdas[0]
+        self.update = Update(arguments, accelerator, model, inputs, objective, max_steps)
         self.module = model
-        self.model, self.prepared_optimizer = accelerator.prepare(model, self.optimizer)
-        # Autocast is entered in `forward`; the module itself, which is evaluated and saved, keeps its precision.
-        accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
         self.eval_steps = arguments.eval_steps or max(1, math.ceil(max_steps / 20))
         self.save_steps = arguments.save_steps or self.eval_steps
         self.step, self.best_step, self.best_score, self.best_tensors = 0, 0, -math.inf, None
@@ -111,6 +98,7 @@ class Trainer:
             worker_init_fn=leave_interrupts_to_the_main_process,
         )
         batches = iter(loader)
+        self.update.say_what_cka_costs(len(self.data.plan.batch(self.step, 0)))
         progress = tqdm(
             total=self.max_steps, initial=self.step, desc="training", disable=not self.accelerator.is_main_process
         )
@@ -141,67 +129,19 @@ class Trainer:
         self.restore_best()
 
     def optimizer_step(self, batches) -> dict[str, float]:
-        """One update from `gradient_accumulation_steps` batches; the terms of the loss, averaged over these."""
-        self.reseed()
-        parts, sums, images = self.arguments.gradient_accumulation_steps, {}, 0
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.arguments.learning_rate * self.learning_rate_factor(self.step)
-        self.model.train()
-        for part in range(parts):
-            batch = next(batches)
-            last = part == parts - 1
-            with nullcontext() if last else self.accelerator.no_sync(self.model):
-                output = self.forward(batch)
-                # DDP averages gradients over processes, so a term's share is its count on one process.
-                labelled, total = len(batch["labels"]) * parts, len(batch["rows"]) * parts
-                labels = batch["labels"].to(self.accelerator.device)
-                terms = self.objective(output, labels, self.step, labelled_count=labelled, total_count=total)
-                self.stop_if_not_finite(terms)
-                self.accelerator.backward(terms["loss"])
-            images += len(batch["rows"]) * self.accelerator.num_processes
-            for name, value in terms.items():
-                share = 1 / parts if name.startswith("cka/") else 1.0
-                sums[name] = sums.get(name, 0.0) + share * float(value.detach())
-        norm = self.clip()
-        if self.accelerator.scaler is None and not math.isfinite(norm):
-            self.stop_at("gradient")
-        self.prepared_optimizer.step()
-        self.prepared_optimizer.zero_grad()
-        learning_rate = self.optimizer.param_groups[0]["lr"]
-        return sums | {"gradient_norm": norm, "learning_rate": learning_rate, "images": images}
+        """One update from the next `gradient_accumulation_steps` batches; what it has to log.
 
-    def forward(self, batch: dict) -> RDTeacherOutput:
-        """The student's pass, and where there is a teacher the hybrid passes, on one augmented view of each row."""
-        student_pixels = self.inputs.pixel_values(batch, STUDENT)
-        features = None if self.inputs.backbone is None else self.inputs.teacher_features(batch)
-        with self.accelerator.autocast():
-            if features is None:
-                return RDTeacherOutput(student_logits=self.model(pixel_values=student_pixels).logits)
-            return self.model(student_pixel_values=student_pixels, teacher_features=features)
-
-    def reseed(self) -> None:
-        """Dropout and drop-path follow from (seed, rank, step) alone, so that resuming needs no generator's state."""
-        words = [self.arguments.seed, self.accelerator.process_index, self.step]
-        torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
-
-    def clip(self) -> float:
-        """Clip the gradient to `max_grad_norm`; its norm before that."""
-        limit = self.arguments.max_grad_norm or math.inf
-        return float(self.accelerator.clip_grad_norm_(self.model.parameters(), limit))
-
-    def stop_if_not_finite(self, terms: dict[str, Tensor]) -> None:
-        name = find_non_finite(terms)
-        if name is not None:
-            self.stop_at(f"{name} term of the loss")
-
-    def stop_at(self, what: str) -> None:
-        """:raises NonFiniteLossError: naming what is not finite and the checkpoint that is kept."""
-        kept = list_checkpoints(self.checkpoints)
-        kept = f"checkpoint {kept[-1].name} is kept" if kept else "there was no checkpoint yet"
-        raise NonFiniteLossError(
-            f"The {what} is not finite at step {self.step + 1}; {kept}. A lower learning_rate or max_grad_norm helps "
-            "where training diverges; with fp16, try bf16."
-        )
+        :raises NonFiniteLossError: naming what is not finite and the checkpoint that is kept.
+        """
+        try:
+            return self.update(self.step, islice(batches, self.update.parts))
+        except NonFiniteLossError as error:
+            kept = list_checkpoints(self.checkpoints)
+            kept = f"checkpoint {kept[-1].name} is kept" if kept else "there was no checkpoint yet"
+            raise NonFiniteLossError(
+                f"The {error} is not finite at step {self.step + 1}; {kept}. A lower learning_rate or max_grad_norm "
+                "helps where training diverges; with fp16, try bf16."
+            ) from error
 
     def evaluate(self) -> None:
         """Score the student on validation and keep its weights if it is the best so far."""
@@ -256,7 +196,7 @@ class Trainer:
         """Write a checkpoint; where that fails the run goes on with the ones before."""
         if not self.accelerator.is_main_process:
             return
-        groups = {"model": self.tensors(), "optimizer": optimizer_tensors(self.optimizer)}
+        groups = {"model": self.tensors(), "optimizer": optimizer_tensors(self.update.optimizer)}
         if self.best_tensors is not None:
             groups["best"] = self.best_tensors
         state = {
@@ -289,7 +229,7 @@ class Trainer:
                 checkpoint.state["processes"],
             )
         self.module.load_state_dict(checkpoint.tensors["model"], strict=False)
-        restore_optimizer(self.optimizer, checkpoint.tensors["optimizer"])
+        restore_optimizer(self.update.optimizer, checkpoint.tensors["optimizer"])
         self.step, state = checkpoint.step, checkpoint.state
         self.best_tensors, self.best_step = checkpoint.tensors.get("best"), state["best_step"]
         self.best_score = state["best_score"] if self.best_tensors is not None else -math.inf
@@ -303,15 +243,6 @@ class Trainer:
     def restore_best(self) -> None:
         if self.best_tensors is not None:
             self.module.load_state_dict(self.best_tensors, strict=False)
-
-
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
-    """AdamW's groups: matrices and kernels decay, norms, biases and other vectors do not."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
 
 
 def forget_rows_after(path: Path, step: int) -> None:

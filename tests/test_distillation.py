@@ -36,8 +36,9 @@ from rd_hf.inputs import TEACHER, Inputs
 from rd_hf.modeling_rd_teacher import RDTeacherForImageClassification
 from rd_hf.report import ReportError
 from rd_hf.run_folder import read_history
+from rd_hf.step import NonFiniteLossError, Update
 from rd_hf.students import StudentError
-from rd_hf.trainer import NonFiniteLossError, Trainer
+from rd_hf.trainer import Trainer
 
 TINY_RESNET = {
     "model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic",
@@ -263,8 +264,8 @@ def test_teacher_and_student_see_the_same_view_in_their_own_size_and_normalisati
         return shown[-1]
 
     monkeypatch.setattr(PixelTransform, "normalize", watched)
-    forward = Trainer.forward
-    monkeypatch.setattr(Trainer, "forward", lambda self, batch: shown.clear() or forward(self, batch))
+    prepare = Update.prepare
+    monkeypatch.setattr(Update, "prepare", lambda self, batch: shown.clear() or prepare(self, batch))
     monkeypatch.setattr(Trainer, "evaluate", lambda self: None)
     monkeypatch.setattr("rd_hf.distillation.write_report", lambda *_: {})
     monkeypatch.setattr("rd_hf.distillation.summary", lambda *_: "")
@@ -347,15 +348,13 @@ def test_an_output_folder_is_never_overwritten_unasked(teacher, blobs_npz, tmp_p
 def test_a_loss_that_is_not_finite_stops_names_the_term_and_keeps_the_checkpoints(
     teacher, blobs_npz, tmp_path, monkeypatch
 ):
-    forward = Trainer.forward
+    backward = Update.backward
 
-    def poisoned(self, batch):
-        output = forward(self, batch)
-        if self.step == 3:
-            output.hybrid_logits = tuple(logits * float("nan") for logits in output.hybrid_logits)
-        return output
+    def poisoned(self, step, *values):
+        terms = backward(self, step, *values)
+        return terms | ({"hybrid": terms["hybrid"] * float("nan")} if step == 3 else {})
 
-    monkeypatch.setattr(Trainer, "forward", poisoned)
+    monkeypatch.setattr(Update, "backward", poisoned)
     with pytest.raises(NonFiniteLossError, match="hybrid term.*step 4"):
         rd_hf.distill(**settings(teacher, blobs_npz, tmp_path / "run", save_steps=2))
     assert [path.name for path in list_checkpoints(tmp_path / "run" / "checkpoints")] == ["step-00000002"]

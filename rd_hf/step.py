@@ -1,0 +1,198 @@
+"""One optimiser step: the same from one large batch, several processes, or several accumulated batches.
+
+A sample's own terms add up over micro-batches and processes by themselves; CKA, a statistic of the batch, does not. So
+every (process, micro-batch) computes the CKA of the *global* batch, in which its own rows are live and all others are
+constants, and adds the gradient of its own rows (`rd_hf.objective.Objective`). With several processes the features are
+gathered for that, without a gradient. With accumulation a first pass over all micro-batches, without a graph, gives
+the constants; each is then run again, with the same randomness, and back-propagated. So do cached-gradient methods (Gao
+et al. 2021, arXiv 2101.06983), which cache the loss's gradient on the features where this computes the loss again.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from transformers import get_scheduler
+
+from .arguments import DistillationArguments
+from .features import StageFeature
+from .inputs import STUDENT, Inputs
+from .modeling_rd_teacher import RDTeacherOutput
+from .objective import Compared, Objective, find_non_finite
+from .tape import without_running_statistics
+
+logger = logging.getLogger(__name__)
+
+
+class NonFiniteLossError(FloatingPointError):
+    """A term of the loss became NaN or infinite; the message names it."""
+
+
+@dataclass
+class MicroBatch:
+    """What the models take of a batch, labelled rows first; `teacher_features` is None where there is no teacher."""
+
+    labels: Tensor
+    student_pixels: Tensor
+    teacher_features: list[StageFeature] | None
+
+
+class Update:
+    """Optimiser steps of a student, with the projectors if there is a teacher.
+
+    :ivar optimizer: AdamW, whose state a checkpoint holds.
+    :param module: RDTeacherForImageClassification without backbone, or the student alone.
+    :param inputs: pixels and teacher features of a batch; without a backbone the student is trained alone.
+    """
+
+    def __init__(
+        self,
+        arguments: DistillationArguments,
+        accelerator: Accelerator,
+        module: nn.Module,
+        inputs: Inputs,
+        objective: Objective,
+        max_steps: int,
+    ):
+        self.arguments, self.accelerator, self.module = arguments, accelerator, module
+        self.inputs, self.objective = inputs, objective
+        self.optimizer = torch.optim.AdamW(parameter_groups(module, arguments.weight_decay), lr=arguments.learning_rate)
+        schedule = get_scheduler(
+            arguments.lr_scheduler_type, self.optimizer, math.ceil(arguments.warmup_ratio * max_steps), max_steps
+        )
+        self.learning_rate_factor = schedule.lr_lambdas[0]
+        self.model, self.prepared_optimizer = accelerator.prepare(module, self.optimizer)
+        # Autocast is entered in `forward`; the module itself, which is evaluated and saved, keeps its precision.
+        accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        self.parts = arguments.gradient_accumulation_steps
+        several = self.parts * accelerator.num_processes > 1
+        has_cka = inputs.backbone is not None and arguments.cka_weight > 0
+        self.is_global = several and has_cka and arguments.cka_batch == "global"
+        self.has_two_passes = self.is_global and self.parts > 1
+
+    def say_what_cka_costs(self, rows: int) -> None:
+        """:param rows: of a micro-batch."""
+        rows *= self.parts * self.accelerator.num_processes
+        if self.has_two_passes:
+            logger.info(
+                "CKA is that of all %d rows of a step: the student's forward, without hybrid passes, runs twice for "
+                "each of them, and a step's teacher features are held at once. --cka_batch local saves that.",
+                rows,
+            )
+        elif self.is_global:
+            logger.info("CKA is that of all %d rows of a step, whose features the processes exchange.", rows)
+
+    def __call__(self, step: int, batches: Iterable[dict]) -> dict[str, float]:
+        """One update from `gradient_accumulation_steps` batches of this process.
+
+        :param step: optimiser steps done so far.
+        :return: the loss and its terms over the global batch, the gradient's norm, the learning rate, and the images.
+        :raises NonFiniteLossError: in every process, when a term in any of them is NaN or infinite.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.arguments.learning_rate * self.learning_rate_factor(step)
+        self.model.train()
+        parts = map(self.prepare, batches)
+        whole = None
+        if self.has_two_passes:
+            parts = list(parts)
+            whole = self.gather([self.compared(step, number, part) for number, part in enumerate(parts)])
+        sums: dict[str, Tensor] = {}
+        images = 0
+        for number, part in enumerate(parts):
+            last = number == self.parts - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.model):
+                terms = self.backward(step, number, part, whole)
+            images += len(part.student_pixels) * self.accelerator.num_processes
+            for name, value in terms.items():
+                share = 1 / self.parts if name.startswith("cka/") else 1.0
+                sums[name] = sums.get(name, 0.0) + share * value.detach()
+        values = self.over_processes(sums)
+        values["gradient_norm"] = self.clip()
+        if self.accelerator.scaler is None and not math.isfinite(values["gradient_norm"]):
+            raise NonFiniteLossError("gradient")
+        self.prepared_optimizer.step()
+        self.prepared_optimizer.zero_grad()
+        return values | {"learning_rate": self.optimizer.param_groups[0]["lr"], "images": images}
+
+    def prepare(self, batch: dict) -> MicroBatch:
+        """One augmented view of each row for the student, and the teacher's features of the same views."""
+        labels = batch["labels"].to(self.accelerator.device)
+        student_pixels = self.inputs.pixel_values(batch, STUDENT)
+        features = None if self.inputs.backbone is None else self.inputs.teacher_features(batch)
+        return MicroBatch(labels, student_pixels, features)
+
+    def backward(self, step: int, number: int, part: MicroBatch, whole: list[Compared] | None) -> dict[str, Tensor]:
+        """Add the gradient of a micro-batch; its terms."""
+        self.reseed(step, number)
+        output = self.forward(part)
+        if self.is_global and whole is None:
+            whole = self.gather([[Compared(*map(Tensor.detach, pair)) for pair in self.objective.compared(output)]])
+        # DDP averages gradients over processes, so a term's share is its count on one process.
+        rows = len(part.student_pixels)
+        counts = {"labelled_count": len(part.labels) * self.parts, "total_count": rows * self.parts}
+        start = (self.accelerator.process_index * self.parts + number) * rows
+        terms = self.objective(output, part.labels, step, **counts, whole=whole, start=start)
+        self.accelerator.backward(terms["loss"])
+        return terms
+
+    def forward(self, part: MicroBatch) -> RDTeacherOutput:
+        """The student's pass, and where there is a teacher the hybrid passes."""
+        with self.accelerator.autocast():
+            if part.teacher_features is None:
+                return RDTeacherOutput(student_logits=self.model(pixel_values=part.student_pixels).logits)
+            return self.model(student_pixel_values=part.student_pixels, teacher_features=part.teacher_features)
+
+    @torch.no_grad()
+    def compared(self, step: int, number: int, part: MicroBatch) -> list[Compared]:
+        """What CKA compares of a micro-batch, without a graph; running statistics are left to the second pass."""
+        self.reseed(step, number)
+        with self.accelerator.autocast(), without_running_statistics(self.module):
+            output = self.module.compared_features(part.student_pixels, part.teacher_features)
+        return self.objective.compared(output)
+
+    def gather(self, parts: list[list[Compared]]) -> list[Compared]:
+        """The features of the global batch, per stage: processes in their order, micro-batches of each in theirs."""
+        own = [torch.cat(rows) for side in zip(*parts, strict=True) for rows in zip(*side, strict=True)]
+        if self.accelerator.num_processes > 1:
+            gathered = self.accelerator.gather(torch.cat(own, dim=1))
+            own = list(gathered.split([features.shape[1] for features in own], dim=1))
+        return [Compared(*pair) for pair in zip(own[::2], own[1::2], strict=True)]
+
+    def over_processes(self, sums: dict[str, Tensor]) -> dict[str, float]:
+        """Terms averaged over the processes, so that all log, and stop for, the same."""
+        values = torch.stack(list(sums.values()))
+        if self.accelerator.num_processes > 1:
+            values = self.accelerator.reduce(values, reduction="mean")
+        terms = dict(zip(sums, values, strict=True))
+        name = find_non_finite(terms)
+        if name is not None:
+            raise NonFiniteLossError(f"{name} term of the loss")
+        return dict(zip(sums, values.tolist(), strict=True))
+
+    def reseed(self, step: int, number: int) -> None:
+        """Dropout follows from (seed, rank, step, micro-batch) alone: resuming needs no generator's state."""
+        words = [self.arguments.seed, self.accelerator.process_index, step, number]
+        torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
+
+    def clip(self) -> float:
+        """Clip the gradient to `max_grad_norm`; its norm before that."""
+        limit = self.arguments.max_grad_norm or math.inf
+        return float(self.accelerator.clip_grad_norm_(self.model.parameters(), limit))
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
+    """AdamW's groups: matrices and kernels decay, norms, biases and other vectors do not."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]

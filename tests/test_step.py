@@ -1,0 +1,83 @@
+"""One optimiser step, whichever way its rows are shared out."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import blob_images
+from safetensors.torch import load_file
+from trajectory import CASES, TINY_VIT
+from transformers import AutoModel, ResNetConfig, ViTImageProcessorPil
+
+SCRIPT = Path(__file__).parent / "trajectory.py"
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
+LAYOUTS = {
+    "one": ([sys.executable], 1),
+    "two_processes": ([*TORCHRUN, "2"], 1),
+    "two_parts": ([sys.executable], 2),
+    "two_processes_of_two_parts": ([*TORCHRUN, "2"], 2),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A data set and a teacher, and in a folder for each layout what the trainings of all cases gave."""
+    folder = tmp_path_factory.mktemp("trajectories")
+    arrays = {"classes": np.array(["benign", "malignant", "normal"])}
+    for number, (split, count) in enumerate((("train", 60), ("val", 24), ("test", 23))):
+        labels = np.arange(count) % 3
+        arrays[f"{split}_images"], arrays[f"{split}_labels"] = blob_images(labels, seed=number), labels[:, None]
+    np.savez(folder / "blobs.npz", **arrays)
+    torch.manual_seed(5)
+    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16, 24], depths=[1, 1, 1], layer_type="basic")
+    AutoModel.from_config(config).save_pretrained(folder / "teacher")
+    ViTImageProcessorPil(size={"height": 40, "width": 40}).save_pretrained(folder / "teacher")
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    for layout, (launcher, accumulation) in LAYOUTS.items():
+        command = [*launcher, str(SCRIPT), str(folder), layout, str(accumulation)]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
+        assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("layout", list(LAYOUTS)[1:])
+def test_one_trajectory_in_one_large_batch_in_processes_and_in_accumulated_parts(folder, layout, case):
+    exact = CASES[case]["dtype"] == torch.float64
+    expected, found = (json.loads((folder / name / f"{case}.json").read_text()) for name in ("one", layout))
+    assert len(found) == 20 and {"supervised", "hybrid", "kl", "cka_loss", "cka/1"} <= found[0].keys()
+    for one, other in zip(expected, found, strict=True):
+        if not exact:  # a norm of 15 has no five digits after the point
+            one.pop("gradient_norm"), other.pop("gradient_norm")
+        assert other == pytest.approx(one, abs=1e-9 if exact else 1e-5)
+    if exact:
+        expected, found = (load_file(folder / name / f"{case}.safetensors") for name in ("one", layout))
+        assert "logits" in found
+        for name, value in expected.items():
+            assert (value - found[name]).abs().max() < 1e-9, name
+
+
+def test_metrics_of_one_and_three_processes_are_identical_to_the_last_digit(folder, tmp_path):
+    values = {
+        "teacher": folder / "teacher", "dataset": folder / "blobs.npz", "method": "rd", "max_steps": 4,
+        "student": json.dumps(TINY_VIT), "student_image_size": 32, "per_device_train_batch_size": 4,
+        "per_device_eval_batch_size": 5, "output_dir": tmp_path / "run", "save_steps": 4,
+    }  # fmt: skip
+    options = [word for name, value in values.items() for word in (f"--{name}", str(value))]
+    distill = ["-m", "rd_hf", "distill", *options]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    scores = []
+    # The three only resume the finished training of the one, to score its student, on 23 test images in batches of 5.
+    for launcher, changes in (([sys.executable], []), ([*TORCHRUN, "3"], ["--resume"])):
+        done = subprocess.run([*launcher, *distill, *changes], capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr[-3000:]
+        scores.append(json.loads((tmp_path / "run" / "metrics.json").read_text()))
+        (tmp_path / "run" / "metrics.json").unlink()
+    for scored in scores:
+        scored.pop("training")
+    assert scores[0] == scores[1]

@@ -1,0 +1,81 @@
+"""Runs one training in several layouts of the same global batch; launched by test_step.py, alone and by torchrun.
+
+    python tests/trajectory.py FOLDER LAYOUT ACCUMULATION
+
+FOLDER holds `teacher/` and `blobs.npz`; what each case of CASES gave goes to FOLDER/LAYOUT/CASE.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import torch
+from accelerate import Accelerator
+from safetensors.torch import save_file
+
+from rd_hf import distillation
+from rd_hf.data.pixels import PixelTransform
+from rd_hf.run_folder import read_history
+
+# A key's bias has no true gradient, which is what AdamW would blow up; SGD leaves it at rounding.
+TINY_VIT = {
+    "model_type": "vit", "hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 32,
+    "patch_size": 8, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
+}  # fmt: skip
+ROWS = 8
+CASES = {
+    "rd": {"method": "rd", "use_unlabeled": False, "dtype": torch.float64},
+    "drd_unlabeled": {"method": "drd", "use_unlabeled": True, "dtype": torch.float64},
+    "drd_float32": {"method": "drd", "use_unlabeled": True, "dtype": torch.float32},
+}
+
+
+def run(folder: Path, layout: str, accumulation: int, case: str) -> None:
+    """Train one case and keep weights, evaluation logits and losses."""
+    changes = dict(CASES[case])
+    dtype = changes.pop("dtype")
+    in_precision(dtype)
+    share = ROWS // int(os.environ.get("WORLD_SIZE", "1")) // accumulation
+    student = distillation.distill(
+        teacher=str(folder / "teacher"), student=TINY_VIT, dataset=str(folder / "blobs.npz"), student_image_size=32,
+        output_dir=str(folder / layout / case), max_steps=20, eval_steps=20, logging_steps=1, shots=8,
+        learning_rate=0.05, per_device_train_batch_size=share, per_device_unlabeled_batch_size=share,
+        gradient_accumulation_steps=accumulation, **changes,
+    )  # fmt: skip
+    if int(os.environ.get("RANK", "0")) == 0:
+        pixels = torch.linspace(-1, 1, 5 * 3 * 32 * 32, dtype=dtype).view(5, 3, 32, 32)
+        with torch.no_grad():
+            logits = student(pixel_values=pixels).logits
+        save_file(student.state_dict() | {"logits": logits}, folder / layout / f"{case}.safetensors")
+        rows = [row for row in read_history(folder / layout / case) if "loss" in row]
+        for row in rows:
+            row.pop("images_per_second")
+        (folder / layout / f"{case}.json").write_text(json.dumps(rows))
+
+
+def in_precision(dtype: torch.dtype) -> None:
+    """Models and pixels in `dtype`."""
+
+    def build(arguments, *others):
+        models = build_models(arguments, *others)
+        for model in (models.student, models.teacher, models.backbone.tower):
+            model.to(dtype)
+        return models
+
+    distillation.build_models = build
+    PixelTransform.normalize = lambda self, pixels: normalize(self, pixels).to(dtype)
+
+
+if __name__ == "__main__":
+    build_models, normalize = distillation.build_models, PixelTransform.normalize
+    torch.optim.AdamW = torch.optim.SGD
+    end_training, Accelerator.end_training = (
+        Accelerator.end_training,
+        lambda self: None,
+    )  # the next case needs the group
+    for name in CASES:
+        run(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), name)
+    end_training(Accelerator())
