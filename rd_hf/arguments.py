@@ -21,6 +21,7 @@ POSITIVE = """student_image_size teacher_batch_size num_views projector_channels
 NOT_NEGATIVE = """hybrid_weight hybrid_weight_end kl_weight kl_weight_end cka_weight weight_decay max_grad_norm
     dataloader_num_workers seed rotation_degrees scale shift brightness contrast gamma label_smoothing warmup_ratio"""
 LICENSE = re.compile(r"[a-z0-9][a-z0-9.\-]*")
+LONGEST_HOURS = 10_000
 IN_MEMORY = "(a data set in memory)"
 
 
@@ -118,6 +119,7 @@ class DistillationArguments:
     logging_steps: int = _argument(10, "steps between training rows in metrics.jsonl")
     save_steps: int | None = _argument(None, "steps between checkpoints; by default at every evaluation")
     save_total_limit: int = _argument(2, "checkpoints kept")
+    max_run_time: str | None = _argument(None, "hours or HH:MM:SS after which the run saves and ends with exit code 85, to be resumed")
     early_stopping_patience: int | None = _argument(None, "evaluations without improvement before the run stops")
     report_to: list | str | None = _argument(None, "an Accelerate tracker or a YAML list of them, for instance tensorboard or wandb")
     license: str | None = _argument(None, "licence of what is published, as the Hub spells it (apache-2.0, cc-by-nc-4.0, other); the card says so if none is given")
@@ -143,6 +145,7 @@ class DistillationArguments:
             raise ArgumentError(f"`teacher` is missing: method {self.method} needs one. Only method ce trains without.")
         self._check_ranges()
         self._check_together()
+        self.seconds_to_run()
 
     def _check_ranges(self):
         for name in POSITIVE.split():
@@ -179,6 +182,27 @@ class DistillationArguments:
                 "`use_unlabeled` finds no unlabelled rows: every train row has its label. Name an `unlabeled_dataset`, "
                 "or withhold labels with `shots` or `label_fraction`."
             )
+
+    def seconds_to_run(self) -> float | None:
+        """`max_run_time` in seconds.
+
+        :raises ArgumentError: when it is neither hours nor HH:MM:SS.
+        """
+        if self.max_run_time is None:
+            return None
+        parts = str(self.max_run_time).split(":")
+        try:
+            hours, minutes, seconds = (float(part) for part in (parts if len(parts) == 3 else [*parts, 0, 0]))
+        except ValueError:
+            hours = minutes = seconds = 0.0
+        total = 3600 * hours + 60 * minutes + seconds
+        # YAML reads 12:00:00 without quotes as the number 43200.
+        if not 0 < total < 3600 * LONGEST_HOURS or minutes < 0 or seconds < 0:
+            raise ArgumentError(
+                f"`max_run_time` is {self.max_run_time!r}; it must be hours, below {LONGEST_HOURS}, or HH:MM:SS (in a "
+                "YAML file in quotes)."
+            )
+        return total
 
     @property
     def uses_unlabeled(self) -> bool:

@@ -19,6 +19,7 @@ from torch import Tensor
 logger = logging.getLogger(__name__)
 
 STATE_FILE = "state.json"
+OWN_DIGEST = "sha256_of_the_rest"
 
 
 class CheckpointError(ValueError):
@@ -41,8 +42,10 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
     """
     target = folder / f"step-{checkpoint.step:08d}"
     aside = folder / f".writing-{target.name}"
-    shutil.rmtree(aside, ignore_errors=True)
+    for left in folder.glob(".*-step-*"):  # by a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
     aside.mkdir(parents=True)
+    _sync(folder.parent)
     try:
         digests = {}
         for group, tensors in checkpoint.tensors.items():
@@ -51,20 +54,35 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
             digests[path.name] = _digest(path)
             _sync(path)
         state = {"step": checkpoint.step, "sha256": digests, **checkpoint.state}
+        state[OWN_DIGEST] = _digest_of(state)
         (aside / STATE_FILE).write_text(json.dumps(state, indent=2), encoding="utf-8")
         _sync(aside / STATE_FILE)
+        _sync(aside)
     except SafetensorError as error:  # what a full disk is to safetensors
         shutil.rmtree(aside, ignore_errors=True)
         raise OSError(str(error)) from error
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
-    shutil.rmtree(target, ignore_errors=True)
+    _remove(target)
     os.replace(aside, target)
     _sync(folder)
     for old in list_checkpoints(folder)[:-keep]:
-        shutil.rmtree(old)
+        _remove(old)
     return target
+
+
+def _remove(path: Path) -> None:
+    """Rename, then delete: a half-deleted checkpoint does not look like one."""
+    if path.exists():
+        aside = path.with_name(f".removing-{path.name}")
+        os.replace(path, aside)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def step_of(path: Path) -> int:
+    """The step of a checkpoint, by its folder's name."""
+    return int(path.name.removeprefix("step-"))
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -89,12 +107,18 @@ def load_latest(folder: Path) -> Checkpoint:
 
 def _load(path: Path) -> Checkpoint:
     state = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
+    if state.pop(OWN_DIGEST) != _digest_of(state):
+        raise ValueError(f"the content of {STATE_FILE} has changed")
     tensors = {}
     for name, digest in state.pop("sha256").items():
         if _digest(path / name) != digest:
             raise ValueError(f"the content of {name} has changed")
         tensors[Path(name).stem] = load_file(path / name)
     return Checkpoint(step=state.pop("step"), tensors=tensors, state=state)
+
+
+def _digest_of(state: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 
 def _digest(path: Path) -> str:

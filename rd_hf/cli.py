@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from .arguments import ArgumentError, DistillationArguments, check_names, parse_yaml_value, read_config
+from .interrupts import Stopped, stopping_at_once
 
 COMMANDS = {
     "distill": "train a student from a frozen teacher: rd-hf distill --config examples/busi.yaml",
@@ -105,7 +106,7 @@ class ExportArguments:
 def main(argv: list[str] | None = None) -> int:
     """Run one command.
 
-    :return: the exit code: 0, 1 for a failure, 2 for wrong usage, 130 when interrupted.
+    :return: the exit code: 0, 1 for a failure, 2 for wrong usage, 130 when interrupted; `rd_hf.interrupts` has more.
     """
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help"):
@@ -145,7 +146,7 @@ def _run(command: str, options: list[str]) -> int:
         return EXIT_USAGE
     except KeyboardInterrupt as interrupt:
         print(f"rd-hf {command}: interrupted. {interrupt}".rstrip(), file=sys.stderr)
-        return EXIT_INTERRUPTED
+        return interrupt.exit_code if isinstance(interrupt, Stopped) else EXIT_INTERRUPTED
     except (ValueError, OSError, FloatingPointError) as error:
         # Our own errors and those of the libraries about a user's model or data: a sentence, not a stack.
         logging.getLogger("rd_hf").debug("", exc_info=True)
@@ -188,9 +189,10 @@ def _distill(options: list[str]) -> int:
     arguments = parse_distillation(options)
     if arguments.output_dir is None:
         raise ArgumentError("`output_dir` is missing: say where the student goes.")
-    from .distillation import run_distillation
+    with stopping_at_once():
+        from .distillation import run_distillation
 
-    run_distillation(arguments)
+        run_distillation(arguments)
     return 0
 
 

@@ -28,6 +28,7 @@ from .data.augmentation import AugmentationParameters
 from .data.order import RowOrder, StepPlan
 from .data.pixels import PixelTransform, load_processor
 from .inputs import Inputs
+from .interrupts import Stopped
 from .metrics import validation_score
 from .model_names import loading
 from .modeling_rd_student import RDStudentForImageClassification
@@ -64,7 +65,12 @@ def distill(
 
 
 def run_distillation(arguments: DistillationArguments) -> RDStudentForImageClassification:
-    """Run one distillation as `arguments` say; see `distill`."""
+    """Run one distillation as `arguments` say; see `distill`.
+
+    :raises Stopped: after a signal, or when `max_run_time` is over.
+    """
+    seconds = arguments.seconds_to_run()
+    deadline = None if seconds is None else time.monotonic() + seconds
     # Accelerate keeps one precision a process; a second run in it may want another.
     AcceleratorState._reset_state()
     # A student may hold weights that no pass uses (a mask token, the map behind a head that reads another token).
@@ -97,10 +103,15 @@ def run_distillation(arguments: DistillationArguments) -> RDStudentForImageClass
     if arguments.report_to is not None:
         _start_trackers(arguments, accelerator)
     started = time.perf_counter()
-    trainer.train()
+    try:
+        trainer.train(deadline)
+    except Stopped:
+        accelerator.end_training()
+        raise
     scores = write_report(folder, task, models, trainer, time.perf_counter() - started)
     if accelerator.is_main_process:
         logger.info("%s", summary(scores, folder))
+    accelerator.wait_for_everyone()
     accelerator.end_training()
     if arguments.push_to_hub and accelerator.is_main_process:
         address = hub.push(folder / "student", arguments.hub_model_id, private=arguments.hub_private_repo)

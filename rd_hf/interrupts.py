@@ -1,50 +1,104 @@
-"""Ctrl-C during a training: the step that is under way ends and is saved."""
+"""Signals and the run's time limit during a training: the step that is under way ends and is saved.
+
+| what                                      | exit code |
+|-------------------------------------------|-----------|
+| Ctrl-C (SIGINT)                           | 130       |
+| SIGTERM                                   | 143       |
+| SIGUSR1 (SLURM's warning), `max_run_time` | 85        |
+"""
 
 from __future__ import annotations
 
 import logging
 import signal
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-import torch
-from accelerate import Accelerator
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 logger = logging.getLogger(__name__)
 
+EXIT_GO_ON_LATER = 85  # no code of a shell, of Python or of a signal
+EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+if hasattr(signal, "SIGUSR1"):  # not on Windows
+    EXIT_CODES[signal.SIGUSR1] = EXIT_GO_ON_LATER
+
+
+class Stopped(KeyboardInterrupt):
+    """The run was told to stop and did, at a step that can be resumed; the message says which."""
+
+    def __init__(self, message: str, exit_code: int):
+        """:param exit_code: what the process ends with."""
+        super().__init__(message)
+        self.exit_code = exit_code
+
 
 class Interrupts:
-    """A context in which the first Ctrl-C is only noted; the second stops at once.
+    """A context in which a signal or the end of the time is only noted; a second Ctrl-C stops at once.
 
     With several processes the second does not, since launchers pass on to each what the terminal has sent already.
     """
 
-    def __init__(self, accelerator: Accelerator):
-        self.accelerator, self.noted, self._before = accelerator, False, None
+    def __init__(self, accelerator: Accelerator, deadline: float | None = None):
+        """:param deadline: when the time is over, by `time.monotonic`."""
+        self.accelerator, self.deadline, self.noted, self._before = accelerator, deadline, 0, {}
 
     def __enter__(self) -> Interrupts:
-        # Python lets the main thread alone handle signals.
-        if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._note)
+        self._before = _handle(EXIT_CODES, self._note)
         return self
 
     def __exit__(self, *_) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
-    def in_any_process(self) -> bool:
-        """Whether Ctrl-C reached any process; all learn it at the same step, as all have to leave the loop together."""
+    def in_any_process(self) -> int:
+        """The exit code to stop with, or 0; all processes learn it at the same step, as all leave the loop together."""
+        if self.deadline is not None and not self.noted and time.monotonic() >= self.deadline:
+            self.noted = EXIT_GO_ON_LATER
+            logger.info("The time of `max_run_time` is over: saving.")
         if self.accelerator.num_processes == 1:
             return self.noted
-        flag = torch.tensor(float(self.noted), device=self.accelerator.device)
-        return self.accelerator.reduce(flag).item() > 0
+        import torch  # not above: the command line reads the exit codes before it needs torch
 
-    def _note(self, signum, frame) -> None:
-        if self.noted and self.accelerator.num_processes == 1:
-            raise KeyboardInterrupt("Stopped at once; the last checkpoint is kept.")
-        self.noted = True
-        logger.info("Ctrl-C: saving after this step. Once more stops at once.")
+        noted = torch.tensor([self.noted], device=self.accelerator.device)
+        return int(self.accelerator.gather(noted).max())
+
+    def _note(self, number: int, frame) -> None:
+        if number == signal.SIGINT and self.noted and self.accelerator.num_processes == 1:
+            raise Stopped("Stopped at once; the last checkpoint is kept.", EXIT_CODES[signal.SIGINT])
+        self.noted = self.noted or EXIT_CODES[number]
+        more = " Once more stops at once." if number == signal.SIGINT else ""
+        logger.info("%s: saving after this step.%s", signal.Signals(number).name, more)
+
+
+@contextmanager
+def stopping_at_once() -> Iterator[None]:
+    """Outside of the training loop a signal ends the command, with the exit code that it has inside."""
+
+    def stop(number: int, frame) -> None:
+        name = signal.Signals(number).name
+        raise Stopped(f"{name}: the last checkpoint, if there is one, is kept.", EXIT_CODES[number])
+
+    before = _handle([number for number in EXIT_CODES if number != signal.SIGINT], stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _handle(numbers, handler) -> dict:
+    """Set a handler; those before. Python lets the main thread alone handle signals."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    return {number: signal.signal(number, handler) for number in numbers}
 
 
 def leave_interrupts_to_the_main_process(worker: int) -> None:
-    """For data-loading processes: the terminal's Ctrl-C reaches them too, but the last step still needs its batches."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """For data-loading processes: signals to a job reach them too, but the last step still needs its batches."""
+    for number in EXIT_CODES:
+        signal.signal(number, signal.SIG_IGN)

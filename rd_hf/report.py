@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 
 from . import plots
 from .card_facts import card_facts
-from .checkpoint import list_checkpoints
+from .checkpoint import list_checkpoints, step_of
 from .inference import predict_logits, probabilities
 from .metrics import compute_metrics
 from .model_card import CARD_FILE, render_card, write_card
@@ -63,7 +63,7 @@ def write_report(folder: Path, task: Task, models: Models, trainer: Trainer, sec
 
 
 def _how_to_go_on(folder: Path, trainer: Trainer, error: Exception) -> str:
-    kept = [int(path.name.split("-")[1]) for path in list_checkpoints(trainer.checkpoints)]
+    kept = [step_of(path) for path in list_checkpoints(trainer.checkpoints)]
     if not kept:
         return f"The run has ended, but {folder} cannot be written ({error}), and no checkpoint could be: it is lost."
     missing = "no step is trained again" if kept[-1] == trainer.step else f"it goes on from step {kept[-1]}"

@@ -22,11 +22,14 @@ PLOTS = ("curves.png", "cka.png", "confusion_matrix.png", "roc.png")
 FOLDERS = ("student", "teacher", "checkpoints", "trackers")
 FILES = (CONFIG_FILE, HISTORY_FILE, "metrics.json", "predictions.csv", "skipped_images.json", *PLOTS)
 
+NOT_OF_THE_RUN = {"output_dir", "resume", "overwrite_output_dir"}
 # A resumed run may differ in these without being another run.
 MAY_CHANGE_ON_RESUME = {
-    "output_dir", "resume", "overwrite_output_dir", "report_to", "logging_steps", "save_steps", "save_total_limit",
-    "dataloader_num_workers", "teacher_batch_size", "per_device_eval_batch_size", "early_stopping_patience",
-    "license", "push_to_hub", "hub_model_id", "hub_private_repo",
+    "report_to", "logging_steps", "save_steps", "save_total_limit", "dataloader_num_workers", "teacher_batch_size",
+    "per_device_eval_batch_size", "early_stopping_patience", "license", "push_to_hub", "hub_model_id",
+    "hub_private_repo", "max_run_time",
+    # as long as a step has as many rows in all as before, which the checkpoint knows
+    "per_device_train_batch_size", "per_device_unlabeled_batch_size", "gradient_accumulation_steps",
 }  # fmt: skip
 
 
@@ -43,17 +46,22 @@ def check_run_folder(arguments: DistillationArguments) -> None:
     if arguments.resume:
         if not is_run:
             raise ArgumentError(f"There is no run to resume in {folder}: it has no {CONFIG_FILE}.")
-    elif arguments.overwrite_output_dir and folder.exists() and any(folder.iterdir()):
+    elif arguments.overwrite_output_dir and _holds_something(folder):
         if not is_run:
             raise ArgumentError(
                 f"`output_dir` {folder} holds no earlier run (no {CONFIG_FILE}) to overwrite: name another."
             )
         _keep_inputs(folder, arguments)
-    elif folder.exists() and any(folder.iterdir()) and not arguments.overwrite_output_dir:
+    elif _holds_something(folder) and not arguments.overwrite_output_dir:
         raise ArgumentError(
             f"`output_dir` {folder} is not empty. Name another, go on with --resume, or replace what the earlier run "
             "left with --overwrite_output_dir."
         )
+
+
+def _holds_something(folder: Path) -> bool:
+    """Whether there is more than what a process leaves that is killed as it opens the folder."""
+    return folder.exists() and any(path.name != f".{CONFIG_FILE}.writing" for path in folder.iterdir())
 
 
 def open_run_folder(arguments: DistillationArguments) -> None:
@@ -69,15 +77,23 @@ def open_run_folder(arguments: DistillationArguments) -> None:
     if folder.exists():
         _remove_earlier_run(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    write_config(arguments, folder / CONFIG_FILE)
+    aside = folder / f".{CONFIG_FILE}.writing"
+    write_config(arguments, aside)
+    aside.replace(folder / CONFIG_FILE)
 
 
 def _check_same_run(folder: Path, arguments: DistillationArguments) -> None:
     before, now = read_config(folder / CONFIG_FILE), arguments.to_dict()
-    changed = [n for n in now if n not in MAY_CHANGE_ON_RESUME and before.get(n) != now[n]]
-    if changed:
-        lines = "".join(f"\n  {name}: {before.get(name)!r} then, {now[name]!r} now" for name in changed)
-        raise ArgumentError(f"The run in {folder} cannot be resumed with other arguments:{lines}")
+    lines: dict[bool, str] = {True: "", False: ""}
+    for name in now:
+        if before.get(name) != now[name] and name not in NOT_OF_THE_RUN:
+            line = f"\n  {name}: {before.get(name)!r} then, {now[name]!r} now"
+            lines[name in MAY_CHANGE_ON_RESUME] += line
+    if lines[False]:
+        allowed = f"\nThese may differ:{lines[True]}" if lines[True] else ""
+        raise ArgumentError(f"The run in {folder} cannot be resumed with other arguments:{lines[False]}{allowed}")
+    if lines[True]:
+        logger.info("Resumed with other arguments, which may differ:%s", lines[True])
 
 
 def _keep_inputs(folder: Path, arguments: DistillationArguments) -> None:

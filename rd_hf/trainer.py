@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
 from torch import Tensor, nn
@@ -26,12 +27,13 @@ from .checkpoint import (
     optimizer_tensors,
     restore_optimizer,
     save_checkpoint,
+    step_of,
 )
 from .data.order import PlanSampler, StepPlan
 from .data.pixel_store import PixelStore, Visits, collate
 from .inference import predict_logits, probabilities
 from .inputs import Inputs
-from .interrupts import Interrupts, leave_interrupts_to_the_main_process
+from .interrupts import Interrupts, Stopped, leave_interrupts_to_the_main_process
 from .metrics import validation_score
 from .objective import Objective
 from .step import NonFiniteLossError, Update
@@ -81,11 +83,12 @@ class Trainer:
         self.step, self.best_step, self.best_score, self.best_tensors = 0, 0, -math.inf, None
         self.evaluations_without_gain = 0
 
-    def train(self) -> None:
+    def train(self, deadline: float | None = None) -> None:
         """Run to the last step, from the last checkpoint if `resume` is set, and leave the best weights in `model`.
 
+        :param deadline: when to save and stop, by `time.monotonic`.
         :raises NonFiniteLossError: when a term of the loss is NaN or infinite.
-        :raises KeyboardInterrupt: after Ctrl-C, once a checkpoint is written; its message says how to go on.
+        :raises Stopped: after a signal or at the deadline, once a checkpoint is written; its message says how to go on.
         """
         if self.arguments.resume:
             self.restore()
@@ -103,7 +106,7 @@ class Trainer:
             total=self.max_steps, initial=self.step, desc="training", disable=not self.accelerator.is_main_process
         )
         started, images = time.perf_counter(), 0
-        with Interrupts(self.accelerator) as interrupts, progress:
+        with Interrupts(self.accelerator, deadline) as interrupts, progress:
             while self.step < self.max_steps and not self.out_of_patience():
                 row = self.optimizer_step(batches)
                 self.step += 1
@@ -118,14 +121,12 @@ class Trainer:
                 if self.step % self.eval_steps == 0 or self.step == self.max_steps:
                     self.evaluate()
                     progress.set_postfix(loss=f"{row['loss']:.3f}", **self.best_so_far())
-                interrupted = interrupts.in_any_process()
-                if self.step % self.save_steps == 0 or self.step == self.max_steps or interrupted:
+                exit_code = interrupts.in_any_process()
+                if self.step % self.save_steps == 0 or self.step == self.max_steps or exit_code:
                     self.save()
                 started += time.perf_counter() - aside
-                if interrupted:
-                    raise KeyboardInterrupt(
-                        f"Step {self.step} of {self.max_steps} is saved; the same command with --resume goes on."
-                    )
+                if exit_code:
+                    raise Stopped(self.how_to_go_on(), exit_code)
         self.restore_best()
 
     def optimizer_step(self, batches) -> dict[str, float]:
@@ -194,8 +195,12 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint; where that fails the run goes on with the ones before."""
-        if not self.accelerator.is_main_process:
-            return
+        if self.accelerator.is_main_process:
+            self.write_checkpoint()
+        # None may leave, and so end the job, while the main process is writing.
+        self.accelerator.wait_for_everyone()
+
+    def write_checkpoint(self) -> None:
         groups = {"model": self.tensors(), "optimizer": optimizer_tensors(self.update.optimizer)}
         if self.best_tensors is not None:
             groups["best"] = self.best_tensors
@@ -204,6 +209,7 @@ class Trainer:
             "best_score": self.best_score if self.best_tensors is not None else None,
             "evaluations_without_gain": self.evaluations_without_gain,
             "processes": self.accelerator.num_processes,
+            "rows_a_step": self.rows_a_step(),
             "data": self.data.fingerprint,
         }
         if self.accelerator.scaler is not None:
@@ -215,18 +221,45 @@ class Trainer:
                 "No checkpoint at step %d: %s. The ones before are intact; training goes on.", self.step, error
             )
 
-    def restore(self) -> None:
-        """Go back to the last checkpoint.
+    def how_to_go_on(self) -> str:
+        kept = list_checkpoints(self.checkpoints)
+        if not kept:
+            return f"Step {self.step} of {self.max_steps} could not be saved, and no checkpoint is kept."
+        step = step_of(kept[-1])
+        lost = "" if step == self.step else f" (step {self.step} could not be)"
+        return f"Step {step} of {self.max_steps} is saved{lost}; the same command with --resume goes on."
 
-        :raises CheckpointError: when there is none, or the data has changed.
+    def restore(self) -> None:
+        """Go back to the last checkpoint, or to the start where none was written yet.
+
+        :raises CheckpointError: when none can be read, the data or a step's rows have changed, or processes disagree.
         """
-        checkpoint = load_latest(self.checkpoints)
+        if list_checkpoints(self.checkpoints):
+            self.restore_from(load_latest(self.checkpoints))
+        else:
+            logger.warning("The run had no checkpoint yet: it starts from the beginning.")
+        self.check_that_all_resume_here()
+        if self.accelerator.is_main_process:
+            forget_rows_after(self.output_dir / "metrics.jsonl", self.step)
+        logger.info("Resumed from step %d of %d.", self.step, self.max_steps)
+
+    def restore_from(self, checkpoint: Checkpoint) -> None:
         if checkpoint.state["data"] != self.data.fingerprint:
             raise CheckpointError("The data is not that of the run to resume: its images or labels have changed.")
+        before, now = checkpoint.state["rows_a_step"], self.rows_a_step()
+        if before != now:
+            raise CheckpointError(
+                f"A step had {before['labelled']} labelled and {before['unlabelled']} unlabelled rows, now it has "
+                f"{now['labelled']} and {now['unlabelled']}: change per_device_train_batch_size, "
+                "per_device_unlabeled_batch_size or gradient_accumulation_steps so that they are as many over all "
+                "processes."
+            )
         if checkpoint.state["processes"] != self.accelerator.num_processes:
             logger.warning(
-                "The run had %d processes; with another number it goes on, but along another course.",
+                "The run had %d processes and has %d now: it goes on along the same course up to rounding if the "
+                "student has neither dropout nor batch norm, and along a similar one if it has.",
                 checkpoint.state["processes"],
+                self.accelerator.num_processes,
             )
         self.module.load_state_dict(checkpoint.tensors["model"], strict=False)
         restore_optimizer(self.update.optimizer, checkpoint.tensors["optimizer"])
@@ -236,9 +269,23 @@ class Trainer:
         self.evaluations_without_gain = state["evaluations_without_gain"]
         if self.accelerator.scaler is not None and "scaler" in state:
             self.accelerator.scaler.load_state_dict(state["scaler"])
-        if self.accelerator.is_main_process:
-            forget_rows_after(self.output_dir / "metrics.jsonl", self.step)
-        logger.info("Resumed from step %d of %d.", self.step, self.max_steps)
+
+    def check_that_all_resume_here(self) -> None:
+        """:raises CheckpointError: when another process found another checkpoint."""
+        step = torch.tensor([self.step], device=self.accelerator.device)
+        steps = self.accelerator.gather(step).tolist()
+        if len(set(steps)) > 1:
+            raise CheckpointError(
+                f"The processes found checkpoints of the steps {', '.join(map(str, steps))}: `output_dir` has to be a "
+                "folder that all nodes share."
+            )
+
+    def rows_a_step(self) -> dict[str, int]:
+        """Rows of an optimiser step, over processes and accumulated batches."""
+        plan = self.data.plan
+        batches = plan.processes * plan.accumulation
+        unlabelled = 0 if plan.unlabelled is None else plan.unlabelled_size
+        return {"labelled": plan.labelled_size * batches, "unlabelled": unlabelled * batches}
 
     def restore_best(self) -> None:
         if self.best_tensors is not None:
@@ -250,4 +297,6 @@ def forget_rows_after(path: Path, step: int) -> None:
     if path.exists():
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
         kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-        path.write_text("".join(kept), encoding="utf-8")
+        aside = path.with_name(f".{path.name}.writing")
+        aside.write_text("".join(kept), encoding="utf-8")
+        aside.replace(path)
