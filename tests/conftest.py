@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModel, ResNetConfig, ViTImageProcessorPil
 
 torch.set_num_threads(2)
 
@@ -47,3 +48,16 @@ def blobs_npz(tmp_path) -> Path:
     path = tmp_path / "blobs.npz"
     np.savez(path, **arrays)
     return path
+
+
+@pytest.fixture(scope="session")
+def teacher(tmp_path_factory):
+    """A folder with a small frozen model of its own size and normalisation."""
+    folder = tmp_path_factory.mktemp("teacher")
+    torch.manual_seed(5)
+    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16, 24], depths=[1, 1, 1], layer_type="basic")
+    AutoModel.from_config(config).save_pretrained(folder)
+    ViTImageProcessorPil(size={"height": 40, "width": 40}, image_mean=[0.2] * 3, image_std=[0.3] * 3).save_pretrained(
+        folder
+    )
+    return folder

@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -43,6 +44,36 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, capl
         (newest / "state.json").unlink()
     assert load_latest(tmp_path).step == 1
     assert "step-00000002" in caplog.text
+
+
+def test_damage_anywhere_in_the_newest_is_noticed(tmp_path):
+    generator = np.random.default_rng(0)
+    save_checkpoint(tmp_path, make(1), keep=2)
+    newest = save_checkpoint(tmp_path, make(2), keep=2)
+    contents = {path: path.read_bytes() for path in sorted(newest.iterdir())}
+    for path, content in list(contents.items()) * 60:
+        place = int(generator.integers(len(content)))
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << int(generator.integers(8))
+        path.write_bytes(flipped if generator.random() < 0.5 else content[:place])
+        loaded = load_latest(tmp_path)
+        # A space between two values that became a tab or a line break has damaged nothing.
+        harmless = path.suffix == ".json" and (content[place : place + 1] + flipped[place : place + 1]).isspace()
+            path.suffix == ".json" and content[place : place + 1].isspace() and flipped[place : place + 1].isspace()
+        )
+        assert loaded.step == 1 or harmless, (path.name, place)
+        path.write_bytes(content)
+    assert load_latest(tmp_path).step == 2
+
+
+def test_what_a_killed_process_left_is_cleared_away_and_never_read(tmp_path):
+    save_checkpoint(tmp_path, make(1), keep=2)
+    for name in (".writing-step-00000002", ".removing-step-00000000"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(b"half")
+    assert load_latest(tmp_path).step == 1
+    save_checkpoint(tmp_path, make(3), keep=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000001", "step-00000003"]
 
 
 def test_no_checkpoint_is_an_error_that_names_the_folder(tmp_path):

@@ -49,19 +49,6 @@ TINY_VIT = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="session")
-def teacher(tmp_path_factory):
-    """A folder with a small frozen model of its own size and normalisation."""
-    folder = tmp_path_factory.mktemp("teacher")
-    torch.manual_seed(5)
-    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16, 24], depths=[1, 1, 1], layer_type="basic")
-    AutoModel.from_config(config).save_pretrained(folder)
-    ViTImageProcessorPil(size={"height": 40, "width": 40}, image_mean=[0.2] * 3, image_std=[0.3] * 3).save_pretrained(
-        folder
-    )
-    return folder
-
-
 def settings(teacher, dataset, folder, **changes):
     values = {
         "teacher": str(teacher), "student": TINY_RESNET, "dataset": str(dataset), "student_image_size": 32,

@@ -1,0 +1,129 @@
+"""Kill one training with SIGKILL at random moments, resume it each time, and compare it with an uninterrupted one.
+
+    python examples/kill_and_resume.py --kills 25
+
+Data are scikit-learn's digits, the models are tiny and random: what is tested is that nothing is lost. A moment is
+drawn evenly over one and a half times what a start takes, so that starts, steps, evaluations and saves are all hit.
+"""
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from sklearn.datasets import load_digits
+from transformers import AutoModel, ResNetConfig, ViTImageProcessorPil
+
+STUDENT = "{model_type: vit, hidden_size: 16, num_hidden_layers: 4, num_attention_heads: 2, intermediate_size: 32, patch_size: 4, hidden_dropout_prob: 0.1}"  # noqa: E501
+
+
+def prepare(folder: Path) -> None:
+    """Write the data set and the teacher."""
+    digits = load_digits()
+    images, labels = (digits.images * 15).astype(np.uint8), digits.target[:, None].astype(np.uint8)
+    parts = {"train": slice(0, 600), "val": slice(600, 700), "test": slice(700, 800)}
+    arrays = {f"{split}_images": images[rows] for split, rows in parts.items()}
+    np.savez(folder / "digits.npz", **arrays, **{f"{split}_labels": labels[rows] for split, rows in parts.items()})
+    torch.manual_seed(0)
+    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")
+    AutoModel.from_config(config).save_pretrained(folder / "teacher")
+    ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(folder / "teacher")
+
+
+def command(folder: Path, run: Path, steps: int) -> list[str]:
+    """The command of a run; with --resume once it has opened its folder."""
+    options = {
+        "teacher": folder / "teacher", "student": STUDENT, "dataset": folder / "digits.npz", "student_image_size": 16,
+        "shots": 20, "use_unlabeled": True, "method": "drd", "max_steps": steps, "save_steps": 4, "eval_steps": 8,
+        "logging_steps": 1, "output_dir": run, "per_device_train_batch_size": 8, "per_device_unlabeled_batch_size": 8,
+    }  # fmt: skip
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    resume = ["--resume"] if (run / "config.yaml").exists() else []
+    return [sys.executable, "-m", "rd_hf", "distill", *words, *resume]
+
+
+def killed_run(folder: Path, run: Path, arguments: argparse.Namespace, start: float) -> dict[str, int]:
+    """Start, kill and resume until there were as many kills as asked for; then let the run end. Where the kills hit."""
+    hits = {"before the first checkpoint": 0, "later": 0}
+    generator = random.Random(arguments.seed)
+    with (folder / "log.txt").open("w") as log:
+        while sum(hits.values()) < arguments.kills:
+            process = subprocess.Popen(command(folder, run, arguments.steps), stderr=log, stdout=log)
+            try:
+                if process.wait(generator.uniform(0, 1.5 * start)) == 0:
+                    raise SystemExit(f"The run ended after {sum(hits.values())} kills: give more --steps.")
+                raise SystemExit(f"The run failed:\n{(folder / 'log.txt').read_text()[-3000:]}")
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            saved = any((run / "checkpoints").glob("step-*"))
+            hits["later" if saved else "before the first checkpoint"] += 1
+        subprocess.run(command(folder, run, arguments.steps), stderr=log, stdout=log, check=True)
+    return hits
+
+
+def whole_run(folder: Path, run: Path, steps: int) -> float:
+    """Run without a kill; the seconds until its first checkpoint."""
+    began = time.monotonic()
+    first = None
+    with (folder / "log_of_the_whole.txt").open("w") as log:
+        process = subprocess.Popen(command(folder, run, steps), stderr=log, stdout=log)
+        while process.poll() is None:
+            if first is None and any((run / "checkpoints").glob("step-*")):
+                first = time.monotonic() - began
+            time.sleep(0.05)
+    if process.returncode or first is None:
+        raise SystemExit(f"The run failed:\n{(folder / 'log_of_the_whole.txt').read_text()[-3000:]}")
+    return first
+
+
+def differences(one: Path, other: Path) -> list[str]:
+    """Tensors, logged values and predictions that differ between two finished runs."""
+    found = []
+    for kind in ("student", "teacher"):
+        first, second = (load_file(run / kind / "model.safetensors") for run in (one, other))
+        found += [f"{kind}: {name}" for name in first if not torch.equal(first[name], second[name])]
+    rows = [[json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in (one, other)]
+    for run in rows:
+        for row in run:
+            for name in MACHINE:
+                row.pop(name, None)
+    if rows[0] != rows[1]:
+        found.append("metrics.jsonl")
+    if (one / "predictions.csv").read_bytes() != (other / "predictions.csv").read_bytes():
+        found.append("predictions.csv")
+    return found
+
+
+MACHINE = ("images_per_second",)  # what two equal runs may differ in
+
+
+def main() -> None:
+    """Print what was hit and what differs, as JSON; the exit code is 1 where anything differs."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=25)
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        prepare(folder)
+        start = whole_run(folder, folder / "whole", arguments.steps)
+        hits = killed_run(folder, folder / "killed", arguments, start)
+        found = differences(folder / "whole", folder / "killed")
+    print(json.dumps({"kills": hits, "steps": arguments.steps, "differences": found}))
+    sys.exit(1 if found else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""Told to stop, a run saves and ends with the code of what stopped it; killed, it loses nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from conftest import REPOSITORY
+from test_distillation import settings
+
+from rd_hf.arguments import ArgumentError, DistillationArguments
+from rd_hf.checkpoint import list_checkpoints
+from rd_hf.cli import main
+from rd_hf.run_folder import read_history
+from rd_hf.trainer import Trainer
+
+
+def options(values):
+    values = values | {"student": json.dumps(values["student"])}
+    return ["distill", *[word for name, value in values.items() for word in (f"--{name}", str(value))]]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 85)])
+def test_each_signal_saves_the_step_and_has_its_exit_code(
+    teacher, blobs_npz, tmp_path, monkeypatch, capsys, number, code
+):
+    values = settings(teacher, blobs_npz, tmp_path / "run", save_steps=100)
+    before = signal.getsignal(number)
+    step = Trainer.optimizer_step
+
+    def signalled(self, batches):
+        if self.step == 3:
+            os.kill(os.getpid(), number)
+        return step(self, batches)
+
+    monkeypatch.setattr(Trainer, "optimizer_step", signalled)
+    assert main(options(values)) == code
+    assert "Step 4 of 6 is saved; the same command with --resume goes on." in capsys.readouterr().err
+    assert [path.name for path in list_checkpoints(tmp_path / "run" / "checkpoints")] == ["step-00000004"]
+    assert signal.getsignal(number) == before
+
+
+def test_a_signal_before_the_training_ends_the_command_with_the_same_code(teacher, blobs_npz, tmp_path, monkeypatch):
+    monkeypatch.setattr("rd_hf.distillation.load_task", lambda _: os.kill(os.getpid(), signal.SIGUSR1))
+    assert main(options(settings(teacher, blobs_npz, tmp_path / "run"))) == 85
+
+
+def test_when_its_time_is_over_a_run_saves_and_can_be_resumed_with_more_of_it(teacher, blobs_npz, tmp_path):
+    values = settings(teacher, blobs_npz, tmp_path / "run", max_steps=3)
+    assert main(options(values | {"max_run_time": 1e-9})) == 85
+    assert [path.name for path in list_checkpoints(tmp_path / "run" / "checkpoints")] == ["step-00000001"]
+    assert main([*options(values | {"max_run_time": "10:00:00"}), "--resume"]) == 0
+    assert [row["step"] for row in read_history(tmp_path / "run") if "loss" in row] == [1, 2, 3]
+
+
+def test_the_run_time_is_hours_or_hours_minutes_and_seconds():
+    def seconds(value):
+        return DistillationArguments(dataset="x", student="y", teacher="z", max_run_time=value).seconds_to_run()
+
+    assert seconds(None) is None and seconds(1.5) == 5400 and seconds("0.5") == 1800
+    assert seconds("01:30:05") == 5405 and seconds("47:59:59") == 172799
+    for wrong in ("soon", "1:30", 0, -1, "nan", 43200, "00:00:00", "01:-3:00"):
+        with pytest.raises(ArgumentError, match="max_run_time.*HH:MM:SS"):
+            seconds(wrong)
+
+
+def test_a_signal_to_one_of_two_processes_stops_both_after_the_same_step(teacher, blobs_npz, tmp_path):
+    values = settings(teacher, blobs_npz, tmp_path / "run", save_steps=100)
+    script = (
+        "import os, signal, sys; from rd_hf.cli import main; from rd_hf.step import Update\n"
+        "call = Update.__call__\n"
+        "def signalled(self, step, batches):\n"
+        "    if step == 2 and self.accelerator.process_index == 1: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    return call(self, step, batches)\n"
+        "Update.__call__ = signalled\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    (tmp_path / "script.py").write_text(script)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(REPOSITORY)}
+    command = [*launcher, str(tmp_path / "script.py"), *options(values)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode != 0
+    assert done.stderr.count("Step 3 of 6 is saved") == 2, done.stderr[-3000:]
+    assert "exitcode  : 143" in done.stderr
+    assert [path.name for path in list_checkpoints(tmp_path / "run" / "checkpoints")] == ["step-00000003"]
+
+
+def test_killed_at_random_moments_and_resumed_a_run_ends_as_if_it_had_not_been():
+    script = REPOSITORY / "examples" / "kill_and_resume.py"
+    command = [sys.executable, str(script), "--kills", "2", "--steps", "24"]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(REPOSITORY)})
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    assert json.loads(done.stdout)["differences"] == []

@@ -1,0 +1,109 @@
+"""What a resumed run goes on from, what may differ then, and what it says of that."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from test_distillation import TINY_RESNET, TINY_VIT, settings
+from test_interrupts import options
+
+import rd_hf
+from rd_hf.arguments import ArgumentError
+from rd_hf.checkpoint import CheckpointError
+from rd_hf.interrupts import Stopped
+from rd_hf.run_folder import read_history
+from rd_hf.trainer import Trainer
+
+STEADY_VIT = TINY_VIT | {"hidden_dropout_prob": 0.0}
+
+
+def interrupted(monkeypatch, values, step):
+    """Run until `step` is done."""
+    whole_step = Trainer.optimizer_step
+
+    def signalled(self, batches):
+        if self.step == step - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return whole_step(self, batches)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "optimizer_step", signalled)
+        with pytest.raises(Stopped):
+            rd_hf.distill(**values)
+
+
+def losses(folder):
+    return [row["loss"] for row in read_history(folder) if "loss" in row]
+
+
+def test_another_number_of_processes_goes_on_along_the_same_course(teacher, blobs_npz, tmp_path, monkeypatch):
+    values = settings(teacher, blobs_npz, tmp_path / "whole", student=STEADY_VIT)
+    rd_hf.distill(**values)
+    values["output_dir"] = str(tmp_path / "cut")
+    interrupted(monkeypatch, values, 3)
+    values |= {"per_device_train_batch_size": 4, "per_device_unlabeled_batch_size": 4, "max_run_time": 5}
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    command = [*launcher, "-m", "rd_hf", *options(values), "--resume"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "The run had 1 processes and has 2 now: it goes on along the same course up to rounding" in done.stderr
+    assert "per_device_train_batch_size: 8 then, 4 now" in done.stderr
+    assert losses(tmp_path / "cut") == pytest.approx(losses(tmp_path / "whole"), rel=1e-3)
+    assert len(losses(tmp_path / "cut")) == 6
+
+
+def test_a_step_of_other_rows_and_other_settings_are_refused_by_name(teacher, blobs_npz, tmp_path, monkeypatch):
+    values = settings(teacher, blobs_npz, tmp_path / "run")
+    interrupted(monkeypatch, values, 2)
+    with pytest.raises(CheckpointError, match="8 labelled and 8 unlabelled.*now it has 4 and 8.*accumulation"):
+        rd_hf.distill(**(values | {"per_device_train_batch_size": 4}), resume=True)
+    with pytest.raises(ArgumentError, match=r"cka_weight: 1.0 then, 0.5 now\nThese may differ:\n  save_total_limit: 2"):
+        rd_hf.distill(**(values | {"cka_weight": 0.5, "save_total_limit": 5}), resume=True)
+
+
+def test_early_stopping_counts_on_from_where_it_was(teacher, blobs_npz, tmp_path, monkeypatch):
+    changes = {"learning_rate": 1e-9, "eval_steps": 1, "early_stopping_patience": 4, "max_steps": 20}
+    values = settings(teacher, blobs_npz, tmp_path / "whole", student=TINY_RESNET, **changes)
+    rd_hf.distill(**values)
+    values["output_dir"] = str(tmp_path / "cut")
+    interrupted(monkeypatch, values, 3)
+    rd_hf.distill(**values, resume=True)
+    assert read_history(tmp_path / "cut")[-1] == read_history(tmp_path / "whole")[-1]
+    assert 3 < read_history(tmp_path / "whole")[-1]["step"] < 20
+
+
+def test_the_scale_of_float16_gradients_comes_back(teacher, blobs_npz, tmp_path, monkeypatch):
+    """Without a GPU there is no training in float16: the scaler is only there while a checkpoint is written and read."""
+    values = settings(teacher, blobs_npz, tmp_path / "run")
+    found = []
+
+    def with_scaler(method, scaler):
+        def run(self, *args):
+            self.accelerator.scaler = scaler
+            method(self, *args)
+            found.append(scaler.state_dict()["scale"])
+            self.accelerator.scaler = None
+
+        return run
+
+    scalers = [torch.amp.GradScaler("cpu", init_scale=scale) for scale in (8.0, 2.0)]
+    monkeypatch.setattr(Trainer, "write_checkpoint", with_scaler(Trainer.write_checkpoint, scalers[0]))
+    interrupted(monkeypatch, values, 2)
+    monkeypatch.undo()
+    monkeypatch.setattr(Trainer, "restore_from", with_scaler(Trainer.restore_from, scalers[1]))
+    rd_hf.distill(**values, resume=True)
+    assert found == [8.0, 8.0]
+
+
+def test_a_run_without_a_checkpoint_yet_starts_from_the_beginning(teacher, blobs_npz, tmp_path, monkeypatch, caplog):
+    values = settings(teacher, blobs_npz, tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train", lambda self, deadline: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            rd_hf.distill(**values)
+    rd_hf.distill(**values, resume=True)
+    assert "no checkpoint yet" in caplog.text and len(losses(tmp_path / "run")) == 6
