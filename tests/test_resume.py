@@ -77,7 +77,7 @@ def test_early_stopping_counts_on_from_where_it_was(teacher, blobs_npz, tmp_path
 
 
 def test_the_scale_of_float16_gradients_comes_back(teacher, blobs_npz, tmp_path, monkeypatch):
-    """Without a GPU there is no training in float16: the scaler is only there while a checkpoint is written and read."""
+    """No training in float16 without a GPU: the scaler is there only while a checkpoint is written and read."""
     values = settings(teacher, blobs_npz, tmp_path / "run")
     found = []
 
