@@ -17,7 +17,7 @@ import yaml
 
 POSITIVE = """student_image_size teacher_batch_size num_views projector_channels shots num_train_epochs temperature
     learning_rate per_device_train_batch_size per_device_unlabeled_batch_size per_device_eval_batch_size eval_steps
-    gradient_accumulation_steps logging_steps save_steps save_total_limit early_stopping_patience"""
+    gradient_accumulation_steps logging_steps save_steps save_total_limit early_stopping_patience process_timeout"""
 NOT_NEGATIVE = """hybrid_weight hybrid_weight_end kl_weight kl_weight_end cka_weight weight_decay max_grad_norm
     dataloader_num_workers seed rotation_degrees scale shift brightness contrast gamma label_smoothing warmup_ratio"""
 LICENSE = re.compile(r"[a-z0-9][a-z0-9.\-]*")
@@ -119,6 +119,7 @@ class DistillationArguments:
     logging_steps: int = _argument(10, "steps between training rows in metrics.jsonl")
     save_steps: int | None = _argument(None, "steps between checkpoints; by default at every evaluation")
     save_total_limit: int = _argument(2, "checkpoints kept")
+    process_timeout: float = _argument(30.0, "minutes that processes wait for one that does not answer, before the run ends and names it")
     max_run_time: str | None = _argument(None, "hours or HH:MM:SS after which the run saves and ends with exit code 85, to be resumed")
     early_stopping_patience: int | None = _argument(None, "evaluations without improvement before the run stops")
     report_to: list | str | None = _argument(None, "an Accelerate tracker or a YAML list of them, for instance tensorboard or wandb")

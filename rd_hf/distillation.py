@@ -13,14 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, set_seed
+from accelerate.utils import set_seed
 from torch import nn
 from transformers.image_processing_utils import BaseImageProcessor
 
 from . import hub
 from ._version import __version__
-from .allocator import keep_freed_memory
 from .arguments import ArgumentError, DistillationArguments, arguments_from
 from .backbone import Backbone
 from .cka import check_rows
@@ -34,6 +32,7 @@ from .model_names import loading
 from .modeling_rd_student import RDStudentForImageClassification
 from .modeling_rd_teacher import RDTeacherForImageClassification
 from .objective import Objective, ObjectiveWeights
+from .processes import naming_the_silent, own_log, start_accelerator
 from .report import write_report
 from .run_folder import check_run_folder, open_run_folder
 from .students import load_student
@@ -71,20 +70,7 @@ def run_distillation(arguments: DistillationArguments) -> RDStudentForImageClass
     """
     seconds = arguments.seconds_to_run()
     deadline = None if seconds is None else time.monotonic() + seconds
-    # Accelerate keeps one precision a process; a second run in it may want another.
-    AcceleratorState._reset_state()
-    # A student may hold weights that no pass uses (a mask token, the map behind a head that reads another token).
-    ddp = DistributedDataParallelKwargs(find_unused_parameters=True)
-    accelerator = Accelerator(
-        kwargs_handlers=[ddp],
-        mixed_precision="bf16" if arguments.bf16 else "fp16" if arguments.fp16 else "no",
-        log_with=arguments.report_to,
-        project_dir=str(Path(arguments.output_dir) / "trackers"),
-    )
-    if arguments.report_to is not None and not accelerator.log_with:
-        raise ArgumentError(f"`report_to` is {arguments.report_to}, which is not installed here: pip install it first.")
-    if accelerator.device.type == "cpu":
-        keep_freed_memory()
+    accelerator = start_accelerator(arguments)
     set_seed(arguments.seed)
     check_run_folder(arguments)
     with accelerator.main_process_first():
@@ -102,16 +88,12 @@ def run_distillation(arguments: DistillationArguments) -> RDStudentForImageClass
     accelerator.wait_for_everyone()
     if arguments.report_to is not None:
         _start_trackers(arguments, accelerator)
-    started = time.perf_counter()
     try:
-        trainer.train(deadline)
+        with own_log(accelerator, folder), naming_the_silent(accelerator):
+            train_and_report(task, models, trainer, deadline)
     except Stopped:
         accelerator.end_training()
         raise
-    scores = write_report(folder, task, models, trainer, time.perf_counter() - started)
-    if accelerator.is_main_process:
-        logger.info("%s", summary(scores, folder))
-    accelerator.wait_for_everyone()
     accelerator.end_training()
     if arguments.push_to_hub and accelerator.is_main_process:
         address = hub.push(folder / "student", arguments.hub_model_id, private=arguments.hub_private_repo)
@@ -119,6 +101,17 @@ def run_distillation(arguments: DistillationArguments) -> RDStudentForImageClass
     if arguments.gradient_checkpointing:
         models.student.activation_checkpointing_disable()
     return models.student.eval()
+
+
+def train_and_report(task: Task, models: Models, trainer: Trainer, deadline: float | None) -> None:
+    """Train and leave the report; no process goes before all are done."""
+    started = time.perf_counter()
+    trainer.train(deadline)
+    folder, accelerator = trainer.output_dir, trainer.accelerator
+    scores = write_report(folder, task, models, trainer, time.perf_counter() - started)
+    if accelerator.is_main_process:
+        logger.info("%s", summary(scores, folder))
+    accelerator.wait_for_everyone()
 
 
 def resolved(arguments: DistillationArguments, task: Task, models: Models, trainer: Trainer) -> DistillationArguments:

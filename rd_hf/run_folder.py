@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 CONFIG_FILE = "config.yaml"
 HISTORY_FILE = "metrics.jsonl"
 PLOTS = ("curves.png", "cka.png", "confusion_matrix.png", "roc.png")
-FOLDERS = ("student", "teacher", "checkpoints", "trackers")
+FOLDERS = ("student", "teacher", "checkpoints", "trackers", "logs")
 FILES = (CONFIG_FILE, HISTORY_FILE, "metrics.json", "predictions.csv", "skipped_images.json", *PLOTS)
 
 NOT_OF_THE_RUN = {"output_dir", "resume", "overwrite_output_dir"}
@@ -27,7 +27,7 @@ NOT_OF_THE_RUN = {"output_dir", "resume", "overwrite_output_dir"}
 MAY_CHANGE_ON_RESUME = {
     "report_to", "logging_steps", "save_steps", "save_total_limit", "dataloader_num_workers", "teacher_batch_size",
     "per_device_eval_batch_size", "early_stopping_patience", "license", "push_to_hub", "hub_model_id",
-    "hub_private_repo", "max_run_time",
+    "hub_private_repo", "max_run_time", "process_timeout",
     # as long as a step has as many rows in all as before, which the checkpoint knows
     "per_device_train_batch_size", "per_device_unlabeled_batch_size", "gradient_accumulation_steps",
 }  # fmt: skip

@@ -36,6 +36,7 @@ from .inputs import Inputs
 from .interrupts import Interrupts, Stopped, leave_interrupts_to_the_main_process
 from .metrics import validation_score
 from .objective import Objective
+from .processes import PROGRESS, memory_used
 from .step import NonFiniteLossError, Update
 
 logger = logging.getLogger(__name__)
@@ -114,7 +115,8 @@ class Trainer:
                 images += row.pop("images")
                 if self.step % self.arguments.logging_steps == 0 or self.step == self.max_steps:
                     elapsed = time.perf_counter() - started
-                    self.log(row | {"images_per_second": images / elapsed})
+                    used = {"images_per_second": images / elapsed, "memory_gib": memory_used(self.accelerator)}
+                    self.log(row | used)
                     progress.set_postfix(loss=f"{row['loss']:.3f}", **self.best_so_far())
                     started, images = time.perf_counter(), 0
                 aside = time.perf_counter()
@@ -179,6 +181,7 @@ class Trainer:
 
     def log(self, values: dict[str, float]) -> None:
         """Append a row to metrics.jsonl and hand it to the trackers."""
+        PROGRESS.info("step %d: %s", self.step, json.dumps(values))
         if self.accelerator.is_main_process:
             with (self.output_dir / "metrics.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": self.step, **values}) + "\n")

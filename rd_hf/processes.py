@@ -1,0 +1,129 @@
+"""The processes of a run: how each joins the others, and what it says when another does not answer."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import psutil
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+
+from .allocator import keep_freed_memory
+from .arguments import ArgumentError, DistillationArguments
+
+GRACE_SECONDS = 3
+LOG_FOLDER = "logs"
+PROGRESS = logging.getLogger("rd_hf.progress_of_a_process")  # for its own log alone
+PROGRESS.setLevel(logging.INFO)
+PROGRESS.propagate = False
+
+
+def start_accelerator(arguments: DistillationArguments) -> Accelerator:
+    """Join the processes that a launcher started, or run as the only one.
+
+    :raises ArgumentError: when a tracker is not installed, or the processes would not train together.
+    """
+    # Accelerate keeps one precision a process; a second run in it may want another.
+    AcceleratorState._reset_state()
+    # A student may hold weights that no pass uses (a mask token, the map behind a head that reads another token).
+    ddp = DistributedDataParallelKwargs(find_unused_parameters=True)
+    timeout = InitProcessGroupKwargs(timeout=timedelta(minutes=arguments.process_timeout))
+    accelerator = Accelerator(
+        # Without this and without a GPU every process of a torchrun would train alone, and all write to one folder.
+        cpu=not torch.accelerator.is_available(),
+        kwargs_handlers=[ddp, timeout],
+        mixed_precision="bf16" if arguments.bf16 else "fp16" if arguments.fp16 else "no",
+        log_with=arguments.report_to,
+        project_dir=str(Path(arguments.output_dir) / "trackers"),
+    )
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != launched:
+        raise ArgumentError(
+            f"{launched} processes were launched, but each would train alone on {accelerator.device}: launch one."
+        )
+    if arguments.report_to is not None and not accelerator.log_with:
+        raise ArgumentError(f"`report_to` is {arguments.report_to}, which is not installed here: pip install it first.")
+    if accelerator.device.type == "cpu":
+        keep_freed_memory()
+    return accelerator
+
+
+class SilentProcessError(OSError):
+    """Another process of the run does not answer; the message names it and its machine."""
+
+
+@contextmanager
+def naming_the_silent(accelerator: Accelerator) -> Iterator[None]:
+    """Where waiting for another process fails or takes longer than `process_timeout`, say which one it was.
+
+    :raises SilentProcessError: naming the processes that were not waiting too.
+    """
+    several = accelerator.num_processes > 1
+    if several:
+        store = torch.distributed.distributed_c10d._get_default_store()
+        store.set(f"rd_hf/host/{accelerator.process_index}", socket.gethostname())
+    try:
+        yield
+    except RuntimeError as error:
+        if several and (isinstance(error, torch.distributed.DistError) or "gloo" in str(error)):
+            raise SilentProcessError(_who_is_silent(accelerator, store, error)) from error
+        raise
+
+
+def _who_is_silent(accelerator: Accelerator, store: torch.distributed.Store, error: RuntimeError) -> str:
+    own = accelerator.process_index
+    try:
+        store.set(f"rd_hf/waited/{own}", "")
+        time.sleep(GRACE_SECONDS)  # the others that were waiting notice at about the same time
+        silent = [rank for rank in range(accelerator.num_processes) if not store.check([f"rd_hf/waited/{rank}"])]
+        names = ", ".join(f"{rank} on {store.get(f'rd_hf/host/{rank}').decode()}" for rank in silent)
+    except RuntimeError:
+        names = "0, which leads the run"
+    reason = str(error).splitlines()[0]
+    return (
+        f"Process {own} waited in vain for process {names or 'unknown'}: it has died, or is stuck for longer than "
+        f"process_timeout. The last checkpoint is kept: --resume goes on from it. ({reason})"
+    )
+
+
+@contextmanager
+def own_log(accelerator: Accelerator, folder: Path) -> Iterator[None]:
+    """With several processes each writes a log of its own, `logs/process-N.log` in the run's folder."""
+    if accelerator.num_processes == 1:
+        yield
+        return
+    (folder / LOG_FOLDER).mkdir(exist_ok=True)
+    handler = logging.FileHandler(folder / LOG_FOLDER / f"process-{accelerator.process_index}.log", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    loggers = [logging.getLogger("rd_hf"), PROGRESS]
+    for logger in loggers:
+        logger.addHandler(handler)
+    PROGRESS.info("process %d on %s, %s", accelerator.process_index, socket.gethostname(), accelerator.device)
+    try:
+        yield
+    except BaseException as error:
+        PROGRESS.info("stopped: %s: %s", type(error).__name__, error)
+        raise
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
+        handler.close()
+
+
+def memory_used(accelerator: Accelerator) -> float:
+    """What the process that uses the most memory uses of it, in GiB: on its GPU at the most so far, else of its own."""
+    if accelerator.device.type == "cuda":
+        used = torch.cuda.max_memory_allocated(accelerator.device)
+    else:
+        used = psutil.Process().memory_info().rss
+    used = torch.tensor([used / 2**30], dtype=torch.float32, device=accelerator.device)
+    return round(float(accelerator.gather(used).max()), 3)

@@ -1,0 +1,110 @@
+"""Several processes: launched as the README says, on one machine or two, and when one of them does not answer."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import REPOSITORY
+from test_distillation import settings
+from test_interrupts import options
+
+from rd_hf.run_folder import read_history
+
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+
+
+def launched(teacher, blobs_npz, folder, **changes):
+    return ["-m", "rd_hf", *options(settings(teacher, blobs_npz, folder, max_steps=2, **changes))]
+
+
+def check(folder, processes):
+    state = json.loads((folder / "checkpoints" / "step-00000002" / "state.json").read_text())
+    assert state["processes"] == processes and state["rows_a_step"]["labelled"] == 8 * processes
+    assert (folder / "student" / "model.safetensors").exists()
+    row = read_history(folder)[0]
+    assert row["memory_gib"] > 0 and row["images_per_second"] > 0 and row["gradient_norm"] > 0
+
+
+@pytest.mark.parametrize(("config", "processes"), [("one_cpu", 1), ("two_cpu", 2)])
+def test_accelerate_launch_starts_as_many_processes_as_its_config_says(teacher, blobs_npz, tmp_path, config, processes):
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
+    command = [*launcher, str(REPOSITORY / "examples" / "accelerate" / f"{config}.yaml")]
+    command += launched(teacher, blobs_npz, tmp_path / "run")
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    check(tmp_path / "run", processes)
+    logs = sorted(path.name for path in (tmp_path / "run").glob("logs/*"))
+    assert logs == [f"process-{rank}.log" for rank in range(processes) if processes > 1]
+
+
+@pytest.mark.parametrize("config", ["one_cpu", "two_cpu", "multi_gpu", "two_nodes"])
+def test_the_accelerate_configs_are_ones_that_accelerate_takes(config):
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    path = REPOSITORY / "examples" / "accelerate" / f"{config}.yaml"
+    assert load_config_from_file(str(path)).num_processes == yaml.safe_load(path.read_text())["num_processes"]
+
+
+def test_two_nodes_train_together(teacher, blobs_npz, tmp_path):
+    """Two launchers, each with one process, that meet on the loopback address."""
+    port = free_port()
+    launchers = []
+    for node in (0, 1):
+        meeting = ["--nnodes", "2", "--nproc_per_node", "1", "--node_rank", str(node), "--master_addr", "127.0.0.1"]
+        command = [*TORCHRUN, *meeting, "--master_port", port, *launched(teacher, blobs_npz, tmp_path / "run")]
+        launchers.append(subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=ENVIRONMENT))
+    for launcher in launchers:
+        _, errors = launcher.communicate(timeout=300)
+        assert launcher.returncode == 0, errors.decode()[-3000:]
+    check(tmp_path / "run", 2)
+
+
+def test_started_by_slurm_each_process_ends_with_the_code_of_the_run(teacher, blobs_npz, tmp_path):
+    """The environment is what examples/slurm/distill.sbatch derives from SLURM's; there is no launcher in between."""
+    port = free_port()
+    processes = []
+    for rank in (0, 1):
+        meeting = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        environment = ENVIRONMENT | {name: str(value) for name, value in meeting.items()}
+        command = [sys.executable, *launched(teacher, blobs_npz, tmp_path / "run", max_run_time=1e-9)]
+        processes.append(subprocess.Popen(command, stderr=subprocess.PIPE, env=environment))
+    errors = [process.communicate(timeout=300)[1].decode() for process in processes]
+    assert [process.returncode for process in processes] == [85, 85], errors
+    assert all("Step 1 of 2 is saved" in error for error in errors)
+
+
+def test_the_slurm_scripts_are_sound_shell():
+    for path in (REPOSITORY / "examples" / "slurm").iterdir():
+        subprocess.run(["bash", "-n", str(path)], check=True)
+
+
+def test_a_process_that_does_not_answer_is_named(teacher, blobs_npz, tmp_path):
+    script = (
+        "import sys, time; from rd_hf.cli import main; from rd_hf.step import Update\n"
+        "call = Update.__call__\n"
+        "def stuck(self, step, batches):\n"
+        "    if step == 1 and self.accelerator.process_index == 1: time.sleep(1000)\n"
+        "    return call(self, step, batches)\n"
+        "Update.__call__ = stuck\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    (tmp_path / "script.py").write_text(script)
+    values = launched(teacher, blobs_npz, tmp_path / "run", process_timeout=0.2)[2:]
+    command = [*TORCHRUN, "--standalone", "--nproc_per_node", "2", str(tmp_path / "script.py"), *values]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
+    assert done.returncode != 0
+    expected = f"Process 0 waited in vain for process 1 on {socket.gethostname()}"
+    assert expected in done.stderr, done.stderr[-3000:]
+    assert expected in Path(tmp_path / "run" / "logs" / "process-0.log").read_text()
+
+
+def free_port() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
