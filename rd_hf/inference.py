@@ -37,7 +37,9 @@ def predict_logits(
     with torch.no_grad():
         # A process without a row of its own runs one all the same, to know the number of classes.
         for start in range(0, max(len(own), 1), batch_size):
-            pixels = torch.stack([store[row][transform] for row in (own or rows[:1])[start : start + batch_size]])
+            pixels = torch.stack(
+                [store.pixels(row, transform) for row in (own or rows[:1])[start : start + batch_size]]
+            )
             pixel_values = store.transforms[transform].normalize(pixels.to(accelerator.device))
             chunks.append(forward(pixel_values).float())
     model.train(was_training)

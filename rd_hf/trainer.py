@@ -32,7 +32,7 @@ from .checkpoint import (
 from .data.order import PlanSampler, StepPlan
 from .data.pixel_store import PixelStore, Visits, collate
 from .inference import predict_logits, probabilities
-from .inputs import STUDENT, Inputs
+from .inputs import Inputs
 from .interrupts import Interrupts, leave_interrupts_to_the_main_process
 from .metrics import validation_score
 from .modeling_rd_teacher import RDTeacherOutput
@@ -103,7 +103,7 @@ class Trainer:
         if self.arguments.resume:
             self.restore()
         loader = DataLoader(
-            Visits(self.data.store, self.data.labels),
+            Visits(self.data.store, self.data.labels, self.inputs.needs_teacher_pixels),
             batch_sampler=PlanSampler(self.data.plan, self.step, self.max_steps),
             collate_fn=collate,
             num_workers=self.arguments.dataloader_num_workers,
@@ -172,7 +172,7 @@ class Trainer:
 
     def forward(self, batch: dict) -> RDTeacherOutput:
         """The student's pass, and where there is a teacher the hybrid passes, on one augmented view of each row."""
-        student_pixels = self.inputs.pixel_values(batch, STUDENT)
+        student_pixels = self.inputs.student_pixels(batch)
         features = None if self.inputs.backbone is None else self.inputs.teacher_features(batch)
         with self.accelerator.autocast():
             if features is None:
