@@ -4,7 +4,7 @@
     python examples/views.py --rows precision             # cached features in float32 and in float16
     python examples/views.py --print_only
 
-Smaller images and fewer steps than in the results table, so that many seeds fit; 20 labels a class and the rest without.
+Smaller images and fewer steps than in the results table, so that many seeds fit; 20 labels a class.
 """
 
 from __future__ import annotations
