@@ -89,8 +89,9 @@ def main() -> None:
 
     print("\n3. The same student learns with the teacher's features reprogrammed for it, unlabelled images included.")
     rd_hf.distill(
-        teacher=str(teacher), method="rd", use_unlabeled=True, output_dir=str(options.output_dir / "rd"), **settings
-    )
+        teacher=str(teacher), method="rd", use_unlabeled=True, output_dir=str(options.output_dir / "rd"),
+        cache_dir=str(options.output_dir / "teacher_features"), **settings,
+    )  # fmt: skip
 
     print("\n4. The student is loaded back, as anyone would, and looks at one test image.")
     folder = options.output_dir / "rd" / "student"

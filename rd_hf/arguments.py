@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
-POSITIVE = """student_image_size teacher_batch_size num_views projector_channels shots num_train_epochs temperature
+POSITIVE = """student_image_size teacher_batch_size num_views verify_cache projector_channels shots num_train_epochs temperature
     learning_rate per_device_train_batch_size per_device_unlabeled_batch_size per_device_eval_batch_size eval_steps
     gradient_accumulation_steps logging_steps save_steps save_total_limit early_stopping_patience process_timeout"""
 NOT_NEGATIVE = """hybrid_weight hybrid_weight_end kl_weight kl_weight_end cka_weight weight_decay max_grad_norm
@@ -84,7 +84,11 @@ class DistillationArguments:
     class_weights: Literal["none", "balanced"] = _argument("none", "weigh classes by inverse frequency (multi-label: positives)")
     label_smoothing: float = _argument(0.0, "label smoothing of the cross-entropies")
 
-    num_views: int | None = _argument(None, "augmented views an image; the teacher then runs once for each and its features are kept for the run. By default every epoch has new ones and the teacher runs at every step")
+    num_views: int | str | None = _argument(8, "augmented views an image; in later epochs they come round again, and the teacher's features are read from the cache. `endless` (in YAML also null) shows a new view in every epoch and runs the teacher at every step")
+    cache: bool = _argument(True, "keep the teacher's features of each image and view on disk, for this and later runs; --no_cache runs the teacher at every step on the same views")
+    cache_dir: str | None = _argument(None, "folder of the caches; by default that of the environment variable RD_HF_CACHE, else rd_hf/teacher_features in the folder of Hugging Face's files")
+    cache_dtype: Literal["float16", "bfloat16", "float32"] | None = _argument(None, "precision of cached features; by default float16 for a float32 teacher, otherwise the teacher's own")
+    verify_cache: int | None = _argument(None, "cached features, drawn at random, that are computed again and compared before training")
     augment: bool = _argument(True, "augment the training images; teacher and student see the same view")
     rotation_degrees: float = _argument(10.0, "largest rotation")
     scale: float = _argument(0.1, "largest relative change of size")
@@ -132,6 +136,7 @@ class DistillationArguments:
     # fmt: on
 
     def __post_init__(self):
+        self.num_views = _views(self.num_views)
         for name, annotation in get_type_hints(type(self)).items():
             setattr(self, name, _plain(name, getattr(self, name), annotation))
         self.student = parse_yaml_value(self.student)
@@ -163,8 +168,10 @@ class DistillationArguments:
             if getattr(self, name) < 0:
                 raise ArgumentError(f"`{name}` is {getattr(self, name)}; it must not be negative.")
         for name, annotation in get_type_hints(type(self)).items():
-            choices = get_args(annotation)
-            if get_origin(annotation) is Literal and getattr(self, name) not in choices:
+            literal = next((kind for kind in (annotation, *get_args(annotation)) if get_origin(kind) is Literal), None)
+            may_be_none = literal is not annotation and getattr(self, name) is None
+            choices = get_args(literal)
+            if literal is not None and not may_be_none and getattr(self, name) not in choices:
                 raise ArgumentError(f"`{name}` is {getattr(self, name)!r}; it must be one of {', '.join(choices)}.")
 
     def _check_together(self):
@@ -172,6 +179,8 @@ class DistillationArguments:
             raise ArgumentError("`shots` and `label_fraction` both say how many labels are kept: give one of them.")
         if self.bf16 and self.fp16:
             raise ArgumentError("`bf16` and `fp16` exclude each other.")
+        if self.verify_cache and not (self.cache and self.num_views and self.method != "ce"):
+            raise ArgumentError("`verify_cache` needs a cache: a teacher, a number of views, and not `no_cache`.")
         if self.push_to_hub and self.hub_model_id is None:
             raise ArgumentError("`push_to_hub` needs `hub_model_id`, the name of the repo, such as me/xray-student.")
         if self.license is not None and not LICENSE.fullmatch(self.license):
@@ -301,6 +310,15 @@ def _plain(name: str, value: Any, annotation: Any) -> Any:
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise ArgumentError(f"`{name}` is {value!r}; it must be of type {kind.__name__}.")
     return value
+
+
+def _views(value: Any) -> Any:
+    """A number of views from a command line's text; None where they are endless."""
+    if value == "endless":
+        return None
+    if isinstance(value, str) and not value.isdecimal():
+        raise ArgumentError(f"`num_views` is {value!r}; it must be a number above 0, or endless.")
+    return int(value) if isinstance(value, str) else value
 
 
 def _without_tuples(value: Any) -> Any:

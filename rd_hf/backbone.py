@@ -116,6 +116,11 @@ class Backbone:
         """Where the weights are, and the features will be."""
         return next(self.tower.parameters()).device
 
+    @property
+    def chunk_size(self) -> int | None:
+        """Images per forward pass on this device; None is any number of them."""
+        return self.batch_size or (CPU_BATCH_SIZE if self.device.type == "cpu" else None)
+
     def to(self, device: torch.device | str) -> Backbone:
         """Moves the tower."""
         self.tower.to(device)
@@ -166,8 +171,8 @@ class Backbone:
         if self._staged is None:
             raise BackboneError("Tap the stages that are wanted before extracting features: backbone.tap(...).")
         self.tower.eval()
-        whole = CPU_BATCH_SIZE if self.device.type == "cpu" else len(pixel_values)
-        chunks = [self._extract_chunk(chunk) for chunk in pixel_values.split(self.batch_size or max(whole, 1))]
+        size = self.chunk_size or max(len(pixel_values), 1)
+        chunks = [self._extract_chunk(chunk) for chunk in pixel_values.split(size)]
         return [_concatenate([chunk[index] for chunk in chunks]) for index in range(len(self._taps))]
 
     def _extract_chunk(self, pixel_values: Tensor) -> list[StageFeature]:

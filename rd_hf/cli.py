@@ -1,4 +1,4 @@
-"""The command line: `rd-hf distill | evaluate | predict | export | push`, or `python -m rd_hf ...`.
+"""The command line: `rd-hf distill | evaluate | predict | export | push | cache`, or `python -m rd_hf ...`.
 
 Answers go to stdout, everything else to stderr. Modules that import torch are imported only once a command runs.
 """
@@ -19,6 +19,13 @@ COMMANDS = {
     "predict": "classify image files, folders and globs; prints a table or JSON lines",
     "export": "write a student as a plain transformers checkpoint or as ONNX; prints one JSON object",
     "push": "publish the folder of a model on the Hub: rd-hf push runs/xray/student --repo_id me/xray-student",
+    "cache": "teacher features kept on disk: rd-hf cache info | build | verify | clear",
+}
+CACHE_COMMANDS = {
+    "info": "list the caches: keys in words, entries, bytes on disk, age",
+    "build": "fill a run's cache ahead: rd-hf cache build --config x.yaml; takes the arguments of distill",
+    "verify": "compare all entries with their checksums; damaged ones are dropped",
+    "clear": "delete caches, and say which; asks nothing",
 }
 USAGE = "usage: rd-hf COMMAND [options]\n\ncommands:\n" + "".join(f"  {n:10} {t}\n" for n, t in COMMANDS.items())
 USAGE += "\n`rd-hf COMMAND --help` lists a command's options.\n"
@@ -103,6 +110,27 @@ class ExportArguments:
     # fmt: on
 
 
+@dataclass
+class CacheInfoArguments:
+    """What `rd-hf cache info` takes."""
+
+    cache_dir: str | None = field(default=None, metadata={"help": "folder of the caches; by default as in distill"})
+
+
+@dataclass
+class CacheVerifyArguments(CacheInfoArguments):
+    """What `rd-hf cache verify` takes."""
+
+    key: str | None = field(default=None, metadata={"help": "one cache, by its folder's name or the beginning of it"})
+
+
+@dataclass
+class CacheClearArguments(CacheVerifyArguments):
+    """What `rd-hf cache clear` takes."""
+
+    older_than_days: float | None = field(default=None, metadata={"help": "only caches unused for so many days"})
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one command.
 
@@ -139,7 +167,10 @@ def _set_up_logging() -> None:
 def _run(command: str, options: list[str]) -> int:
     _set_up_logging()
     try:
-        commands = {"distill": _distill, "evaluate": _evaluate, "predict": _predict, "export": _export, "push": _push}
+        commands = {
+            "distill": _distill, "evaluate": _evaluate, "predict": _predict, "export": _export, "push": _push,
+            "cache": _cache,
+        }  # fmt: skip
         return commands[command](options)
     except ArgumentError as error:
         print(f"rd-hf {command}: {error}", file=sys.stderr)
@@ -239,4 +270,30 @@ def _export(options: list[str]) -> int:
     from .export import export
 
     print(json.dumps(export(**vars(arguments)), indent=2))
+    return 0
+
+
+def _cache(options: list[str]) -> int:
+    if not options or options[0] not in CACHE_COMMANDS:
+        lines = "".join(f"\n  {name:10} {text}" for name, text in CACHE_COMMANDS.items())
+        if options and options[0] in ("-h", "--help"):
+            print(f"usage: rd-hf cache COMMAND [options]\n{lines}")
+            return 0
+        raise ArgumentError(f"say which of these is wanted:{lines}")
+    command, options = options[0], options[1:]
+    if command == "build":
+        arguments = parse_distillation(options)
+        from .cache_commands import build
+
+        print(build(arguments))
+        return 0
+    kind = {"info": CacheInfoArguments, "verify": CacheVerifyArguments, "clear": CacheClearArguments}[command]
+    arguments = _parse(_parser("cache", kind), options, kind)
+    from . import cache_commands
+
+    print(
+        {"info": cache_commands.info, "verify": cache_commands.verify, "clear": cache_commands.clear}[command](
+            **vars(arguments)
+        )
+    )
     return 0

@@ -37,7 +37,7 @@ from .report import write_report
 from .run_folder import check_run_folder, open_run_folder
 from .students import load_student
 from .task import Task, load_task
-from .teacher_cache import FeatureCache
+from .teacher_cache import compare_entries, open_cache
 from .trainer import Trainer, TrainingData
 
 logger = logging.getLogger(__name__)
@@ -128,7 +128,7 @@ def resolved(arguments: DistillationArguments, task: Task, models: Models, train
 def _start_trackers(arguments: DistillationArguments, accelerator: Accelerator) -> None:
     """Trackers get every argument but paths of this machine."""
     values = arguments.to_dict() | {"output_dir": "local"}
-    for name in ("teacher", "student", "dataset", "unlabeled_dataset"):
+    for name in ("teacher", "student", "dataset", "unlabeled_dataset", "cache_dir"):
         if isinstance(values[name], str) and Path(values[name]).exists():
             values[name] = "local"
     accelerator.init_trackers("rd_hf", config={name: str(value) for name, value in values.items()})
@@ -214,9 +214,8 @@ def build_trainer(
     arguments: DistillationArguments, accelerator: Accelerator, task: Task, models: Models, folder: Path
 ) -> Trainer:
     """Put task and models together into a trainer."""
-    num_views = arguments.num_views if arguments.augment else 1
     orders = [
-        RowOrder(rows, arguments.seed, stream, num_views) if len(rows) else None
+        RowOrder(rows, arguments.seed, stream, views_of(arguments)) if len(rows) else None
         for stream, rows in enumerate((task.labelled_rows, task.unlabelled_rows))
     ]
     plan = StepPlan(
@@ -249,10 +248,31 @@ def build_trainer(
     if models.teacher is not None:
         calibrate_projectors(models, task, plan)
     model = models.student if models.teacher is None else models.teacher
-    cache = FeatureCache(len(task.train), num_views) if num_views and models.backbone is not None else None
-    augmentation = AugmentationParameters.from_arguments(arguments) if arguments.augment else None
-    inputs = Inputs(models.transforms, augmentation, arguments.seed, models.backbone, cache, accelerator.device)
+    inputs = build_inputs(arguments, task, models, accelerator)
     return Trainer(arguments, accelerator, model, inputs, objective, data, max_steps, folder)
+
+
+def build_inputs(arguments: DistillationArguments, task: Task, models: Models, accelerator: Accelerator) -> Inputs:
+    """What the models are shown, with the cache of the teacher's features where views are limited and it is wanted.
+
+    :raises CacheError: when `verify_cache` finds features that are not the teacher's.
+    """
+    augmentation = AugmentationParameters.from_arguments(arguments) if arguments.augment else None
+    num_views = views_of(arguments)
+    cache = None
+    if num_views is not None and arguments.cache and models.backbone is not None:
+        cache = open_cache(arguments, task, models, augmentation, num_views, accelerator)
+    inputs = Inputs(task.store, augmentation, arguments.seed, models.backbone, cache, accelerator.device)
+    if cache is not None and arguments.verify_cache and accelerator.is_main_process:
+        rows = np.concatenate([task.labelled_rows, task.unlabelled_rows])
+        largest = compare_entries(cache, inputs, rows, num_views, arguments.verify_cache)
+        logger.info("Cached features computed again: they differ by %.1g of their norm at most.", largest)
+    return inputs
+
+
+def views_of(arguments: DistillationArguments) -> int | None:
+    """Different views an image has; None: a new one every epoch."""
+    return arguments.num_views if arguments.augment else 1
 
 
 @torch.no_grad()

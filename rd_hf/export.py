@@ -196,7 +196,7 @@ def _brief_score(loaded: LoadedModel, model: OnnxClassifier, split: OpenSplit, b
 def _images(loaded: LoadedModel, split: OpenSplit, count: int) -> Tensor:
     """Up to `count` normalised images (B, 3, H, W), spread evenly over the split."""
     chosen = np.unique(np.linspace(0, len(split.rows) - 1, min(count, len(split.rows))).round().astype(int))
-    pixels = torch.stack([split.store[split.rows[index]][0] for index in chosen])
+    pixels = torch.stack([split.store.pixels(split.rows[index], 0) for index in chosen])
     return loaded.transform.normalize(pixels)
 
 

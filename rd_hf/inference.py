@@ -40,7 +40,7 @@ def predict_logits(
     with torch.no_grad():
         # A process without a batch of its own runs one all the same, to know the number of classes.
         for batch in own or batches[:1]:
-            pixels = torch.stack([store[row][transform] for row in batch])
+            pixels = torch.stack([store.pixels(row, transform) for row in batch])
             pixel_values = store.transforms[transform].normalize(pixels.to(accelerator.device))
             answers.append(forward(pixel_values).float())
     model.train(was_training)

@@ -7,57 +7,106 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .backbone import CPU_BATCH_SIZE, Backbone
+from .backbone import Backbone
 from .data.augmentation import AugmentationParameters, apply, draw
-from .data.pixels import PixelTransform
+from .data.order import Visit
+from .data.pixel_store import STUDENT, TEACHER, PixelStore
 from .features import StageFeature
 from .teacher_cache import FeatureCache
-
-STUDENT, TEACHER = 0, 1
 
 
 class Inputs:
     """Turns the uint8 pixels of a batch (see `rd_hf.data.pixel_store.collate`) into what the models take.
 
-    :param transforms: of the student and, if there is one, the teacher.
+    :param store: train, with the transforms of the student and, if there is one, the teacher.
     :param augmentation: strengths; None shows every image as it is.
     :param seed: seed of the views.
     :param backbone: the frozen teacher, or None.
-    :param cache: keeps the teacher's features where the views of a row are limited.
+    :param cache: keeps the teacher's features; None runs the teacher at every step.
     :param device: where training runs.
     """
 
     def __init__(
         self,
-        transforms: Sequence[PixelTransform],
+        store: PixelStore,
         augmentation: AugmentationParameters | None,
         seed: int,
         backbone: Backbone | None,
         cache: FeatureCache | None,
         device: torch.device,
     ):
-        self.transforms, self.augmentation, self.seed = transforms, augmentation, seed
+        self.store, self.augmentation, self.seed = store, augmentation, seed
         self.backbone, self.cache, self.device = backbone, cache, device
 
-    def pixel_values(self, batch: dict, model: int, positions: Sequence[int] | None = None) -> Tensor:
-        """What STUDENT or TEACHER sees of the batch, or of `positions` in it: (B, 3, h, w), normalised."""
-        positions = range(len(batch["rows"])) if positions is None else positions
-        pixels = batch["pixels"][model][list(positions)].to(self.device, non_blocking=True)
-        if self.augmentation is not None:
-            rows, views = ([batch[name][position] for position in positions] for name in ("rows", "views"))
-            pixels = apply(draw(self.augmentation, self.seed, rows, views), pixels)
-        return self.transforms[model].normalize(pixels)
+    def needs_teacher_pixels(self, visit: Visit) -> bool:
+        """Whether the teacher will have to look at a visit; asked ahead, by the processes that fetch batches."""
+        if self.backbone is None:
+            return False
+        return self.cache is None or self.cache.lacks(visit.row, visit.view)
+
+    def student_pixels(self, batch: dict) -> Tensor:
+        """What the student sees of the batch: (B, 3, h, w), normalised."""
+        return self._shown(batch["student_pixels"], STUDENT, batch["rows"], batch["views"])
 
     def teacher_features(self, batch: dict) -> list[StageFeature]:
-        """The teacher's features of the batch; with a cache it runs only for rows and views that it has not seen."""
-        if self.cache is None:
-            return self.backbone.extract(self.pixel_values(batch, TEACHER))
+        """The teacher's features of the batch; with a cache it runs only for rows and views that are not there."""
         rows, views = batch["rows"], batch["views"]
-        new = self.cache.missing(rows, views)
-        if new:
-            # Filled up to whole chunks: convolutions round differently in batches of another size.
-            filled = new + new[:1] * (-len(new) % CPU_BATCH_SIZE)
-            features = self.backbone.extract(self.pixel_values(batch, TEACHER, filled))
-            features = [StageFeature(*(None if part is None else part[: len(new)] for part in f)) for f in features]
-            self.cache.put([rows[position] for position in new], [views[position] for position in new], features)
-        return self.cache.get(rows, views, self.device)
+        if self.cache is None:
+            return self.run_teacher(rows, views, batch["teacher_pixels"])
+        features, missing = self.cache.read(rows, views)
+        if not missing:
+            return features
+        new_rows, new_views = ([values[position] for position in missing] for values in (rows, views))
+        fetched = batch["teacher_positions"] == missing  # not so where another process or a damage came in between
+        new = self.run_teacher(new_rows, new_views, batch["teacher_pixels"] if fetched else None)
+        return _filled(features, missing, self.cache.write(new_rows, new_views, new))
+
+    def run_teacher(self, rows: Sequence[int], views: Sequence[int], pixels: Tensor | None) -> list[StageFeature]:
+        """The teacher's features of these rows in these views, computed.
+
+        On a CPU images are augmented and run in chunks of one size, the last one filled up: kernels round differently
+        in batches of another size, and so a row and view gives the same bits whatever comes with it. (Where in the
+        chunk it stands made no difference in ResNet, MobileNetV2, ViT, DINOv2, Swin and ConvNeXtV2, on one to three
+        threads.)
+
+        :param pixels: of these rows, uint8; None fetches them.
+        """
+        if pixels is None:
+            pixels = torch.stack([self.store.pixels(row, TEACHER) for row in rows])
+        size = self.backbone.chunk_size or len(rows)
+        chunks = []
+        for start in range(0, len(rows), size):
+            own = list(range(start, min(start + size, len(rows))))
+            filled = own + own[:1] * (size - len(own))
+            shown = pixels if filled == list(range(len(rows))) else pixels[filled]
+            shown = self._shown(shown, TEACHER, [rows[i] for i in filled], [views[i] for i in filled])
+            chunks.append([_map(_first(len(own)), feature) for feature in self.backbone.extract(shown)])
+        # In one memory format, as what is read from a cache has: convolutions round differently in another.
+        return [_map(lambda *parts: torch.cat(parts).contiguous(), *features) for features in zip(*chunks, strict=True)]
+
+    def _shown(self, pixels: Tensor, model: int, rows: Sequence[int], views: Sequence[int]) -> Tensor:
+        """Bytes of some rows under their views, normalised for a model, on the device."""
+        pixels = pixels.to(self.device, non_blocking=True)
+        if self.augmentation is not None:
+            pixels = apply(draw(self.augmentation, self.seed, rows, views), pixels)
+        return self.store.transforms[model].normalize(pixels)
+
+
+def _map(function, *features: StageFeature) -> StageFeature:
+    """A feature whose parts are `function` of those of others; prefix tokens that are not there stay so."""
+    return StageFeature(*(None if parts[0] is None else function(*parts) for parts in zip(*features, strict=True)))
+
+
+def _first(count: int):
+    return lambda part: part[:count]
+
+
+def _filled(features: list[StageFeature], positions: list[int], new: list[StageFeature]) -> list[StageFeature]:
+    """Features with others put in at some positions, in the precision of those."""
+
+    def fill(part: Tensor, other: Tensor) -> Tensor:
+        part = part.to(other.dtype)
+        part[positions] = other
+        return part
+
+    return [_map(fill, feature, other) for feature, other in zip(features, new, strict=True)]

@@ -24,7 +24,7 @@ from transformers import get_scheduler
 
 from .arguments import DistillationArguments
 from .features import StageFeature
-from .inputs import STUDENT, Inputs
+from .inputs import Inputs
 from .modeling_rd_teacher import RDTeacherOutput
 from .objective import Compared, Objective, find_non_finite
 from .tape import without_running_statistics
@@ -126,7 +126,7 @@ class Update:
     def prepare(self, batch: dict) -> MicroBatch:
         """One augmented view of each row for the student, and the teacher's features of the same views."""
         labels = batch["labels"].to(self.accelerator.device)
-        student_pixels = self.inputs.pixel_values(batch, STUDENT)
+        student_pixels = self.inputs.student_pixels(batch)
         features = None if self.inputs.backbone is None else self.inputs.teacher_features(batch)
         return MicroBatch(labels, student_pixels, features)
 

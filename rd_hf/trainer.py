@@ -94,7 +94,7 @@ class Trainer:
         if self.arguments.resume:
             self.restore()
         loader = DataLoader(
-            Visits(self.data.store, self.data.labels),
+            Visits(self.data.store, self.data.labels, self.inputs.needs_teacher_pixels),
             batch_sampler=PlanSampler(self.data.plan, self.step, self.max_steps),
             collate_fn=collate,
             num_workers=self.arguments.dataloader_num_workers,

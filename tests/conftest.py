@@ -1,9 +1,13 @@
-"""Fixtures shared by the tests: no network, two threads, tiny images on disk."""
+"""Fixtures shared by the tests: no network, two threads, tiny images on disk, caches that are theirs alone."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ["RD_HF_CACHE"] = tempfile.mkdtemp(prefix="rd_hf_tests_")  # for fixtures that several tests share
 
 from pathlib import Path
 
@@ -13,9 +17,17 @@ import torch
 from transformers import AutoModel, ResNetConfig, ViTImageProcessorPil
 
 torch.set_num_threads(2)
+atexit.register(shutil.rmtree, os.environ["RD_HF_CACHE"], ignore_errors=True)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared"
+
+
+@pytest.fixture(autouse=True)
+def cache_dir(tmp_path, monkeypatch) -> Path:
+    """An empty folder for cached teacher features, so that no test finds those of another."""
+    monkeypatch.setenv("RD_HF_CACHE", str(tmp_path / "teacher_features"))
+    return tmp_path / "teacher_features"
 
 
 @pytest.fixture

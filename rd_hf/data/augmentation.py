@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from ..arguments import DistillationArguments
 
 EVALUATION_VIEW = -1
+# Raised with every change of what a view shows, decoding and resizing included: cached teacher features depend on it.
+AUGMENTATION_VERSION = 1
 DRAWS_PER_VIEW = 9
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from .pixels import PixelTransform
 logger = logging.getLogger(__name__)
 
 SHOW_PROGRESS_ROWS = 2000
+STUDENT, TEACHER = 0, 1  # the models, in the order of a store's transforms
 
 
 class PixelStore:
@@ -43,12 +44,20 @@ class PixelStore:
         return len(self.split)
 
     def __getitem__(self, row: int) -> list[Tensor]:
+        return [self.pixels(row, model) for model in range(len(self.transforms))]
+
+    def pixels(self, row: int, model: int) -> Tensor:
+        """What one of the models sees of a row: uint8 (3, h, w)."""
+        self.decode(row)
+        return torch.from_numpy(np.array(self._pixels[model][row]))
+
+    def decode(self, row: int) -> None:
+        """Have a row's pixels ready for every model."""
         if not self._present[row]:
             rgb = to_rgb(self.split[row]["image"], name=f"row {row} of {self.name}")
             for pixels, transform in zip(self._pixels, self.transforms, strict=True):
                 pixels[row] = transform.geometry(rgb)
             self._present[row] = 1
-        return [torch.from_numpy(np.array(pixels[row])) for pixels in self._pixels]
 
 
 def check_images(store: PixelStore, rows: Sequence[int], on_bad_image: str) -> dict[int, str]:
@@ -60,7 +69,7 @@ def check_images(store: PixelStore, rows: Sequence[int], on_bad_image: str) -> d
     problems: dict[int, str] = {}
     for row in tqdm(rows, desc=f"reading {store.name}", disable=len(rows) < SHOW_PROGRESS_ROWS):
         try:
-            store[row]
+            store.decode(row)
         except BadImageError as error:
             problems[int(row)] = str(error)
     if problems and on_bad_image != "skip":
@@ -79,22 +88,30 @@ def scratch(*shape: int) -> np.memmap:
 
 
 class Visits(Dataset):
-    """Fetches a visit's pixels and label; `labels` is (N,) int64 or (N, K) float32, rows without label ignored."""
+    """Fetches what a training step needs of a visit.
 
-    def __init__(self, store: PixelStore, labels: Tensor):
-        self.store, self.labels = store, labels
+    :param labels: (N,) int64 or (N, K) float32; of rows without label nothing is used.
+    :param needs_teacher_pixels: asked for each visit, in the process that fetches it.
+    """
 
-    def __getitem__(self, visit: Visit) -> tuple[Visit, list[Tensor], Tensor]:
-        return visit, self.store[visit.row], self.labels[visit.row]
+    def __init__(self, store: PixelStore, labels: Tensor, needs_teacher_pixels: Callable[[Visit], bool]):
+        self.store, self.labels, self.needs_teacher_pixels = store, labels, needs_teacher_pixels
+
+    def __getitem__(self, visit: Visit) -> tuple[Visit, Tensor, Tensor | None, Tensor]:
+        of_teacher = self.store.pixels(visit.row, TEACHER) if self.needs_teacher_pixels(visit) else None
+        return visit, self.store.pixels(visit.row, STUDENT), of_teacher, self.labels[visit.row]
 
 
-def collate(items: list[tuple[Visit, list[Tensor], Tensor]]) -> dict:
-    """Stack visits: `pixels` a list of uint8 (B, 3, h, w), one a model; `labels` those of the labelled rows, which come
-    first; `rows` and `views` of all."""
-    visits, pixels, labels = zip(*items, strict=True)
+def collate(items: list[tuple[Visit, Tensor, Tensor | None, Tensor]]) -> dict:
+    """Stack visits: `student_pixels` uint8 (B, 3, h, w); `teacher_pixels` likewise at `teacher_positions` of the batch,
+    None if there are none; `labels` those of the labelled rows, which come first; `rows` and `views` of all."""
+    visits, of_student, of_teacher, labels = zip(*items, strict=True)
     labelled = sum(visit.labelled for visit in visits)
+    positions = [position for position, pixels in enumerate(of_teacher) if pixels is not None]
     return {
-        "pixels": [torch.stack(one_model) for one_model in zip(*pixels, strict=True)],
+        "student_pixels": torch.stack(of_student),
+        "teacher_pixels": torch.stack([of_teacher[position] for position in positions]) if positions else None,
+        "teacher_positions": positions,
         "labels": torch.stack(labels[:labelled])
         if labelled
         else torch.empty(0, *labels[0].shape, dtype=labels[0].dtype),

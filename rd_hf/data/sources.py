@@ -122,13 +122,14 @@ def load_images_only(
     return concatenate_datasets(images)
 
 
-def fingerprint(split: Dataset) -> str:
+def fingerprint(split: Dataset, max_rows: int = FINGERPRINT_ROWS) -> str:
     """Hash a split's images (their file contents) and labels, in order, wherever the files lie.
 
-    Of a split with more than `FINGERPRINT_ROWS` rows, that many, evenly spaced, are hashed, and the result says so. An
-    image that cannot be read counts as empty.
+    Of a split with more than `max_rows` rows, that many, evenly spaced, are hashed, and the result says so. An image
+    that cannot be read counts as empty.
 
     :param split: with the column ``image``, undecoded, and perhaps ``label``.
+    :param max_rows: rows that are read at most.
     :return: ``sha256:...``, or ``sha256 of n of N rows:...``.
     """
     count, columns = len(split), [name for name in ("image", "label") if name in split.column_names]
@@ -136,8 +137,8 @@ def fingerprint(split: Dataset) -> str:
     if isinstance(split.features.get("label"), ClassLabel):
         digest.update(json.dumps(split.features["label"].names).encode())
     rows, extent = split.select_columns(columns).with_format("arrow"), "sha256"
-    if count > FINGERPRINT_ROWS:
-        rows = rows.select(np.linspace(0, count - 1, FINGERPRINT_ROWS).astype(np.int64))
+    if count > max_rows:
+        rows = rows.select(np.linspace(0, count - 1, max_rows).astype(np.int64))
         extent = f"sha256 of {len(rows)} of {count} rows"
     for batch in rows.iter(BATCH_ROWS):
         for row in batch.to_pylist():

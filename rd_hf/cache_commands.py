@@ -1,0 +1,161 @@
+"""`rd-hf cache info | build | verify | clear`: caches of teacher features listed, filled ahead, checked, deleted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from tqdm.auto import tqdm
+
+from .arguments import ArgumentError, DistillationArguments
+from .cache_key import FORMAT, KEY_FILE, KeyFolder, cache_root, in_words, layout_of, list_folders
+from .data.images import BadImageError
+from .data.pixel_store import TEACHER, PixelStore
+from .distillation import build_inputs, build_models, views_of
+from .feature_file import FeatureFile, open_file
+from .inputs import Inputs
+from .task import load_task
+
+DAY = 24 * 3600
+VIEW_FILES = "view_*.safetensors"
+
+
+def build(arguments: DistillationArguments) -> str:
+    """Compute the teacher's features of every train image that a run with these arguments would use, in all its views.
+
+    Processes share the work (accelerate launch, torchrun); an entry that is there is left as it is.
+
+    :return: what was computed, in a sentence.
+    :raises ArgumentError: when the arguments leave no cache to build.
+    """
+    if arguments.method == "ce" or views_of(arguments) is None or not arguments.cache:
+        raise ArgumentError("There is no cache to build: it takes a teacher, a number of views, and not `no_cache`.")
+    accelerator = Accelerator()
+    with accelerator.main_process_first():
+        task = load_task(arguments)
+    models = build_models(arguments, task, accelerator)
+    task.store = PixelStore(task.train, models.transforms, "train")
+    inputs = build_inputs(replace(arguments, verify_cache=None), task, models, accelerator)
+    if inputs.cache is None:
+        raise OSError(f"Nothing can be written to {cache_root(arguments.cache_dir)}: name another --cache_dir.")
+    visits = [
+        (int(row), view)
+        for view in range(views_of(arguments))
+        for rows in (task.labelled_rows, task.unlabelled_rows)
+        for row in rows
+    ]
+    own = visits[accelerator.process_index :: accelerator.num_processes]
+    missing = [visit for visit in own if inputs.cache.lacks(*visit)]
+    size = models.backbone.chunk_size or 64
+    with tqdm(total=len(own), initial=len(own) - len(missing), desc="teacher features", unit="view") as progress:
+        progress.disable |= not accelerator.is_main_process
+        for start in range(0, len(missing), size):
+            _fill(inputs, missing[start : start + size], arguments.on_bad_image)
+            progress.update(len(missing[start : start + size]))
+            if inputs.cache.full:
+                raise OSError(f"The cache in {inputs.cache.folder.path} is not complete: there is no room for it.")
+    accelerator.wait_for_everyone()
+    return f"{inputs.cache.folder.path}: {len(visits)} entries, {len(missing)} of them computed by this process."
+
+
+def _fill(inputs: Inputs, visits: list[tuple[int, int]], on_bad_image: str) -> None:
+    readable, pixels = [], []
+    for visit in visits:
+        try:
+            pixels.append(inputs.store.pixels(visit[0], TEACHER))
+            readable.append(visit)
+        except BadImageError:
+            if on_bad_image != "skip":
+                raise
+    if readable:
+        rows, views = zip(*readable, strict=True)
+        inputs.cache.write(rows, views, inputs.run_teacher(rows, views, torch.stack(pixels)))
+
+
+def info(cache_dir: str | None = None) -> str:
+    """What each cache holds, the key in words, its size and age."""
+    root = cache_root(cache_dir)
+    folders = list_folders(root)
+    if not folders:
+        return f"There is no cache of teacher features in {root}."
+    return "\n\n".join([f"{len(folders)} in {root}, the one used last first", *map(_described, folders)])
+
+
+def _described(folder: KeyFolder) -> str:
+    files = [file for file in _files(folder) if isinstance(file, FeatureFile)]
+    entries = sum(len(file.present()) for file in files)
+    head = (
+        f"{folder.path.name}  teacher {folder.teacher}: {entries} entries in {len(files)} views, "
+        f"{_on_disk(folder) / 1e6:.1f} MB on disk ({layout_of(folder.key).entry_bytes / 1000:.1f} KB an entry), "
+        f"made {_ago(folder.made)}, used {_ago(folder.used)}"
+    )
+    return "\n    ".join([head, *in_words(folder.key)])
+
+
+def verify(cache_dir: str | None = None, key: str | None = None) -> str:
+    """Compare every entry with its checksum; damaged ones are dropped, so that a run computes them anew."""
+    lines = []
+    for folder in _chosen(cache_dir, key):
+        entries = dropped = 0
+        for file in _files(folder):
+            if isinstance(file, Path):
+                lines.append(f"{file}: damaged (header or size), deleted")
+                file.unlink()
+            else:
+                entries += len(file.present())
+                dropped += file.drop_damaged()
+        lines.append(f"{folder.path.name}: {entries} entries, {dropped} of them damaged and dropped")
+    return "\n".join(lines) or f"There is no cache of teacher features in {cache_root(cache_dir)}."
+
+
+def clear(cache_dir: str | None = None, key: str | None = None, older_than_days: float | None = None) -> str:
+    """Delete caches: all, that of `key`, or those not used for some days. Other files and folders stay.
+
+    :return: what was deleted.
+    """
+    lines = []
+    for folder in _chosen(cache_dir, key):
+        if older_than_days is not None and time.time() - folder.used < older_than_days * DAY:
+            continue
+        size = _on_disk(folder)
+        for path in [*folder.path.glob(VIEW_FILES), *folder.path.glob(f".{VIEW_FILES}.*"), folder.path / KEY_FILE]:
+            path.unlink(missing_ok=True)
+        kept = ""
+        if any(folder.path.iterdir()):
+            kept = ", but for files in it that are not the cache's"
+        else:
+            folder.path.rmdir()
+        lines.append(f"Deleted {folder.path} (teacher {folder.teacher}, {size / 1e6:.1f} MB){kept}.")
+    return "\n".join(lines) or f"Nothing to delete in {cache_root(cache_dir)}."
+
+
+def _chosen(cache_dir: str | None, key: str | None) -> list[KeyFolder]:
+    folders = list_folders(cache_root(cache_dir))
+    chosen = [folder for folder in folders if key is None or folder.path.name.startswith(key)]
+    if key is not None and len(chosen) != 1:
+        names = ", ".join(folder.path.name for folder in chosen or folders) or "none"
+        raise ArgumentError(f"`key` {key} fits {len(chosen)} caches; give one of those there are: {names}.")
+    return chosen
+
+
+def _files(folder: KeyFolder) -> Iterator[FeatureFile | Path]:
+    """A cache's view files, open; of one whose header or size is wrong the path."""
+    for path in sorted(folder.path.glob(VIEW_FILES)):
+        view = path.stem.removeprefix("view_")
+        metadata = {"format": FORMAT, "key": folder.path.name, "view": str(int(view)) if view.isdecimal() else view}
+        yield open_file(path, layout_of(folder.key), metadata, make=False) or path
+
+
+def _on_disk(folder: KeyFolder) -> int:
+    return sum(path.stat().st_blocks * 512 for path in folder.path.iterdir())
+
+
+def _ago(moment: float) -> str:
+    days = (time.time() - moment) / DAY
+    if days >= 2:
+        return f"{days:.0f} days ago"
+    return f"{days * 24:.0f} hours ago" if days >= 1 / 12 else f"{days * 24 * 60:.0f} minutes ago"

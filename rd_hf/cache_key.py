@@ -1,0 +1,184 @@
+"""What a cached teacher feature depends on: a key in words, the folder that follows from it, and what has changed."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.image_processing_utils import BaseImageProcessor
+
+from .backbone import Backbone
+from .data.augmentation import AUGMENTATION_VERSION, AugmentationParameters
+from .feature_file import Layout, make_file
+from .modeling_rd_teacher import RDTeacherForImageClassification
+
+FORMAT = "rd_hf teacher features 1"
+KEY_FILE = "key.json"
+# Of a model's config: what does not enter its features.
+NOT_OF_THE_FEATURES = {
+    "_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype", "id2label", "label2id",
+    "problem_type", "output_hidden_states", "output_attentions", "return_dict",
+}  # fmt: skip
+
+
+def teacher_key(
+    teacher: RDTeacherForImageClassification,
+    backbone: Backbone,
+    processor: BaseImageProcessor,
+    augmentation: AugmentationParameters | None,
+    seed: int,
+    data: str,
+    rows: int,
+    dtype: torch.dtype,
+) -> dict[str, Any]:
+    """Everything that a stored feature depends on, besides row and view, as plain JSON values.
+
+    :param teacher: the projectors, whose grids the features are resampled to.
+    :param augmentation: strengths, or None where images are shown as they are; then the seed does not matter.
+    :param data: fingerprint of the images that rows number, in their order.
+    :param rows: number of these.
+    :param dtype: in which features are stored.
+    """
+    config = {n: v for n, v in backbone.config.to_dict().items() if n not in NOT_OF_THE_FEATURES}
+    shown = processor.to_dict()
+    key = {
+        "format": FORMAT,
+        "teacher_sha256": backbone.source["sha256"],
+        "teacher_class": type(backbone.tower).__name__,
+        "teacher_code": _code_of(backbone),
+        "teacher_config": config,
+        "teacher_dtype": str(backbone.dtype).removeprefix("torch."),
+        "image_size": list(teacher.config.teacher_image_size),
+        "processor": {n: v for n, v in shown.items() if not n.startswith("_") and n != "name_or_path"},
+        "stages": [stage.to_dict() for stage in teacher.teacher_stages],
+        "grids": [list(projector.input_grid) for projector in teacher.projectors],
+        "augmentation_version": AUGMENTATION_VERSION,
+        "augmentation": None if augmentation is None else asdict(augmentation),
+        "seed": None if augmentation is None else seed,
+        "data": data,
+        "rows": rows,
+        "dtype": str(dtype).removeprefix("torch."),
+    }
+    return json.loads(json.dumps(key, default=str))
+
+
+def layout_of(key: dict[str, Any]) -> Layout:
+    """Shapes and precision of the entries under a key."""
+    parts = {}
+    for number, (stage, grid) in enumerate(zip(key["stages"], key["grids"], strict=True)):
+        parts[f"map_{number}"] = (stage["channels"], *grid)
+        if stage["prefix_tokens"]:
+            parts[f"prefix_{number}"] = (stage["prefix_tokens"], stage["channels"])
+    return Layout(key["rows"], parts, getattr(torch, key["dtype"]))
+
+
+def key_id(key: dict[str, Any]) -> str:
+    """The name of a key's folder."""
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class KeyFolder:
+    """A cache's folder and what its key.json says.
+
+    :param teacher: Hub id of the teacher, or "local".
+    :param made: seconds since the epoch.
+    """
+
+    path: Path
+    key: dict[str, Any]
+    teacher: str
+    made: float
+
+    @property
+    def used(self) -> float:
+        """When a run last opened it, in seconds since the epoch."""
+        return (self.path / KEY_FILE).stat().st_mtime
+
+
+def cache_root(folder: str | os.PathLike | None = None) -> Path:
+    """Where caches are: `folder`, else the environment's RD_HF_CACHE, else a folder in that of the Hub's files."""
+    from huggingface_hub.constants import HF_HOME
+
+    return Path(folder or os.environ.get("RD_HF_CACHE") or Path(HF_HOME) / "rd_hf" / "teacher_features").expanduser()
+
+
+def open_folder(root: Path, key: dict[str, Any], teacher: str) -> KeyFolder:
+    """The folder of a key, made if it is not there, and marked as used now.
+
+    :raises OSError: when it cannot be made.
+    """
+    path = root / key_id(key)
+    made = KeyFolder(path, key, teacher, time.time())
+    found = read_folder(path)
+    if found is None:
+        (path / KEY_FILE).unlink(missing_ok=True)
+        content = {"teacher": teacher, "made": made.made, "key": key}
+        make_file(path / KEY_FILE, json.dumps(content, indent=2).encode())
+    os.utime(path / KEY_FILE)
+    return found or made
+
+
+def read_folder(path: Path) -> KeyFolder | None:
+    """What a folder's key.json says; None where there is none, or none of ours."""
+    try:
+        content = json.loads((path / KEY_FILE).read_text(encoding="utf-8"))
+        folder = KeyFolder(path, content["key"], content["teacher"], content["made"])
+        return folder if folder.key["format"] == FORMAT and key_id(folder.key) == path.name else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def list_folders(root: Path) -> list[KeyFolder]:
+    """All caches under a root, the one used last first."""
+    paths = [path for path in root.iterdir() if path.is_dir() and not path.is_symlink()] if root.is_dir() else []
+    return sorted(filter(None, map(read_folder, paths)), key=lambda folder: -folder.used)
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """In which fields two keys differ, such as "rotation_degrees was 10.0, is 15.0"."""
+    old, new = _flat(before), _flat(now)
+    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    return [f"{name} was {_short(old.get(name))}, is {_short(new.get(name))}" for name in names]
+
+
+def nearest_difference(key: dict[str, Any], others: Sequence[KeyFolder]) -> list[str]:
+    """What differs from the most similar cache of the same teacher; empty where there is none."""
+    same = [o.key for o in others if o.key["teacher_sha256"] == key["teacher_sha256"] and o.key != key]
+    return min((differences(other, key) for other in same), key=len, default=[])
+
+
+def in_words(key: dict[str, Any]) -> list[str]:
+    """A key's fields, a line each."""
+    return [f"{name}: {_short(value)}" for name, value in _flat(key).items() if value is not None]
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Fields with those of mappings inside drawn up; strengths of views keep the names of their arguments."""
+    flat = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, "" if name == "augmentation" else f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 120 else f"{text[:100]} ... ({len(text)} characters)"
+
+
+def _code_of(backbone: Backbone) -> str | None:
+    """SHA-256 of the file of a model class that is no part of transformers: such code changes without the weights."""
+    if not type(backbone.config).is_custom_code():
+        return None
+    return hashlib.sha256(Path(inspect.getfile(type(backbone.tower))).read_bytes()).hexdigest()

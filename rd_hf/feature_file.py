@@ -1,0 +1,213 @@
+"""The teacher's features of one view on disk: a safetensors file with a row for each image, filled row by row.
+
+The file is made in its full size, with holes: `checksums` (N,), then for each tapped stage `map_i` (N, C, rows,
+columns) and, where the teacher has prefix tokens, `prefix_i` (N, P, C). An entry's checksum is written after its
+features and is 0 until then, so that a killed process leaves an entry that is right or absent. Processes that fill the
+same entry write the same bytes.
+
+Entries are read and written by pread and pwrite, not through a memory map. In 100,000 entries of 4 KB, read in random
+order, a map took 1.2 microseconds an entry and left 391 MB in the process's resident memory, pread 1.9 and none; both
+share the kernel's page cache. A full disk is an OSError with pwrite, and kills the process with a map, as does a file
+that is truncated meanwhile.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+import zlib
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+CHECKSUM_BYTES = 8
+# Tells the checksum of an entry from the 0 of an absent one, whatever crc32 gives.
+PRESENT = 1 << 32
+SAFETENSORS_TYPES = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32"}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What an entry consists of.
+
+    :param rows: images, each of which has a place.
+    :param parts: names and shapes of the tensors of one entry.
+    :param dtype: in which they are stored.
+    """
+
+    rows: int
+    parts: dict[str, tuple[int, ...]]
+    dtype: torch.dtype
+
+    @property
+    def part_bytes(self) -> list[int]:
+        """Bytes of each part of an entry."""
+        return [prod(shape) * self.dtype.itemsize for shape in self.parts.values()]
+
+    @property
+    def entry_bytes(self) -> int:
+        """Bytes of an entry with its checksum."""
+        return sum(self.part_bytes) + CHECKSUM_BYTES
+
+    def header(self, metadata: dict[str, str]) -> bytes:
+        """The start of a safetensors file of this layout, up to the first tensor."""
+        tensors = {"checksums": ("U64", [self.rows], self.rows * CHECKSUM_BYTES)}
+        kind = SAFETENSORS_TYPES[self.dtype]
+        for (name, shape), size in zip(self.parts.items(), self.part_bytes, strict=True):
+            tensors[name] = (kind, [self.rows, *shape], self.rows * size)
+        described, start = {"__metadata__": metadata}, 0
+        for name, (dtype, shape, size) in tensors.items():
+            described[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, start + size]}
+            start += size
+        text = json.dumps(described).encode()
+        text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight
+        return len(text).to_bytes(8, "little") + text
+
+
+class FeatureFile:
+    """One view's file, open; see `open_file`.
+
+    :ivar damaged: entries dropped since it was opened, because their bytes did not have their checksum.
+    """
+
+    def __init__(self, handle: int, path: Path, layout: Layout, header_bytes: int):
+        self.path, self.layout, self.damaged = path, layout, 0
+        self._handle = handle
+        self._checksums = header_bytes
+        self._starts = []
+        start = header_bytes + layout.rows * CHECKSUM_BYTES
+        for size in layout.part_bytes:
+            self._starts.append(start)
+            start += layout.rows * size
+        self._verified = bytearray(layout.rows)
+
+    def __del__(self) -> None:
+        os.close(self._handle)
+
+    def has(self, row: int) -> bool:
+        """Whether a row has an entry, of which only the checksum is looked at."""
+        return any(os.pread(self._handle, CHECKSUM_BYTES, self._checksums + row * CHECKSUM_BYTES))
+
+    def present(self) -> np.ndarray:
+        """The rows that have an entry."""
+        slots = os.pread(self._handle, self.layout.rows * CHECKSUM_BYTES, self._checksums)
+        return np.flatnonzero(np.frombuffer(slots, dtype="<u8"))
+
+    def read(self, row: int, into: Sequence[np.ndarray]) -> bool:
+        """Read an entry, comparing it with its checksum the first time; a damaged one is dropped.
+
+        :param into: bytes (uint8, contiguous) for each part.
+        :return: whether there was a sound entry. If not, `into` holds anything.
+        """
+        slot = os.pread(self._handle, CHECKSUM_BYTES, self._checksums + row * CHECKSUM_BYTES)
+        if not any(slot):
+            return False
+        whole = True
+        for start, size, part in zip(self._starts, self.layout.part_bytes, into, strict=True):
+            whole &= os.preadv(self._handle, [part], start + row * size) == size
+        if whole and (self._verified[row] or int.from_bytes(slot, "little") == checksum(row, into)):
+            self._verified[row] = 1
+            return True
+        self.damaged += 1
+        self._verified[row] = 0
+        with suppress(OSError):  # a checksum that cannot be cleared goes on not to match
+            os.pwrite(self._handle, bytes(CHECKSUM_BYTES), self._checksums + row * CHECKSUM_BYTES)
+        return False
+
+    def write(self, row: int, parts: Sequence[np.ndarray]) -> None:
+        """Write an entry, its checksum last.
+
+        :param parts: bytes (uint8, contiguous) of each part.
+        :raises OSError: when it cannot be written, for instance on a full disk; the entry is then absent.
+        """
+        for start, size, part in zip(self._starts, self.layout.part_bytes, parts, strict=True):
+            _write_all(self._handle, memoryview(part), start + row * size)
+        slot = checksum(row, parts).to_bytes(CHECKSUM_BYTES, "little")
+        _write_all(self._handle, memoryview(slot), self._checksums + row * CHECKSUM_BYTES)
+
+    def drop_damaged(self) -> int:
+        """Compare every entry with its checksum and drop those that do not have it; their number."""
+        before = self.damaged
+        parts = [np.empty(size, dtype=np.uint8) for size in self.layout.part_bytes]
+        for row in self.present():
+            self._verified[row] = 0
+            self.read(int(row), parts)
+        return self.damaged - before
+
+
+def checksum(row: int, parts: Sequence[np.ndarray]) -> int:
+    """What is stored beside an entry; the row's number enters it, so that an entry in another's place is found."""
+    value = row
+    for part in parts:
+        value = zlib.crc32(part, value)
+    return PRESENT | value
+
+
+def as_bytes(tensor: Tensor) -> np.ndarray:
+    """The bytes of B contiguous tensors on the CPU as (B, n) uint8 in the same memory: numpy has no bfloat16."""
+    return tensor.view(len(tensor), -1).view(torch.uint8).numpy()
+
+
+def open_file(path: Path, layout: Layout, metadata: dict[str, str], make: bool = True) -> FeatureFile | None:
+    """Open a view's file.
+
+    :param metadata: what the header must say besides the layout.
+    :param make: make the file where there is none, or one with another header or of another size, which is dropped
+        with a warning. Without it, such a file is left alone and the answer is None.
+    :raises OSError: when it cannot be made or opened.
+    """
+    header = layout.header(metadata)
+    size = len(header) + layout.rows * layout.entry_bytes
+    while True:
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            if not make:
+                return None
+            make_file(path, header, size)
+            continue
+        if os.fstat(handle).st_size == size and os.pread(handle, len(header), 0) == header:
+            return FeatureFile(handle, path, layout, len(header))
+        if make:
+            logger.warning("%s is damaged (header or size): it is dropped, and filled anew.", path)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(handle), os.stat(path)):  # not what another process has made meanwhile
+                    path.unlink()
+        os.close(handle)
+        if not make:
+            return None
+
+
+def make_file(path: Path, header: bytes, size: int | None = None) -> None:
+    """Make a file that is there whole or not at all; one that another process has made meanwhile stays.
+
+    :param size: bytes of the file, what follows the header being a hole; by default there is nothing more.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, aside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        _write_all(handle, memoryview(header), 0)
+        os.ftruncate(handle, size or len(header))
+        os.fchmod(handle, 0o644)
+        os.fsync(handle)
+        with suppress(FileExistsError):
+            os.link(aside, path)
+    finally:
+        os.close(handle)
+        os.unlink(aside)
+
+
+def _write_all(handle: int, content: memoryview, offset: int) -> None:
+    while content:
+        written = os.pwrite(handle, content, offset)
+        content, offset = content[written:], offset + written
