@@ -70,6 +70,7 @@ class DistillationArguments:
     use_unlabeled: bool = _argument(False, "learn from the train rows without label too, by the terms that need none")
     unlabeled_dataset: str | None = _argument(None, "further images without labels, named as dataset is")
     on_bad_image: Literal["error", "skip"] = _argument("error", "stop at an image that cannot be read, or skip, count and list them")
+    on_leak: Literal["error", "warn"] = _argument("warn", "stop where two splits share images (pixel by pixel) or values of group_column, or count and report them")
 
     hybrid_weight: float = _argument(1.0, "alpha at the first step: cross-entropy of the hybrid logits")
     hybrid_weight_end: float = _argument(0.0, "alpha at the last step (linear in between)")

@@ -81,7 +81,7 @@ def run_distillation(arguments: DistillationArguments) -> RDStudentForImageClass
         hub.check_destination(arguments.hub_model_id, student)
     folder = Path(arguments.output_dir)
     models = build_models(arguments, task, accelerator)
-    task.open_images(models.transforms, arguments.on_bad_image)
+    task.open_images(models.transforms, arguments.on_bad_image, arguments.on_leak)
     trainer = build_trainer(arguments, accelerator, task, models, folder)
     if accelerator.is_main_process:
         open_run_folder(resolved(arguments, task, models, trainer))

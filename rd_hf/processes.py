@@ -52,6 +52,8 @@ def start_accelerator(arguments: DistillationArguments) -> Accelerator:
         )
     if arguments.report_to is not None and not accelerator.log_with:
         raise ArgumentError(f"`report_to` is {arguments.report_to}, which is not installed here: pip install it first.")
+    if not accelerator.is_main_process:
+        logging.getLogger("rd_hf").setLevel(logging.WARNING)  # what all say, one says
     if accelerator.device.type == "cpu":
         keep_freed_memory()
     return accelerator

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .arguments import ArgumentError, DistillationArguments
 from .data.labels import MULTI_LABEL
+from .data.leaks import conflicting_labels, report_conflicts, report_leaks, shared_images
 from .data.pixel_store import PixelStore, check_images
 from .data.pixels import PixelTransform
 from .data.sources import load_data, load_images_only
@@ -62,10 +63,11 @@ class Task:
     store: PixelStore | None = None
     skipped: dict[str, dict[int, str]] = field(default_factory=dict)
 
-    def open_images(self, transforms: Sequence[PixelTransform], on_bad_image: str) -> None:
+    def open_images(self, transforms: Sequence[PixelTransform], on_bad_image: str, on_leak: str = "warn") -> None:
         """Decode every image that the run will look at, for each model, before any training.
 
         :raises BadImageError: naming the row, unless `on_bad_image` is "skip"; skipped ones are left out and listed.
+        :raises LeakError: when splits share images and `on_leak` is "error".
         """
         self._check_space(transforms)
         self.store = PixelStore(self.train, transforms, "train")
@@ -80,6 +82,22 @@ class Task:
             split.rows = [row for row in range(len(split.images)) if row not in bad]
             if not split.rows:
                 raise ArgumentError(f"Split {split.name} has no readable image.")
+        self._check_leaks(on_leak)
+
+    def _check_leaks(self, on_leak: str) -> None:
+        rows = {"train": np.concatenate([self.labelled_rows, self.unlabelled_rows]).tolist()}
+        rows |= {split.name: split.rows for split in (self.validation, self.test)}
+        stores = {"train": self.store, "validation": self.validation.store, "test": self.test.store}
+        images = {name: store.digests(rows[name]) for name, store in stores.items()}
+        labels = {"train": {row: self._label(self.labels[row]) for row in self.labelled_rows.tolist()}}
+        labels |= {s.name: {row: self._label(s.labels[row]) for row in s.rows} for s in (self.validation, self.test)}
+        report_conflicts(conflicting_labels(images, labels))
+        report_leaks(shared_images(images), on_leak)
+
+    def _label(self, label: Tensor | np.ndarray) -> str:
+        if self.problem_type != MULTI_LABEL:
+            return self.label_names[int(label)]
+        return " and ".join(name for name, on in zip(self.label_names, label, strict=True) if on) or "none"
 
     def _check_space(self, transforms: Sequence[PixelTransform]) -> None:
         images = (
@@ -126,7 +144,9 @@ def load_task(arguments: DistillationArguments) -> Task:
     made = [name for name in ("validation", "test") if name not in data.splits]
     recipe = {name: getattr(arguments, name) for name in SPLIT_RECIPE}
     source = data.source | ({"made_splits": {"names": made, **recipe}} if made else {})
-    data = complete_splits(data, arguments.validation_fraction, arguments.test_fraction, arguments.seed)
+    data = complete_splits(
+        data, arguments.validation_fraction, arguments.test_fraction, arguments.seed, arguments.on_leak
+    )
     chosen = choose_labelled(data, arguments.shots, arguments.label_fraction, arguments.seed)
     images = data.splits["train"].select_columns(["image"])
     unlabelled = chosen.unlabelled_rows if arguments.use_unlabeled else np.empty(0, dtype=np.int64)

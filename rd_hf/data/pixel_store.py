@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from .images import BadImageError, to_rgb
+from .leaks import DIGEST_BYTES, pixel_digest
 from .order import Visit
 from .pixels import PixelTransform
 
@@ -38,6 +39,7 @@ class PixelStore:
         self.split, self.name = split, name
         self.transforms = list(transforms)
         self._pixels = [scratch(len(split), 3, *transform.size) for transform in self.transforms]
+        self._digests = scratch(len(split), DIGEST_BYTES)
         self._present = scratch(len(split))
 
     def __len__(self) -> int:
@@ -51,12 +53,17 @@ class PixelStore:
         self.decode(row)
         return torch.from_numpy(np.array(self._pixels[model][row]))
 
+    def digests(self, rows: Sequence[int]) -> dict[int, bytes]:
+        """What identifies the images of rows that are decoded, pixel by pixel."""
+        return {int(row): self._digests[row].tobytes() for row in rows}
+
     def decode(self, row: int) -> None:
         """Have a row's pixels ready for every model."""
         if not self._present[row]:
             rgb = to_rgb(self.split[row]["image"], name=f"row {row} of {self.name}")
             for pixels, transform in zip(self._pixels, self.transforms, strict=True):
                 pixels[row] = transform.geometry(rgb)
+            self._digests[row] = pixel_digest(rgb)
             self._present[row] = 1
 
 

@@ -16,6 +16,7 @@ from datasets import DatasetDict
 
 from .columns import DataError
 from .labels import MULTI_LABEL
+from .leaks import report_leaks, shared_groups
 
 if TYPE_CHECKING:
     from .sources import ImageData
@@ -38,24 +39,27 @@ class Labelled:
     unlabelled_rows: np.ndarray
 
 
-def complete_splits(data: ImageData, validation_fraction: float, test_fraction: float, seed: int) -> ImageData:
+def complete_splits(
+    data: ImageData, validation_fraction: float, test_fraction: float, seed: int, on_leak: str = "warn"
+) -> ImageData:
     """Make a missing validation and a missing test split from train, stratified by label.
 
     Stratification is `stratify`'s. Every class with enough rows (or groups) is in each split made here; one with
     fewer stays in train as a whole, with a warning. Where the data has a column ``group``, the rows of a group stay
     together; groups that are also in another split that came with the data stay in train. A group on two sides of
-    splits that came with the data is left there, counted and warned about.
+    splits that came with the data is left there, counted and warned about, or refused.
 
     :param data: data with a train split.
     :param validation_fraction: share of train that becomes validation, if there is none.
     :param test_fraction: share of train (before anything is taken out) that becomes test, if there is none.
     :param seed: seed of the splits.
+    :param on_leak: "warn" or "error", see `rd_hf.data.leaks.report_leaks`.
     :return: the data with splits train, validation and test; its rows keep their order.
     :raises DataError: if there is no train split, a split has no rows, a class is absent from train, there is one
         class only, or train is too small to be split.
     """
     _check(data)
-    _warn_of_leaks(data)
+    report_leaks(shared_groups({name: _group_values(data, name) for name in SPLITS}), on_leak)
     missing = [name for name in SPLITS if name not in data.splits]
     if missing:
         wanted = {"validation": validation_fraction, "test": test_fraction}
@@ -271,17 +275,6 @@ def _check(data: ImageData) -> None:
             f"train has no row of class {_listed(absent)}, so it cannot be learnt; add rows to train, or remove the "
             "class from the data"
         )
-
-
-def _warn_of_leaks(data: ImageData) -> None:
-    given = {name: set(_group_values(data, name)) - {None} for name in SPLITS}
-    for first, second in (("train", "validation"), ("train", "test"), ("validation", "test")):
-        shared = given[first] & given[second]
-        if shared:
-            logger.warning(
-                "%d groups are in both '%s' and '%s' as the data came: scores on '%s' will be too good.",
-                len(shared), first, second, second,
-            )  # fmt: skip
 
 
 def _warn_of_small_classes(data: ImageData, counts: np.ndarray, made: list[str], kind: str) -> None:

@@ -1,0 +1,102 @@
+"""Data that lie: one image or one patient in two splits, and one image under two labels. Found before any training."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from itertools import combinations
+
+import numpy as np
+from PIL import Image
+
+from .columns import DataError
+
+logger = logging.getLogger(__name__)
+
+SHOWN = 5
+DIGEST_BYTES = 16
+
+
+class LeakError(DataError):
+    """Splits share images or patients; the message counts them."""
+
+
+def pixel_digest(rgb: Image.Image) -> np.ndarray:
+    """(16,) uint8 that identify a decoded image: its size and pixels, not the bytes of its file."""
+    digest = hashlib.blake2b(repr(rgb.size).encode(), digest_size=DIGEST_BYTES)
+    digest.update(rgb.tobytes())
+    return np.frombuffer(digest.digest(), dtype=np.uint8)
+
+
+def shared_groups(groups: Mapping[str, Iterable[Hashable]]) -> list[str]:
+    """What two splits share of patients (or whatever the groups are).
+
+    :param groups: of each split, the group of each row; None where a row names none.
+    :return: a sentence for each pair of splits that share some.
+    """
+    sets = {name: set(values) - {None} for name, values in groups.items()}
+    return [
+        f"{len(shared)} groups are in both '{first}' and '{second}' as the data came: scores on '{second}' will be too "
+        "good."
+        for first, second in combinations(sets, 2)
+        if (shared := sets[first] & sets[second])
+    ]
+
+
+def shared_images(images: Mapping[str, Mapping[int, bytes]]) -> list[str]:
+    """What two splits share of images, pixel by pixel.
+
+    :param images: of each split, the digest of each row's pixels.
+    :return: a sentence for each pair of splits that share some.
+    """
+    rows = {name: {digest: row for row, digest in reversed(split.items())} for name, split in images.items()}
+    sentences = []
+    for first, second in combinations(rows, 2):
+        shared = [row for row, digest in images[second].items() if digest in rows[first]]
+        if shared:
+            pairs = [f"row {row} is row {rows[first][images[second][row]]} of '{first}'" for row in shared]
+            sentences.append(
+                f"{len(shared)} of {len(images[second])} images of '{second}' are in '{first}' too, pixel by pixel "
+                f"({_some(pairs)}): scores on '{second}' will be too good."
+            )
+    return sentences
+
+
+def conflicting_labels(images: Mapping[str, Mapping[int, bytes]], labels: Mapping[str, Mapping[int, str]]) -> list[str]:
+    """Identical images under different labels, in one split or in two.
+
+    :param images: of each split, the digest of each row's pixels.
+    :param labels: of each split, the label of each row that has one.
+    :return: a sentence for each such image.
+    """
+    found: dict[bytes, dict[str, str]] = {}
+    for split, given in labels.items():
+        for row, label in given.items():
+            if row in images[split]:
+                found.setdefault(images[split][row], {}).setdefault(label, f"{label!r} in row {row} of '{split}'")
+    return [f"One image has different labels: {', '.join(uses.values())}." for uses in found.values() if len(uses) > 1]
+
+
+def report_leaks(sentences: Sequence[str], on_leak: str) -> None:
+    """Warn of what splits share.
+
+    :raises LeakError: where there is anything and `on_leak` is "error".
+    """
+    if sentences and on_leak == "error":
+        raise LeakError("\n".join([*sentences, "Mend the splits, or train all the same with --on_leak warn."]))
+    for sentence in sentences:
+        logger.warning("%s", sentence)
+
+
+def report_conflicts(sentences: Sequence[str]) -> None:
+    """Warn of labels that contradict each other, each image on a line."""
+    if sentences:
+        logger.warning("%d images have labels that contradict each other:", len(sentences))
+    for sentence in sentences:
+        logger.warning("  %s", sentence)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f", and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

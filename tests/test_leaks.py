@@ -1,0 +1,84 @@
+"""One image or patient in two splits, and one image under two labels."""
+
+import numpy as np
+import pytest
+from conftest import blob_images
+from PIL import Image
+from test_distillation import settings
+
+import rd_hf
+from rd_hf.data.leaks import LeakError, conflicting_labels, pixel_digest, shared_groups, shared_images
+
+
+def test_the_digest_is_of_the_pixels_and_their_shape():
+    image = Image.fromarray(np.arange(24, dtype=np.uint8).reshape(4, 6)).convert("RGB")
+    other = Image.frombytes("RGB", (4, 6), image.tobytes())
+    again = Image.fromarray(np.asarray(image))
+    assert pixel_digest(image).tobytes() == pixel_digest(again).tobytes() != pixel_digest(other).tobytes()
+
+
+def test_shared_images_are_counted_for_each_pair_of_splits():
+    images = {
+        "train": {0: b"a", 1: b"b", 4: b"b"},
+        "validation": {0: b"c"},
+        "test": {0: b"b", 1: b"a", 2: b"b", 3: b"d"},
+    }
+    assert shared_images(images) == [
+        "3 of 4 images of 'test' are in 'train' too, pixel by pixel (row 0 is row 1 of 'train', row 1 is row 0 of "
+        "'train', row 2 is row 1 of 'train'): scores on 'test' will be too good."
+    ]
+    assert shared_images({"train": {0: b"a", 1: b"a"}, "test": {0: b"b"}}) == []
+
+
+def test_shared_groups_are_counted_and_rows_without_a_group_share_nothing():
+    groups = {"train": ["p1", "p2", None], "validation": ["p2", None], "test": ["p3"]}
+    assert [sentence[:54] for sentence in shared_groups(groups)] == [
+        "1 groups are in both 'train' and 'validation' as the d"
+    ]
+
+
+def test_one_image_under_two_labels_is_listed_with_a_row_for_each():
+    images = {"train": {0: b"a", 1: b"a", 2: b"b"}, "test": {0: b"a", 1: b"b"}}
+    labels = {"train": {0: "cat", 1: "dog", 2: "cat"}, "test": {0: "dog", 1: "cat"}}
+    assert conflicting_labels(images, labels) == [
+        "One image has different labels: 'cat' in row 0 of 'train', 'dog' in row 1 of 'train'."
+    ]
+
+
+@pytest.fixture
+def leaking(tmp_path):
+    """Three test images are also train images, one of them under another label."""
+    arrays = {"classes": np.array(["benign", "malignant", "normal"])}
+    for number, (split, count) in enumerate((("train", 60), ("val", 24), ("test", 24))):
+        labels = np.arange(count) % 3
+        arrays[f"{split}_images"], arrays[f"{split}_labels"] = blob_images(labels, seed=number), labels[:, None]
+    arrays["test_images"][[4, 7, 9]] = arrays["train_images"][[1, 4, 7]]
+    np.savez(tmp_path / "leaking.npz", **arrays)
+    return tmp_path / "leaking.npz"
+
+
+def test_a_run_reports_leaks_before_training_or_refuses_them(teacher, leaking, tmp_path, caplog):
+    values = settings(teacher, leaking, tmp_path / "run", shots=None, use_unlabeled=False, max_steps=1)
+    with pytest.raises(LeakError, match="3 of 24 images of 'test' are in 'train' too.*\n.*--on_leak warn"):
+        rd_hf.distill(**values, on_leak="error")
+    assert not (tmp_path / "run").exists()
+    caplog.clear()
+    rd_hf.distill(**values)
+    assert "3 of 24 images of 'test' are in 'train' too" in caplog.text
+    assert "1 images have labels that contradict each other" in caplog.text
+    assert "'malignant' in row 7 of 'train', 'benign' in row 9 of 'test'" in caplog.text
+
+
+def test_a_patient_in_two_splits_is_refused_where_asked(teacher, tmp_path):
+    rows = []
+    for split, count in (("train", 12), ("validation", 6), ("test", 6)):
+        for number in range(count):
+            name = f"{split}/{number}.png"
+            (tmp_path / "data" / split).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(blob_images(np.array([number % 2]), seed=len(rows))[0]).save(tmp_path / "data" / name)
+            rows.append((name, ("cat", "dog")[number % 2], number if split != "validation" else 100 + number))
+    lines = ["file_name,label,patient", *(",".join(map(str, row)) for row in rows)]
+    (tmp_path / "data" / "metadata.csv").write_text("\n".join(lines))
+    values = settings(teacher, tmp_path / "data", tmp_path / "run", shots=None, use_unlabeled=False, max_steps=1)
+    with pytest.raises(LeakError, match="6 groups are in both 'train' and 'test'"):
+        rd_hf.distill(**values, group_column="patient", on_leak="error")
