@@ -53,6 +53,8 @@ class Backbone:
         self.batch_size = batch_size
         self.memory_format = torch.channels_last if _is_convolutional(tower) else torch.contiguous_format
         self.tower.to(memory_format=self.memory_format)
+        self.is_spread = False
+        self._features_device: torch.device | None = None
         self._staged: StagedModel | None = None
         self._taps: list[tuple[int, Grid]] = []
 
@@ -64,6 +66,7 @@ class Backbone:
         dtype: torch.dtype | str = torch.float32,
         trust_remote_code: bool = False,
         batch_size: int | None = None,
+        device_map: str | dict[str, Any] | None = None,
     ) -> Backbone:
         """Loads a transformers checkpoint with safetensors weights; its head, if it has one, is left out.
 
@@ -72,6 +75,8 @@ class Backbone:
         :param dtype: precision to run in; the hash is that of the weights as stored.
         :param trust_remote_code: run model code found in the repo.
         :param batch_size: images per forward pass, see the class.
+        :param device_map: spreads the weights over devices, as in transformers; `to` then says where features go.
+        :raises BackboneError: when the devices together have no room for the weights.
         """
         name, is_local = os.fspath(name_or_path), os.path.isdir(name_or_path)
         model, loading = AutoModel.from_pretrained(
@@ -81,7 +86,13 @@ class Backbone:
             trust_remote_code=trust_remote_code,
             use_safetensors=True,
             output_loading_info=True,
+            device_map=device_map,
         )
+        if device_map is not None and any(parameter.is_meta for parameter in model.parameters()):
+            raise BackboneError(
+                f"The weights of {name!r} do not fit on the devices of the device map {device_map!r}: some would be "
+                "fetched at every step. Take more devices, or a smaller teacher."
+            )
         tower = image_tower(model)
         prefix = next(path for path, module in model.named_modules() if module is tower)
         prefix = f"{prefix}." if prefix else ""
@@ -92,7 +103,9 @@ class Backbone:
             "sha256": weights_hash(tower, missing),
         }
         dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
-        return cls(tower.to(dtype), source, missing, batch_size)
+        backbone = cls(tower.to(dtype), source, missing, batch_size)
+        backbone.is_spread = device_map is not None
+        return backbone
 
     @classmethod
     def from_model(cls, model: PreTrainedModel, batch_size: int | None = None) -> Backbone:
@@ -122,8 +135,11 @@ class Backbone:
         return self.batch_size or (CPU_BATCH_SIZE if self.device.type == "cpu" else None)
 
     def to(self, device: torch.device | str) -> Backbone:
-        """Moves the tower."""
-        self.tower.to(device)
+        """Moves the tower; one that is spread over devices stays, and its features move."""
+        if self.is_spread:
+            self._features_device = torch.device(device)
+        else:
+            self.tower.to(device)
         return self
 
     def find_stages(
@@ -181,9 +197,12 @@ class Backbone:
         _, tape = self._staged.forward(pixel_values)
         # a copy, as a feature may be a view of something larger (a sequence and its prefix, a whole output)
         return [
-            StageFeature(*(None if part is None else part.clone() for part in resample(tape.features[index], grid)))
+            StageFeature(*(None if part is None else self._own(part) for part in resample(tape.features[index], grid)))
             for index, grid in self._taps
         ]
+
+    def _own(self, part: Tensor) -> Tensor:
+        return part.clone() if self._features_device is None else part.to(self._features_device, copy=True)
 
     def _refuse_random_weights(self, last: Stage, image_size: Grid) -> None:
         """A pooler after the last stage may be random. Anything before it would silently spoil the features."""

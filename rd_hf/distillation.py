@@ -191,9 +191,17 @@ def _with_synchronised_norms(model: nn.Module, accelerator: Accelerator) -> nn.M
 
 def _add_teacher(models: Models, arguments: DistillationArguments, accelerator: Accelerator) -> None:
     options = {"revision": arguments.teacher_revision, "trust_remote_code": arguments.trust_remote_code}
+    if arguments.teacher_device_map is not None and accelerator.local_process_index > 0:
+        raise ArgumentError(
+            "`teacher_device_map` spreads the teacher over the GPUs of a machine: launch one process a machine."
+        )
     with loading("teacher", arguments.teacher):
         models.backbone = Backbone.from_pretrained(
-            arguments.teacher, dtype=arguments.teacher_dtype, batch_size=arguments.teacher_batch_size, **options
+            arguments.teacher,
+            dtype=arguments.teacher_dtype,
+            batch_size=arguments.teacher_batch_size,
+            device_map=arguments.teacher_device_map,
+            **options,
         )
         models.teacher_processor = load_processor(arguments.teacher, **options)
     models.transforms.append(PixelTransform(models.teacher_processor))

@@ -176,3 +176,26 @@ def test_hub_source_has_the_commit(tmp_path, monkeypatch):
         "sha256": Backbone.from_pretrained(repo / "snapshots" / commit).source["sha256"],
     }
     assert json.dumps(backbone.source)
+
+
+def test_a_backbone_that_is_spread_over_devices_stays_and_hands_its_features_on(tmp_path, monkeypatch):
+    """There is one device here: the CPU; features are sent to where nothing is computed."""
+    plain = tapped(Backbone.from_pretrained(save(VIT, tmp_path)))
+    maps, load = [], AutoModel.from_pretrained
+    watched = lambda *args, **kw: maps.append(kw["device_map"]) or load(*args, **kw)  # noqa: E731
+    monkeypatch.setattr(AutoModel, "from_pretrained", watched)
+    spread = tapped(Backbone.from_pretrained(tmp_path, device_map="auto"))
+    assert spread.source == plain.source and maps == ["auto"]
+    for one, other in zip(plain.extract(pixels()), spread.extract(pixels()), strict=True):
+        assert torch.equal(one.map, other.map) and torch.equal(one.prefix, other.prefix)
+    spread.to("meta")
+    assert spread.device.type == "cpu"
+    assert {part.device.type for feature in spread.extract(pixels()) for part in feature} == {"meta"}
+
+
+def test_weights_that_would_be_fetched_at_every_step_are_refused(tmp_path, monkeypatch):
+    with torch.device("meta"):  # as accelerate leaves what it keeps elsewhere
+        model = AutoModel.from_config(VIT)
+    monkeypatch.setattr(AutoModel, "from_pretrained", lambda *args, **kw: (model, {"missing_keys": []}))
+    with pytest.raises(BackboneError, match="do not fit on the devices of the device map 'auto'"):
+        Backbone.from_pretrained(tmp_path, device_map="auto")
