@@ -2,13 +2,11 @@
 
 import json
 import re
-import shlex
 import shutil
 import threading
 
 import pytest
 import torch
-from conftest import REPOSITORY
 from hub_server import TOKEN, Fault
 from test_model_card import sample_facts
 from test_without_rd_hf import BLOCKER
@@ -365,11 +363,3 @@ model.push_to_hub("me/theirs", private=True)
     done = client("-c", BLOCKER + code, str(folder))
     assert done.returncode == 0, done.stderr
     assert {"model.safetensors", "config.json", *CODE_FILES} <= set(files_of(server, repo="me/theirs"))
-
-
-def test_the_command_of_the_readme(server, client, folder, tmp_path):
-    line = re.search("^rd-hf push .*$", (REPOSITORY / "README.md").read_text(), re.MULTILINE).group()
-    shutil.copytree(folder, tmp_path / "runs" / "xray" / "student")
-    assert client("-m", "rd_hf", *shlex.split(line)[1:]).returncode == 0
-    assert server.repos["me/xray-student"].private
-    assert "model.safetensors" in files_of(server, repo="me/xray-student")
