@@ -125,7 +125,7 @@ def eval_results(facts: dict[str, Any]) -> str | None:
     It has room for one score of a task, so it is the one by which the model was chosen, on the test split.
     """
     dataset, scores = facts["dataset"], facts["scores"]
-    metric = (facts["arguments"] | facts["defaults"])["metric_for_best_model"]
+    metric = (facts["defaults"] | facts["arguments"])["metric_for_best_model"]
     if not is_hub_id(dataset["id"]) or scores[metric] is None:
         return None
     low, high = scores["intervals"][metric]

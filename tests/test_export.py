@@ -26,6 +26,7 @@ from rd_hf.model_card import is_edited, render_card, write_card
 from rd_hf.modeling_rd_teacher import RDTeacherForImageClassification
 from rd_hf.onnx_export import write_onnx
 from rd_hf.onnx_runtime import OnnxClassifier, OnnxError
+from rd_hf.students import load_student
 
 MEAN, STD = [0.1, 0.2, 0.3], [0.4, 0.5, 0.6]
 
@@ -281,6 +282,13 @@ def test_a_plain_model_is_no_student_to_unwrap(saved, tmp_path):
     export(str(saved), str(tmp_path / "native"))
     with pytest.raises(ArgumentError, match="of type resnet"):
         export(str(tmp_path / "native"), str(tmp_path / "again"))
+
+
+def test_a_student_that_starts_from_a_published_one_does_not_inherit_its_origin(saved, tmp_path):
+    export(str(saved), str(tmp_path / "native"))
+    assert "rd_hf_provenance" in (tmp_path / "native" / "config.json").read_text()
+    model, _, source = load_student(str(tmp_path / "native"), list(NAMES.values()), "single_label_classification")
+    assert "rd_hf_provenance" not in model.config.to_json_string() and source == {"id": "local", "revision": None}
 
 
 def test_an_export_that_answers_otherwise_is_refused(saved, tmp_path, monkeypatch):

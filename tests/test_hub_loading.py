@@ -17,6 +17,7 @@ from test_without_rd_hf import BLOCKER
 from transformers import AutoModel, ResNetConfig, ViTImageProcessorPil
 
 from rd_hf.export import export
+from rd_hf.model_card import is_edited
 
 LABELS = ("benign", "malignant", "normal")
 TOWER = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")
@@ -149,6 +150,18 @@ def test_an_onnx_export_is_pushed_scored_and_run_by_its_id(server, client, blobs
     exponentials = {name: np.exp(value) for name, value in logits.items()}
     for name, value in probabilities.items():
         assert exponentials[name] / sum(exponentials.values()) == pytest.approx(value, abs=1e-5)
+
+
+def test_an_export_of_a_published_student_has_its_card_and_plots(server, client, tmp_path):
+    make_student(tmp_path / "student")
+    assert push(client, tmp_path / "student", "--format", "rd_hf").returncode == 0
+    shutil.rmtree(tmp_path / "student")
+    done = client("-m", "rd_hf", "export", "--model", "me/xray", "--output_dir", "plain")
+    assert done.returncode == 0, done.stderr
+    names = {path.name for path in (tmp_path / "plain").iterdir()}
+    assert names >= {"model.safetensors", "README.md", "roc.png", ".eval_results"} and not names & CODE_FILES
+    card = (tmp_path / "plain" / "README.md").read_text()
+    assert 'model_id = "."' in card and "me/xray" not in card and not is_edited(card)
 
 
 def test_the_file_of_results_is_one_that_huggingface_hub_reads(server, client, tmp_path):
