@@ -26,7 +26,7 @@ FILES = (CONFIG_FILE, HISTORY_FILE, "metrics.json", "predictions.csv", "skipped_
 MAY_CHANGE_ON_RESUME = {
     "output_dir", "resume", "overwrite_output_dir", "report_to", "logging_steps", "save_steps", "save_total_limit",
     "dataloader_num_workers", "teacher_batch_size", "per_device_eval_batch_size", "early_stopping_patience",
-    "license", "cache_dir", "verify_cache", "push_to_hub", "hub_model_id", "hub_private_repo",
+    "license", "cache_dir", "verify_cache", "push_to_hub", "hub_model_id", "hub_teacher_id", "hub_private_repo",
 }  # fmt: skip
 
 
