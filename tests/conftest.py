@@ -1,4 +1,4 @@
-"""Fixtures shared by the tests: no network, two threads, tiny images on disk, a Hub on a loopback address, own caches."""
+"""Fixtures shared by the tests: no network, two threads, tiny images, a Hub on a loopback address, own caches."""
 
 import atexit
 import os
