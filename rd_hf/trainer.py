@@ -103,15 +103,7 @@ class Trainer:
         """
         if self.arguments.resume:
             self.restore()
-        loader = DataLoader(
-            Visits(self.data.store, self.data.labels, self.inputs.needs_teacher_pixels),
-            batch_sampler=PlanSampler(self.data.plan, self.step, self.max_steps),
-            collate_fn=collate,
-            num_workers=self.arguments.dataloader_num_workers,
-            pin_memory=self.accelerator.device.type == "cuda",
-            worker_init_fn=leave_interrupts_to_the_main_process,
-        )
-        batches = iter(loader)
+        batches = iter(self.loader())
         progress = tqdm(
             total=self.max_steps, initial=self.step, desc="training", disable=not self.accelerator.is_main_process
         )
@@ -144,6 +136,17 @@ class Trainer:
         if trained and self.accelerator.is_main_process:
             logger.info("Waiting for data took %.1f %% of the training.", 100 * waited / trained)
         self.restore_best()
+
+    def loader(self) -> DataLoader:
+        """The batches from the present step to the last."""
+        return DataLoader(
+            Visits(self.data.store, self.data.labels, self.inputs.needs_teacher_pixels),
+            batch_sampler=PlanSampler(self.data.plan, self.step, self.max_steps),
+            collate_fn=collate,
+            num_workers=self.arguments.dataloader_num_workers,
+            pin_memory=self.accelerator.device.type == "cuda",
+            worker_init_fn=leave_interrupts_to_the_main_process,
+        )
 
     def optimizer_step(self, batches) -> dict[str, float]:
         """One update from `gradient_accumulation_steps` batches; the terms of the loss, averaged over these."""
