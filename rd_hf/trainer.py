@@ -93,6 +93,7 @@ class Trainer:
         self.save_steps = arguments.save_steps or self.eval_steps
         self.step, self.best_step, self.best_score, self.best_tensors = 0, 0, -math.inf, None
         self.evaluations_without_gain = 0
+        self.data_wait = 0.0  # seconds since the last row of metrics.jsonl
 
     def train(self) -> None:
         """Run to the last step, from the last checkpoint if `resume` is set, and leave the best weights in `model`.
@@ -102,19 +103,12 @@ class Trainer:
         """
         if self.arguments.resume:
             self.restore()
-        loader = DataLoader(
-            Visits(self.data.store, self.data.labels, self.inputs.needs_teacher_pixels),
-            batch_sampler=PlanSampler(self.data.plan, self.step, self.max_steps),
-            collate_fn=collate,
-            num_workers=self.arguments.dataloader_num_workers,
-            pin_memory=self.accelerator.device.type == "cuda",
-            worker_init_fn=leave_interrupts_to_the_main_process,
-        )
-        batches = iter(loader)
+        batches = iter(self.loader())
         progress = tqdm(
             total=self.max_steps, initial=self.step, desc="training", disable=not self.accelerator.is_main_process
         )
         started, images = time.perf_counter(), 0
+        waited = trained = 0.0  # seconds in all
         with Interrupts(self.accelerator) as interrupts, progress:
             while self.step < self.max_steps and not self.out_of_patience():
                 row = self.optimizer_step(batches)
@@ -123,9 +117,10 @@ class Trainer:
                 images += row.pop("images")
                 if self.step % self.arguments.logging_steps == 0 or self.step == self.max_steps:
                     elapsed = time.perf_counter() - started
-                    self.log(row | {"images_per_second": images / elapsed})
+                    self.log(row | {"images_per_second": images / elapsed, "data_wait": self.data_wait / elapsed})
                     progress.set_postfix(loss=f"{row['loss']:.3f}", **self.best_so_far())
-                    started, images = time.perf_counter(), 0
+                    waited, trained = waited + self.data_wait, trained + elapsed
+                    started, images, self.data_wait = time.perf_counter(), 0, 0.0
                 aside = time.perf_counter()
                 if self.step % self.eval_steps == 0 or self.step == self.max_steps:
                     self.evaluate()
@@ -138,7 +133,20 @@ class Trainer:
                     raise KeyboardInterrupt(
                         f"Step {self.step} of {self.max_steps} is saved; the same command with --resume goes on."
                     )
+        if trained and self.accelerator.is_main_process:
+            logger.info("Waiting for data took %.1f %% of the training.", 100 * waited / trained)
         self.restore_best()
+
+    def loader(self) -> DataLoader:
+        """The batches from the present step to the last."""
+        return DataLoader(
+            Visits(self.data.store, self.data.labels, self.inputs.needs_teacher_pixels),
+            batch_sampler=PlanSampler(self.data.plan, self.step, self.max_steps),
+            collate_fn=collate,
+            num_workers=self.arguments.dataloader_num_workers,
+            pin_memory=self.accelerator.device.type == "cuda",
+            worker_init_fn=leave_interrupts_to_the_main_process,
+        )
 
     def optimizer_step(self, batches) -> dict[str, float]:
         """One update from `gradient_accumulation_steps` batches; the terms of the loss, averaged over these."""
@@ -148,7 +156,9 @@ class Trainer:
             group["lr"] = self.arguments.learning_rate * self.learning_rate_factor(self.step)
         self.model.train()
         for part in range(parts):
+            asked = time.perf_counter()
             batch = next(batches)
+            self.data_wait += time.perf_counter() - asked
             last = part == parts - 1
             with nullcontext() if last else self.accelerator.no_sync(self.model):
                 output = self.forward(batch)
