@@ -2,6 +2,7 @@
 
     python examples/table.py                          # both data sets; finished runs are not run again
     python examples/table.py --print_only             # the table from the runs that are there
+    python examples/table.py --print_only --cards_dir model_cards   # and the cards of their students
 
 Every cell is one `rd-hf distill --config examples/<data>.yaml` with other flags, so each can be run by hand as well.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -93,6 +95,29 @@ def print_table(folder: Path) -> None:
             print(f"| {method} | " + " | ".join(columns) + " |")
 
 
+def write_cards(folder: Path, cards_dir: Path, data_sets: list[str]) -> None:
+    """Write the card of one student of every cell that has run: of the seed that was best on validation."""
+    for data in data_sets:
+        for method in METHODS:
+            cells = [cell_folder(folder, data, method, seed) for seed in SEEDS[data]]
+            paths = [cell / "metrics.json" for cell in cells if (cell / "metrics.json").exists()]
+            if paths:
+                best = max(paths, key=lambda path: json.loads(path.read_text())["validation"]["auroc"]).parent
+                name, seed = best.name.rsplit("_seed", maxsplit=1)
+                note = f"Of {len(paths)} seed(s) the one that was best on validation, {seed}; see `examples/table.py`."
+                text = card_of(best / "student", f"{data}/{best.name}/student", note)
+                (cards_dir / f"{data}_{name}.md").write_text(text, encoding="utf-8")
+
+
+def card_of(student: Path, name: str, note: str) -> str:
+    """The card of a student that is not beside it: with a note under its title, and without plots."""
+    card = (student / "README.md").read_text(encoding="utf-8")
+    card = re.sub(r"^!\[.*\]\(.*\)\n\n", "", card, flags=re.MULTILINE)
+    card = re.sub("^model_id = .*$", f'model_id = "{name}"  # in the output_dir', card, flags=re.MULTILINE)
+    card = re.sub(r"\n<!-- rd_hf card .* -->\n", "", card)
+    return re.sub("^(# .*)$", rf"\1\n\n{note}", card, count=1, flags=re.MULTILINE)
+
+
 def main() -> None:
     """Run what is missing, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -100,6 +125,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="runs at a time; the processor's cores are shared out")
     parser.add_argument("--data", nargs="+", choices=SEEDS, default=list(SEEDS))
     parser.add_argument("--print_only", action="store_true")
+    parser.add_argument("--cards_dir", type=Path, help="also copy the students' cards to this folder")
     options, extra = parser.parse_known_args()
     cells = [(data, method, seed) for data in options.data for method in METHODS for seed in SEEDS[data]]
     if not options.print_only:
@@ -107,6 +133,8 @@ def main() -> None:
         with ThreadPoolExecutor(options.workers) as pool:
             list(pool.map(lambda cell: run(cell, options.output_dir, extra, threads), cells))
     print_table(options.output_dir)
+    if options.cards_dir is not None:
+        write_cards(options.output_dir, options.cards_dir, options.data)
 
 
 if __name__ == "__main__":

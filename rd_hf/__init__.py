@@ -21,6 +21,7 @@ _MODULE_OF = {
     "distill": "distillation",
     "evaluate": "evaluation",
     "predict": "evaluation",
+    "push": "hub",
 }
 
 __all__ = ["__version__", *_MODULE_OF]

@@ -132,7 +132,8 @@ class DistillationArguments:
     license: str | None = _argument(None, "licence of what is published, as the Hub spells it (apache-2.0, cc-by-nc-4.0, other); the card says so if none is given")
     push_to_hub: bool = _argument(False, "push the student to hub_model_id when the run has ended")
     hub_model_id: str | None = _argument(None, "name of the repo on the Hub, such as me/xray-student")
-    hub_private_repo: bool = _argument(False, "make the repo private, if it is a new one")
+    hub_teacher_id: str | None = _argument(None, "also push the reprogrammed teacher, to this repo")
+    hub_private_repo: bool = _argument(False, "make the repos private that are new")
     resume: bool = _argument(False, "continue from the last checkpoint in output_dir")
     overwrite_output_dir: bool = _argument(False, "delete what an earlier run left in output_dir")
     # fmt: on
@@ -186,6 +187,8 @@ class DistillationArguments:
             raise ArgumentError("`verify_cache` needs a cache: a teacher, a number of views, and not `no_cache`.")
         if self.push_to_hub and self.hub_model_id is None:
             raise ArgumentError("`push_to_hub` needs `hub_model_id`, the name of the repo, such as me/xray-student.")
+        if self.hub_teacher_id is not None and (not self.push_to_hub or self.method == "ce"):
+            raise ArgumentError("`hub_teacher_id` needs `push_to_hub`, and a method that has a teacher.")
         if self.license is not None and not LICENSE.fullmatch(self.license):
             raise ArgumentError(f"`license` is {self.license!r}; it must be spelt as on the Hub, such as apache-2.0.")
         if self.resume and self.overwrite_output_dir:

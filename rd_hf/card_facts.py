@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 NOT_IN_THE_CARD = {
     "dataset", "student", "teacher", "teacher_revision", "student_revision", "dataset_revision", "dataset_config_name",
     "unlabeled_dataset", "output_dir", "cache_dir", "verify_cache", "image_column", "label_column", "group_column",
-    "report_to", "resume", "overwrite_output_dir", "license", "push_to_hub", "hub_model_id", "hub_private_repo",
+    "report_to", "resume", "overwrite_output_dir", "license", "push_to_hub", "hub_model_id", "hub_teacher_id",
+    "hub_private_repo",
 }  # fmt: skip
 LIBRARIES = ("torch", "transformers", "datasets", "accelerate")
 STUDENT_IMAGES = {"confusion_matrix.png": "Confusion matrix", "roc.png": "ROC curves", "curves.png": "Training curves"}

@@ -40,7 +40,7 @@ class EvaluationArguments:
     """What `rd-hf evaluate` takes."""
 
     # fmt: off
-    model: str = field(metadata={"help": "Hub id or folder of a student, or of a reprogrammed teacher"})
+    model: str = field(metadata={"help": "Hub id or folder of a student, a reprogrammed teacher or an ONNX export"})
     dataset: str = field(metadata={"help": "Hub id or folder, .npz, .csv or .parquet file of labelled images"})
     split: str = field(default="test", metadata={"help": "split to score"})
     revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of the model"})
@@ -64,7 +64,7 @@ class PredictionArguments:
     """What `rd-hf predict` takes."""
 
     # fmt: off
-    model: str = field(metadata={"help": "Hub id or folder of a student, or of a reprogrammed teacher"})
+    model: str = field(metadata={"help": "Hub id or folder of a student, a reprogrammed teacher or an ONNX export"})
     images: list[str] = field(metadata={"help": "image files, folders and globs"})
     revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of the model"})
     backbone: str | None = field(default=None, metadata={"help": "folder of the foundation model, for a reprogrammed teacher that came from a local one"})
@@ -81,8 +81,9 @@ class PushArguments:
     """What `rd-hf push` takes."""
 
     # fmt: off
-    folder: str = field(metadata={"help": "folder of a student or reprogrammed teacher; may stand first, without --folder"})
+    folder: str = field(metadata={"help": "folder of a student, reprogrammed teacher or exported model; may stand first, without --folder"})
     repo_id: str = field(metadata={"help": "name of the repo, such as me/xray-student"})
+    format: str | None = field(default=None, metadata={"help": "of a student: transformers (the default; loads without rd_hf and without its code) or rd_hf (its folder as it is, with the code that loads it)"})
     private: bool = field(default=False, metadata={"help": "make the repo private, if it is a new one"})
     revision: str | None = field(default=None, metadata={"help": "branch, made where it does not exist"})
     create_pr: bool = field(default=False, metadata={"help": "open a pull request instead of committing"})
@@ -99,6 +100,7 @@ class ExportArguments:
     output_dir: str = field(metadata={"help": "new folder for the export"})
     format: str = field(default="transformers", metadata={"help": "transformers (loads without rd_hf) or onnx"})
     quantize: str | None = field(default=None, metadata={"help": "int8: an ONNX model in eight bits, calibrated on the data set's train split"})
+    dynamic_size: bool = field(default=False, metadata={"help": "onnx: let the model take images of any size, where it can"})
     dataset: str | None = field(default=None, metadata={"help": "onnx: labelled images to check the export on; random ones by default"})
     split: str = field(default="test", metadata={"help": "split to check the export on"})
     revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of the model"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import time
@@ -33,6 +34,7 @@ from .modeling_rd_student import RDStudentForImageClassification
 from .modeling_rd_teacher import RDTeacherForImageClassification
 from .objective import Objective, ObjectiveWeights
 from .processes import naming_the_silent, own_log, start_accelerator
+from .publication import published_config
 from .report import write_report
 from .run_folder import check_run_folder, open_run_folder
 from .students import load_student
@@ -75,12 +77,10 @@ def run_distillation(arguments: DistillationArguments) -> RDStudentForImageClass
     check_run_folder(arguments)
     with accelerator.main_process_first():
         task = load_task(arguments)
-    if arguments.push_to_hub and accelerator.is_main_process:  # before hours of training, not after them
-        labels = {str(number): name for number, name in enumerate(task.label_names)}
-        student = {"model_type": RDStudentForImageClassification.config_class.model_type, "id2label": labels}
-        hub.check_destination(arguments.hub_model_id, student)
     folder = Path(arguments.output_dir)
     models = build_models(arguments, task, accelerator)
+    if arguments.push_to_hub and accelerator.is_main_process:  # before hours of training, not after them
+        _check_destinations(arguments, models)
     task.open_images(models.transforms, arguments.on_bad_image, arguments.on_leak)
     trainer = build_trainer(arguments, accelerator, task, models, folder)
     if accelerator.is_main_process:
@@ -96,8 +96,9 @@ def run_distillation(arguments: DistillationArguments) -> RDStudentForImageClass
         raise
     accelerator.end_training()
     if arguments.push_to_hub and accelerator.is_main_process:
-        address = hub.push(folder / "student", arguments.hub_model_id, private=arguments.hub_private_repo)
-        logger.info("Published: %s", address)
+        for kind, repo_id in _repos(arguments).items():
+            logger.info("Published: %s", hub.push(folder / kind, repo_id, private=arguments.hub_private_repo))
+    models.student.name_or_path = str((folder / "student").absolute())  # what `push_to_hub` publishes
     if arguments.gradient_checkpointing:
         models.student.activation_checkpointing_disable()
     return models.student.eval()
@@ -112,6 +113,20 @@ def train_and_report(task: Task, models: Models, trainer: Trainer, deadline: flo
     if accelerator.is_main_process:
         logger.info("%s", summary(scores, folder))
     accelerator.wait_for_everyone()
+
+
+def _repos(arguments: DistillationArguments) -> dict[str, str]:
+    """Where the run's student and teacher are published, by the names of their folders."""
+    repos = {"student": arguments.hub_model_id, "teacher": arguments.hub_teacher_id}
+    return {kind: repo_id for kind, repo_id in repos.items() if repo_id is not None}
+
+
+def _check_destinations(arguments: DistillationArguments, models: Models) -> None:
+    """:raises PushError: when a model of this run may not be published where it is to go."""
+    for kind, repo_id in _repos(arguments).items():
+        model = models.student if kind == "student" else models.teacher
+        config = json.loads(model.config.to_json_string(use_diff=False))
+        hub.check_destination(repo_id, published_config(config, None))
 
 
 def resolved(arguments: DistillationArguments, task: Task, models: Models, trainer: Trainer) -> DistillationArguments:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel
+from transformers.utils import cached_file
 
 from .arguments import ArgumentError
 from .data.columns import nearest_name
@@ -26,6 +27,7 @@ from .inference import predict_logits, probabilities
 from .metrics import compute_metrics
 from .model_names import loading
 from .onnx_runtime import MODEL_FILE, OnnxClassifier, is_onnx_folder
+from .provenance import is_onnx, provenance_of
 from .run_folder import write_predictions
 
 logger = logging.getLogger(__name__)
@@ -61,23 +63,20 @@ def load_model(
 ) -> LoadedModel:
     """Load a student, a reprogrammed teacher or any other image classifier, in eval mode on this machine's device.
 
-    :param model: Hub id or folder; an exported ONNX model's folder too, which runs on the CPU.
+    :param model: Hub id or folder; those of an exported ONNX model too, which runs on the CPU.
     :param backbone: the foundation model's folder, for a teacher made from a local one.
     """
     import rd_hf  # noqa: F401  (registers the models with the Auto classes)
 
     if is_onnx_folder(model):
-        if backbone is not None:
-            raise ArgumentError(f"`backbone` is for reprogrammed teachers; {model} is an ONNX model.")
-        exported = OnnxClassifier(Path(model) / MODEL_FILE).eval()
-        transform = PixelTransform.from_pretrained(model)
-        return LoadedModel(exported, transform, exported.label_names, exported.problem_type, exported.trained_on)
-
+        return _load_onnx(model, None, Path(model) / MODEL_FILE, backbone)
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     if revision is not None:
         options["revision"] = revision
     with loading("model", model):
         config = AutoConfig.from_pretrained(model, **options)
+        if is_onnx(config):
+            return _load_onnx(model, revision, Path(cached_file(model, MODEL_FILE, revision=revision)), backbone)
     if backbone is not None:
         if config.model_type != "rd_teacher":
             raise ArgumentError(
@@ -88,7 +87,16 @@ def load_model(
     names = [loaded.config.id2label[number] for number in range(loaded.config.num_labels)]
     problem_type = loaded.config.problem_type or "single_label_classification"
     transform = PixelTransform.from_pretrained(model, revision=revision, trust_remote_code=trust_remote_code)
-    return LoadedModel(loaded.to(Accelerator().device), transform, names, problem_type, _trained_on(loaded))
+    trained_on = provenance_of(loaded.config).get("dataset") or {}
+    return LoadedModel(loaded.to(Accelerator().device), transform, names, problem_type, trained_on)
+
+
+def _load_onnx(model: str, revision: str | None, path: Path, backbone: str | None) -> LoadedModel:
+    if backbone is not None:
+        raise ArgumentError(f"`backbone` is for reprogrammed teachers; {model} is an ONNX model.")
+    exported = OnnxClassifier(path).eval()
+    transform = PixelTransform.from_pretrained(model, revision=revision)
+    return LoadedModel(exported, transform, exported.label_names, exported.problem_type, exported.trained_on)
 
 
 def evaluate(
@@ -263,12 +271,6 @@ def prediction_table(rows: list[dict[str, Any]], top_k: int) -> str:
         ranked = sorted(row["probabilities"].items(), key=lambda item: -item[1])[:top_k]
         lines.append(f"{row['image']:{width}}  " + "  ".join(f"{name} {value:.3f}" for name, value in ranked))
     return "\n".join(lines)
-
-
-def _trained_on(model: PreTrainedModel) -> dict[str, Any]:
-    """What is recorded of the data that a student or a teacher was trained on; empty for other models."""
-    config = model.config.student_config if model.config.model_type == "rd_teacher" else model.config
-    return config.provenance.get("dataset") or {} if config.model_type == "rd_student" else {}
 
 
 def _predict_batch(loaded: LoadedModel, paths: list[Path], on_bad_image: str) -> list[dict[str, Any]]:

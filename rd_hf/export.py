@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -15,9 +15,20 @@ from torch import Tensor
 from transformers import AutoModelForImageClassification, PreTrainedModel
 
 from .arguments import ArgumentError
+from .card_forms import copy_companions, write_onnx_card, write_transformers_card
 from .evaluation import LoadedModel, OpenSplit, load_model, load_splits, open_split, score
-from .onnx_export import OPSET, TOLERANCE, describe, max_difference, write_int8, write_onnx
-from .onnx_runtime import MODEL_FILE, OnnxClassifier, OnnxError, require
+from .onnx_export import (
+    OPSET,
+    any_size,
+    check_other_size,
+    checked_difference,
+    describe,
+    max_difference,
+    write_int8,
+    write_onnx,
+)
+from .onnx_runtime import MODEL_FILE, OnnxClassifier, require
+from .provenance import FORM, ONNX, PROVENANCE, provenance_of
 from .run_folder import write_json
 
 FORMATS = ("transformers", "onnx")
@@ -32,6 +43,7 @@ def export(
     format: str = "transformers",
     *,
     quantize: str | None = None,
+    dynamic_size: bool = False,
     dataset: Any = None,
     split: str = "test",
     revision: str | None = None,
@@ -41,47 +53,66 @@ def export(
     label_column: str | Sequence[str] | None = None,
     batch_size: int = 64,
 ) -> dict[str, Any]:
-    """Write a student in another format, with its image processor, and check that it answers the same.
+    """Write a student in another format, with its image processor and card, and check that it answers the same.
 
     :param model: Hub id or folder of a student; for ONNX of any image classifier of transformers.
     :param output_dir: a folder that does not exist or is empty; nothing is left there when the export fails.
     :param format: "transformers" (the wrapped classifier, which loads without rd_hf) or "onnx".
     :param quantize: "int8" for an ONNX model in eight bits, calibrated on the train split of `dataset`.
+    :param dynamic_size: ONNX only: let the model take images of other sizes too, where it can.
     :param dataset: ONNX only: labelled images to check the export on; random ones by default.
-    :param split: the split to check on, and to score the quantised model on.
+    :param split: the split to check on, and to score the quantised model on; no choice is made by its scores.
     :return: what was checked: `max_abs_difference` of the logits, on which images; for a quantised model its scores.
     :raises ArgumentError: for arguments that contradict each other, or a model of the wrong kind.
     :raises OnnxError: when the model cannot be exported, or the export does not answer the same.
     """
-    _check_arguments(format, quantize, dataset)
+    _check_arguments(format, quantize, dynamic_size, dataset, split)
     loaded = load_model(model, revision)
-    if not isinstance(loaded.model, PreTrainedModel) or loaded.model.config.model_type == "rd_teacher":
-        raise ArgumentError(f"{model} is no student: give the folder that holds one, such as runs/x/student.")
+    _check_model(model, loaded)
     loaded.model.cpu()
     with _new_folder(Path(output_dir)) as folder:
         if format == "transformers":
-            return _export_transformers(loaded, folder)
+            report = _export_transformers(loaded, folder)
+            copy_companions(model, revision, folder)
+            write_transformers_card(folder)
+            return report
         data = None
         if dataset is not None:
             names = {"image_column": image_column, "label_column": label_column}
             data = load_splits(loaded, dataset, split, dataset_config_name, dataset_revision, **names)
         checked = None if data is None else open_split(loaded, data, split)
         calibration = open_split(loaded, data, "train") if quantize else None
-        return _export_onnx(loaded, folder, checked, calibration, batch_size)
+        report = _export_onnx(loaded, folder, checked, calibration, dynamic_size, batch_size)
+        copy_companions(model, revision, folder)
+        write_onnx_card(folder, report)
+        return report
 
 
-def _check_arguments(format: str, quantize: str | None, dataset: Any) -> None:
+def _check_arguments(format: str, quantize: str | None, dynamic_size: bool, dataset: Any, split: str) -> None:
     if format not in FORMATS:
         raise ArgumentError(f"`format` must be {' or '.join(FORMATS)}, but is {format!r}.")
     if quantize not in (None, "int8"):
         raise ArgumentError(f"`quantize` must be int8, but is {quantize!r}.")
-    if format != "onnx" and (quantize or dataset is not None):
-        raise ArgumentError("`quantize` and `dataset` are for the format onnx.")
+    if format != "onnx" and (quantize or dynamic_size or dataset is not None):
+        raise ArgumentError("`quantize`, `dynamic_size` and `dataset` are for the format onnx.")
     if quantize and dataset is None:
         raise ArgumentError("`quantize` needs a `dataset`: its train split to calibrate on, another one to score.")
+    if quantize and split == "train":
+        raise ArgumentError("`split` is train, which `quantize` calibrates on: score on another one.")
     if format == "onnx":
         for package in ("onnx", "onnxruntime", "onnxscript"):
             require(package)
+
+
+def _check_model(name: str, loaded: LoadedModel) -> None:
+    """:raises ArgumentError: for a model that has no other form."""
+    if isinstance(loaded.model, OnnxClassifier):
+        raise ArgumentError(f"{name} is an ONNX model already: give the student that it was made from.")
+    if loaded.model.config.model_type == "rd_teacher":
+        raise ArgumentError(
+            f"{name} is a reprogrammed teacher, which runs the whole foundation model and has no other form. Export "
+            "the student that it taught (the folder `student` beside it), or use the teacher as it is."
+        )
 
 
 @contextmanager
@@ -105,6 +136,7 @@ def _export_transformers(loaded: LoadedModel, folder: Path) -> dict[str, Any]:
     if loaded.model.config.model_type != "rd_student":
         raise ArgumentError(f"The model is of type {loaded.model.config.model_type}: it is no student to unwrap.")
     classifier = loaded.model.to_transformers()
+    classifier.config.update({PROVENANCE: loaded.model.config.provenance})
     classifier.save_pretrained(folder)
     loaded.transform.processor.save_pretrained(folder)
     again = AutoModelForImageClassification.from_pretrained(folder).eval()
@@ -133,33 +165,41 @@ def in_own_memory(model: PreTrainedModel) -> None:
 
 
 def _export_onnx(
-    loaded: LoadedModel, folder: Path, checked: OpenSplit | None, calibration: OpenSplit | None, batch_size: int
+    loaded: LoadedModel,
+    folder: Path,
+    checked: OpenSplit | None,
+    calibration: OpenSplit | None,
+    dynamic_size: bool,
+    batch_size: int,
 ) -> dict[str, Any]:
     """`model.onnx`, with the config and image processor of the classifier, and the report."""
-    config = loaded.model.config
-    classifier = loaded.model.to_transformers() if config.model_type == "rd_student" else loaded.model
+    provenance = provenance_of(loaded.model.config)
+    is_student = loaded.model.config.model_type == "rd_student"
+    classifier = loaded.model.to_transformers() if is_student else loaded.model
     path = folder / MODEL_FILE
-    write_onnx(classifier, loaded.transform.size, path)
     facts = (loaded.transform, loaded.label_names, loaded.problem_type, loaded.trained_on)
-    describe(path, *facts)
     pixel_values = _random_images(loaded) if checked is None else _images(loaded, checked, CHECKED_IMAGES)
-    exported = OnnxClassifier(path)
-    difference, magnitude = max_difference(classifier, exported, pixel_values)
-    if not difference <= TOLERANCE * max(1.0, magnitude):
-        raise OnnxError(f"The ONNX model's logits differ from the student's by {difference:.2g}; nothing is written.")
+    with any_size(classifier.config.model_type) if dynamic_size else nullcontext():
+        write_onnx(classifier, loaded.transform.size, path, dynamic_size)
+        describe(path, *facts)
+        exported = OnnxClassifier(path)
+        difference = checked_difference(classifier, exported, pixel_values)
+        other_size = check_other_size(classifier, exported, pixel_values) if dynamic_size else {}
     report = {
         "format": "onnx",
         "model_type": classifier.config.model_type,
         "opset": OPSET,
         "precision": "float32",
-        "input": ["batch", 3, *loaded.transform.size],
+        "input": ["batch", 3, *(("rows", "columns") if dynamic_size else loaded.transform.size)],
         "max_abs_difference": difference,
         "checked_on": f"{len(pixel_values)} " + ("random images" if checked is None else f"images of {checked.name}"),
+        **other_size,
     }
     if calibration is not None:
         report |= _quantize(loaded, path, exported, checked, calibration, batch_size)
         describe(path, *facts)
     classifier.config.architectures = [type(classifier).__name__]
+    classifier.config.update({FORM: ONNX} | ({PROVENANCE: provenance} if provenance else {}))
     classifier.config.save_pretrained(folder)
     loaded.transform.processor.save_pretrained(folder)
     report["bytes"] = path.stat().st_size

@@ -17,6 +17,7 @@ import json
 import logging
 import os
 import tempfile
+import weakref
 import zlib
 from collections.abc import Sequence
 from contextlib import suppress
@@ -83,6 +84,7 @@ class FeatureFile:
     def __init__(self, handle: int, path: Path, layout: Layout, header_bytes: int):
         self.path, self.layout, self.damaged = path, layout, 0
         self._handle = handle
+        weakref.finalize(self, os.close, handle)
         self._checksums = header_bytes
         self._starts = []
         start = header_bytes + layout.rows * CHECKSUM_BYTES
@@ -90,9 +92,6 @@ class FeatureFile:
             self._starts.append(start)
             start += layout.rows * size
         self._verified = bytearray(layout.rows)
-
-    def __del__(self) -> None:
-        os.close(self._handle)
 
     def has(self, row: int) -> bool:
         """Whether a row has an entry, of which only the checksum is looked at."""

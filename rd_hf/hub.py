@@ -1,4 +1,4 @@
-"""Publish the folder of a model on the Hub in one commit, or say in one sentence why not and what to do.
+"""Publish a model on the Hub in one commit, or say in one sentence why not and what to do.
 
 Everything that can be refused is checked before a byte goes up: the folder, the token's rights, what the repo already
 holds. The token is the one of huggingface_hub's login or HF_TOKEN; nothing here reads, keeps or prints it.
@@ -6,57 +6,29 @@ holds. The token is the one of huggingface_hub's login or HF_TOKEN; nothing here
 
 from __future__ import annotations
 
+import filecmp
 import json
 import logging
 import shlex
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
-from httpx2 import HTTPError, TransportError
 from huggingface_hub import CommitOperationAdd, HfApi, ModelCard, ModelInfo, hf_hub_download
-from huggingface_hub.errors import (
-    HfHubHTTPError,
-    LocalTokenNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
+from .hub_client import TROUBLE, explain, patiently
 from .model_card import CARD_FILE, card_for, is_edited
+from .publication import HARMLESS, PushError, config_of, files_of, is_unwrapped, published_config, refusal
+
+if TYPE_CHECKING:
+    from .modeling_rd_student import RDStudentForImageClassification
 
 logger = logging.getLogger(__name__)
-
-# What a published folder consists of. Other files of the user (pictures, tables, notebooks) stay where they are.
-SUFFIXES = {".safetensors", ".py", ".onnx"}
-NAMES = {
-    CARD_FILE, "LICENSE", "config.json", "preprocessor_config.json", "processor_config.json",
-    "model.safetensors.index.json", "confusion_matrix.png", "roc.png", "curves.png", "cka.png",
-}  # fmt: skip
-# What a repo may hold before anything was published in it.
-HARMLESS = {".gitattributes", CARD_FILE, "LICENSE"}
-
-ATTEMPTS = 4
-PASSING_TROUBLE = {408, 429, 500, 502, 503, 504}
-LONGEST_WAIT = 60.0
-PASSED_ON = (HTTPError, OSError, RuntimeError, ValueError)
-REASONS = {
-    401: "The Hub does not accept the token: log in again with `hf auth login`",
-    403: "The token has no right to do this",
-    404: "The Hub does not find the repo or the branch",
-    409: "Somebody else is changing the repo",
-    412: "Somebody else has changed the repo meanwhile",
-    422: "The Hub refuses an uploaded file",
-    429: "The Hub asks for fewer requests: wait a while",
-}
-Answer = TypeVar("Answer")
-
-
-class PushError(ValueError):
-    """Nothing, or not all, was published; the message says why, what is safe and how to go on."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +49,7 @@ def push(
     folder: str | Path,
     repo_id: str,
     *,
+    format: str | None = None,
     private: bool = False,
     revision: str | None = None,
     create_pr: bool = False,
@@ -86,6 +59,8 @@ def push(
 
     :param folder: a saved student, reprogrammed teacher or exported model.
     :param repo_id: `namespace/name`; a name alone is in the namespace of whoever is logged in.
+    :param format: of a student: "transformers", the default, is the plain checkpoint that it wraps; "rd_hf" its folder
+        as it is, which loads with `trust_remote_code=True`. Other models are published as they are.
     :param private: make a new repo private; that of one that exists is not changed.
     :param revision: branch, made from main where it does not exist.
     :param create_pr: open a pull request instead of committing.
@@ -93,23 +68,46 @@ def push(
     :raises PushError: in one sentence; the folder is never changed.
     """
     folder = Path(folder)
-    files = _files(folder)
-    config = _config(folder)
-    message = commit_message or f"Upload {config['model_type']} with rd_hf"
+    files = files_of(folder)
+    config = config_of(folder)
+    unwrap = is_unwrapped(config, format)
+    found = published_config(config, format)
+    message = commit_message or f"Upload {found['model_type']} with rd_hf"
     if create_pr and revision is not None:
         raise PushError("`create_pr` opens a pull request against main: leave `revision` out.")
-    again = _again(folder, repo_id, private, revision, create_pr)
+    again = _again(folder, repo_id, format, private, revision, create_pr)
     try:
-        destination = check_destination(repo_id, config, revision=revision, create_pr=create_pr)
+        destination = check_destination(repo_id, found, revision=revision, create_pr=create_pr)
     except PushError as error:
         if isinstance(error.__cause__, ValueError):  # refused for good: another try would end as this one
             raise
         raise PushError(f"{error} {again}") from error
-    try:
-        return _send(folder, files, destination, private, revision, create_pr, message)
-    except PASSED_ON as error:
-        state = _state(destination, revision)
-        raise PushError(f"{_explain(error)} {state} {again}") from error
+    with _unwrapped(folder) if unwrap else nullcontext(files) as ready:
+        try:
+            return _send(ready, destination, private, revision, create_pr, message)
+        except TROUBLE as error:
+            state = _state(destination, revision)
+            raise PushError(f"{explain(error)} {state} {again}") from error
+
+
+def push_student(student: RDStudentForImageClassification, repo_id: str, **options: Any) -> str:
+    """Publish a student's folder, if the student still has the weights that it was saved with there.
+
+    :param student: of `distill`, or loaded from a folder.
+    :param options: of `push`.
+    :raises PushError: where its folder is not known, or holds other weights: card and plots would speak of those.
+    """
+    folder = Path(student.name_or_path)
+    weights = "model.safetensors"
+    with TemporaryDirectory() as aside:
+        if student.name_or_path and (folder / weights).is_file():
+            student.save_pretrained(aside)
+            if filecmp.cmp(Path(aside) / weights, folder / weights, shallow=False):
+                return push(folder, repo_id, **options)
+    raise PushError(
+        "This student is not, or no longer, the one of a folder, with an image processor and a card of its own: save "
+        "it and its image processor in a folder (`save_pretrained`), then `rd_hf.push(folder, repo_id)`."
+    )
 
 
 def check_destination(
@@ -117,19 +115,19 @@ def check_destination(
 ) -> Destination:
     """Whether this user may publish a model with this config in `repo_id`; sends nothing.
 
-    :param config: of the model, with `model_type` and `id2label`.
+    :param config: of the model in the form in which it is published, see `publication.published_config`.
     :raises PushError: for a malformed name, a namespace without rights, or a repo that holds something else.
     """
     try:
         return _destination(repo_id, config, revision, create_pr)
-    except PASSED_ON as error:
-        raise PushError(f"{_explain(error)} Nothing was sent.") from error
+    except TROUBLE as error:
+        raise PushError(f"{explain(error)} Nothing was sent.") from error
 
 
 def _destination(repo_id: str, config: dict[str, Any], revision: str | None, create_pr: bool) -> Destination:
     validate_repo_id(repo_id)
     api = HfApi()
-    user = _patiently(api.whoami)
+    user = patiently(api.whoami)
     repo_id = repo_id if "/" in repo_id else f"{user['name']}/{repo_id}"
     if not create_pr:
         _check_rights(user, repo_id)
@@ -137,35 +135,13 @@ def _destination(repo_id: str, config: dict[str, Any], revision: str | None, cre
     if info is None:
         return Destination(repo_id, None, None)
     if not create_pr:
-        _patiently(lambda: api.auth_check(repo_id, write=True))
+        patiently(lambda: api.auth_check(repo_id, write=True))
     names = {sibling.rfilename for sibling in info.siblings}
-    remote = json.loads(_read(repo_id, "config.json", info.sha)) if "config.json" in names else {}
-    if names - HARMLESS and not _same_kind(remote, config):
-        held = f"a {remote['model_type']} of {_labels(remote)}" if "model_type" in remote else "files of another kind"
-        raise PushError(
-            f"{repo_id} holds {held}, not a {config['model_type']} of {_labels(config)}: name another repo."
-        )
+    remote = json.loads(_read(repo_id, "config.json", info.sha)) if "config.json" in names else None
+    reason = refusal(remote, names, config)
+    if reason is not None:
+        raise PushError(f"{repo_id} {reason}")
     return Destination(repo_id, info.sha, _read(repo_id, CARD_FILE, info.sha) if CARD_FILE in names else None)
-
-
-def _files(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise PushError(f"There is no folder {folder}.")
-    files = sorted(p for p in folder.iterdir() if p.is_file() and (p.suffix in SUFFIXES or p.name in NAMES))
-    left_out = sorted({path.name for path in folder.iterdir()} - {path.name for path in files})
-    if left_out:
-        logger.info("Not part of a model, and left out: %s", ", ".join(left_out))
-    if not any(path.suffix in (".safetensors", ".onnx") for path in files):
-        raise PushError(f"{folder} holds no weights: name the folder of a model, such as runs/xray/student.")
-    return files
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if "model_type" not in config:
-        raise PushError(f"{folder} has no config.json with a model_type: name the folder of a model.")
-    return config
 
 
 def _check_rights(user: dict[str, Any], repo_id: str) -> None:
@@ -181,30 +157,29 @@ def _check_rights(user: dict[str, Any], repo_id: str) -> None:
 def _find(api: HfApi, repo_id: str, revision: str | None) -> ModelInfo | None:
     """The repo at `revision`, at main where there is no such branch yet, or None where there is no such repo."""
     try:
-        return _patiently(lambda: api.model_info(repo_id, revision=revision))
+        return patiently(lambda: api.model_info(repo_id, revision=revision))
     except RepositoryNotFoundError:
         return None
     except RevisionNotFoundError:
-        return _patiently(lambda: api.model_info(repo_id))
+        return patiently(lambda: api.model_info(repo_id))
 
 
 def _read(repo_id: str, name: str, commit: str) -> str:
-    return Path(_patiently(lambda: hf_hub_download(repo_id, name, revision=commit))).read_text(encoding="utf-8")
+    return Path(patiently(lambda: hf_hub_download(repo_id, name, revision=commit))).read_text(encoding="utf-8")
 
 
-def _same_kind(remote: dict[str, Any], config: dict[str, Any]) -> bool:
-    """The same type of model for the same classes, such as another seed of it, or the same one trained longer."""
-    return remote.get("model_type") == config["model_type"] and _labels(remote) == _labels(config)
+@contextmanager
+def _unwrapped(folder: Path) -> Iterator[dict[str, Path]]:
+    """The files of the plain checkpoint that a student wraps, written aside and checked against it."""
+    from .export import export
 
-
-def _labels(config: dict[str, Any]) -> str:
-    names = config.get("student_config", config).get("id2label", {})
-    return ", ".join(names[key] for key in sorted(names, key=int)) or "no named classes"
+    with TemporaryDirectory() as aside:
+        export(str(folder), f"{aside}/plain", "transformers")
+        yield files_of(Path(aside) / "plain")
 
 
 def _send(
-    folder: Path,
-    files: list[Path],
+    files: dict[str, Path],
     destination: Destination,
     private: bool,
     revision: str | None,
@@ -213,21 +188,21 @@ def _send(
 ) -> str:
     """Make what is missing of repo and branch, upload, commit once; :return: the address of commit or pull request."""
     api, repo_id = HfApi(), destination.repo_id
-    operations = _operations(folder, files, destination)
+    operations = _operations(files, destination)
     for operation in operations:
         if operation.path_in_repo == CARD_FILE:
-            _patiently(ModelCard(operation.path_or_fileobj.decode()).validate)
+            patiently(ModelCard(operation.path_or_fileobj.decode()).validate)
     head = destination.head
     if head is None:
-        _patiently(lambda: api.create_repo(repo_id, private=private, exist_ok=True))
-        head = _patiently(lambda: api.model_info(repo_id)).sha
+        patiently(lambda: api.create_repo(repo_id, private=private, exist_ok=True))
+        head = patiently(lambda: api.model_info(repo_id)).sha
     if revision is not None:
-        _patiently(lambda: api.create_branch(repo_id, branch=revision, exist_ok=True))
+        patiently(lambda: api.create_branch(repo_id, branch=revision, exist_ok=True))
     logger.info("Pushing to %s: %s", repo_id, ", ".join(operation.path_in_repo for operation in operations))
     # Uploads first, which huggingface_hub retries by itself: what is left for the commit may then be repeated safely.
     api.preupload_lfs_files(repo_id, operations, revision=revision, create_pr=create_pr, free_memory=False)
     # With its parent named, the Hub refuses the commit where somebody else committed meanwhile.
-    commit = _patiently(
+    commit = patiently(
         lambda: api.create_commit(
             repo_id, operations, commit_message=message, revision=revision, create_pr=create_pr, parent_commit=head
         ),
@@ -236,55 +211,16 @@ def _send(
     return commit.pr_url or commit.commit_url
 
 
-def _operations(folder: Path, files: list[Path], destination: Destination) -> list[CommitOperationAdd]:
+def _operations(files: dict[str, Path], destination: Destination) -> list[CommitOperationAdd]:
     """Every file; the card with the repo's name in it, or none where a person has edited the one in the repo."""
-    operations = [CommitOperationAdd(p.name, str(p)) for p in files if p.name != CARD_FILE]
-    card = folder / CARD_FILE
-    if card not in files:
+    operations = [CommitOperationAdd(name, str(path)) for name, path in files.items() if name != CARD_FILE]
+    if CARD_FILE not in files:
         return operations
-    text = card.read_text(encoding="utf-8")
+    text = files[CARD_FILE].read_text(encoding="utf-8")
     if destination.card is not None and is_edited(destination.card) and not is_edited(text):
         logger.info("The model card in %s was edited there and is kept as it is.", destination.repo_id)
         return operations
     return [*operations, CommitOperationAdd(CARD_FILE, card_for(text, destination.repo_id).encode())]
-
-
-def _patiently(call: Callable[[], Answer], repeat_lost: bool = True) -> Answer:
-    """`call`, again after a while where the Hub is busy or away; huggingface_hub itself repeats uploads only.
-
-    :param repeat_lost: also where the connection broke, and the call may have been carried out.
-    """
-    for attempt in range(ATTEMPTS):
-        try:
-            return call()
-        except HfHubHTTPError as error:
-            if error.response.status_code not in PASSING_TROUBLE or attempt == ATTEMPTS - 1:
-                raise
-            asked = error.response.headers.get("Retry-After", "")
-            wait = float(asked) if asked.isdigit() else 2.0**attempt
-        except TransportError:
-            if not repeat_lost or attempt == ATTEMPTS - 1:
-                raise
-            wait = 2.0**attempt
-        logger.info("The Hub is busy or away; trying again in %g s.", min(wait, LONGEST_WAIT))
-        time.sleep(min(wait, LONGEST_WAIT))
-    raise AssertionError("the last attempt returns or raises")
-
-
-def _explain(error: BaseException) -> str:
-    """A sentence on what went wrong."""
-    if isinstance(error, RuntimeError) and error.__cause__ is not None:  # of a thread that uploads
-        return _explain(error.__cause__)
-    if isinstance(error, LocalTokenNotFoundError):
-        return "You are not logged in: run `hf auth login`, or set HF_TOKEN."
-    if isinstance(error, OfflineModeIsEnabled):
-        return "HF_HUB_OFFLINE is set, so that nothing reaches the Hub."
-    if isinstance(error, HfHubHTTPError):
-        status = error.response.status_code
-        return f"{REASONS.get(status, 'The Hub failed')} (HTTP {status})."
-    if isinstance(error, HTTPError):
-        return f"The connection to the Hub broke ({type(error).__name__})."
-    return " ".join(str(error).split()).rstrip(".") + "."
 
 
 def _state(destination: Destination, revision: str | None) -> str:
@@ -292,7 +228,7 @@ def _state(destination: Destination, revision: str | None) -> str:
     repo_id = destination.repo_id
     try:
         info = _find(HfApi(), repo_id, revision)
-    except (HTTPError, OSError):
+    except TROUBLE:
         return f"What {repo_id} holds now cannot be asked; a commit in it is whole or not there at all."
     if info is None:
         return f"{repo_id} does not exist."
@@ -301,8 +237,9 @@ def _state(destination: Destination, revision: str | None) -> str:
     return f"{repo_id} has a new commit, of this push or of somebody else: look there first."
 
 
-def _again(folder: Path, repo_id: str, private: bool, revision: str | None, create_pr: bool) -> str:
+def _again(folder: Path, repo_id: str, format: str | None, private: bool, revision: str | None, create_pr: bool) -> str:
     """What is safe, and the command to go on with."""
     words = ["rd-hf", "push", str(folder), "--repo_id", repo_id]
+    words += ["--format", format] if format is not None else []
     words += ["--private"] * private + ["--revision", revision] * (revision is not None) + ["--create_pr"] * create_pr
     return f"{folder} is complete on disk; push again with `{shlex.join(words)}`."

@@ -1,4 +1,4 @@
-"""The model card: text and metadata of a published student or reprogrammed teacher, and what keeps a user's edits.
+"""The model card: text and metadata of a run's student or reprogrammed teacher, and what keeps a user's edits.
 
 A generated card ends with a comment that holds the hash of the text above it. A card whose hash does not fit, or that
 has none, was written or edited by a person and is never replaced.
@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+import yaml
+from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
 from huggingface_hub.utils import validate_repo_id
 
 from .arguments import LICENSE
 
 CARD_FILE = "README.md"
+EVAL_RESULTS_FILE = ".eval_results/rd_hf.yaml"
 LOCAL = "local"
+IMAGES = ("confusion_matrix.png", "roc.png", "curves.png", "cka.png")
 HERE = 'model_id = "."  # this folder; elsewhere its path, or the name of its repo on the Hub'
 METRICS = {
     "auroc": "AUROC",
@@ -42,6 +45,22 @@ def render_card(facts: dict[str, Any], name: str) -> str:
     :param name: the model's name in the Hub's index of results.
     :raises CardError: when its metadata is not valid.
     """
+    use = render_use("rd_hf", kind=facts["kind"], teacher=facts["teacher"])
+    body = _template("template.md").render(**facts, metrics=METRICS, use=use)
+    text = f"---\n{metadata(facts, name).to_yaml()}\n---\n\n{body}"
+    check_card(text)
+    return stamp(text)
+
+
+def render_use(form: str, **values: Any) -> str:
+    """The section of a card that says how to use the model.
+
+    :param form: "rd_hf" (with `kind` and `teacher` of the card's facts), "transformers" or "onnx" (with its `report`).
+    """
+    return _template("use.md").render(form=form, model_id_line=HERE, **values)
+
+
+def _template(name: str) -> jinja2.Template:
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     environment.filters |= {
         "number": lambda value: f"{value:.3f}",
@@ -49,17 +68,13 @@ def render_card(facts: dict[str, Any], name: str) -> str:
         "model_link": lambda name: _link(name, ""),
         "data_link": lambda name: _link(name, "datasets/"),
     }
-    template = environment.from_string(template_path().read_text(encoding="utf-8"))
-    body = template.render(**facts, metrics=METRICS, model_id_line=HERE)
-    text = f"---\n{metadata(facts, name).to_yaml()}\n---\n\n{body}"
-    check_card(text)
-    return stamp(text)
+    return environment.from_string((template_folder() / name).read_text(encoding="utf-8"))
 
 
-def template_path() -> Path:
-    """The template: beside this file where the package is installed, at the top of a checkout."""
-    installed = Path(__file__).parent / "model_cards" / "template.md"
-    return installed if installed.is_file() else Path(__file__).parents[1] / "model_cards" / "template.md"
+def template_folder() -> Path:
+    """The templates: beside this file where the package is installed, at the top of a checkout."""
+    installed = Path(__file__).parent / "model_cards"
+    return installed if installed.is_dir() else Path(__file__).parents[1] / "model_cards"
 
 
 def metadata(facts: dict[str, Any], name: str) -> ModelCardData:
@@ -102,6 +117,26 @@ def _results(scores: dict[str, Any], dataset: dict[str, Any]) -> list[EvalResult
         for metric, name in METRICS.items()
         if scores[metric] is not None
     ]
+
+
+def eval_results(facts: dict[str, Any]) -> str | None:
+    """The Hub's newer file of results, which it shows beside those of others on the same data; None for local data.
+
+    It has room for one score of a task, so it is the one by which the model was chosen, on the test split.
+    """
+    dataset, scores = facts["dataset"], facts["scores"]
+    metric = (facts["defaults"] | facts["arguments"])["metric_for_best_model"]
+    if not is_hub_id(dataset["id"]) or scores[metric] is None:
+        return None
+    low, high = scores["intervals"][metric]
+    entry = EvalResultEntry(
+        dataset_id=dataset["id"],
+        task_id=dataset["config_name"] or "default",
+        value=round(scores[metric], 4),
+        dataset_revision=dataset["revision"],
+        notes=f"{METRICS[metric]}, split test, 95 % bootstrap interval {low:.4f} to {high:.4f}",
+    )
+    return yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False)
 
 
 def check_card(text: str) -> None:

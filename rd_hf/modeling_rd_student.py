@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -68,6 +69,18 @@ class RDStudentForImageClassification(PreTrainedModel):
         """
         self.model.config.name_or_path = ""  # where the weights were first loaded from, which may be a local folder
         return self.model
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Publish the folder of the student, with its image processor, card and plots, in one commit.
+
+        The copy of this file that travels with the weights does what every model of transformers does instead.
+
+        :param options: of `rd_hf.push`: format, private, revision, create_pr, commit_message.
+        :returns: the address of the commit.
+        """
+        if __package__ != "rd_hf":
+            return super().push_to_hub(repo_id, **options)
+        return import_module("rd_hf.hub").push_student(self, repo_id, **options)
 
     def forward(self, pixel_values: Tensor | None = None, labels: Tensor | None = None, **kwargs: Any) -> ModelOutput:
         """Logits of the student, and the loss where there are labels.

@@ -48,6 +48,7 @@ class OnnxClassifier(nn.Module):
         runtime = require("onnxruntime")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = 4  # errors are raised; they need not be printed as well
         try:
             self.session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except runtime.capi.onnxruntime_pybind11_state.InvalidProtobuf as error:
@@ -61,11 +62,24 @@ class OnnxClassifier(nn.Module):
         self.trained_on: dict[str, Any] = json.loads(metadata["trained_on"])
 
     @property
+    def input_shape(self) -> list[int | str]:
+        """Batch, channels, rows and columns: a number where it is fixed, else a name."""
+        return self.session.get_inputs()[0].shape
+
+    @property
     def device(self) -> torch.device:
         """Where the model runs."""
         return torch.device("cpu")
 
     def forward(self, pixel_values: Tensor) -> ImageClassifierOutput:
-        """Logits (B, num_labels) of normalised images (B, 3, H, W), on the device of these."""
-        logits = self.session.run([OUTPUT], {INPUT: pixel_values.float().cpu().numpy()})[0]
+        """Logits (B, num_labels) of normalised images (B, 3, H, W), on the device of these.
+
+        :raises OnnxError: for images of a size that the model does not take.
+        """
+        errors = require("onnxruntime.capi.onnxruntime_pybind11_state")
+        try:
+            logits = self.session.run([OUTPUT], {INPUT: pixel_values.float().cpu().numpy()})[0]
+        except (errors.InvalidArgument, errors.Fail, errors.RuntimeException) as error:
+            size = " x ".join(map(str, pixel_values.shape))
+            raise OnnxError(f"The ONNX model does not take images of {size}: {str(error).splitlines()[0]}") from error
         return ImageClassifierOutput(logits=torch.from_numpy(logits).to(pixel_values.device))

@@ -15,7 +15,7 @@ from .card_facts import card_facts
 from .checkpoint import list_checkpoints, step_of
 from .inference import predict_logits, probabilities
 from .metrics import compute_metrics
-from .model_card import CARD_FILE, render_card, write_card
+from .model_card import CARD_FILE, EVAL_RESULTS_FILE, eval_results, render_card, write_card
 from .run_folder import read_history, write_json, write_predictions
 
 if TYPE_CHECKING:
@@ -97,9 +97,14 @@ def _write_cards(folder: Path, task: Task, models: Models, trainer: Trainer, sco
         if kind == "teacher":
             matrix = facts["scores"]["confusion_matrix"]
             plots.plot_confusion_matrix(matrix, task.label_names, folder / kind / "confusion_matrix.png")
-        name = (trainer.arguments.hub_model_id or f"rd_hf-{kind}").split("/")[-1]
+        repos = {"student": trainer.arguments.hub_model_id, "teacher": trainer.arguments.hub_teacher_id}
+        name = (repos[kind] or f"rd_hf-{kind}").split("/")[-1]
         if not write_card(folder / kind, render_card(facts, name)):
             logger.warning("%s was edited and is kept as it is.", folder / kind / CARD_FILE)
+        results = eval_results(facts)
+        if results is not None:
+            (folder / kind / EVAL_RESULTS_FILE).parent.mkdir(exist_ok=True)
+            (folder / kind / EVAL_RESULTS_FILE).write_text(results, encoding="utf-8")
 
 
 def _student_probabilities(models: Models, split: Split, trainer: Trainer) -> np.ndarray:

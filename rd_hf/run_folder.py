@@ -27,7 +27,8 @@ NOT_OF_THE_RUN = {"output_dir", "resume", "overwrite_output_dir"}
 MAY_CHANGE_ON_RESUME = {
     "report_to", "logging_steps", "save_steps", "save_total_limit", "dataloader_num_workers", "teacher_batch_size",
     "per_device_eval_batch_size", "early_stopping_patience", "license", "cache_dir", "verify_cache", "push_to_hub",
-    "hub_model_id", "hub_private_repo", "max_run_time", "process_timeout", "on_leak", "teacher_device_map",
+    "hub_model_id", "hub_teacher_id", "hub_private_repo", "max_run_time", "process_timeout", "on_leak",
+    "teacher_device_map",
     # as long as a step has as many rows in all as before, which the checkpoint knows
     "per_device_train_batch_size", "per_device_unlabeled_batch_size", "gradient_accumulation_steps",
 }  # fmt: skip

@@ -16,6 +16,7 @@ from .arguments import nearest
 from .backbone import cached_commit
 from .data.pixels import default_processor, load_processor
 from .modeling_rd_student import RDStudentForImageClassification
+from .provenance import PROVENANCE
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ def _pretrained(student: str, image_size: int | None, labels: dict, revision: st
     if config.model_type != "rd_student" and type(config).is_custom_code():
         raise StudentError(f"The student {student!r} is custom code; take a model whose classes are transformers' own.")
     wrapped = config.classifier_config if config.model_type == "rd_student" else config
+    vars(wrapped).pop(PROVENANCE, None)  # of the earlier distillation
     if image_size is not None and "image_size" in wrapped.to_dict():
         wrapped.image_size = image_size
     same_task = list(config.id2label.values()) == list(labels["id2label"].values())

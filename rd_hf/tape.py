@@ -120,7 +120,9 @@ class StagedModel:
 
         Nothing up to that stage runs again, and what earlier modules hand around it (skip connections, position
         embeddings) comes from the tape, detached. Batch norms in train mode use the batch's statistics and neither read
-        nor write their running ones; in eval mode they use the running ones.
+        nor write their running ones; in eval mode they use the running ones. (DRD on BUSI, 20 labels a class and the
+        rest unlabelled, a ResNet at 64 px, 300 steps, five seeds: validation AUROC .822 (sd .022) so, .817 (.020) where
+        these passes wrote the running statistics too; on test .817 (.021) and .807 (.025).)
 
         :param tape: a recorded pass of this model over the same number of images.
         :param index: the stage, counted from 0, shallow to deep.

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -83,6 +84,7 @@ class Trainer:
         self.save_steps = arguments.save_steps or self.eval_steps
         self.step, self.best_step, self.best_score, self.best_tensors = 0, 0, -math.inf, None
         self.evaluations_without_gain = 0
+        self.data_wait = 0.0  # seconds since the last row of metrics.jsonl
 
     def train(self, deadline: float | None = None) -> None:
         """Run to the last step, from the last checkpoint if `resume` is set, and leave the best weights in `model`.
@@ -93,20 +95,13 @@ class Trainer:
         """
         if self.arguments.resume:
             self.restore()
-        loader = DataLoader(
-            Visits(self.data.store, self.data.labels, self.inputs.needs_teacher_pixels),
-            batch_sampler=PlanSampler(self.data.plan, self.step, self.max_steps),
-            collate_fn=collate,
-            num_workers=self.arguments.dataloader_num_workers,
-            pin_memory=self.accelerator.device.type == "cuda",
-            worker_init_fn=leave_interrupts_to_the_main_process,
-        )
-        batches = iter(loader)
+        batches = self.timed(iter(self.loader()))
         self.update.say_what_cka_costs(len(self.data.plan.batch(self.step, 0)))
         progress = tqdm(
             total=self.max_steps, initial=self.step, desc="training", disable=not self.accelerator.is_main_process
         )
         started, images = time.perf_counter(), 0
+        waited = trained = 0.0  # seconds in all
         with Interrupts(self.accelerator, deadline) as interrupts, progress:
             while self.step < self.max_steps and not self.out_of_patience():
                 row = self.optimizer_step(batches)
@@ -115,10 +110,11 @@ class Trainer:
                 images += row.pop("images")
                 if self.step % self.arguments.logging_steps == 0 or self.step == self.max_steps:
                     elapsed = time.perf_counter() - started
-                    used = {"images_per_second": images / elapsed, "memory_gib": memory_used(self.accelerator)}
-                    self.log(row | used)
+                    used = {"images_per_second": images / elapsed, "data_wait": self.data_wait / elapsed}
+                    self.log(row | used | {"memory_gib": memory_used(self.accelerator)})
                     progress.set_postfix(loss=f"{row['loss']:.3f}", **self.best_so_far())
-                    started, images = time.perf_counter(), 0
+                    waited, trained = waited + self.data_wait, trained + elapsed
+                    started, images, self.data_wait = time.perf_counter(), 0, 0.0
                 aside = time.perf_counter()
                 if self.step % self.eval_steps == 0 or self.step == self.max_steps:
                     self.evaluate()
@@ -129,7 +125,30 @@ class Trainer:
                 started += time.perf_counter() - aside
                 if exit_code:
                     raise Stopped(self.how_to_go_on(), exit_code)
+        if trained and self.accelerator.is_main_process:
+            logger.info("Waiting for data took %.1f %% of the training.", 100 * waited / trained)
         self.restore_best()
+
+    def loader(self) -> DataLoader:
+        """The batches from the present step to the last."""
+        return DataLoader(
+            Visits(self.data.store, self.data.labels, self.inputs.needs_teacher_pixels),
+            batch_sampler=PlanSampler(self.data.plan, self.step, self.max_steps),
+            collate_fn=collate,
+            num_workers=self.arguments.dataloader_num_workers,
+            pin_memory=self.accelerator.device.type == "cuda",
+            worker_init_fn=leave_interrupts_to_the_main_process,
+        )
+
+    def timed(self, batches: Iterator[dict]) -> Iterator[dict]:
+        """The batches, with the time that each was waited for added to `data_wait`."""
+        while True:
+            asked = time.perf_counter()
+            batch = next(batches, None)
+            self.data_wait += time.perf_counter() - asked
+            if batch is None:
+                return
+            yield batch
 
     def optimizer_step(self, batches) -> dict[str, float]:
         """One update from the next `gradient_accumulation_steps` batches; what it has to log.

@@ -1,4 +1,4 @@
-"""Fixtures shared by the tests: no network, two threads, tiny images on disk, caches that are theirs alone."""
+"""Fixtures shared by the tests: no network, two threads, tiny images, a Hub on a loopback address, own caches."""
 
 import atexit
 import os
@@ -9,11 +9,15 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ["RD_HF_CACHE"] = tempfile.mkdtemp(prefix="rd_hf_tests_")  # for fixtures that several tests share
 
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hub_server import TOKEN, HubServer
 from transformers import AutoModel, ResNetConfig, ViTImageProcessorPil
 
 torch.set_num_threads(2)
@@ -73,3 +77,37 @@ def teacher(tmp_path_factory):
         folder
     )
     return folder
+
+
+@pytest.fixture
+def server():
+    hub = HubServer()
+    thread = threading.Thread(target=hub.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    yield hub
+    hub.shutdown()
+    hub.server_close()
+
+
+@pytest.fixture
+def client(server, tmp_path):
+    """Runs a command as a user of `server` with an own cache; :return: the finished process."""
+
+    def run(*command, **environment):
+        values = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
+        values |= {
+            "HF_ENDPOINT": server.endpoint, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(tmp_path / "hf_home"),
+            "HF_TOKEN": TOKEN, "PYTHONPATH": str(REPOSITORY), "NO_PROXY": "127.0.0.1", "OMP_NUM_THREADS": "1",
+        }  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, *command],
+            env=values | environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        assert TOKEN not in done.stdout + done.stderr
+        return done
+
+    return run

@@ -64,6 +64,10 @@ def test_a_file_that_is_no_mapping_is_named(tmp_path, content):
         ({"dataset": None}, "dataset"),
         ({"resume": True, "overwrite_output_dir": True}, "resume.*overwrite_output_dir"),
         ({"weight_decay": -1.0}, "weight_decay"),
+        ({"num_views": "many"}, "num_views.*endless"),
+        ({"num_views": 0}, "num_views"),
+        ({"cache_dtype": "int8"}, "cache_dtype.*bfloat16"),
+        ({"cache": False, "verify_cache": 5}, "verify_cache"),
     ],
 )
 def test_a_wrong_value_names_its_argument(changes, named):
@@ -76,6 +80,17 @@ def test_a_written_configuration_gives_the_same_arguments_again(tmp_path):
     write_config(arguments, tmp_path / "config.yaml")
     assert arguments_from(read_config(tmp_path / "config.yaml")) == arguments
     assert set(yaml.safe_load((tmp_path / "config.yaml").read_text())) == set(arguments.to_dict())
+
+
+@pytest.mark.parametrize(
+    ("options", "views", "cache"),
+    [([], 8, True), (["--num_views", "3", "--no_cache"], 3, False), (["--num_views", "endless"], None, True)],
+)
+def test_views_are_a_number_or_endless_on_the_command_line_and_in_yaml(tmp_path, options, views, cache):
+    arguments = parse_distillation(["--teacher", "t", "--student", "s", "--dataset", "d", *options])
+    assert (arguments.num_views, arguments.cache) == (views, cache)
+    write_config(arguments, tmp_path / "config.yaml")
+    assert arguments_from(read_config(tmp_path / "config.yaml")) == arguments
 
 
 def test_every_argument_is_explained():

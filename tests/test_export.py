@@ -1,6 +1,7 @@
 """Exports of a student: plain transformers checkpoints and ONNX models, checked where rd_hf is not importable too."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -10,16 +11,22 @@ import onnxruntime
 import pytest
 import torch
 from conftest import REPOSITORY, blob_images
+from huggingface_hub import ModelCard
 from PIL import Image
+from test_model_card import sample_facts
 from test_student_model import FAMILIES, NAMES, pixels, student
-from transformers import AutoModelForImageClassification, ResNetForImageClassification, ViTImageProcessorPil
+from transformers import AutoModel, AutoModelForImageClassification, ResNetForImageClassification, ViTImageProcessorPil
 
 import rd_hf
 from rd_hf.arguments import ArgumentError
+from rd_hf.backbone import Backbone
 from rd_hf.data.pixels import PixelTransform
 from rd_hf.export import export, in_own_memory
+from rd_hf.model_card import is_edited, render_card, write_card
+from rd_hf.modeling_rd_teacher import RDTeacherForImageClassification
 from rd_hf.onnx_export import write_onnx
 from rd_hf.onnx_runtime import OnnxClassifier, OnnxError
+from rd_hf.students import load_student
 
 MEAN, STD = [0.1, 0.2, 0.3], [0.4, 0.5, 0.6]
 
@@ -54,7 +61,7 @@ def test_to_transformers_is_the_wrapped_classifier_and_knows_no_folder(saved):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_exports_to_the_same_logits(family, tmp_path):
-    model = student(family)
+    model = student(family, provenance={"method": "rd"})
     model.config.problem_type = "multi_label_classification"
     model.save_pretrained(tmp_path / "student")
     ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "student")
@@ -67,6 +74,10 @@ def test_every_family_exports_to_the_same_logits(family, tmp_path):
     assert (config["model_type"], config["problem_type"]) == (family, "multi_label_classification")
     assert config["id2label"] == {str(index): name for index, name in NAMES.items()}
     assert not {"auto_map", "provenance", "_name_or_path"} & set(config)
+    assert config["rd_hf_provenance"] == {"method": "rd"}
+    native.save_pretrained(tmp_path / "again")  # what rd_hf alone reads is carried on by transformers
+    again = json.loads((tmp_path / "again" / "config.json").read_text())
+    assert again["rd_hf_provenance"] == {"method": "rd"}
 
 
 @pytest.mark.parametrize("family", ["vit", "mobilenet_v2"])
@@ -96,7 +107,7 @@ def test_onnx_alone_is_enough_to_classify(saved, exported):
     folder, report = exported
     assert 0 <= report["max_abs_difference"] < 1e-5 and report["checked_on"] == "32 random images"
     assert {path.name for path in folder.iterdir()} == {
-        "model.onnx", "config.json", "preprocessor_config.json", "export.json",
+        "model.onnx", "config.json", "preprocessor_config.json", "export.json", "README.md",
     }  # fmt: skip
     session = onnxruntime.InferenceSession(folder / "model.onnx")
     metadata = session.get_modelmeta().custom_metadata_map
@@ -120,6 +131,69 @@ def test_onnx_alone_is_enough_to_classify(saved, exported):
 def test_an_onnx_file_tells_nothing_of_the_machine(exported):
     content = (exported[0] / "model.onnx").read_bytes()
     assert not any(text in content for text in (b"site-packages", str(REPOSITORY).encode(), b"/tmp/"))
+
+
+@pytest.mark.parametrize("family", ["resnet", "segformer", "convnextv2", "poolformer"])
+def test_a_model_of_any_image_size(family, tmp_path):
+    model = student(family).eval()
+    model.save_pretrained(tmp_path / "student")
+    ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "student")
+    report = export(str(tmp_path / "student"), str(tmp_path / "onnx"), "onnx", dynamic_size=True)
+    assert report["input"] == ["batch", 3, "rows", "columns"] and report["other_size"] == [64, 80]
+    assert report["max_abs_difference_at_other_size"] < 1e-5
+    exported = OnnxClassifier(tmp_path / "onnx" / "model.onnx")
+    for size in ((32, 32), (65, 91)):
+        batch = torch.randn(3, 3, *size, generator=torch.Generator().manual_seed(0))
+        assert torch.allclose(exported(batch).logits, model(batch).logits, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["vit", "swin", "mobilenet_v2"])
+def test_a_model_of_one_image_size_is_refused_as_one_of_any(family, tmp_path):
+    student(family).save_pretrained(tmp_path / "student")
+    ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "student")
+    with pytest.raises(OnnxError, match=f"A {family} of this config takes one image size only: leave `dynamic_size`"):
+        export(str(tmp_path / "student"), str(tmp_path / "onnx"), "onnx", dynamic_size=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["student"]
+
+
+def test_images_of_another_size_than_the_models_are_refused_with_it(exported):
+    with pytest.raises(OnnxError, match="does not take images of 1 x 3 x 64 x 64"):
+        OnnxClassifier(exported[0] / "model.onnx")(torch.zeros(1, 3, 64, 64))
+
+
+def test_a_reprogrammed_teacher_and_an_onnx_model_have_no_other_form(exported, tmp_path):
+    tower = AutoModel.from_config(FAMILIES["vit"])
+    tower.save_pretrained(tmp_path / "tower")
+    backbone = Backbone.from_pretrained(tmp_path / "tower")
+    teacher = RDTeacherForImageClassification.from_parts(student(), backbone, 32, "last", hidden_channels=8)
+    teacher.attach(backbone)
+    teacher.save_pretrained(tmp_path / "teacher", save_backbone=True)
+    ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "teacher")
+    with pytest.raises(ArgumentError, match="Export the student that it taught"):
+        export(str(tmp_path / "teacher"), str(tmp_path / "out"), "onnx")
+    with pytest.raises(ArgumentError, match="an ONNX model already"):
+        export(str(exported[0]), str(tmp_path / "out"), "onnx")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_card_a_person_has_edited_keeps_its_words_in_every_form(saved, tmp_path):
+    shutil.copytree(saved, tmp_path / "student")
+    write_card(tmp_path / "student", render_card(sample_facts(), "sample"))
+    card = tmp_path / "student" / "README.md"
+    generated = card.read_text()
+    export(str(tmp_path / "student"), str(tmp_path / "plain"))
+    plain = (tmp_path / "plain" / "README.md").read_text()
+    assert not is_edited(plain) and "trust_remote_code" not in plain and "trust_remote_code=True" in generated
+    assert plain.split("## Where it comes from")[1].split("<!--")[0] in generated
+    edited = generated.replace("For research", "For us")
+    card.write_text(edited)
+    (tmp_path / "student" / "roc.png").write_bytes(b"curves")
+    export(str(tmp_path / "student"), str(tmp_path / "plain_again"))
+    assert (tmp_path / "plain_again" / "README.md").read_text() == edited
+    assert (tmp_path / "plain_again" / "roc.png").read_bytes() == b"curves"
+    export(str(tmp_path / "student"), str(tmp_path / "onnx"), "onnx")
+    onnx_card = (tmp_path / "onnx" / "README.md").read_text()
+    assert onnx_card.startswith(edited.rstrip()) and "## ONNX" in onnx_card and is_edited(onnx_card)
 
 
 def test_predict_takes_the_onnx_folder(saved, exported, tmp_path):
@@ -149,9 +223,23 @@ def test_made_splits_are_made_again_for_the_onnx_model(tmp_path):
     report = json.loads(done.stdout)
     test = json.loads((run / "metrics.json").read_text())["test"]
     rows = sum(map(sum, test["confusion_matrix"]))
+    card = (tmp_path / "int8" / "README.md").read_text()
+    assert not is_edited(card) and f"On {rows} images of test:" in card
+    for metric in ("accuracy", "auroc"):
+        before, after = (report["scores"][precision][metric] for precision in ("float32", "int8"))
+        assert f"| {metric} | {before:.3f} | {after:.3f} |" in card.splitlines()
+    data = ModelCard(card).data
+    assert data.eval_results is None and data.library_name == "onnx"  # results are those of the float32 model
+    assert ModelCard.load(run / "student" / "README.md").data.eval_results
+    assert (tmp_path / "int8" / "roc.png").is_file() and "![ROC curves](roc.png)" in card
     assert report["scored_on"] == f"{rows} images of test" and report["checked_on"] == f"{rows} images of test"
     assert int(report["calibrated_on"].split()[0]) < 90 - rows  # validation is left out as well
     assert report["scores"]["float32"]["auroc"] == pytest.approx(test["auroc"], abs=1e-6)
+    export(str(run / "student"), str(tmp_path / "native"))
+    plain = rd_hf.evaluate(
+        str(tmp_path / "native"), str(tmp_path / "data")
+    )  # the plain checkpoint knows its splits too
+    assert plain["auroc"] == pytest.approx(test["auroc"], abs=1e-6)
     scores = rd_hf.evaluate(str(tmp_path / "int8"), str(tmp_path / "data"))
     assert scores["auroc"] == pytest.approx(report["scores"]["int8"]["auroc"], abs=1e-9)
     assert scores["accuracy"] >= test["accuracy"] - 0.15
@@ -166,6 +254,8 @@ def test_made_splits_are_made_again_for_the_onnx_model(tmp_path):
         ({"format": "onnx", "quantize": "int4", "dataset": "x"}, "`quantize` must be int8"),
         ({"format": "onnx", "quantize": "int8"}, "needs a `dataset`"),
         ({"dataset": "x"}, "for the format onnx"),
+        ({"dynamic_size": True}, "for the format onnx"),
+        ({"format": "onnx", "quantize": "int8", "dataset": "x", "split": "train"}, "score on another one"),
     ],
 )
 def test_contradictory_arguments_are_refused(options, message, saved, tmp_path):
@@ -192,6 +282,13 @@ def test_a_plain_model_is_no_student_to_unwrap(saved, tmp_path):
     export(str(saved), str(tmp_path / "native"))
     with pytest.raises(ArgumentError, match="of type resnet"):
         export(str(tmp_path / "native"), str(tmp_path / "again"))
+
+
+def test_a_student_that_starts_from_a_published_one_does_not_inherit_its_origin(saved, tmp_path):
+    export(str(saved), str(tmp_path / "native"))
+    assert "rd_hf_provenance" in (tmp_path / "native" / "config.json").read_text()
+    model, _, source = load_student(str(tmp_path / "native"), list(NAMES.values()), "single_label_classification")
+    assert "rd_hf_provenance" not in model.config.to_json_string() and source == {"id": "local", "revision": None}
 
 
 def test_an_export_that_answers_otherwise_is_refused(saved, tmp_path, monkeypatch):

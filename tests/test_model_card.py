@@ -1,13 +1,24 @@
 """Model cards: metadata, text, and a person's edits."""
 
 import pytest
+import yaml
 from conftest import REPOSITORY
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, parse_eval_result_entries
 
 from rd_hf.arguments import ArgumentError, DistillationArguments
 from rd_hf.card_facts import STUDENT_IMAGES
 from rd_hf.efficiency import Cost
-from rd_hf.model_card import CARD_FILE, CardError, card_for, check_card, is_edited, render_card, stamp, write_card
+from rd_hf.model_card import (
+    CARD_FILE,
+    CardError,
+    card_for,
+    check_card,
+    eval_results,
+    is_edited,
+    render_card,
+    stamp,
+    write_card,
+)
 from rd_hf.run_folder import open_run_folder
 
 NAMES = ["benign", "malignant", "a|b <i>"]
@@ -31,7 +42,8 @@ def sample_facts(**changes):
         "student_base": {"id": "org/resnet", "revision": "c" * 40},
         "dataset": {"id": "org/images", "config_name": None, "revision": "d" * 40, "fingerprint": {"test": "sha256:e"}},
         "label_names": NAMES, "splits": [{"name": "test", "images": 9, "counts": [2, 3, 4]}],
-        "unlabelled_images": 12, "skipped_images": 0, "arguments": {"shots": 5}, "defaults": {"seed": 0},
+        "unlabelled_images": 12, "skipped_images": 0, "arguments": {"shots": 5},
+        "defaults": {"seed": 0, "metric_for_best_model": "auroc"},
         "training": {"steps": 6, "best_step": 3, "seconds": 1.5}, "cpu": "x86_64, 2 threads", "hardware": "1 x CPU",
         "costs": {"student": Cost(1234567, 0.25, 3.25), "foundation model": Cost(22000000, 5.5, None)},
         "versions": {"rd_hf": "0.1.0", "torch": "2.13.0"}, "scores": sample_scores(),
@@ -111,6 +123,20 @@ def test_a_license_is_checked_before_the_training():
         DistillationArguments(dataset="d", student="s", method="ce", license="Apache License")
     with pytest.raises(ArgumentError, match="hub_model_id"):
         DistillationArguments(dataset="d", student="s", method="ce", push_to_hub=True)
+
+
+@pytest.mark.parametrize("options", [{"method": "rd"}, {"method": "ce", "push_to_hub": True, "hub_model_id": "me/x"}])
+def test_a_place_for_the_teacher_needs_a_push_and_a_teacher(options):
+    with pytest.raises(ArgumentError, match="hub_teacher_id"):
+        DistillationArguments(dataset="d", student="s", teacher="t", hub_teacher_id="me/t", **options)
+
+
+def test_the_file_of_results_has_the_score_by_which_the_model_was_chosen_and_is_for_data_of_the_hub():
+    facts = sample_facts(arguments={"metric_for_best_model": "accuracy"}, scores=sample_scores(accuracy=0.5))
+    (entry,) = parse_eval_result_entries(yaml.safe_load(eval_results(facts)))
+    assert entry.value == 0.5 and entry.notes.startswith("accuracy, split test")
+    assert eval_results(facts | {"dataset": facts["dataset"] | {"id": "local"}}) is None
+    assert eval_results(sample_facts(scores=sample_scores(auroc=None))) is None
 
 
 def test_edits_are_seen_and_kept(tmp_path):

@@ -13,7 +13,11 @@ import pytest
 import torch
 from conftest import REPOSITORY, blob_images
 from PIL import Image
+from test_hub import make_student
+from test_without_rd_hf import BLOCKER
 from transformers import AutoModel, ResNetConfig, ViTConfig, ViTImageProcessorPil
+
+from rd_hf.export import export
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
@@ -98,39 +102,45 @@ def test_the_cluster_launch(workplace):
     assert (workplace / "runs/busi_cluster/student/model.safetensors").exists()
 
 
-def test_publishing_sends_weights_config_and_processor(workplace, monkeypatch):
-    import huggingface_hub
-    from transformers import AutoImageProcessor
-
-    import rd_hf
-
-    sent = {}
-
-    def create_commit(self, repo_id, operations, **options):
-        for operation in operations:
-            content = operation.path_or_fileobj
-            sent[operation.path_in_repo] = (
-                Path(content).read_bytes() if isinstance(content, (str, Path)) else bytes(content)
-            )
-
-    monkeypatch.setattr(
-        huggingface_hub.HfApi, "create_repo", lambda self, repo_id, **_: huggingface_hub.RepoUrl(repo_id)
-    )
-    monkeypatch.setattr(huggingface_hub.HfApi, "create_commit", create_commit)
+def test_publishing_from_python_and_loading_in_one_line(server, client, workplace):
+    publish = next(block for block in blocks("python") if "push_to_hub" in block)
+    load = next(block for block in blocks("python") if '"me/xray-student")' in block and "push_to_hub" not in block)
     values = {
         "teacher": str(workplace / "facebook/dinov2-small"),
         "student": str(workplace / "google/mobilenet_v2_0.35_96"),
+        "dataset": str(workplace / "my_xrays"),
     }
-    student = rd_hf.distill(
-        **values, dataset=str(workplace / "my_xrays"), max_steps=1, output_dir=str(workplace / "runs/p")
-    )
-    processor = AutoImageProcessor.from_pretrained(workplace / "runs/p/student")
-    exec(
-        next(block for block in blocks("python") if "push_to_hub" in block),
-        {"student": student, "processor": processor},
-    )
-    assert {"model.safetensors", "config.json", "preprocessor_config.json"} <= set(sent)
-    assert not any(str(workplace).encode() in content for content in sent.values())
+    done = client("-c", f"import rd_hf\nstudent = rd_hf.distill(**{values}, max_steps=1, output_dir='run')\n{publish}")
+    assert done.returncode == 0, done.stderr
+    sent = server.repos["me/xray-student"].at("main").files
+    assert {"model.safetensors", "config.json", "preprocessor_config.json", "README.md", "roc.png"} <= set(sent)
+    assert not any(str(workplace).encode() in content or name.endswith(".py") for name, (content, _) in sent.items())
+    done = client("-c", f"{BLOCKER}\nprint(type({load.strip()}).__name__)")
+    assert done.stdout.strip() == "ResNetForImageClassification", done.stderr
+
+
+def test_publishing_from_a_terminal(server, client, workplace, tmp_path):
+    folder = tmp_path / "runs/xray"
+    exports = tmp_path / "exports/onnx"
+    make_student(folder / "student")
+    export(str(folder / "student"), str(exports), "onnx")
+    script = next(block for block in blocks("bash") if "rd-hf push" in block)
+    for line in script.splitlines():
+        done = client("-m", "rd_hf", *shlex.split(line)[1:])
+        assert done.returncode == 0, done.stderr
+    assert server.repos["me/xray-student"].private
+    assert "model.safetensors" in server.repos["me/xray-student"].at("main").files
+    assert "model.onnx" in server.repos["me/xray-onnx"].at("main").files
+
+
+def test_publishing_at_the_end_of_a_run(server, client, workplace, tmp_path):
+    (tmp_path / "examples").symlink_to(REPOSITORY / "examples")
+    line = next(block for block in blocks("bash") if "--push_to_hub" in block)
+    stand_ins = f"""--dataset {workplace}/my_xrays --teacher {workplace}/facebook/dinov2-small --max_steps 2 --shots 5
+        --per_device_train_batch_size 8 --per_device_unlabeled_batch_size 8 --output_dir run"""
+    done = client("-m", "rd_hf", *shlex.split(line)[1:], *shlex.split(stand_ins))
+    assert done.returncode == 0, done.stderr
+    assert {"me/xray-student", "me/xray-teacher"} == set(server.repos)
 
 
 def test_every_file_of_the_package_has_its_line_in_the_architecture_map():

@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import re
 import subprocess
 import sys
 
@@ -23,6 +24,7 @@ from rd_hf.data.pixel_store import PixelStore, Visits, collate
 from rd_hf.data.pixels import PixelTransform
 from rd_hf.features import StageFeature
 from rd_hf.inputs import Inputs
+from rd_hf.run_folder import read_history
 from rd_hf.teacher_cache import CacheError, FeatureCache
 
 TINY_RESNET = {
@@ -285,6 +287,9 @@ def test_the_log_says_where_how_many_how_large_and_what_changed(
     caplog.clear()
     rd_hf.distill(**(values | {"output_dir": str(tmp_path / "two")}))
     assert "A new cache" not in caplog.text and "of 120 entries are there" in caplog.text
+    share = re.search(r"Waiting for data took ([\d.]+) % of the training", caplog.text)
+    rows = [row["data_wait"] for row in read_history(tmp_path / "two") if "data_wait" in row]
+    assert 0 < float(share.group(1)) < 100 and len(rows) == 1 and 0 < rows[0] < 1
     caplog.clear()
     rd_hf.distill(**(values | {"output_dir": str(tmp_path / "three"), "rotation_degrees": 15.0}))
     assert "A new cache: rotation_degrees was 10.0, is 15.0." in caplog.text

@@ -52,7 +52,7 @@ def run(folder: Path, layout: str, accumulation: int, case: str) -> None:
         save_file(student.state_dict() | {"logits": logits}, folder / layout / f"{case}.safetensors")
         rows = [row for row in read_history(folder / layout / case) if "loss" in row]
         for row in rows:
-            del row["images_per_second"], row["memory_gib"]
+            del row["images_per_second"], row["data_wait"], row["memory_gib"]
         (folder / layout / f"{case}.json").write_text(json.dumps(rows))
 
 

@@ -1,0 +1,73 @@
+"""The card of a student in another form: plain transformers checkpoint, or ONNX.
+
+It is the student's own card, with another section on how to use it. In a card that a person has edited nothing is
+replaced: an ONNX export's section is put at its end.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCard, ModelCardData, snapshot_download
+
+from .model_card import CARD_FILE, EVAL_RESULTS_FILE, IMAGES, is_edited, render_use, stamp
+
+COMPANIONS = (CARD_FILE, "LICENSE", *IMAGES, EVAL_RESULTS_FILE)
+BEFORE, AFTER = "\n## Use\n\n", "\n## Where it comes from\n"
+
+
+def copy_companions(model: str, revision: str | None, folder: Path) -> None:
+    """Copy what stands beside a model's weights and says what it is: card, plots, licence, results.
+
+    :param model: folder or Hub id.
+    """
+    source = Path(model)
+    if not source.is_dir():
+        source = Path(snapshot_download(model, revision=revision, allow_patterns=list(COMPANIONS)))
+    for name in COMPANIONS:
+        if (source / name).is_file():
+            (folder / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(source / name, folder / name)
+
+
+def write_transformers_card(folder: Path) -> None:
+    """Change the student's card in `folder`, if there is one, to that of the plain checkpoint there."""
+    path = folder / CARD_FILE
+    if path.is_file():
+        text = path.read_text(encoding="utf-8")
+        if not is_edited(text):
+            path.write_text(_with_use(text, render_use("transformers")), encoding="utf-8")
+
+
+def write_onnx_card(folder: Path, report: dict[str, Any]) -> None:
+    """Change the student's card in `folder` to that of the ONNX model there, or write a short one where there is none.
+
+    :param report: of the export. Results of the student are not listed as those of a quantised model.
+    """
+    path, use = folder / CARD_FILE, render_use("onnx", report=report)
+    if not path.is_file():
+        data = ModelCardData(library_name="onnx", pipeline_tag="image-classification", tags=["rd_hf", "onnx"])
+        text = stamp(f"---\n{data.to_yaml()}\n---\n\n# {report['model_type']} in ONNX\n{BEFORE}{use}")
+    else:
+        text = path.read_text(encoding="utf-8")
+        text = f"{text.rstrip()}\n\n## ONNX\n\n{use}" if is_edited(text) else _onnx_card(text, use, report)
+    path.write_text(text, encoding="utf-8")
+    if "scores" in report:
+        (folder / EVAL_RESULTS_FILE).unlink(missing_ok=True)
+
+
+def _onnx_card(text: str, use: str, report: dict[str, Any]) -> str:
+    card = ModelCard(text)
+    card.data.library_name = "onnx"
+    card.data.tags = [*(card.data.tags or []), "onnx"]
+    if "scores" in report:
+        card.data.eval_results = card.data.model_name = None
+    return _with_use(str(card), use)
+
+
+def _with_use(text: str, use: str) -> str:
+    """A generated card with another section on how to use the model."""
+    before, rest = text.split(BEFORE, maxsplit=1)
+    return stamp(f"{before}{BEFORE}{use}{AFTER}{rest.split(AFTER, maxsplit=1)[1]}")

@@ -1,0 +1,67 @@
+"""Talking to the Hub: patience where it is busy or away, one sentence on what went wrong where that did not help."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from httpx2 import HTTPError, TransportError
+from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
+
+logger = logging.getLogger(__name__)
+
+ATTEMPTS = 4
+PASSING_TROUBLE = {408, 429, 500, 502, 503, 504}
+LONGEST_WAIT = 60.0
+# what the client raises, of the connection, of files and of names
+TROUBLE = (HTTPError, OSError, RuntimeError, ValueError)
+REASONS = {
+    401: "The Hub does not accept the token: log in again with `hf auth login`",
+    403: "The token has no right to do this",
+    404: "The Hub does not find the repo or the branch",
+    409: "Somebody else is changing the repo",
+    412: "Somebody else has changed the repo meanwhile",
+    422: "The Hub refuses an uploaded file",
+    429: "The Hub asks for fewer requests: wait a while",
+}
+Answer = TypeVar("Answer")
+
+
+def patiently(call: Callable[[], Answer], repeat_lost: bool = True) -> Answer:
+    """`call`, again after a while where the Hub is busy or away; huggingface_hub itself repeats uploads only.
+
+    :param repeat_lost: also where the connection broke, and the call may have been carried out.
+    """
+    for attempt in range(ATTEMPTS):
+        try:
+            return call()
+        except HfHubHTTPError as error:
+            if error.response.status_code not in PASSING_TROUBLE or attempt == ATTEMPTS - 1:
+                raise
+            asked = error.response.headers.get("Retry-After", "")
+            wait = float(asked) if asked.isdigit() else 2.0**attempt
+        except TransportError:
+            if not repeat_lost or attempt == ATTEMPTS - 1:
+                raise
+            wait = 2.0**attempt
+        logger.info("The Hub is busy or away; trying again in %g s.", min(wait, LONGEST_WAIT))
+        time.sleep(min(wait, LONGEST_WAIT))
+    raise AssertionError("the last attempt returns or raises")
+
+
+def explain(error: BaseException) -> str:
+    """A sentence on what went wrong."""
+    if isinstance(error, RuntimeError) and error.__cause__ is not None:  # of a thread that uploads
+        return explain(error.__cause__)
+    if isinstance(error, LocalTokenNotFoundError):
+        return "You are not logged in: run `hf auth login`, or set HF_TOKEN."
+    if isinstance(error, OfflineModeIsEnabled):
+        return "HF_HUB_OFFLINE is set, so that nothing reaches the Hub."
+    if isinstance(error, HfHubHTTPError):
+        status = error.response.status_code
+        return f"{REASONS.get(status, 'The Hub failed')} (HTTP {status})."
+    if isinstance(error, HTTPError):
+        return f"The connection to the Hub broke ({type(error).__name__})."
+    return " ".join(str(error).split()).rstrip(".") + "."

@@ -1,0 +1,144 @@
+"""What of a model's folder is published, in which form, and whether a repo holds a model of the same kind.
+
+A student is published as the plain transformers checkpoint that it wraps, unless the user asks for `rd_hf`: its folder
+as it is, with the code that loads it. Every other folder (teacher, ONNX export, plain checkpoint) goes as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .model_card import CARD_FILE, EVAL_RESULTS_FILE, IMAGES
+from .provenance import FORM, ONNX, PROVENANCE
+
+logger = logging.getLogger(__name__)
+
+FORMATS = ("transformers", "rd_hf")
+
+# What a published folder consists of. Other files of the user (pictures, tables, notebooks) stay where they are.
+SUFFIXES = {".safetensors", ".py", ".onnx"}
+NAMES = {
+    CARD_FILE, "LICENSE", "config.json", "preprocessor_config.json", "processor_config.json",
+    "model.safetensors.index.json", "export.json", *IMAGES,
+}  # fmt: skip
+# What a repo may hold before anything was published in it.
+HARMLESS = {".gitattributes", CARD_FILE, "LICENSE"}
+
+
+class PushError(ValueError):
+    """Nothing, or not all, was published; the message says why, what is safe and how to go on."""
+
+
+def files_of(folder: Path) -> dict[str, Path]:
+    """The files that are published, by their name in the repo.
+
+    :raises PushError: when there is no such folder, or no weights in it.
+    """
+    if not folder.is_dir():
+        raise PushError(f"There is no folder {folder}.")
+    files = {p.name: p for p in sorted(folder.iterdir()) if p.is_file() and (p.suffix in SUFFIXES or p.name in NAMES)}
+    left_out = sorted({path.name for path in folder.iterdir()} - set(files) - {Path(EVAL_RESULTS_FILE).parts[0]})
+    if left_out:
+        logger.info("Not part of a model, and left out: %s", ", ".join(left_out))
+    if not any(path.suffix in (".safetensors", ".onnx") for path in files.values()):
+        raise PushError(f"{folder} holds no weights: name the folder of a model, such as runs/xray/student.")
+    if (folder / EVAL_RESULTS_FILE).is_file():
+        files[EVAL_RESULTS_FILE] = folder / EVAL_RESULTS_FILE
+    return files
+
+
+def config_of(folder: Path) -> dict[str, Any]:
+    """config.json.
+
+    :raises PushError: when it is missing or says no model_type.
+    """
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if "model_type" not in config:
+        raise PushError(f"{folder} has no config.json with a model_type: name the folder of a model.")
+    return config
+
+
+def is_unwrapped(config: dict[str, Any], format: str | None) -> bool:
+    """Whether a model with this config is published as the plain checkpoint that it wraps.
+
+    :raises PushError: for a `format` that there is not, or that is not for this model.
+    """
+    model_type = config["model_type"]
+    if format == ONNX:
+        raise PushError(
+            "An ONNX model is written and checked first: `rd-hf export --format onnx --model ... --output_dir d`, then "
+            "`rd-hf push d`."
+        )
+    if format not in (None, *FORMATS):
+        raise PushError(f"`format` must be {' or '.join(FORMATS)}, but is {format!r}.")
+    if format is not None and model_type != "rd_student":
+        raise PushError(f"`format` is for students; a {model_type} is pushed as it is: leave it out.")
+    return model_type == "rd_student" and format != "rd_hf"
+
+
+def published_config(config: dict[str, Any], format: str | None) -> dict[str, Any]:
+    """What of the config a reader finds in the repo, as far as `kind_of` looks at it."""
+    if not is_unwrapped(config, format):
+        return config
+    return {
+        "model_type": config["classifier_config"]["model_type"],
+        "id2label": config["id2label"],
+        PROVENANCE: config["provenance"],
+    }
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Which models may take each other's place in a repo: another seed of it, or the same one trained longer.
+
+    :param form: "rd_hf", "ONNX", or "plain": of one student, but not loaded the same way.
+    :param distilled: whether it says that rd_hf made it.
+    """
+
+    form: str
+    model_type: str
+    labels: tuple[str, ...]
+    distilled: bool
+
+    def __str__(self) -> str:
+        name = f"{self.model_type} in ONNX" if self.form == "ONNX" else self.model_type
+        origin = "" if self.distilled else ", not made by rd_hf,"
+        return f"a {name}{origin} of {', '.join(self.labels) or 'no named classes'}"
+
+
+def kind_of(config: dict[str, Any]) -> Kind:
+    """The kind of a model, from its config.json."""
+    model_type = config["model_type"]
+    own = model_type in ("rd_student", "rd_teacher")
+    names = config.get("student_config", config).get("id2label") or {}
+    return Kind(
+        form="rd_hf" if own else "ONNX" if config.get(FORM) == ONNX else "plain",
+        model_type=model_type,
+        labels=tuple(names[key] for key in sorted(names, key=int)),
+        distilled=own or PROVENANCE in config,
+    )
+
+
+def refusal(remote: dict[str, Any] | None, names: set[str], config: dict[str, Any]) -> str | None:
+    """Why a model must not be published where this is, or None where it may.
+
+    :param remote: config.json of the repo, None if it has none.
+    :param names: the repo's files.
+    :param config: of the model, as it would be published.
+    """
+    if not names - HARMLESS:
+        return None
+    mine = kind_of(config)
+    if remote is None or "model_type" not in remote:
+        return f"holds files of another kind, not {mine}: name another repo."
+    there = kind_of(remote)
+    if there == mine:
+        return None
+    same_student = there.labels == mine.labels and (there.model_type == "rd_student") and mine.form == "plain"
+    way_out = "name another repo, or push with `--format rd_hf`." if same_student else "name another repo."
+    return f"holds {there}, not {mine}: {way_out}"
