@@ -7,7 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwar
 
 from .allocator import keep_freed_memory
 from .arguments import ArgumentError, DistillationArguments
+from .interrupts import Stopped
 
 GRACE_SECONDS = 3
 LOG_FOLDER = "logs"
@@ -85,7 +86,9 @@ def _who_is_silent(accelerator: Accelerator, store: torch.distributed.Store, err
     own = accelerator.process_index
     try:
         store.set(f"rd_hf/waited/{own}", "")
-        time.sleep(GRACE_SECONDS)  # the others that were waiting notice at about the same time
+        # The others that were waiting notice at about the same time; so does a launcher, which ends all.
+        with suppress(Stopped):
+            time.sleep(GRACE_SECONDS)
         silent = [rank for rank in range(accelerator.num_processes) if not store.check([f"rd_hf/waited/{rank}"])]
         names = ", ".join(f"{rank} on {store.get(f'rd_hf/host/{rank}').decode()}" for rank in silent)
     except RuntimeError:

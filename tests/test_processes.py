@@ -84,17 +84,18 @@ def test_the_slurm_scripts_are_sound_shell():
         subprocess.run(["bash", "-n", str(path)], check=True)
 
 
-def test_a_process_that_does_not_answer_is_named(teacher, blobs_npz, tmp_path):
+@pytest.mark.parametrize("fault", ["time.sleep(1000)", "os.kill(os.getpid(), 9)"], ids=["stuck", "killed"])
+def test_a_process_that_does_not_answer_is_named(teacher, blobs_npz, tmp_path, fault):
     script = (
-        "import sys, time; from rd_hf.cli import main; from rd_hf.step import Update\n"
+        "import os, sys, time; from rd_hf.cli import main; from rd_hf.step import Update\n"
         "call = Update.__call__\n"
         "def stuck(self, step, batches):\n"
-        "    if step == 1 and self.accelerator.process_index == 1: time.sleep(1000)\n"
+        "    if step == 1 and self.accelerator.process_index == 1: FAULT\n"
         "    return call(self, step, batches)\n"
         "Update.__call__ = stuck\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )
-    (tmp_path / "script.py").write_text(script)
+    (tmp_path / "script.py").write_text(script.replace("FAULT", fault))
     values = launched(teacher, blobs_npz, tmp_path / "run", process_timeout=0.2)[2:]
     command = [*TORCHRUN, "--standalone", "--nproc_per_node", "2", str(tmp_path / "script.py"), *values]
     done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
