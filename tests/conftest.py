@@ -1,4 +1,4 @@
-"""Fixtures shared by the tests: no network, two threads, tiny images, a Hub on a loopback address, own caches."""
+"""Fixtures shared by the tests: no network, few threads, tiny images, a Hub on a loopback address, own caches."""
 
 import atexit
 import os
@@ -8,6 +8,9 @@ import tempfile
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ["RD_HF_CACHE"] = tempfile.mkdtemp(prefix="rd_hf_tests_")  # for fixtures that several tests share
+
+# two processes of pytest-xdist share two cores: one thread for each and for the commands that it starts
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 
 import subprocess
 import sys
@@ -20,7 +23,7 @@ import torch
 from hub_server import TOKEN, HubServer
 from transformers import AutoModel, ResNetConfig, ViTImageProcessorPil
 
-torch.set_num_threads(2)
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 atexit.register(shutil.rmtree, os.environ["RD_HF_CACHE"], ignore_errors=True)
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -11,7 +11,7 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, Value, concatenate_datasets
 from PIL import Image as PillowImage
 
-from rd_hf.data import readers, sources
+from rd_hf.data import readers
 from rd_hf.data.columns import DataError
 from rd_hf.data.images import BadImageError, to_rgb
 from rd_hf.data.labels import MULTI_LABEL, SINGLE_LABEL
@@ -523,14 +523,13 @@ def test_fingerprint_follows_content_and_not_the_path(tmp_path):
     assert len({first["train"], changed["train"], renamed["train"]}) == 3
 
 
-def test_fingerprint_of_other_labels_and_of_many_rows(monkeypatch):
+def test_fingerprint_of_other_labels_and_of_many_rows():
     rows = [
         load_data(memory(labels, ClassLabel(names=["a", "b"]))).splits["train"] for labels in ([0, 1, 1], [0, 1, 0])
     ]
     whole = [fingerprint(split) for split in rows]
     assert whole[0] != whole[1] and whole[0].startswith("sha256:")
-    monkeypatch.setattr(sources, "FINGERPRINT_ROWS", 2)
-    part = [fingerprint(split) for split in rows]
+    part = [fingerprint(split, max_rows=2) for split in rows]
     assert part[0] != part[1] and part[0].startswith("sha256 of 2 of 3 rows:")
 
 
