@@ -45,8 +45,14 @@ class Inputs:
         return self.cache is None or self.cache.lacks(visit.row, visit.view)
 
     def student_pixels(self, batch: dict) -> Tensor:
-        """What the student sees of the batch: (B, 3, h, w), normalised."""
-        return self._shown(batch["student_pixels"], STUDENT, batch["rows"], batch["views"])
+        """What the student sees of the batch: (B, 3, h, w), normalised, in channels_last.
+
+        Convolutions keep that format for all maps. On two CPU cores a step took .90 (ResNet-18) and .81 (MobileNetV2)
+        of its time at 224 px, .75 for a tiny ResNet at 96 px; with the hybrid passes of RD .92 and of DRD .98.
+        Converting the injected maps as well gained nothing more.
+        """
+        pixels = self._shown(batch["student_pixels"], STUDENT, batch["rows"], batch["views"])
+        return pixels.contiguous(memory_format=torch.channels_last)
 
     def teacher_features(self, batch: dict) -> list[StageFeature]:
         """The teacher's features of the batch; with a cache it runs only for rows and views that are not there."""
