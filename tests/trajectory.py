@@ -42,7 +42,7 @@ def run(folder: Path, layout: str, accumulation: int, case: str) -> None:
     student = distillation.distill(
         teacher=str(folder / "teacher"), student=TINY_VIT, dataset=str(folder / "blobs.npz"), student_image_size=32,
         output_dir=str(folder / layout / case), max_steps=20, eval_steps=20, logging_steps=1, shots=8,
-        learning_rate=0.05, per_device_train_batch_size=share, per_device_unlabeled_batch_size=share,
+        learning_rate=0.05, cache=False, per_device_train_batch_size=share, per_device_unlabeled_batch_size=share,
         gradient_accumulation_steps=accumulation, **changes,
     )  # fmt: skip
     if int(os.environ.get("RANK", "0")) == 0:
