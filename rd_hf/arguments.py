@@ -116,6 +116,7 @@ class DistillationArguments:
     max_grad_norm: float = _argument(1.0, "gradients are clipped to this norm; 0 turns it off")
     bf16: bool = _argument(False, "bfloat16 mixed precision for the trained part")
     fp16: bool = _argument(False, "float16 mixed precision for the trained part (GPU)")
+    torch_compile: bool = _argument(False, "compile the blocks of student and teacher with torch.compile for the training; the first steps are slow")
     gradient_checkpointing: bool = _argument(False, "recompute the student's activations to save memory")
     dataloader_num_workers: int = _argument(0, "processes that fetch batches")
     seed: int = _argument(0, "seed of splits, shots, initial weights, order, views and dropout")

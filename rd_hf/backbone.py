@@ -125,6 +125,16 @@ class Backbone:
         return next(self.tower.parameters()).dtype
 
     @property
+    def staged(self) -> StagedModel:
+        """The tower as the chain of the stages that were tapped.
+
+        :raises BackboneError: when none was.
+        """
+        if self._staged is None:
+            raise BackboneError("Tap the stages that are wanted before extracting features: backbone.tap(...).")
+        return self._staged
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are, and the features will be."""
         return next(self.tower.parameters()).device
@@ -184,17 +194,16 @@ class Backbone:
             or None; on the tower's device and in its precision.
         :raises BackboneError: when no stage was tapped.
         """
-        if self._staged is None:
-            raise BackboneError("Tap the stages that are wanted before extracting features: backbone.tap(...).")
+        staged = self.staged
         self.tower.eval()
         size = self.chunk_size or max(len(pixel_values), 1)
-        chunks = [self._extract_chunk(chunk) for chunk in pixel_values.split(size)]
+        chunks = [self._extract_chunk(staged, chunk) for chunk in pixel_values.split(size)]
         return [_concatenate([chunk[index] for chunk in chunks]) for index in range(len(self._taps))]
 
-    def _extract_chunk(self, pixel_values: Tensor) -> list[StageFeature]:
+    def _extract_chunk(self, staged: StagedModel, pixel_values: Tensor) -> list[StageFeature]:
         pixel_values = pixel_values.to(self.device, self.dtype, non_blocking=True)
         pixel_values = pixel_values.contiguous(memory_format=self.memory_format)
-        _, tape = self._staged.forward(pixel_values)
+        _, tape = staged.forward(pixel_values)
         # a copy, as a feature may be a view of something larger (a sequence and its prefix, a whole output)
         return [
             StageFeature(*(None if part is None else self._own(part) for part in resample(tape.features[index], grid)))

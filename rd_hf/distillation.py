@@ -6,7 +6,8 @@ import json
 import logging
 import math
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from ._version import __version__
 from .arguments import ArgumentError, DistillationArguments, arguments_from
 from .backbone import Backbone
 from .cka import check_rows
+from .compilation import check_compiler, compiled
 from .data.augmentation import AugmentationParameters
 from .data.order import RowOrder, StepPlan
 from .data.pixels import PixelTransform, load_processor
@@ -75,6 +77,8 @@ def run_distillation(arguments: DistillationArguments) -> RDStudentForImageClass
     accelerator = start_accelerator(arguments)
     set_seed(arguments.seed)
     check_run_folder(arguments)
+    if arguments.torch_compile:
+        check_compiler()
     with accelerator.main_process_first():
         task = load_task(arguments)
     folder = Path(arguments.output_dir)
@@ -107,12 +111,26 @@ def run_distillation(arguments: DistillationArguments) -> RDStudentForImageClass
 def train_and_report(task: Task, models: Models, trainer: Trainer, deadline: float | None) -> None:
     """Train and leave the report; no process goes before all are done."""
     started = time.perf_counter()
-    trainer.train(deadline)
+    with _compiled(models) if trainer.arguments.torch_compile else nullcontext():
+        trainer.train(deadline)
     folder, accelerator = trainer.output_dir, trainer.accelerator
     scores = write_report(folder, task, models, trainer, time.perf_counter() - started)
     if accelerator.is_main_process:
         logger.info("%s", summary(scores, folder))
     accelerator.wait_for_everyone()
+
+
+@contextmanager
+def _compiled(models: Models) -> Iterator[None]:
+    """Compile the blocks of student and teacher for as long as this lasts: for the training, not for the report."""
+    with ExitStack() as stack:
+        if models.teacher is None:
+            parts = [stack.enter_context(compiled(models.student.model))]
+        else:
+            staged = (models.teacher.staged_student, models.backbone.staged)
+            parts = [stack.enter_context(compiled(one.model, one.recorded_modules)) for one in staged]
+        logger.info("Compiled: %s.", " and ".join(f"{len(names)} blocks" for names in parts))
+        yield
 
 
 def _repos(arguments: DistillationArguments) -> dict[str, str]:

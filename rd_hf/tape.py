@@ -72,6 +72,11 @@ class StagedModel:
                 self._recorded_calls.setdefault(name, set()).update(calls)
         self._overwritten: frozenset[str] = frozenset()
 
+    @property
+    def recorded_modules(self) -> list[str]:
+        """Names of the modules whose outputs a tape holds."""
+        return list(self._recorded_calls)
+
     def note_overwritten(self, pixel_values: Tensor) -> None:
         """Run the model once to find the recorded outputs that later code writes over in place: tapes copy those.
 
@@ -140,9 +145,9 @@ class StagedModel:
             for name, recorded in replays.items():
                 module = self.model.get_submodule(name)
                 replay = _Replay(recorded, module.forward, name in self._overwritten)
-                stack.enter_context(_instance_attribute(module, "forward", replay))
+                stack.enter_context(instance_attribute(module, "forward", replay))
             injection = _Injection(injected)
-            stack.enter_context(_instance_attribute(self.model.get_submodule(stage.name), "forward", injection))
+            stack.enter_context(instance_attribute(self.model.get_submodule(stage.name), "forward", injection))
             stack.enter_context(_without_side_effects(self.model, cut.callers))
             result = call_model(self.model, tape.pixel_values, tape.kwargs)
         if not injection.used:
@@ -219,7 +224,7 @@ def _recording(
 
 
 @contextmanager
-def _instance_attribute(module: nn.Module, name: str, value: Any) -> Iterator[None]:
+def instance_attribute(module: nn.Module, name: str, value: Any) -> Iterator[None]:
     """Set an attribute on this one module, and put back what its instance had (or had not) afterwards."""
     attributes = vars(module)
     before = {name: attributes[name]} if name in attributes else {}
@@ -245,7 +250,7 @@ def _without_side_effects(model: nn.Module, callers: Sequence[str]) -> Iterator[
             if not isinstance(module, GradientCheckpointingLayer) or not module.gradient_checkpointing:
                 continue
             if module in open_modules or any(isinstance(inner, _NormBase) for inner in module.modules()):
-                stack.enter_context(_instance_attribute(module, "gradient_checkpointing", False))
+                stack.enter_context(instance_attribute(module, "gradient_checkpointing", False))
         yield
 
 
@@ -255,7 +260,7 @@ def without_running_statistics(model: nn.Module) -> Iterator[None]:
     with ExitStack() as stack:
         for module in model.modules():
             if _tracks(module):
-                stack.enter_context(_instance_attribute(module, "track_running_stats", False))
+                stack.enter_context(instance_attribute(module, "track_running_stats", False))
         yield
 
 

@@ -1,0 +1,50 @@
+"""torch.compile, block by block, so that a model's stages can still be tapped and resumed from.
+
+What is compiled is each block's `forward`, as an attribute of the instance: hooks that record a block's output run
+outside of it, and a resumed pass puts its own `forward` in place for as long as it runs (see `rd_hf.tape`). Names of
+modules and weights stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import nn
+
+from .arguments import ArgumentError
+from .stages import blocks_of
+from .tape import instance_attribute
+
+
+def check_compiler() -> None:
+    """:raises ArgumentError: when torch.compile does not work on this machine, for want of a C++ compiler or Triton."""
+    try:
+        torch.compile(lambda values: values.sin() + 1, fullgraph=True)(torch.zeros(8))
+    except Exception as error:  # whatever a missing or broken tool chain raises
+        reason = str(error).strip().splitlines()[0]
+        raise ArgumentError(f"`torch_compile` does not work on this machine ({reason}): leave it out.") from error
+
+
+@contextmanager
+def compiled(model: nn.Module, recorded: Collection[str] = ()) -> Iterator[list[str]]:
+    """Run the blocks of a model compiled meanwhile; each is translated at its first calls.
+
+    :param recorded: modules whose outputs are recorded; blocks that one of them lies inside of are left as they are.
+    :return: names of the compiled blocks.
+    :raises ArgumentError: when the model has no such block, as an `nn.Sequential` has none.
+    """
+    blocks = {
+        name: block
+        for name, block in blocks_of(model).items()
+        if not any(other.startswith(f"{name}.") for other in recorded)
+    }
+    if not blocks:
+        raise ArgumentError(
+            f"`torch_compile` finds no blocks in nn.ModuleLists in {type(model).__name__} to compile: leave it out."
+        )
+    with ExitStack() as stack:
+        for block in blocks.values():
+            stack.enter_context(instance_attribute(block, "forward", torch.compile(block.forward)))
+        yield list(blocks)
