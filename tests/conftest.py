@@ -1,6 +1,7 @@
-"""Fixtures shared by the tests: no network, few threads, tiny images, a Hub on a loopback address, own caches."""
+"""Fixtures shared by the tests: no network, one thread, tiny images, a Hub on a loopback address, own caches."""
 
 import atexit
+import functools
 import os
 import shutil
 import tempfile
@@ -9,8 +10,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ["RD_HF_CACHE"] = tempfile.mkdtemp(prefix="rd_hf_tests_")  # for fixtures that several tests share
 
-# two processes of pytest-xdist share two cores: one thread for each and for the commands that it starts
-os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
+# Two processes of pytest-xdist share two cores: one thread for each, and for the commands that it starts.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import subprocess
 import sys
@@ -22,8 +23,9 @@ import pytest
 import torch
 from hub_server import TOKEN, HubServer
 from transformers import AutoModel, ResNetConfig, ViTImageProcessorPil
+from warm_python import WarmPython
 
-torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+torch.set_num_threads(1)
 atexit.register(shutil.rmtree, os.environ["RD_HF_CACHE"], ignore_errors=True)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -82,9 +84,45 @@ def teacher(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def warm_python():
+    """Runs commands in a Python that has its libraries imported; see `WarmPython.run`."""
+    warm = WarmPython(os.environ | {"PYTHONPATH": str(REPOSITORY)})
+    yield warm
+    warm.close()
+
+
 @pytest.fixture
-def server():
-    hub = HubServer()
+def python(warm_python, cache_dir, tmp_path):
+    """Runs `python *command` in the test's folder; :return: the finished process."""
+    return functools.partial(warm_python.run, cwd=tmp_path, environment={"RD_HF_CACHE": str(cache_dir)})
+
+
+@pytest.fixture
+def job(warm_python, cache_dir, tmp_path):
+    """Runs `python *command` in several processes of one job; :return: the finished processes."""
+    return functools.partial(warm_python.processes, cwd=tmp_path, environment={"RD_HF_CACHE": str(cache_dir)})
+
+
+@pytest.fixture(scope="session")
+def hub_python(tmp_path_factory):
+    """A WarmPython whose Hub is on a port of this machine, and whose HF_HOME leads where a test points it."""
+    with HubServer() as hub:
+        endpoint = hub.endpoint
+    values = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
+    values |= {
+        "HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(tmp_path_factory.mktemp("hub") / "hf_home"),
+        "HF_TOKEN": TOKEN, "PYTHONPATH": str(REPOSITORY), "NO_PROXY": "127.0.0.1", "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    warm = WarmPython(values)
+    yield warm
+    warm.close()
+
+
+@pytest.fixture
+def server(hub_python):
+    """An empty Hub, at the address that `client` knows."""
+    hub = HubServer(int(hub_python.environment["HF_ENDPOINT"].rsplit(":", 1)[1]))
     thread = threading.Thread(target=hub.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     yield hub
@@ -93,23 +131,20 @@ def server():
 
 
 @pytest.fixture
-def client(server, tmp_path):
+def client(server, hub_python, cache_dir, tmp_path):
     """Runs a command as a user of `server` with an own cache; :return: the finished process."""
+    home = Path(hub_python.environment["HF_HOME"])
+    home.unlink(missing_ok=True)
+    home.symlink_to(tmp_path / "hf_home")
 
     def run(*command, **environment):
-        values = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
-        values |= {
-            "HF_ENDPOINT": server.endpoint, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(tmp_path / "hf_home"),
-            "HF_TOKEN": TOKEN, "PYTHONPATH": str(REPOSITORY), "NO_PROXY": "127.0.0.1", "OMP_NUM_THREADS": "1",
-        }  # fmt: skip
-        done = subprocess.run(
-            [sys.executable, *command],
-            env=values | environment,
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=240,
-        )
+        (tmp_path / "hf_home").mkdir(exist_ok=True)
+        values = {"RD_HF_CACHE": str(cache_dir)} | environment
+        if environment.keys() <= {"HF_TOKEN"}:
+            done = hub_python.run(*command, cwd=tmp_path, environment=values)
+        else:  # what huggingface_hub reads when it is imported
+            line, values = [sys.executable, *command], hub_python.environment | values
+            done = subprocess.run(line, env=values, cwd=tmp_path, capture_output=True, text=True, timeout=240)
         assert TOKEN not in done.stdout + done.stderr
         return done
 

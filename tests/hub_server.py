@@ -73,8 +73,8 @@ class HubServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(self, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), Handler)
         self.repos: dict[str, Repo] = {}
         self.large: dict[str, bytes] = {}
         self.faults: list[Fault] = []

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 import time
 
 import pytest
@@ -17,8 +15,6 @@ from rd_hf.cache_key import differences, in_words, key_id, list_folders
 from rd_hf.cli import main
 from rd_hf.features import StageFeature
 from rd_hf.teacher_cache import FeatureCache
-
-WORLD = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "rd_hf"]
 
 
 def filled(root, **key) -> FeatureCache:
@@ -96,13 +92,11 @@ def test_what_a_run_needs_is_built_ahead_and_then_nothing_is_computed(
         cache_commands.build(DistillationArguments(**(values | {"num_views": "endless"})))
 
 
-def test_two_processes_share_the_building(tmp_path, teacher, blobs_npz, cache_dir):  # noqa: F811
+def test_two_processes_share_the_building(tmp_path, teacher, blobs_npz, cache_dir, job):  # noqa: F811
     write_config(DistillationArguments(**settings(teacher, blobs_npz, tmp_path / "run")), tmp_path / "x.yaml")
-    command = [*WORLD, "cache", "build", "--config", str(tmp_path / "x.yaml")]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("120 entries, 60 of them computed by this process") == 2
+    for done in job(2, "-m", "rd_hf", "cache", "build", "--config", "x.yaml"):
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert "120 entries, 60 of them computed by this process" in done.stdout
     (folder,) = list_folders(cache_dir)
     cache = FeatureCache(folder, CPU)
     assert all(len(cache.present(view)) == 60 for view in (0, 1)) and cache.damaged == 0

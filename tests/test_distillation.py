@@ -6,8 +6,6 @@ import os
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 from unittest.mock import Mock
 
 import numpy as np
@@ -100,24 +98,24 @@ def test_the_student_learns_and_the_loss_has_all_terms(finished):
     assert expected <= set(training_rows[0])
 
 
-def test_a_new_process_loads_the_student_after_importing_rd_hf_and_scores_the_same(finished):
+def test_a_new_process_loads_the_student_after_importing_rd_hf_and_scores_the_same(finished, python):
     student, run, _ = finished
     code = (
         "import sys, rd_hf, torch; from transformers import AutoModelForImageClassification as A;"
         f"m = A.from_pretrained(r'{run / 'student'}').eval(); torch.manual_seed(0);"
         "print(m(torch.linspace(-1, 1, 2 * 3 * 32 * 32).view(2, 3, 32, 32)).logits.tolist())"
     )
-    logits = json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    logits = json.loads(python("-c", code).stdout)
     with torch.no_grad():
         expected = student.eval()(torch.linspace(-1, 1, 2 * 3 * 32 * 32).view(2, 3, 32, 32)).logits
     assert torch.allclose(torch.tensor(logits), expected, atol=1e-6)
 
 
-def test_evaluate_prints_the_numbers_of_metrics_json(finished):
+def test_evaluate_prints_the_numbers_of_metrics_json(finished, python):
     _, run, data = finished
-    command = [sys.executable, "-m", "rd_hf", "evaluate", "--model", str(run / "student"), "--dataset", str(data)]
-    printed = subprocess.run([*command, "--split", "test"], capture_output=True, text=True, check=True).stdout
-    assert json.loads(printed) == json.loads((run / "metrics.json").read_text())["test"]
+    options = ("--model", str(run / "student"), "--dataset", str(data), "--split", "test")
+    printed = json.loads(python("-m", "rd_hf", "evaluate", *options).stdout)
+    assert printed == json.loads((run / "metrics.json").read_text())["test"]
 
 
 def test_the_reprogrammed_teacher_is_evaluated_with_its_local_backbone(finished, teacher):
@@ -139,24 +137,20 @@ def test_a_pipeline_takes_a_grey_file(finished, tmp_path):
     assert answers[0]["score"] == pytest.approx(predicted["probabilities"][predicted["label"]], abs=1e-4)
 
 
-def test_predict_prints_json_lines_and_a_table(finished, tmp_path):
+def test_predict_prints_json_lines_and_a_table(finished, tmp_path, python):
     _, run, data = finished
     for number, image in enumerate(np.load(data)["test_images"][:3]):
         Image.fromarray(image).save(tmp_path / f"{number}.png")
     (tmp_path / "broken.png").write_bytes(b"no image")
-    command = [sys.executable, "-m", "rd_hf", "predict", "--model", str(run / "student"), "--images"]
+    command = ["-m", "rd_hf", "predict", "--model", str(run / "student"), "--images"]
     pattern = str(tmp_path / "[0-9].png")
-    lines = subprocess.run(
-        [*command, pattern, "--json"], capture_output=True, text=True, check=True
-    ).stdout.splitlines()
+    lines = python(*command, pattern, "--json").stdout.splitlines()
     with (run / "predictions.csv").open() as file:
         expected = [row["prediction"] for row, _ in zip(csv.DictReader(file), range(3), strict=False)]
     assert [json.loads(line)["label"] for line in lines] == expected
-    table = subprocess.run(
-        [*command, str(tmp_path), "--on_bad_image", "skip"], capture_output=True, text=True, check=True
-    )
-    assert "not read" in table.stdout and "benign" in table.stdout
-    failed = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True)
+    table = python(*command, str(tmp_path), "--on_bad_image", "skip")
+    assert table.returncode == 0 and "not read" in table.stdout and "benign" in table.stdout
+    failed = python(*command, str(tmp_path))
     assert failed.returncode == 1 and "broken.png" in failed.stderr and "Traceback" not in failed.stderr
 
 
@@ -170,12 +164,9 @@ def test_nothing_saved_knows_a_path_of_this_machine_or_holds_a_pickle(finished, 
     assert suffixes <= {".json", ".jsonl", ".yaml", ".csv", ".png", ".safetensors", ".md", ".py"}
 
 
-def test_the_written_configuration_reproduces_the_run_to_the_bit(finished, tmp_path):
+def test_the_written_configuration_reproduces_the_run_to_the_bit(finished, tmp_path, python):
     _, run, _ = finished
-    command = [sys.executable, "-m", "rd_hf", "distill", "--config", str(run / "config.yaml")]
-    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # sums round differently with others
-    command += ["--output_dir", str(tmp_path / "again")]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    done = python("-m", "rd_hf", "distill", "--config", str(run / "config.yaml"), "--output_dir", "again")
     assert done.returncode == 0, done.stderr
     first, second = (load_file(f / "student" / "model.safetensors") for f in (run, tmp_path / "again"))
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -507,14 +498,11 @@ def test_skipping_may_not_empty_a_class(teacher, tmp_path):
 
 
 @pytest.mark.parametrize("method", ["drd", "ce"])
-def test_two_processes_score_the_student_that_they_save(teacher, blobs_npz, tmp_path, method):
+def test_two_processes_score_the_student_that_they_save(teacher, blobs_npz, tmp_path, job, method):
     values = settings(teacher, blobs_npz, tmp_path / "run", method=method, student=json.dumps(TINY_RESNET))
     options = [word for name, value in values.items() for word in (f"--{name}", str(value))]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command = [*launcher, "-m", "rd_hf", "distill", *options, "--per_device_train_batch_size", "6"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
+    for done in job(2, "-m", "rd_hf", "distill", *options, "--per_device_train_batch_size", "6"):
+        assert done.returncode == 0, done.stderr[-3000:]
     saved = json.loads((tmp_path / "run" / "metrics.json").read_text())["test"]
     scores = rd_hf.evaluate(str(tmp_path / "run" / "student"), str(blobs_npz))
     assert scores["auroc"] == pytest.approx(saved["auroc"], abs=1e-9)

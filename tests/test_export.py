@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 import sys
 
 import numpy as np
@@ -47,11 +46,6 @@ def exported(saved, tmp_path_factory):
     return folder, export(str(saved), str(folder), "onnx")
 
 
-def command(*options: str) -> subprocess.CompletedProcess:
-    line = [sys.executable, "-m", "rd_hf", *options]
-    return subprocess.run(line, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-
-
 def test_to_transformers_is_the_wrapped_classifier_and_knows_no_folder(saved):
     model = AutoModelForImageClassification.from_pretrained(saved)
     native = model.to_transformers()
@@ -90,8 +84,8 @@ def test_onnx_of_other_families(family, tmp_path):
         assert np.abs(logits - model(pixels(count)).logits.detach().numpy()).max() < 1e-5
 
 
-def test_a_plain_checkpoint_has_no_code_and_the_same_processor(saved, tmp_path):
-    done = command("export", "--model", str(saved), "--output_dir", str(tmp_path / "native"))
+def test_a_plain_checkpoint_has_no_code_and_the_same_processor(saved, tmp_path, python):
+    done = python("-m", "rd_hf", "export", "--model", str(saved), "--output_dir", str(tmp_path / "native"))
     assert json.loads(done.stdout)["max_abs_difference"] == 0, done.stderr
     names = {path.name for path in (tmp_path / "native").iterdir()}
     assert names == {"config.json", "model.safetensors", "preprocessor_config.json"}
@@ -205,7 +199,7 @@ def test_predict_takes_the_onnx_folder(saved, exported, tmp_path):
         assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-5)
 
 
-def test_made_splits_are_made_again_for_the_onnx_model(tmp_path):
+def test_made_splits_are_made_again_for_the_onnx_model(tmp_path, python):
     """A test split that was cut from train: quantisation calibrates on the rest, and evaluate finds it."""
     labels = np.arange(90) % 3
     for number, (image, label) in enumerate(zip(blob_images(labels), labels, strict=True)):
@@ -217,8 +211,8 @@ def test_made_splits_are_made_again_for_the_onnx_model(tmp_path):
         output_dir=str(tmp_path / "run"),
     )  # fmt: skip
     run = tmp_path / "run"
-    options = ["--format", "onnx", "--quantize", "int8", "--dataset", str(tmp_path / "data")]
-    done = command("export", "--model", str(run / "student"), "--output_dir", str(tmp_path / "int8"), *options)
+    options = ["--format", "onnx", "--quantize", "int8", "--dataset", "data", "--output_dir", "int8"]
+    done = python("-m", "rd_hf", "export", "--model", str(run / "student"), *options)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     test = json.loads((run / "metrics.json").read_text())["test"]
@@ -323,7 +317,6 @@ def test_a_missing_package_is_named_with_its_extra(package, saved, tmp_path, mon
         export(str(saved), str(tmp_path / "out"), "onnx")
 
 
-def test_onnx_is_imported_only_when_it_is_needed():
+def test_onnx_is_imported_only_when_it_is_needed(python):
     code = "import sys, rd_hf.export, rd_hf.evaluation; print(sorted({'onnx', 'onnxruntime'} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert python("-c", code).stdout.strip() == "[]"

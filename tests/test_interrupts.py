@@ -66,7 +66,7 @@ def test_the_run_time_is_hours_or_hours_minutes_and_seconds():
             seconds(wrong)
 
 
-def test_a_signal_to_one_of_two_processes_stops_both_after_the_same_step(teacher, blobs_npz, tmp_path):
+def test_a_signal_to_one_of_two_processes_stops_both_after_the_same_step(teacher, blobs_npz, tmp_path, job):
     values = settings(teacher, blobs_npz, tmp_path / "run", save_steps=100)
     script = (
         "import os, signal, sys; from rd_hf.cli import main; from rd_hf.step import Update\n"
@@ -77,14 +77,9 @@ def test_a_signal_to_one_of_two_processes_stops_both_after_the_same_step(teacher
         "Update.__call__ = signalled\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )
-    (tmp_path / "script.py").write_text(script)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(REPOSITORY)}
-    command = [*launcher, str(tmp_path / "script.py"), *options(values)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
-    assert done.returncode != 0
-    assert done.stderr.count("Step 3 of 6 is saved") == 2, done.stderr[-3000:]
-    assert "exitcode  : 143" in done.stderr
+    for done in job(2, "-c", script, *options(values)):
+        assert done.returncode == 143
+        assert "Step 3 of 6 is saved" in done.stderr, done.stderr[-3000:]
     assert [path.name for path in list_checkpoints(tmp_path / "run" / "checkpoints")] == ["step-00000003"]
 
 

@@ -65,18 +65,10 @@ def test_two_nodes_train_together(teacher, blobs_npz, tmp_path):
     check(tmp_path / "run", 2)
 
 
-def test_started_by_slurm_each_process_ends_with_the_code_of_the_run(teacher, blobs_npz, tmp_path):
+def test_started_by_slurm_each_process_ends_with_the_code_of_the_run(teacher, blobs_npz, tmp_path, job):
     """The environment is what examples/slurm/distill.sbatch derives from SLURM's; there is no launcher in between."""
-    port = free_port()
-    processes = []
-    for rank in (0, 1):
-        meeting = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        environment = ENVIRONMENT | {name: str(value) for name, value in meeting.items()}
-        command = [sys.executable, *launched(teacher, blobs_npz, tmp_path / "run", max_run_time=1e-9)]
-        processes.append(subprocess.Popen(command, stderr=subprocess.PIPE, env=environment))
-    errors = [process.communicate(timeout=300)[1].decode() for process in processes]
-    assert [process.returncode for process in processes] == [85, 85], errors
-    assert all("Step 1 of 2 is saved" in error for error in errors)
+    for done in job(2, *launched(teacher, blobs_npz, tmp_path / "run", max_run_time=1e-9)):
+        assert done.returncode == 85 and "Step 1 of 2 is saved" in done.stderr, done.stderr
 
 
 def test_the_slurm_scripts_are_sound_shell():
@@ -84,8 +76,8 @@ def test_the_slurm_scripts_are_sound_shell():
         subprocess.run(["bash", "-n", str(path)], check=True)
 
 
-@pytest.mark.parametrize("fault", ["time.sleep(1000)", "os.kill(os.getpid(), 9)"], ids=["stuck", "killed"])
-def test_a_process_that_does_not_answer_is_named(teacher, blobs_npz, tmp_path, fault):
+@pytest.mark.parametrize("fault", ["time.sleep(30)", "os.kill(os.getpid(), 9)"], ids=["stuck", "killed"])
+def test_a_process_that_does_not_answer_is_named(teacher, blobs_npz, tmp_path, job, fault):
     script = (
         "import os, sys, time; from rd_hf.cli import main; from rd_hf.step import Update\n"
         "call = Update.__call__\n"
@@ -95,11 +87,9 @@ def test_a_process_that_does_not_answer_is_named(teacher, blobs_npz, tmp_path, f
         "Update.__call__ = stuck\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )
-    (tmp_path / "script.py").write_text(script.replace("FAULT", fault))
     values = launched(teacher, blobs_npz, tmp_path / "run", process_timeout=0.2)[2:]
-    command = [*TORCHRUN, "--standalone", "--nproc_per_node", "2", str(tmp_path / "script.py"), *values]
-    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
-    assert done.returncode != 0
+    done, _ = job(2, "-c", script.replace("FAULT", fault), *values)
+    assert done.returncode == 1
     expected = f"Process 0 waited in vain for process 1 on {socket.gethostname()}"
     assert expected in done.stderr, done.stderr[-3000:]
     assert expected in Path(tmp_path / "run" / "logs" / "process-0.log").read_text()

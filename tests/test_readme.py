@@ -1,7 +1,6 @@
 """The commands of the README, run as they stand there on tiny models in place of those of the Hub."""
 
 import json
-import os
 import re
 import shlex
 import subprocess
@@ -52,53 +51,62 @@ def workplace(tmp_path_factory) -> Path:
     return folder
 
 
-def run(command: list[str], workplace: Path) -> str:
-    environment = os.environ | {
-        "PYTHONPATH": str(REPOSITORY),
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-    }
-    done = subprocess.run(command, cwd=workplace, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def run(warm_python, cache_dir, workplace):
+    """Runs a command that begins with rd-hf, python or accelerate; :return: what it printed."""
+    starts = {"rd-hf": ["-m", "rd_hf"], "python": [], "accelerate": ["-m", "accelerate.commands.accelerate_cli"]}
+
+    def run(command: list[str]) -> str:
+        line = [*starts[command[0]], *command[1:]]
+        done = warm_python.run(*line, cwd=workplace, environment={"RD_HF_CACHE": str(cache_dir)})
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
 
 
-def test_the_quickstart_in_a_terminal(workplace):
+def test_the_installed_command():
+    done = subprocess.run([Path(sys.executable).parent / "rd-hf", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0 and "distill" in done.stdout
+
+
+def test_the_quickstart_in_a_terminal(workplace, run):
     script = next(block for block in blocks("bash") if "rd-hf distill" in block).replace("\\\n", " ")
     answers = []
     for line in filter(None, script.splitlines()):
         command = shlex.split(line.replace("--shots 20", "--shots 5"))
-        answers.append(run(command + (["--max_steps", "2"] if command[1] == "distill" else []), workplace))
+        answers.append(run(command + (["--max_steps", "2"] if command[1] == "distill" else [])))
     scores = json.loads((workplace / "runs/xray/metrics.json").read_text())
     assert json.loads(answers[1])["auroc"] == pytest.approx(scores["test"]["auroc"], abs=1e-9)
     assert set(json.loads(answers[2])["probabilities"]) == {"class_0", "class_1", "class_2"}
 
 
-def test_the_quickstart_in_python_and_loading(workplace):
+def test_the_quickstart_in_python_and_loading(run):
     quickstart = next(block for block in blocks("python") if "distill(" in block)
     loading = next(block for block in blocks("python") if "pipeline(" in block)
     quickstart = quickstart.replace("shots=20", "shots=5, max_steps=2, overwrite_output_dir=True")
     code = quickstart + loading + "\nprint(classify('new_images/one.png')[0]['label'], processor.size['height'])"
-    assert re.fullmatch(r"class_\d 32", run([sys.executable, "-c", code], workplace).strip().splitlines()[-1])
+    assert re.fullmatch(r"class_\d 32", run(["python", "-c", code]).strip().splitlines()[-1])
 
 
-def test_the_exports(workplace):
+def test_the_exports(workplace, run):
     if not (workplace / "runs/xray/student").exists():
         values = "--teacher facebook/dinov2-small --student google/mobilenet_v2_0.35_96 --dataset ./my_xrays"
-        run(shlex.split(f"rd-hf distill {values} --max_steps 2 --output_dir runs/xray"), workplace)
+        run(shlex.split(f"rd-hf distill {values} --max_steps 2 --output_dir runs/xray"))
     script = next(block for block in blocks("bash") if "rd-hf export" in block)
-    answers = [json.loads(run(shlex.split(line), workplace)) for line in script.splitlines()]
+    answers = [json.loads(run(shlex.split(line))) for line in script.splitlines()]
     assert answers[0]["max_abs_difference"] == 0 and answers[1]["max_abs_difference"] < 1e-4
     assert answers[2]["scores"]["int8"]["accuracy"] == answers[3]["accuracy"]
     assert answers[1]["opset"] == 18 and "opset 18" in README
 
 
-def test_the_cluster_launch(workplace):
+def test_the_cluster_launch(workplace, run):
     line = next(block for block in blocks("bash") if block.startswith("accelerate launch")).strip()
     stand_ins = (
         "--dataset my_xrays --teacher facebook/dinov2-small --max_steps 2 --shots 5 --per_device_train_batch_size 8"
     )
     command = shlex.split(line.replace("accelerate launch", "accelerate launch --cpu --num_processes 1"))
-    run([*command, *shlex.split(stand_ins), "--per_device_unlabeled_batch_size", "8"], workplace)
+    run([*command, *shlex.split(stand_ins), "--per_device_unlabeled_batch_size", "8"])
     assert (workplace / "runs/busi_cluster/student/model.safetensors").exists()
 
 

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -39,17 +37,14 @@ def losses(folder):
     return [row["loss"] for row in read_history(folder) if "loss" in row]
 
 
-def test_another_number_of_processes_goes_on_along_the_same_course(teacher, blobs_npz, tmp_path, monkeypatch):
+def test_another_number_of_processes_goes_on_along_the_same_course(teacher, blobs_npz, tmp_path, monkeypatch, job):
     values = settings(teacher, blobs_npz, tmp_path / "whole", student=STEADY_VIT)
     rd_hf.distill(**values)
     values["output_dir"] = str(tmp_path / "cut")
     interrupted(monkeypatch, values, 3)
     values |= {"per_device_train_batch_size": 4, "per_device_unlabeled_batch_size": 4, "max_run_time": 5}
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    command = [*launcher, "-m", "rd_hf", *options(values), "--resume"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
+    done, other = job(2, "-m", "rd_hf", *options(values), "--resume")
+    assert done.returncode == other.returncode == 0, done.stderr[-3000:]
     assert "The run had 1 processes and has 2 now: it goes on along the same course up to rounding" in done.stderr
     assert "per_device_train_batch_size: 8 then, 4 now" in done.stderr
     assert losses(tmp_path / "cut") == pytest.approx(losses(tmp_path / "whole"), rel=1e-3)

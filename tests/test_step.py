@@ -1,9 +1,6 @@
 """One optimiser step, whichever way its rows are shared out."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +12,11 @@ from trajectory import CASES, TINY_VIT
 from transformers import AutoModel, ResNetConfig, ViTImageProcessorPil
 
 SCRIPT = Path(__file__).parent / "trajectory.py"
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
-LAYOUTS = {
-    "one": ([sys.executable], 1),
-    "two_processes": ([*TORCHRUN, "2"], 1),
-    "two_parts": ([sys.executable], 2),
-    "two_processes_of_two_parts": ([*TORCHRUN, "2"], 2),
-}
+LAYOUTS = {"one": (1, 1), "two_processes": (2, 1), "two_parts": (1, 2), "two_processes_of_two_parts": (2, 2)}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, warm_python):
     """A data set and a teacher, and in a folder for each layout what the trainings of all cases gave."""
     folder = tmp_path_factory.mktemp("trajectories")
     arrays = {"classes": np.array(["benign", "malignant", "normal"])}
@@ -37,11 +28,10 @@ def folder(tmp_path_factory):
     config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16, 24], depths=[1, 1, 1], layer_type="basic")
     AutoModel.from_config(config).save_pretrained(folder / "teacher")
     ViTImageProcessorPil(size={"height": 40, "width": 40}).save_pretrained(folder / "teacher")
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    for layout, (launcher, accumulation) in LAYOUTS.items():
-        command = [*launcher, str(SCRIPT), str(folder), layout, str(accumulation)]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
-        assert done.returncode == 0, done.stderr[-3000:]
+    for layout, (processes, accumulation) in LAYOUTS.items():
+        command = ("-c", SCRIPT.read_text(), str(folder), layout, str(accumulation))
+        for done in warm_python.processes(processes, *command, cwd=folder):
+            assert done.returncode == 0, done.stderr[-3000:]
     return folder
 
 
@@ -62,20 +52,19 @@ def test_one_trajectory_in_one_large_batch_in_processes_and_in_accumulated_parts
             assert (value - found[name]).abs().max() < 1e-9, name
 
 
-def test_metrics_of_one_and_three_processes_are_identical_to_the_last_digit(folder, tmp_path):
+def test_metrics_of_one_and_three_processes_are_identical_to_the_last_digit(folder, tmp_path, job):
     values = {
         "teacher": folder / "teacher", "dataset": folder / "blobs.npz", "method": "rd", "max_steps": 4,
-        "student": json.dumps(TINY_VIT), "student_image_size": 32, "per_device_train_batch_size": 4,
+        "student": json.dumps(TINY_VIT), "student_image_size": 32,
         "per_device_eval_batch_size": 5, "output_dir": tmp_path / "run", "save_steps": 4,
     }  # fmt: skip
     options = [word for name, value in values.items() for word in (f"--{name}", str(value))]
-    distill = ["-m", "rd_hf", "distill", *options]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     scores = []
     # The three only resume the finished training of the one, to score its student, on 23 test images in batches of 5.
-    for launcher, changes in (([sys.executable], []), ([*TORCHRUN, "3"], ["--resume"])):
-        done = subprocess.run([*launcher, *distill, *changes], capture_output=True, text=True, env=environment)
-        assert done.returncode == 0, done.stderr[-3000:]
+    for processes, changes in ((1, []), (3, ["--resume"])):
+        changes += ["--per_device_train_batch_size", str(12 // processes)]
+        for done in job(processes, "-m", "rd_hf", "distill", *options, *changes):
+            assert done.returncode == 0, done.stderr[-3000:]
         scores.append(json.loads((tmp_path / "run" / "metrics.json").read_text()))
         (tmp_path / "run" / "metrics.json").unlink()
     for scored in scores:

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -11,6 +9,7 @@ import torch
 from PIL import Image
 from test_student_model import pixels, student
 from transformers import AutoModel, AutoModelForImageClassification, ViTConfig, ViTImageProcessorPil, pipeline
+from warm_python import WarmPython
 
 from rd_hf.backbone import Backbone
 from rd_hf.export import export
@@ -39,7 +38,7 @@ import torch
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification, pipeline
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-torch.set_num_threads(2)  # as in the process that it is compared with: sums depend on it
+torch.set_num_threads(1)  # as in the process that it is compared with: sums depend on it
 assert "rd_student" not in CONFIG_MAPPING
 """
 
@@ -68,12 +67,13 @@ def workplace(tmp_path_factory):
     return folder
 
 
-def run(code: str, workplace, setting: str = BLOCKER) -> subprocess.CompletedProcess:
-    """Run code in the workplace, where neither the checkout nor an earlier run's copies of code are on the path."""
+@pytest.fixture(scope="module")
+def run(workplace):
+    """Runs code in the workplace, where neither the checkout nor an earlier run's copies of code are on the path."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    environment["HF_MODULES_CACHE"] = str(workplace / "modules")
-    line = [sys.executable, "-c", setting + code]
-    return subprocess.run(line, cwd=workplace, env=environment, capture_output=True, text=True, check=False)
+    warm = WarmPython(environment | {"HF_MODULES_CACHE": str(workplace / "modules")})
+    yield lambda code, setting=BLOCKER: warm.run("-c", setting + code, cwd=workplace)
+    warm.close()
 
 
 def test_exactly_the_code_that_is_needed_is_saved(workplace):
@@ -88,7 +88,7 @@ def test_exactly_the_code_that_is_needed_is_saved(workplace):
         assert json.dumps(config).count('"auto_map"') == 1
 
 
-def test_a_student_loads_and_saves_again(workplace):
+def test_a_student_loads_and_saves_again(workplace, run):
     code = """
 given = torch.load("logits.pt")
 for folder in ("student", "again"):
@@ -101,18 +101,18 @@ for folder in ("student", "again"):
 assert torch.equal(model.to_transformers()(given["pixels"]).logits, given["student"])
 assert AutoConfig.from_pretrained("student", trust_remote_code=True).image_size == [32, 32]
 """
-    done = run(code, workplace)
+    done = run(code)
     assert done.returncode == 0, done.stderr
     assert {path.name for path in (workplace / "again").glob("*.py")} == STUDENT_CODE
 
 
-def test_pipeline_and_processor(workplace):
+def test_pipeline_and_processor(workplace, run):
     code = """
 assert AutoImageProcessor.from_pretrained("student").size["height"] == 32
 classify = pipeline("image-classification", model="student", trust_remote_code=True)
 print(json.dumps(classify("image.png")))
 """
-    done = run(code, workplace)
+    done = run(code)
     assert done.returncode == 0, done.stderr
     scores = json.loads(done.stdout.strip().splitlines()[-1])
     expected = pipeline("image-classification", model=str(workplace / "student"))(str(workplace / "image.png"))
@@ -121,22 +121,22 @@ print(json.dumps(classify("image.png")))
 
 
 @pytest.mark.parametrize(("folder", "options"), [("teacher", ", backbone='tower'"), ("whole_teacher", "")])
-def test_a_teacher_loads(folder, options, workplace):
+def test_a_teacher_loads(folder, options, workplace, run):
     code = f"""
 given = torch.load("logits.pt")
 model = AutoModelForImageClassification.from_pretrained("{folder}", trust_remote_code=True{options})
 assert torch.allclose(model(given["pixels"]).logits, given["teacher"], atol=1e-6)
 """
-    done = run(code, workplace)
+    done = run(code)
     assert done.returncode == 0, done.stderr
 
 
-def test_code_runs_only_where_it_is_trusted(workplace):
-    done = run('AutoModelForImageClassification.from_pretrained("student", trust_remote_code=False)', workplace)
+def test_code_runs_only_where_it_is_trusted(workplace, run):
+    done = run('AutoModelForImageClassification.from_pretrained("student", trust_remote_code=False)')
     assert done.returncode != 0 and "trust_remote_code=True" in done.stderr
 
 
-def test_a_plain_export_needs_no_trust(workplace):
+def test_a_plain_export_needs_no_trust(workplace, run):
     export(str(workplace / "student"), str(workplace / "native"))
     code = """
 given = torch.load("logits.pt")
@@ -145,7 +145,7 @@ assert type(model).__name__ == "ResNetForImageClassification"
 assert torch.allclose(model(given["pixels"]).logits, given["student"], atol=1e-6)
 print(json.dumps(pipeline("image-classification", model="native")("image.png")))
 """
-    done = run(code, workplace)
+    done = run(code)
     assert done.returncode == 0, done.stderr
     expected = pipeline("image-classification", model=str(workplace / "student"))(str(workplace / "image.png"))
     scores = json.loads(done.stdout.strip().splitlines()[-1])
