@@ -15,7 +15,7 @@ import psutil
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, KwargsHandler
 
 from .allocator import keep_freed_memory
 from .arguments import ArgumentError, DistillationArguments
@@ -35,18 +35,16 @@ def start_accelerator(arguments: DistillationArguments) -> Accelerator:
     """
     # Accelerate keeps one precision a process; a second run in it may want another.
     AcceleratorState._reset_state()
-    # A student may hold weights that no pass uses (a mask token, the map behind a head that reads another token).
-    ddp = DistributedDataParallelKwargs(find_unused_parameters=True)
-    timeout = InitProcessGroupKwargs(timeout=timedelta(minutes=arguments.process_timeout))
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
     accelerator = Accelerator(
         # Without this and without a GPU every process of a torchrun would train alone, and all write to one folder.
         cpu=not torch.accelerator.is_available(),
-        kwargs_handlers=[ddp, timeout],
+        # To read these, Accelerate empties the environment for a moment, which other threads may be reading.
+        kwargs_handlers=_several_processes(arguments) if launched > 1 else None,
         mixed_precision="bf16" if arguments.bf16 else "fp16" if arguments.fp16 else "no",
         log_with=arguments.report_to,
         project_dir=str(Path(arguments.output_dir) / "trackers"),
     )
-    launched = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != launched:
         raise ArgumentError(
             f"{launched} processes were launched, but each would train alone on {accelerator.device}: launch one."
@@ -58,6 +56,12 @@ def start_accelerator(arguments: DistillationArguments) -> Accelerator:
     if accelerator.device.type == "cpu":
         keep_freed_memory()
     return accelerator
+
+
+def _several_processes(arguments: DistillationArguments) -> list[KwargsHandler]:
+    # A student may hold weights that no pass uses (a mask token, the map behind a head that reads another token).
+    ddp = DistributedDataParallelKwargs(find_unused_parameters=True)
+    return [ddp, InitProcessGroupKwargs(timeout=timedelta(minutes=arguments.process_timeout))]
 
 
 class SilentProcessError(OSError):
