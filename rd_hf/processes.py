@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -22,6 +23,7 @@ from .arguments import ArgumentError, DistillationArguments
 from .interrupts import Stopped
 
 GRACE_SECONDS = 3
+OF_COMMUNICATION = ("gloo", "NCCL", "pair closure", "Connection closed by peer", "Connection reset by peer")
 LOG_FOLDER = "logs"
 PROGRESS = logging.getLogger("rd_hf.progress_of_a_process")  # for its own log alone
 PROGRESS.setLevel(logging.INFO)
@@ -81,9 +83,17 @@ def naming_the_silent(accelerator: Accelerator) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if several and (isinstance(error, torch.distributed.DistError) or "gloo" in str(error)):
+        if several and _is_of_communication(error):
             raise SilentProcessError(_who_is_silent(accelerator, store, error)) from error
         raise
+
+
+def _is_of_communication(error: RuntimeError) -> bool:
+    """Whether an error came from exchanging tensors; gloo's have no type of their own, and not all name it."""
+    if isinstance(error, torch.distributed.DistError) or any(word in str(error) for word in OF_COMMUNICATION):
+        return True
+    innermost = traceback.extract_tb(error.__traceback__)[-1].filename
+    return "torch/distributed/" in innermost.replace(os.sep, "/")
 
 
 def _who_is_silent(accelerator: Accelerator, store: torch.distributed.Store, error: RuntimeError) -> str:
