@@ -83,14 +83,13 @@ def print_table(folder: Path) -> None:
         print(
             f"\n**{data}**, test split, {len(seeds)} seed{'s: mean (standard deviation)' if len(seeds) > 1 else ''}\n"
         )
-        print("| | AUROC | accuracy | reprogrammed teacher's AUROC | minutes a run |\n|---|---|---|---|---|")
+        print("| | AUROC | accuracy | reprogrammed teacher's AUROC |\n|---|---|---|---|")
         for method in METHODS:
             runs = scores(folder, data, method)
             columns = [
                 entry([one["test"]["auroc"] for one in runs]),
                 entry([one["test"]["accuracy"] for one in runs]),
                 entry([one["teacher"]["test"]["auroc"] for one in runs if "teacher" in one]),
-                f"{statistics.mean(one['training']['seconds'] for one in runs) / 60:.1f}" if runs else "",
             ]
             print(f"| {method} | " + " | ".join(columns) + " |")
 

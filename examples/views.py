@@ -50,13 +50,12 @@ def run(data: str, row: str, flags: list[str], seed: int, folder: Path) -> dict 
 def print_table(rows: dict[str, list[dict]], data: str) -> None:
     """Print one data set's table as Markdown."""
     print(f"\n**{data}**, {len(SEEDS[data])} seeds: mean (standard deviation)\n")
-    print("| | validation AUROC | reprogrammed teacher's | test AUROC | seconds a run |\n|---|---|---|---|---|")
+    print("| | validation AUROC | reprogrammed teacher's | test AUROC |\n|---|---|---|---|")
     for row, runs in rows.items():
         columns = [
             entry([one["validation"]["auroc"] for one in runs]),
             entry([one["teacher"]["validation"]["auroc"] for one in runs]),
             entry([one["test"]["auroc"] for one in runs]),
-            entry([one["training"]["seconds"] for one in runs]),
         ]
         print(f"| {row} | " + " | ".join(columns) + " |")
 
