@@ -344,16 +344,16 @@ def calibrate_projectors(models: Models, task: Task, plan: StepPlan) -> None:
 
 def summary(scores: dict[str, Any], folder: Path) -> str:
     """The result in a few lines for the screen."""
-    lines = [f"{'':24}{'AUROC':>16}{'accuracy':>18}"]
+    lines = [f"{'(with 95 % intervals)':28}{'AUROC':>19}{'accuracy':>19}"]
     rows = [("student, validation", scores["validation"]), ("student, test", scores["test"])]
     rows += [("reprogrammed teacher, test", scores["teacher"]["test"])] if "teacher" in scores else []
     for name, values in rows:
-        lines.append(f"{name:24}" + "".join(_with_interval(values, metric) for metric in ("auroc", "accuracy")))
+        lines.append(f"{name:28}" + "".join(_with_interval(values, metric) for metric in ("auroc", "accuracy")))
     return "\n".join([*lines, f"The student is in {folder / 'student'}, everything else beside it."])
 
 
 def _with_interval(values: dict[str, Any], metric: str) -> str:
     if values[metric] is None:
-        return f"{'undefined':>18}"
+        return f"{'undefined':>19}"
     low, high = values["intervals"][metric]
-    return f"  {values[metric]:.3f} ({low:.2f}-{high:.2f})"
+    return f"  {values[metric]:.3f} ({low:.2f}-{high:.2f})".rjust(19)

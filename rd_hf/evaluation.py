@@ -22,6 +22,7 @@ from .data.images import BadImageError, to_rgb
 from .data.pixel_store import PixelStore, check_images
 from .data.pixels import PixelTransform
 from .data.sources import ImageData, load_data
+from .data.split_names import standard_split_name
 from .data.splits import complete_splits
 from .inference import predict_logits, probabilities
 from .metrics import compute_metrics
@@ -124,6 +125,7 @@ def evaluate(
     :raises ArgumentError: when the split is missing, or the data's labels are not the model's.
     :raises BadImageError: for an unreadable image, unless `on_bad_image` is "skip".
     """
+    split = standard_split_name(split) or split
     loaded = load_model(model, revision, backbone, trust_remote_code)
     names = {"image_column": image_column, "label_column": label_column}
     data = load_splits(loaded, dataset, split, dataset_config_name, dataset_revision, **names)
@@ -151,8 +153,8 @@ def load_splits(
     :param split: has to be there; where it was made from train when the model was trained, it is made again.
     :raises ArgumentError: when it is missing.
     """
-    made = loaded.trained_on.get("made_splits", {"names": []})
-    made = made if split in made["names"] else {}
+    recipe = loaded.trained_on.get("made_splits", {"names": []})
+    made = recipe if split in recipe["names"] else {}
     data = load_data(
         dataset,
         config_name=config_name,
@@ -170,7 +172,8 @@ def load_splits(
             )
         data = complete_splits(data, made["validation_fraction"], made["test_fraction"], made["seed"])
     if split not in data.splits:
-        raise ArgumentError(f"The data has no split `{split}`. There are: {', '.join(data.splits)}.")
+        others = [f"{name} (as made for the training)" for name in recipe["names"] if name not in data.splits]
+        raise ArgumentError(f"The data has no split `{split}`. There are: {', '.join([*data.splits, *others])}.")
     return data
 
 

@@ -29,7 +29,7 @@ from .onnx_export import (
 )
 from .onnx_runtime import MODEL_FILE, OnnxClassifier, require
 from .provenance import FORM, ONNX, PROVENANCE, provenance_of
-from .run_folder import write_json
+from .run_folder import share_weights, write_json
 
 FORMATS = ("transformers", "onnx")
 REPORT_FILE = "export.json"
@@ -125,6 +125,7 @@ def _new_folder(target: Path) -> Iterator[Path]:
     try:
         yield aside
         aside.chmod(0o755)
+        share_weights(aside)
         aside.replace(target)
     except BaseException:
         shutil.rmtree(aside)

@@ -69,7 +69,7 @@ class Interrupts:
 
     def _note(self, number: int, frame) -> None:
         if number == signal.SIGINT and self.noted and self.accelerator.num_processes == 1:
-            raise Stopped("Stopped at once; the last checkpoint is kept.", EXIT_CODES[signal.SIGINT])
+            raise Stopped("Stopped at once; the last checkpoint, if there is one, is kept.", EXIT_CODES[signal.SIGINT])
         self.noted = self.noted or EXIT_CODES[number]
         more = " Once more stops at once." if number == signal.SIGINT else ""
         logger.info("%s: saving after this step.%s", signal.Signals(number).name, more)

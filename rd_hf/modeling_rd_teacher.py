@@ -324,7 +324,8 @@ def _fetch(
     if source["id"] == "local":
         raise BackboneError(
             "This teacher was trained with a local backbone, which is not in its checkpoint. Give the folder of the "
-            f"backbone whose weights hash to {source['sha256']}: from_pretrained(..., backbone='path/to/backbone')."
+            f"backbone whose weights hash to {source['sha256']}: from_pretrained(..., backbone='path/to/backbone'), "
+            "--backbone on the command line."
         )
     return Backbone.from_pretrained(source["id"], source["revision"], dtype, trust_remote_code)
 

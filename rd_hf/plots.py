@@ -70,7 +70,9 @@ def plot_cka(history: list[dict], path: str | Path) -> None:
     figure, (axes,) = _figure(1)
     stages = {key.removeprefix("cka/") for row in history for key in row if key.startswith("cka/")}
     ordered = sorted(stages, key=lambda stage: (not stage.isdigit(), int(stage) if stage.isdigit() else 0, stage))
-    _lines(axes, {f"stage {stage}": _series(history, f"cka/{stage}") for stage in ordered}, "no CKA recorded")
+    several = len(ordered) > 1
+    names = {stage: f"stage {stage}" if several else "last stage" for stage in ordered}
+    _lines(axes, {name: _series(history, f"cka/{stage}") for stage, name in names.items()}, "no CKA recorded")
     axes.set(title="Reprogrammed teacher features against student features", xlabel="optimiser step", ylabel="CKA")
     lowest = min((value for stage in ordered for value in _series(history, f"cka/{stage}")[1]), default=0.0)
     axes.set_ylim(min(lowest, 0.0) - 0.02, 1.02)

@@ -16,7 +16,7 @@ from .checkpoint import list_checkpoints, step_of
 from .inference import predict_logits, probabilities
 from .metrics import compute_metrics
 from .model_card import CARD_FILE, EVAL_RESULTS_FILE, eval_results, render_card, write_card
-from .run_folder import read_history, write_json, write_predictions
+from .run_folder import read_history, share_weights, write_json, write_predictions
 
 if TYPE_CHECKING:
     from .distillation import Models
@@ -50,6 +50,8 @@ def write_report(folder: Path, task: Task, models: Models, trainer: Trainer, sec
         "unlabelled_images": len(task.unlabelled_rows),
         "student_parameters": models.student.num_parameters(),
     }
+    if "leaks" in task.source:
+        scores["leaks"] = task.source["leaks"]
     if trainer.accelerator.is_main_process:
         try:
             _save_models(folder, models)
@@ -79,6 +81,7 @@ def _save_models(folder: Path, models: Models) -> None:
     if models.teacher is not None:
         models.teacher.save_pretrained(folder / "teacher")
         models.teacher_processor.save_pretrained(folder / "teacher")
+    share_weights(folder)
 
 
 def _write_plots(folder: Path, models: Models) -> None:

@@ -92,7 +92,7 @@ class Task:
         labels = {"train": {row: self._label(self.labels[row]) for row in self.labelled_rows.tolist()}}
         labels |= {s.name: {row: self._label(s.labels[row]) for row in s.rows} for s in (self.validation, self.test)}
         report_conflicts(conflicting_labels(images, labels))
-        report_leaks(shared_images(images), on_leak)
+        report_leaks(shared_images(images), on_leak, self.source)
 
     def _label(self, label: Tensor | np.ndarray) -> str:
         if self.problem_type != MULTI_LABEL:
@@ -143,13 +143,17 @@ def load_task(arguments: DistillationArguments) -> Task:
     )
     made = [name for name in ("validation", "test") if name not in data.splits]
     recipe = {name: getattr(arguments, name) for name in SPLIT_RECIPE}
-    source = data.source | ({"made_splits": {"names": made, **recipe}} if made else {})
+    source = data.source
+    if made:
+        source["made_splits"] = {"names": made, **recipe}
     data = complete_splits(
         data, arguments.validation_fraction, arguments.test_fraction, arguments.seed, arguments.on_leak
     )
     chosen = choose_labelled(data, arguments.shots, arguments.label_fraction, arguments.seed)
     images = data.splits["train"].select_columns(["image"])
     unlabelled = chosen.unlabelled_rows if arguments.use_unlabeled else np.empty(0, dtype=np.int64)
+    if arguments.use_unlabeled and not len(unlabelled):
+        logger.warning("use_unlabeled changes nothing: every row of train has kept its label.")
     if arguments.unlabeled_dataset is not None:
         further = load_images_only(arguments.unlabeled_dataset, image_column=arguments.image_column)
         unlabelled = np.concatenate([unlabelled, np.arange(len(further)) + len(images)])

@@ -30,6 +30,7 @@ from rd_hf.checkpoint import list_checkpoints
 from rd_hf.data.columns import DataError
 from rd_hf.data.images import BadImageError
 from rd_hf.data.pixels import PixelTransform
+from rd_hf.model_names import ModelNameError
 from rd_hf.modeling_rd_teacher import RDTeacherForImageClassification
 from rd_hf.report import ReportError
 from rd_hf.run_folder import read_history
@@ -116,6 +117,18 @@ def test_evaluate_prints_the_numbers_of_metrics_json(finished, python):
     options = ("--model", str(run / "student"), "--dataset", str(data), "--split", "test")
     printed = json.loads(python("-m", "rd_hf", "evaluate", *options).stdout)
     assert printed == json.loads((run / "metrics.json").read_text())["test"]
+
+
+def test_the_folder_of_a_run_in_place_of_its_student_is_named(finished):
+    _, run, data = finished
+    with pytest.raises(ModelNameError, match="folder of a run: its student is .*student"):
+        rd_hf.evaluate(str(run), str(data))
+
+
+def test_weights_have_the_permissions_of_other_files(finished):
+    _, run, _ = finished
+    modes = {path.stat().st_mode for path in (*run.rglob("*.safetensors"), run / "metrics.json")}
+    assert len(modes) == 1
 
 
 def test_the_reprogrammed_teacher_is_evaluated_with_its_local_backbone(finished, teacher):

@@ -1,5 +1,7 @@
 """One image or patient in two splits, and one image under two labels."""
 
+import json
+
 import numpy as np
 import pytest
 from conftest import blob_images
@@ -67,6 +69,9 @@ def test_a_run_reports_leaks_before_training_or_refuses_them(teacher, leaking, t
     assert "3 of 24 images of 'test' are in 'train' too" in caplog.text
     assert "1 images have labels that contradict each other" in caplog.text
     assert "'malignant' in row 7 of 'train', 'benign' in row 9 of 'test'" in caplog.text
+    (noted,) = json.loads((tmp_path / "run" / "metrics.json").read_text())["leaks"]
+    assert noted.startswith("3 of 24 images of 'test' are in 'train' too")
+    assert "**3 of 24 images of 'test'" in (tmp_path / "run" / "student" / "README.md").read_text()
 
 
 def test_a_patient_in_two_splits_is_refused_where_asked(teacher, tmp_path):

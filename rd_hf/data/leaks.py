@@ -6,6 +6,7 @@ import hashlib
 import logging
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -78,8 +79,8 @@ def conflicting_labels(images: Mapping[str, Mapping[int, bytes]], labels: Mappin
     return [f"One image has different labels: {', '.join(uses.values())}." for uses in found.values() if len(uses) > 1]
 
 
-def report_leaks(sentences: Sequence[str], on_leak: str) -> None:
-    """Warn of what splits share.
+def report_leaks(sentences: Sequence[str], on_leak: str, source: dict[str, Any]) -> None:
+    """Warn of what splits share, and note it in `source`, from where it gets into configs, scores and cards.
 
     :raises LeakError: where there is anything and `on_leak` is "error".
     """
@@ -87,6 +88,7 @@ def report_leaks(sentences: Sequence[str], on_leak: str) -> None:
         raise LeakError("\n".join([*sentences, "Mend the splits, or train all the same with --on_leak warn."]))
     for sentence in sentences:
         logger.warning("%s", sentence)
+        source.setdefault("leaks", []).append(sentence)
 
 
 def report_conflicts(sentences: Sequence[str]) -> None:

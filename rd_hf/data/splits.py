@@ -59,7 +59,7 @@ def complete_splits(
         class only, or train is too small to be split.
     """
     _check(data)
-    report_leaks(shared_groups({name: _group_values(data, name) for name in SPLITS}), on_leak)
+    report_leaks(shared_groups({name: _group_values(data, name) for name in SPLITS}), on_leak, data.source)
     missing = [name for name in SPLITS if name not in data.splits]
     if missing:
         wanted = {"validation": validation_fraction, "test": test_fraction}
