@@ -46,6 +46,7 @@ class Interrupts:
     def __init__(self, accelerator: Accelerator, deadline: float | None = None):
         """:param deadline: when the time is over, by `time.monotonic`."""
         self.accelerator, self.deadline, self.noted, self._before = accelerator, deadline, 0, {}
+        self.reason = ""
 
     def __enter__(self) -> Interrupts:
         self._before = _handle(EXIT_CODES, self._note)
@@ -59,7 +60,8 @@ class Interrupts:
         """The exit code to stop with, or 0; all processes learn it at the same step, as all leave the loop together."""
         if self.deadline is not None and not self.noted and time.monotonic() >= self.deadline:
             self.noted = EXIT_GO_ON_LATER
-            logger.info("The time of `max_run_time` is over: saving.")
+            self.reason = "The time of `max_run_time` is over. "
+            logger.info("%sSaving.", self.reason)
         if self.accelerator.num_processes == 1:
             return self.noted
         import torch  # not above: the command line reads the exit codes before it needs torch

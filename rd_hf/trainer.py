@@ -124,7 +124,7 @@ class Trainer:
                     self.save()
                 started += time.perf_counter() - aside
                 if exit_code:
-                    raise Stopped(self.how_to_go_on(), exit_code)
+                    raise Stopped(interrupts.reason + self.how_to_go_on(), exit_code)
         if trained and self.accelerator.is_main_process:
             logger.info("Waiting for data took %.1f %% of the training.", 100 * waited / trained)
         self.restore_best()
