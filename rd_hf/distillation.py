@@ -86,6 +86,8 @@ def run_distillation(arguments: DistillationArguments) -> RDStudentForImageClass
     if arguments.push_to_hub and accelerator.is_main_process:  # before hours of training, not after them
         _check_destinations(arguments, models)
     task.open_images(models.transforms, arguments.on_bad_image, arguments.on_leak)
+    # again, with the leaks that showed when the images were read
+    models.student.config.provenance = models.student.config.provenance | {"dataset": task.source}
     trainer = build_trainer(arguments, accelerator, task, models, folder)
     if accelerator.is_main_process:
         open_run_folder(resolved(arguments, task, models, trainer))
