@@ -129,6 +129,10 @@ class StagedModel:
         rest unlabelled, a ResNet at 64 px, 300 steps, five seeds: validation AUROC .822 (sd .022) so, .817 (.020) where
         these passes wrote the running statistics too; on test .817 (.021) and .807 (.025).)
 
+        Dropout and stochastic depth draw masks here as in any pass. (DRD on PneumoniaMNIST, as above but a ViT with
+        dropout of .1, three seeds: validation AUROC .963 (.008) so, .963 (.004) with none in these passes; on test
+        .932 (.014) and .928 (.009).)
+
         :param tape: a recorded pass of this model over the same number of images.
         :param index: the stage, counted from 0, shallow to deep.
         :param feature: of the shape that stage hands on; keeps its autograd graph.
