@@ -25,6 +25,7 @@ from sklearn.datasets import load_digits
 from transformers import AutoModel, ResNetConfig, ViTImageProcessorPil
 
 STUDENT = "{model_type: vit, hidden_size: 16, num_hidden_layers: 4, num_attention_heads: 2, intermediate_size: 32, patch_size: 4, hidden_dropout_prob: 0.1}"  # noqa: E501
+MACHINE = ("images_per_second", "data_wait", "memory_gib")  # what two equal runs may differ in
 
 
 def prepare(folder: Path) -> None:
@@ -103,9 +104,6 @@ def differences(one: Path, other: Path) -> list[str]:
     if (one / "predictions.csv").read_bytes() != (other / "predictions.csv").read_bytes():
         found.append("predictions.csv")
     return found
-
-
-MACHINE = ("images_per_second", "data_wait", "memory_gib")  # what two equal runs may differ in
 
 
 def main() -> None:

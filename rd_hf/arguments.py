@@ -184,7 +184,7 @@ class DistillationArguments:
             raise ArgumentError("`shots` and `label_fraction` both say how many labels are kept: give one of them.")
         if self.bf16 and self.fp16:
             raise ArgumentError("`bf16` and `fp16` exclude each other.")
-        if self.verify_cache and not (self.cache and self.num_views and self.method != "ce"):
+        if self.verify_cache and not (self.uses_cache and self.num_views):
             raise ArgumentError("`verify_cache` needs a cache: a teacher, a number of views, and not `no_cache`.")
         if self.push_to_hub and self.hub_model_id is None:
             raise ArgumentError("`push_to_hub` needs `hub_model_id`, the name of the repo, such as me/xray-student.")
@@ -220,6 +220,16 @@ class DistillationArguments:
                 "YAML file in quotes)."
             )
         return total
+
+    @property
+    def views(self) -> int | None:
+        """Different views an image has; None: a new one every epoch."""
+        return self.num_views if self.augment else 1
+
+    @property
+    def uses_cache(self) -> bool:
+        """Whether the teacher's features are kept: there is a teacher, the views are limited, and it is wanted."""
+        return self.cache and self.views is not None and self.method != "ce"
 
     @property
     def uses_unlabeled(self) -> bool:

@@ -8,16 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 from tqdm.auto import tqdm
 
 from .arguments import ArgumentError, DistillationArguments
 from .cache_key import FORMAT, KEY_FILE, KeyFolder, cache_root, in_words, layout_of, list_folders
 from .data.images import BadImageError
 from .data.pixel_store import TEACHER, PixelStore
-from .distillation import build_inputs, build_models, views_of
+from .distillation import build_inputs, build_models
 from .feature_file import FeatureFile, open_file
 from .inputs import Inputs
+from .processes import start_accelerator
 from .task import load_task
 
 DAY = 24 * 3600
@@ -32,19 +32,20 @@ def build(arguments: DistillationArguments) -> str:
     :return: what was computed, in a sentence.
     :raises ArgumentError: when the arguments leave no cache to build.
     """
-    if arguments.method == "ce" or views_of(arguments) is None or not arguments.cache:
+    if not arguments.uses_cache:
         raise ArgumentError("There is no cache to build: it takes a teacher, a number of views, and not `no_cache`.")
-    accelerator = Accelerator()
+    arguments = replace(arguments, verify_cache=None, report_to=None)
+    accelerator = start_accelerator(arguments)
     with accelerator.main_process_first():
         task = load_task(arguments)
     models = build_models(arguments, task, accelerator)
     task.store = PixelStore(task.train, models.transforms, "train")
-    inputs = build_inputs(replace(arguments, verify_cache=None), task, models, accelerator)
+    inputs = build_inputs(arguments, task, models, accelerator)
     if inputs.cache is None:
         raise OSError(f"Nothing can be written to {cache_root(arguments.cache_dir)}: name another --cache_dir.")
     visits = [
         (int(row), view)
-        for view in range(views_of(arguments))
+        for view in range(arguments.views)
         for rows in (task.labelled_rows, task.unlabelled_rows)
         for row in rows
     ]

@@ -293,9 +293,5 @@ def _cache(options: list[str]) -> int:
     arguments = _parse(_parser("cache", kind), options, kind)
     from . import cache_commands
 
-    print(
-        {"info": cache_commands.info, "verify": cache_commands.verify, "clear": cache_commands.clear}[command](
-            **vars(arguments)
-        )
-    )
+    print(getattr(cache_commands, command)(**vars(arguments)))
     return 0

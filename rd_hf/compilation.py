@@ -7,8 +7,10 @@ modules and weights stay as they are.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -16,6 +18,11 @@ from torch import nn
 from .arguments import ArgumentError
 from .stages import blocks_of
 from .tape import instance_attribute
+
+if TYPE_CHECKING:
+    from .distillation import Models
+
+logger = logging.getLogger(__name__)
 
 
 def check_compiler() -> None:
@@ -48,3 +55,16 @@ def compiled(model: nn.Module, recorded: Collection[str] = ()) -> Iterator[list[
         for block in blocks.values():
             stack.enter_context(instance_attribute(block, "forward", torch.compile(block.forward)))
         yield list(blocks)
+
+
+@contextmanager
+def compiled_models(models: Models) -> Iterator[None]:
+    """Compile the blocks of student and teacher for as long as this lasts: for the training, not for the report."""
+    with ExitStack() as stack:
+        if models.teacher is None:
+            parts = [stack.enter_context(compiled(models.student.model))]
+        else:
+            staged = (models.teacher.staged_student, models.backbone.staged)
+            parts = [stack.enter_context(compiled(one.model, one.recorded_modules)) for one in staged]
+        logger.info("Compiled: %s.", " and ".join(f"{len(names)} blocks" for names in parts))
+        yield

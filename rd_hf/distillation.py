@@ -6,8 +6,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from ._version import __version__
 from .arguments import ArgumentError, DistillationArguments, arguments_from
 from .backbone import Backbone
 from .cka import check_rows
-from .compilation import check_compiler, compiled
+from .compilation import check_compiler, compiled_models
 from .data.augmentation import AugmentationParameters
 from .data.order import RowOrder, StepPlan
 from .data.pixels import PixelTransform, load_processor
@@ -37,7 +36,7 @@ from .modeling_rd_teacher import RDTeacherForImageClassification
 from .objective import Objective, ObjectiveWeights
 from .processes import naming_the_silent, own_log, start_accelerator
 from .publication import published_config
-from .report import write_report
+from .report import summary, write_report
 from .run_folder import check_run_folder, open_run_folder
 from .students import load_student
 from .task import Task, load_task
@@ -113,26 +112,13 @@ def run_distillation(arguments: DistillationArguments) -> RDStudentForImageClass
 def train_and_report(task: Task, models: Models, trainer: Trainer, deadline: float | None) -> None:
     """Train and leave the report; no process goes before all are done."""
     started = time.perf_counter()
-    with _compiled(models) if trainer.arguments.torch_compile else nullcontext():
+    with compiled_models(models) if trainer.arguments.torch_compile else nullcontext():
         trainer.train(deadline)
     folder, accelerator = trainer.output_dir, trainer.accelerator
     scores = write_report(folder, task, models, trainer, time.perf_counter() - started)
     if accelerator.is_main_process:
         logger.info("%s", summary(scores, folder))
     accelerator.wait_for_everyone()
-
-
-@contextmanager
-def _compiled(models: Models) -> Iterator[None]:
-    """Compile the blocks of student and teacher for as long as this lasts: for the training, not for the report."""
-    with ExitStack() as stack:
-        if models.teacher is None:
-            parts = [stack.enter_context(compiled(models.student.model))]
-        else:
-            staged = (models.teacher.staged_student, models.backbone.staged)
-            parts = [stack.enter_context(compiled(one.model, one.recorded_modules)) for one in staged]
-        logger.info("Compiled: %s.", " and ".join(f"{len(names)} blocks" for names in parts))
-        yield
 
 
 def _repos(arguments: DistillationArguments) -> dict[str, str]:
@@ -258,7 +244,7 @@ def build_trainer(
 ) -> Trainer:
     """Put task and models together into a trainer."""
     orders = [
-        RowOrder(rows, arguments.seed, stream, views_of(arguments)) if len(rows) else None
+        RowOrder(rows, arguments.seed, stream, arguments.views) if len(rows) else None
         for stream, rows in enumerate((task.labelled_rows, task.unlabelled_rows))
     ]
     plan = StepPlan(
@@ -301,21 +287,15 @@ def build_inputs(arguments: DistillationArguments, task: Task, models: Models, a
     :raises CacheError: when `verify_cache` finds features that are not the teacher's.
     """
     augmentation = AugmentationParameters.from_arguments(arguments) if arguments.augment else None
-    num_views = views_of(arguments)
     cache = None
-    if num_views is not None and arguments.cache and models.backbone is not None:
-        cache = open_cache(arguments, task, models, augmentation, num_views, accelerator)
+    if arguments.uses_cache:
+        cache = open_cache(arguments, task, models, augmentation, accelerator)
     inputs = Inputs(task.store, augmentation, arguments.seed, models.backbone, cache, accelerator.device)
     if cache is not None and arguments.verify_cache and accelerator.is_main_process:
         rows = np.concatenate([task.labelled_rows, task.unlabelled_rows])
-        largest = compare_entries(cache, inputs, rows, num_views, arguments.verify_cache)
+        largest = compare_entries(cache, inputs, rows, arguments.views, arguments.verify_cache)
         logger.info("Cached features computed again: they differ by %.1g of their norm at most.", largest)
     return inputs
-
-
-def views_of(arguments: DistillationArguments) -> int | None:
-    """Different views an image has; None: a new one every epoch."""
-    return arguments.num_views if arguments.augment else 1
 
 
 @torch.no_grad()
@@ -342,20 +322,3 @@ def calibrate_projectors(models: Models, task: Task, plan: StepPlan) -> None:
     features = zip(models.teacher.projectors, models.backbone.extract(inputs[1]), tape.features, strict=True)
     for projector, of_teacher, of_student in features:
         projector.calibrate(of_teacher, of_student)
-
-
-def summary(scores: dict[str, Any], folder: Path) -> str:
-    """The result in a few lines for the screen."""
-    lines = [f"{'(with 95 % intervals)':28}{'AUROC':>19}{'accuracy':>19}"]
-    rows = [("student, validation", scores["validation"]), ("student, test", scores["test"])]
-    rows += [("reprogrammed teacher, test", scores["teacher"]["test"])] if "teacher" in scores else []
-    for name, values in rows:
-        lines.append(f"{name:28}" + "".join(_with_interval(values, metric) for metric in ("auroc", "accuracy")))
-    return "\n".join([*lines, f"The student is in {folder / 'student'}, everything else beside it."])
-
-
-def _with_interval(values: dict[str, Any], metric: str) -> str:
-    if values[metric] is None:
-        return f"{'undefined':>19}"
-    low, high = values["intervals"][metric]
-    return f"  {values[metric]:.3f} ({low:.2f}-{high:.2f})".rjust(19)

@@ -45,7 +45,7 @@ def start_accelerator(arguments: DistillationArguments) -> Accelerator:
         kwargs_handlers=_several_processes(arguments) if launched > 1 else None,
         mixed_precision="bf16" if arguments.bf16 else "fp16" if arguments.fp16 else "no",
         log_with=arguments.report_to,
-        project_dir=str(Path(arguments.output_dir) / "trackers"),
+        project_dir=None if arguments.output_dir is None else str(Path(arguments.output_dir) / "trackers"),
     )
     if accelerator.num_processes != launched:
         raise ArgumentError(

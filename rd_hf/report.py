@@ -143,3 +143,20 @@ def _write_details(folder: Path, task: Task, predicted: np.ndarray, scores: dict
     plots.plot_roc(predicted, labels, names, task.problem_type, folder / "roc.png")
     if any(task.skipped.values()):
         write_json(task.skipped, folder / "skipped_images.json")
+
+
+def summary(scores: dict[str, Any], folder: Path) -> str:
+    """The result in a few lines for the screen."""
+    lines = [f"{'(with 95 % intervals)':28}{'AUROC':>19}{'accuracy':>19}"]
+    rows = [("student, validation", scores["validation"]), ("student, test", scores["test"])]
+    rows += [("reprogrammed teacher, test", scores["teacher"]["test"])] if "teacher" in scores else []
+    for name, values in rows:
+        lines.append(f"{name:28}" + "".join(_with_interval(values, metric) for metric in ("auroc", "accuracy")))
+    return "\n".join([*lines, f"The student is in {folder / 'student'}, everything else beside it."])
+
+
+def _with_interval(values: dict[str, Any], metric: str) -> str:
+    if values[metric] is None:
+        return f"{'undefined':>19}"
+    low, high = values["intervals"][metric]
+    return f"  {values[metric]:.3f} ({low:.2f}-{high:.2f})".rjust(19)

@@ -184,7 +184,6 @@ def open_cache(
     task: Task,
     models: Models,
     augmentation: AugmentationParameters | None,
-    num_views: int,
     accelerator: Accelerator,
 ) -> FeatureCache | None:
     """The cache of a run's teacher features, made where there is none; the log says what is there and what it takes.
@@ -216,7 +215,7 @@ def open_cache(
         changes = nearest_difference(key, list_folders(root)) if new else []
         if changes:
             logger.info("A new cache: %s.", "; ".join(changes))
-        logger.info("%s", describe(cache, len(task.labelled_rows) + len(task.unlabelled_rows), num_views, new))
+        logger.info("%s", describe(cache, len(task.labelled_rows) + len(task.unlabelled_rows), arguments.views, new))
     return cache
 
 

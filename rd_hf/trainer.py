@@ -223,6 +223,7 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
     def write_checkpoint(self) -> None:
+        """Everything that a resumed run goes on from; a failure is logged, since the checkpoints before are intact."""
         groups = {"model": self.tensors(), "optimizer": optimizer_tensors(self.update.optimizer)}
         if self.best_tensors is not None:
             groups["best"] = self.best_tensors
@@ -266,6 +267,10 @@ class Trainer:
         logger.info("Resumed from step %d of %d.", self.step, self.max_steps)
 
     def restore_from(self, checkpoint: Checkpoint) -> None:
+        """Take over weights, optimiser and scores.
+
+        :raises CheckpointError: when the data or the rows of a step are not those of the checkpoint's run.
+        """
         if checkpoint.state["data"] != self.data.fingerprint:
             raise CheckpointError("The data is not that of the run to resume: its images or labels have changed.")
         before, now = checkpoint.state["rows_a_step"], self.rows_a_step()

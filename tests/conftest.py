@@ -58,16 +58,21 @@ def blob_images(labels: np.ndarray, size: int = 24, seed: int = 0) -> np.ndarray
     return images.astype(np.uint8)
 
 
-@pytest.fixture
-def blobs_npz(tmp_path) -> Path:
-    """A three-class data set in MedMNIST's layout: 60 train, 24 validation, 24 test images."""
+def blob_arrays(test: int = 24) -> dict[str, np.ndarray]:
+    """A three-class data set in MedMNIST's layout: 60 train and 24 validation images, and those of test."""
     arrays = {"classes": np.array(["benign", "malignant", "normal"])}
-    for number, (split, count) in enumerate((("train", 60), ("val", 24), ("test", 24))):
+    for number, (split, count) in enumerate((("train", 60), ("val", 24), ("test", test))):
         labels = np.arange(count) % 3
         arrays[f"{split}_images"] = blob_images(labels, seed=number)
         arrays[f"{split}_labels"] = labels[:, None].astype(np.uint8)
+    return arrays
+
+
+@pytest.fixture
+def blobs_npz(tmp_path) -> Path:
+    """The file of `blob_arrays`."""
     path = tmp_path / "blobs.npz"
-    np.savez(path, **arrays)
+    np.savez(path, **blob_arrays())
     return path
 
 

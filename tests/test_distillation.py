@@ -11,6 +11,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
+from conftest import blob_arrays
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -61,13 +62,7 @@ def settings(teacher, dataset, folder, **changes):
 def finished(teacher, tmp_path_factory):
     """One finished DRD run, and the data it was made from."""
     folder = tmp_path_factory.mktemp("finished")
-    from conftest import blob_images
-
-    arrays = {"classes": np.array(["benign", "malignant", "normal"])}
-    for number, (split, count) in enumerate((("train", 60), ("val", 24), ("test", 24))):
-        labels = np.arange(count) % 3
-        arrays[f"{split}_images"], arrays[f"{split}_labels"] = blob_images(labels, seed=number), labels[:, None]
-    np.savez(folder / "blobs.npz", **arrays)
+    np.savez(folder / "blobs.npz", **blob_arrays())
     values = settings(teacher, folder / "blobs.npz", folder / "run", method="drd", max_steps=30, eval_steps=10)
     student = rd_hf.distill(**values)
     return student, folder / "run", folder / "blobs.npz"

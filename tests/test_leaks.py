@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import blob_images
+from conftest import blob_arrays, blob_images
 from PIL import Image
 from test_distillation import settings
 
@@ -50,10 +50,7 @@ def test_one_image_under_two_labels_is_listed_with_a_row_for_each():
 @pytest.fixture
 def leaking(tmp_path):
     """Three test images are also train images, one of them under another label."""
-    arrays = {"classes": np.array(["benign", "malignant", "normal"])}
-    for number, (split, count) in enumerate((("train", 60), ("val", 24), ("test", 24))):
-        labels = np.arange(count) % 3
-        arrays[f"{split}_images"], arrays[f"{split}_labels"] = blob_images(labels, seed=number), labels[:, None]
+    arrays = blob_arrays()
     arrays["test_images"][[4, 7, 9]] = arrays["train_images"][[1, 4, 7]]
     np.savez(tmp_path / "leaking.npz", **arrays)
     return tmp_path / "leaking.npz"

@@ -12,6 +12,7 @@ import yaml
 from conftest import REPOSITORY
 from test_distillation import settings
 from test_interrupts import options
+from warm_python import free_port
 
 from rd_hf.run_folder import read_history
 
@@ -93,9 +94,3 @@ def test_a_process_that_does_not_answer_is_named(teacher, blobs_npz, tmp_path, j
     expected = f"Process 0 waited in vain for process 1 on {socket.gethostname()}"
     assert expected in done.stderr, done.stderr[-3000:]
     assert expected in Path(tmp_path / "run" / "logs" / "process-0.log").read_text()
-
-
-def free_port() -> str:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return str(free.getsockname()[1])

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import blob_images
+from conftest import blob_arrays
 from safetensors.torch import load_file
 from trajectory import CASES, TINY_VIT
 from transformers import AutoModel, ResNetConfig, ViTImageProcessorPil
@@ -19,11 +19,7 @@ LAYOUTS = {"one": (1, 1), "two_processes": (2, 1), "two_parts": (1, 2), "two_pro
 def folder(tmp_path_factory, warm_python):
     """A data set and a teacher, and in a folder for each layout what the trainings of all cases gave."""
     folder = tmp_path_factory.mktemp("trajectories")
-    arrays = {"classes": np.array(["benign", "malignant", "normal"])}
-    for number, (split, count) in enumerate((("train", 60), ("val", 24), ("test", 23))):
-        labels = np.arange(count) % 3
-        arrays[f"{split}_images"], arrays[f"{split}_labels"] = blob_images(labels, seed=number), labels[:, None]
-    np.savez(folder / "blobs.npz", **arrays)
+    np.savez(folder / "blobs.npz", **blob_arrays(test=23))
     torch.manual_seed(5)
     config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16, 24], depths=[1, 1, 1], layer_type="basic")
     AutoModel.from_config(config).save_pretrained(folder / "teacher")

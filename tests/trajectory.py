@@ -72,10 +72,8 @@ def in_precision(dtype: torch.dtype) -> None:
 if __name__ == "__main__":
     build_models, normalize = distillation.build_models, PixelTransform.normalize
     torch.optim.AdamW = torch.optim.SGD
-    end_training, Accelerator.end_training = (
-        Accelerator.end_training,
-        lambda self: None,
-    )  # the next case needs the group
+    end_training = Accelerator.end_training
+    Accelerator.end_training = lambda self: None  # the next case needs the group
     for name in CASES:
         run(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), name)
     end_training(Accelerator())

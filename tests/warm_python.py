@@ -62,9 +62,7 @@ class WarmPython:
         self, number: int, *command: str, environment: dict[str, str] | None = None, **options
     ) -> list[subprocess.CompletedProcess]:
         """The same in several processes of one job, with the environment that launchers set."""
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            job = {"WORLD_SIZE": str(number), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+        job = {"WORLD_SIZE": str(number), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
         job |= {"ACCELERATE_USE_CPU": "true"} | (environment or {})
         ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(number)]
         started = [self.start(*command, environment=job | rank, **options) for rank in ranks]
@@ -79,6 +77,12 @@ class WarmPython:
         if self.server is not None:
             self.server.stdin.close()
             self.server.wait()
+
+
+def free_port() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
 
 
 def serve() -> None:
