@@ -19,7 +19,7 @@ POSITIVE = """student_image_size teacher_batch_size num_views verify_cache proje
     learning_rate per_device_train_batch_size per_device_unlabeled_batch_size per_device_eval_batch_size eval_steps
     gradient_accumulation_steps logging_steps save_steps save_total_limit early_stopping_patience process_timeout"""
 NOT_NEGATIVE = """hybrid_weight hybrid_weight_end kl_weight kl_weight_end cka_weight weight_decay max_grad_norm
-    dataloader_num_workers seed rotation_degrees scale shift brightness contrast gamma label_smoothing warmup_ratio"""
+    dataloader_num_workers seed view_seed rotation_degrees scale shift brightness contrast gamma label_smoothing warmup_ratio"""
 LICENSE = re.compile(r"[a-z0-9][a-z0-9.\-]*")
 LONGEST_HOURS = 10_000
 IN_MEMORY = "(a data set in memory)"
@@ -120,6 +120,7 @@ class DistillationArguments:
     gradient_checkpointing: bool = _argument(False, "recompute the student's activations to save memory")
     dataloader_num_workers: int = _argument(0, "processes that fetch batches")
     seed: int = _argument(0, "seed of splits, shots, initial weights, order, views and dropout")
+    view_seed: int | None = _argument(None, "seed of the views; by default `seed`. Runs of several seeds that share one also share a cache")
 
     metric_for_best_model: Literal["auroc", "accuracy", "balanced_accuracy", "f1", "average_precision"] = _argument("auroc", "validation metric that chooses the model")
     eval_steps: int | None = _argument(None, "steps between evaluations on validation; by default 20 evaluations a run")
@@ -170,7 +171,7 @@ class DistillationArguments:
             if value is not None and not 0 < value < 1:
                 raise ArgumentError(f"`{name}` is {value}; it must lie between 0 and 1.")
         for name in NOT_NEGATIVE.split():
-            if getattr(self, name) < 0:
+            if (getattr(self, name) or 0) < 0:
                 raise ArgumentError(f"`{name}` is {getattr(self, name)}; it must not be negative.")
         for name, annotation in get_type_hints(type(self)).items():
             literal = next((kind for kind in (annotation, *get_args(annotation)) if get_origin(kind) is Literal), None)
@@ -220,6 +221,11 @@ class DistillationArguments:
                 "YAML file in quotes)."
             )
         return total
+
+    @property
+    def seed_of_views(self) -> int:
+        """What the augmentation of each (row, view) follows from."""
+        return self.seed if self.view_seed is None else self.view_seed
 
     @property
     def views(self) -> int | None:

@@ -11,10 +11,10 @@ import torch
 from tqdm.auto import tqdm
 
 from .arguments import ArgumentError, DistillationArguments
+from .assembly import build_inputs, build_models
 from .cache_key import FORMAT, KEY_FILE, KeyFolder, cache_root, in_words, layout_of, list_folders
 from .data.images import BadImageError
 from .data.pixel_store import TEACHER, PixelStore
-from .distillation import build_inputs, build_models
 from .feature_file import FeatureFile, open_file
 from .inputs import Inputs
 from .processes import start_accelerator

@@ -18,7 +18,7 @@ from .efficiency import Cost, cost_of
 from .modeling_rd_student import RDStudentForImageClassification
 
 if TYPE_CHECKING:
-    from .distillation import Models
+    from .assembly import Models
     from .task import Task
     from .trainer import Trainer
 

@@ -20,7 +20,7 @@ from .stages import blocks_of
 from .tape import instance_attribute
 
 if TYPE_CHECKING:
-    from .distillation import Models
+    from .assembly import Models
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from .model_card import CARD_FILE, EVAL_RESULTS_FILE, eval_results, render_card,
 from .run_folder import read_history, share_weights, write_json, write_predictions
 
 if TYPE_CHECKING:
-    from .distillation import Models
+    from .assembly import Models
     from .task import Split, Task
     from .trainer import Trainer
 

@@ -32,7 +32,7 @@ from .feature_file import FeatureFile, as_bytes, open_file
 from .features import StageFeature
 
 if TYPE_CHECKING:
-    from .distillation import Models
+    from .assembly import Models
     from .inputs import Inputs
     from .task import Task
 
@@ -195,7 +195,7 @@ def open_cache(
     dtype = getattr(torch, wanted) if wanted else torch.float16 if precision == torch.float32 else precision
     rows = len(task.train)
     data = fingerprint(task.train, max_rows=rows)
-    shown = (models.teacher_processor, augmentation, arguments.seed, data, rows)
+    shown = (models.teacher_processor, augmentation, arguments.seed_of_views, data, rows)
     key = teacher_key(models.teacher, models.backbone, *shown, dtype)
     root = cache_root(arguments.cache_dir)
     with accelerator.main_process_first():

@@ -362,3 +362,13 @@ for row in range(300):
     assert sorted(path.name for path in (tmp_path / "cache").glob("*/*")) == [
         "key.json", "view_0000.safetensors", "view_0001.safetensors",
     ]  # fmt: skip
+
+
+def test_runs_of_several_seeds_share_a_cache_under_one_view_seed(tmp_path, teacher, blobs_npz, cache_dir, no_report):
+    values = settings(teacher, blobs_npz, tmp_path / "one", max_steps=2, view_seed=7)
+    rd_hf.distill(**values)
+    again = values | {"output_dir": str(tmp_path / "two"), "seed": 1, "verify_cache": 100}
+    rd_hf.distill(**again)  # raises where its views are not those of the first
+    assert len(list_folders(cache_dir)) == 1
+    rd_hf.distill(**(again | {"output_dir": str(tmp_path / "three"), "view_seed": None}))
+    assert len(list_folders(cache_dir)) == 2
