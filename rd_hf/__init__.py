@@ -18,6 +18,7 @@ _MODULE_OF = {
     "RDStudentForImageClassification": "modeling_rd_student",
     "RDTeacherConfig": "configuration_rd",
     "RDTeacherForImageClassification": "modeling_rd_teacher",
+    "compare": "comparison.run",
     "distill": "distillation",
     "evaluate": "evaluation",
     "predict": "evaluation",

@@ -276,8 +276,8 @@ def nearest(name: str, known: list[str]) -> str:
     return f" There are: {', '.join(str(word) for word in known)}."
 
 
-def read_config(path: str | Path) -> dict[str, Any]:
-    """Read a YAML file of arguments.
+def read_config(path: str | Path, kind: type = DistillationArguments) -> dict[str, Any]:
+    """Read a YAML file of the arguments of `kind`.
 
     :raises ArgumentError: when the file is missing, is no YAML mapping, or has an unknown key.
     """
@@ -290,7 +290,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
         raise ArgumentError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise ArgumentError(f"{path} must hold `name: value` lines, not a {type(values).__name__}.")
-    check_names(values, where=f" in {path}")
+    check_names(values, kind, f" in {path}")
     return values
 
 

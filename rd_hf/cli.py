@@ -1,4 +1,4 @@
-"""The command line: `rd-hf distill | evaluate | predict | export | push | cache`, or `python -m rd_hf ...`.
+"""The command line: `rd-hf distill | compare | evaluate | predict | export | push | cache`, or `python -m rd_hf ...`.
 
 Answers go to stdout, everything else to stderr. Modules that import torch are imported only once a command runs.
 """
@@ -15,6 +15,7 @@ from .interrupts import Stopped, stopping_at_once
 
 COMMANDS = {
     "distill": "train a student from a frozen teacher: rd-hf distill --config examples/busi.yaml",
+    "compare": "methods beside one another on your data: rd-hf compare --config examples/compare/small.yaml",
     "evaluate": "score a student or reprogrammed teacher on labelled images; prints one JSON object",
     "predict": "classify image files, folders and globs; prints a table or JSON lines",
     "export": "write a student as a plain transformers checkpoint or as ONNX; prints one JSON object",
@@ -171,7 +172,7 @@ def _run(command: str, options: list[str]) -> int:
     try:
         commands = {
             "distill": _distill, "evaluate": _evaluate, "predict": _predict, "export": _export, "push": _push,
-            "cache": _cache,
+            "cache": _cache, "compare": _compare,
         }  # fmt: skip
         return commands[command](options)
     except ArgumentError as error:
@@ -200,6 +201,22 @@ def parse_distillation(options: list[str]) -> DistillationArguments:
     return _parse(parser, options, DistillationArguments)
 
 
+def parse_comparison(options: list[str]):
+    """The plan of `compare` from flags, over those of `--config`, over the defaults.
+
+    :raises ArgumentError: for an unknown name, a bad value or a missing file.
+    """
+    from .comparison.arguments import ComparisonArguments
+    from .comparison.plan import Plan
+
+    parser = _parser("compare", ComparisonArguments)
+    parser.add_argument("--config", help="YAML file of the comparison; flags override it")
+    known, _ = parser.parse_known_args(options)
+    if known.config is not None:
+        parser.set_defaults(**read_config(known.config, ComparisonArguments))
+    return Plan(_parse(parser, options, ComparisonArguments))
+
+
 def _parser(command: str, kind: type):
     from transformers import HfArgumentParser
 
@@ -226,6 +243,14 @@ def _distill(options: list[str]) -> int:
         from .distillation import run_distillation
 
         run_distillation(arguments)
+    return 0
+
+
+def _compare(options: list[str]) -> int:
+    plan = parse_comparison(options)
+    from .comparison.run import run_comparison
+
+    run_comparison(plan)
     return 0
 
 

@@ -48,7 +48,7 @@ def plot_curves(history: list[dict], path: str | Path) -> None:
         "hybrid", "kl", "cka_loss"), validation rows "validation/<metric>". Terms that no row has are left out.
     :param path: the PNG to write.
     """
-    figure, (left, right) = _figure(2)
+    figure, (left, right) = new_figure(2)
     terms = {title: _series(history, key) for key, title in LOSS_TERMS.items()}
     terms["validation"] = _series(history, "validation/loss")
     _lines(left, terms, "no loss recorded")
@@ -67,7 +67,7 @@ def plot_cka(history: list[dict], path: str | Path) -> None:
     :param history: rows of metrics.jsonl; rows with "cka/1", "cka/2", ... hold the CKA value of those stages.
     :param path: the PNG to write.
     """
-    figure, (axes,) = _figure(1)
+    figure, (axes,) = new_figure(1)
     stages = {key.removeprefix("cka/") for row in history for key in row if key.startswith("cka/")}
     ordered = sorted(stages, key=lambda stage: (not stage.isdigit(), int(stage) if stage.isdigit() else 0, stage))
     several = len(ordered) > 1
@@ -89,14 +89,14 @@ def plot_confusion_matrix(matrix: Sequence, label_names: Sequence[str], path: st
     counts = np.asarray(matrix)
     if counts.ndim == 2:
         side = max(4.5, 0.7 * len(label_names) + 2.5)
-        figure, (axes,) = _figure(1, side + 1, side)
+        figure, (axes,) = new_figure(1, side + 1, side)
         _matrix(axes, counts, label_names)
         axes.set_title("Confusion matrix: images, shaded by share of the true class")
         figure.colorbar(axes.images[0], ax=axes, label="share of the true class", shrink=0.8)
     else:
         columns = min(4, len(label_names))
         rows = -(-len(label_names) // columns)
-        figure, grid = _figure(columns, 2.6 * columns, 2.8 * rows + 0.5, rows)
+        figure, grid = new_figure(columns, 2.6 * columns, 2.8 * rows + 0.5, rows)
         for axes, name, cell in zip(grid, label_names, counts, strict=False):
             _matrix(axes, cell, ("absent", "present"))
             axes.set_title(name)
@@ -122,7 +122,7 @@ def plot_roc(
 
     checked = Predictions.check(probabilities, labels, label_names, problem_type)
     binary = len(label_names) == 2 and problem_type != MULTI_LABEL
-    figure, (axes,) = _figure(1, 6.5, 5.5)
+    figure, (axes,) = new_figure(1, 6.5, 5.5)
     shown = [1] if binary else list(range(len(label_names)))
     named, areas = len(shown) <= LABELLED_CURVES, []
     for position, k in enumerate(shown):
@@ -145,7 +145,9 @@ def plot_roc(
     figure.savefig(path, dpi=DOTS_PER_INCH)
 
 
-def _figure(columns: int, width: float | None = None, height: float = 4.5, rows: int = 1) -> tuple[Figure, list[Axes]]:
+def new_figure(
+    columns: int, width: float | None = None, height: float = 4.5, rows: int = 1
+) -> tuple[Figure, list[Axes]]:
     """A figure on the Agg canvas, apart from pyplot's global state, and its axes row by row."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

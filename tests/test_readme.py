@@ -153,6 +153,6 @@ def test_publishing_at_the_end_of_a_run(server, client, workplace, tmp_path):
 
 def test_every_file_of_the_package_has_its_line_in_the_architecture_map():
     architecture = README.split("## Architecture")[1].split("## Citation")[0]
-    for path in [*REPOSITORY.glob("rd_hf/*.py"), *REPOSITORY.glob("rd_hf/data/*.py"), *REPOSITORY.glob("examples/*.*")]:
+    for path in [*REPOSITORY.glob("rd_hf/**/*.py"), *REPOSITORY.glob("examples/*.*")]:
         if not path.name.startswith("__"):
             assert path.name in architecture or path.name == "_version.py", path.name

@@ -1,0 +1,118 @@
+"""The teacher adapted to the labels by a linear probe, LoRA or in full: references, and what KD starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor, nn
+from transformers.modeling_outputs import ImageClassifierOutput
+
+from ..arguments import ArgumentError, DistillationArguments
+from ..data.order import Visit
+from ..data.pixel_store import Visits, collate
+from ..inference import probabilities
+from ..inputs import Inputs
+from ..metrics import validation_score
+from ..objective import comparable
+from ..stages import find_stages
+from ..task import Task
+
+INVERSE_PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # C of scikit-learn, for standardised features
+LORA_RANK, LORA_ALPHA = 8, 16
+
+
+class AdaptedTeacher(nn.Module):
+    """A teacher's image tower and a linear head on its pooled last features.
+
+    Norms keep their statistics and nothing is dropped: as usual where few labels adapt a large model.
+
+    :param tower: trained in place.
+    :param image_size: rows and columns that it is shown.
+    """
+
+    def __init__(self, tower: nn.Module, image_size: tuple[int, int], num_labels: int):
+        super().__init__()
+        self.tower = tower
+        self.staged = find_stages(tower, image_size)
+        last = self.staged.stages[-1]
+        self.head = nn.Linear(last.channels * (2 if last.prefix_tokens else 1), num_labels)
+
+    def forward(self, pixel_values: Tensor) -> ImageClassifierOutput:
+        """Logits (B, K) of (B, 3, h, w) pixels, normalised by the teacher's processor."""
+        _, tape = self.staged.forward(pixel_values)
+        return ImageClassifierOutput(logits=self.head(comparable(tape.features[-1], "pooled")))
+
+    def train(self, mode: bool = True) -> AdaptedTeacher:
+        """Train or eval mode of the head; the tower stays in eval mode."""
+        super().train(mode)
+        self.tower.eval()
+        return self
+
+
+def with_lora(tower: nn.Module) -> Callable[[], nn.Module]:
+    """Put LoRA (Hu et al. 2022) beside every linear layer and ungrouped convolution of a tower, in place.
+
+    :return: merges what was trained into the tower's weights, and gives the tower.
+    :raises ArgumentError: where peft is not installed.
+    """
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise ArgumentError("LoRA needs peft: pip install rd-hf[compare].") from error
+    targets = [
+        name
+        for name, module in tower.named_modules()
+        if isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
+    ]
+    config = LoraConfig(r=LORA_RANK, lora_alpha=LORA_ALPHA, target_modules=targets)
+    return get_peft_model(tower, config).merge_and_unload
+
+
+def linear_probe(
+    arguments: DistillationArguments, task: Task, inputs: Inputs, of_validation: np.ndarray
+) -> tuple[nn.Linear, float]:
+    """Logistic regression on the frozen teacher's pooled features of the labelled rows, in all their views.
+
+    :param of_validation: pooled features (N, C) of the validation rows, which choose the penalty.
+    :return: a head that reads pooled features, and the penalty's inverse (C of scikit-learn).
+    """
+    features, labels = _labelled_features(arguments, task, inputs)
+    mean, scale = features.mean(axis=0), features.std(axis=0) + 1e-6
+    truth = task.validation.labels[task.validation.rows]
+    best, best_score = None, -np.inf
+    for penalty in INVERSE_PENALTIES:
+        fitted = LogisticRegression(C=penalty, max_iter=1000).fit((features - mean) / scale, labels)
+        head = _as_linear(fitted, mean, scale)
+        with torch.no_grad():
+            predicted = probabilities(head(torch.from_numpy(of_validation)).numpy(), task.problem_type)
+        score = validation_score(predicted, truth, task.problem_type, arguments.metric_for_best_model)
+        if score > best_score:
+            best, best_score = (head, penalty), score
+    return best
+
+
+def _labelled_features(arguments: DistillationArguments, task: Task, inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
+    rows = Visits(inputs.store, task.labels, inputs.needs_teacher_pixels)
+    visits = [Visit(int(row), view, True) for view in range(arguments.views or 1) for row in task.labelled_rows]
+    pooled, labels = [], []
+    for start in range(0, len(visits), 64):
+        batch = collate([rows[visit] for visit in visits[start : start + 64]])
+        pooled.append(comparable(inputs.teacher_features(batch)[-1], "pooled").cpu())
+        labels.append(batch["labels"])
+    return torch.cat(pooled).numpy(), torch.cat(labels).numpy()
+
+
+def _as_linear(fitted: LogisticRegression, mean: np.ndarray, scale: np.ndarray) -> nn.Linear:
+    """Standardisation and regression as one layer, whose softmax is the fitted probability."""
+    weight, bias = fitted.coef_, fitted.intercept_
+    if len(weight) == 1:  # two classes: scikit-learn keeps the logit of the second
+        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    weight = weight / scale
+    layer = nn.Linear(weight.shape[1], len(weight))
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(weight))
+        layer.bias.copy_(torch.from_numpy(bias - weight @ mean))
+    return layer

@@ -1,0 +1,95 @@
+"""What the runs of a comparison share: a data set with its labels drawn, decoded once, and a teacher loaded once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from ..arguments import ArgumentError, DistillationArguments
+from ..assembly import LoadedTeacher, Models, build_models, load_teacher
+from ..data.labels import MULTI_LABEL
+from ..data.pixel_store import TEACHER, PixelStore
+from ..data.pixels import PixelTransform
+from ..inference import predict_logits
+from ..objective import comparable
+from ..task import Split, Task, load_task
+
+
+class TeachersView:
+    """A store of which only the teacher's pixels are read, as if the teacher were the student."""
+
+    def __init__(self, store: PixelStore):
+        self.store, self.transforms = store, [store.transforms[TEACHER]]
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    def pixels(self, row: int, model: int) -> Tensor:
+        """What the teacher sees of a row: uint8 (3, h, w)."""
+        return self.store.pixels(row, TEACHER)
+
+
+class Bench:
+    """Task and teacher of runs that differ in method only.
+
+    :param arguments: of one of these runs.
+    """
+
+    def __init__(self, arguments: DistillationArguments, accelerator: Accelerator):
+        self.accelerator = accelerator
+        teacher = arguments.teacher or "none"  # not loaded here; method ce would leave the unlabelled rows out
+        every_row = replace(arguments, method="rd", teacher=teacher, use_unlabeled=arguments.shots is not None)
+        self.task = load_task(every_row)
+        if self.task.problem_type == MULTI_LABEL:
+            raise ArgumentError("A comparison is for tasks of one label an image: logit methods need a softmax.")
+        self._teachers: dict[tuple, LoadedTeacher] = {}
+        self._opened: list[tuple[list[str], Task]] = []
+        self._pooled: dict[tuple[str, str], np.ndarray] = {}
+        self.adapted: dict[tuple, nn.Module] = {}  # teachers trained by LoRA or in full
+
+    def teacher(self, arguments: DistillationArguments) -> LoadedTeacher:
+        """The teacher that the arguments name, loaded once."""
+        key = (arguments.teacher, arguments.teacher_revision, arguments.teacher_dtype)
+        if key not in self._teachers:
+            self._teachers[key] = load_teacher(arguments, self.accelerator)
+        return self._teachers[key]
+
+    def models(self, arguments: DistillationArguments, teacher: LoadedTeacher | None = None) -> Models:
+        """A new student, from the seed, with projectors if the method has a teacher."""
+        if arguments.method != "ce":
+            teacher = teacher or self.teacher(arguments)
+        return build_models(arguments, self.task, self.accelerator, teacher)
+
+    def open(self, arguments: DistillationArguments, transforms: Sequence[PixelTransform]) -> Task:
+        """The task with its images as these models see them; without the unlabelled rows where they are not used."""
+        shown = [transform.processor.to_json_string() for transform in transforms]
+        task = next((task for seen, task in self._opened if seen[: len(shown)] == shown), None)
+        if task is None:
+            task = replace(self.task, validation=replace(self.task.validation), test=replace(self.task.test))
+            task.open_images(transforms, arguments.on_bad_image, arguments.on_leak)
+            self._opened.append((shown, task))
+        nothing = np.empty(0, dtype=np.int64)
+        return task if arguments.uses_unlabeled else replace(task, unlabelled_rows=nothing)
+
+    def pooled_features(self, models: Models, split: Split) -> np.ndarray:
+        """The frozen teacher's pooled last features (N, C) of a split's rows, un-augmented, computed once."""
+        key = (models.backbone.source["sha256"], split.name)
+        if key not in self._pooled:
+            self._pooled[key] = predict_logits(
+                lambda pixels: comparable(models.backbone.extract(pixels)[-1], "pooled"),
+                models.backbone.tower, split.store, 64, self.accelerator, split.rows, transform=TEACHER,
+            )  # fmt: skip
+        return self._pooled[key]
+
+
+def through_the_teacher(task: Task) -> Task:
+    """The task with the teacher's pixels in the student's place."""
+
+    def turned(split: Split) -> Split:
+        return replace(split, store=TeachersView(split.store))
+
+    return replace(task, store=TeachersView(task.store), validation=turned(task.validation), test=turned(task.test))

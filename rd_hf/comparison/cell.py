@@ -1,0 +1,228 @@
+"""One run of a comparison: a model trained by one method, scored, and what is kept of it."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import set_seed
+from safetensors.numpy import save_file
+from torch import Tensor, nn
+
+from .._version import __version__
+from ..arguments import DistillationArguments
+from ..assembly import (
+    LoadedTeacher,
+    Models,
+    build_inputs,
+    build_objective,
+    build_trainer,
+    step_plan,
+    steps_of,
+    training_data,
+)
+from ..backbone import Backbone
+from ..data.augmentation import AugmentationParameters
+from ..data.pixel_store import STUDENT
+from ..inference import predict_logits, probabilities
+from ..inputs import Inputs
+from ..run_folder import HISTORY_FILE, write_json
+from ..scores import Predictions, point_values
+from ..task import Split, Task
+from ..trainer import Trainer
+from .adaptation import AdaptedTeacher, linear_probe, with_lora
+from .bench import Bench, through_the_teacher
+from .plan import Cell, Plan
+from .transfers import GuidedObjective, GuidedStudent, Setting
+
+RESULT_FILE, PREDICTIONS_FILE = "result.json", "predictions.safetensors"
+
+
+@dataclass
+class Trained:
+    """What a method came to: logits of a split's rows, the task that it was trained on, and its size."""
+
+    logits: Callable[[Split], np.ndarray]
+    task: Task
+    trained_parameters: int
+    deployed_parameters: int
+    details: dict[str, Any]
+
+
+def run_cell(plan: Plan, cell: Cell, bench: Bench, root: Path) -> None:
+    """Train and score one cell, and leave result.json and the predictions in its folder.
+
+    A tuning cell is scored on validation alone.
+    """
+    folder = root / cell.path
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that did not get to its result
+    folder.mkdir(parents=True)
+    arguments = plan.arguments_of(cell, folder)
+    set_seed(cell.seed)
+    started = time.perf_counter()
+    trained = _train(plan, cell, bench, arguments)
+    seconds = time.perf_counter() - started
+    splits = [trained.task.validation] + ([] if cell.tuning else [trained.task.test])
+    scores, kept = {}, {}
+    for split in splits:
+        predicted = probabilities(trained.logits(split), trained.task.problem_type)
+        labels = split.labels[split.rows]
+        checked = Predictions.check(predicted, labels, trained.task.label_names, trained.task.problem_type)
+        scores[split.name] = {name: round(value, 6) for name, value in point_values(checked)[0].items()}
+        kept |= {f"{split.name}/probabilities": predicted.astype(np.float32), f"{split.name}/labels": labels}
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    save_file(kept, folder / PREDICTIONS_FILE)
+    result = {
+        "settings": settings_of(arguments, cell),
+        **scores,
+        "label_names": trained.task.label_names,
+        "seconds": round(seconds, 2),
+        "trained_parameters": trained.trained_parameters,
+        "deployed_parameters": trained.deployed_parameters,
+        **trained.details,
+        "rd_hf_version": __version__,
+    }
+    write_json(result, folder / RESULT_FILE)
+
+
+def settings_of(arguments: DistillationArguments, cell: Cell) -> dict[str, Any]:
+    """What a run's result follows from, as plain values; a finished run is not used where these have changed."""
+    aside = ("output_dir", "cache_dir", "dataloader_num_workers", "teacher_batch_size", "report_to", "process_timeout")
+    values = {name: value for name, value in arguments.to_dict().items() if name not in aside}
+    return values | {"comparison_method": cell.entry.method.name, "comparison_weight": cell.weight}
+
+
+def _train(plan: Plan, cell: Cell, bench: Bench, arguments: DistillationArguments) -> Trained:
+    method = cell.entry.method
+    if method.adaptation in ("lora", "full") and method.role == "teacher":
+        return _adapt(cell, bench, arguments)
+    if method.adaptation == "lora":
+        with tempfile.TemporaryDirectory(prefix="rd_hf_features_") as folder:  # no other run reads this teacher
+            adapted, loaded = _teacher_by_lora(plan, cell, bench, arguments)
+            arguments = replace(arguments, cache_dir=folder)
+            return _guide(cell, bench, arguments, bench.models(arguments, loaded), adapted.head)
+    models = bench.models(arguments)
+    if method.transfer is not None:
+        return _guide(cell, bench, arguments, models)
+    if method.adaptation == "linear_probe":
+        return _probe(bench, arguments, models)
+    task = bench.open(arguments, models.transforms)
+    trainer = build_trainer(arguments, bench.accelerator, task, models, Path(arguments.output_dir))
+    return _trained_student(trainer, models, task, bench)
+
+
+def _trained_student(trainer: Trainer, models: Models, task: Task, bench: Bench) -> Trained:
+    """Train to the end, and keep the student that was best on validation."""
+    trainer.train()
+    student = models.student
+
+    def logits(split: Split) -> np.ndarray:
+        return _logits(lambda pixels: student(pixel_values=pixels).logits, student, split, bench)
+
+    trained = _count(parameter for parameter in trainer.module.parameters() if parameter.requires_grad)
+    details = {"steps": trainer.step, "best_step": trainer.best_step}
+    return Trained(logits, task, trained, _count(student.parameters()), details)
+
+
+def _guide(
+    cell: Cell, bench: Bench, arguments: DistillationArguments, models: Models, head: nn.Module | None = None
+) -> Trained:
+    """A student trained with a transfer loss from the frozen teacher, which is probed first where that reads logits."""
+    method, task = cell.entry.method, bench.open(arguments, models.transforms)
+    inputs = build_inputs(arguments, task, models, bench.accelerator)
+    details = {}
+    if method.adaptation == "linear_probe":
+        head, details["teacher_C"] = linear_probe(
+            arguments, task, inputs, bench.pooled_features(models, task.validation)
+        )
+    rows = len(task.labelled_rows) + len(task.unlabelled_rows)
+    torch.manual_seed(arguments.seed)
+    transfer = method.transfer(Setting(models.teacher.teacher_stages, models.teacher.student_stages, rows, head))
+    guided = GuidedStudent(models.teacher, transfer).to(bench.accelerator.device)
+    plan = step_plan(arguments, task, bench.accelerator)
+    steps = steps_of(arguments, task, plan)
+    objective = GuidedObjective(build_objective(arguments, task, steps), transfer, method.weight * cell.weight)
+    data = training_data(arguments, task, plan)
+    folder = Path(arguments.output_dir)
+    trainer = Trainer(arguments, bench.accelerator, guided, inputs, objective, data, steps, folder)
+    trained = _trained_student(trainer, models, task, bench)
+    trained.details |= details
+    return trained
+
+
+def _probe(bench: Bench, arguments: DistillationArguments, models: Models) -> Trained:
+    """The frozen teacher with a linear probe."""
+    task = bench.open(arguments, models.transforms)
+    inputs = build_inputs(arguments, task, models, bench.accelerator)
+    head, penalty = linear_probe(arguments, task, inputs, bench.pooled_features(models, task.validation))
+
+    def logits(split: Split) -> np.ndarray:
+        with torch.no_grad():
+            return head(torch.from_numpy(bench.pooled_features(models, split))).numpy()
+
+    trained = _count(head.parameters())
+    return Trained(logits, task, trained, trained + _count(models.backbone.tower.parameters()), {"teacher_C": penalty})
+
+
+def _adapt(cell: Cell, bench: Bench, arguments: DistillationArguments) -> Trained:
+    """The teacher itself, trained on the labels by LoRA or in full."""
+    loaded = bench.teacher(arguments)
+    student = bench.models(replace(arguments, method="rd"))
+    task = through_the_teacher(bench.open(arguments, student.transforms))
+    tower = copy.deepcopy(loaded.backbone.tower).float().requires_grad_(cell.entry.method.adaptation == "full")
+    merge = with_lora(tower) if cell.entry.method.adaptation == "lora" else None
+    torch.manual_seed(arguments.seed)
+    adapted = AdaptedTeacher(tower, task.store.transforms[STUDENT].size, len(task.label_names))
+    adapted.to(bench.accelerator.device)
+    trained = _count(parameter for parameter in adapted.parameters() if parameter.requires_grad)
+    plan = step_plan(arguments, task, bench.accelerator)
+    steps = steps_of(arguments, task, plan)
+    augmentation = AugmentationParameters.from_arguments(arguments) if arguments.augment else None
+    inputs = Inputs(task.store, augmentation, arguments.seed_of_views, None, None, bench.accelerator.device)
+    data, folder = training_data(arguments, task, plan), Path(arguments.output_dir)
+    objective = build_objective(arguments, task, steps)
+    trainer = Trainer(arguments, bench.accelerator, adapted, inputs, objective, data, steps, folder)
+    trainer.train()
+    if merge is not None:
+        merge()
+
+    def logits(split: Split) -> np.ndarray:
+        return _logits(lambda pixels: adapted(pixel_values=pixels).logits, adapted, split, bench)
+
+    details = {"steps": trainer.step, "best_step": trainer.best_step}
+    bench.adapted[_key(cell)] = adapted
+    return Trained(logits, task, trained, _count(adapted.parameters()), details)
+
+
+def _teacher_by_lora(
+    plan: Plan, cell: Cell, bench: Bench, arguments: DistillationArguments
+) -> tuple[AdaptedTeacher, LoadedTeacher]:
+    """The teacher with LoRA merged, trained by the comparison's run of LoRA or, where that was done before, again."""
+    own = plan.adapting(cell)
+    if _key(own) not in bench.adapted:
+        _adapt(own, bench, plan.arguments_of(own, Path(arguments.output_dir)))
+        (Path(arguments.output_dir) / HISTORY_FILE).unlink(missing_ok=True)
+    adapted, original = bench.adapted[_key(own)], bench.teacher(arguments)
+    tower = copy.deepcopy(adapted.tower).to(original.backbone.dtype)
+    backbone = Backbone.from_model(tower, original.backbone.batch_size)
+    return adapted, LoadedTeacher(backbone.to(bench.accelerator.device), original.processor)
+
+
+def _key(cell: Cell) -> tuple:
+    return cell.data, cell.teacher, cell.entry.method.adaptation, cell.shots, cell.seed, cell.learning_rate, cell.weight
+
+
+def _logits(forward: Callable[[Tensor], Tensor], model: nn.Module, split: Split, bench: Bench) -> np.ndarray:
+    return predict_logits(forward, model, split.store, 64, bench.accelerator, split.rows)
+
+
+def _count(parameters) -> int:
+    return sum(parameter.numel() for parameter in parameters)

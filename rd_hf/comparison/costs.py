@@ -1,0 +1,53 @@
+"""What the models of a comparison cost where they are deployed: arithmetic and time of one image, measured once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from accelerate import Accelerator
+
+from ..assembly import load_teacher
+from ..data.pixels import PixelTransform
+from ..efficiency import Cost, cost_of
+from ..run_folder import write_json
+from ..students import load_student
+from .adaptation import AdaptedTeacher
+from .plan import Cell, Plan
+
+if TYPE_CHECKING:
+    from .report import Run
+
+COSTS_FILE = "costs.json"
+
+
+def measure_costs(plan: Plan, runs: Sequence[Run], root: Path) -> dict[str, Cost]:
+    """The cost of every deployed model, by `Run.cost_key`; those that costs.json has are not measured again."""
+    path = root / COSTS_FILE
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    for run in runs:
+        if run.cost_key not in found:
+            found[run.cost_key] = asdict(_cost(plan, run.cell, run, root))
+    write_json(found, path)
+    return {key: Cost(**values) for key, values in found.items()}
+
+
+def _cost(plan: Plan, cell: Cell, run: Run, root: Path) -> Cost:
+    arguments = plan.arguments_of(cell, root)
+    names = run.label_names
+    if cell.entry.method.role == "teacher":
+        loaded = load_teacher(arguments, Accelerator(cpu=True))
+        size = PixelTransform(loaded.processor).size
+        model = AdaptedTeacher(loaded.backbone.tower.float(), size, len(names)).eval()
+    else:
+        model, processor, _ = load_student(
+            arguments.student, names, "single_label_classification", arguments.student_image_size,
+            arguments.student_revision, arguments.trust_remote_code,
+        )  # fmt: skip
+        size = PixelTransform(processor).size
+    with torch.random.fork_rng():
+        return cost_of(lambda pixels: model(pixel_values=pixels), model.eval(), size)

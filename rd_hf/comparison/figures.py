@@ -1,0 +1,86 @@
+"""Plots of a comparison: scores against labels a class, the deployment frontier, training time."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..efficiency import Cost
+from ..plots import COLOURS, DOTS_PER_INCH, new_figure
+from .tables import METRIC, by_method, shots_of, title_of
+
+if TYPE_CHECKING:
+    from .report import Run
+
+MARKERS = "osD^v<>PX*hpd"
+OURS = ("rd", "drd")
+
+
+def plot_scores(runs: Sequence[Run], title: str, path: Path) -> None:
+    """Mean test AUROC against labels a class, a line a method; bars are standard deviations over seeds."""
+    columns = shots_of(runs)
+    figure, (axes,) = new_figure(1, 8.5, 5)
+    for number, (name, own) in enumerate(by_method(runs).items()):
+        points = [(i, _values(own, s)) for i, s in enumerate(columns) if _values(own, s)]
+        spread = [statistics.stdev(values) if len(values) > 1 else 0.0 for _, values in points]
+        # next to one another, so that the bars can be told apart
+        places = [i + 0.02 * (number - len(columns)) for i, _ in points]
+        means = [statistics.mean(values) for _, values in points]
+        style = {"linewidth": 2.2, "zorder": 3} if name in OURS else {"linewidth": 1.0, "alpha": 0.75}
+        axes.errorbar(
+            places, means, spread, marker=MARKERS[number % len(MARKERS)], markersize=5, capsize=2,
+            linestyle="--" if own[0].cell.entry.method.role == "teacher" else "-", color=_colour(number),
+            label=title_of(own[0]), **style,
+        )  # fmt: skip
+    axes.set_xticks(range(len(columns)), [str(shots) for shots in columns])
+    axes.set_xlabel("labels a class")
+    axes.set_ylabel("test AUROC, mean over seeds")
+    axes.set_title(title)
+    axes.legend(bbox_to_anchor=(1.01, 1), loc="upper left", fontsize=8, frameon=False)
+    figure.savefig(path, dpi=DOTS_PER_INCH)
+
+
+def plot_frontier(runs: Sequence[Run], costs: dict[str, Cost], title: str, path: Path) -> None:
+    """Mean test AUROC against deployed parameters and against latency, at the fewest labels a class; logarithmic."""
+    shots = shots_of(runs)[0]
+    figure, panels = new_figure(2, 12)
+    for number, own in enumerate(by_method(run for run in runs if run.row["shots"] == shots).values()):
+        cost, score = costs[own[0].cost_key], statistics.mean(_values(own, shots))
+        places = (own[0].row["deployed_parameters"], cost.milliseconds)
+        for axes, place in zip(panels, places, strict=True):
+            if place is not None:
+                axes.plot(
+                    place, score, MARKERS[number % len(MARKERS)], color=_colour(number), label=title_of(own[0]),
+                    markersize=9 if own[0].cell.entry.name in OURS else 6,
+                )  # fmt: skip
+    for axes, label in zip(panels, ("deployed parameters", "CPU latency of one image, ms"), strict=True):
+        axes.set_xscale("log")
+        axes.set_xlabel(label)
+        axes.set_ylabel("test AUROC, mean over seeds")
+    figure.suptitle(f"{title}: {shots} labels a class")
+    panels[-1].legend(bbox_to_anchor=(1.01, 1), loc="upper left", fontsize=8, frameon=False)
+    figure.savefig(path, dpi=DOTS_PER_INCH)
+
+
+def plot_costs(runs: Sequence[Run], path: Path) -> None:
+    """Mean training time of each method, with and without unlabelled rows."""
+    groups = by_method(runs, with_unlabelled=True)
+    names = [title_of(own[0]) + (", with unlabelled" if own[0].cell.unlabelled else "") for own in groups.values()]
+    seconds = [statistics.mean(run.row["seconds"] for run in own) for own in groups.values()]
+    figure, (axes,) = new_figure(1, 8, 1.5 + 0.28 * len(names))
+    bars = axes.barh(range(len(names)), seconds, color="#4477aa")
+    axes.bar_label(bars, [f"{value:.0f}" for value in seconds], padding=3, fontsize=8)
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlabel("seconds of a run, mean (on this machine, with other runs beside)")
+    figure.savefig(path, dpi=DOTS_PER_INCH)
+
+
+def _values(runs: Sequence[Run], shots: object) -> list[float]:
+    return [run.row[f"test_{METRIC}"] for run in runs if run.row["shots"] == shots]
+
+
+def _colour(number: int) -> str:
+    return COLOURS[number % len(COLOURS)]

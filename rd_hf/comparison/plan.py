@@ -1,0 +1,200 @@
+"""What a comparison runs: the grid of its YAML file as cells, each with the arguments of one training.
+
+    arguments: {student: ..., max_steps: 200}        # of rd-hf distill, for every run
+    data: {busi: {dataset: ../shared/data/busi_128.npz}}                     # arguments of runs on that data set
+    teachers: {mobilenet: {teacher: google/mobilenet_v2_1.0_224}}
+    methods: [ce, lp_kd, rd, {name: rd biased, method: rd, cka_estimator: biased}]
+    shots: [10, 20, all]
+    seeds: [0, 1, 2]
+
+A method under another name and with arguments of its own is how an ablation is written.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ..arguments import ArgumentError, DistillationArguments, check_names, nearest
+from .arguments import ComparisonArguments
+from .methods import METHODS, Method
+
+# What the grid, and not `arguments`, says.
+OF_THE_GRID = ("method", "seed", "shots", "label_fraction", "use_unlabeled", "output_dir", "teacher")
+NAME = re.compile(r"[^/\\]+")
+TUNING_NAMES = ("learning_rate", "weight", "shots", "seeds", "data")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A method as the comparison names it, with the arguments that are its own."""
+
+    name: str
+    method: Method
+    arguments: dict[str, Any] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training: a method on a data set from a teacher, with so many labels, under a seed.
+
+    :ivar teacher: its name in the comparison; None for methods that take none.
+    :ivar shots: labels a class; None for all.
+    :ivar learning_rate: None for that of the arguments.
+    :ivar weight: factor of the method's own weight of its loss (of the weight decay, where it has none).
+    """
+
+    data: str
+    teacher: str | None
+    entry: Entry
+    unlabelled: bool
+    shots: int | None
+    seed: int
+    learning_rate: float | None = None
+    weight: float = 1.0
+    tuning: bool = False
+
+    @property
+    def path(self) -> Path:
+        """Its folder, relative to the comparison's."""
+        shots = "all" if self.shots is None else f"{self.shots}_shots"
+        name = self.entry.name.replace(" ", "_") + ("+unlabelled" if self.unlabelled else "")
+        if self.tuning:
+            name += f",lr={self.learning_rate:g},weight={self.weight:g}"
+        kind = "tuning" if self.tuning else "runs"
+        return Path(kind, self.data, self.teacher or "no_teacher", shots, name, f"seed_{self.seed}")
+
+    @property
+    def setting(self) -> tuple[str | None, str, bool]:
+        """What is tuned together: all runs of a method with one teacher, over data sets, labels and seeds."""
+        return self.teacher, self.entry.method.name, self.unlabelled
+
+
+class Plan:
+    """The cells of a comparison.
+
+    :raises ArgumentError: where a method, data set or argument is not known.
+    """
+
+    def __init__(self, comparison: ComparisonArguments):
+        self.comparison = comparison
+        self.entries = [_entry(value) for value in comparison.methods]
+        names = [entry.name for entry in self.entries]
+        for name in [*names, *comparison.data, *comparison.teachers]:
+            if not NAME.fullmatch(str(name)) or names.count(name) > 1:
+                raise ArgumentError(f"The name {name!r} is given twice, or is no name of a folder.")
+        if any(entry.method.needs_teacher for entry in self.entries) and not comparison.teachers:
+            raise ArgumentError("`teachers` is missing: all methods but ce need one.")
+        check_names(comparison.arguments, where=" under `arguments`")
+        for kind in ("data", "teachers"):
+            for name, values in getattr(comparison, kind).items():
+                if not isinstance(values, dict):
+                    raise ArgumentError(f"`{kind}: {name}` must be a mapping of arguments, not {values!r}.")
+                check_names(values, where=f" under `{kind}: {name}`")
+        for values in (comparison.arguments, *comparison.data.values(), *(entry.arguments for entry in self.entries)):
+            for name in OF_THE_GRID:
+                if name in values:
+                    raise ArgumentError(f"`{name}` is said by the comparison's own names, not as an argument of runs.")
+        self.tuning = _tuning(comparison)
+        self.tuned: dict[tuple, tuple[float | None, float]] = {}  # learning rate and weight of each setting
+
+    def cells(self) -> list[Cell]:
+        """Every run of the comparison, in the order in which they are done; settings as they are untuned."""
+        shots = [None if number == "all" else number for number in self.comparison.shots]
+        grid = itertools.product(self.comparison.data, shots, self.comparison.seeds)
+        cells = (cell for data, number, seed in grid for cell in self._of(data, number, seed))
+        return list(dict.fromkeys(cells))
+
+    def as_tuned(self, cell: Cell) -> Cell:
+        """A cell with the learning rate and weight that were chosen for its method.
+
+        Where every label is used there are no unlabelled rows: then what was chosen with such rows holds.
+        """
+        teacher, method, unlabelled = cell.setting
+        for setting in ((teacher, method, unlabelled), (teacher, method, True)):
+            if setting in self.tuned:
+                rate, weight = self.tuned[setting]
+                return replace(cell, learning_rate=rate, weight=weight)
+        return cell
+
+    def adapting(self, cell: Cell) -> Cell:
+        """The run of LoRA whose teacher a two-stage method starts from."""
+        method = METHODS[cell.entry.method.adaptation]
+        return self.as_tuned(
+            replace(cell, entry=Entry(method.name, method), unlabelled=False, learning_rate=None, weight=1.0)
+        )
+
+    def _of(self, data: str, shots: int | None, seed: int) -> Iterator[Cell]:
+        for entry in self.entries:
+            for teacher in self.comparison.teachers if entry.method.needs_teacher else (None,):
+                for unlabelled in self._unlabelled(entry.method, shots):
+                    yield Cell(data, teacher, entry, unlabelled, shots, seed)
+
+    def _unlabelled(self, method: Method, shots: int | None) -> Iterable[bool]:
+        """The wanted ones of with and without; a method that cannot use such rows, or finds none, runs once without."""
+        if shots is None or not method.uses_unlabelled:
+            return (False,)
+        return tuple(dict.fromkeys(self.comparison.use_unlabeled))
+
+    def tuning_cells(self) -> list[Cell]:
+        """The runs from which each method's learning rate and weight are chosen."""
+        if self.tuning is None:
+            return []
+        grid = itertools.product(self.tuning["data"], self.tuning["seeds"])
+        cells = (cell for data, seed in grid for cell in self._of(data, self.tuning["shots"], seed))
+        own = [replace(cell, entry=Entry(cell.entry.method.name, cell.entry.method), tuning=True) for cell in cells]
+        values = list(itertools.product(self.tuning["learning_rate"], self.tuning["weight"]))
+        cells = [replace(cell, learning_rate=rate, weight=weight) for cell in own for rate, weight in values]
+        return list(dict.fromkeys(cells))
+
+    def arguments_of(self, cell: Cell, folder: Path) -> DistillationArguments:
+        """The arguments of a cell's training; its own method has to be set for what the loop calls `method`.
+
+        :raises ArgumentError: when they contradict each other.
+        """
+        comparison, method = self.comparison, cell.entry.method
+        values = dict(comparison.arguments) | comparison.data[cell.data]
+        if cell.teacher is not None:
+            values |= comparison.teachers[cell.teacher]
+        values |= cell.entry.arguments
+        values |= {"method": method.loop, "seed": cell.seed, "shots": cell.shots, "output_dir": str(folder)}
+        values |= {"use_unlabeled": cell.unlabelled}
+        if cell.learning_rate is not None and "learning_rate" not in cell.entry.arguments:
+            values["learning_rate"] = cell.learning_rate
+        values.setdefault("view_seed", 0)
+        arguments = DistillationArguments(**values)
+        if method.weight_argument is not None:
+            scaled = getattr(arguments, method.weight_argument) * cell.weight
+            arguments = replace(arguments, **{method.weight_argument: scaled})
+        return arguments
+
+
+def _entry(value: Any) -> Entry:
+    values = {"method": value} if isinstance(value, str) else dict(value) if isinstance(value, dict) else {}
+    name = values.pop("method", None)
+    if name not in METHODS:
+        raise ArgumentError(f"`methods` has {value!r}, which names no method.{nearest(str(name), list(METHODS))}")
+    label = values.pop("name", name)
+    check_names(values, where=f" of the method {label!r}")
+    return Entry(str(label), METHODS[name], values)
+
+
+def _tuning(comparison: ComparisonArguments) -> dict[str, Any] | None:
+    """The grid of the tuning with its defaults; None where nothing is tuned."""
+    if comparison.tuning is None:
+        return None
+    for name in comparison.tuning:
+        if name not in TUNING_NAMES:
+            raise ArgumentError(f"Unknown name `{name}` under `tuning`.{nearest(name, list(TUNING_NAMES))}")
+    found = {"learning_rate": [None], "weight": [1.0], "shots": 20, "seeds": [100], "data": list(comparison.data)}
+    found |= comparison.tuning
+    if set(found["seeds"]) & set(comparison.seeds):
+        raise ArgumentError("`tuning: seeds` and `seeds` share a seed: what is tuned on must not be reported.")
+    for name in found["data"]:
+        if name not in comparison.data:
+            raise ArgumentError(f"`tuning: data` has {name!r}.{nearest(name, list(comparison.data))}")
+    return found

@@ -1,0 +1,165 @@
+"""What a student takes over from a frozen teacher, as modules: a loss, what it compares, and what is trained for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.modeling_outputs import ModelOutput
+
+from ..features import Stage, StageFeature
+from ..modeling_rd_teacher import RDTeacherForImageClassification, RDTeacherOutput
+from ..objective import Objective, comparable
+from .feature_losses import contrastive, hint
+
+EMBEDDING = 128  # dimensions in which CRD compares; the paper's
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a transfer may need to know of the run.
+
+    :ivar teacher_stages: those that the student's are paired with, shallow to deep.
+    :ivar rows: images of the training.
+    :ivar head: reads pooled teacher features (B, C) as logits (B, K), where the teacher was adapted first.
+    """
+
+    teacher_stages: Sequence[Stage]
+    student_stages: Sequence[Stage]
+    rows: int
+    head: nn.Module | None = None
+
+
+@dataclass
+class GuidedOutput(ModelOutput):
+    """What a pass of a guided student gives: its logits (B, K), and both sides' features after each paired stage."""
+
+    student_logits: Tensor | None = None
+    student_features: tuple[StageFeature, ...] | None = None
+    teacher_features: tuple[StageFeature, ...] | None = None
+
+
+class GuidedStudent(nn.Module):
+    """A student, and what is trained beside it for its transfer loss.
+
+    :param teacher: holds the student with its stages; its projectors are not used.
+    """
+
+    def __init__(self, teacher: RDTeacherForImageClassification, transfer: nn.Module):
+        super().__init__()
+        self.student, self.transfer = teacher.student, transfer
+        self.staged = teacher.staged_student
+
+    def forward(self, student_pixel_values: Tensor, teacher_features: Sequence[StageFeature]) -> GuidedOutput:
+        """One pass of the student, its features tapped."""
+        output, tape = self.staged.forward(student_pixel_values)
+        return GuidedOutput(output.logits, tuple(tape.features), tuple(teacher_features))
+
+
+class GuidedObjective:
+    """L = CE + weight * transfer.
+
+    :param supervised: the cross-entropy, with class weights and label smoothing if there are any.
+    """
+
+    def __init__(self, supervised: Objective, transfer: nn.Module, weight: float):
+        self.supervised, self.transfer, self.weight = supervised, transfer, weight
+
+    def __call__(
+        self, output: GuidedOutput, labels: Tensor, step: int, labelled_count: float, total_count: float, **_
+    ) -> dict[str, Tensor]:
+        """The terms of a batch, labelled rows first; see `rd_hf.objective.Objective`."""
+        alone = RDTeacherOutput(student_logits=output.student_logits)
+        terms = self.supervised(alone, labels, step, labelled_count, total_count)
+        terms["transfer"] = self.transfer(output, labels)
+        return terms | {"loss": terms["supervised"] + self.weight * terms["transfer"]}
+
+
+def pooled(feature: StageFeature) -> Tensor:
+    """(B, C) or, with the class token, (B, 2C); what the heads read and RD's CKA compares."""
+    return comparable(feature, "pooled")
+
+
+class OnPooled(nn.Module):
+    """A loss of both models' pooled last features."""
+
+    def __init__(self, loss: Callable[[Tensor, Tensor], Tensor]):
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, output: GuidedOutput, labels: Tensor) -> Tensor:
+        """The loss, a scalar."""
+        return self.loss(pooled(output.student_features[-1]), pooled(output.teacher_features[-1]))
+
+
+class OnFlattened(OnPooled):
+    """A loss of both models' last maps, flattened."""
+
+    def forward(self, output: GuidedOutput, labels: Tensor) -> Tensor:
+        """The loss, a scalar."""
+        sides = (output.student_features[-1], output.teacher_features[-1])
+        return self.loss(*(comparable(feature, "flattened") for feature in sides))
+
+
+class OnMaps(OnPooled):
+    """A loss of the maps after each pair of stages, added up."""
+
+    def forward(self, output: GuidedOutput, labels: Tensor) -> Tensor:
+        """The loss, a scalar."""
+        pairs = zip(output.student_features, output.teacher_features, strict=True)
+        return sum(self.loss(student.map, teacher.map) for student, teacher in pairs)
+
+
+class Hint(nn.Module):
+    """FitNet: a 1x1 convolution regresses the teacher's map from the student's, after the middle pair of stages.
+
+    The paper's regressor covers the hint's grid with its kernel; here both maps are averaged to the smaller grid.
+    """
+
+    def __init__(self, setting: Setting):
+        super().__init__()
+        self.index = (len(setting.student_stages) - 1) // 2
+        student, teacher = setting.student_stages[self.index], setting.teacher_stages[self.index]
+        self.regressor = nn.Conv2d(student.channels, teacher.channels, kernel_size=1)
+
+    def forward(self, output: GuidedOutput, labels: Tensor) -> Tensor:
+        """The loss, a scalar."""
+        regressed = self.regressor(output.student_features[self.index].map)
+        return hint(regressed, output.teacher_features[self.index].map)
+
+
+class Contrast(nn.Module):
+    """CRD: both pooled features are embedded linearly, and told apart from those of the batch's other images."""
+
+    def __init__(self, setting: Setting):
+        super().__init__()
+        self.rows = setting.rows
+        stages = (setting.student_stages[-1], setting.teacher_stages[-1])
+        widths = [stage.channels * (2 if stage.prefix_tokens else 1) for stage in stages]
+        self.of_student, self.of_teacher = (nn.Linear(width, EMBEDDING) for width in widths)
+
+    def forward(self, output: GuidedOutput, labels: Tensor) -> Tensor:
+        """The loss, a scalar."""
+        student = self.of_student(pooled(output.student_features[-1]))
+        teacher = self.of_teacher(pooled(output.teacher_features[-1]))
+        return contrastive(F.normalize(student, dim=1), F.normalize(teacher, dim=1), self.rows)
+
+
+class OnLogits(nn.Module):
+    """A loss of the student's logits and those of the adapted teacher, whose head is frozen.
+
+    :param loss: of student logits, teacher logits and the labels of the first rows.
+    """
+
+    def __init__(self, loss: Callable[[Tensor, Tensor, Tensor], Tensor], head: nn.Module):
+        super().__init__()
+        self.loss, self.head = loss, head.requires_grad_(False)
+
+    def forward(self, output: GuidedOutput, labels: Tensor) -> Tensor:
+        """The loss, a scalar."""
+        with torch.no_grad():
+            teacher = self.head(pooled(output.teacher_features[-1]))
+        return self.loss(output.student_logits, teacher, labels)
