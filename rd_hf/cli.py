@@ -1,4 +1,4 @@
-"""The command line: `rd-hf distill | evaluate | predict | export | push | cache`, or `python -m rd_hf ...`.
+"""The command line: `rd-hf distill | students | evaluate | predict | export | push | cache`, or `python -m rd_hf ...`.
 
 Answers go to stdout, everything else to stderr. Modules that import torch are imported only once a command runs.
 """
@@ -15,6 +15,7 @@ from .interrupts import Stopped, stopping_at_once
 
 COMMANDS = {
     "distill": "train a student from a frozen teacher: rd-hf distill --config examples/busi.yaml",
+    "students": "ready students within a budget, measured on this machine: rd-hf students --max_params 1M",
     "evaluate": "score a student or reprogrammed teacher on labelled images; prints one JSON object",
     "predict": "classify image files, folders and globs; prints a table or JSON lines",
     "export": "write a student as a plain transformers checkpoint or as ONNX; prints one JSON object",
@@ -33,6 +34,21 @@ USAGE += "\n`rd-hf COMMAND --help` lists a command's options.\n"
 EXIT_USAGE = 2
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
+
+
+@dataclass
+class StudentsArguments:
+    """What `rd-hf students` takes."""
+
+    # fmt: off
+    max_params: str | None = field(default=None, metadata={"help": "most parameters, such as 1M, 500k, 1e6 or 1000000"})
+    max_latency_ms: float | None = field(default=None, metadata={"help": "longest median time of one image on this machine's CPU, in milliseconds"})
+    max_gflop: float | None = field(default=None, metadata={"help": "most operations for one image, in 1e9; a multiplication and an addition are two"})
+    image_size: int = field(default=224, metadata={"help": "side of the square image that the student sees, in pixels; what distill calls student_image_size"})
+    num_labels: int = field(default=2, metadata={"help": "classes"})
+    threads: int | None = field(default=None, metadata={"help": "CPU threads while time is measured; by default torch's"})
+    json: bool = field(default=False, metadata={"help": "print one JSON object a line"})
+    # fmt: on
 
 
 @dataclass
@@ -170,8 +186,8 @@ def _run(command: str, options: list[str]) -> int:
     _set_up_logging()
     try:
         commands = {
-            "distill": _distill, "evaluate": _evaluate, "predict": _predict, "export": _export, "push": _push,
-            "cache": _cache,
+            "distill": _distill, "students": _students, "evaluate": _evaluate, "predict": _predict, "export": _export,
+            "push": _push, "cache": _cache,
         }  # fmt: skip
         return commands[command](options)
     except ArgumentError as error:
@@ -226,6 +242,19 @@ def _distill(options: list[str]) -> int:
         from .distillation import run_distillation
 
         run_distillation(arguments)
+    return 0
+
+
+def _students(options: list[str]) -> int:
+    arguments = _parse(_parser("students", StudentsArguments), options, StudentsArguments)
+    import json
+
+    from .student_budget import students_table, students_within
+
+    values = vars(arguments)
+    as_json = values.pop("json")
+    students = students_within(**values)
+    print("\n".join(json.dumps(vars(student)) for student in students) if as_json else students_table(students))
     return 0
 
 
