@@ -68,7 +68,7 @@ def _mobilenet_v2(width: float, pretrained: str | None) -> ReadyStudent:
 
 
 def _resnet(name: str, depths: list[int], width: int = 64, pretrained: str | None = None) -> ReadyStudent:
-    widths = {"hidden_sizes": _doubling(width)} | ({} if width == 64 else {"embedding_size": width})
+    widths = ({} if width == 64 else {"embedding_size": width}) | {"hidden_sizes": _doubling(width)}
     return _ready(name, pretrained, "resnet", **widths, depths=depths, layer_type="basic")
 
 
