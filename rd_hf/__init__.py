@@ -23,6 +23,7 @@ _MODULE_OF = {
     "evaluate": "evaluation",
     "predict": "evaluation",
     "push": "hub",
+    "students_within": "student_budget",
 }
 
 __all__ = ["__version__", *_MODULE_OF]

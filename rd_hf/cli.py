@@ -1,4 +1,4 @@
-"""The command line: `rd-hf distill | compare | evaluate | predict | export | push | cache`, or `python -m rd_hf ...`.
+"""The command line: `rd-hf distill | compare | students | evaluate | predict | ...`, or `python -m rd_hf ...`.
 
 Answers go to stdout, everything else to stderr. Modules that import torch are imported only once a command runs.
 """
@@ -7,15 +7,24 @@ from __future__ import annotations
 
 import logging
 import sys
-from dataclasses import dataclass, field
-from typing import Literal
 
-from .arguments import ArgumentError, DistillationArguments, check_names, parse_yaml_value, read_config
+from .arguments import ArgumentError, DistillationArguments, check_names, read_config
+from .command_arguments import (
+    CacheClearArguments,
+    CacheInfoArguments,
+    CacheVerifyArguments,
+    EvaluationArguments,
+    ExportArguments,
+    PredictionArguments,
+    PushArguments,
+    StudentsArguments,
+)
 from .interrupts import Stopped, stopping_at_once
 
 COMMANDS = {
     "distill": "train a student from a frozen teacher: rd-hf distill --config examples/busi.yaml",
     "compare": "methods beside one another on your data: rd-hf compare --config examples/compare/small.yaml",
+    "students": "ready students within a budget, measured on this machine: rd-hf students --max_params 1M",
     "evaluate": "score a student or reprogrammed teacher on labelled images; prints one JSON object",
     "predict": "classify image files, folders and globs; prints a table or JSON lines",
     "export": "write a student as a plain transformers checkpoint or as ONNX; prints one JSON object",
@@ -34,104 +43,6 @@ USAGE += "\n`rd-hf COMMAND --help` lists a command's options.\n"
 EXIT_USAGE = 2
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
-
-
-@dataclass
-class EvaluationArguments:
-    """What `rd-hf evaluate` takes."""
-
-    # fmt: off
-    model: str = field(metadata={"help": "Hub id or folder of a student, a reprogrammed teacher or an ONNX export"})
-    dataset: str = field(metadata={"help": "Hub id or folder, .npz, .csv or .parquet file of labelled images"})
-    split: str = field(default="test", metadata={"help": "split to score"})
-    revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of the model"})
-    backbone: str | None = field(default=None, metadata={"help": "folder of the foundation model, for a reprogrammed teacher that came from a local one"})
-    dataset_config_name: str | None = field(default=None, metadata={"help": "configuration of a Hub data set"})
-    dataset_revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of a Hub data set"})
-    image_column: str | None = field(default=None, metadata={"help": "column of images, where it cannot be found"})
-    label_column: list | str | None = field(default=None, metadata={"help": "column of labels, or a YAML list of 0/1 columns, where it cannot be found"})
-    batch_size: int = field(default=64, metadata={"help": "images a forward"})
-    on_bad_image: Literal["error", "skip"] = field(default="error", metadata={"help": "stop at an image that cannot be read, or skip it"})
-    predictions: str | None = field(default=None, metadata={"help": "also write the probabilities of every row to this CSV file"})
-    trust_remote_code: bool = field(default=False, metadata={"help": "run model code found in the repo"})
-    # fmt: on
-
-    def __post_init__(self):
-        self.label_column = parse_yaml_value(self.label_column)
-
-
-@dataclass
-class PredictionArguments:
-    """What `rd-hf predict` takes."""
-
-    # fmt: off
-    model: str = field(metadata={"help": "Hub id or folder of a student, a reprogrammed teacher or an ONNX export"})
-    images: list[str] = field(metadata={"help": "image files, folders and globs"})
-    revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of the model"})
-    backbone: str | None = field(default=None, metadata={"help": "folder of the foundation model, for a reprogrammed teacher that came from a local one"})
-    batch_size: int = field(default=64, metadata={"help": "images a forward"})
-    top_k: int = field(default=3, metadata={"help": "classes shown in the table"})
-    trust_remote_code: bool = field(default=False, metadata={"help": "run model code found in the repo"})
-    json: bool = field(default=False, metadata={"help": "print one JSON object a line, with every class"})
-    on_bad_image: Literal["error", "skip"] = field(default="error", metadata={"help": "stop at an image that cannot be read, or skip it"})
-    # fmt: on
-
-
-@dataclass
-class PushArguments:
-    """What `rd-hf push` takes."""
-
-    # fmt: off
-    folder: str = field(metadata={"help": "folder of a student, reprogrammed teacher or exported model; may stand first, without --folder"})
-    repo_id: str = field(metadata={"help": "name of the repo, such as me/xray-student"})
-    format: str | None = field(default=None, metadata={"help": "of a student: transformers (the default; loads without rd_hf and without its code) or rd_hf (its folder as it is, with the code that loads it)"})
-    private: bool = field(default=False, metadata={"help": "make the repo private, if it is a new one"})
-    revision: str | None = field(default=None, metadata={"help": "branch, made where it does not exist"})
-    create_pr: bool = field(default=False, metadata={"help": "open a pull request instead of committing"})
-    commit_message: str | None = field(default=None, metadata={"help": "title of the commit"})
-    # fmt: on
-
-
-@dataclass
-class ExportArguments:
-    """What `rd-hf export` takes."""
-
-    # fmt: off
-    model: str = field(metadata={"help": "Hub id or folder of a student"})
-    output_dir: str = field(metadata={"help": "new folder for the export"})
-    format: str = field(default="transformers", metadata={"help": "transformers (loads without rd_hf) or onnx"})
-    quantize: str | None = field(default=None, metadata={"help": "int8: an ONNX model in eight bits, calibrated on the data set's train split"})
-    dynamic_size: bool = field(default=False, metadata={"help": "onnx: let the model take images of any size, where it can"})
-    dataset: str | None = field(default=None, metadata={"help": "onnx: labelled images to check the export on; random ones by default"})
-    split: str = field(default="test", metadata={"help": "split to check the export on"})
-    revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of the model"})
-    dataset_config_name: str | None = field(default=None, metadata={"help": "configuration of a Hub data set"})
-    dataset_revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of a Hub data set"})
-    image_column: str | None = field(default=None, metadata={"help": "column of images, where it cannot be found"})
-    label_column: str | None = field(default=None, metadata={"help": "column of labels, where it cannot be found"})
-    batch_size: int = field(default=64, metadata={"help": "images a forward"})
-    # fmt: on
-
-
-@dataclass
-class CacheInfoArguments:
-    """What `rd-hf cache info` takes."""
-
-    cache_dir: str | None = field(default=None, metadata={"help": "folder of the caches; by default as in distill"})
-
-
-@dataclass
-class CacheVerifyArguments(CacheInfoArguments):
-    """What `rd-hf cache verify` takes."""
-
-    key: str | None = field(default=None, metadata={"help": "one cache, by its folder's name or the beginning of it"})
-
-
-@dataclass
-class CacheClearArguments(CacheVerifyArguments):
-    """What `rd-hf cache clear` takes."""
-
-    older_than_days: float | None = field(default=None, metadata={"help": "only caches unused for so many days"})
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -171,8 +82,8 @@ def _run(command: str, options: list[str]) -> int:
     _set_up_logging()
     try:
         commands = {
-            "distill": _distill, "evaluate": _evaluate, "predict": _predict, "export": _export, "push": _push,
-            "cache": _cache, "compare": _compare,
+            "distill": _distill, "compare": _compare, "students": _students, "evaluate": _evaluate,
+            "predict": _predict, "export": _export, "push": _push, "cache": _cache,
         }  # fmt: skip
         return commands[command](options)
     except ArgumentError as error:
@@ -251,6 +162,19 @@ def _compare(options: list[str]) -> int:
     from .comparison.run import run_comparison
 
     run_comparison(plan)
+    return 0
+
+
+def _students(options: list[str]) -> int:
+    arguments = _parse(_parser("students", StudentsArguments), options, StudentsArguments)
+    import json
+
+    from .student_budget import students_table, students_within
+
+    values = vars(arguments)
+    as_json = values.pop("json")
+    students = students_within(**values)
+    print("\n".join(json.dumps(vars(student)) for student in students) if as_json else students_table(students))
     return 0
 
 

@@ -81,6 +81,18 @@ def test_the_quickstart_in_a_terminal(workplace, run):
     assert set(json.loads(answers[2])["probabilities"]) == {"class_0", "class_1", "class_2"}
 
 
+def test_choosing_a_student(run):
+    line = next(block for block in blocks("bash") if "rd-hf students" in block).strip()
+    # a budget of time that holds on any machine, and fewer students to be timed
+    header, *rows = run(shlex.split(line.replace("1M", "0.6M").replace("ms 10", "ms 10000"))).splitlines()
+    names = [row.split()[0] for row in rows]
+    assert names == ["resnet_tiny", "mobilenet_v2_0.35", "resnet_10_0.25", "mobilenet_v1_0.25"]
+    shown = README.split("### Choose a student")[1].split("```")[3].strip().splitlines()
+    assert header.split() == shown[0].split()
+    texts = {row.split()[0]: row[row.index("'{") :] for row in rows}
+    assert all(texts[row.split()[0]] == row[row.index("'{") :] for row in shown[1:])
+
+
 def test_the_quickstart_in_python_and_loading(run):
     quickstart = next(block for block in blocks("python") if "distill(" in block)
     loading = next(block for block in blocks("python") if "pipeline(" in block)

@@ -1,0 +1,179 @@
+"""`rd-hf students`: the ready students within a budget, counted without weights and timed on this machine's CPU."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from .arguments import ArgumentError
+from .efficiency import Cost, cost_of
+from .student_zoo import READY_STUDENTS, SMALLEST_SIDE, ReadyStudent, config_text
+from .students import load_student
+
+logger = logging.getLogger(__name__)
+
+COUNT = re.compile(r"(.*\S)\s*([kKmM])")
+UNITS = {"k": 1e3, "m": 1e6}
+WORDS = {"parameters": "parameters", "gflop": "GFLOP an image", "milliseconds": "ms an image"}
+
+
+class BudgetError(ValueError):
+    """No ready student stays within the budget; the message names the one that comes nearest."""
+
+
+@dataclass(frozen=True)
+class MeasuredStudent:
+    """A ready student and what one image costs it.
+
+    :param parameters: those of the student with its head.
+    :param gflop: 1e9 floating-point operations, a multiplication and an addition being two.
+    :param milliseconds: median time on this machine's CPU.
+    :param student: the inline config that `distill` takes as its `student`.
+    :param pretrained: Hub id of weights of this architecture, which `distill` takes instead; None: none are known that
+        fit the image size.
+    """
+
+    name: str
+    parameters: int
+    gflop: float
+    milliseconds: float
+    student: dict[str, Any]
+    pretrained: str | None
+
+
+def students_within(
+    max_params: int | float | str | None = None,
+    max_latency_ms: float | None = None,
+    max_gflop: float | None = None,
+    image_size: int = 224,
+    num_labels: int = 2,
+    threads: int | None = None,
+) -> list[MeasuredStudent]:
+    """The ready students within a budget, most parameters first. Only those are timed that are small enough.
+
+    :param max_params: most parameters: a number, or text such as 1M, 500k or 1e6.
+    :param max_latency_ms: longest median time of one image on this machine's CPU, in milliseconds.
+    :param max_gflop: most operations for one image, in 1e9.
+    :param image_size: side of the square image in pixels.
+    :param threads: CPU threads while time is measured; by default torch's.
+    :raises ArgumentError: for a value that is out of range.
+    :raises BudgetError: when none stays within the budget.
+    """
+    budgets = {
+        "parameters": _count("max_params", max_params),
+        "gflop": _count("max_gflop", max_gflop),
+        "milliseconds": _count("max_latency_ms", max_latency_ms),
+    }
+    _check("image_size", image_size, SMALLEST_SIDE)
+    _check("num_labels", num_labels, 1)
+    _check("threads", threads, 1)
+    ready = [student for student in READY_STUDENTS if student.takes(image_size)]
+    students = [(student, Cost(_parameters(student, image_size, num_labels), math.nan, None)) for student in ready]
+    students = _keep(students, "parameters", budgets, image_size)
+    students = [(student, _cost(student, image_size, num_labels, "meta")) for student, _ in students]
+    students = _keep(students, "gflop", budgets, image_size)
+    with _threads(threads):
+        students = [(student, _timed(student, cost, image_size, num_labels)) for student, cost in students]
+        used = torch.get_num_threads()
+    students = _keep(students, "milliseconds", budgets, image_size)
+    logger.info(
+        "Most parameters first; ms on this CPU with %d thread%s. Train with --student_image_size %d.",
+        used, "s" * (used > 1), image_size,
+    )  # fmt: skip
+    students.sort(key=lambda pair: -pair[1].parameters)
+    return [_measured(student, cost, image_size) for student, cost in students]
+
+
+def students_table(students: list[MeasuredStudent]) -> str:
+    """The students as aligned text; the last column is to be pasted after `rd-hf distill --student`."""
+    rows = [("name", "parameters", "GFLOP", "ms", "pretrained", "--student")]
+    for student in students:
+        numbers = f"{student.parameters / 1e6:.2f}M", f"{student.gflop:.3f}", f"{student.milliseconds:.1f}"
+        rows.append((student.name, *numbers, student.pretrained or "-", f"'{config_text(student.student)}'"))
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    aligns = "<>>><<"
+    lines = ["  ".join(f"{c:{a}{w}}" for c, a, w in zip(row, aligns, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join(lines)
+
+
+def _count(name: str, value: int | float | str | None) -> float | None:
+    """A budget as a number, from 1M, 500k, 1e6, 1000000 or a number."""
+    if value is None:
+        return None
+    text = str(value).strip()
+    with_unit = COUNT.fullmatch(text) if name == "max_params" else None
+    try:
+        number = float(with_unit[1]) * UNITS[with_unit[2].lower()] if with_unit else float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        examples = ", such as 1M, 500k, 1e6 or 1000000" if name == "max_params" else ""
+        raise ArgumentError(f"`{name}` is {value!r}; it must be a number above 0{examples}.")
+    return number
+
+
+def _check(name: str, value: int | None, least: int) -> None:
+    if value is not None and value < least:
+        raise ArgumentError(f"`{name}` is {value}; it must be at least {least}.")
+
+
+def _keep(
+    students: list[tuple[ReadyStudent, Cost]], measure: str, budgets: dict[str, float | None], image_size: int
+) -> list[tuple[ReadyStudent, Cost]]:
+    """Those whose `measure`, a field of Cost, is within its budget."""
+    budget = math.inf if budgets[measure] is None else budgets[measure]
+    kept = [(student, cost) for student, cost in students if getattr(cost, measure) <= budget]
+    if not kept:
+        least, cost = min(students, key=lambda pair: getattr(pair[1], measure))
+        of = "" if len(students) == len(READY_STUDENTS) else f" of the {len(students)} that the other arguments leave"
+        raise BudgetError(
+            f"No ready student has at most {budget:,.10g} {WORDS[measure]} at {image_size} px; {least.name} comes "
+            f"nearest{of}, with {round(getattr(cost, measure), 4):,.10g}."
+        )
+    return kept
+
+
+def _build(student: ReadyStudent, image_size: int, num_labels: int, device: str):
+    """The student that `distill` would begin with, in eval mode; on the device "meta" without weights."""
+    labels = [str(number) for number in range(num_labels)]
+    with torch.device(device), torch.random.fork_rng(devices=[]):
+        return load_student(student.config, labels, "single_label_classification", image_size)[0].eval()
+
+
+def _parameters(student: ReadyStudent, image_size: int, num_labels: int) -> int:
+    return sum(p.numel() for p in _build(student, image_size, num_labels, "meta").parameters())
+
+
+def _cost(student: ReadyStudent, image_size: int, num_labels: int, device: str) -> Cost:
+    model = _build(student, image_size, num_labels, device)
+    return cost_of(lambda pixels: model(pixel_values=pixels), model, (image_size, image_size))
+
+
+def _timed(student: ReadyStudent, counted: Cost, image_size: int, num_labels: int) -> Cost:
+    # The operations stay those counted without weights: the CPU's fused attention is not counted.
+    return replace(counted, milliseconds=_cost(student, image_size, num_labels, "cpu").milliseconds)
+
+
+@contextmanager
+def _threads(threads: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _measured(student: ReadyStudent, cost: Cost, image_size: int) -> MeasuredStudent:
+    return MeasuredStudent(
+        student.name, cost.parameters, round(cost.gflop, 6), round(cost.milliseconds, 3),
+        copy.deepcopy(student.config), student.pretrained_for(image_size),
+    )  # fmt: skip
