@@ -62,6 +62,7 @@ class Trainer:
 
     :param model: RDTeacherForImageClassification without backbone (student and projectors), or the student alone.
     :param inputs: pixels and teacher features of a batch; without a backbone the student is trained alone (method ce).
+    :ivar shows_progress: whether there is a progress bar.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Trainer:
         self.save_steps = arguments.save_steps or self.eval_steps
         self.step, self.best_step, self.best_score, self.best_tensors = 0, 0, -math.inf, None
         self.evaluations_without_gain = 0
+        self.shows_progress = accelerator.is_main_process
         self.data_wait = 0.0  # seconds since the last row of metrics.jsonl
 
     def train(self, deadline: float | None = None) -> None:
@@ -97,9 +99,7 @@ class Trainer:
             self.restore()
         batches = self.timed(iter(self.loader()))
         self.update.say_what_cka_costs(len(self.data.plan.batch(self.step, 0)))
-        progress = tqdm(
-            total=self.max_steps, initial=self.step, desc="training", disable=not self.accelerator.is_main_process
-        )
+        progress = tqdm(total=self.max_steps, initial=self.step, desc="training", disable=not self.shows_progress)
         started, images = time.perf_counter(), 0
         waited = trained = 0.0  # seconds in all
         with Interrupts(self.accelerator, deadline) as interrupts, progress:
@@ -158,15 +158,22 @@ class Trainer:
         try:
             return self.update(self.step, islice(batches, self.update.parts))
         except NonFiniteLossError as error:
-            kept = list_checkpoints(self.checkpoints)
-            kept = f"checkpoint {kept[-1].name} is kept" if kept else "there was no checkpoint yet"
-            raise NonFiniteLossError(
-                f"The {error} is not finite at step {self.step + 1}; {kept}. A lower learning_rate or max_grad_norm "
-                "helps where training diverges; with fp16, try bf16."
-            ) from error
+            raise self.diverged(f"{error} is", self.step + 1) from error
+
+    def diverged(self, what: str, step: int) -> NonFiniteLossError:
+        """The error that says which value is not finite, what is kept, and what helps."""
+        kept = list_checkpoints(self.checkpoints)
+        kept = f"checkpoint {kept[-1].name} is kept" if kept else "there was no checkpoint yet"
+        return NonFiniteLossError(
+            f"The {what} not finite at step {step}; {kept}. A lower learning_rate or max_grad_norm helps where "
+            "training diverges; with fp16, try bf16."
+        )
 
     def evaluate(self) -> None:
-        """Score the student on validation and keep its weights if it is the best so far."""
+        """Score the student on validation and keep its weights if it is the best so far.
+
+        :raises NonFiniteLossError: when its logits are not finite.
+        """
         if self.accelerator.num_processes > 1:
             for buffer in self.module.buffers():  # batch norms, of which the main process's are saved
                 broadcast(buffer)
@@ -179,6 +186,8 @@ class Trainer:
             self.accelerator,
             self.data.validation_rows,
         )
+        if not np.isfinite(logits).all():
+            raise self.diverged("student's logits on validation are", self.step)
         predicted = probabilities(logits, self.data.problem_type)
         metric = self.arguments.metric_for_best_model
         score = validation_score(predicted, self.data.validation_labels, self.data.problem_type, metric)

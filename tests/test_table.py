@@ -33,17 +33,3 @@ def test_the_cards_of_the_table_are_those_of_the_best_seeds_on_validation(blobs_
     assert "`seed` | `1`" in card
     assert not re.search(r"\]\([^h]", card) and "<!--" not in card  # no link to a file that is not there
     assert ModelCard(card).data.pipeline_tag == "image-classification"
-
-
-def test_the_table_of_views_has_a_row_for_each_number_of_them(tmp_path):
-    for seed, score in enumerate((0.8, 0.9)):
-        folder = tmp_path / "views" / "busi" / f"4_views_seed{seed}"
-        folder.mkdir(parents=True)
-        scores = {"auroc": score}
-        metrics = {"validation": scores, "test": scores, "teacher": {"validation": scores}}
-        (folder / "metrics.json").write_text(json.dumps(metrics))
-    line = ["examples/views.py", "--print_only", "--data", "busi", "--output_dir", str(tmp_path)]
-    done = subprocess.run([sys.executable, *line], cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    rows = done.stdout.splitlines()
-    assert "| 4 views | 0.850 (0.071) | 0.850 (0.071) | 0.850 (0.071) |" in rows
-    assert [row.split(" |")[0] for row in rows[-6:]] == [f"| {n} views" for n in (1, 2, 4, 8, 16, "endless")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import shutil
 import tempfile
 import time
@@ -93,6 +94,16 @@ def run_cell(plan: Plan, cell: Cell, bench: Bench, root: Path) -> None:
     write_json(result, folder / RESULT_FILE)
 
 
+def is_done(root: Path, cell: Cell) -> bool:
+    """Whether a run has left its result."""
+    return (root / cell.path / RESULT_FILE).exists()
+
+
+def result_of(root: Path, cell: Cell) -> dict[str, Any]:
+    """What a finished run left in result.json."""
+    return json.loads((root / cell.path / RESULT_FILE).read_text(encoding="utf-8"))
+
+
 def settings_of(arguments: DistillationArguments, cell: Cell) -> dict[str, Any]:
     """What a run's result follows from, as plain values; a finished run is not used where these have changed."""
     aside = ("output_dir", "cache_dir", "dataloader_num_workers", "teacher_batch_size", "report_to", "process_timeout")
@@ -121,7 +132,7 @@ def _train(plan: Plan, cell: Cell, bench: Bench, arguments: DistillationArgument
 
 def _trained_student(trainer: Trainer, models: Models, task: Task, bench: Bench) -> Trained:
     """Train to the end, and keep the student that was best on validation."""
-    trainer.train()
+    _run(trainer)
     student = models.student
 
     def logits(split: Split) -> np.ndarray:
@@ -130,6 +141,11 @@ def _trained_student(trainer: Trainer, models: Models, task: Task, bench: Bench)
     trained = _count(parameter for parameter in trainer.module.parameters() if parameter.requires_grad)
     details = {"steps": trainer.step, "best_step": trainer.best_step}
     return Trained(logits, task, trained, _count(student.parameters()), details)
+
+
+def _run(trainer: Trainer) -> None:
+    trainer.shows_progress = False
+    trainer.train()
 
 
 def _guide(
@@ -190,7 +206,7 @@ def _adapt(cell: Cell, bench: Bench, arguments: DistillationArguments) -> Traine
     data, folder = training_data(arguments, task, plan), Path(arguments.output_dir)
     objective = build_objective(arguments, task, steps)
     trainer = Trainer(arguments, bench.accelerator, adapted, inputs, objective, data, steps, folder)
-    trainer.train()
+    _run(trainer)
     if merge is not None:
         merge()
 

@@ -1,0 +1,174 @@
+"""The runs of a comparison in processes of their own, which share out the processor."""
+
+from __future__ import annotations
+
+import json
+import logging
+import multiprocessing
+import os
+import threading
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import asdict
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+
+from ..allocator import keep_freed_memory
+from ..arguments import ArgumentError
+from ..interrupts import Stopped
+from ..processes import start_accelerator
+from .arguments import ComparisonArguments
+from .bench import Bench
+from .cell import is_done, result_of, run_cell, settings_of
+from .plan import Cell, Plan
+
+POLL_SECONDS = 1.0
+# Errors of one run that say nothing of the others: our own and those of the libraries about data or a model.
+OF_ONE_RUN = (ValueError, OSError, FloatingPointError, RuntimeError)
+_stop: Event | None = None  # of a worker
+
+
+class ComparisonError(ValueError):
+    """Runs of a comparison failed, or belong to another one; the message names them."""
+
+
+def run_cells(plan: Plan, cells: Sequence[Cell], root: Path, title: str) -> list[str]:
+    """Run what is not done; what failed, in words.
+
+    :raises ComparisonError: when a finished run had other settings.
+    """
+    _check_finished(plan, cells, root)
+    left = [cell for cell in cells if not is_done(root, cell)]
+    if not left:
+        return []
+    workers = plan.comparison.workers or (1 if torch.accelerator.is_available() else os.cpu_count() or 1)
+    jobs = _jobs(left, workers)
+    failed: list[str] = []
+    with _environment_of_workers(workers), tqdm(total=len(cells), initial=len(cells) - len(left), desc=title) as bar:
+        context = _context()
+        stop = context.Event()
+        pool = ProcessPoolExecutor(
+            min(workers, len(jobs)), mp_context=context, initializer=_start_worker, initargs=(stop,)
+        )
+        try:
+            settings = (asdict(plan.comparison), plan.tuned)
+            waiting = {pool.submit(run_job, *settings, [str(cell.path) for cell in job]) for job in jobs}
+            while waiting:
+                done, waiting = wait(waiting, POLL_SECONDS, FIRST_COMPLETED)
+                failed += [line for future in done for line in future.result()]
+                bar.update(sum(is_done(root, cell) for cell in cells) - bar.n)
+        except BrokenProcessPool as error:
+            raise ComparisonError(
+                "A worker was killed from outside, as a system does that runs out of memory. Finished runs are kept; "
+                "the same command goes on with the others, with a smaller `workers` if memory was short."
+            ) from error
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("Finished runs are kept; the same command goes on with the others.") from None
+        finally:
+            stop.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+    return failed
+
+
+def _check_finished(plan: Plan, cells: Sequence[Cell], root: Path) -> None:
+    for cell in cells:
+        if not is_done(root, cell):
+            continue
+        before = result_of(root, cell)["settings"]
+        now = json.loads(json.dumps(settings_of(plan.arguments_of(cell, root / cell.path), cell)))
+        changed = [
+            f"{name} was {before.get(name)!r}, is {now[name]!r}" for name in now if before.get(name) != now[name]
+        ]
+        if changed:
+            raise ComparisonError(
+                f"The finished run {root / cell.path} had other settings ({'; '.join(changed)}). Name another "
+                "`output_dir`, or delete that run's folder to have it run again."
+            )
+
+
+def _jobs(cells: Sequence[Cell], workers: int) -> list[list[Cell]]:
+    """Runs that share data, labels and seed are done one after another by one worker, which loads these once."""
+    groups: dict[tuple, list[Cell]] = defaultdict(list)
+    for cell in cells:
+        groups[(cell.data, cell.shots, cell.seed)].append(cell)
+    for group in groups.values():  # those with a teacher first: they decode for both models
+        group.sort(key=lambda cell: cell.teacher is None)
+    jobs = list(groups.values())
+    while len(jobs) < workers and max(map(len, jobs)) > 1:
+        largest = max(jobs, key=len)
+        jobs.remove(largest)
+        jobs += [largest[: len(largest) // 2], largest[len(largest) // 2 :]]
+    return jobs
+
+
+@contextmanager
+def _environment_of_workers(workers: int) -> Iterator[None]:
+    """Threads shared out among the workers."""
+    threads = str(max(1, (os.cpu_count() or 1) // workers))
+    wanted = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
+
+
+def _context() -> multiprocessing.context.BaseContext:
+    """Workers that are forks of a clean process with the libraries imported, where the system has such."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
+
+
+def _start_worker(stop: Event) -> None:
+    """What a worker does first.
+
+    :param stop: set when it should begin no other run.
+    """
+    global _stop
+    _stop = stop
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    logging.getLogger("rd_hf").setLevel(logging.WARNING)
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    keep_freed_memory()
+
+
+def _end_with_the_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def run_job(comparison: dict[str, Any], tuned: dict, paths: list[str]) -> list[str]:
+    """Run cells that share a data set, its labels and a seed, in a worker; what failed, in words."""
+    plan = Plan(ComparisonArguments(**comparison))
+    plan.tuned = tuned
+    known = {str(cell.path): cell for cell in [*plan.tuning_cells(), *map(plan.as_tuned, plan.cells())]}
+    root, bench, failed = Path(plan.comparison.output_dir), None, []
+    for path in paths:
+        if _stop is not None and _stop.is_set():
+            break
+        try:
+            arguments = plan.arguments_of(known[path], root / path)
+            bench = bench or Bench(arguments, start_accelerator(arguments))
+            run_cell(plan, known[path], bench, root)
+        except ArgumentError as error:
+            failed.append(f"{path}: {error}")
+        except Stopped:  # an interrupt, which the parent has too
+            break
+        except OF_ONE_RUN as error:
+            failed.append(f"{path}: {type(error).__name__}: {error}")
+    return failed

@@ -1,0 +1,319 @@
+"""`rd-hf compare`: its grid, one training of each method, what they share, tuning, resuming, failures."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import blob_arrays
+from safetensors.numpy import load_file
+from sklearn.linear_model import LogisticRegression
+from transformers import AutoModel
+
+import rd_hf
+from rd_hf.arguments import ArgumentError
+from rd_hf.assembly import build_inputs
+from rd_hf.comparison.adaptation import AdaptedTeacher, linear_probe, with_lora
+from rd_hf.comparison.arguments import ComparisonArguments
+from rd_hf.comparison.bench import Bench
+from rd_hf.comparison.methods import METHODS
+from rd_hf.comparison.plan import Plan
+from rd_hf.comparison.run import run_comparison
+from rd_hf.comparison.tuning import choose_settings
+from rd_hf.comparison.workers import ComparisonError, run_job
+from rd_hf.data.order import StepPlan
+from rd_hf.data.pixel_store import Visits, collate
+from rd_hf.objective import comparable
+from rd_hf.processes import start_accelerator
+from rd_hf.trainer import Trainer
+
+STUDENT = {
+    "model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic",
+}  # fmt: skip
+
+
+@pytest.fixture
+def grid(teacher, blobs_npz, tmp_path):
+    """The values of a small comparison."""
+    return {
+        "data": {"blobs": {"dataset": str(blobs_npz)}},
+        "teachers": {"tiny": {"teacher": str(teacher)}},
+        "arguments": {
+            "student": STUDENT, "student_image_size": 32, "max_steps": 4, "eval_steps": 2, "num_views": 2,
+            "per_device_train_batch_size": 8, "per_device_unlabeled_batch_size": 8, "learning_rate": 5e-3,
+        },
+        "methods": ["ce", "rd"], "shots": [5], "seeds": [0], "output_dir": str(tmp_path / "compared"),
+    }  # fmt: skip
+
+
+def make_plan(grid, **changes) -> Plan:
+    return Plan(ComparisonArguments(**(grid | changes)))
+
+
+def run_here(plan: Plan) -> list[str]:
+    """Run all cells in this process; what failed."""
+    cells = [plan.as_tuned(cell) for cell in plan.cells()]
+    return run_job(vars(plan.comparison), plan.tuned, [str(cell.path) for cell in cells])
+
+
+def results(plan: Plan, tmp_path) -> dict[str, dict]:
+    return {
+        cell.path.parent.name: json.loads((tmp_path / "compared" / cell.path / "result.json").read_text())
+        for cell in plan.cells()
+    }
+
+
+def test_the_grid_has_each_run_once(grid):
+    methods = ["ce", "linear_probe", "rd", {"name": "rd, biased", "method": "rd", "cka_estimator": "biased"}]
+    plan = make_plan(grid, methods=methods, shots=[5, "all"], seeds=[0, 1], use_unlabeled=[True, False])
+    paths = [str(cell.path) for cell in plan.cells()]
+    of_one_seed = [path.removesuffix("/seed_0") for path in paths if path.endswith("seed_0")]
+    assert of_one_seed == [
+        "runs/blobs/no_teacher/5_shots/ce",
+        "runs/blobs/tiny/5_shots/linear_probe",
+        "runs/blobs/tiny/5_shots/rd+unlabelled",
+        "runs/blobs/tiny/5_shots/rd",
+        "runs/blobs/tiny/5_shots/rd,_biased+unlabelled",
+        "runs/blobs/tiny/5_shots/rd,_biased",
+        # with every label there are no unlabelled rows
+        "runs/blobs/no_teacher/all/ce",
+        "runs/blobs/tiny/all/linear_probe",
+        "runs/blobs/tiny/all/rd",
+        "runs/blobs/tiny/all/rd,_biased",
+    ]
+    assert len(paths) == 20 == len(set(paths))
+    biased = next(cell for cell in plan.cells() if "biased" in str(cell.path) and cell.unlabelled and cell.seed == 1)
+    arguments = plan.arguments_of(biased, "folder")
+    assert (arguments.method, arguments.cka_estimator, arguments.seed, arguments.shots) == ("rd", "biased", 1, 5)
+    assert arguments.use_unlabeled and arguments.view_seed == 0  # all seeds share the cache
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"methods": ["rkdd"]}, "names no method. Did you mean `rkd`?"),
+        ({"methods": [{"method": "rd", "cka_estimatr": "biased"}]}, "of the method 'rd'. Did you mean `cka_estimator`"),
+        ({"methods": ["rd", "rd"]}, "The name 'rd' is given twice"),
+        ({"arguments": {"max_step": 3}}, "under `arguments`. Did you mean `max_steps`"),
+        ({"arguments": {"seed": 3}}, "`seed` is said by the comparison's own names"),
+        ({"data": {"a/b": {"dataset": "x"}}}, "is no name of a folder"),
+        ({"data": {"blobs": {"dataset": "x", "shots": 3}}}, "`shots` is said by"),
+        ({"data": {}}, "`data` is missing"),
+        ({"teachers": {}}, "`teachers` is missing"),
+        ({"shots": ["some"]}, "`shots` has 'some'"),
+        ({"seeds": [-1]}, "`seeds` has -1"),
+        ({"use_unlabeled": ["yes"]}, "`use_unlabeled` has 'yes'"),
+        ({"workers": 0}, "`workers` is 0"),
+        ({"tuning": {"seeds": [0]}}, "share a seed"),
+        ({"tuning": {"rate": [1]}}, "Unknown name `rate` under `tuning`"),
+        ({"tuning": {"data": ["blob"]}}, "Did you mean `blobs`"),
+    ],
+)
+def test_what_cannot_be_compared_is_named(grid, changes, message):
+    with pytest.raises(ArgumentError) as error:
+        make_plan(grid, **changes)
+    assert message in str(error.value)
+
+
+def test_every_method_trains_from_the_same_start_on_the_same_views(grid, tmp_path, monkeypatch):
+    """All methods, with and without unlabelled rows: scores are left, and nothing but the method differs."""
+    starts, visits = [], []
+    train, batch = Trainer.train, StepPlan.batch
+
+    def watched(self, deadline=None):
+        student = getattr(self.module, "student", None) or self.module
+        if not isinstance(student, AdaptedTeacher):
+            starts.append(torch.cat([p.detach().flatten() for p in student.parameters()]))
+        return train(self, deadline)
+
+    def seen(self, step, part):
+        visits.append((step, tuple(v for v in batch(self, step, part) if v.labelled)))
+        return batch(self, step, part)
+
+    monkeypatch.setattr(Trainer, "train", watched)
+    monkeypatch.setattr(StepPlan, "batch", seen)
+    plan = make_plan(grid, methods=list(METHODS), use_unlabeled=[True, False])
+    assert run_here(plan) == []
+    assert len(starts) > 20 and all(torch.equal(starts[0], start) for start in starts[1:])
+    for step in range(4):
+        assert len({rows for number, rows in visits if number == step}) == 1
+    found = results(plan, tmp_path)
+    assert len(found) == 2 * len(METHODS) - 4  # ce, linear_probe, lora and full cannot use unlabelled rows
+    for name, result in found.items():
+        assert 0 <= result["test"]["auroc"] <= 1 and 0 <= result["validation"]["auroc"] <= 1, name
+        assert result["trained_parameters"] > 0
+    students = {result["deployed_parameters"] for name, result in found.items() if "linear" not in name}
+    students -= {found[name]["deployed_parameters"] for name in ("lora", "full")}
+    assert len(students) == 1 and found["full"]["deployed_parameters"] == found["lora"]["deployed_parameters"]
+    assert found["lora"]["trained_parameters"] < found["full"]["trained_parameters"]
+    # the losses differ, so do the students
+    folder = tmp_path / "compared" / "runs" / "blobs" / "tiny" / "5_shots"
+    kept = [
+        load_file(path)["test/probabilities"] for path in folder.glob("*+unlabelled/seed_0/predictions.safetensors")
+    ]
+    assert len({values.tobytes() for values in kept}) == len(kept) == len(METHODS) - 4
+
+
+def test_a_training_with_transfer_moves_the_student_and_what_it_needs_but_no_frozen_head(grid, monkeypatch):
+    seen = {}
+    train = Trainer.train
+
+    def watched(self, deadline=None):
+        before = {name: value.clone() for name, value in self.module.state_dict().items()}
+        train(self, deadline)
+        after = self.module.state_dict()
+        seen["moved"] = {name for name in before if not torch.equal(before[name], after[name])}
+        seen["all"] = set(before)
+
+    monkeypatch.setattr(Trainer, "train", watched)
+    for method, prefix, moves in (("fitnet", "transfer.regressor", True), ("lp_kd", "transfer.head", False)):
+        plan = make_plan(grid, methods=[method])
+        assert run_here(plan) == []
+        own = {name for name in seen["all"] if name.startswith(prefix)}
+        assert own and (own <= seen["moved"]) == moves and bool(own & seen["moved"]) == moves
+        assert any(name.startswith("student.") for name in seen["moved"])
+
+
+def open_bench(grid, **changes):
+    plan = make_plan(grid, methods=["linear_probe"], **changes)
+    arguments = plan.arguments_of(plan.cells()[0], "unused")
+    bench = Bench(arguments, start_accelerator(arguments))
+    models = bench.models(arguments)
+    task = bench.open(arguments, models.transforms)
+    return arguments, bench, models, task
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_the_probe_as_a_layer_is_the_fitted_regression(grid, tmp_path, classes):
+    arrays = {name: values % classes if "labels" in name else values for name, values in blob_arrays().items()}
+    arrays["classes"] = arrays["classes"][:classes]
+    np.savez(tmp_path / "few.npz", **arrays)
+    arguments, bench, models, task = open_bench(grid, data={"few": {"dataset": str(tmp_path / "few.npz")}})
+    inputs = build_inputs(arguments, task, models, bench.accelerator)
+    of_validation = bench.pooled_features(models, task.validation)
+    head, penalty = linear_probe(arguments, task, inputs, of_validation)
+    rows = [visit for view in (0, 1) for visit in [(int(row), view) for row in task.labelled_rows]]
+    batch = [Visits(task.store, task.labels, lambda _: True)[_visit(*row)] for row in rows]
+    features = comparable(inputs.teacher_features(collate(batch))[-1], "pooled").numpy()
+    mean, scale = features.mean(axis=0), features.std(axis=0) + 1e-6
+    labels = task.labels[[row for row, _ in rows]].numpy()
+    fitted = LogisticRegression(C=penalty, max_iter=1000).fit((features - mean) / scale, labels)
+    expected = fitted.predict_proba((of_validation - mean) / scale)
+    with torch.no_grad():
+        given = torch.softmax(head(torch.from_numpy(of_validation)), dim=1).numpy()
+    np.testing.assert_allclose(given, expected, atol=1e-4)
+
+
+def _visit(row, view):
+    from rd_hf.data.order import Visit
+
+    return Visit(row, view, True)
+
+
+def test_lora_trains_little_and_merges_into_the_same_function(teacher):
+    tower = AutoModel.from_pretrained(teacher).requires_grad_(False)
+    before = {name: value.clone() for name, value in tower.state_dict().items()}
+    merge = with_lora(tower)
+    adapted = AdaptedTeacher(tower, (40, 40), 3)
+    trained = {name for name, parameter in adapted.named_parameters() if parameter.requires_grad}
+    assert all("lora_" in name or name.startswith("head.") for name in trained) and len(trained) > 2
+    pixels = torch.randn(2, 3, 40, 40)
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.3)
+        adapted.eval()
+        trained_logits = adapted(pixel_values=pixels).logits
+        merge()
+        torch.testing.assert_close(adapted(pixel_values=pixels).logits, trained_logits, atol=1e-4, rtol=1e-4)
+    after = tower.state_dict()
+    assert after.keys() == before.keys() and any(not torch.equal(after[name], before[name]) for name in before)
+
+
+def test_finished_runs_are_kept_and_other_settings_are_refused(grid, tmp_path):
+    plan = make_plan(grid)
+    assert run_here(plan) == []
+    rows = run_comparison(make_plan(grid, table_only=True))
+    paths = sorted((tmp_path / "compared").rglob("result.json"))
+    times = [path.stat().st_mtime_ns for path in paths]
+    assert run_comparison(plan) == rows and len(rows) == 2  # starts no worker, since nothing is left
+    assert [path.stat().st_mtime_ns for path in paths] == times
+    changed = make_plan(grid, arguments=grid["arguments"] | {"max_steps": 5})
+    with pytest.raises(ComparisonError, match=r"no_teacher/5_shots/ce/seed_0 .*max_steps was 4, is 5"):
+        run_comparison(changed)
+
+
+def test_a_run_that_fails_is_named_and_the_others_are_done(grid, tmp_path):
+    methods = [{"name": "broken", "method": "rd", "learning_rate": 1e30}, "ce"]
+    plan = make_plan(grid, methods=methods)
+    (line,) = run_here(plan)
+    assert "broken+unlabelled/seed_0" in line and "not finite" in line
+    assert (tmp_path / "compared/runs/blobs/no_teacher/5_shots/ce/seed_0/result.json").exists()
+    assert not list((tmp_path / "compared").glob("**/broken*/**/result.json"))
+
+
+def test_tuning_chooses_on_validation_and_never_sees_the_test_split(grid, tmp_path):
+    tuning = {"learning_rate": [1e-3, 5e-3], "weight": [0.5, 2.0], "shots": 5, "seeds": [100]}
+    plan = make_plan(grid, methods=["ce", "rd"], tuning=tuning)
+    cells = plan.tuning_cells()
+    assert len(cells) == 8 and all(cell.tuning for cell in cells)
+    rates = {(c.entry.name, c.weight): plan.arguments_of(c, tmp_path) for c in cells if c.learning_rate == 1e-3}
+    assert rates["rd", 0.5].cka_weight == 0.5 and rates["ce", 2.0].weight_decay == 0.1
+    assert run_job(vars(plan.comparison), {}, [str(cell.path) for cell in cells]) == []
+    root = tmp_path / "compared"
+    for number, cell in enumerate(cells):
+        path = root / cell.path / "result.json"
+        result = json.loads(path.read_text())
+        assert "test" not in result and set(load_file(path.with_name("predictions.safetensors"))) == {
+            "validation/probabilities", "validation/labels",
+        }  # fmt: skip
+        path.write_text(json.dumps(result | {"validation": {"auroc": 0.9 if number in (2, 5) else 0.5}}))
+    plan.tuned = choose_settings(plan, root)
+    best = {c.entry.name: (c.learning_rate, c.weight) for number, c in enumerate(cells) if number in (2, 5)}
+    assert {cell.entry.name: (cell.learning_rate, cell.weight) for cell in map(plan.as_tuned, plan.cells())} == best
+    # where all labels are used, what was chosen with unlabelled rows holds
+    everything = make_plan(grid, methods=["rd"], shots=["all"], tuning=tuning)
+    everything.tuned = plan.tuned
+    (cell,) = map(everything.as_tuned, everything.cells())
+    assert not cell.unlabelled and (cell.learning_rate, cell.weight) == best["rd"]
+
+
+def test_the_command_runs_workers_and_leaves_tables_and_plots(grid, tmp_path, python):
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(grid | {"shots": [5, "all"], "seeds": [0, 1]}))
+    line = ["-m", "rd_hf", "compare", "--config", "grid.yaml", "--methods", "[ce, lp_kd, rd]", "--workers", "2"]
+    done = python(*line)
+    assert done.returncode == 0, done.stderr
+    root = tmp_path / "compared"
+    with (root / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 12 and {row["shots"] for row in rows} == {"5", "all"}
+    text = (root / "results.md").read_text()
+    assert "## blobs, teacher tiny, with the unlabelled rest" in text and "from 12 runs." in text
+    assert "| linear probe then KD | " in text and "Difference to RD" in text
+    for image in ("scores", "frontier"):
+        (path,) = root.glob(f"{image}_blobs*.png")
+        assert path.name in text and path.stat().st_size > 5000
+    assert (root / "costs.png").stat().st_size > 5000
+    again = python(*line, "--table_only", "true")
+    assert again.returncode == 0 and (root / "results.md").read_text() == text
+
+
+def test_a_multi_label_task_is_refused(grid, tmp_path):
+    arrays = blob_arrays()
+    for split in ("train", "val", "test"):
+        arrays[f"{split}_labels"] = np.eye(3, dtype=np.uint8)[arrays[f"{split}_labels"][:, 0]]
+    np.savez(tmp_path / "several.npz", **arrays)
+    plan = make_plan(grid, data={"several": {"dataset": str(tmp_path / "several.npz")}}, methods=["ce"])
+    (line,) = run_here(plan)
+    assert "one label an image" in line
+
+
+def test_compare_is_a_function_too(grid, tmp_path):
+    plan = make_plan(grid, methods=["ce"])
+    assert run_here(plan) == []
+    (row,) = rd_hf.compare(**(grid | {"methods": ["ce"], "table_only": True}))
+    assert row["method"] == "ce" and row["shots"] == 5 and 0 <= row["test_auroc"] <= 1
+    with pytest.raises(ArgumentError, match="Did you mean `methods`"):
+        rd_hf.compare(**grid, method=["ce"])

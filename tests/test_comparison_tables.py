@@ -1,0 +1,132 @@
+"""What a comparison says of its runs: paired differences, corrected p-values, ranks, tables, costs."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from sklearn.metrics import roc_auc_score
+
+from rd_hf.comparison.methods import METHODS
+from rd_hf.comparison.plan import Cell, Entry
+from rd_hf.comparison.report import METRICS, Run
+from rd_hf.comparison.statistics import SAMPLES, holm, paired_difference, score_resamples
+from rd_hf.comparison.tables import cost_table, difference_table, score_table
+from rd_hf.efficiency import Cost
+
+
+def predictions(seed: int, skill: float, images: int = 120) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities of two classes that are right the more often the larger `skill` is; labels are always the same."""
+    labels = np.arange(images) % 2
+    noise = np.random.default_rng(seed).normal(size=images)
+    positive = 1 / (1 + np.exp(-(skill * (2 * labels - 1) + noise)))
+    return np.stack([1 - positive, positive], axis=1), labels
+
+
+def test_the_first_row_is_the_score_and_the_others_those_of_stratified_resamples():
+    run = predictions(0, 0.5)
+    scores = score_resamples([run, predictions(1, 0.5)], "auroc")
+    assert scores.shape == (1 + SAMPLES, 2)
+    assert scores[0, 0] == pytest.approx(roc_auc_score(run[1], run[0][:, 1]))
+    expected = np.std([_resampled(run, seed) for seed in range(400)])
+    assert scores[1:, 0].std() == pytest.approx(expected, rel=0.15)
+    accuracy = score_resamples([run], "accuracy")
+    assert accuracy[0, 0] == pytest.approx((run[0].argmax(axis=1) == run[1]).mean())
+
+
+def _resampled(run, seed) -> float:
+    generator = np.random.default_rng(1000 + seed)
+    rows = np.concatenate([generator.choice(np.flatnonzero(run[1] == k), (run[1] == k).sum()) for k in (0, 1)])
+    return roc_auc_score(run[1][rows], run[0][rows, 1])
+
+
+def test_a_difference_is_found_where_there_is_one_and_only_there():
+    better, worse = (score_resamples([predictions(s, k) for s in range(5)], "auroc") for k in (1.5, 0.3))
+    found = paired_difference(better, worse)
+    assert found.low > 0 and found.p_value == pytest.approx(2 / (SAMPLES + 1)) and found.low < found.mean < found.high
+    assert found.mean == pytest.approx(float((better[0] - worse[0]).mean()))
+    back = paired_difference(worse, better)
+    assert back.mean == -found.mean and back.p_value == found.p_value
+    same = paired_difference(better, better)
+    assert (same.mean, same.low, same.high, same.p_value) == (0, 0, 0, 1)
+
+
+def test_p_values_of_methods_that_do_not_differ_are_spread_out():
+    """30 pairs of equal methods: few of them come out below .05, though seeds are few."""
+    p_values = []
+    for trial in range(30):
+        one, two = (
+            score_resamples([predictions(1000 * trial + 10 * side + s, 0.5) for s in range(5)], "auroc")
+            for side in (1, 2)
+        )
+        p_values.append(paired_difference(one, two).p_value)
+    assert sum(p < 0.05 for p in p_values) <= 5 and max(p_values) > 0.5
+
+
+def test_seeds_that_disagree_make_the_interval_wider():
+    steady = np.tile([[0.05, 0.05, 0.05]], (SAMPLES + 1, 1))
+    spread = np.tile([[0.15, 0.05, -0.05]], (SAMPLES + 1, 1))
+    narrow, wide = (paired_difference(values, np.zeros_like(values)) for values in (steady, spread))
+    assert narrow.mean == pytest.approx(wide.mean) and narrow.high - narrow.low < 1e-9 < wide.high - wide.low
+    assert narrow.p_value < 0.01 < wide.p_value
+
+
+def test_holm_by_hand():
+    # sorted .01, .02, .03, .04: 4 * .01, 3 * .02, then max(.06, 2 * .03), max(.06, .04)
+    assert holm([0.03, 0.01, 0.04, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0] and holm([]) == []
+
+
+@pytest.fixture
+def make_run(tmp_path):
+    """Makes the finished run of a method with predictions of some skill."""
+
+    def make(method: str, skill: float, seed: int, shots: int | None = 10, score: float | None = None) -> Run:
+        cell = Cell("blobs", "tiny", Entry(method, METHODS[method]), False, shots, seed)
+        folder = tmp_path / cell.path
+        folder.mkdir(parents=True)
+        probabilities, labels = predictions(seed, skill)
+        save_file({"test/probabilities": probabilities, "test/labels": labels}, folder / "predictions.safetensors")
+        score = roc_auc_score(labels, probabilities[:, 1]) if score is None else score
+        scores = dict.fromkeys(METRICS, score)
+        settings = {"learning_rate": 1e-3, "comparison_weight": 1.0, "student": {"model_type": "resnet"}}
+        result = {
+            "settings": settings | {"student_image_size": 32}, "test": scores, "validation": scores,
+            "label_names": ["no", "yes"], "seconds": 2.0 + seed, "trained_parameters": 1234,
+            "deployed_parameters": 1000, "rd_hf_version": "0",
+        }  # fmt: skip
+        (folder / "result.json").write_text(json.dumps(result))
+        return Run(cell, tmp_path)
+
+    return make
+
+
+def test_the_table_of_scores_has_means_spreads_ranks_and_the_best_in_bold(make_run):
+    runs = [make_run("ce", 0, seed, shots, 0.6 + 0.1 * seed) for seed in (0, 1) for shots in (10, None)]
+    runs += [make_run("rd", 0, seed, shots, 0.7 + 0.1 * seed) for seed in (0, 1) for shots in (10, None)]
+    runs += [make_run("linear_probe", 0, 0, 10, 0.5)]  # not run with all labels: no rank
+    table = score_table(runs, "test").splitlines()
+    assert table[2] == "| labels a class | 10 | all | rank |"
+    assert "| student alone | 0.650 (0.071) | 0.650 (0.071) | 2.0 |" in table
+    assert "| RD | **0.750 (0.071)** | **0.750 (0.071)** | 1.0 |" in table
+    assert "| linear probe † | 0.500 |  |  |" in table and table[-1] == "† deploys the teacher itself."
+
+
+def test_the_table_of_differences_compares_same_seeds_and_marks_what_is_significant(make_run):
+    runs = [make_run("rd", 1.0, seed) for seed in range(4)]
+    runs += [make_run("ce", 0.0, seed) for seed in (1, 2, 3, 9)]  # RD has no run of seed 9
+    runs += [make_run("drd", 1.0, seed) for seed in range(4)]
+    table = difference_table(runs)
+    alone = re.search(r"\| student alone \| \*\*([-+.\d]+) \((.*) to (.*); p 0.00\d\)\*\* \|", table)
+    own = [roc_auc_score(y, p[:, 1]) for p, y in (predictions(s, 0.0) for s in (1, 2, 3))]
+    reference = [roc_auc_score(y, p[:, 1]) for p, y in (predictions(s, 1.0) for s in (1, 2, 3))]
+    assert float(alone[1]) == pytest.approx(np.mean(own) - np.mean(reference), abs=6e-4) and float(alone[3]) < 0
+    assert "| DRD | +0.000 (+0.000 to +0.000; p 1.000) |" in table and "| RD |" not in table
+    assert difference_table(runs[4:8]) == "No differences: RD was not run."
+
+
+def test_the_table_of_costs_reads_what_was_measured(make_run):
+    runs = [make_run("rd", 1.0, seed) for seed in (0, 1)]
+    table = cost_table(runs, {runs[0].cost_key: Cost(1000, 0.25, 3.14)})
+    assert "| RD | 1,234 | 1,000 | 0.25 | 3.1 | 2 |" in table or "| RD | 1,234 | 1,000 | 0.25 | 3.1 | 3 |" in table
