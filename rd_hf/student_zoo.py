@@ -57,14 +57,13 @@ def _ready(
 
 
 def _mobilenet_v1(width: float, pretrained: str | None) -> ReadyStudent:
-    # transformers' defaults of both MobileNets are the papers' shares of units *kept*: 0.999 and 0.8 would be dropped
     fields = {} if width == 1 else {"depth_multiplier": width}
-    return _ready(f"mobilenet_v1_{width}", pretrained, "mobilenet_v1", **fields, classifier_dropout_prob=0.001)
+    return _ready(f"mobilenet_v1_{width}", pretrained, "mobilenet_v1", **fields)
 
 
 def _mobilenet_v2(width: float, pretrained: str | None) -> ReadyStudent:
     fields = {} if width == 1 else {"depth_multiplier": width}
-    return _ready(f"mobilenet_v2_{width}", pretrained, "mobilenet_v2", **fields, classifier_dropout_prob=0.2)
+    return _ready(f"mobilenet_v2_{width}", pretrained, "mobilenet_v2", **fields)
 
 
 def _resnet(name: str, depths: list[int], width: int = 64, pretrained: str | None = None) -> ReadyStudent:
@@ -84,15 +83,13 @@ def _regnet(size: str, depths: list[int], widths: list[int], groups_width: int) 
 
 
 def _efficientnet(size: str, depth: float) -> ReadyStudent:
-    # The default momentum, 0.99, is in TensorFlow's sense: in torch's the running statistics are the last batch's. With
-    # the default initializer_range, 0.02, the first logits of all images are equal to 1e-30, and it does not learn.
+    # With the default initializer_range, 0.02, the first logits of all images are equal to 1e-30: it does not learn.
     fields = {"width_coefficient": 1.0, "depth_coefficient": depth, "hidden_dim": 1280, "dropout_rate": 0.2}
-    fields |= {"batch_norm_momentum": 0.1, "initializer_range": 0.1}
+    fields |= {"initializer_range": 0.1}
     return _ready(f"efficientnet_{size}", f"google/efficientnet-{size}", "efficientnet", **fields)
 
 
 def _levit(size: str, **fields: list[int]) -> ReadyStudent:
-    fields = {"architectures": ["LevitForImageClassification"], **fields}  # there is a second classifier of the type
     return _ready(f"levit_{size.lower()}", f"facebook/levit-{size}", "levit", 224, side_step=16, **fields)
 
 

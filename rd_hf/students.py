@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedConfig
+from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
 
@@ -21,6 +21,10 @@ from .provenance import PROVENANCE
 logger = logging.getLogger(__name__)
 
 DEFAULT_IMAGE_SIZE = 224
+# The defaults that transformers took over from TensorFlow as they were, where they are shares kept: of the units in
+# front of the head, and of the running statistics.
+KEPT_UNITS = {"mobilenet_v1": 0.999, "mobilenet_v2": 0.8}
+BATCH_NORM_MOMENTUM = 0.1  # torch's default
 
 
 class StudentError(ValueError):
@@ -58,7 +62,24 @@ def load_student(
         processor = load_processor(student, revision, image_size, trust_remote_code)
     if isinstance(model, RDStudentForImageClassification):
         model = model.model
+    _read_kept_shares_as_dropped(model)
     return RDStudentForImageClassification.from_classifier(model), processor, source
+
+
+def _read_kept_shares_as_dropped(model: PreTrainedModel) -> None:
+    """Have a MobileNet or EfficientNet drop what its authors drop, and keep running statistics.
+
+    With a batch norm's momentum of 0.997 or 0.99 the running statistics, which inference uses, are those of the last
+    batch; with a dropout of 0.8 the head is trained on a fifth of the features. (MobileNetV2 0.35 from scratch on
+    BreastMNIST, 64 px, 200 steps, three seeds: best validation AUROC .745 (.062) so, .710 (.048) as they are.)
+    """
+    kept = KEPT_UNITS.get(model.config.model_type)
+    if kept is not None and model.config.classifier_dropout_prob == kept:
+        model.config.classifier_dropout_prob = round(1 - kept, 3)
+        model.dropout.p = model.config.classifier_dropout_prob
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d) and module.momentum is not None and module.momentum > 0.5:
+            module.momentum = BATCH_NORM_MOMENTUM
 
 
 def _pretrained(student: str, image_size: int | None, labels: dict, revision: str | None, trust_remote_code: bool):
@@ -122,6 +143,9 @@ def _inline_config(student: dict[str, Any], image_size: int | None, labels: dict
             )
     if image_size is not None and "image_size" in known:
         fields.setdefault("image_size", image_size)
+    classes = MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES[model_type]
+    if not isinstance(classes, str):  # levit has a second one, for which its authors distil
+        fields.setdefault("architectures", [classes[0]])
     try:
         return config_class(**fields, **labels)
     except (TypeError, ValueError) as error:

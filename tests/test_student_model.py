@@ -26,6 +26,7 @@ from transformers import (
 import rd_hf  # noqa: F401 registers the models
 from rd_hf.configuration_rd import RDStudentConfig
 from rd_hf.modeling_rd_student import RDStudentForImageClassification
+from rd_hf.students import load_student
 
 WIDTHS = {"hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1]}
 FAMILIES = {
@@ -237,3 +238,30 @@ def test_pipeline_reads_a_file(mode, tmp_path):
     for score in scores:
         index = model.config.label2id[score["label"]]
         assert score["score"] == pytest.approx(float(expected[index]), abs=1e-5)
+
+
+@pytest.mark.parametrize("model_type", ["mobilenet_v1", "mobilenet_v2", "efficientnet"])
+def test_what_tensorflow_keeps_is_not_what_torch_drops(model_type):
+    tiny = {"mobilenet_v1": {"depth_multiplier": 0.1}, "mobilenet_v2": {"depth_multiplier": 0.1}, "efficientnet": {}}
+    config = {"model_type": model_type, **tiny[model_type]}
+    student, _, _ = load_student(config, ["no", "yes"], "single_label_classification", image_size=32)
+    norms = [module for module in student.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert norms and {norm.momentum for norm in norms} == {0.1}
+    if model_type == "mobilenet_v2":
+        assert student.model.dropout.p == student.model.config.classifier_dropout_prob == 0.2
+        own, _, _ = load_student(
+            config | {"classifier_dropout_prob": 0.5}, ["no", "yes"], "single_label_classification", image_size=32
+        )
+        assert own.model.dropout.p == 0.5
+
+
+def test_an_inline_config_of_a_type_with_two_classifiers_takes_the_first():
+    config = {
+        "model_type": "levit",
+        "hidden_sizes": [16, 32, 48],
+        "num_attention_heads": [1, 2, 3],
+        "depths": [1, 1, 1],
+    }
+    student, _, _ = load_student(config, ["no", "yes"], "single_label_classification", image_size=64)
+    assert type(student.model).__name__ == "LevitForImageClassification"
+    assert student.eval()(pixel_values=torch.zeros(1, 3, 64, 64)).logits.shape == (1, 2)
