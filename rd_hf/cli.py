@@ -23,7 +23,7 @@ from .interrupts import Stopped, stopping_at_once
 
 COMMANDS = {
     "distill": "train a student from a frozen teacher: rd-hf distill --config examples/busi.yaml",
-    "compare": "methods beside one another on your data: rd-hf compare --config examples/compare/small.yaml",
+    "compare": "methods beside one another on your data: rd-hf compare --config examples/compare/own_images.yaml",
     "students": "ready students within a budget, measured on this machine: rd-hf students --max_params 1M",
     "evaluate": "score a student or reprogrammed teacher on labelled images; prints one JSON object",
     "predict": "classify image files, folders and globs; prints a table or JSON lines",

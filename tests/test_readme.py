@@ -16,6 +16,7 @@ from test_hub import make_student
 from test_without_rd_hf import BLOCKER
 from transformers import AutoModel, ResNetConfig, ViTConfig, ViTImageProcessorPil
 
+from rd_hf.comparison.methods import METHODS
 from rd_hf.export import export
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -99,6 +100,17 @@ def test_the_quickstart_in_python_and_loading(run):
     quickstart = quickstart.replace("shots=20", "shots=5, max_steps=2, overwrite_output_dir=True")
     code = quickstart + loading + "\nprint(classify('new_images/one.png')[0]['label'], processor.size['height'])"
     assert re.fullmatch(r"class_\d 32", run(["python", "-c", code]).strip().splitlines()[-1])
+
+
+def test_comparing_methods(workplace, run):
+    line = next(block for block in blocks("bash") if "rd-hf compare" in block).strip()
+    small = """--arguments '{student: google/mobilenet_v2_0.35_96, max_steps: 2, num_views: 1}' --seeds '[0]'
+        --shots '[5]' --methods '[ce, lp_kd, rd]' --tuning '{seeds: [100], shots: 5, weight: [1.0]}' --workers 1"""
+    run([*shlex.split(line), *shlex.split(small)])
+    text = (workplace / "runs/compare/results.md").read_text()
+    assert "## xrays, teacher dinov2, with the unlabelled rest" in text and "| linear probe then KD |" in text
+    named = README.split("## Compare methods")[1].split("## What it does not do")[0]
+    assert all(f"`{name}`" in named for name in METHODS)
 
 
 def test_the_exports(workplace, run):

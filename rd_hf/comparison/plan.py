@@ -64,7 +64,8 @@ class Cell:
         shots = "all" if self.shots is None else f"{self.shots}_shots"
         name = self.entry.name.replace(" ", "_") + ("+unlabelled" if self.unlabelled else "")
         if self.tuning:
-            name += f",lr={self.learning_rate:g},weight={self.weight:g}"
+            rate = "" if self.learning_rate is None else f",learning_rate={self.learning_rate:g}"
+            name += f"{rate},weight={self.weight:g}"
         kind = "tuning" if self.tuning else "runs"
         return Path(kind, self.data, self.teacher or "no_teacher", shots, name, f"seed_{self.seed}")
 
