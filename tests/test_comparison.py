@@ -18,6 +18,7 @@ from rd_hf.assembly import build_inputs
 from rd_hf.comparison.adaptation import AdaptedTeacher, linear_probe, with_lora
 from rd_hf.comparison.arguments import ComparisonArguments
 from rd_hf.comparison.bench import Bench
+from rd_hf.comparison.memory import PEAK_RESET, PeakMemory
 from rd_hf.comparison.methods import METHODS
 from rd_hf.comparison.plan import Plan
 from rd_hf.comparison.run import run_comparison
@@ -317,3 +318,15 @@ def test_compare_is_a_function_too(grid, tmp_path):
     assert row["method"] == "ce" and row["shots"] == 5 and 0 <= row["test_auroc"] <= 1
     with pytest.raises(ArgumentError, match="Did you mean `methods`"):
         rd_hf.compare(**grid, method=["ce"])
+
+
+@pytest.mark.skipif(not PEAK_RESET.exists(), reason="only Linux tells a process's highest use of memory")
+def test_the_memory_of_a_training_is_what_it_takes_at_most():
+    def taken(mib: int) -> float:
+        with PeakMemory(torch.device("cpu")) as memory:
+            block = torch.ones(mib * 2**18)
+            block.zero_()
+        return memory.mib
+
+    taken(1)
+    assert 190 < taken(200) < 420 and taken(20) < 100  # freed again, and reset

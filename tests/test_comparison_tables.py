@@ -53,15 +53,15 @@ def test_a_difference_is_found_where_there_is_one_and_only_there():
 
 
 def test_p_values_of_methods_that_do_not_differ_are_spread_out():
-    """30 pairs of equal methods: few of them come out below .05, though seeds are few."""
+    """24 pairs of equal methods: few of them come out below .05, though seeds are few."""
     p_values = []
-    for trial in range(30):
+    for trial in range(24):
         one, two = (
-            score_resamples([predictions(1000 * trial + 10 * side + s, 0.5) for s in range(5)], "auroc")
+            score_resamples([predictions(1000 * trial + 10 * side + s, 0.5, images=60) for s in range(5)], "auroc")
             for side in (1, 2)
         )
         p_values.append(paired_difference(one, two).p_value)
-    assert sum(p < 0.05 for p in p_values) <= 5 and max(p_values) > 0.5
+    assert sum(p < 0.05 for p in p_values) <= 4 and max(p_values) > 0.5
 
 
 def test_seeds_that_disagree_make_the_interval_wider():
@@ -93,8 +93,8 @@ def make_run(tmp_path):
         settings = {"learning_rate": 1e-3, "comparison_weight": 1.0, "student": {"model_type": "resnet"}}
         result = {
             "settings": settings | {"student_image_size": 32}, "test": scores, "validation": scores,
-            "label_names": ["no", "yes"], "seconds": 2.0 + seed, "trained_parameters": 1234,
-            "deployed_parameters": 1000, "rd_hf_version": "0",
+            "label_names": ["no", "yes"], "seconds": 2.5 + seed, "training_memory_mib": 100 * seed,
+            "trained_parameters": 1234, "deployed_parameters": 1000, "rd_hf_version": "0",
         }  # fmt: skip
         (folder / "result.json").write_text(json.dumps(result))
         return Run(cell, tmp_path)
@@ -127,6 +127,6 @@ def test_the_table_of_differences_compares_same_seeds_and_marks_what_is_signific
 
 
 def test_the_table_of_costs_reads_what_was_measured(make_run):
-    runs = [make_run("rd", 1.0, seed) for seed in (0, 1)]
+    runs = [make_run("rd", 1.0, seed) for seed in (0, 1, 2)]
     table = cost_table(runs, {runs[0].cost_key: Cost(1000, 0.25, 3.14)})
-    assert "| RD | 1,234 | 1,000 | 0.25 | 3.1 | 2 |" in table or "| RD | 1,234 | 1,000 | 0.25 | 3.1 | 3 |" in table
+    assert "| RD | 1,234 | 4 | 100 | 1,000 | 0.25 | 3.1 |" in table

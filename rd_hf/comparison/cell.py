@@ -41,6 +41,7 @@ from ..task import Split, Task
 from ..trainer import Trainer
 from .adaptation import AdaptedTeacher, linear_probe, with_lora
 from .bench import Bench, through_the_teacher
+from .memory import PeakMemory
 from .plan import Cell, Plan
 from .transfers import GuidedObjective, GuidedStudent, Setting
 
@@ -132,20 +133,22 @@ def _train(plan: Plan, cell: Cell, bench: Bench, arguments: DistillationArgument
 
 def _trained_student(trainer: Trainer, models: Models, task: Task, bench: Bench) -> Trained:
     """Train to the end, and keep the student that was best on validation."""
-    _run(trainer)
+    details = _run(trainer)
     student = models.student
 
     def logits(split: Split) -> np.ndarray:
         return _logits(lambda pixels: student(pixel_values=pixels).logits, student, split, bench)
 
     trained = _count(parameter for parameter in trainer.module.parameters() if parameter.requires_grad)
-    details = {"steps": trainer.step, "best_step": trainer.best_step}
     return Trained(logits, task, trained, _count(student.parameters()), details)
 
 
-def _run(trainer: Trainer) -> None:
+def _run(trainer: Trainer) -> dict[str, Any]:
+    """Train to the end; what there is to say of it."""
     trainer.shows_progress = False
-    trainer.train()
+    with PeakMemory(trainer.accelerator.device) as memory:
+        trainer.train()
+    return {"steps": trainer.step, "best_step": trainer.best_step, "training_memory_mib": memory.mib}
 
 
 def _guide(
@@ -178,14 +181,16 @@ def _probe(bench: Bench, arguments: DistillationArguments, models: Models) -> Tr
     """The frozen teacher with a linear probe."""
     task = bench.open(arguments, models.transforms)
     inputs = build_inputs(arguments, task, models, bench.accelerator)
-    head, penalty = linear_probe(arguments, task, inputs, bench.pooled_features(models, task.validation))
+    of_validation = bench.pooled_features(models, task.validation)
+    with PeakMemory(bench.accelerator.device) as memory:
+        head, penalty = linear_probe(arguments, task, inputs, of_validation)
 
     def logits(split: Split) -> np.ndarray:
         with torch.no_grad():
             return head(torch.from_numpy(bench.pooled_features(models, split))).numpy()
 
-    trained = _count(head.parameters())
-    return Trained(logits, task, trained, trained + _count(models.backbone.tower.parameters()), {"teacher_C": penalty})
+    trained, details = _count(head.parameters()), {"teacher_C": penalty, "training_memory_mib": memory.mib}
+    return Trained(logits, task, trained, trained + _count(models.backbone.tower.parameters()), details)
 
 
 def _adapt(cell: Cell, bench: Bench, arguments: DistillationArguments) -> Trained:
@@ -206,14 +211,13 @@ def _adapt(cell: Cell, bench: Bench, arguments: DistillationArguments) -> Traine
     data, folder = training_data(arguments, task, plan), Path(arguments.output_dir)
     objective = build_objective(arguments, task, steps)
     trainer = Trainer(arguments, bench.accelerator, adapted, inputs, objective, data, steps, folder)
-    _run(trainer)
+    details = _run(trainer)
     if merge is not None:
         merge()
 
     def logits(split: Split) -> np.ndarray:
         return _logits(lambda pixels: adapted(pixel_values=pixels).logits, adapted, split, bench)
 
-    details = {"steps": trainer.step, "best_step": trainer.best_step}
     bench.adapted[_key(cell)] = adapted
     return Trained(logits, task, trained, _count(adapted.parameters()), details)
 

@@ -47,7 +47,7 @@ class Run:
             **{f"validation_{name}": result["validation"][name] for name in METRICS},
             "learning_rate": self.settings["learning_rate"],
             "weight": self.settings["comparison_weight"],
-            **{n: result.get(n, "") for n in ("steps", "best_step", "teacher_C", "seconds")},
+            **{n: result.get(n, "") for n in ("steps", "best_step", "teacher_C", "seconds", "training_memory_mib")},
             "trained_parameters": result["trained_parameters"],
             "deployed_parameters": result["deployed_parameters"],
             "rd_hf_version": result["rd_hf_version"],

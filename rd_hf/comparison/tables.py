@@ -77,19 +77,21 @@ def difference_table(runs: Sequence[Run]) -> str:
 def cost_table(runs: Sequence[Run], costs: dict[str, Cost]) -> str:
     """What each method trains, deploys and takes."""
     lines = [
-        "Arithmetic and latency are of one image on this machine's CPU; training time is the mean over runs, "
-        "with others beside.",
+        "Training time is the mean over runs, with others beside; memory is the median of what a training took "
+        "at most beyond its models and images. Arithmetic and latency are of one image on this machine's CPU.",
         "",
-        "| | trained parameters | deployed parameters | GFLOP an image | latency, ms | training, s |",
-        "|---|---|---|---|---|---|",
+        "| | parameters trained | training, s | memory, MiB | parameters deployed | GFLOP an image | latency, ms |",
+        "|---|---|---|---|---|---|---|",
     ]
     for own in by_method(runs, with_unlabelled=True).values():
         cost = costs.get(own[0].cost_key)
         measured = f"{cost.gflop:.2f} | {cost.milliseconds:.1f}" if cost else " | "
         seconds = statistics.mean(run.row["seconds"] for run in own)
+        memory = [run.row["training_memory_mib"] for run in own if run.row["training_memory_mib"] not in ("", None)]
+        memory = f"{statistics.median(memory):.0f}" if memory else ""
         title = title_of(own[0]) + (", with unlabelled" if own[0].cell.unlabelled else "")
         trained, deployed = (own[0].row[f"{kind}_parameters"] for kind in ("trained", "deployed"))
-        lines.append(f"| {title} | {trained:,} | {deployed:,} | {measured} | {seconds:.0f} |")
+        lines.append(f"| {title} | {trained:,} | {seconds:.0f} | {memory} | {deployed:,} | {measured} |")
     return "\n".join(lines)
 
 
