@@ -1,6 +1,7 @@
 """What a training step costs beside its parts, in time and in memory.
 
     python examples/benchmark_step.py
+    python examples/benchmark_step.py --torch_compile        # also with the blocks of both models compiled
 
 Rows are timed alternately in one process and reported as ratios to (teacher forward + student step), with the spread
 over rounds, because absolute times on a shared machine say little. Memory is the peak of a process of its own per row.
@@ -9,12 +10,14 @@ over rounds, because absolute times on a shared machine say little. Memory is th
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import re
 import statistics
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -23,10 +26,12 @@ from transformers import AutoModelForImageClassification, ResNetConfig, ViTConfi
 from rd_hf import RDStudentForImageClassification, RDTeacherForImageClassification
 from rd_hf.allocator import keep_freed_memory
 from rd_hf.backbone import CPU_BATCH_SIZE, Backbone
+from rd_hf.compilation import compiled
 from rd_hf.objective import Objective, ObjectiveWeights
 
 IMAGE_SIZE = 224
 ROWS = ("teacher forward", "student step", "rd step", "drd step")
+COMPILED_ROWS = ("rd step, compiled", "drd step, compiled")
 
 
 class Bench:
@@ -43,6 +48,7 @@ class Bench:
         self.labels = torch.arange(batch_size) % 3
         self.objective = Objective(ObjectiveWeights(total_steps=100), "single_label_classification")
         self.models, self.optimizers, self.backbones = {}, {}, {}
+        self.kept = ExitStack()
         for row in rows:
             if row == "teacher forward":
                 continue
@@ -50,11 +56,14 @@ class Bench:
                 AutoModelForImageClassification.from_config(student)
             )
             if row != "student step":
-                stages = "last" if row == "rd step" else "all"
-                self.backbones[row] = Backbone.from_model(tower)
+                stages = "last" if row.startswith("rd") else "all"
+                self.backbones[row] = Backbone.from_model(copy.deepcopy(tower) if row in COMPILED_ROWS else tower)
                 model = RDTeacherForImageClassification.from_parts(
                     model, self.backbones[row], IMAGE_SIZE, stages=stages
                 )
+                if row in COMPILED_ROWS:
+                    for staged in (model.staged_student, self.backbones[row].staged):
+                        self.kept.enter_context(compiled(staged.model, staged.recorded_modules))
             self.models[row] = model.train()
             self.optimizers[row] = torch.optim.AdamW(model.parameters())
 
@@ -81,10 +90,11 @@ class Bench:
 def time_rows(options: argparse.Namespace) -> None:
     """Print median ratios with their spread."""
     keep_freed_memory()
-    bench = Bench(options.batch_size, options.tiny)
-    seconds: dict[str, list[float]] = {row: [] for row in ROWS}
+    rows = ROWS + (COMPILED_ROWS if options.torch_compile else ())
+    bench = Bench(options.batch_size, options.tiny, rows)
+    seconds: dict[str, list[float]] = {row: [] for row in rows}
     for round_number in range(options.rounds + 1):
-        for row in ROWS:
+        for row in rows:
             started = time.perf_counter()
             bench.run(row)
             if round_number:  # the first round warms up
@@ -130,6 +140,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--torch_compile", action="store_true", help="rows with compiled blocks too; needs a compiler")
     parser.add_argument("--tiny", action="store_true", help="a tiny teacher, to see that it runs")
     parser.add_argument("--memory_of", choices=ROWS, help=argparse.SUPPRESS)
     options = parser.parse_args()
