@@ -133,8 +133,8 @@ def linear_probe(
     values = []
     for seed in range(DRAWS if shots else 1):
         rows = choose_labelled(data, shots, None, seed).rows
-        probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000)).fit(train[rows], labels[rows])
-        scores = probe.predict_proba(test)
+        probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000))
+        scores = probe.fit(train[rows], labels[rows]).predict_proba(test)
         values.append(roc_auc_score(truth, scores[:, 1] if scores.shape[1] == 2 else scores, multi_class="ovr"))
     spread = {"standard_deviation": statistics.stdev(values)} if len(values) > 1 else {}
     return {"auroc": statistics.mean(values)} | spread
@@ -165,8 +165,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", required=True, help="what `rd-hf distill --dataset` takes, with train and test")
     parser.add_argument("--output_dir", type=Path, default=Path("runs/pretrained_teacher"))
-    parser.add_argument("--image_size", type=int, default=64)
-    parser.add_argument("--max_steps", type=int, default=2500)
+    parser.add_argument("--image_size", type=int, default=64, help="of the views")
+    parser.add_argument("--processor_size", type=int, default=96, help="that the saved image processor resizes to")
+    parser.add_argument("--max_steps", type=int, default=1600)
     parser.add_argument("--batch_size", type=int, default=128, help="images; the network reads two views of each")
     parser.add_argument("--learning_rate", type=float, default=2e-3)
     parser.add_argument("--temperature", type=float, default=0.2)
@@ -185,8 +186,9 @@ def main(arguments: list[str] | None = None) -> None:
         "images": len(images), "parameters": network.num_parameters(), "cpu_seconds": time.process_time() - started
     }  # fmt: skip
     network.save_pretrained(options.output_dir)
-    transform.processor.save_pretrained(options.output_dir)
-    names = ("image_size", "max_steps", "batch_size", "learning_rate", "temperature", "seed", "bf16")
+    # A random crop shows things larger than the whole image does; Touvron et al. 2019, arXiv 1906.06423.
+    default_processor(options.processor_size).save_pretrained(options.output_dir)
+    names = ("image_size", "processor_size", "max_steps", "batch_size", "learning_rate", "temperature", "seed", "bf16")
     recipe = {name: getattr(options, name) for name in names}
     metrics = {"recipe": recipe, "training": training, "test": read_out(options)}
     (options.output_dir / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")

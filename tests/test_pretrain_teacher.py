@@ -27,7 +27,8 @@ def pretrained(example, folder, permuted=False):
         arrays["train_labels"] = np.random.default_rng(0).permutation(arrays["train_labels"])
     folder.mkdir()
     np.savez(folder / "blobs.npz", **arrays)
-    data, flags = str(folder / "blobs.npz"), ["--max_steps", "20", "--batch_size", "16", "--image_size", "32"]
+    data = str(folder / "blobs.npz")
+    flags = ["--max_steps", "20", "--batch_size", "16", "--image_size", "32", "--processor_size", "48"]
     example["main"](["--dataset", data, "--output_dir", str(folder / "teacher"), *flags])
     return folder / "teacher"
 
@@ -52,7 +53,7 @@ def test_the_checkpoint_is_a_teacher(checkpoint):
     assert type(AutoModel.from_pretrained(checkpoint, use_safetensors=True)).__name__ == "ResNetModel"
     backbone = Backbone.from_pretrained(checkpoint)
     assert [stage.channels for stage in backbone.find_stages((32, 32))] == [32, 64, 128, 256]
-    assert not backbone.missing and PixelTransform.from_pretrained(str(checkpoint)).size == (32, 32)
+    assert not backbone.missing and PixelTransform.from_pretrained(str(checkpoint)).size == (48, 48)
 
 
 def test_its_scores_are_beside_it(checkpoint):
