@@ -21,7 +21,7 @@ import kornia.augmentation as augmentation
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import accuracy_score, roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
@@ -35,7 +35,8 @@ from rd_hf.data.sources import ImageData, load_data
 from rd_hf.data.splits import choose_labelled
 
 PROJECTION_SIZE = 128
-DRAWS = 5
+SHOTS, DRAWS = 20, 5
+PROBE_SCORES = ("auroc", "accuracy")
 
 
 def build_network() -> ResNetModel:
@@ -121,23 +122,23 @@ def pooled_features(network: PreTrainedModel, transform: PixelTransform, data: I
     return torch.cat(chunks).numpy()
 
 
-def linear_probe(
-    network: PreTrainedModel, transform: PixelTransform, data: ImageData, shots: int | None
-) -> dict[str, float]:
-    """AUROC on test of a logistic regression on frozen features: mean and standard deviation over draws of labels.
+def linear_probe(network: PreTrainedModel, transform: PixelTransform, data: ImageData) -> dict[str, float]:
+    """Test scores of a logistic regression on frozen features, mean and standard deviation over draws of few labels.
 
-    :param shots: labels a class of train, drawn as `rd-hf distill --shots` draws them with seeds 0, 1, ...; or all.
+    The labels are those that `rd-hf distill --shots` draws with the seeds 0, 1, ...
     """
     train, test = (pooled_features(network, transform, data, split) for split in ("train", "test"))
     labels, truth = data.labels("train"), data.labels("test")
-    values = []
-    for seed in range(DRAWS if shots else 1):
-        rows = choose_labelled(data, shots, None, seed).rows
+    values = {name: [] for name in PROBE_SCORES}
+    for seed in range(DRAWS):
+        rows = choose_labelled(data, SHOTS, None, seed).rows
         probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000))
         scores = probe.fit(train[rows], labels[rows]).predict_proba(test)
-        values.append(roc_auc_score(truth, scores[:, 1] if scores.shape[1] == 2 else scores, multi_class="ovr"))
-    spread = {"standard_deviation": statistics.stdev(values)} if len(values) > 1 else {}
-    return {"auroc": statistics.mean(values)} | spread
+        binary = scores.shape[1] == 2
+        values["auroc"].append(roc_auc_score(truth, scores[:, 1] if binary else scores, multi_class="ovr"))
+        values["accuracy"].append(accuracy_score(truth, scores.argmax(1)))
+    means = {name: statistics.mean(draws) for name, draws in values.items()}
+    return means | {f"{name}_standard_deviation": statistics.stdev(draws) for name, draws in values.items()}
 
 
 def read_out(options: argparse.Namespace) -> dict[str, dict[str, dict[str, float]]]:
@@ -148,15 +149,14 @@ def read_out(options: argparse.Namespace) -> dict[str, dict[str, dict[str, float
     for name in (str(options.output_dir), *options.beside):
         network = AutoModel.from_pretrained(name, dtype=torch.float32).eval()
         models[Path(name).name] = (network, PixelTransform.from_pretrained(name))
-    tasks = [(options.dataset, None), *((path, 20) for path in options.probe)]
+    print(f"\nLinear probe, {SHOTS} labels a class, on test: mean (standard deviation) of {DRAWS} draws of labels")
     scores = {}
-    for path, shots in tasks:
+    for path in (options.dataset, *options.probe):
         data, scores[Path(path).stem] = load_data(path), {}
         for name, (network, transform) in models.items():
-            score = scores[Path(path).stem][name] = linear_probe(network, transform, data, shots)
-            spread = f" ({score['standard_deviation']:.3f})" if shots else ""
-            labels = f"{shots} labels a class" if shots else "all labels"
-            print(f"{Path(path).stem}, {labels}, {name}: test AUROC {score['auroc']:.3f}{spread}", flush=True)
+            score = scores[Path(path).stem][name] = linear_probe(network, transform, data)
+            columns = [f"{key} {score[key]:.3f} ({score[f'{key}_standard_deviation']:.3f})" for key in PROBE_SCORES]
+            print(f"{Path(path).stem:16} {name:32} {'  '.join(columns)}", flush=True)
     return scores
 
 
@@ -167,13 +167,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--output_dir", type=Path, default=Path("runs/pretrained_teacher"))
     parser.add_argument("--image_size", type=int, default=64, help="of the views")
     parser.add_argument("--processor_size", type=int, default=96, help="that the saved image processor resizes to")
-    parser.add_argument("--max_steps", type=int, default=1600)
+    parser.add_argument("--max_steps", type=int, default=700, help="1600 transferred worse from MedNIST")
     parser.add_argument("--batch_size", type=int, default=128, help="images; the network reads two views of each")
     parser.add_argument("--learning_rate", type=float, default=2e-3)
     parser.add_argument("--temperature", type=float, default=0.2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True, help="bfloat16 autocast")
-    parser.add_argument("--probe", nargs="*", default=[], help="other data sets to read out, with 20 labels a class")
+    parser.add_argument("--probe", nargs="*", default=[], help="other data sets to read out")
     parser.add_argument("--beside", nargs="*", default=[], help="other checkpoints to read out beside this one")
     options = parser.parse_args(arguments)
     keep_freed_memory()
