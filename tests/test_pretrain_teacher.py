@@ -1,0 +1,68 @@
+"""`examples/pretrain_teacher.py`: the loss, that no label enters the training, and the checkpoint that it leaves."""
+
+import json
+import runpy
+
+import numpy as np
+import pytest
+import torch
+from conftest import REPOSITORY, blob_arrays
+from safetensors.torch import load_file
+from transformers import AutoModel
+
+from rd_hf.backbone import Backbone
+from rd_hf.data.pixels import PixelTransform
+
+
+@pytest.fixture(scope="module")
+def example():
+    """The names of the script."""
+    return runpy.run_path(str(REPOSITORY / "examples" / "pretrain_teacher.py"))
+
+
+def pretrained(example, folder, permuted=False):
+    """Train for a few steps; :return: the folder of the checkpoint."""
+    arrays = blob_arrays()
+    if permuted:
+        arrays["train_labels"] = np.random.default_rng(0).permutation(arrays["train_labels"])
+    folder.mkdir()
+    np.savez(folder / "blobs.npz", **arrays)
+    data = str(folder / "blobs.npz")
+    flags = ["--max_steps", "20", "--batch_size", "16", "--image_size", "32", "--processor_size", "48"]
+    example["main"](["--dataset", data, "--output_dir", str(folder / "teacher"), *flags])
+    return folder / "teacher"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(example, tmp_path_factory):
+    return pretrained(example, tmp_path_factory.mktemp("pretraining") / "first")
+
+
+def test_the_loss_is_the_formula_of_the_paper(example):
+    generator = np.random.default_rng(0)
+    first, second = generator.normal(size=(2, 5, 7))
+    views = np.stack([first, second], axis=1).reshape(10, 7)  # the paper's order: 2k - 1 and 2k are of one image
+    norms = np.linalg.norm(views, axis=1)
+    exponentials = np.exp(views @ views.T / np.outer(norms, norms) / 0.3)
+    terms = [-np.log(exponentials[i, i ^ 1] / (exponentials[i].sum() - exponentials[i, i])) for i in range(10)]
+    loss = example["nt_xent"](torch.tensor(first), torch.tensor(second), 0.3)
+    assert loss.item() == pytest.approx(np.mean(terms), abs=1e-5)
+
+
+def test_the_checkpoint_is_a_teacher(checkpoint):
+    assert type(AutoModel.from_pretrained(checkpoint, use_safetensors=True)).__name__ == "ResNetModel"
+    backbone = Backbone.from_pretrained(checkpoint)
+    assert [stage.channels for stage in backbone.find_stages((32, 32))] == [32, 64, 128, 256]
+    assert not backbone.missing and PixelTransform.from_pretrained(str(checkpoint)).size == (48, 48)
+
+
+def test_its_scores_are_beside_it(checkpoint):
+    metrics = json.loads((checkpoint / "metrics.json").read_text())
+    assert metrics["training"]["images"] == 60 and metrics["recipe"]["max_steps"] == 20
+    assert set(metrics["test"]["blobs"]) == {"random weights", "teacher"}
+
+
+def test_labels_do_not_enter_the_training(example, checkpoint, tmp_path):
+    other = pretrained(example, tmp_path / "second", permuted=True)
+    weights, others = (load_file(folder / "model.safetensors") for folder in (checkpoint, other))
+    assert weights.keys() == others.keys() and all(torch.equal(weights[name], others[name]) for name in weights)
