@@ -19,7 +19,7 @@ POSITIVE = """student_image_size teacher_batch_size num_views verify_cache proje
     learning_rate per_device_train_batch_size per_device_unlabeled_batch_size per_device_eval_batch_size eval_steps
     gradient_accumulation_steps logging_steps save_steps save_total_limit early_stopping_patience process_timeout"""
 NOT_NEGATIVE = """hybrid_weight hybrid_weight_end kl_weight kl_weight_end cka_weight weight_decay max_grad_norm
-    dataloader_num_workers seed view_seed rotation_degrees scale shift brightness contrast gamma label_smoothing warmup_ratio"""
+    dataloader_num_workers seed split_seed view_seed rotation_degrees scale shift brightness contrast gamma label_smoothing warmup_ratio"""
 LICENSE = re.compile(r"[a-z0-9][a-z0-9.\-]*")
 LONGEST_HOURS = 10_000
 IN_MEMORY = "(a data set in memory)"
@@ -120,6 +120,7 @@ class DistillationArguments:
     gradient_checkpointing: bool = _argument(False, "recompute the student's activations to save memory")
     dataloader_num_workers: int = _argument(0, "processes that fetch batches")
     seed: int = _argument(0, "seed of splits, shots, initial weights, order, views and dropout")
+    split_seed: int | None = _argument(None, "seed of the splits that are made here; by default `seed`. Runs of several seeds that share one are scored on the same images")
     view_seed: int | None = _argument(None, "seed of the views; by default `seed`. Runs of several seeds that share one also share a cache")
 
     metric_for_best_model: Literal["auroc", "accuracy", "balanced_accuracy", "f1", "average_precision"] = _argument("auroc", "validation metric that chooses the model")
@@ -226,6 +227,11 @@ class DistillationArguments:
     def seed_of_views(self) -> int:
         """What the augmentation of each (row, view) follows from."""
         return self.seed if self.view_seed is None else self.view_seed
+
+    @property
+    def seed_of_splits(self) -> int:
+        """What missing splits are drawn by."""
+        return self.seed if self.split_seed is None else self.split_seed
 
     @property
     def views(self) -> int | None:

@@ -142,12 +142,12 @@ def load_task(arguments: DistillationArguments) -> Task:
         group_column=arguments.group_column,
     )
     made = [name for name in ("validation", "test") if name not in data.splits]
-    recipe = {name: getattr(arguments, name) for name in SPLIT_RECIPE}
+    recipe = {name: getattr(arguments, name) for name in SPLIT_RECIPE} | {"seed": arguments.seed_of_splits}
     source = data.source
     if made:
         source["made_splits"] = {"names": made, **recipe}
     data = complete_splits(
-        data, arguments.validation_fraction, arguments.test_fraction, arguments.seed, arguments.on_leak
+        data, arguments.validation_fraction, arguments.test_fraction, arguments.seed_of_splits, arguments.on_leak
     )
     chosen = choose_labelled(data, arguments.shots, arguments.label_fraction, arguments.seed)
     images = data.splits["train"].select_columns(["image"])

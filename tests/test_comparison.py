@@ -15,6 +15,7 @@ from transformers import AutoModel
 import rd_hf
 from rd_hf.arguments import ArgumentError
 from rd_hf.assembly import build_inputs
+from rd_hf.comparison import workers
 from rd_hf.comparison.adaptation import AdaptedTeacher, linear_probe, with_lora
 from rd_hf.comparison.arguments import ComparisonArguments
 from rd_hf.comparison.bench import Bench
@@ -56,7 +57,8 @@ def make_plan(grid, **changes) -> Plan:
 def run_here(plan: Plan) -> list[str]:
     """Run all cells in this process; what failed."""
     cells = [plan.as_tuned(cell) for cell in plan.cells()]
-    return run_job(vars(plan.comparison), plan.tuned, [str(cell.path) for cell in cells])
+    jobs = workers.jobs_of(cells, 1)
+    return [line for job in jobs for line in run_job(vars(plan.comparison), plan.tuned, [str(c.path) for c in job])]
 
 
 def results(plan: Plan, tmp_path) -> dict[str, dict]:
@@ -96,10 +98,18 @@ def test_the_grid_has_each_run_once(grid):
     [
         ({"methods": ["rkdd"]}, "names no method. Did you mean `rkd`?"),
         ({"methods": [{"method": "rd", "cka_estimatr": "biased"}]}, "of the method 'rd'. Did you mean `cka_estimator`"),
-        ({"methods": ["rd", "rd"]}, "The name 'rd' is given twice"),
+        ({"methods": ["rd", "rd"]}, "The name 'rd' of a method is given twice"),
+        ({"methods": [{"name": "a b", "method": "rd"}, {"name": "a_b", "method": "rd"}]}, "or too like another's"),
+        ({"methods": [{"name": "rd", "method": "drd"}]}, "that of another method than drd"),
+        ({"methods": [{"name": "x", "method": "cka", "cka_estimator": "biased"}]}, "does nothing in the method 'x'"),
+        ({"methods": [{"name": "x", "method": "rd", "bf16": True}]}, "put it under `data`"),
+        ({"methods": [{"name": "x", "method": "rd", "teacher": "y"}]}, "named under `teachers`"),
+        ({"teachers": {"tiny": {"teacher": "x", "shots": 3}}}, "`shots` is said by"),
+        ({"teachers": {"no_teacher": {"teacher": "x"}}}, "cannot be the name of a folder"),
+        ({"arguments": {"gradient_accumulation_steps": 2}}, "has no place in a comparison"),
         ({"arguments": {"max_step": 3}}, "under `arguments`. Did you mean `max_steps`"),
         ({"arguments": {"seed": 3}}, "`seed` is said by the comparison's own names"),
-        ({"data": {"a/b": {"dataset": "x"}}}, "is no name of a folder"),
+        ({"data": {"a/b": {"dataset": "x"}}}, "cannot be the name of a folder"),
         ({"data": {"blobs": {"dataset": "x", "shots": 3}}}, "`shots` is said by"),
         ({"data": {}}, "`data` is missing"),
         ({"teachers": {}}, "`teachers` is missing"),
@@ -110,12 +120,59 @@ def test_the_grid_has_each_run_once(grid):
         ({"tuning": {"seeds": [0]}}, "share a seed"),
         ({"tuning": {"rate": [1]}}, "Unknown name `rate` under `tuning`"),
         ({"tuning": {"data": ["blob"]}}, "Did you mean `blobs`"),
+        ({"tuning": {"weight": [0]}}, "`tuning: weight` has 0"),
+        ({"tuning": {"shots": "few"}}, "`tuning: shots` has 'few'"),
     ],
 )
 def test_what_cannot_be_compared_is_named(grid, changes, message):
     with pytest.raises(ArgumentError) as error:
-        make_plan(grid, **changes)
+        make_plan(grid, **changes).cells()
     assert message in str(error.value)
+
+
+def test_values_may_be_typed_as_text(grid):
+    plan = make_plan(
+        grid, shots="20", seeds="[3, 4]", use_unlabeled="false", tuning="{learning_rate: 1e-3, shots: all}"
+    )
+    assert {(cell.shots, cell.seed, cell.unlabelled) for cell in plan.cells()} == {(20, 3, False), (20, 4, False)}
+    assert {(cell.learning_rate, cell.shots) for cell in plan.tuning_cells()} == {(0.001, None)}
+
+
+def test_a_weight_that_an_entry_names_is_not_tuned(grid):
+    entry = {"name": "weak", "method": "rd", "cka_weight": 0.3}
+    plan = make_plan(grid, methods=["rd", entry], tuning={"weight": [1.0, 3.0]})
+    plan.tuned = {("tiny", "rd", True): (None, 3.0)}
+    weights = {c.entry.name: plan.arguments_of(c, "x").cka_weight for c in map(plan.as_tuned, plan.cells())}
+    assert weights == {"rd": 3.0, "weak": 0.3}
+
+
+def test_seeds_share_made_splits_and_views(grid):
+    (one,) = make_plan(grid, methods=["rd"]).cells()
+    arguments = make_plan(grid).arguments_of(one, "x")
+    assert (arguments.seed_of_splits, arguments.seed_of_views) == (0, 0)
+    other = make_plan(grid, seeds=[5]).arguments_of(make_plan(grid, methods=["rd"], seeds=[5]).cells()[0], "x")
+    assert other.seed == 5 and (other.seed_of_splits, other.seed_of_views) == (0, 0)
+
+
+def test_further_images_without_label_are_used_only_where_the_table_says_so(grid, tmp_path):
+    more = tmp_path / "more.npz"
+    np.savez(more, **(blob_arrays() | {"train_images": blob_arrays()["train_images"][:, ::-1]}))
+    data = {"blobs": grid["data"]["blobs"] | {"unlabeled_dataset": str(more)}}
+    plan = make_plan(grid, data=data, methods=["rd"], shots=[5, "all"], use_unlabeled=[True, False])
+    assert [(cell.shots, cell.unlabelled) for cell in plan.cells()] == [
+        (s, u) for s in (5, None) for u in (True, False)
+    ]
+    assert run_here(plan) == []
+    kept = {
+        str(cell.path): load_file(tmp_path / "compared" / cell.path / "predictions.safetensors")["test/probabilities"]
+        for cell in plan.cells()
+    }
+    assert len({values.tobytes() for values in kept.values()}) == 4
+    without = make_plan(grid, methods=["rd"], use_unlabeled=[False], output_dir=str(tmp_path / "without"))
+    assert run_here(without) == []
+    (cell,) = without.cells()
+    alone = load_file(tmp_path / "without" / cell.path / "predictions.safetensors")["test/probabilities"]
+    assert np.array_equal(kept[str(cell.path)], alone)
 
 
 def test_every_method_trains_from_the_same_start_on_the_same_views(grid, tmp_path, monkeypatch):
@@ -246,6 +303,38 @@ def test_finished_runs_are_kept_and_other_settings_are_refused(grid, tmp_path):
         run_comparison(changed)
 
 
+def test_finished_runs_of_changed_data_are_not_mixed_with_new_ones(grid, tmp_path):
+    assert run_here(make_plan(grid, methods=["ce"])) == []
+    arrays = blob_arrays()
+    arrays["train_labels"] = arrays["train_labels"][::-1]
+    np.savez(grid["data"]["blobs"]["dataset"], **arrays)
+    line = run_here(make_plan(grid, methods=["ce", "rd"]))[-1]
+    assert "The images or labels of blobs have changed" in line
+
+
+def test_models_do_not_pile_up_in_a_worker(grid, monkeypatch):
+    kept, run = [], workers.run_cell
+
+    def watched(plan, cell, bench, root):
+        run(plan, cell, bench, root)
+        kept.append(len(bench.accelerator._models) + len(bench.accelerator._optimizers) + len(bench.adapted))
+
+    monkeypatch.setattr(workers, "run_cell", watched)
+    assert run_here(make_plan(grid, methods=["ce", "rd", "full"])) == []
+    assert kept == [0, 0, 0]
+
+
+def test_lora_under_other_arguments_is_not_the_teacher_of_two_stages(grid, tmp_path):
+    longer = {"name": "longer", "method": "lora", "max_steps": 8}
+    kept = []
+    for number, methods in enumerate((["lora_kd"], [longer, "lora_kd"], ["lora", "lora_kd"])):
+        plan = make_plan(grid, methods=methods, output_dir=str(tmp_path / str(number)))
+        assert run_here(plan) == []
+        (cell,) = [cell for cell in plan.cells() if cell.entry.name == "lora_kd"]
+        kept.append(load_file(tmp_path / str(number) / cell.path / "predictions.safetensors")["test/probabilities"])
+    assert np.array_equal(kept[0], kept[1]) and np.array_equal(kept[0], kept[2])
+
+
 def test_a_run_that_fails_is_named_and_the_others_are_done(grid, tmp_path):
     methods = [{"name": "broken", "method": "rd", "learning_rate": 1e30}, "ce"]
     plan = make_plan(grid, methods=methods)
@@ -260,6 +349,8 @@ def test_tuning_chooses_on_validation_and_never_sees_the_test_split(grid, tmp_pa
     plan = make_plan(grid, methods=["ce", "rd"], tuning=tuning)
     cells = plan.tuning_cells()
     assert len(cells) == 8 and all(cell.tuning for cell in cells)
+    of_lora = make_plan(grid, methods=["lora_kd", "linear_probe"], tuning=tuning).tuning_cells()
+    assert {cell.entry.name for cell in of_lora} == {"lora", "lora_kd"}  # the probe chooses its own penalty
     rates = {(c.entry.name, c.weight): plan.arguments_of(c, tmp_path) for c in cells if c.learning_rate == 1e-3}
     assert rates["rd", 0.5].cka_weight == 0.5 and rates["ce", 2.0].weight_decay == 0.1
     assert run_job(vars(plan.comparison), {}, [str(cell.path) for cell in cells]) == []

@@ -10,13 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from conftest import REPOSITORY, blob_images
 from PIL import Image
 from test_hub import make_student
 from test_without_rd_hf import BLOCKER
 from transformers import AutoModel, ResNetConfig, ViTConfig, ViTImageProcessorPil
 
+from rd_hf.comparison.arguments import ComparisonArguments
 from rd_hf.comparison.methods import METHODS
+from rd_hf.comparison.plan import Plan
 from rd_hf.export import export
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -111,6 +114,8 @@ def test_comparing_methods(workplace, run):
     assert "## xrays, teacher dinov2, with the unlabelled rest" in text and "| linear probe then KD |" in text
     named = README.split("## Compare methods")[1].split("## What it does not do")[0]
     assert all(f"`{name}`" in named for name in METHODS)
+    ablation = yaml.safe_load(re.search(r"`(\{name: .*?\})`", named)[1])
+    Plan(ComparisonArguments(data={"x": {}}, teachers={"t": {"teacher": "t"}}, methods=[ablation], output_dir="x"))
 
 
 def test_the_exports(workplace, run):

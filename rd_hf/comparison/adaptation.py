@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from ..inference import probabilities
 from ..inputs import Inputs
 from ..metrics import validation_score
 from ..objective import comparable
+from ..reprogramming import resample
 from ..stages import find_stages
 from ..task import Task
 
@@ -31,19 +32,29 @@ class AdaptedTeacher(nn.Module):
 
     :param tower: trained in place.
     :param image_size: rows and columns that it is shown.
+    :param stages: names of its stages, where they are not to be found.
+    :param grid: rows and columns that maps are averaged to first, as those of a frozen teacher are; None: as they are.
     """
 
-    def __init__(self, tower: nn.Module, image_size: tuple[int, int], num_labels: int):
+    def __init__(
+        self,
+        tower: nn.Module,
+        image_size: tuple[int, int],
+        num_labels: int,
+        stages: Sequence[str] | None = None,
+        grid: tuple[int, int] | None = None,
+    ):
         super().__init__()
-        self.tower = tower
-        self.staged = find_stages(tower, image_size)
+        self.tower, self.grid = tower, grid
+        self.staged = find_stages(tower, image_size, stages)
         last = self.staged.stages[-1]
         self.head = nn.Linear(last.channels * (2 if last.prefix_tokens else 1), num_labels)
 
     def forward(self, pixel_values: Tensor) -> ImageClassifierOutput:
         """Logits (B, K) of (B, 3, h, w) pixels, normalised by the teacher's processor."""
         _, tape = self.staged.forward(pixel_values)
-        return ImageClassifierOutput(logits=self.head(comparable(tape.features[-1], "pooled")))
+        feature = tape.features[-1] if self.grid is None else resample(tape.features[-1], self.grid)
+        return ImageClassifierOutput(logits=self.head(comparable(feature, "pooled")))
 
     def train(self, mode: bool = True) -> AdaptedTeacher:
         """Train or eval mode of the head; the tower stays in eval mode."""
@@ -82,9 +93,12 @@ def linear_probe(
     features, labels = _labelled_features(arguments, task, inputs)
     mean, scale = features.mean(axis=0), features.std(axis=0) + 1e-6
     truth = task.validation.labels[task.validation.rows]
+    weights = "balanced" if arguments.class_weights == "balanced" else None
     best, best_score = None, -np.inf
     for penalty in INVERSE_PENALTIES:
-        fitted = LogisticRegression(C=penalty, max_iter=1000).fit((features - mean) / scale, labels)
+        fitted = LogisticRegression(C=penalty, max_iter=1000, class_weight=weights).fit(
+            (features - mean) / scale, labels
+        )
         head = _as_linear(fitted, mean, scale)
         with torch.no_grad():
             predicted = probabilities(head(torch.from_numpy(of_validation)).numpy(), task.problem_type)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from ..arguments import ArgumentError, parse_yaml_value
+import yaml
+
+from ..arguments import ArgumentError, nearest, parse_yaml_value
 
 
 def _argument(default: Any, help: str) -> Any:
@@ -39,7 +41,7 @@ class ComparisonArguments:
             "use_unlabeled": [True],
         }  # fmt: skip
         for field_ in fields(self):
-            value = parse_yaml_value(getattr(self, field_.name))
+            value = _parsed(field_.name, getattr(self, field_.name))
             setattr(self, field_.name, defaults.get(field_.name) if value is None else value)
         self._check_kinds()
         self.workers = None if self.workers is None else int(self.workers)
@@ -48,19 +50,79 @@ class ComparisonArguments:
         if not self.data or not self.output_dir:
             raise ArgumentError(f"`{'data' if not self.data else 'output_dir'}` is missing.")
         for name in ("data", "teachers", "arguments", "tuning"):
-            if getattr(self, name) is not None and not isinstance(getattr(self, name), dict):
-                raise ArgumentError(f"`{name}` must be a mapping, not {getattr(self, name)!r}.")
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, dict):
+                raise ArgumentError(f"`{name}` must be a mapping, not {value!r}.")
+            if value is not None:
+                setattr(self, name, {str(key): item for key, item in value.items()})
         for name in ("methods", "shots", "seeds", "use_unlabeled"):
             value = getattr(self, name)
-            setattr(self, name, value if isinstance(value, list) else [value])
-        for seed in self.seeds:
-            if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-                raise ArgumentError(f"`seeds` has {seed!r}; they must be numbers from 0 on.")
+            value = value if isinstance(value, list) else [value]
+            setattr(self, name, value if name == "methods" else list(dict.fromkeys(value)))
+        _check_seeds("seeds", self.seeds)
         for shots in self.shots:
-            if shots != "all" and (not isinstance(shots, int) or shots < 1):
-                raise ArgumentError(f"`shots` has {shots!r}; it must be a number above 0, or all.")
+            _check_shots("shots", shots)
         for value in self.use_unlabeled:
             if not isinstance(value, bool):
                 raise ArgumentError(f"`use_unlabeled` has {value!r}; it must be true or false.")
         if self.workers is not None and self.workers < 1:
             raise ArgumentError(f"`workers` is {self.workers}; it must be above 0.")
+
+
+TUNING_DEFAULTS = {"learning_rate": [None], "weight": [1.0], "shots": 20, "seeds": [100]}
+
+
+def tuning_grid(comparison: ComparisonArguments) -> dict[str, Any] | None:
+    """The values of `tuning`, each a list but `shots` (None for all), with its defaults; None where nothing is tuned.
+
+    :raises ArgumentError: naming what cannot be used.
+    """
+    if comparison.tuning is None:
+        return None
+    names = [*TUNING_DEFAULTS, "data"]
+    for name in comparison.tuning:
+        if name not in names:
+            raise ArgumentError(f"Unknown name `{name}` under `tuning`.{nearest(name, names)}")
+    found = TUNING_DEFAULTS | {"data": list(comparison.data)} | comparison.tuning
+    found = {name: value if isinstance(value, list) or name == "shots" else [value] for name, value in found.items()}
+    for name in ("learning_rate", "weight"):
+        found[name] = [None if value is None else _positive(name, value) for value in found[name]]
+    _check_seeds("tuning: seeds", found["seeds"])
+    _check_shots("tuning: shots", found["shots"])
+    if set(found["seeds"]) & set(comparison.seeds):
+        raise ArgumentError("`tuning: seeds` and `seeds` share a seed: what is tuned on must not be reported.")
+    for name in found["data"]:
+        if name not in comparison.data:
+            raise ArgumentError(f"`tuning: data` has {name!r}.{nearest(name, list(comparison.data))}")
+    return found | {"shots": None if found["shots"] == "all" else found["shots"]}
+
+
+def _parsed(name: str, value: Any) -> Any:
+    """A value that was typed as text, as YAML has it: `--shots 20` as well as `--shots '[10, 20]'`."""
+    if isinstance(value, str) and name not in ("output_dir", "methods"):
+        try:
+            return yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ArgumentError(f"`{name}` is no valid YAML value: {value}") from error
+    return parse_yaml_value(value)
+
+
+def _check_seeds(name: str, seeds: list) -> None:
+    for seed in seeds:
+        if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+            raise ArgumentError(f"`{name}` has {seed!r}; they must be numbers from 0 on.")
+
+
+def _check_shots(name: str, shots: Any) -> None:
+    if shots != "all" and (not isinstance(shots, int) or isinstance(shots, bool) or shots < 1):
+        raise ArgumentError(f"`{name}` has {shots!r}; it must be a number above 0, or all.")
+
+
+def _positive(name: str, value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = 0.0
+    if not number > 0:
+        raise ArgumentError(f"`tuning: {name}` has {value!r}; it must be a number above 0.")
+    return number

@@ -36,20 +36,19 @@ class TeachersView:
 class Bench:
     """Task and teacher of runs that differ in method only.
 
-    :param arguments: of one of these runs.
+    :param arguments: of one of these runs, with the unlabelled rows that any of them uses.
     """
 
     def __init__(self, arguments: DistillationArguments, accelerator: Accelerator):
         self.accelerator = accelerator
-        teacher = arguments.teacher or "none"  # not loaded here; method ce would leave the unlabelled rows out
-        every_row = replace(arguments, method="rd", teacher=teacher, use_unlabeled=arguments.shots is not None)
-        self.task = load_task(every_row)
+        # Not loaded here; method ce would leave the unlabelled rows out.
+        self.task = load_task(replace(arguments, method="rd", teacher=arguments.teacher or "none"))
         if self.task.problem_type == MULTI_LABEL:
             raise ArgumentError("A comparison is for tasks of one label an image: logit methods need a softmax.")
         self._teachers: dict[tuple, LoadedTeacher] = {}
         self._opened: list[tuple[list[str], Task]] = []
-        self._pooled: dict[tuple[str, str], np.ndarray] = {}
-        self.adapted: dict[tuple, nn.Module] = {}  # teachers trained by LoRA or in full
+        self._pooled: dict[str, np.ndarray] = {}
+        self.adapted: dict[str, nn.Module] = {}  # the teacher that LoRA trained last, by the settings of that run
 
     def teacher(self, arguments: DistillationArguments) -> LoadedTeacher:
         """The teacher that the arguments name, loaded once."""
@@ -77,7 +76,9 @@ class Bench:
 
     def pooled_features(self, models: Models, split: Split) -> np.ndarray:
         """The frozen teacher's pooled last features (N, C) of a split's rows, un-augmented, computed once."""
-        key = (models.backbone.source["sha256"], split.name)
+        teacher = models.teacher
+        taps = [(stage.name, p.input_grid) for stage, p in zip(teacher.teacher_stages, teacher.projectors, strict=True)]
+        key = repr((models.backbone.source["sha256"], models.backbone.dtype, taps[-1], split.name))
         if key not in self._pooled:
             self._pooled[key] = predict_logits(
                 lambda pixels: comparable(models.backbone.extract(pixels)[-1], "pooled"),

@@ -69,9 +69,7 @@ def run_cell(plan: Plan, cell: Cell, bench: Bench, root: Path) -> None:
     folder.mkdir(parents=True)
     arguments = plan.arguments_of(cell, folder)
     set_seed(cell.seed)
-    started = time.perf_counter()
     trained = _train(plan, cell, bench, arguments)
-    seconds = time.perf_counter() - started
     splits = [trained.task.validation] + ([] if cell.tuning else [trained.task.test])
     scores, kept = {}, {}
     for split in splits:
@@ -83,16 +81,17 @@ def run_cell(plan: Plan, cell: Cell, bench: Bench, root: Path) -> None:
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     save_file(kept, folder / PREDICTIONS_FILE)
     result = {
-        "settings": settings_of(arguments, cell),
+        "settings": settings_of(plan, cell, arguments),
+        "data": bench.task.source["fingerprint"],
         **scores,
         "label_names": trained.task.label_names,
-        "seconds": round(seconds, 2),
         "trained_parameters": trained.trained_parameters,
         "deployed_parameters": trained.deployed_parameters,
         **trained.details,
         "rd_hf_version": __version__,
     }
     write_json(result, folder / RESULT_FILE)
+    bench.accelerator.free_memory()  # it keeps each model and optimiser that it has prepared
 
 
 def is_done(root: Path, cell: Cell) -> bool:
@@ -105,11 +104,15 @@ def result_of(root: Path, cell: Cell) -> dict[str, Any]:
     return json.loads((root / cell.path / RESULT_FILE).read_text(encoding="utf-8"))
 
 
-def settings_of(arguments: DistillationArguments, cell: Cell) -> dict[str, Any]:
+def settings_of(plan: Plan, cell: Cell, arguments: DistillationArguments) -> dict[str, Any]:
     """What a run's result follows from, as plain values; a finished run is not used where these have changed."""
     aside = ("output_dir", "cache_dir", "dataloader_num_workers", "teacher_batch_size", "report_to", "process_timeout")
     values = {name: value for name, value in arguments.to_dict().items() if name not in aside}
-    return values | {"comparison_method": cell.entry.method.name, "comparison_weight": cell.weight}
+    values |= {"comparison_method": cell.entry.method.name, "comparison_weight": cell.weight}
+    if cell.entry.method.adapts_by_training:
+        own = plan.adapting(cell)
+        values |= {"adaptation": [own.entry.method.name, own.learning_rate, own.weight]}
+    return values
 
 
 def _train(plan: Plan, cell: Cell, bench: Bench, arguments: DistillationArguments) -> Trained:
@@ -146,9 +149,15 @@ def _trained_student(trainer: Trainer, models: Models, task: Task, bench: Bench)
 def _run(trainer: Trainer) -> dict[str, Any]:
     """Train to the end; what there is to say of it."""
     trainer.shows_progress = False
+    started = time.perf_counter()
     with PeakMemory(trainer.accelerator.device) as memory:
         trainer.train()
-    return {"steps": trainer.step, "best_step": trainer.best_step, "training_memory_mib": memory.mib}
+    return {
+        "steps": trainer.step,
+        "best_step": trainer.best_step,
+        "seconds": round(time.perf_counter() - started, 2),
+        "training_memory_mib": memory.mib,
+    }
 
 
 def _guide(
@@ -182,26 +191,35 @@ def _probe(bench: Bench, arguments: DistillationArguments, models: Models) -> Tr
     task = bench.open(arguments, models.transforms)
     inputs = build_inputs(arguments, task, models, bench.accelerator)
     of_validation = bench.pooled_features(models, task.validation)
+    started = time.perf_counter()
     with PeakMemory(bench.accelerator.device) as memory:
         head, penalty = linear_probe(arguments, task, inputs, of_validation)
+    seconds = round(time.perf_counter() - started, 2)
 
     def logits(split: Split) -> np.ndarray:
         with torch.no_grad():
             return head(torch.from_numpy(bench.pooled_features(models, split))).numpy()
 
-    trained, details = _count(head.parameters()), {"teacher_C": penalty, "training_memory_mib": memory.mib}
+    details = {"teacher_C": penalty, "seconds": seconds, "training_memory_mib": memory.mib}
+    trained = _count(head.parameters())
     return Trained(logits, task, trained, trained + _count(models.backbone.tower.parameters()), details)
 
 
 def _adapt(cell: Cell, bench: Bench, arguments: DistillationArguments) -> Trained:
     """The teacher itself, trained on the labels by LoRA or in full."""
     loaded = bench.teacher(arguments)
-    student = bench.models(replace(arguments, method="rd"))
-    task = through_the_teacher(bench.open(arguments, student.transforms))
+    models = bench.models(replace(arguments, method="rd"))
+    task = through_the_teacher(bench.open(arguments, models.transforms))
     tower = copy.deepcopy(loaded.backbone.tower).float().requires_grad_(cell.entry.method.adaptation == "full")
     merge = with_lora(tower) if cell.entry.method.adaptation == "lora" else None
     torch.manual_seed(arguments.seed)
-    adapted = AdaptedTeacher(tower, task.store.transforms[STUDENT].size, len(task.label_names))
+    adapted = AdaptedTeacher(
+        tower,
+        task.store.transforms[STUDENT].size,
+        len(task.label_names),
+        [models.teacher.teacher_stages[-1].name],
+        models.teacher.projectors[-1].input_grid,
+    )
     adapted.to(bench.accelerator.device)
     trained = _count(parameter for parameter in adapted.parameters() if parameter.requires_grad)
     plan = step_plan(arguments, task, bench.accelerator)
@@ -218,7 +236,8 @@ def _adapt(cell: Cell, bench: Bench, arguments: DistillationArguments) -> Traine
     def logits(split: Split) -> np.ndarray:
         return _logits(lambda pixels: adapted(pixel_values=pixels).logits, adapted, split, bench)
 
-    bench.adapted[_key(cell)] = adapted
+    if cell.entry.method.adaptation == "lora":
+        bench.adapted = {repr((cell, cell.entry.arguments)): adapted}
     return Trained(logits, task, trained, _count(adapted.parameters()), details)
 
 
@@ -227,17 +246,14 @@ def _teacher_by_lora(
 ) -> tuple[AdaptedTeacher, LoadedTeacher]:
     """The teacher with LoRA merged, trained by the comparison's run of LoRA or, where that was done before, again."""
     own = plan.adapting(cell)
-    if _key(own) not in bench.adapted:
+    key = repr((own, own.entry.arguments))
+    if key not in bench.adapted:
         _adapt(own, bench, plan.arguments_of(own, Path(arguments.output_dir)))
         (Path(arguments.output_dir) / HISTORY_FILE).unlink(missing_ok=True)
-    adapted, original = bench.adapted[_key(own)], bench.teacher(arguments)
+    adapted, original = bench.adapted[key], bench.teacher(arguments)
     tower = copy.deepcopy(adapted.tower).to(original.backbone.dtype)
     backbone = Backbone.from_model(tower, original.backbone.batch_size)
     return adapted, LoadedTeacher(backbone.to(bench.accelerator.device), original.processor)
-
-
-def _key(cell: Cell) -> tuple:
-    return cell.data, cell.teacher, cell.entry.method.adaptation, cell.shots, cell.seed, cell.learning_rate, cell.weight
 
 
 def _logits(forward: Callable[[Tensor], Tensor], model: nn.Module, split: Split, bench: Bench) -> np.ndarray:

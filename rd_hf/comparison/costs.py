@@ -42,7 +42,7 @@ def _cost(plan: Plan, cell: Cell, run: Run, root: Path) -> Cost:
     if cell.entry.method.role == "teacher":
         loaded = load_teacher(arguments, Accelerator(cpu=True))
         size = PixelTransform(loaded.processor).size
-        model = AdaptedTeacher(loaded.backbone.tower.float(), size, len(names)).eval()
+        model = AdaptedTeacher(loaded.backbone.tower.float(), size, len(names), arguments.teacher_stages).eval()
     else:
         model, processor, _ = load_student(
             arguments.student, names, "single_label_classification", arguments.student_image_size,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..efficiency import Cost
 from ..plots import COLOURS, DOTS_PER_INCH, new_figure
-from .tables import METRIC, by_method, shots_of, title_of
+from .tables import METRIC, by_method, by_title, shots_of, title_of
 
 if TYPE_CHECKING:
     from .report import Run
@@ -66,8 +66,8 @@ def plot_frontier(runs: Sequence[Run], costs: dict[str, Cost], title: str, path:
 
 def plot_costs(runs: Sequence[Run], path: Path) -> None:
     """Mean training time of each method, with and without unlabelled rows."""
-    groups = by_method(runs, with_unlabelled=True)
-    names = [title_of(own[0]) + (", with unlabelled" if own[0].cell.unlabelled else "") for own in groups.values()]
+    groups = by_title(runs)
+    names = list(groups)
     seconds = [statistics.mean(run.row["seconds"] for run in own) for own in groups.values()]
     figure, (axes,) = new_figure(1, 8, 1.5 + 0.28 * len(names))
     bars = axes.barh(range(len(names)), seconds, color="#4477aa")

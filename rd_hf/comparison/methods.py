@@ -51,6 +51,11 @@ class Method:
         return self.role in ("feature", "logit", "reprogramming")
 
     @property
+    def adapts_by_training(self) -> bool:
+        """Whether another training, of the teacher, comes first."""
+        return self.role == "logit" and self.adaptation != "linear_probe"
+
+    @property
     def weight_argument(self) -> str | None:
         """The argument of rd-hf distill that tuning the weight scales; None where it is the weight of `transfer`.
 

@@ -20,13 +20,21 @@ from pathlib import Path
 from typing import Any
 
 from ..arguments import ArgumentError, DistillationArguments, check_names, nearest
-from .arguments import ComparisonArguments
+from .arguments import ComparisonArguments, tuning_grid
 from .methods import METHODS, Method
 
-# What the grid, and not `arguments`, says.
-OF_THE_GRID = ("method", "seed", "shots", "label_fraction", "use_unlabeled", "output_dir", "teacher")
+# What the grid says, and what a comparison has no use for.
+OF_THE_GRID = "method seed shots label_fraction use_unlabeled output_dir"
+NOT_HERE = """gradient_accumulation_steps torch_compile report_to max_run_time license push_to_hub hub_model_id
+    hub_teacher_id hub_private_repo resume overwrite_output_dir verify_cache save_steps save_total_limit"""
+# What the runs on a data set share, so that they differ in method only.
+OF_THE_DATA = """dataset dataset_config_name dataset_revision image_column label_column group_column validation_fraction
+    test_fraction unlabeled_dataset on_bad_image on_leak split_seed view_seed bf16 fp16"""
+OF_THE_LOSS = """hybrid_weight hybrid_weight_end kl_weight kl_weight_end cka_weight temperature cka_estimator
+    cka_features detach_hybrid_in_kl detach_reprogrammed_in_cka projector_channels"""
 NAME = re.compile(r"[^/\\]+")
-TUNING_NAMES = ("learning_rate", "weight", "shots", "seeds", "data")
+NO_TEACHER = "no_teacher"
+NEVER = 10**9  # steps
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,7 @@ class Cell:
             rate = "" if self.learning_rate is None else f",learning_rate={self.learning_rate:g}"
             name += f"{rate},weight={self.weight:g}"
         kind = "tuning" if self.tuning else "runs"
-        return Path(kind, self.data, self.teacher or "no_teacher", shots, name, f"seed_{self.seed}")
+        return Path(kind, self.data, self.teacher or NO_TEACHER, shots, name, f"seed_{self.seed}")
 
     @property
     def setting(self) -> tuple[str | None, str, bool]:
@@ -84,10 +92,9 @@ class Plan:
     def __init__(self, comparison: ComparisonArguments):
         self.comparison = comparison
         self.entries = [_entry(value) for value in comparison.methods]
-        names = [entry.name for entry in self.entries]
-        for name in [*names, *comparison.data, *comparison.teachers]:
-            if not NAME.fullmatch(str(name)) or names.count(name) > 1:
-                raise ArgumentError(f"The name {name!r} is given twice, or is no name of a folder.")
+        for name in [*(entry.name for entry in self.entries), *comparison.data, *comparison.teachers]:
+            if not NAME.fullmatch(name) or name == NO_TEACHER:
+                raise ArgumentError(f"{name!r} cannot be the name of a folder: take another.")
         if any(entry.method.needs_teacher for entry in self.entries) and not comparison.teachers:
             raise ArgumentError("`teachers` is missing: all methods but ce need one.")
         check_names(comparison.arguments, where=" under `arguments`")
@@ -96,19 +103,44 @@ class Plan:
                 if not isinstance(values, dict):
                     raise ArgumentError(f"`{kind}: {name}` must be a mapping of arguments, not {values!r}.")
                 check_names(values, where=f" under `{kind}: {name}`")
-        for values in (comparison.arguments, *comparison.data.values(), *(entry.arguments for entry in self.entries)):
-            for name in OF_THE_GRID:
+        self._refuse_arguments()
+        self.tuning = tuning_grid(comparison)
+        self.tuned: dict[tuple, tuple[float | None, float]] = {}  # learning rate and weight of each setting
+
+    def _refuse_arguments(self) -> None:
+        """:raises ArgumentError: for an argument that would do nothing, or not what is expected."""
+        comparison, entries = self.comparison, [entry.arguments for entry in self.entries]
+        for values in (comparison.arguments, *comparison.data.values(), *comparison.teachers.values(), *entries):
+            for name in OF_THE_GRID.split():
                 if name in values:
                     raise ArgumentError(f"`{name}` is said by the comparison's own names, not as an argument of runs.")
-        self.tuning = _tuning(comparison)
-        self.tuned: dict[tuple, tuple[float | None, float]] = {}  # learning rate and weight of each setting
+            for name in NOT_HERE.split():
+                if name in values:
+                    raise ArgumentError(f"`{name}` has no place in a comparison: leave it out.")
+        for values in (comparison.arguments, *comparison.data.values(), *entries):
+            if "teacher" in values:
+                raise ArgumentError("A `teacher` is named under `teachers`.")
+        for values in (*comparison.teachers.values(), *entries):
+            for name in OF_THE_DATA.split():
+                if name in values:
+                    raise ArgumentError(f"`{name}` has to be the same for all methods: put it under `data`.")
+        for entry in self.entries:
+            for name in OF_THE_LOSS.split():
+                if name in entry.arguments and entry.method.role != "reprogramming":
+                    raise ArgumentError(
+                        f"`{name}` does nothing in the method {entry.name!r}, which is no reprogramming."
+                    )
 
     def cells(self) -> list[Cell]:
         """Every run of the comparison, in the order in which they are done; settings as they are untuned."""
         shots = [None if number == "all" else number for number in self.comparison.shots]
         grid = itertools.product(self.comparison.data, shots, self.comparison.seeds)
-        cells = (cell for data, number, seed in grid for cell in self._of(data, number, seed))
-        return list(dict.fromkeys(cells))
+        cells = [cell for data, number, seed in grid for cell in self._of(data, number, seed)]
+        paths = [cell.path for cell in cells]
+        for cell in cells:
+            if paths.count(cell.path) > 1:
+                raise ArgumentError(f"The name {cell.entry.name!r} of a method is given twice, or too like another's.")
+        return cells
 
     def as_tuned(self, cell: Cell) -> Cell:
         """A cell with the learning rate and weight that were chosen for its method.
@@ -132,23 +164,30 @@ class Plan:
     def _of(self, data: str, shots: int | None, seed: int) -> Iterator[Cell]:
         for entry in self.entries:
             for teacher in self.comparison.teachers if entry.method.needs_teacher else (None,):
-                for unlabelled in self._unlabelled(entry.method, shots):
+                for unlabelled in self._unlabelled(entry.method, data, shots):
                     yield Cell(data, teacher, entry, unlabelled, shots, seed)
 
-    def _unlabelled(self, method: Method, shots: int | None) -> Iterable[bool]:
+    def _unlabelled(self, method: Method, data: str, shots: int | None) -> Iterable[bool]:
         """The wanted ones of with and without; a method that cannot use such rows, or finds none, runs once without."""
-        if shots is None or not method.uses_unlabelled:
+        if not method.uses_unlabelled or not self.has_unlabelled(data, shots):
             return (False,)
         return tuple(dict.fromkeys(self.comparison.use_unlabeled))
+
+    def has_unlabelled(self, data: str, shots: int | None) -> bool:
+        """Whether there are rows without label: those whose label is withheld, or a data set of such."""
+        return shots is not None or "unlabeled_dataset" in self.comparison.arguments | self.comparison.data[data]
 
     def tuning_cells(self) -> list[Cell]:
         """The runs from which each method's learning rate and weight are chosen."""
         if self.tuning is None:
             return []
         grid = itertools.product(self.tuning["data"], self.tuning["seeds"])
-        cells = (cell for data, seed in grid for cell in self._of(data, self.tuning["shots"], seed))
+        cells = [cell for data, seed in grid for cell in self._of(data, self.tuning["shots"], seed)]
         own = [replace(cell, entry=Entry(cell.entry.method.name, cell.entry.method), tuning=True) for cell in cells]
+        own = [replace(self.adapting(cell), tuning=True) for cell in own if cell.entry.method.adapts_by_training] + own
         values = list(itertools.product(self.tuning["learning_rate"], self.tuning["weight"]))
+        # the probe chooses its own penalty, on validation
+        own = [cell for cell in own if cell.entry.method.name != "linear_probe"]
         cells = [replace(cell, learning_rate=rate, weight=weight) for cell in own for rate, weight in values]
         return list(dict.fromkeys(cells))
 
@@ -163,12 +202,14 @@ class Plan:
             values |= comparison.teachers[cell.teacher]
         values |= cell.entry.arguments
         values |= {"method": method.loop, "seed": cell.seed, "shots": cell.shots, "output_dir": str(folder)}
-        values |= {"use_unlabeled": cell.unlabelled}
+        values |= {"use_unlabeled": cell.unlabelled and cell.shots is not None, "save_steps": NEVER}
+        if not cell.unlabelled:
+            values.pop("unlabeled_dataset", None)
         if cell.learning_rate is not None and "learning_rate" not in cell.entry.arguments:
             values["learning_rate"] = cell.learning_rate
-        values.setdefault("view_seed", 0)
+        values = {"view_seed": 0, "split_seed": 0} | values  # the same images and views for every seed
         arguments = DistillationArguments(**values)
-        if method.weight_argument is not None:
+        if method.weight_argument is not None and method.weight_argument not in cell.entry.arguments:
             scaled = getattr(arguments, method.weight_argument) * cell.weight
             arguments = replace(arguments, **{method.weight_argument: scaled})
         return arguments
@@ -179,23 +220,8 @@ def _entry(value: Any) -> Entry:
     name = values.pop("method", None)
     if name not in METHODS:
         raise ArgumentError(f"`methods` has {value!r}, which names no method.{nearest(str(name), list(METHODS))}")
-    label = values.pop("name", name)
+    label = str(values.pop("name", name))
+    if label in METHODS and label != name:
+        raise ArgumentError(f"The name {label!r} is that of another method than {name}: take another.")
     check_names(values, where=f" of the method {label!r}")
-    return Entry(str(label), METHODS[name], values)
-
-
-def _tuning(comparison: ComparisonArguments) -> dict[str, Any] | None:
-    """The grid of the tuning with its defaults; None where nothing is tuned."""
-    if comparison.tuning is None:
-        return None
-    for name in comparison.tuning:
-        if name not in TUNING_NAMES:
-            raise ArgumentError(f"Unknown name `{name}` under `tuning`.{nearest(name, list(TUNING_NAMES))}")
-    found = {"learning_rate": [None], "weight": [1.0], "shots": 20, "seeds": [100], "data": list(comparison.data)}
-    found |= comparison.tuning
-    if set(found["seeds"]) & set(comparison.seeds):
-        raise ArgumentError("`tuning: seeds` and `seeds` share a seed: what is tuned on must not be reported.")
-    for name in found["data"]:
-        if name not in comparison.data:
-            raise ArgumentError(f"`tuning: data` has {name!r}.{nearest(name, list(comparison.data))}")
-    return found
+    return Entry(label, METHODS[name], values)

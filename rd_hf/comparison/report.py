@@ -34,7 +34,7 @@ class Run:
         self.cell, self.folder = cell, root / cell.path
         result = json.loads((self.folder / RESULT_FILE).read_text(encoding="utf-8"))
         self.settings, self.label_names = result["settings"], result["label_names"]
-        model = f"teacher {cell.teacher}" if cell.entry.method.role == "teacher" else self._student()
+        model = self._teacher() if cell.entry.method.role == "teacher" else self._student()
         self.cost_key = f"{model}, {len(self.label_names)} labels"
         self.row: dict[str, Any] = {
             "data": cell.data,
@@ -52,6 +52,9 @@ class Run:
             "deployed_parameters": result["deployed_parameters"],
             "rd_hf_version": result["rd_hf_version"],
         }
+
+    def _teacher(self) -> str:
+        return " ".join(["teacher", *(str(self.settings[name]) for name in ("teacher", "teacher_revision"))])
 
     def _student(self) -> str:
         size = self.settings["student_image_size"]

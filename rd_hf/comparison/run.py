@@ -12,7 +12,7 @@ from .cell import is_done
 from .plan import Plan
 from .report import write_report
 from .tuning import TUNING_FILE, choose_settings, tuning_in_words
-from .workers import ComparisonError, run_cells
+from .workers import ComparisonError, check_finished, run_cells
 
 
 def compare(data: dict | None = None, **arguments: Any) -> list[dict[str, Any]]:
@@ -31,14 +31,30 @@ def run_comparison(plan: Plan) -> list[dict[str, Any]]:
     failed: list[str] = []
     if not plan.comparison.table_only:
         root.mkdir(parents=True, exist_ok=True)
-        failed += run_cells(plan, plan.tuning_cells(), root, "tuning")
+        _tune(plan, root)
     plan.tuned = choose_settings(plan, root)
     cells = [plan.as_tuned(cell) for cell in plan.cells()]
-    if not plan.comparison.table_only:
-        if plan.tuning is not None:
-            write_json(tuning_in_words(plan, root), root / TUNING_FILE)
+    if plan.comparison.table_only:
+        check_finished(plan, cells, root)
+    else:
         failed += run_cells(plan, cells, root, "comparing")
     rows = write_report(plan, [cell for cell in cells if is_done(root, cell)], root)
     if failed:
         raise ComparisonError(f"{len(failed)} runs failed, the others are in the tables:\n" + "\n".join(failed))
     return rows
+
+
+def _tune(plan: Plan, root: Path) -> None:
+    """The runs of the tuning, those that adapt a teacher first: two-stage methods are tuned on the tuned one.
+
+    :raises ComparisonError: when some failed, since nothing can be chosen then.
+    """
+    cells = plan.tuning_cells()
+    for role in ("teacher", "others"):
+        own = [cell for cell in cells if (cell.entry.method.role == "teacher") == (role == "teacher")]
+        failed = run_cells(plan, own, root, "tuning") if own else []
+        if failed:
+            raise ComparisonError("Runs of the tuning failed, so nothing was compared:\n" + "\n".join(failed))
+        plan.tuned = choose_settings(plan, root)
+    if cells:
+        write_json(tuning_in_words(plan, root), root / TUNING_FILE)

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import t
 
-from ..bootstrap import PERCENTILES, resamples, weighted_class_values
+from ..bootstrap import resamples, weighted_class_values
 from ..scores import CLASS_MEANS, SINGLE_LABEL, Predictions, accuracy, class_values, mean_over_classes
 
 SAMPLES = 2000
@@ -15,7 +16,7 @@ SAMPLES = 2000
 
 @dataclass(frozen=True)
 class Difference:
-    """A method's mean score minus the reference's, over seeds.
+    """A method's mean score minus the reference's, over seeds, with its 95 % interval.
 
     :ivar p_value: two-sided, uncorrected.
     """
@@ -45,24 +46,30 @@ def score_resamples(runs: Sequence[tuple[np.ndarray, np.ndarray]], metric: str) 
 
 
 def paired_difference(method: np.ndarray, reference: np.ndarray) -> Difference:
-    """Percentile bootstrap over seeds and, within them, test images.
+    """The mean difference over seeds, with what both sources of chance do to it: the seed and the test images.
 
-    Both sources of chance are drawn anew in each resample: which seeds, and which images of the test split. With few
-    seeds the spread over seeds is a little too small (by the factor (n - 1) / n of a variance), so p-values close to
-    the threshold deserve doubt.
+    Its variance is that of the seeds' differences, over their number n, plus that of the mean under resamples of the
+    images. Interval and p-value are Student's, with the degrees of freedom of such a sum (Satterthwaite 1946; those of
+    the images' part are taken as endless): n - 1 where seeds decide, many where images do. The seeds' differences hold
+    a part of the images' chance too, which so counts twice. Of equal methods it calls .05 to .08 different at a level
+    of .05 (simulated, 3 and 5 seeds). One seed tells nothing of seeds, so there is no interval then.
 
     :param method: what `score_resamples` gives for the method.
     :param reference: the same for the reference, of the same seeds.
+    :return: NaN where there is one seed, or a score that the test split does not define.
     """
     differences = method - reference
-    seeds = differences.shape[1]
-    counts = np.random.default_rng(0).multinomial(seeds, [1 / seeds] * seeds, size=len(differences) - 1)
-    draws = (counts * differences[1:]).sum(axis=1) / seeds
-    tail = min((draws <= 0).sum(), (draws >= 0).sum())
-    low, high = np.percentile(draws, PERCENTILES)
-    return Difference(
-        float(differences[0].mean()), float(low), float(high), min(1.0, 2 * (tail + 1) / (len(draws) + 1))
-    )
+    seeds, mean = differences.shape[1], float(differences[0].mean())
+    if seeds < 2 or np.isnan(differences).any():
+        return Difference(mean, np.nan, np.nan, np.nan)
+    of_seeds = differences[0].var(ddof=1) / seeds
+    variance = of_seeds + differences[1:].mean(axis=1).var(ddof=1)
+    if variance == 0:
+        return Difference(mean, mean, mean, 1.0 if mean == 0 else 0.0)
+    freedom = (seeds - 1) * (variance / of_seeds) ** 2 if of_seeds else np.inf
+    distance = t.ppf(0.975, freedom) * variance**0.5
+    p_value = 2 * float(t.sf(abs(mean) / variance**0.5, freedom))
+    return Difference(mean, mean - distance, mean + distance, p_value)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

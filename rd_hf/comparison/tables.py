@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.stats import rankdata
 
 from .methods import METHODS
 from .statistics import Difference, holm, paired_difference, score_resamples
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from .report import Run
 
 METRIC = "auroc"
-REFERENCE = "rd"
 SIGNIFICANT = 0.05
 
 
@@ -27,18 +27,19 @@ def score_table(runs: Sequence[Run], split: str) -> str:
     The rank is that among the methods that were run for all numbers of labels, averaged over these.
     """
     columns, groups = shots_of(runs), by_method(runs)
-    means = {name: {s: _mean(own, s, split) for s in columns} for name, own in groups.items()}
-    best = {s: max((m[s] for m in means.values() if m[s] is not None), default=None) for s in columns}
-    ranks = _ranks({name: own for name, own in means.items() if None not in own.values()}, columns)
+    values = {name: {s: _values(own, s, split) for s in columns} for name, own in groups.items()}
+    means = {name: {s: _mean(v) for s, v in own.items()} for name, own in values.items()}
+    best = {s: np.nanmax([m[s] for m in means.values()] + [-1.0]) for s in columns}
     seeds = sorted({run.cell.seed for run in runs})
+    ranks = _ranks({name: list(own.values()) for name, own in means.items()})
     lines = [
-        f"AUROC on {split}, mean (standard deviation) over seeds {', '.join(map(str, seeds))}.",
+        f"AUROC on {split}, mean (standard deviation) over seeds {', '.join(map(str, seeds))}; n: of fewer runs.",
         "",
         "| labels a class | " + " | ".join(map(str, columns)) + " | rank |",
         "|---" * (len(columns) + 2) + "|",
     ]
     for name, own in groups.items():
-        entries = [_entry([r.row[f"{split}_{METRIC}"] for r in own if r.row["shots"] == s], best[s]) for s in columns]
+        entries = [_entry(values[name][s], means[name][s] == best[s], len(seeds)) for s in columns]
         rank = f"{ranks[name]:.1f}" if name in ranks else ""
         lines.append(f"| {title_of(own[0])} | " + " | ".join(entries) + f" | {rank} |")
     if any(run.cell.entry.method.role == "teacher" for run in runs):
@@ -47,28 +48,34 @@ def score_table(runs: Sequence[Run], split: str) -> str:
 
 
 def difference_table(runs: Sequence[Run]) -> str:
-    """Paired differences to RD, with 95 % intervals; significant ones (Holm over the table) in bold."""
+    """Paired differences to RD, with 95 % intervals; significant ones (Holm over the table) in bold.
+
+    The reference is the first entry that is RD, under whatever name, or else DRD.
+    """
     columns, groups = shots_of(runs), by_method(runs)
-    if REFERENCE not in groups:
-        return "No differences: RD was not run."
+    reference = _reference(groups)
+    if reference is None:
+        return "No differences: neither RD nor DRD was run."
     found: dict[tuple[str, object], Difference] = {}
     for shots in columns:
-        reference = {r.cell.seed: r for r in groups[REFERENCE] if r.row["shots"] == shots}
-        drawn = {seed: score_resamples([run.predictions()], METRIC) for seed, run in reference.items()}
+        of_reference = {r.cell.seed: r for r in groups[reference] if r.row["shots"] == shots}
+        drawn = {seed: score_resamples([run.predictions()], METRIC) for seed, run in of_reference.items()}
         for name, own in groups.items():
-            own = {r.cell.seed: r for r in own if r.row["shots"] == shots and r.cell.seed in reference}
-            if name != REFERENCE and own:
+            own = {r.cell.seed: r for r in own if r.row["shots"] == shots and r.cell.seed in of_reference}
+            if name != reference and own:
                 resampled = score_resamples([run.predictions() for run in own.values()], METRIC)
-                found[name, shots] = paired_difference(resampled, np.concatenate([drawn[seed] for seed in own], axis=1))
-    corrected = dict(zip(found, holm([difference.p_value for difference in found.values()]), strict=True))
+                found[name, shots] = paired_difference(resampled, np.concatenate([drawn[s] for s in own], axis=1))
+    tested = {key: difference.p_value for key, difference in found.items() if not np.isnan(difference.p_value)}
+    corrected = dict(zip(tested, holm(list(tested.values())), strict=True))
     lines = [
-        "Difference to RD (95 % interval; p, corrected by Holm over this table): bootstrap over seeds and test images.",
+        f"Difference to {title_of(groups[reference][0])} (95 % interval; p, corrected by Holm over this table), by the "
+        "chance of seeds and of test images.",
         "",
         "| labels a class | " + " | ".join(map(str, columns)) + " |",
         "|---" * (len(columns) + 1) + "|",
     ]
     for name, own in groups.items():
-        if name != REFERENCE:
+        if name != reference:
             entries = [_difference(found.get((name, s)), corrected.get((name, s))) for s in columns]
             lines.append(f"| {title_of(own[0])} | " + " | ".join(entries) + " |")
     return "\n".join(lines)
@@ -77,21 +84,22 @@ def difference_table(runs: Sequence[Run]) -> str:
 def cost_table(runs: Sequence[Run], costs: dict[str, Cost]) -> str:
     """What each method trains, deploys and takes."""
     lines = [
-        "Training time is the mean over runs, with others beside; memory is the median of what a training took "
-        "at most beyond its models and images. Arithmetic and latency are of one image on this machine's CPU.",
+        "Training time is the mean over runs, with others beside and with the teacher's passes that no run before had "
+        "cached; two-stage methods' is that of the second. Memory is the median of what a training took at most beyond "
+        "its models and images. Arithmetic and latency are of one image on this machine's CPU.",
         "",
         "| | parameters trained | training, s | memory, MiB | parameters deployed | GFLOP an image | latency, ms |",
         "|---|---|---|---|---|---|---|",
     ]
-    for own in by_method(runs, with_unlabelled=True).values():
-        cost = costs.get(own[0].cost_key)
-        measured = f"{cost.gflop:.2f} | {cost.milliseconds:.1f}" if cost else " | "
-        seconds = statistics.mean(run.row["seconds"] for run in own)
+    for title, own in by_title(runs).items():
+        cost = costs[own[0].cost_key]
         memory = [run.row["training_memory_mib"] for run in own if run.row["training_memory_mib"] not in ("", None)]
-        memory = f"{statistics.median(memory):.0f}" if memory else ""
-        title = title_of(own[0]) + (", with unlabelled" if own[0].cell.unlabelled else "")
         trained, deployed = (own[0].row[f"{kind}_parameters"] for kind in ("trained", "deployed"))
-        lines.append(f"| {title} | {trained:,} | {seconds:.0f} | {memory} | {deployed:,} | {measured} |")
+        seconds = statistics.mean(run.row["seconds"] for run in own)
+        lines.append(
+            f"| {title} | {trained:,} | {seconds:.0f} | {statistics.median(memory) if memory else 0:.0f} "
+            f"| {deployed:,} | {cost.gflop:.2f} | {'' if cost.milliseconds is None else f'{cost.milliseconds:.1f}'} |"
+        )
     return "\n".join(lines)
 
 
@@ -101,11 +109,21 @@ def shots_of(runs: Iterable[Run]) -> list:
     return sorted(found, key=lambda shots: (shots == "all", shots if shots != "all" else 0))
 
 
-def by_method(runs: Iterable[Run], with_unlabelled: bool = False) -> dict:
+def by_method(runs: Iterable[Run]) -> dict[str, list[Run]]:
     """Runs under the name of their method, in the order of the comparison."""
-    groups: dict = defaultdict(list)
+    groups: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
-        groups[(run.cell.entry.name, run.cell.unlabelled) if with_unlabelled else run.cell.entry.name].append(run)
+        groups[run.cell.entry.name].append(run)
+    return dict(groups)
+
+
+def by_title(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Runs that cost the same, under the name of their method, with the teacher's where there are several."""
+    several = len({run.cell.teacher for run in runs if run.cell.teacher}) > 1
+    groups: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        teacher = f", {run.cell.teacher}" if several and run.cell.teacher else ""
+        groups[title_of(run) + teacher + (", with unlabelled" if run.cell.unlabelled else "")].append(run)
     return dict(groups)
 
 
@@ -116,29 +134,45 @@ def title_of(run: Run) -> str:
     return f"{title} †" if entry.method.role == "teacher" else title
 
 
-def _mean(runs: Sequence[Run], shots: object, split: str) -> float | None:
-    values = [run.row[f"{split}_{METRIC}"] for run in runs if run.row["shots"] == shots]
-    return statistics.mean(values) if values else None
+def _reference(groups: dict[str, list[Run]]) -> str | None:
+    for wanted in ("rd", "drd"):
+        for name, own in groups.items():
+            if own[0].cell.entry.method.name == wanted:
+                return name
+    return None
 
 
-def _ranks(means: dict[str, dict], columns: Sequence) -> dict[str, float]:
-    ranks = defaultdict(list)
-    for shots in columns:
-        for rank, name in enumerate(sorted(means, key=lambda name: -means[name][shots]), start=1):
-            ranks[name].append(rank)
-    return {name: statistics.mean(own) for name, own in ranks.items()}
+def _values(runs: Sequence[Run], shots: object, split: str) -> list[float]:
+    return [run.row[f"{split}_{METRIC}"] for run in runs if run.row["shots"] == shots]
 
 
-def _entry(values: Sequence[float], best: float | None) -> str:
+def _mean(values: Sequence[float]) -> float:
+    return statistics.mean(values) if values else np.nan
+
+
+def _ranks(means: dict[str, list[float]]) -> dict[str, float]:
+    """Mean ranks of the methods that have all values; equal values share theirs."""
+    complete = {name: own for name, own in means.items() if not np.isnan(own).any()}
+    if not complete:
+        return {}
+    ranks = rankdata(-np.array(list(complete.values())), axis=0).mean(axis=1)
+    return dict(zip(complete, ranks.tolist(), strict=True))
+
+
+def _entry(values: Sequence[float], is_best: bool, seeds: int) -> str:
     if not values:
         return ""
-    mean = statistics.mean(values)
-    text = f"{mean:.3f}" + (f" ({statistics.stdev(values):.3f})" if len(values) > 1 else "")
-    return f"**{text}**" if mean == best else text
+    if np.isnan(values).any():
+        return "undefined"
+    text = f"{statistics.mean(values):.3f}" + (f" ({statistics.stdev(values):.3f})" if len(values) > 1 else "")
+    text += f" n {len(values)}" if len(values) < seeds else ""
+    return f"**{text}**" if is_best else text
 
 
 def _difference(found: Difference | None, p_value: float | None) -> str:
     if found is None:
         return ""
+    if p_value is None:  # one seed, or an undefined score
+        return f"{found.mean:+.3f}"
     text = f"{found.mean:+.3f} ({found.low:+.3f} to {found.high:+.3f}; p {p_value:.3f})"
     return f"**{text}**" if p_value < SIGNIFICANT else text

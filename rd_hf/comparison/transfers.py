@@ -127,7 +127,7 @@ class Hint(nn.Module):
 
     def forward(self, output: GuidedOutput, labels: Tensor) -> Tensor:
         """The loss, a scalar."""
-        regressed = self.regressor(output.student_features[self.index].map)
+        regressed = self.regressor(output.student_features[self.index].map.to(self.regressor.weight.dtype))
         return hint(regressed, output.teacher_features[self.index].map)
 
 

@@ -8,11 +8,11 @@ import multiprocessing
 import os
 import threading
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
@@ -29,9 +29,9 @@ from .bench import Bench
 from .cell import is_done, result_of, run_cell, settings_of
 from .plan import Cell, Plan
 
+logger = logging.getLogger(__name__)
+
 POLL_SECONDS = 1.0
-# Errors of one run that say nothing of the others: our own and those of the libraries about data or a model.
-OF_ONE_RUN = (ValueError, OSError, FloatingPointError, RuntimeError)
 _stop: Event | None = None  # of a worker
 
 
@@ -44,12 +44,12 @@ def run_cells(plan: Plan, cells: Sequence[Cell], root: Path, title: str) -> list
 
     :raises ComparisonError: when a finished run had other settings.
     """
-    _check_finished(plan, cells, root)
+    check_finished(plan, cells, root)
     left = [cell for cell in cells if not is_done(root, cell)]
     if not left:
         return []
     workers = plan.comparison.workers or (1 if torch.accelerator.is_available() else os.cpu_count() or 1)
-    jobs = _jobs(left, workers)
+    jobs = jobs_of(left, workers)
     failed: list[str] = []
     with _environment_of_workers(workers), tqdm(total=len(cells), initial=len(cells) - len(left), desc=title) as bar:
         context = _context()
@@ -77,12 +77,13 @@ def run_cells(plan: Plan, cells: Sequence[Cell], root: Path, title: str) -> list
     return failed
 
 
-def _check_finished(plan: Plan, cells: Sequence[Cell], root: Path) -> None:
+def check_finished(plan: Plan, cells: Sequence[Cell], root: Path) -> None:
+    """:raises ComparisonError: when a finished run had other settings than it would have now."""
     for cell in cells:
         if not is_done(root, cell):
             continue
         before = result_of(root, cell)["settings"]
-        now = json.loads(json.dumps(settings_of(plan.arguments_of(cell, root / cell.path), cell)))
+        now = json.loads(json.dumps(settings_of(plan, cell, plan.arguments_of(cell, root / cell.path))))
         changed = [
             f"{name} was {before.get(name)!r}, is {now[name]!r}" for name in now if before.get(name) != now[name]
         ]
@@ -93,7 +94,7 @@ def _check_finished(plan: Plan, cells: Sequence[Cell], root: Path) -> None:
             )
 
 
-def _jobs(cells: Sequence[Cell], workers: int) -> list[list[Cell]]:
+def jobs_of(cells: Sequence[Cell], workers: int) -> list[list[Cell]]:
     """Runs that share data, labels and seed are done one after another by one worker, which loads these once."""
     groups: dict[tuple, list[Cell]] = defaultdict(list)
     for cell in cells:
@@ -162,13 +163,33 @@ def run_job(comparison: dict[str, Any], tuned: dict, paths: list[str]) -> list[s
         if _stop is not None and _stop.is_set():
             break
         try:
-            arguments = plan.arguments_of(known[path], root / path)
-            bench = bench or Bench(arguments, start_accelerator(arguments))
+            if bench is None:
+                bench = _open_bench(plan, known[path], root)
+                _check_same_data(plan, known.values(), bench, known[path].data, root)
             run_cell(plan, known[path], bench, root)
-        except ArgumentError as error:
+        except (ArgumentError, ComparisonError) as error:
             failed.append(f"{path}: {error}")
-        except Stopped:  # an interrupt, which the parent has too
+        except Stopped as error:
+            failed.append(f"{path}: {error}")
             break
-        except OF_ONE_RUN as error:
+        except Exception as error:  # whatever it is, it says nothing of the other runs
+            logger.debug("", exc_info=True)
             failed.append(f"{path}: {type(error).__name__}: {error}")
     return failed
+
+
+def _open_bench(plan: Plan, cell: Cell, root: Path) -> Bench:
+    every_row = replace(cell, unlabelled=plan.has_unlabelled(cell.data, cell.shots))
+    arguments = plan.arguments_of(every_row, root / cell.path)
+    return Bench(arguments, start_accelerator(arguments))
+
+
+def _check_same_data(plan: Plan, cells: Iterable[Cell], bench: Bench, data: str, root: Path) -> None:
+    """:raises ComparisonError: when a finished run was on images or labels that have changed since."""
+    for cell in cells:
+        is_own = cell.data == data and is_done(root, cell)
+        if is_own and result_of(root, cell)["data"] != bench.task.source["fingerprint"]:
+            raise ComparisonError(
+                f"The images or labels of {data} have changed since the run {root / cell.path}. Name another "
+                "`output_dir`, or delete that data set's folders in this one."
+            )
