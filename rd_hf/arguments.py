@@ -86,7 +86,7 @@ class DistillationArguments:
     class_weights: Literal["none", "balanced"] = _argument("none", "weigh classes by inverse frequency (multi-label: positives)")
     label_smoothing: float = _argument(0.0, "label smoothing of the cross-entropies")
 
-    num_views: int | str | None = _argument(8, "augmented views an image; in later epochs they come round again, and the teacher's features are read from the cache. `endless` (in YAML also null) shows a new view in every epoch and runs the teacher at every step")
+    num_views: int | str | None = _argument(16, "augmented views an image; in later epochs they come round again, and the teacher's features are read from the cache. `endless` (in YAML also null) shows a new view in every epoch and runs the teacher at every step")
     cache: bool = _argument(True, "keep the teacher's features of each image and view on disk, for this and later runs; --no_cache runs the teacher at every step on the same views")
     cache_dir: str | None = _argument(None, "folder of the caches; by default that of the environment variable RD_HF_CACHE, else rd_hf/teacher_features in the folder of Hugging Face's files")
     cache_dtype: Literal["float16", "bfloat16", "float32"] | None = _argument(None, "precision of cached features; by default float16 for a float32 teacher, otherwise the teacher's own")

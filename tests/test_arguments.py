@@ -84,7 +84,7 @@ def test_a_written_configuration_gives_the_same_arguments_again(tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "views", "cache"),
-    [([], 8, True), (["--num_views", "3", "--no_cache"], 3, False), (["--num_views", "endless"], None, True)],
+    [([], 16, True), (["--num_views", "3", "--no_cache"], 3, False), (["--num_views", "endless"], None, True)],
 )
 def test_views_are_a_number_or_endless_on_the_command_line_and_in_yaml(tmp_path, options, views, cache):
     arguments = parse_distillation(["--teacher", "t", "--student", "s", "--dataset", "d", *options])
