@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
-POSITIVE = """student_image_size teacher_batch_size num_views verify_cache projector_channels shots num_train_epochs temperature
+POSITIVE = """student_image_size teacher_batch_size num_views verify_cache projector_channels projector_layers shots num_train_epochs temperature
     learning_rate per_device_train_batch_size per_device_unlabeled_batch_size per_device_eval_batch_size eval_steps
     gradient_accumulation_steps logging_steps save_steps save_total_limit early_stopping_patience process_timeout"""
 NOT_NEGATIVE = """hybrid_weight hybrid_weight_end kl_weight kl_weight_end cka_weight weight_decay max_grad_norm
@@ -57,6 +57,7 @@ class DistillationArguments:
     student_stages: list | str | None = _argument(None, "module paths of the student's stages as a YAML list, where they cannot be found")
     student_image_size: int | None = _argument(None, "side of the square image that the student sees; by default that of its own processor or config")
     projector_channels: int = _argument(256, "width of the projectors' bottleneck, at most twice the student's channels at the stage")
+    projector_layers: int = _argument(3, "convolutions of a projector; 1 is a linear map")
     trust_remote_code: bool = _argument(False, "run model code found in the teacher's or student's repo")
 
     dataset_config_name: str | None = _argument(None, "configuration of a Hub data set")

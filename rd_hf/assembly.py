@@ -138,6 +138,7 @@ def _add_teacher(
         teacher_image_size=models.transforms[1].size,
         stages="last" if arguments.method == "rd" else "all",
         hidden_channels=arguments.projector_channels,
+        projector_layers=arguments.projector_layers,
         teacher_stages=arguments.teacher_stages,
         student_stages=arguments.student_stages,
     )
@@ -146,9 +147,17 @@ def _add_teacher(
 
 
 def build_trainer(
-    arguments: DistillationArguments, accelerator: Accelerator, task: Task, models: Models, folder: Path
+    arguments: DistillationArguments,
+    accelerator: Accelerator,
+    task: Task,
+    models: Models,
+    folder: Path,
+    module: nn.Module | None = None,
 ) -> Trainer:
-    """Put task and models together into a trainer."""
+    """Put task and models together into a trainer.
+
+    :param module: what is trained, where it is not the reprogrammed teacher or, without one, the student.
+    """
     plan = step_plan(arguments, task, accelerator)
     max_steps = steps_of(arguments, task, plan)
     objective = build_objective(arguments, task, max_steps)
@@ -159,7 +168,7 @@ def build_trainer(
     data = training_data(arguments, task, plan)
     if models.teacher is not None:
         calibrate_projectors(models, task, plan)
-    model = models.student if models.teacher is None else models.teacher
+    model = module or models.teacher or models.student
     inputs = build_inputs(arguments, task, models, accelerator)
     return Trainer(arguments, accelerator, model, inputs, objective, data, max_steps, folder)
 

@@ -203,6 +203,7 @@ class RDTeacherConfig(_OneSourceOfLabels):
         the projectors are built without running the backbone.
     :param student_stages: the student's stages that reprogrammed features are injected after, shallow to deep.
     :param hidden_channels: width of the projectors' bottleneck.
+    :param projector_layers: convolutions of a projector.
     :param teacher_image_size: rows and columns, or one side, in pixels, of the backbone's input.
     :raises ValueError: when the stages are not paired, or the source of the backbone is not complete or a local path.
     """
@@ -220,6 +221,7 @@ class RDTeacherConfig(_OneSourceOfLabels):
         teacher_stages: Sequence[Mapping[str, Any]] = (),
         student_stages: Sequence[Mapping[str, Any]] = (),
         hidden_channels: int = 256,
+        projector_layers: int = 3,
         teacher_image_size: int | Sequence[int] = 224,
         **kwargs: Any,
     ) -> None:
@@ -242,6 +244,7 @@ class RDTeacherConfig(_OneSourceOfLabels):
         self.teacher_stages = [dict(stage) for stage in teacher_stages]
         self.student_stages = [dict(stage) for stage in student_stages]
         self.hidden_channels = hidden_channels
+        self.projector_layers = projector_layers
         self.teacher_image_size = _image_size(teacher_image_size, "teacher_image_size")
         super().__init__(**kwargs)
 

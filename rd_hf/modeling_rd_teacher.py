@@ -70,7 +70,7 @@ class RDTeacherForImageClassification(PreTrainedModel):
         self.teacher_stages = [Stage.from_dict(stage) for stage in config.teacher_stages]
         self.student_stages = [Stage.from_dict(stage) for stage in config.student_stages]
         self.projectors = nn.ModuleList(
-            Projector(teacher, student, config.hidden_channels)
+            Projector(teacher, student, config.hidden_channels, config.projector_layers)
             for teacher, student in zip(self.teacher_stages, self.student_stages, strict=True)
         )
         self.backbone: nn.Module | None = None
@@ -92,6 +92,7 @@ class RDTeacherForImageClassification(PreTrainedModel):
         teacher_image_size: int | Sequence[int],
         stages: Literal["last", "all"] = "last",
         hidden_channels: int = 256,
+        projector_layers: int = 3,
         teacher_stages: Sequence[str] | None = None,
         student_stages: Sequence[str] | None = None,
     ) -> RDTeacherForImageClassification:
@@ -103,6 +104,7 @@ class RDTeacherForImageClassification(PreTrainedModel):
         :param teacher_image_size: rows and columns, or one side, in pixels, of the backbone's input.
         :param stages: "last" is RD, "all" the student's stages is DRD.
         :param hidden_channels: width of the projectors' bottleneck.
+        :param projector_layers: convolutions of a projector.
         :param teacher_stages: module paths of the backbone's stages' last blocks, where they cannot be found.
         :param student_stages: the same for the student's classifier.
         :raises StageError: when stages cannot be found, or a name is wrong.
@@ -124,6 +126,7 @@ class RDTeacherForImageClassification(PreTrainedModel):
             teacher_stages=[from_teacher[index].to_dict() for index, _ in pairs],
             student_stages=[stage.to_dict() for _, stage in pairs],
             hidden_channels=hidden_channels,
+            projector_layers=projector_layers,
             teacher_image_size=sides,
         )
         model = cls._around(config, student)

@@ -5,6 +5,8 @@ They are R of RD (arXiv 2407.06504) and phi_i of DRD (arXiv 2605.04447), one per
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -47,9 +49,10 @@ class Projector(nn.Module):
     :param teacher: The teacher's stage, at its own grid.
     :param student: The student's stage.
     :param hidden_channels: Width of the bottleneck; never more than twice the student's channels.
+    :param layers: Convolutions: 3 is the paper's; 1 is a single 1x1 one, any further one a 3x3.
     """
 
-    def __init__(self, teacher: Stage, student: Stage, hidden_channels: int = 256) -> None:
+    def __init__(self, teacher: Stage, student: Stage, hidden_channels: int = 256, layers: int = 3) -> None:
         """Build and initialise the layers."""
         super().__init__()
         self.teacher_stage, self.student_stage = teacher, student
@@ -58,23 +61,18 @@ class Projector(nn.Module):
         self.input_grid = common_grid(teacher.grid, student.grid)
         # One group: every sample is normalised by itself. Batch statistics would make the result depend on how a batch
         # is split over processes and accumulation steps, and would enter CKA, itself a statistic of the batch.
-        self.bottleneck = nn.Sequential(
-            nn.Conv2d(teacher.channels, hidden_channels, kernel_size=1),
-            nn.GroupNorm(1, hidden_channels),
-            nn.GELU(),
-            nn.Conv2d(hidden_channels, hidden_channels, kernel_size=3, padding=1),
-            nn.GroupNorm(1, hidden_channels),
-            nn.GELU(),
-            nn.Conv2d(hidden_channels, student.channels, kernel_size=1),
-        )
+        widths = [teacher.channels, *[hidden_channels] * (layers - 1)]
+        convolutions: list[nn.Module] = []
+        for index, (width, following) in enumerate(pairwise(widths)):
+            kernel = 1 if index == 0 else 3
+            convolutions += [nn.Conv2d(width, following, kernel, padding=kernel // 2)]
+            convolutions += [nn.GroupNorm(1, following), nn.GELU()]
+        self.bottleneck = nn.Sequential(*convolutions, nn.Conv2d(widths[-1], student.channels, kernel_size=1))
         self.prefix = None
         if student.prefix_tokens:
-            self.prefix = nn.Sequential(
-                nn.Linear(teacher.channels, hidden_channels),
-                nn.LayerNorm(hidden_channels),
-                nn.GELU(),
-                nn.Linear(hidden_channels, student.prefix_tokens * student.channels),
-            )
+            hidden = [nn.Linear(teacher.channels, hidden_channels), nn.LayerNorm(hidden_channels), nn.GELU()]
+            last = nn.Linear(widths[-1], student.prefix_tokens * student.channels)
+            self.prefix = nn.Sequential(*(hidden if layers > 1 else []), last)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -290,6 +290,27 @@ def test_lora_trains_little_and_merges_into_the_same_function(teacher):
     assert after.keys() == before.keys() and any(not torch.equal(after[name], before[name]) for name in before)
 
 
+def test_a_separate_classifier_shares_no_weight_with_the_student(grid, monkeypatch):
+    seen = {}
+    train = Trainer.train
+
+    def watched(self, deadline=None):
+        before = {name: value.detach().clone() for name, value in self.module.named_parameters()}
+        train(self, deadline)
+        moved = [name for name, value in self.module.named_parameters() if not torch.equal(before[name], value)]
+        seen["moved"] = {name.split(".")[0] for name in moved}
+        copies = {name: f"student.model.{name.removeprefix('classifier.')}" for name in before if name[:1] == "c"}
+        seen["a copy"] = all(torch.equal(before[name], before[original]) for name, original in copies.items())
+
+    monkeypatch.setattr(Trainer, "train", watched)
+    for method, moved, is_copy in (
+        ("rd_separate", {"student", "projectors", "classifier"}, True),
+        ("rd_first", {"student"}, False),  # the other parts were trained before, and are frozen
+    ):
+        assert run_here(make_plan(grid, methods=[method])) == []
+        assert seen == {"moved": moved, "a copy": is_copy}
+
+
 def test_finished_runs_are_kept_and_other_settings_are_refused(grid, tmp_path):
     plan = make_plan(grid)
     assert run_here(plan) == []

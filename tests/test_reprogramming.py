@@ -46,11 +46,24 @@ def test_resample_averages_the_map_and_keeps_the_prefix():
 )
 def test_output_has_the_students_shape(teacher_prefix, student_prefix, teacher_grid, student_grid):
     teacher, student = stage(10, teacher_grid, teacher_prefix), stage(6, student_grid, student_prefix)
-    projector = Projector(teacher, student, hidden_channels=8)
-    output = projector(feature(teacher, common_grid(teacher_grid, student_grid)))
-    assert output.map.shape == (6, 6, *student_grid)
-    assert output.prefix is None if not student_prefix else output.prefix.shape == (6, student_prefix, 6)
-    assert output.map.isfinite().all()
+    for layers in (1, 2, 3, 4):
+        projector = Projector(teacher, student, hidden_channels=8, layers=layers)
+        output = projector(feature(teacher, common_grid(teacher_grid, student_grid)))
+        assert output.map.shape == (6, 6, *student_grid)
+        assert output.prefix is None if not student_prefix else output.prefix.shape == (6, student_prefix, 6)
+        assert output.map.isfinite().all()
+        assert sum(isinstance(module, torch.nn.Conv2d) for module in projector.bottleneck) == layers
+
+
+def test_a_projector_of_one_layer_is_linear_and_can_be_calibrated():
+    teacher, student = stage(10, (4, 4)), stage(6, (4, 4))
+    projector = Projector(teacher, student, layers=1)
+    one, two, target = (feature(which, (4, 4), 40) for which in (teacher, teacher, student))
+    mean = projector(StageFeature((one.map + two.map) / 2)).map
+    torch.testing.assert_close(mean, (projector(one).map + projector(two).map) / 2)
+    projector.calibrate(one, StageFeature(3 * target.map + 1))
+    output = projector(one).map
+    assert abs(output.std() - 3) < 0.3 and abs(output.mean() - 1) < 0.1
 
 
 @pytest.mark.parametrize("teacher_prefix", [0, 2])

@@ -39,6 +39,7 @@ from ..run_folder import HISTORY_FILE, write_json
 from ..scores import Predictions, point_values
 from ..task import Split, Task
 from ..trainer import Trainer
+from .ablations import SeparateClassifier, reprogram_first
 from .adaptation import AdaptedTeacher, linear_probe, with_lora
 from .bench import Bench, through_the_teacher
 from .memory import PeakMemory
@@ -130,7 +131,10 @@ def _train(plan: Plan, cell: Cell, bench: Bench, arguments: DistillationArgument
     if method.adaptation == "linear_probe":
         return _probe(bench, arguments, models)
     task = bench.open(arguments, models.transforms)
-    trainer = build_trainer(arguments, bench.accelerator, task, models, Path(arguments.output_dir))
+    module = None if method.classifier == "shared" else SeparateClassifier(models.teacher)
+    trainer = build_trainer(arguments, bench.accelerator, task, models, Path(arguments.output_dir), module)
+    if method.classifier == "first":
+        reprogram_first(trainer)
     return _trained_student(trainer, models, task, bench)
 
 

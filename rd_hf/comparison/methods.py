@@ -29,6 +29,7 @@ class Method:
     :ivar transfer: makes the module of its loss; None for a method without one.
     :ivar weight: of that loss, beside a cross-entropy of weight 1.
     :ivar adaptation: how the teacher is adapted to the labels first.
+    :ivar classifier: of reprogrammed features: that of the student, a separate one, or one that is trained before.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Method:
     transfer: Callable[[transfers.Setting], nn.Module] | None = None
     weight: float = 1.0
     adaptation: Literal["linear_probe", "lora", "full"] | None = None
+    classifier: Literal["shared", "separate", "first"] = "shared"
 
     @property
     def needs_teacher(self) -> bool:
@@ -131,5 +133,7 @@ _ALL = (
     ),
     Method("rd", "RD", "Zhou et al. 2024, arXiv 2407.06504", "reprogramming", "rd"),
     Method("drd", "DRD", "Du et al. 2026, arXiv 2605.04447", "reprogramming", "drd"),
+    Method("rd_separate", "RD, separate classifier", "RD taken apart", "reprogramming", "rd", classifier="separate"),
+    Method("rd_first", "RD, teacher first", "RD taken apart", "reprogramming", "rd", classifier="first"),
 )  # fmt: skip
 METHODS: dict[str, Method] = {method.name: method for method in _ALL}

@@ -31,7 +31,8 @@ NOT_HERE = """gradient_accumulation_steps torch_compile report_to max_run_time l
 OF_THE_DATA = """dataset dataset_config_name dataset_revision image_column label_column group_column validation_fraction
     test_fraction unlabeled_dataset on_bad_image on_leak split_seed view_seed bf16 fp16"""
 OF_THE_LOSS = """hybrid_weight hybrid_weight_end kl_weight kl_weight_end cka_weight temperature cka_estimator
-    cka_features detach_hybrid_in_kl detach_reprogrammed_in_cka projector_channels"""
+    cka_features detach_hybrid_in_kl detach_reprogrammed_in_cka projector_channels
+    projector_layers"""
 NAME = re.compile(r"[^/\\]+")
 NO_TEACHER = "no_teacher"
 NEVER = 10**9  # steps

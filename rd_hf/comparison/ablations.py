@@ -1,0 +1,78 @@
+"""RD taken apart: reprogrammed features with a classifier of their own, or the teacher reprogrammed first."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from itertools import islice
+
+import torch
+from torch import Tensor, nn
+
+from ..features import StageFeature
+from ..modeling_rd_teacher import RDTeacherForImageClassification, RDTeacherOutput
+from ..objective import Objective
+from ..stages import find_stages
+from ..trainer import Trainer
+
+
+class SeparateClassifier(nn.Module):
+    """Reprogrammed features classified by a copy of the student's later layers and head, not by the student's own.
+
+    What is left of RD is CKA and KL between two models that share no weight.
+
+    :param teacher: projectors and student; the copy starts from the student as it is.
+    """
+
+    def __init__(self, teacher: RDTeacherForImageClassification):
+        super().__init__()
+        self.student, self.projectors = teacher.student, teacher.projectors
+        self.classifier = copy.deepcopy(teacher.student.model)
+        self.staged = teacher.staged_student
+        names = [stage.name for stage in teacher.student_stages]
+        self.staged_classifier = find_stages(self.classifier, tuple(teacher.config.student_config.image_size), names)
+
+    def forward(self, student_pixel_values: Tensor, teacher_features: Sequence[StageFeature]) -> RDTeacherOutput:
+        """The student's own pass, and the copy's from each reprogrammed feature on."""
+        student, tape = self.staged.forward(student_pixel_values)
+        with torch.no_grad():  # only shows the way from a stage on
+            _, way = self.staged_classifier.forward(student_pixel_values)
+        features = [project(feature) for project, feature in zip(self.projectors, teacher_features, strict=True)]
+        hybrid = [self.staged_classifier.resume(way, index, feature).logits for index, feature in enumerate(features)]
+        return RDTeacherOutput(
+            logits=hybrid[-1],
+            hybrid_logits=tuple(hybrid),
+            student_logits=student.logits,
+            student_features=tuple(tape.features),
+            reprogrammed_features=tuple(features),
+        )
+
+
+class OnlyHybrid:
+    """The loss of the first of two trainings: the reprogrammed teacher learns the labels, the student nothing."""
+
+    def __init__(self, objective: Objective):
+        self.objective = objective
+
+    def __call__(self, output: RDTeacherOutput, *arguments, **options) -> dict[str, Tensor]:
+        """The hybrid logits' cross-entropy; see `rd_hf.objective.Objective`."""
+        terms = self.objective(RDTeacherOutput(student_logits=output.hybrid_logits[0]), *arguments, **options)
+        for logits in output.hybrid_logits[1:]:
+            more = self.objective(RDTeacherOutput(student_logits=logits), *arguments, **options)
+            terms = {name: value + more[name] for name, value in terms.items()}
+        return {"hybrid": terms["supervised"], "loss": terms["supervised"]}
+
+
+def reprogram_first(trainer: Trainer) -> None:
+    """Train projectors and their classifier on the labels for all steps, then freeze them; the student stays as it is.
+
+    :param trainer: of a `SeparateClassifier`; afterwards it trains the student, with the frozen part as its teacher.
+    """
+    update, objective = trainer.update, trainer.update.objective
+    update.objective = OnlyHybrid(objective)
+    batches = iter(trainer.loader())
+    for step in range(trainer.max_steps):
+        update(step, islice(batches, 1))
+    update.objective = objective
+    for part in (trainer.module.projectors, trainer.module.classifier):
+        part.requires_grad_(False)
