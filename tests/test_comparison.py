@@ -313,6 +313,8 @@ def test_a_separate_classifier_shares_no_weight_with_the_student(grid, monkeypat
 
 def test_finished_runs_are_kept_and_other_settings_are_refused(grid, tmp_path):
     plan = make_plan(grid)
+    with pytest.raises(ComparisonError, match="no finished run"):
+        run_comparison(make_plan(grid, table_only=True))
     assert run_here(plan) == []
     rows = run_comparison(make_plan(grid, table_only=True))
     paths = sorted((tmp_path / "compared").rglob("result.json"))

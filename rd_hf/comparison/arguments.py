@@ -47,8 +47,11 @@ class ComparisonArguments:
         self.workers = None if self.workers is None else int(self.workers)
 
     def _check_kinds(self) -> None:
-        if not self.data or not self.output_dir:
-            raise ArgumentError(f"`{'data' if not self.data else 'output_dir'}` is missing.")
+        for name in ("data", "output_dir"):
+            if not getattr(self, name):
+                raise ArgumentError(
+                    f"`{name}` is missing: give --{name}, or `{name}:` in the file that --config names."
+                )
         for name in ("data", "teachers", "arguments", "tuning"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, dict):

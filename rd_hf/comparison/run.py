@@ -38,7 +38,10 @@ def run_comparison(plan: Plan) -> list[dict[str, Any]]:
         check_finished(plan, cells, root)
     else:
         failed += run_cells(plan, cells, root, "comparing")
-    rows = write_report(plan, [cell for cell in cells if is_done(root, cell)], root)
+    done = [cell for cell in cells if is_done(root, cell)]
+    if plan.comparison.table_only and not done:
+        raise ComparisonError(f"There is no finished run of this comparison in {root}, so there is no table to make.")
+    rows = write_report(plan, done, root)
     if failed:
         raise ComparisonError(f"{len(failed)} runs failed, the others are in the tables:\n" + "\n".join(failed))
     return rows
