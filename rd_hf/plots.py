@@ -80,7 +80,7 @@ def plot_cka(history: list[dict], path: str | Path) -> None:
 
 
 def plot_confusion_matrix(matrix: Sequence, label_names: Sequence[str], path: str | Path) -> None:
-    """Counts of decisions per true class, shaded by their share of the row.
+    """Counts of decisions per true class on the test split, shaded by their share of the row.
 
     :param matrix: (K, K), rows being the truth; or (K, 2, 2), one per label, for several labels per image.
     :param label_names: K names.
@@ -91,7 +91,7 @@ def plot_confusion_matrix(matrix: Sequence, label_names: Sequence[str], path: st
         side = max(4.5, 0.7 * len(label_names) + 2.5)
         figure, (axes,) = new_figure(1, side + 1, side)
         _matrix(axes, counts, label_names)
-        axes.set_title("Confusion matrix: images, shaded by share of the true class")
+        axes.set_title("Confusion matrix: images of the test split")
         figure.colorbar(axes.images[0], ax=axes, label="share of the true class", shrink=0.8)
     else:
         columns = min(4, len(label_names))
@@ -102,14 +102,14 @@ def plot_confusion_matrix(matrix: Sequence, label_names: Sequence[str], path: st
             axes.set_title(name)
         for axes in grid[len(label_names) :]:
             axes.set_visible(False)
-        figure.suptitle("Confusion matrix of each label: images, shaded by share of the row")
+        figure.suptitle("Confusion matrices: images of the test split, shaded by share of the row")
     figure.savefig(path, dpi=DOTS_PER_INCH)
 
 
 def plot_roc(
     probabilities: np.ndarray, labels: np.ndarray, label_names: Sequence[str], problem_type: str, path: str | Path
 ) -> None:
-    """ROC curves, each class (or label) against the rest; of two exclusive classes the second one's only.
+    """ROC curves on the test split, each class (or label) against the rest; of two exclusive classes the second one's.
 
     :param probabilities: (N, K).
     :param labels: (N,) class numbers, or (N, K) of 0 and 1.
@@ -138,8 +138,12 @@ def plot_roc(
     if areas and not named:
         axes.plot([], [], color="#999999", linewidth=0.8, label=f"{len(areas)} classes (AUROC {np.mean(areas):.3f})")
     axes.plot([0, 1], [0, 1], color="#999999", linewidth=1, linestyle=(0, (1, 3)), label="chance (AUROC 0.500)")
-    title = f"ROC of {label_names[1]} against {label_names[0]}" if binary else "ROC of each class against the rest"
-    axes.set(title=title, xlabel="1 - specificity (false positive rate)", ylabel="sensitivity (true positive rate)")
+    against = f"{label_names[1]} against {label_names[0]}" if binary else "each class against the rest"
+    axes.set(
+        title=f"{title}, test split",
+        xlabel="1 - specificity (false positive rate)",
+        ylabel="sensitivity (true positive rate)",
+    )
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     axes.legend(loc="lower right", frameon=False, fontsize="small")
     figure.savefig(path, dpi=DOTS_PER_INCH)
