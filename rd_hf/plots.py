@@ -140,7 +140,7 @@ def plot_roc(
     axes.plot([0, 1], [0, 1], color="#999999", linewidth=1, linestyle=(0, (1, 3)), label="chance (AUROC 0.500)")
     against = f"{label_names[1]} against {label_names[0]}" if binary else "each class against the rest"
     axes.set(
-        title=f"{title}, test split",
+        title=f"ROC on the test split: {against}",
         xlabel="1 - specificity (false positive rate)",
         ylabel="sensitivity (true positive rate)",
     )

@@ -50,7 +50,7 @@ def lines(axes) -> dict[str, list[tuple[float, float]]]:
     }
 
 
-def assertnew_figure(path):
+def assert_figure(path):
     """A PNG that is more than a white page."""
     with Image.open(path) as image:
         assert image.format == "PNG" and min(image.size) > 300
@@ -59,7 +59,7 @@ def assertnew_figure(path):
 
 def test_curves_show_each_recorded_term(tmp_path, drawn):
     plots.plot_curves(HISTORY, tmp_path / "curves.png")
-    assertnew_figure(tmp_path / "curves.png")
+    assert_figure(tmp_path / "curves.png")
     loss, validation = drawn
     assert lines(loss)["total"] == [(10, 3.0), (20, 2.0)]
     assert list(lines(loss)) == [
@@ -74,7 +74,7 @@ def test_curves_show_each_recorded_term(tmp_path, drawn):
 
 def test_curves_with_one_point_and_no_validation(tmp_path, drawn):
     plots.plot_curves([{"step": 1, "loss": 2.0, "kl": None}], tmp_path / "curves.png")
-    assertnew_figure(tmp_path / "curves.png")
+    assert_figure(tmp_path / "curves.png")
     assert list(lines(drawn[0])) == ["total"]
     assert drawn[0].get_lines()[0].get_marker() == "o"
     assert [text.get_text() for text in drawn[1].texts] == ["no validation recorded"]
@@ -88,7 +88,7 @@ def test_curves_sort_what_a_resumed_run_wrote(tmp_path, drawn):
 def test_cka_has_a_line_per_stage_in_order_and_room_for_negatives(tmp_path, drawn):
     history = [*HISTORY, {"step": 30, "cka/10": 0.2}]
     plots.plot_cka(history, tmp_path / "cka.png")
-    assertnew_figure(tmp_path / "cka.png")
+    assert_figure(tmp_path / "cka.png")
     assert list(lines(drawn[0])) == ["stage 1", "stage 2", "stage 10"]
     assert lines(drawn[0])["stage 2"] == [(10, -0.05), (20, 0.4)]
     low, high = drawn[0].get_ylim()
@@ -104,7 +104,7 @@ def test_confusion_matrix_has_truth_in_rows_and_a_blank_row_for_an_empty_class(t
     plots.plot_confusion_matrix(
         [[7, 1, 2], [3, 5, 2], [0, 0, 0]], ["benign", "malignant", "normal"], tmp_path / "m.png"
     )
-    assertnew_figure(tmp_path / "m.png")
+    assert_figure(tmp_path / "m.png")
     cells = {text.get_position(): text.get_text() for text in drawn[0].texts}
     assert cells[(2, 0)] == "2" and cells[(0, 1)] == "3"  # (column, row)
     shares = np.asarray(drawn[0].images[0].get_array())
@@ -115,7 +115,7 @@ def test_confusion_matrix_has_truth_in_rows_and_a_blank_row_for_an_empty_class(t
 def test_confusion_matrices_of_several_labels(tmp_path, drawn):
     matrices = (np.arange(20).reshape(5, 2, 2) + 1).tolist()
     plots.plot_confusion_matrix(matrices, list("abcde"), tmp_path / "m.png")
-    assertnew_figure(tmp_path / "m.png")
+    assert_figure(tmp_path / "m.png")
     shown = [axes.get_title() for axes in drawn if axes.get_visible()]
     assert shown == list("abcde") and len(drawn) == 8
 
@@ -132,7 +132,7 @@ def test_roc_of_two_classes_is_one_curve_with_its_area(tmp_path, drawn):
 
     probabilities, labels = outputs(2)
     plots.plot_roc(probabilities, labels, ["normal", "pneumonia"], SINGLE_LABEL, tmp_path / "roc.png")
-    assertnew_figure(tmp_path / "roc.png")
+    assert_figure(tmp_path / "roc.png")
     area = roc_auc_score(labels, probabilities[:, 1])
     assert list(lines(drawn[0])) == [f"pneumonia (AUROC {area:.3f})", "chance (AUROC 0.500)"]
 
@@ -140,7 +140,7 @@ def test_roc_of_two_classes_is_one_curve_with_its_area(tmp_path, drawn):
 def test_roc_names_a_class_without_curve(tmp_path, drawn):
     probabilities, labels = outputs(3)
     plots.plot_roc(probabilities, labels % 2, list("abc"), SINGLE_LABEL, tmp_path / "roc.png")
-    assertnew_figure(tmp_path / "roc.png")
+    assert_figure(tmp_path / "roc.png")
     assert [label.split()[0] for label in lines(drawn[0])] == ["a", "b", "c:", "chance"]
 
 
