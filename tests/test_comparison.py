@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from rd_hf.data.order import StepPlan
 from rd_hf.data.pixel_store import Visits, collate
 from rd_hf.objective import comparable
 from rd_hf.processes import start_accelerator
+from rd_hf.task import load_task
 from rd_hf.trainer import Trainer
 
 STUDENT = {
@@ -146,12 +148,19 @@ def test_a_weight_that_an_entry_names_is_not_tuned(grid):
     assert weights == {"rd": 3.0, "weak": 0.3}
 
 
-def test_seeds_share_made_splits_and_views(grid):
-    (one,) = make_plan(grid, methods=["rd"]).cells()
-    arguments = make_plan(grid).arguments_of(one, "x")
-    assert (arguments.seed_of_splits, arguments.seed_of_views) == (0, 0)
-    other = make_plan(grid, seeds=[5]).arguments_of(make_plan(grid, methods=["rd"], seeds=[5]).cells()[0], "x")
-    assert other.seed == 5 and (other.seed_of_splits, other.seed_of_views) == (0, 0)
+def test_seeds_share_made_splits_and_views_but_not_labels(grid, tmp_path):
+    arrays = blob_arrays()
+    unsplit = {name: values for name, values in arrays.items() if name == "classes" or name.startswith("train")}
+    np.savez(tmp_path / "unsplit.npz", **unsplit)
+    plan = make_plan(grid, data={"blobs": {"dataset": str(tmp_path / "unsplit.npz")}}, methods=["rd"], seeds=[0, 5])
+    arguments = [plan.arguments_of(cell, "x") for cell in plan.cells()]
+    assert [one.seed for one in arguments] == [0, 5] and {one.seed_of_views for one in arguments} == {0}
+    tasks = [load_task(one) for one in arguments]
+    assert tasks[0].source["made_splits"]["seed"] == tasks[1].source["made_splits"]["seed"] == 0
+    assert tasks[0].source["fingerprint"] == tasks[1].source["fingerprint"]
+    assert tasks[0].labelled_rows.tolist() != tasks[1].labelled_rows.tolist()
+    other = load_task(replace(arguments[1], split_seed=None))
+    assert other.source["made_splits"]["seed"] == 5 and other.source["fingerprint"] != tasks[1].source["fingerprint"]
 
 
 def test_further_images_without_label_are_used_only_where_the_table_says_so(grid, tmp_path):
