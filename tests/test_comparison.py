@@ -386,7 +386,7 @@ def test_tuning_chooses_on_validation_and_never_sees_the_test_split(grid, tmp_pa
     of_lora = make_plan(grid, methods=["lora_kd", "linear_probe"], tuning=tuning).tuning_cells()
     assert {cell.entry.name for cell in of_lora} == {"lora", "lora_kd"}  # the probe chooses its own penalty
     rates = {(c.entry.name, c.weight): plan.arguments_of(c, tmp_path) for c in cells if c.learning_rate == 1e-3}
-    assert rates["rd", 0.5].cka_weight == 0.5 and rates["ce", 2.0].weight_decay == 0.1
+    assert (rates["rd", 0.5].cka_weight, rates["rd", 0.5].kl_weight, rates["ce", 2.0].weight_decay) == (0.5, 0.5, 0.1)
     assert run_job(vars(plan.comparison), {}, [str(cell.path) for cell in cells]) == []
     root = tmp_path / "compared"
     for number, cell in enumerate(cells):

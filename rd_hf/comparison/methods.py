@@ -58,14 +58,14 @@ class Method:
         return self.role == "logit" and self.adaptation != "linear_probe"
 
     @property
-    def weight_argument(self) -> str | None:
-        """The argument of rd-hf distill that tuning the weight scales; None where it is the weight of `transfer`.
+    def weight_arguments(self) -> tuple[str, ...]:
+        """The arguments of rd-hf distill that tuning the weight scales; none where it is the weight of `transfer`.
 
         What has no second term has its weight decay tuned in its place, so that each method gets as many tries.
         """
         if self.transfer is not None:
-            return None
-        return "cka_weight" if self.role == "reprogramming" else "weight_decay"
+            return ()
+        return ("kl_weight", "kl_weight_end", "cka_weight") if self.role == "reprogramming" else ("weight_decay",)
 
 
 def _on_pooled(loss) -> Callable[[transfers.Setting], nn.Module]:

@@ -210,10 +210,8 @@ class Plan:
             values["learning_rate"] = cell.learning_rate
         values = {"view_seed": 0, "split_seed": 0} | values  # the same images and views for every seed
         arguments = DistillationArguments(**values)
-        if method.weight_argument is not None and method.weight_argument not in cell.entry.arguments:
-            scaled = getattr(arguments, method.weight_argument) * cell.weight
-            arguments = replace(arguments, **{method.weight_argument: scaled})
-        return arguments
+        scaled = [name for name in method.weight_arguments if name not in cell.entry.arguments]
+        return replace(arguments, **{name: getattr(arguments, name) * cell.weight for name in scaled})
 
 
 def _entry(value: Any) -> Entry:
