@@ -84,9 +84,8 @@ def check_finished(plan: Plan, cells: Sequence[Cell], root: Path) -> None:
             continue
         before = result_of(root, cell)["settings"]
         now = json.loads(json.dumps(settings_of(plan, cell, plan.arguments_of(cell, root / cell.path))))
-        changed = [
-            f"{name} was {before.get(name)!r}, is {now[name]!r}" for name in now if before.get(name) != now[name]
-        ]
+        names = [name for name in now if name in before and before[name] != now[name]]  # a later version knows more
+        changed = [f"{name} was {before[name]!r}, is {now[name]!r}" for name in names]
         if changed:
             raise ComparisonError(
                 f"The finished run {root / cell.path} had other settings ({'; '.join(changed)}). Name another "
