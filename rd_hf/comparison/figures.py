@@ -15,22 +15,21 @@ if TYPE_CHECKING:
     from .report import Run
 
 MARKERS = "osD^v<>PX*hpd"
-OURS = ("rd", "drd")
 
 
 def plot_scores(runs: Sequence[Run], title: str, path: Path) -> None:
     """Mean test AUROC against labels a class, a line a method; bars are standard deviations over seeds."""
     columns = shots_of(runs)
     figure, (axes,) = new_figure(1, 8.5, 5)
-    for number, (name, own) in enumerate(by_method(runs).items()):
+    for number, own in enumerate(by_method(runs).values()):
         points = [(i, _values(own, s)) for i, s in enumerate(columns) if _values(own, s)]
         spread = [statistics.stdev(values) if len(values) > 1 else 0.0 for _, values in points]
         # next to one another, so that the bars can be told apart
         places = [i + 0.02 * (number - len(columns)) for i, _ in points]
         means = [statistics.mean(values) for _, values in points]
-        style = {"linewidth": 2.2, "zorder": 3} if name in OURS else {"linewidth": 1.0, "alpha": 0.75}
+        style = {"linewidth": 2.2, "zorder": 3} if _is_ours(own) else {"linewidth": 1.0, "alpha": 0.75}
         axes.errorbar(
-            places, means, spread, marker=MARKERS[number % len(MARKERS)], markersize=5, capsize=2,
+            places, means, spread, marker=MARKERS[number % len(MARKERS)], markersize=5, capsize=2, elinewidth=1.0,
             linestyle="--" if own[0].cell.entry.method.role == "teacher" else "-", color=_colour(number),
             label=title_of(own[0]), **style,
         )  # fmt: skip
@@ -44,6 +43,8 @@ def plot_scores(runs: Sequence[Run], title: str, path: Path) -> None:
 
 def plot_frontier(runs: Sequence[Run], costs: dict[str, Cost], title: str, path: Path) -> None:
     """Mean test AUROC against deployed parameters and against latency, at the fewest labels a class; logarithmic."""
+    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+
     shots = shots_of(runs)[0]
     figure, panels = new_figure(2, 12)
     for number, own in enumerate(by_method(run for run in runs if run.row["shots"] == shots).values()):
@@ -53,10 +54,13 @@ def plot_frontier(runs: Sequence[Run], costs: dict[str, Cost], title: str, path:
             if place is not None:
                 axes.plot(
                     place, score, MARKERS[number % len(MARKERS)], color=_colour(number), label=title_of(own[0]),
-                    markersize=9 if own[0].cell.entry.name in OURS else 6,
+                    markersize=9 if _is_ours(own) else 6,
                 )  # fmt: skip
     for axes, label in zip(panels, ("deployed parameters", "CPU latency of one image, ms"), strict=True):
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel(label)
         axes.set_ylabel("test AUROC, mean over seeds")
     figure.suptitle(f"{title}: {shots} labels a class")
@@ -76,6 +80,10 @@ def plot_costs(runs: Sequence[Run], path: Path) -> None:
     axes.invert_yaxis()
     axes.set_xlabel("seconds of a run, mean (on this machine, with other runs beside)")
     figure.savefig(path, dpi=DOTS_PER_INCH)
+
+
+def _is_ours(runs: Sequence[Run]) -> bool:
+    return runs[0].cell.entry.method.role == "reprogramming"
 
 
 def _values(runs: Sequence[Run], shots: object) -> list[float]:
