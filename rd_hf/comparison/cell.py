@@ -46,6 +46,11 @@ from .memory import PeakMemory
 from .plan import Cell, Plan
 from .transfers import GuidedObjective, GuidedStudent, Setting
 
+# Arguments on which no result depends.
+OF_NO_CONSEQUENCE = [
+    "output_dir", "cache_dir", "dataloader_num_workers", "teacher_batch_size", "process_timeout", "save_steps",
+    "save_total_limit", "logging_steps",
+]  # fmt: skip
 RESULT_FILE, PREDICTIONS_FILE = "result.json", "predictions.safetensors"
 
 
@@ -107,9 +112,7 @@ def result_of(root: Path, cell: Cell) -> dict[str, Any]:
 
 def settings_of(plan: Plan, cell: Cell, arguments: DistillationArguments) -> dict[str, Any]:
     """What a run's result follows from, as plain values; a finished run is not used where these have changed."""
-    aside = """output_dir cache_dir dataloader_num_workers teacher_batch_size process_timeout save_steps save_total_limit
-        logging_steps""".split()
-    values = {name: value for name, value in arguments.to_dict().items() if name not in aside}
+    values = {name: value for name, value in arguments.to_dict().items() if name not in OF_NO_CONSEQUENCE}
     values |= {"comparison_method": cell.entry.method.name, "comparison_weight": cell.weight}
     if cell.entry.method.adapts_by_training:
         own = plan.adapting(cell)

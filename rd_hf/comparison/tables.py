@@ -50,7 +50,7 @@ def score_table(runs: Sequence[Run], split: str) -> str:
 def difference_table(runs: Sequence[Run]) -> str:
     """Paired differences to RD, with 95 % intervals; significant ones (Holm over the table) in bold.
 
-    The reference is the first entry that is RD, under whatever name, or else DRD.
+    The reference is the entry named rd, else the first one that is RD under another name, else DRD.
     """
     columns, groups = shots_of(runs), by_method(runs)
     reference = _reference(groups)
@@ -135,6 +135,8 @@ def title_of(run: Run) -> str:
 
 
 def _reference(groups: dict[str, list[Run]]) -> str | None:
+    if "rd" in groups:
+        return "rd"
     for wanted in ("rd", "drd"):
         for name, own in groups.items():
             if own[0].cell.entry.method.name == wanted:
