@@ -95,11 +95,16 @@ def cost_table(runs: Sequence[Run], costs: dict[str, Cost]) -> str:
         cost = costs[own[0].cost_key]
         memory = [run.row["training_memory_mib"] for run in own if run.row["training_memory_mib"] not in ("", None)]
         trained, deployed = (own[0].row[f"{kind}_parameters"] for kind in ("trained", "deployed"))
-        seconds = statistics.mean(run.row["seconds"] for run in own)
-        lines.append(
-            f"| {title} | {trained:,} | {seconds:.0f} | {statistics.median(memory) if memory else 0:.0f} "
-            f"| {deployed:,} | {cost.gflop:.2f} | {'' if cost.milliseconds is None else f'{cost.milliseconds:.1f}'} |"
-        )
+        entries = [
+            title,
+            f"{trained:,}",
+            f"{statistics.mean(run.row['seconds'] for run in own):.0f}",
+            f"{statistics.median(memory):.0f}" if memory else "",
+            f"{deployed:,}",
+            f"{cost.gflop:.2f}",
+            "" if cost.milliseconds is None else f"{cost.milliseconds:.1f}",
+        ]
+        lines.append("| " + " | ".join(entries) + " |")
     return "\n".join(lines)
 
 
