@@ -13,7 +13,7 @@ from rd_hf.comparison.methods import METHODS
 from rd_hf.comparison.plan import Cell, Entry
 from rd_hf.comparison.report import METRICS, Run
 from rd_hf.comparison.statistics import SAMPLES, holm, paired_difference, score_resamples
-from rd_hf.comparison.tables import cost_table, difference_table, score_table
+from rd_hf.comparison.tables import cost_table, difference_table, overview_table, score_table
 from rd_hf.efficiency import Cost
 
 
@@ -137,6 +137,18 @@ def test_the_table_of_differences_compares_same_seeds_and_marks_what_is_signific
     assert float(alone[1]) == pytest.approx(np.mean(own) - np.mean(reference), abs=6e-4) and float(alone[3]) < 0
     assert "| DRD | +0.000 (+0.000 to +0.000; p 1.000) |" in table and "| RD |" not in table
     assert difference_table(runs[4:8]) == "No differences: neither RD nor DRD was run."
+
+
+def test_the_overview_has_the_data_sets_side_by_side(make_run):
+    runs = [make_run(method, 0, seed, shots, score) for method, seed, shots, score in (
+        ("ce", 0, 10, 0.6), ("ce", 1, 10, 0.7), ("rd", 0, 10, 0.7), ("rd", 0, None, 0.9),
+    )]  # fmt: skip
+    assert overview_table(runs).splitlines() == [
+        "| test AUROC, mean over seeds | blobs 10 | blobs all |",
+        "|---|---|---|",
+        "| student alone | 0.650 |  |",
+        "| RD | **0.700** | **0.900** |",
+    ]
 
 
 def test_the_table_of_costs_reads_what_was_measured(make_run):

@@ -17,7 +17,7 @@ from .cell import PREDICTIONS_FILE, RESULT_FILE
 from .costs import measure_costs
 from .figures import plot_costs, plot_frontier, plot_scores
 from .plan import Cell, Plan
-from .tables import cost_table, difference_table, score_table
+from .tables import cost_table, difference_table, overview_table, score_table
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +86,8 @@ def write_report(plan: Plan, cells: Sequence[Cell], root: Path) -> list[dict[str
         f"Made by `rd-hf compare` {__version__} from {len(runs)} runs"
         + (f"; {missing} more are not done." if missing else ".")
     ]
+    if len({run.cell.data for run in runs}) > 1:
+        parts += _overviews(plan, runs)
     for title, own in _tables(plan, runs):
         name = title.replace(" ", "_").replace(",", "")
         parts += [f"## {title}", score_table(own, "test"), difference_table(own), score_table(own, "validation")]
@@ -100,6 +102,15 @@ def write_report(plan: Plan, cells: Sequence[Cell], root: Path) -> list[dict[str
     (root / "results.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     logger.info("Tables: %s", root / "results.md")
     return rows
+
+
+def _overviews(plan: Plan, runs: Sequence[Run]) -> Iterable[str]:
+    """A table of all data sets side by side, for each teacher, with and without unlabelled rows."""
+    groups: dict[str, list[Run]] = {}
+    for title, own in _tables(plan, runs):
+        groups.setdefault(title.removeprefix(f"{own[0].cell.data}, "), []).extend(own)
+    for title, own in groups.items():
+        yield f"## All data sets, {title}\n\n{overview_table(own)}"
 
 
 def _tables(plan: Plan, runs: Sequence[Run]) -> Iterable[tuple[str, list[Run]]]:

@@ -47,6 +47,29 @@ def score_table(runs: Sequence[Run], split: str) -> str:
     return "\n".join(lines)
 
 
+def overview_table(runs: Sequence[Run]) -> str:
+    """Mean test AUROC of each method on every data set side by side, best of each in bold."""
+    columns = list(dict.fromkeys((run.cell.data, run.row["shots"]) for run in runs))
+    columns = [
+        (data, s) for data in dict.fromkeys(d for d, _ in columns) for s in shots_of(runs) if (data, s) in columns
+    ]
+    groups = by_method(runs)
+    means = {
+        name: [_mean(_values([run for run in own if run.cell.data == data], s, "test")) for data, s in columns]
+        for name, own in groups.items()
+    }
+    best = [np.nanmax([own[i] for own in means.values()]) for i in range(len(columns))]
+    lines = [
+        "| test AUROC, mean over seeds | " + " | ".join(f"{data} {shots}" for data, shots in columns) + " |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
+    for name, own in groups.items():
+        pairs = zip(means[name], best, strict=True)
+        entries = ["" if np.isnan(m) else f"**{m:.3f}**" if m == b else f"{m:.3f}" for m, b in pairs]
+        lines.append(f"| {title_of(own[0])} | " + " | ".join(entries) + " |")
+    return "\n".join(lines)
+
+
 def difference_table(runs: Sequence[Run]) -> str:
     """Paired differences to RD, with 95 % intervals; significant ones (Holm over the table) in bold.
 
