@@ -31,7 +31,6 @@ from ..assembly import (
     training_data,
 )
 from ..backbone import Backbone
-from ..data.augmentation import AugmentationParameters
 from ..data.pixel_store import STUDENT
 from ..inference import predict_logits, probabilities
 from ..inputs import Inputs
@@ -154,6 +153,14 @@ def _trained_student(trainer: Trainer, models: Models, task: Task, bench: Bench)
     return Trained(logits, task, trained, _count(student.parameters()), details)
 
 
+def _trainer(bench: Bench, arguments: DistillationArguments, task: Task, module: nn.Module, inputs: Inputs) -> Trainer:
+    """A trainer of a module on the task's labels."""
+    plan = step_plan(arguments, task, bench.accelerator)
+    steps = steps_of(arguments, task, plan)
+    objective, data = build_objective(arguments, task, steps), training_data(arguments, task, plan)
+    return Trainer(arguments, bench.accelerator, module, inputs, objective, data, steps, Path(arguments.output_dir))
+
+
 def _run(trainer: Trainer) -> dict[str, Any]:
     """Train to the end; what there is to say of it."""
     trainer.shows_progress = False
@@ -183,12 +190,8 @@ def _guide(
     torch.manual_seed(arguments.seed)
     transfer = method.transfer(Setting(models.teacher.teacher_stages, models.teacher.student_stages, rows, head))
     guided = GuidedStudent(models.teacher, transfer).to(bench.accelerator.device)
-    plan = step_plan(arguments, task, bench.accelerator)
-    steps = steps_of(arguments, task, plan)
-    objective = GuidedObjective(build_objective(arguments, task, steps), transfer, method.weight * cell.weight)
-    data = training_data(arguments, task, plan)
-    folder = Path(arguments.output_dir)
-    trainer = Trainer(arguments, bench.accelerator, guided, inputs, objective, data, steps, folder)
+    trainer = _trainer(bench, arguments, task, guided, inputs)
+    trainer.update.objective = GuidedObjective(trainer.update.objective, transfer, method.weight * cell.weight)
     trained = _trained_student(trainer, models, task, bench)
     trained.details |= details
     return trained
@@ -230,14 +233,8 @@ def _adapt(cell: Cell, bench: Bench, arguments: DistillationArguments) -> Traine
     )
     adapted.to(bench.accelerator.device)
     trained = _count(parameter for parameter in adapted.parameters() if parameter.requires_grad)
-    plan = step_plan(arguments, task, bench.accelerator)
-    steps = steps_of(arguments, task, plan)
-    augmentation = AugmentationParameters.from_arguments(arguments) if arguments.augment else None
-    inputs = Inputs(task.store, augmentation, arguments.seed_of_views, None, None, bench.accelerator.device)
-    data, folder = training_data(arguments, task, plan), Path(arguments.output_dir)
-    objective = build_objective(arguments, task, steps)
-    trainer = Trainer(arguments, bench.accelerator, adapted, inputs, objective, data, steps, folder)
-    details = _run(trainer)
+    inputs = build_inputs(arguments, task, replace(models, backbone=None), bench.accelerator)
+    details = _run(_trainer(bench, arguments, task, adapted, inputs))
     if merge is not None:
         merge()
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..efficiency import Cost
 from ..plots import COLOURS, DOTS_PER_INCH, new_figure
-from .tables import METRIC, by_method, by_title, shots_of, title_of
+from .tables import by_method, by_title, shots_of, title_of, values_of
 
 if TYPE_CHECKING:
     from .report import Run
@@ -22,7 +22,7 @@ def plot_scores(runs: Sequence[Run], title: str, path: Path) -> None:
     columns = shots_of(runs)
     figure, (axes,) = new_figure(1, 8.5, 5)
     for number, own in enumerate(by_method(runs).values()):
-        points = [(i, _values(own, s)) for i, s in enumerate(columns) if _values(own, s)]
+        points = [(i, values_of(own, s, "test")) for i, s in enumerate(columns) if values_of(own, s, "test")]
         spread = [statistics.stdev(values) if len(values) > 1 else 0.0 for _, values in points]
         # next to one another, so that the bars can be told apart
         places = [i + 0.02 * (number - len(columns)) for i, _ in points]
@@ -48,7 +48,7 @@ def plot_frontier(runs: Sequence[Run], costs: dict[str, Cost], title: str, path:
     shots = shots_of(runs)[0]
     figure, panels = new_figure(2, 12)
     for number, own in enumerate(by_method(run for run in runs if run.row["shots"] == shots).values()):
-        cost, score = costs[own[0].cost_key], statistics.mean(_values(own, shots))
+        cost, score = costs[own[0].cost_key], statistics.mean(values_of(own, shots, "test"))
         places = (own[0].row["deployed_parameters"], cost.milliseconds)
         for axes, place in zip(panels, places, strict=True):
             if place is not None:
@@ -84,10 +84,6 @@ def plot_costs(runs: Sequence[Run], path: Path) -> None:
 
 def _is_ours(runs: Sequence[Run]) -> bool:
     return runs[0].cell.entry.method.role == "reprogramming"
-
-
-def _values(runs: Sequence[Run], shots: object) -> list[float]:
-    return [run.row[f"test_{METRIC}"] for run in runs if run.row["shots"] == shots]
 
 
 def _colour(number: int) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -137,9 +138,9 @@ class Plan:
         shots = [None if number == "all" else number for number in self.comparison.shots]
         grid = itertools.product(self.comparison.data, shots, self.comparison.seeds)
         cells = [cell for data, number, seed in grid for cell in self._of(data, number, seed)]
-        paths = [cell.path for cell in cells]
+        paths = Counter(cell.path for cell in cells)
         for cell in cells:
-            if paths.count(cell.path) > 1:
+            if paths[cell.path] > 1:
                 raise ArgumentError(f"The name {cell.entry.name!r} of a method is given twice, or too like another's.")
         return cells
 

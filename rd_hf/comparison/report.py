@@ -13,7 +13,8 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from .._version import __version__
-from .cell import PREDICTIONS_FILE, RESULT_FILE
+from ..scores import METRIC_NAMES
+from .cell import PREDICTIONS_FILE, result_of
 from .costs import measure_costs
 from .figures import plot_costs, plot_frontier, plot_scores
 from .plan import Cell, Plan
@@ -21,7 +22,7 @@ from .tables import cost_table, difference_table, overview_table, score_table
 
 logger = logging.getLogger(__name__)
 
-METRICS = ("auroc", "accuracy", "balanced_accuracy", "f1", "average_precision", "expected_calibration_error")
+METRICS = ("auroc", *(name for name in METRIC_NAMES if name != "auroc"))
 
 
 class Run:
@@ -32,7 +33,7 @@ class Run:
 
     def __init__(self, cell: Cell, root: Path):
         self.cell, self.folder = cell, root / cell.path
-        result = json.loads((self.folder / RESULT_FILE).read_text(encoding="utf-8"))
+        result = result_of(root, cell)
         self.settings, self.label_names = result["settings"], result["label_names"]
         model = self._teacher() if cell.entry.method.role == "teacher" else self._student()
         self.cost_key = f"{model}, {len(self.label_names)} labels"

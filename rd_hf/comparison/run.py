@@ -32,7 +32,8 @@ def run_comparison(plan: Plan) -> list[dict[str, Any]]:
     if not plan.comparison.table_only:
         root.mkdir(parents=True, exist_ok=True)
         _tune(plan, root)
-    plan.tuned = choose_settings(plan, root)
+    else:
+        plan.tuned = choose_settings(plan, root)
     cells = [plan.as_tuned(cell) for cell in plan.cells()]
     if plan.comparison.table_only:
         check_finished(plan, cells, root)

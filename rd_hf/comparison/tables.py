@@ -27,7 +27,7 @@ def score_table(runs: Sequence[Run], split: str) -> str:
     The rank is that among the methods that were run for all numbers of labels, averaged over these.
     """
     columns, groups = shots_of(runs), by_method(runs)
-    values = {name: {s: _values(own, s, split) for s in columns} for name, own in groups.items()}
+    values = {name: {s: values_of(own, s, split) for s in columns} for name, own in groups.items()}
     means = {name: {s: _mean(v) for s, v in own.items()} for name, own in values.items()}
     best = {s: np.nanmax([m[s] for m in means.values()] + [-1.0]) for s in columns}
     seeds = sorted({run.cell.seed for run in runs})
@@ -49,13 +49,12 @@ def score_table(runs: Sequence[Run], split: str) -> str:
 
 def overview_table(runs: Sequence[Run]) -> str:
     """Mean test AUROC of each method on every data set side by side, best of each in bold."""
-    columns = list(dict.fromkeys((run.cell.data, run.row["shots"]) for run in runs))
-    columns = [
-        (data, s) for data in dict.fromkeys(d for d, _ in columns) for s in shots_of(runs) if (data, s) in columns
-    ]
+    found = {(run.cell.data, run.row["shots"]) for run in runs}
+    data_sets = dict.fromkeys(run.cell.data for run in runs)
+    columns = [(data, shots) for data in data_sets for shots in shots_of(runs) if (data, shots) in found]
     groups = by_method(runs)
     means = {
-        name: [_mean(_values([run for run in own if run.cell.data == data], s, "test")) for data, s in columns]
+        name: [_mean(values_of([run for run in own if run.cell.data == data], s, "test")) for data, s in columns]
         for name, own in groups.items()
     }
     best = [np.nanmax([own[i] for own in means.values()]) for i in range(len(columns))]
@@ -172,7 +171,8 @@ def _reference(groups: dict[str, list[Run]]) -> str | None:
     return None
 
 
-def _values(runs: Sequence[Run], shots: object, split: str) -> list[float]:
+def values_of(runs: Iterable[Run], shots: object, split: str) -> list[float]:
+    """The scores of those runs that had so many labels a class."""
     return [run.row[f"{split}_{METRIC}"] for run in runs if run.row["shots"] == shots]
 
 

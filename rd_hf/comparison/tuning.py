@@ -38,6 +38,7 @@ def _tuning_scores(plan: Plan, root: Path) -> dict[tuple, dict[tuple, list[float
 
 
 def tuning_in_words(plan: Plan, root: Path) -> list[dict[str, Any]]:
+    """What tuning.json holds: every setting that was tried, its scores on validation, and whether it was chosen."""
     return [
         {
             "teacher": teacher,

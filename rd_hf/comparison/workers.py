@@ -163,8 +163,7 @@ def run_job(comparison: dict[str, Any], tuned: dict, paths: list[str]) -> list[s
             break
         try:
             if bench is None:
-                bench = _open_bench(plan, known[path], root)
-                _check_same_data(plan, known.values(), bench, known[path].data, root)
+                bench = _open_bench(plan, known[path], known.values(), root)
             run_cell(plan, known[path], bench, root)
         except (ArgumentError, ComparisonError) as error:
             failed.append(f"{path}: {error}")
@@ -177,18 +176,16 @@ def run_job(comparison: dict[str, Any], tuned: dict, paths: list[str]) -> list[s
     return failed
 
 
-def _open_bench(plan: Plan, cell: Cell, root: Path) -> Bench:
+def _open_bench(plan: Plan, cell: Cell, cells: Iterable[Cell], root: Path) -> Bench:
+    """:raises ComparisonError: when a finished one of `cells` was on images or labels that have changed since."""
     every_row = replace(cell, unlabelled=plan.has_unlabelled(cell.data, cell.shots))
     arguments = plan.arguments_of(every_row, root / cell.path)
-    return Bench(arguments, start_accelerator(arguments))
-
-
-def _check_same_data(plan: Plan, cells: Iterable[Cell], bench: Bench, data: str, root: Path) -> None:
-    """:raises ComparisonError: when a finished run was on images or labels that have changed since."""
-    for cell in cells:
-        is_own = cell.data == data and is_done(root, cell)
-        if is_own and result_of(root, cell)["data"] != bench.task.source["fingerprint"]:
+    bench = Bench(arguments, start_accelerator(arguments))
+    for other in cells:
+        is_same = other.data == cell.data and is_done(root, other)
+        if is_same and result_of(root, other)["data"] != bench.task.source["fingerprint"]:
             raise ComparisonError(
-                f"The images or labels of {data} have changed since the run {root / cell.path}. Name another "
+                f"The images or labels of {cell.data} have changed since the run {root / other.path}. Name another "
                 "`output_dir`, or delete that data set's folders in this one."
             )
+    return bench
