@@ -1,11 +1,14 @@
-"""Pre-train a small teacher on images alone, self-supervised; no label is used.
+"""Pre-train a small teacher, or a student, on images alone, self-supervised; no label is used.
 
     python examples/pretrain_teacher.py --dataset ../shared/data/mednist_7200.npz --output_dir runs/mednist_teacher
     rd-hf distill --teacher runs/mednist_teacher --config examples/busi.yaml --output_dir runs/from_mednist
+    python examples/pretrain_teacher.py --dataset ../shared/data/mednist_7200.npz --output_dir runs/mednist_student \
+        --hidden_sizes 24 48 96 160 --depths 1 1 1 1 --processor_size 64
 
 SimCLR (Chen et al. 2020, arXiv 2002.05709): two random views of an image are to be nearer to each other than to the
-views of the other images in the batch. The network is a ResNet-18 of half the width. At the end a linear probe on the
-frozen features reads the labels for the first time, beside the same network with random weights.
+views of the other images in the batch. The network is a ResNet-18 of half the width, if no other size is given. At the
+end a linear probe on the frozen features reads the labels for the first time, beside the same network with random
+weights.
 """
 
 from __future__ import annotations
@@ -39,11 +42,10 @@ SHOTS, DRAWS = 20, 5
 PROBE_SCORES = ("auroc", "accuracy")
 
 
-def build_network() -> ResNetModel:
-    """A ResNet-18 of half the width, with random weights."""
-    return ResNetModel(
-        ResNetConfig(embedding_size=32, hidden_sizes=[32, 64, 128, 256], depths=[2, 2, 2, 2], layer_type="basic")
-    )
+def build_network(options: argparse.Namespace) -> ResNetModel:
+    """A ResNet of basic blocks, with random weights."""
+    sizes = {"embedding_size": options.hidden_sizes[0], "hidden_sizes": options.hidden_sizes, "depths": options.depths}
+    return ResNetModel(ResNetConfig(**sizes, layer_type="basic"))
 
 
 def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
@@ -83,7 +85,7 @@ def pretrain(images: Tensor, transform: PixelTransform, options: argparse.Namesp
     :param images: (N, 1, H, W) uint8.
     :param transform: normalises what the network reads.
     """
-    network, views = build_network(), random_views(options.image_size)
+    network, views = build_network(options), random_views(options.image_size)
     width = network.config.hidden_sizes[-1]
     projection = nn.Sequential(
         nn.Linear(width, width, bias=False), nn.BatchNorm1d(width), nn.ReLU(), nn.Linear(width, PROJECTION_SIZE)
@@ -145,7 +147,7 @@ def read_out(options: argparse.Namespace) -> dict[str, dict[str, dict[str, float
     """Probe the saved teacher, the same network with random weights, and the models beside it; print and return."""
     transform = PixelTransform.from_pretrained(str(options.output_dir))
     torch.manual_seed(options.seed)
-    models = {"random weights": (build_network().eval(), transform)}
+    models = {"random weights": (build_network(options).eval(), transform)}
     for name in (str(options.output_dir), *options.beside):
         network = AutoModel.from_pretrained(name, dtype=torch.float32).eval()
         models[Path(name).name] = (network, PixelTransform.from_pretrained(name))
@@ -165,6 +167,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", required=True, help="what `rd-hf distill --dataset` takes, with train and test")
     parser.add_argument("--output_dir", type=Path, default=Path("runs/pretrained_teacher"))
+    parser.add_argument("--hidden_sizes", type=int, nargs="+", default=[32, 64, 128, 256], help="of the stages")
+    parser.add_argument("--depths", type=int, nargs="+", default=[2, 2, 2, 2], help="blocks a stage")
     parser.add_argument("--image_size", type=int, default=64, help="of the views")
     parser.add_argument("--processor_size", type=int, default=96, help="that the saved image processor resizes to")
     parser.add_argument("--max_steps", type=int, default=700, help="1600 transferred worse from MedNIST")
@@ -188,8 +192,8 @@ def main(arguments: list[str] | None = None) -> None:
     network.save_pretrained(options.output_dir)
     # A random crop shows things larger than the whole image does; Touvron et al. 2019, arXiv 1906.06423.
     default_processor(options.processor_size).save_pretrained(options.output_dir)
-    names = ("image_size", "processor_size", "max_steps", "batch_size", "learning_rate", "temperature", "seed", "bf16")
-    recipe = {name: getattr(options, name) for name in names}
+    paths = ("dataset", "output_dir", "probe", "beside")
+    recipe = {name: value for name, value in vars(options).items() if name not in paths}
     metrics = {"recipe": recipe, "training": training, "test": read_out(options)}
     (options.output_dir / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
 

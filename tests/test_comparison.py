@@ -120,6 +120,7 @@ def test_the_grid_has_each_run_once(grid):
         ({"seeds": [-1]}, "`seeds` has -1"),
         ({"use_unlabeled": ["yes"]}, "`use_unlabeled` has 'yes'"),
         ({"workers": 0}, "`workers` is 0"),
+        ({"reference": "rdd"}, "`reference` has 'rdd'. Did you mean `rd`"),
         ({"tuning": {"seeds": [0]}}, "share a seed"),
         ({"tuning": {"rate": [1]}}, "Unknown name `rate` under `tuning`"),
         ({"tuning": {"data": ["blob"]}}, "Did you mean `blobs`"),
@@ -434,6 +435,10 @@ def test_the_command_runs_workers_and_leaves_tables_and_plots(grid, tmp_path, py
     assert (root / "costs.png").stat().st_size > 5000
     again = python(*line, "--table_only", "true")
     assert again.returncode == 0 and (root / "results.md").read_text() == text
+    methods = {"methods": ["ce", "linear_probe", "lp_kd", "rd"], "reference": "lp_kd"}
+    run_comparison(make_plan(grid, shots=[5, "all"], seeds=[0, 1], table_only=True, **methods))
+    text = (root / "results.md").read_text()
+    assert "Difference to linear probe then KD" in text and "Difference to RD" not in text
 
 
 def test_a_multi_label_task_is_refused(grid, tmp_path):

@@ -12,6 +12,7 @@ from transformers import AutoModel
 
 from rd_hf.backbone import Backbone
 from rd_hf.data.pixels import PixelTransform
+from rd_hf.students import load_student
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,7 @@ def example():
     return runpy.run_path(str(REPOSITORY / "examples" / "pretrain_teacher.py"))
 
 
-def pretrained(example, folder, permuted=False):
+def pretrained(example, folder, permuted=False, sizes=()):
     """Train for a few steps; :return: the folder of the checkpoint."""
     arrays = blob_arrays()
     if permuted:
@@ -29,7 +30,7 @@ def pretrained(example, folder, permuted=False):
     np.savez(folder / "blobs.npz", **arrays)
     data = str(folder / "blobs.npz")
     flags = ["--max_steps", "20", "--batch_size", "16", "--image_size", "32", "--processor_size", "48"]
-    example["main"](["--dataset", data, "--output_dir", str(folder / "teacher"), *flags])
+    example["main"](["--dataset", data, "--output_dir", str(folder / "teacher"), *flags, *sizes])
     return folder / "teacher"
 
 
@@ -54,6 +55,14 @@ def test_the_checkpoint_is_a_teacher(checkpoint):
     backbone = Backbone.from_pretrained(checkpoint)
     assert [stage.channels for stage in backbone.find_stages((32, 32))] == [32, 64, 128, 256]
     assert not backbone.missing and PixelTransform.from_pretrained(str(checkpoint)).size == (48, 48)
+
+
+def test_a_smaller_one_is_a_student_with_a_new_head(example, tmp_path):
+    folder = pretrained(example, tmp_path / "small", sizes=["--hidden_sizes", "8", "16", "--depths", "1", "1"])
+    student, *_ = load_student(str(folder), ["round", "square", "both"], "single_label_classification", 32)
+    weights, first = load_file(folder / "model.safetensors"), "embedder.embedder.convolution.weight"
+    assert torch.equal(student.model.resnet.state_dict()[first], weights[first])
+    assert student.model.config.depths == [1, 1] and student.model.config.num_labels == 3
 
 
 def test_its_scores_are_beside_it(checkpoint):

@@ -30,6 +30,7 @@ class ComparisonArguments:
     seeds: list | str | None = _argument(None, "seeds; by default 0, 1, 2")
     use_unlabeled: list | str | None = _argument(None, "whether train rows without label are learnt from: [true], [false] or both; by default [true]")
     tuning: dict | str | None = _argument(None, "grid of learning_rate and weight (a factor of the method's own), chosen for each method on validation with `shots` and `seeds` of its own; none by default")
+    reference: str | None = _argument(None, "method, by its name here, to which tables give the others' differences; by default rd, else another RD, else DRD")
     output_dir: str | None = _argument(None, "folder of the runs, tables and plots; finished runs in it are not run again")
     workers: int | None = _argument(None, "runs at a time, each in a process of its own; by default 1, or one for each processor core without a GPU")
     table_only: bool = _argument(False, "run nothing: tables and plots from the runs that are there")
@@ -102,7 +103,7 @@ def tuning_grid(comparison: ComparisonArguments) -> dict[str, Any] | None:
 
 def _parsed(name: str, value: Any) -> Any:
     """A value that was typed as text, as YAML has it: `--shots 20` as well as `--shots '[10, 20]'`."""
-    if isinstance(value, str) and name not in ("output_dir", "methods"):
+    if isinstance(value, str) and name not in ("output_dir", "methods", "reference"):
         try:
             return yaml.safe_load(value)
         except yaml.YAMLError as error:

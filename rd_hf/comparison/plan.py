@@ -99,6 +99,9 @@ class Plan:
                 raise ArgumentError(f"{name!r} cannot be the name of a folder: take another.")
         if any(entry.method.needs_teacher for entry in self.entries) and not comparison.teachers:
             raise ArgumentError("`teachers` is missing: all methods but ce need one.")
+        names = [entry.name for entry in self.entries]
+        if comparison.reference is not None and comparison.reference not in names:
+            raise ArgumentError(f"`reference` has {comparison.reference!r}.{nearest(comparison.reference, names)}")
         check_names(comparison.arguments, where=" under `arguments`")
         for kind in ("data", "teachers"):
             for name, values in getattr(comparison, kind).items():

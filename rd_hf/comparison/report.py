@@ -91,7 +91,8 @@ def write_report(plan: Plan, cells: Sequence[Cell], root: Path) -> list[dict[str
         parts += _overviews(plan, runs)
     for title, own in _tables(plan, runs):
         name = title.replace(" ", "_").replace(",", "")
-        parts += [f"## {title}", score_table(own, "test"), difference_table(own), score_table(own, "validation")]
+        differences = difference_table(own, plan.comparison.reference)
+        parts += [f"## {title}", score_table(own, "test"), differences, score_table(own, "validation")]
         if len({run.row["shots"] for run in own}) > 1:
             plot_scores(own, title, root / f"scores_{name}.png")
             parts.append(f"![scores against labels a class](scores_{name}.png)")

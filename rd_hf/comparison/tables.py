@@ -1,4 +1,4 @@
-"""Tables of a comparison in Markdown: scores with ranks, paired differences to RD, costs."""
+"""Tables of a comparison in Markdown: scores with ranks, paired differences, costs."""
 
 from __future__ import annotations
 
@@ -69,15 +69,15 @@ def overview_table(runs: Sequence[Run]) -> str:
     return "\n".join(lines)
 
 
-def difference_table(runs: Sequence[Run]) -> str:
-    """Paired differences to RD, with 95 % intervals; significant ones (Holm over the table) in bold.
+def difference_table(runs: Sequence[Run], reference: str | None = None) -> str:
+    """Paired differences to one method, with 95 % intervals; significant ones (Holm over the table) in bold.
 
-    The reference is the entry named rd, else the first one that is RD under another name, else DRD.
+    :param reference: that method's name; by default rd, else the first one that is RD under another name, else DRD.
     """
     columns, groups = shots_of(runs), by_method(runs)
-    reference = _reference(groups)
-    if reference is None:
-        return "No differences: neither RD nor DRD was run."
+    reference = reference or _reference(groups)
+    if reference not in groups:
+        return f"No differences: there is no run of {reference or 'RD or DRD'}."
     found: dict[tuple[str, object], Difference] = {}
     for shots in columns:
         of_reference = {r.cell.seed: r for r in groups[reference] if r.row["shots"] == shots}
