@@ -6,14 +6,14 @@ Names are those of transformers' TrainingArguments wherever they mean the same t
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
+
+from .argument_values import ArgumentError, nearest, number_of_views, parse_yaml_value, plain_value
 
 POSITIVE = """student_image_size teacher_batch_size num_views verify_cache projector_channels projector_layers shots num_train_epochs temperature
     learning_rate per_device_train_batch_size per_device_unlabeled_batch_size per_device_eval_batch_size eval_steps
@@ -23,10 +23,6 @@ NOT_NEGATIVE = """hybrid_weight hybrid_weight_end kl_weight kl_weight_end cka_we
 LICENSE = re.compile(r"[a-z0-9][a-z0-9.\-]*")
 LONGEST_HOURS = 10_000
 IN_MEMORY = "(a data set in memory)"
-
-
-class ArgumentError(ValueError):
-    """An argument or a key of a configuration file that cannot be used; the message names it and the way out."""
 
 
 def _argument(default: Any, help: str) -> Any:
@@ -143,9 +139,9 @@ class DistillationArguments:
     # fmt: on
 
     def __post_init__(self):
-        self.num_views = _views(self.num_views)
+        self.num_views = number_of_views(self.num_views)
         for name, annotation in get_type_hints(type(self)).items():
-            setattr(self, name, _plain(name, getattr(self, name), annotation))
+            setattr(self, name, plain_value(name, getattr(self, name), annotation))
         self.student = parse_yaml_value(self.student)
         self.label_column = parse_yaml_value(self.label_column)
         self.teacher_device_map = parse_yaml_value(self.teacher_device_map)
@@ -275,14 +271,6 @@ def check_names(values: dict[str, Any], kind: type = DistillationArguments, wher
             raise ArgumentError(f"Unknown argument `{name}`{where}.{nearest(name, known)}")
 
 
-def nearest(name: str, known: list[str]) -> str:
-    """A sentence that names the nearest known word, or lists some."""
-    close = difflib.get_close_matches(str(name), [str(word) for word in known], n=1, cutoff=0.5)
-    if close:
-        return f" Did you mean `{close[0]}`?"
-    return f" There are: {', '.join(str(word) for word in known)}."
-
-
 def read_config(path: str | Path, kind: type = DistillationArguments) -> dict[str, Any]:
     """Read a YAML file of the arguments of `kind`.
 
@@ -305,53 +293,3 @@ def write_config(arguments: DistillationArguments, path: str | Path) -> None:
     """Write every argument as YAML, so that `--config` with this file runs the same job again."""
     values = arguments.to_dict() | {"resume": False, "overwrite_output_dir": False}
     Path(path).write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
-
-
-def parse_yaml_value(value: Any) -> Any:
-    """Read a value as YAML if it is written as a mapping or a list. A mapping or list typed on a command line arrives as text; a Hub id or path stays as it is."""
-    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
-        try:
-            return yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ArgumentError(f"Not a valid YAML value: {value}") from error
-    return value
-
-
-def _plain(name: str, value: Any, annotation: Any) -> Any:
-    """A value as its annotation wants it: numbers from YAML's text, text from paths, lists from tuples.
-
-    :raises ArgumentError: when it is of another kind.
-    """
-    if isinstance(value, os.PathLike):
-        value = os.fspath(value)
-    if isinstance(value, str) and value.startswith("~"):
-        value = os.path.expanduser(value)
-    if type(value) in (dict, tuple):  # a DatasetDict is a dict too
-        return _without_tuples(value)
-    kinds = {kind for kind in (get_args(annotation) or (annotation,)) if kind in (int, float, bool)}
-    if not kinds or (value is None and type(None) in get_args(annotation)):
-        return value
-    kind = kinds.pop()
-    if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except ValueError:
-            pass
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise ArgumentError(f"`{name}` is {value!r}; it must be of type {kind.__name__}.")
-    return value
-
-
-def _views(value: Any) -> Any:
-    """A number of views from a command line's text; None where they are endless."""
-    if value == "endless":
-        return None
-    if isinstance(value, str) and not value.isdecimal():
-        raise ArgumentError(f"`num_views` is {value!r}; it must be a number above 0, or endless.")
-    return int(value) if isinstance(value, str) else value
-
-
-def _without_tuples(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_tuples(item) for key, item in value.items()}
-    return [_without_tuples(item) for item in value] if isinstance(value, (list, tuple)) else value

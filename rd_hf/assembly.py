@@ -16,7 +16,8 @@ from torch import nn
 from transformers.image_processing_utils import BaseImageProcessor
 
 from ._version import __version__
-from .arguments import ArgumentError, DistillationArguments
+from .argument_values import ArgumentError
+from .arguments import DistillationArguments
 from .backbone import Backbone
 from .cka import check_rows
 from .data.augmentation import AugmentationParameters

@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 import sys
 
-from .arguments import ArgumentError, DistillationArguments, check_names, read_config
+from .argument_values import ArgumentError
+from .arguments import DistillationArguments, check_names, read_config
 from .command_arguments import (
     CacheClearArguments,
     CacheInfoArguments,
@@ -61,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     command, options = argv[0], argv[1:]
     if command not in COMMANDS:
-        from .arguments import nearest
+        from .argument_values import nearest
 
         print(f"rd-hf: unknown command `{command}`.{nearest(command, list(COMMANDS))}\n\n{USAGE}", file=sys.stderr)
         return EXIT_USAGE

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from .arguments import ArgumentError
+from .argument_values import ArgumentError
 from .stages import blocks_of
 from .tape import instance_attribute
 

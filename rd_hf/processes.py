@@ -19,7 +19,8 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, KwargsHandler
 
 from .allocator import keep_freed_memory
-from .arguments import ArgumentError, DistillationArguments
+from .argument_values import ArgumentError
+from .arguments import DistillationArguments
 from .interrupts import Stopped
 
 GRACE_SECONDS = 3

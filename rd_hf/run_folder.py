@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from .arguments import ArgumentError, DistillationArguments, read_config, write_config
+from .argument_values import ArgumentError
+from .arguments import DistillationArguments, read_config, write_config
 from .model_card import CARD_FILE, is_edited
 
 logger = logging.getLogger(__name__)

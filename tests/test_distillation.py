@@ -25,7 +25,7 @@ from transformers import (
 )
 
 import rd_hf
-from rd_hf.arguments import ArgumentError
+from rd_hf.argument_values import ArgumentError
 from rd_hf.backbone import weights_hash
 from rd_hf.checkpoint import list_checkpoints
 from rd_hf.data.columns import DataError

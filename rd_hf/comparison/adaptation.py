@@ -10,7 +10,8 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from transformers.modeling_outputs import ImageClassifierOutput
 
-from ..arguments import ArgumentError, DistillationArguments
+from ..argument_values import ArgumentError
+from ..arguments import DistillationArguments
 from ..data.order import Visit
 from ..data.pixel_store import Visits, collate
 from ..inference import probabilities

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from ..arguments import ArgumentError, nearest, parse_yaml_value
+from ..argument_values import ArgumentError, nearest, parse_yaml_value
 
 
 def _argument(default: Any, help: str) -> Any:

@@ -9,7 +9,8 @@ import numpy as np
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from ..arguments import ArgumentError, DistillationArguments
+from ..argument_values import ArgumentError
+from ..arguments import DistillationArguments
 from ..assembly import LoadedTeacher, Models, build_models, load_teacher
 from ..data.labels import MULTI_LABEL
 from ..data.pixel_store import TEACHER, PixelStore

@@ -20,7 +20,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..arguments import ArgumentError, DistillationArguments, check_names, nearest
+from ..argument_values import ArgumentError, nearest
+from ..arguments import DistillationArguments, check_names
 from .arguments import ComparisonArguments, tuning_grid
 from .methods import METHODS, Method
 

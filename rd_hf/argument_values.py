@@ -1,0 +1,76 @@
+"""Values of arguments as text, YAML and Python give them, and the error that names one which cannot be used."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from typing import Any, get_args
+
+import yaml
+
+
+class ArgumentError(ValueError):
+    """An argument or a key of a configuration file that cannot be used; the message names it and the way out."""
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """A sentence that names the nearest known word, or lists some."""
+    close = difflib.get_close_matches(str(name), [str(word) for word in known], n=1, cutoff=0.5)
+    if close:
+        return f" Did you mean `{close[0]}`?"
+    return f" There are: {', '.join(str(word) for word in known)}."
+
+
+def parse_yaml_value(value: Any) -> Any:
+    """Read a value as YAML if it is written as a mapping or a list.
+
+    Typed on a command line, a mapping or a list arrives as text; a Hub id or path stays as it is.
+
+    :raises ArgumentError: where it is no valid YAML.
+    """
+    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+        try:
+            return yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ArgumentError(f"Not a valid YAML value: {value}") from error
+    return value
+
+
+def plain_value(name: str, value: Any, annotation: Any) -> Any:
+    """A value as its annotation wants it: numbers from YAML's text, text from paths, lists from tuples.
+
+    :raises ArgumentError: when it is of another kind.
+    """
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if isinstance(value, str) and value.startswith("~"):
+        value = os.path.expanduser(value)
+    if type(value) in (dict, tuple):  # a DatasetDict is a dict too
+        return _without_tuples(value)
+    kinds = {kind for kind in (get_args(annotation) or (annotation,)) if kind in (int, float, bool)}
+    if not kinds or (value is None and type(None) in get_args(annotation)):
+        return value
+    kind = kinds.pop()
+    if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise ArgumentError(f"`{name}` is {value!r}; it must be of type {kind.__name__}.")
+    return value
+
+
+def number_of_views(value: Any) -> Any:
+    """A number of views from a command line's text; None where they are endless."""
+    if value == "endless":
+        return None
+    if isinstance(value, str) and not value.isdecimal():
+        raise ArgumentError(f"`num_views` is {value!r}; it must be a number above 0, or endless.")
+    return int(value) if isinstance(value, str) else value
+
+
+def _without_tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_tuples(item) for key, item in value.items()}
+    return [_without_tuples(item) for item in value] if isinstance(value, (list, tuple)) else value
