@@ -19,13 +19,13 @@ MARKERS = "osD^v<>PX*hpd"
 
 def plot_scores(runs: Sequence[Run], title: str, path: Path) -> None:
     """Mean test AUROC against labels a class, a line a method; bars are standard deviations over seeds."""
-    columns = shots_of(runs)
+    columns, groups = shots_of(runs), by_method(runs)
+    apart = min(0.04, 0.6 / len(groups))  # so that the bars can be told apart
     figure, (axes,) = new_figure(1, 8.5, 5)
-    for number, own in enumerate(by_method(runs).values()):
+    for number, own in enumerate(groups.values()):
         points = [(i, values_of(own, s, "test")) for i, s in enumerate(columns) if values_of(own, s, "test")]
         spread = [statistics.stdev(values) if len(values) > 1 else 0.0 for _, values in points]
-        # next to one another, so that the bars can be told apart
-        places = [i + 0.02 * (number - len(columns)) for i, _ in points]
+        places = [i + apart * (number - (len(groups) - 1) / 2) for i, _ in points]
         means = [statistics.mean(values) for _, values in points]
         style = {"linewidth": 2.2, "zorder": 3} if _is_ours(own) else {"linewidth": 1.0, "alpha": 0.75}
         axes.errorbar(
@@ -42,10 +42,13 @@ def plot_scores(runs: Sequence[Run], title: str, path: Path) -> None:
 
 
 def plot_frontier(runs: Sequence[Run], costs: dict[str, Cost], title: str, path: Path) -> None:
-    """Mean test AUROC against deployed parameters and against latency, at the fewest labels a class; logarithmic."""
+    """Mean test AUROC against deployed parameters and against latency, both logarithmic.
+
+    At the number of labels a class with which most methods were run; the fewest of such.
+    """
     from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
-    shots = shots_of(runs)[0]
+    shots = max(shots_of(runs), key=lambda shots: len(by_method(run for run in runs if run.row["shots"] == shots)))
     figure, panels = new_figure(2, 12)
     for number, own in enumerate(by_method(run for run in runs if run.row["shots"] == shots).values()):
         cost, score = costs[own[0].cost_key], statistics.mean(values_of(own, shots, "test"))
