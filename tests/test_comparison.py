@@ -17,7 +17,7 @@ import rd_hf
 from rd_hf.argument_values import ArgumentError
 from rd_hf.assembly import build_inputs
 from rd_hf.comparison import workers
-from rd_hf.comparison.adaptation import AdaptedTeacher, linear_probe, with_lora
+from rd_hf.comparison.adaptation import INVERSE_PENALTIES, AdaptedTeacher, linear_probe, with_lora
 from rd_hf.comparison.arguments import ComparisonArguments
 from rd_hf.comparison.bench import Bench
 from rd_hf.comparison.memory import PEAK_RESET, PeakMemory
@@ -148,6 +148,18 @@ def test_a_weight_that_an_entry_names_is_not_tuned(grid):
     plan.tuned = {("tiny", "rd", True): (None, 3.0)}
     weights = {c.entry.name: plan.arguments_of(c, "x").cka_weight for c in map(plan.as_tuned, plan.cells())}
     assert weights == {"rd": 3.0, "weak": 0.3}
+    fixed = {"name": "fixed", "method": "rd", "cka_weight": 0.3, "kl_weight": 1, "kl_weight_end": 1}
+    tuning = {"weight": [1.0, 3.0], "learning_rate": [1e-3, 2e-3], "seeds": [100]}
+    tries = [
+        (cell.entry.name, cell.learning_rate, cell.weight)
+        for cell in make_plan(grid, methods=[entry, fixed], tuning=tuning).tuning_cells()
+    ]
+    assert tries == [
+        *(("weak", rate, weight) for rate in (1e-3, 2e-3) for weight in (1.0, 3.0)),
+        *(("fixed", rate, 1.0) for rate in (1e-3, 2e-3)),
+    ]
+    nothing = make_plan(grid, methods=[fixed | {"learning_rate": 1e-3}], tuning=tuning)
+    assert nothing.tuning_cells() == []
 
 
 def test_seeds_share_made_splits_and_views_but_not_labels(grid, tmp_path):
@@ -185,6 +197,12 @@ def test_further_images_without_label_are_used_only_where_the_table_says_so(grid
     (cell,) = without.cells()
     alone = load_file(tmp_path / "without" / cell.path / "predictions.safetensors")["test/probabilities"]
     assert np.array_equal(kept[str(cell.path)], alone)
+    rows = run_comparison(plan)
+    text = (tmp_path / "compared" / "results.md").read_text()
+    for unlabelled, kind in ((True, "with the unlabelled rest"), (False, "labelled images only")):
+        scores = [f"{row['test_auroc']:.3f}" for row in rows if row["unlabelled"] == unlabelled]
+        _, table = text.split(f"## blobs, teacher tiny, {kind}\n")
+        assert f"| RD | **{scores[0]}** | **{scores[1]}** |" in table.split("\n## ")[0]
 
 
 def test_every_method_trains_from_the_same_start_on_the_same_views(grid, tmp_path, monkeypatch):
@@ -255,22 +273,31 @@ def open_bench(grid, **changes):
     return arguments, bench, models, task
 
 
-@pytest.mark.parametrize("classes", [2, 3])
-def test_the_probe_as_a_layer_is_the_fitted_regression(grid, tmp_path, classes):
+@pytest.mark.parametrize(("classes", "metric"), [(2, "likelihood"), (3, "auroc"), (3, "likelihood")])
+def test_the_probe_as_a_layer_is_the_fitted_regression(grid, tmp_path, classes, metric):
     arrays = {name: values % classes if "labels" in name else values for name, values in blob_arrays().items()}
     arrays["classes"] = arrays["classes"][:classes]
     np.savez(tmp_path / "few.npz", **arrays)
     arguments, bench, models, task = open_bench(grid, data={"few": {"dataset": str(tmp_path / "few.npz")}})
     inputs = build_inputs(arguments, task, models, bench.accelerator)
     of_validation = bench.pooled_features(models, task.validation)
-    head, penalty = linear_probe(arguments, task, inputs, of_validation)
+    head, penalty = linear_probe(arguments, task, inputs, of_validation, metric)
     rows = [visit for view in (0, 1) for visit in [(int(row), view) for row in task.labelled_rows]]
     batch = [Visits(task.store, task.labels, lambda _: True)[_visit(*row)] for row in rows]
     features = comparable(inputs.teacher_features(collate(batch))[-1], "pooled").numpy()
     mean, scale = features.mean(axis=0), features.std(axis=0) + 1e-6
     labels = task.labels[[row for row, _ in rows]].numpy()
-    fitted = LogisticRegression(C=penalty, max_iter=1000).fit((features - mean) / scale, labels)
-    expected = fitted.predict_proba((of_validation - mean) / scale)
+    validated = (of_validation - mean) / scale
+    fitted = {
+        C: LogisticRegression(C=C, max_iter=1000).fit((features - mean) / scale, labels) for C in INVERSE_PENALTIES
+    }
+    expected = fitted[penalty].predict_proba(validated)
+    if metric == "likelihood":
+        truth = task.validation.labels[task.validation.rows]
+        own = {
+            C: -np.log(probe.predict_proba(validated))[range(len(truth)), truth].mean() for C, probe in fitted.items()
+        }
+        assert penalty == min(own, key=own.get)
     with torch.no_grad():
         given = torch.softmax(head(torch.from_numpy(of_validation)), dim=1).numpy()
     np.testing.assert_allclose(given, expected, atol=1e-4)

@@ -6,13 +6,13 @@ import re
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
-from scipy.stats import ttest_rel
+from scipy.stats import t, ttest_rel
 from sklearn.metrics import roc_auc_score
 
 from rd_hf.comparison.methods import METHODS
 from rd_hf.comparison.plan import Cell, Entry
 from rd_hf.comparison.report import METRICS, Run
-from rd_hf.comparison.statistics import SAMPLES, holm, paired_difference, score_resamples
+from rd_hf.comparison.statistics import SAMPLES, holm, paired_differences, score_resamples
 from rd_hf.comparison.tables import cost_table, difference_table, overview_table, score_table
 from rd_hf.efficiency import Cost
 
@@ -44,42 +44,60 @@ def _resampled(run, seed) -> float:
 
 def test_a_difference_is_found_where_there_is_one_and_only_there():
     better, worse = (score_resamples([predictions(s, k) for s in range(5)], "auroc") for k in (1.5, 0.3))
-    found = paired_difference(better, worse)
+    (found,) = paired_differences([(better, worse)])
     assert found.p_value < 0.01 and 0 < found.low < found.mean < found.high
     assert found.mean == pytest.approx(float((better[0] - worse[0]).mean()))
-    back = paired_difference(worse, better)
+    (back,) = paired_differences([(worse, better)])
     assert back.mean == -found.mean and back.p_value == pytest.approx(found.p_value)
-    same = paired_difference(better, better)
+    (same,) = paired_differences([(better, better)])
     assert (same.mean, same.low, same.high, same.p_value) == (0, 0, 0, 1)
 
 
-@pytest.mark.parametrize("seeds", [3, 5])
-@pytest.mark.parametrize(("of_seeds", "of_images"), [(0.02, 0.0), (0.02, 0.01), (0.0, 0.02)])
-def test_methods_that_do_not_differ_are_seldom_told_apart(seeds, of_seeds, of_images):
-    """600 pairs of equal methods whose scores scatter by the seed, by the images drawn, or by both."""
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+@pytest.mark.parametrize("methods", [1, 6, 14])
+@pytest.mark.parametrize("of_images", [0.0, 0.3, 1.0])
+def test_methods_that_do_not_differ_are_seldom_told_apart(seeds, methods, of_images):
+    """400 columns of equal methods whose scores scatter by the seed (by 1) and by the images drawn."""
     generator = np.random.default_rng(0)
-    p_values = []
-    for _ in range(600):
-        scores = generator.normal(0, of_seeds, seeds) + generator.normal(0, of_images)
-        resampled = scores + generator.normal(0, of_images, (SAMPLES, 1))
-        drawn = np.concatenate([scores[None], resampled])
-        p_values.append(paired_difference(drawn, np.zeros_like(drawn)).p_value)
-    assert np.mean(np.array(p_values) < 0.05) < 0.09 and max(p_values) > 0.5
+    any_different, p_values = 0, []
+    for _ in range(400):
+        scores = generator.normal(0, 1, (methods + 1, seeds)) + generator.normal(0, of_images, (methods + 1, 1))
+        resampled = scores[:, None] + generator.normal(0, of_images, (methods + 1, 200, 1))
+        drawn = np.concatenate([scores[:, None], resampled], axis=1)
+        found = paired_differences([(own, drawn[0]) for own in drawn[1:]])
+        p_values += [difference.p_value for difference in found]
+        any_different += min(holm(p_values[-methods:])) < 0.05
+    assert any_different / 400 < 0.08 and np.mean(np.array(p_values) < 0.05) < 0.08 and max(p_values) > 0.5
 
 
-def test_without_a_spread_over_images_it_is_the_paired_t_test():
+def test_without_a_spread_over_images_one_pair_has_the_paired_t_test():
     one, two = np.random.default_rng(1).normal(size=(2, 6))
-    found = paired_difference(*(np.tile(scores, (SAMPLES + 1, 1)) for scores in (one, two)))
+    (found,) = paired_differences([tuple(np.tile(scores, (SAMPLES + 1, 1)) for scores in (one, two))])
     expected = ttest_rel(one, two)
     assert found.p_value == pytest.approx(expected.pvalue)
     assert (found.low, found.high) == pytest.approx(expected.confidence_interval(0.95))
 
 
+def test_seeds_that_happen_to_agree_do_not_narrow_an_interval():
+    """Two pairs with the same mean, one without any spread: both have at least the mean spread of the two."""
+    reference = np.zeros((SAMPLES + 1, 3))
+    steady, spread = reference + 1.0, reference + np.array([0.0, 1.0, 2.0])
+    (alone,) = paired_differences([(steady, reference)])
+    first, second = paired_differences([(steady, reference), (spread, reference)])
+    assert alone.low == alone.high == 1.0 and alone.p_value == 0.0
+    for found, variance in ((first, 0.5), (second, 1.0)):  # of the seeds: (0 + 1) / 2, and its own 1
+        deviation = (variance / 3) ** 0.5
+        assert found.high - found.mean == pytest.approx(t.ppf(0.975, 4) * deviation)
+        assert found.p_value == pytest.approx(2 * t.sf(1 / deviation, 4))
+
+
 def test_one_seed_and_an_undefined_score_have_no_interval():
     one = score_resamples([predictions(0, 1.0)], "auroc")
-    found = paired_difference(one, one - 0.1)
+    (found,) = paired_differences([(one, one - 0.1)])
     assert found.mean == pytest.approx(0.1) and np.isnan([found.low, found.high, found.p_value]).all()
-    assert np.isnan(paired_difference(np.full((SAMPLES + 1, 3), np.nan), np.zeros((SAMPLES + 1, 3))).p_value)
+    reference = np.zeros((SAMPLES + 1, 3))
+    undefined, other = paired_differences([(reference * np.nan, reference), (reference + np.arange(1, 4), reference)])
+    assert np.isnan(undefined.p_value) and other.low < 2 < other.high
 
 
 def test_holm_by_hand():
@@ -118,12 +136,12 @@ def make_run(tmp_path):
 def test_the_table_of_scores_has_means_spreads_ranks_and_the_best_in_bold(make_run):
     runs = [make_run("ce", 0, seed, shots, 0.6 + 0.1 * seed) for seed in (0, 1) for shots in (10, None)]
     runs += [make_run("rd", 0, seed, shots, 0.7 + 0.1 * seed) for seed in (0, 1) for shots in (10, None)]
-    runs += [make_run("linear_probe", 0, 0, 10, 0.5)]  # not run with all labels: no rank
+    runs += [make_run("linear_probe", 0, 0, 10, 0.9)]  # of one seed, and not with all labels: no rank, never the best
     table = score_table(runs, "test").splitlines()
     assert table[2] == "| labels a class | 10 | all | rank |"
     assert "| student alone | 0.650 (0.071) | 0.650 (0.071) | 2.0 |" in table
     assert "| RD | **0.750 (0.071)** | **0.750 (0.071)** | 1.0 |" in table
-    assert "| linear probe † | 0.500 n 1 |  |  |" in table and table[-1] == "† deploys the teacher itself."
+    assert "| linear probe † | 0.900 n 1 |  |  |" in table and table[-1] == "† deploys the teacher itself."
 
 
 def test_the_table_of_differences_compares_same_seeds_and_marks_what_is_significant(make_run):
@@ -135,7 +153,7 @@ def test_the_table_of_differences_compares_same_seeds_and_marks_what_is_signific
     own = [roc_auc_score(y, p[:, 1]) for p, y in (predictions(s, 0.0) for s in (1, 2, 3))]
     reference = [roc_auc_score(y, p[:, 1]) for p, y in (predictions(s, 1.0) for s in (1, 2, 3))]
     assert float(alone[1]) == pytest.approx(np.mean(own) - np.mean(reference), abs=6e-4) and float(alone[3]) < 0
-    assert "| DRD | +0.000 (+0.000 to +0.000; p 1.000) |" in table and "| RD |" not in table
+    assert re.search(r"\| DRD \| \+0.000 \(-0.\d+ to \+0.\d+; p 1.000\) \|", table) and "| RD |" not in table
     to_drd = difference_table(runs, "drd")
     assert "Difference to DRD" in to_drd and "| RD | +0.000" in to_drd and "| DRD |" not in to_drd
     assert difference_table(runs[4:8]) == "No differences: there is no run of RD or DRD."
@@ -144,13 +162,15 @@ def test_the_table_of_differences_compares_same_seeds_and_marks_what_is_signific
 
 def test_the_overview_has_the_data_sets_side_by_side(make_run):
     runs = [make_run(method, 0, seed, shots, score) for method, seed, shots, score in (
-        ("ce", 0, 10, 0.6), ("ce", 1, 10, 0.7), ("rd", 0, 10, 0.7), ("rd", 0, None, 0.9),
+        ("ce", 0, 10, 0.6), ("ce", 1, 10, 0.7), ("rd", 0, 10, 0.7), ("rd", 1, 10, 0.7), ("rd", 0, None, 0.9),
+        ("drd", 0, 10, 0.9),  # of one seed
     )]  # fmt: skip
     assert overview_table(runs).splitlines() == [
         "| test AUROC, mean over seeds | blobs 10 | blobs all |",
         "|---|---|---|",
         "| student alone | 0.650 |  |",
         "| RD | **0.700** | **0.900** |",
+        "| DRD | 0.900 n 1 |  |",
     ]
 
 

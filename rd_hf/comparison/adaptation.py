@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 from torch import Tensor, nn
 from transformers.modeling_outputs import ImageClassifierOutput
 
@@ -23,6 +24,7 @@ from ..stages import find_stages
 from ..task import Task
 
 INVERSE_PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # C of scikit-learn, for standardised features
+LIKELIHOOD = "likelihood"
 LORA_RANK, LORA_ALPHA = 8, 16
 
 
@@ -84,11 +86,13 @@ def with_lora(tower: nn.Module) -> Callable[[], nn.Module]:
 
 
 def linear_probe(
-    arguments: DistillationArguments, task: Task, inputs: Inputs, of_validation: np.ndarray
+    arguments: DistillationArguments, task: Task, inputs: Inputs, of_validation: np.ndarray, metric: str
 ) -> tuple[nn.Linear, float]:
     """Logistic regression on the frozen teacher's pooled features of the labelled rows, in all their views.
 
     :param of_validation: pooled features (N, C) of the validation rows, which choose the penalty.
+    :param metric: what it is chosen by: that which chooses models, or "likelihood" for a head whose probabilities are
+        learnt from. AUROC does not see their scale, and so may choose a penalty under which all are nearly equal.
     :return: a head that reads pooled features, and the penalty's inverse (C of scikit-learn).
     """
     features, labels = _labelled_features(arguments, task, inputs)
@@ -103,7 +107,10 @@ def linear_probe(
         head = _as_linear(fitted, mean, scale)
         with torch.no_grad():
             predicted = probabilities(head(torch.from_numpy(of_validation)).numpy(), task.problem_type)
-        score = validation_score(predicted, truth, task.problem_type, arguments.metric_for_best_model)
+        if metric == LIKELIHOOD:
+            score = -log_loss(truth, predicted, labels=range(len(task.label_names)))
+        else:
+            score = validation_score(predicted, truth, task.problem_type, metric)
         if score > best_score:
             best, best_score = (head, penalty), score
     return best

@@ -39,7 +39,7 @@ from ..scores import Predictions, point_values
 from ..task import Split, Task
 from ..trainer import Trainer
 from .ablations import SeparateClassifier, reprogram_first
-from .adaptation import AdaptedTeacher, linear_probe, with_lora
+from .adaptation import LIKELIHOOD, AdaptedTeacher, linear_probe, with_lora
 from .bench import Bench, through_the_teacher
 from .memory import PeakMemory
 from .plan import Cell, Plan
@@ -183,9 +183,8 @@ def _guide(
     inputs = build_inputs(arguments, task, models, bench.accelerator)
     details = {}
     if method.adaptation == "linear_probe":
-        head, details["teacher_C"] = linear_probe(
-            arguments, task, inputs, bench.pooled_features(models, task.validation)
-        )
+        of_validation = bench.pooled_features(models, task.validation)
+        head, details["teacher_C"] = linear_probe(arguments, task, inputs, of_validation, LIKELIHOOD)
     rows = len(task.labelled_rows) + len(task.unlabelled_rows)
     torch.manual_seed(arguments.seed)
     transfer = method.transfer(Setting(models.teacher.teacher_stages, models.teacher.student_stages, rows, head))
@@ -204,7 +203,7 @@ def _probe(bench: Bench, arguments: DistillationArguments, models: Models) -> Tr
     of_validation = bench.pooled_features(models, task.validation)
     started = time.perf_counter()
     with PeakMemory(bench.accelerator.device) as memory:
-        head, penalty = linear_probe(arguments, task, inputs, of_validation)
+        head, penalty = linear_probe(arguments, task, inputs, of_validation, arguments.metric_for_best_model)
     seconds = round(time.perf_counter() - started, 2)
 
     def logits(split: Split) -> np.ndarray:

@@ -131,7 +131,7 @@ _ALL = (
             ("dist", "Huang et al. 2022, arXiv 2205.10536, eq. 10", _dist, 1.0),
         )
     ),
-    Method("rd", "RD", "Zhou et al. 2024, arXiv 2407.06504", "reprogramming", "rd"),
+    Method("rd", "RD", "Zhou et al. 2024, arXiv 2407.06504, with DRD's KL term", "reprogramming", "rd"),
     Method("drd", "DRD", "Du et al. 2026, arXiv 2605.04447", "reprogramming", "drd"),
     Method("rd_separate", "RD, separate classifier", "RD taken apart", "reprogramming", "rd", classifier="separate"),
     Method("rd_first", "RD, teacher first", "RD taken apart", "reprogramming", "rd", classifier="first"),

@@ -82,8 +82,8 @@ class Cell:
 
     @property
     def setting(self) -> tuple[str | None, str, bool]:
-        """What is tuned together: all runs of a method with one teacher, over data sets, labels and seeds."""
-        return self.teacher, self.entry.method.name, self.unlabelled
+        """What is tuned together: all runs of an entry with one teacher, over data sets, labels and seeds."""
+        return self.teacher, self.entry.name, self.unlabelled
 
 
 class Plan:
@@ -153,8 +153,8 @@ class Plan:
 
         Where every label is used there are no unlabelled rows: then what was chosen with such rows holds.
         """
-        teacher, method, unlabelled = cell.setting
-        for setting in ((teacher, method, unlabelled), (teacher, method, True)):
+        teacher, name, unlabelled = cell.setting
+        for setting in ((teacher, name, unlabelled), (teacher, name, True)):
             if setting in self.tuned:
                 rate, weight = self.tuned[setting]
                 return replace(cell, learning_rate=rate, weight=weight)
@@ -189,13 +189,22 @@ class Plan:
             return []
         grid = itertools.product(self.tuning["data"], self.tuning["seeds"])
         cells = [cell for data, seed in grid for cell in self._of(data, self.tuning["shots"], seed)]
-        own = [replace(cell, entry=Entry(cell.entry.method.name, cell.entry.method), tuning=True) for cell in cells]
+        own = [replace(cell, tuning=True) for cell in cells]
         own = [replace(self.adapting(cell), tuning=True) for cell in own if cell.entry.method.adapts_by_training] + own
-        values = list(itertools.product(self.tuning["learning_rate"], self.tuning["weight"]))
-        # the probe chooses its own penalty, on validation
-        own = [cell for cell in own if cell.entry.method.name != "linear_probe"]
-        cells = [replace(cell, learning_rate=rate, weight=weight) for cell in own for rate, weight in values]
-        return list(dict.fromkeys(cells))
+        tried = [
+            replace(cell, learning_rate=rate, weight=weight) for cell in own for rate, weight in self._tries(cell.entry)
+        ]
+        return list(dict.fromkeys(tried))
+
+    def _tries(self, entry: Entry) -> list[tuple[float | None, float]]:
+        """Learning rates and weights that an entry is tuned over: those that it does not name itself."""
+        method, named = entry.method, entry.arguments
+        if method.name == "linear_probe":  # chooses its own penalty, on validation
+            return []
+        rates = [None] if "learning_rate" in named else self.tuning["learning_rate"]
+        has_weight = method.transfer is not None or not set(method.weight_arguments) <= set(named)
+        tries = list(itertools.product(rates, self.tuning["weight"] if has_weight else [1.0]))
+        return [] if tries == [(None, 1.0)] else tries
 
     def arguments_of(self, cell: Cell, folder: Path) -> DistillationArguments:
         """The arguments of a cell's training; its own method has to be set for what the loop calls `method`.

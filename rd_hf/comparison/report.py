@@ -118,7 +118,7 @@ def _overviews(plan: Plan, runs: Sequence[Run]) -> Iterable[str]:
 def _tables(plan: Plan, runs: Sequence[Run]) -> Iterable[tuple[str, list[Run]]]:
     """Runs that stand in one table: of a data set and teacher, with or without unlabelled rows.
 
-    A method that cannot use unlabelled rows, and one that has every label, stands in both.
+    A method that cannot use unlabelled rows, and one that finds none, stands in both.
     """
     for data in plan.comparison.data:
         for teacher in plan.comparison.teachers or [None]:
@@ -128,8 +128,8 @@ def _tables(plan: Plan, runs: Sequence[Run]) -> Iterable[tuple[str, list[Run]]]:
                     run
                     for run in of_both
                     if run.cell.unlabelled == unlabelled
-                    or run.cell.shots is None
                     or not run.cell.entry.method.uses_unlabelled
+                    or not plan.has_unlabelled(data, run.cell.shots)
                 ]
                 if own:
                     of_teacher = f", teacher {teacher}" if teacher else ""

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from .methods import METHODS
-from .statistics import Difference, holm, paired_difference, score_resamples
+from .statistics import Difference, holm, paired_differences, score_resamples
 
 if TYPE_CHECKING:
     from ..efficiency import Cost
@@ -24,14 +24,15 @@ SIGNIFICANT = 0.05
 def score_table(runs: Sequence[Run], split: str) -> str:
     """AUROC on a split, mean and standard deviation over seeds, for each method and number of labels; best in bold.
 
-    The rank is that among the methods that were run for all numbers of labels, averaged over these.
+    The rank is averaged over the numbers of labels. A method with fewer runs than others of a column is neither best
+    there nor ranked.
     """
     columns, groups = shots_of(runs), by_method(runs)
-    values = {name: {s: values_of(own, s, split) for s in columns} for name, own in groups.items()}
-    means = {name: {s: _mean(v) for s, v in own.items()} for name, own in values.items()}
-    best = {s: np.nanmax([m[s] for m in means.values()] + [-1.0]) for s in columns}
+    values = {name: [values_of(own, shots, split) for shots in columns] for name, own in groups.items()}
+    means = _comparable_means(values)
+    best = [np.nanmax([*column, -1.0]) for column in zip(*means.values(), strict=True)]
+    ranks = _ranks(means)
     seeds = sorted({run.cell.seed for run in runs})
-    ranks = _ranks({name: list(own.values()) for name, own in means.items()})
     lines = [
         f"AUROC on {split}, mean (standard deviation) over seeds {', '.join(map(str, seeds))}; n: of fewer runs.",
         "",
@@ -39,7 +40,8 @@ def score_table(runs: Sequence[Run], split: str) -> str:
         "|---" * (len(columns) + 2) + "|",
     ]
     for name, own in groups.items():
-        entries = [_entry(values[name][s], means[name][s] == best[s], len(seeds)) for s in columns]
+        found = zip(values[name], means[name], best, strict=True)
+        entries = [_entry(scores, mean == high, len(seeds)) for scores, mean, high in found]
         rank = f"{ranks[name]:.1f}" if name in ranks else ""
         lines.append(f"| {title_of(own[0])} | " + " | ".join(entries) + f" | {rank} |")
     if any(run.cell.entry.method.role == "teacher" for run in runs):
@@ -48,23 +50,25 @@ def score_table(runs: Sequence[Run], split: str) -> str:
 
 
 def overview_table(runs: Sequence[Run]) -> str:
-    """Mean test AUROC of each method on every data set side by side, best of each in bold."""
+    """Mean test AUROC of each method on every data set side by side, best of each in bold; n: of fewer runs."""
     found = {(run.cell.data, run.row["shots"]) for run in runs}
     data_sets = dict.fromkeys(run.cell.data for run in runs)
     columns = [(data, shots) for data in data_sets for shots in shots_of(runs) if (data, shots) in found]
     groups = by_method(runs)
-    means = {
-        name: [_mean(values_of([run for run in own if run.cell.data == data], s, "test")) for data, s in columns]
+    values = {
+        name: [values_of([run for run in own if run.cell.data == data], s, "test") for data, s in columns]
         for name, own in groups.items()
     }
-    best = [np.nanmax([own[i] for own in means.values()]) for i in range(len(columns))]
+    most = [max(len(own[i]) for own in values.values()) for i in range(len(columns))]
+    means = _comparable_means(values)
+    best = [np.nanmax([*column, -1.0]) for column in zip(*means.values(), strict=True)]
     lines = [
         "| test AUROC, mean over seeds | " + " | ".join(f"{data} {shots}" for data, shots in columns) + " |",
         "|---" * (len(columns) + 1) + "|",
     ]
     for name, own in groups.items():
-        pairs = zip(means[name], best, strict=True)
-        entries = ["" if np.isnan(m) else f"**{m:.3f}**" if m == b else f"{m:.3f}" for m, b in pairs]
+        found = zip(values[name], means[name], best, most, strict=True)
+        entries = [_mean_entry(own_values, mean == high, number) for own_values, mean, high, number in found]
         lines.append(f"| {title_of(own[0])} | " + " | ".join(entries) + " |")
     return "\n".join(lines)
 
@@ -82,11 +86,13 @@ def difference_table(runs: Sequence[Run], reference: str | None = None) -> str:
     for shots in columns:
         of_reference = {r.cell.seed: r for r in groups[reference] if r.row["shots"] == shots}
         drawn = {seed: score_resamples([run.predictions()], METRIC) for seed, run in of_reference.items()}
+        pairs = {}
         for name, own in groups.items():
             own = {r.cell.seed: r for r in own if r.row["shots"] == shots and r.cell.seed in of_reference}
             if name != reference and own:
                 resampled = score_resamples([run.predictions() for run in own.values()], METRIC)
-                found[name, shots] = paired_difference(resampled, np.concatenate([drawn[s] for s in own], axis=1))
+                pairs[name, shots] = resampled, np.concatenate([drawn[seed] for seed in own], axis=1)
+        found |= zip(pairs, paired_differences(list(pairs.values())), strict=True)
     tested = {key: difference.p_value for key, difference in found.items() if not np.isnan(difference.p_value)}
     corrected = dict(zip(tested, holm(list(tested.values())), strict=True))
     lines = [
@@ -176,8 +182,13 @@ def values_of(runs: Iterable[Run], shots: object, split: str) -> list[float]:
     return [run.row[f"{split}_{METRIC}"] for run in runs if run.row["shots"] == shots]
 
 
-def _mean(values: Sequence[float]) -> float:
-    return statistics.mean(values) if values else np.nan
+def _comparable_means(values: dict[str, list[Sequence[float]]]) -> dict[str, list[float]]:
+    """Means by name and column; NaN where others have more values in that column."""
+    most = [max(map(len, column)) for column in zip(*values.values(), strict=True)]
+    return {
+        name: [statistics.mean(v) if v and len(v) == n else np.nan for v, n in zip(own, most, strict=True)]
+        for name, own in values.items()
+    }
 
 
 def _ranks(means: dict[str, list[float]]) -> dict[str, float]:
@@ -196,6 +207,13 @@ def _entry(values: Sequence[float], is_best: bool, seeds: int) -> str:
         return "undefined"
     text = f"{statistics.mean(values):.3f}" + (f" ({statistics.stdev(values):.3f})" if len(values) > 1 else "")
     text += f" n {len(values)}" if len(values) < seeds else ""
+    return f"**{text}**" if is_best else text
+
+
+def _mean_entry(values: Sequence[float], is_best: bool, most: int) -> str:
+    if not values:
+        return ""
+    text = f"{statistics.mean(values):.3f}" + (f" n {len(values)}" if len(values) < most else "")
     return f"**{text}**" if is_best else text
 
 
