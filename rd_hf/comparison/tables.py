@@ -50,7 +50,10 @@ def score_table(runs: Sequence[Run], split: str) -> str:
 
 
 def overview_table(runs: Sequence[Run]) -> str:
-    """Mean test AUROC of each method on every data set side by side, best of each in bold; n: of fewer runs."""
+    """Mean test AUROC of each method on every data set side by side, best of each in bold; n: of fewer runs.
+
+    The last column is the mean over the others, for methods that have them all.
+    """
     found = {(run.cell.data, run.row["shots"]) for run in runs}
     data_sets = dict.fromkeys(run.cell.data for run in runs)
     columns = [(data, shots) for data in data_sets for shots in shots_of(runs) if (data, shots) in found]
@@ -63,12 +66,15 @@ def overview_table(runs: Sequence[Run]) -> str:
     means = _comparable_means(values)
     best = [np.nanmax([*column, -1.0]) for column in zip(*means.values(), strict=True)]
     lines = [
-        "| test AUROC, mean over seeds | " + " | ".join(f"{data} {shots}" for data, shots in columns) + " |",
-        "|---" * (len(columns) + 1) + "|",
+        "| test AUROC, mean over seeds | " + " | ".join(f"{data} {shots}" for data, shots in columns) + " | mean |",
+        "|---" * (len(columns) + 2) + "|",
     ]
+    over_all = {name: np.mean(own) for name, own in means.items()}
+    highest = np.nanmax([*over_all.values(), -1.0])
     for name, own in groups.items():
         found = zip(values[name], means[name], best, most, strict=True)
         entries = [_mean_entry(own_values, mean == high, number) for own_values, mean, high, number in found]
+        entries.append("" if np.isnan(over_all[name]) else _mean_entry([over_all[name]], over_all[name] == highest, 1))
         lines.append(f"| {title_of(own[0])} | " + " | ".join(entries) + " |")
     return "\n".join(lines)
 
