@@ -22,10 +22,11 @@ def plot_scores(runs: Sequence[Run], title: str, path: Path) -> None:
     columns, groups = shots_of(runs), by_method(runs)
     apart = min(0.04, 0.6 / len(groups))  # so that the bars can be told apart
     figure, (axes,) = new_figure(1, 8.5, 5)
-    for number, own in enumerate(groups.values()):
-        points = [(i, values_of(own, s, "test")) for i, s in enumerate(columns) if values_of(own, s, "test")]
+    beside = [[name for name, own in groups.items() if values_of(own, s, "test")] for s in columns]
+    for number, (name, own) in enumerate(groups.items()):
+        points = [(i, values_of(own, s, "test")) for i, s in enumerate(columns) if name in beside[i]]
         spread = [statistics.stdev(values) if len(values) > 1 else 0.0 for _, values in points]
-        places = [i + apart * (number - (len(groups) - 1) / 2) for i, _ in points]
+        places = [i + apart * (beside[i].index(name) - (len(beside[i]) - 1) / 2) for i, _ in points]
         means = [statistics.mean(values) for _, values in points]
         style = {"linewidth": 2.2, "zorder": 3} if _is_ours(own) else {"linewidth": 1.0, "alpha": 0.75}
         axes.errorbar(
@@ -61,7 +62,7 @@ def plot_frontier(runs: Sequence[Run], costs: dict[str, Cost], title: str, path:
                 )  # fmt: skip
     for axes, label in zip(panels, ("deployed parameters", "CPU latency of one image, ms"), strict=True):
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel(label)
