@@ -427,6 +427,10 @@ def test_tuning_chooses_on_validation_and_never_sees_the_test_split(grid, tmp_pa
     plan.tuned = choose_settings(plan, root)
     best = {c.entry.name: (c.learning_rate, c.weight) for number, c in enumerate(cells) if number in (2, 5)}
     assert {cell.entry.name: (cell.learning_rate, cell.weight) for cell in map(plan.as_tuned, plan.cells())} == best
+    with pytest.raises(ComparisonError, match="no table to make"):  # of runs; the tuning is there
+        run_comparison(make_plan(grid, methods=["ce", "rd"], tuning=tuning, table_only=True))
+    tried = json.loads((root / "tuning.json").read_text())
+    assert len(tried) == 8 and {t["method"]: (t["learning_rate"], t["weight"]) for t in tried if t["chosen"]} == best
     # where all labels are used, what was chosen with unlabelled rows holds
     everything = make_plan(grid, methods=["rd"], shots=["all"], tuning=tuning)
     everything.tuned = plan.tuned

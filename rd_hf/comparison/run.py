@@ -34,6 +34,8 @@ def run_comparison(plan: Plan) -> list[dict[str, Any]]:
         _tune(plan, root)
     else:
         plan.tuned = choose_settings(plan, root)
+    if plan.tuned:
+        write_json(tuning_in_words(plan, root), root / TUNING_FILE)
     cells = [plan.as_tuned(cell) for cell in plan.cells()]
     if plan.comparison.table_only:
         check_finished(plan, cells, root)
@@ -60,5 +62,3 @@ def _tune(plan: Plan, root: Path) -> None:
         if failed:
             raise ComparisonError("Runs of the tuning failed, so nothing was compared:\n" + "\n".join(failed))
         plan.tuned = choose_settings(plan, root)
-    if cells:
-        write_json(tuning_in_words(plan, root), root / TUNING_FILE)
