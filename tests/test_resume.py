@@ -97,7 +97,7 @@ def test_the_scale_of_float16_gradients_comes_back(teacher, blobs_npz, tmp_path,
 def test_a_run_without_a_checkpoint_yet_starts_from_the_beginning(teacher, blobs_npz, tmp_path, monkeypatch, caplog):
     values = settings(teacher, blobs_npz, tmp_path / "run")
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "train", lambda self, deadline: os.kill(os.getpid(), signal.SIGINT))
+        patch.setattr(Trainer, "train", lambda self, deadline: signal.raise_signal(signal.SIGINT))
         with pytest.raises(KeyboardInterrupt):
             rd_hf.distill(**values)
     rd_hf.distill(**values, resume=True)
