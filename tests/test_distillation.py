@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import resource
 import shutil
 import signal
@@ -195,7 +194,7 @@ def test_interrupted_and_resumed_equals_uninterrupted_to_the_bit(
     def interrupted_step(self, batches):
         row = step(self, batches)
         if self.step == 3:  # in the fourth step
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
         return row
 
     monkeypatch.setattr(Trainer, "optimizer_step", interrupted_step)
