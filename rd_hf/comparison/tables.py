@@ -73,8 +73,8 @@ def overview_table(runs: Sequence[Run]) -> str:
     highest = np.nanmax([*over_all.values(), -1.0])
     for name, own in groups.items():
         found = zip(values[name], means[name], best, most, strict=True)
-        entries = [_mean_entry(own_values, mean == high, number) for own_values, mean, high, number in found]
-        entries.append("" if np.isnan(over_all[name]) else _mean_entry([over_all[name]], over_all[name] == highest, 1))
+        entries = [_entry(scores, mean == high, number, spread=False) for scores, mean, high, number in found]
+        entries.append("" if np.isnan(over_all[name]) else _entry([over_all[name]], over_all[name] == highest, 1))
         lines.append(f"| {title_of(own[0])} | " + " | ".join(entries) + " |")
     return "\n".join(lines)
 
@@ -206,20 +206,15 @@ def _ranks(means: dict[str, list[float]]) -> dict[str, float]:
     return dict(zip(complete, ranks.tolist(), strict=True))
 
 
-def _entry(values: Sequence[float], is_best: bool, seeds: int) -> str:
+def _entry(values: Sequence[float], is_best: bool, seeds: int, spread: bool = True) -> str:
     if not values:
         return ""
     if np.isnan(values).any():
         return "undefined"
-    text = f"{statistics.mean(values):.3f}" + (f" ({statistics.stdev(values):.3f})" if len(values) > 1 else "")
+    text = f"{statistics.mean(values):.3f}" + (
+        f" ({statistics.stdev(values):.3f})" if spread and len(values) > 1 else ""
+    )
     text += f" n {len(values)}" if len(values) < seeds else ""
-    return f"**{text}**" if is_best else text
-
-
-def _mean_entry(values: Sequence[float], is_best: bool, most: int) -> str:
-    if not values:
-        return ""
-    text = f"{statistics.mean(values):.3f}" + (f" n {len(values)}" if len(values) < most else "")
     return f"**{text}**" if is_best else text
 
 
