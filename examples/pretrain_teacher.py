@@ -143,7 +143,7 @@ def linear_probe(network: PreTrainedModel, transform: PixelTransform, data: Imag
     return means | {f"{name}_standard_deviation": statistics.stdev(draws) for name, draws in values.items()}
 
 
-def read_out(options: argparse.Namespace) -> dict[str, dict[str, dict[str, float]]]:
+def read_out(options: argparse.Namespace, data_sets: dict[str, ImageData]) -> dict[str, dict[str, dict[str, float]]]:
     """Probe the saved teacher, the same network with random weights, and the models beside it; print and return."""
     transform = PixelTransform.from_pretrained(str(options.output_dir))
     torch.manual_seed(options.seed)
@@ -152,13 +152,12 @@ def read_out(options: argparse.Namespace) -> dict[str, dict[str, dict[str, float
         network = AutoModel.from_pretrained(name, dtype=torch.float32).eval()
         models[Path(name).name] = (network, PixelTransform.from_pretrained(name))
     print(f"\nLinear probe, {SHOTS} labels a class, on test: mean (standard deviation) of {DRAWS} draws of labels")
-    scores = {}
-    for path in (options.dataset, *options.probe):
-        data, scores[Path(path).stem] = load_data(path), {}
+    scores = {data_name: {} for data_name in data_sets}
+    for data_name, data in data_sets.items():
         for name, (network, transform) in models.items():
-            score = scores[Path(path).stem][name] = linear_probe(network, transform, data)
+            score = scores[data_name][name] = linear_probe(network, transform, data)
             columns = [f"{key} {score[key]:.3f} ({score[f'{key}_standard_deviation']:.3f})" for key in PROBE_SCORES]
-            print(f"{Path(path).stem:16} {name:32} {'  '.join(columns)}", flush=True)
+            print(f"{data_name:16} {name:32} {'  '.join(columns)}", flush=True)
     return scores
 
 
@@ -184,7 +183,8 @@ def main(arguments: list[str] | None = None) -> None:
     torch.manual_seed(options.seed)
     started = time.process_time()
     transform = PixelTransform(default_processor(options.image_size))
-    images = read_images(load_data(options.dataset), "train", transform)
+    data_sets = {Path(path).stem: load_data(path) for path in (options.dataset, *options.probe)}
+    images = read_images(data_sets[Path(options.dataset).stem], "train", transform)
     network = pretrain(images, transform, options)
     training = {
         "images": len(images), "parameters": network.num_parameters(), "cpu_seconds": time.process_time() - started
@@ -194,7 +194,7 @@ def main(arguments: list[str] | None = None) -> None:
     default_processor(options.processor_size).save_pretrained(options.output_dir)
     paths = ("dataset", "output_dir", "probe", "beside")
     recipe = {name: value for name, value in vars(options).items() if name not in paths}
-    metrics = {"recipe": recipe, "training": training, "test": read_out(options)}
+    metrics = {"recipe": recipe, "training": training, "test": read_out(options, data_sets)}
     (options.output_dir / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
 
 

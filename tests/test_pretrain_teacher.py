@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel
 
 from rd_hf.backbone import Backbone
+from rd_hf.data.columns import DataError
 from rd_hf.data.pixels import PixelTransform
 from rd_hf.students import load_student
 
@@ -69,6 +70,14 @@ def test_its_scores_are_beside_it(checkpoint):
     metrics = json.loads((checkpoint / "metrics.json").read_text())
     assert metrics["training"]["images"] == 60 and metrics["recipe"]["max_steps"] == 20
     assert set(metrics["test"]["blobs"]) == {"random weights", "teacher"}
+
+
+def test_a_wrong_path_to_read_out_is_found_before_the_training(example, tmp_path):
+    np.savez(tmp_path / "blobs.npz", **blob_arrays())
+    arguments = ["--dataset", str(tmp_path / "blobs.npz"), "--output_dir", str(tmp_path / "teacher")]
+    with pytest.raises(DataError, match="bolbs"):
+        example["main"]([*arguments, "--probe", str(tmp_path / "bolbs.npz")])
+    assert not (tmp_path / "teacher").exists()
 
 
 def test_labels_do_not_enter_the_training(example, checkpoint, tmp_path):

@@ -62,8 +62,7 @@ def overview_table(runs: Sequence[Run]) -> str:
         name: [values_of([run for run in own if run.cell.data == data], s, "test") for data, s in columns]
         for name, own in groups.items()
     }
-    most = [max(len(own[i]) for own in values.values()) for i in range(len(columns))]
-    means = _comparable_means(values)
+    most, means = _most(values), _comparable_means(values)
     best = [np.nanmax([*column, -1.0]) for column in zip(*means.values(), strict=True)]
     lines = [
         "| test AUROC, mean over seeds | " + " | ".join(f"{data} {shots}" for data, shots in columns) + " | mean |",
@@ -188,11 +187,15 @@ def values_of(runs: Iterable[Run], shots: object, split: str) -> list[float]:
     return [run.row[f"{split}_{METRIC}"] for run in runs if run.row["shots"] == shots]
 
 
+def _most(values: dict[str, list[Sequence[float]]]) -> list[int]:
+    """How many values the methods that have most have, in each column."""
+    return [max(map(len, column)) for column in zip(*values.values(), strict=True)]
+
+
 def _comparable_means(values: dict[str, list[Sequence[float]]]) -> dict[str, list[float]]:
     """Means by name and column; NaN where others have more values in that column."""
-    most = [max(map(len, column)) for column in zip(*values.values(), strict=True)]
     return {
-        name: [statistics.mean(v) if v and len(v) == n else np.nan for v, n in zip(own, most, strict=True)]
+        name: [statistics.mean(v) if v and len(v) == n else np.nan for v, n in zip(own, _most(values), strict=True)]
         for name, own in values.items()
     }
 
