@@ -158,7 +158,7 @@ def _cost(student: ReadyStudent, image_size: int, num_labels: int, device: str) 
 
 
 def _timed(student: ReadyStudent, counted: Cost, image_size: int, num_labels: int) -> Cost:
-    # The operations stay those counted without weights: the CPU's fused attention is not counted.
+    # The operations stay those that the budget was held against.
     return replace(counted, milliseconds=_cost(student, image_size, num_labels, "cpu").milliseconds)
 
 

@@ -120,6 +120,10 @@ def test_the_grid_has_each_run_once(grid):
         ({"seeds": [-1]}, "`seeds` has -1"),
         ({"use_unlabeled": ["yes"]}, "`use_unlabeled` has 'yes'"),
         ({"workers": 0}, "`workers` is 0"),
+        ({"workers": "auto"}, "`workers` is 'auto'"),
+        ({"shots": [[10]]}, "`shots` has [10]"),
+        ({"seeds": [[0]]}, "`seeds` has [0]"),
+        ({"tuning": {"weight": None}}, "`tuning: weight` has None"),
         ({"reference": "rdd"}, "`reference` has 'rdd'. Did you mean `rd`"),
         ({"tuning": {"seeds": [0]}}, "share a seed"),
         ({"tuning": {"rate": [1]}}, "Unknown name `rate` under `tuning`"),
@@ -207,7 +211,7 @@ def test_further_images_without_label_are_used_only_where_the_table_says_so(grid
 
 def test_every_method_trains_from_the_same_start_on_the_same_views(grid, tmp_path, monkeypatch):
     """All methods, with and without unlabelled rows: scores are left, and nothing but the method differs."""
-    starts, visits = [], []
+    starts, visits, rest = [], [], []
     train, batch = Trainer.train, StepPlan.batch
 
     def watched(self, deadline=None):
@@ -217,8 +221,10 @@ def test_every_method_trains_from_the_same_start_on_the_same_views(grid, tmp_pat
         return train(self, deadline)
 
     def seen(self, step, part):
-        visits.append((step, tuple(v for v in batch(self, step, part) if v.labelled)))
-        return batch(self, step, part)
+        shown = batch(self, step, part)
+        visits.append((step, tuple(v for v in shown if v.labelled)))
+        rest.append((step, tuple(v for v in shown if not v.labelled)))
+        return shown
 
     monkeypatch.setattr(Trainer, "train", watched)
     monkeypatch.setattr(StepPlan, "batch", seen)
@@ -227,11 +233,12 @@ def test_every_method_trains_from_the_same_start_on_the_same_views(grid, tmp_pat
     assert len(starts) > 20 and all(torch.equal(starts[0], start) for start in starts[1:])
     for step in range(4):
         assert len({rows for number, rows in visits if number == step}) == 1
+        assert len({rows for number, rows in rest if number == step and rows}) == 1  # none where they are not used
     found = results(plan, tmp_path)
     assert len(found) == 2 * len(METHODS) - 4  # ce, linear_probe, lora and full cannot use unlabelled rows
     for name, result in found.items():
         assert 0 <= result["test"]["auroc"] <= 1 and 0 <= result["validation"]["auroc"] <= 1, name
-        assert result["trained_parameters"] > 0
+        assert result["trained_parameters"] > 0 and result.get("steps", 4) == 4, name
     students = {result["deployed_parameters"] for name, result in found.items() if "linear" not in name}
     students -= {found[name]["deployed_parameters"] for name in ("lora", "full")}
     assert len(students) == 1 and found["full"]["deployed_parameters"] == found["lora"]["deployed_parameters"]

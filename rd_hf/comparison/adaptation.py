@@ -75,7 +75,9 @@ def with_lora(tower: nn.Module) -> Callable[[], nn.Module]:
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError as error:
-        raise ArgumentError("LoRA needs peft: pip install rd-hf[compare].") from error
+        raise ArgumentError(
+            "LoRA needs peft: `pip install peft`, or `pip install .[compare]` in the checkout."
+        ) from error
     targets = [
         name
         for name, module in tower.named_modules()

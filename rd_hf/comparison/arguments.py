@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -27,12 +28,12 @@ class ComparisonArguments:
     teachers: dict | str | None = _argument(None, "teachers: name to the arguments of its runs, such as '{vit: {teacher: google/vit-base-patch16-224}}'")
     methods: list | str | None = _argument(None, "names of methods, or mappings with a name, a method and arguments of its own; by default ce, lp_kd, rd and drd")
     shots: list | str | None = _argument(None, "labels a class, or all; by default 20")
-    seeds: list | str | None = _argument(None, "seeds; by default 0, 1, 2")
+    seeds: list | str | None = _argument(None, "seeds, each a run; by default '[0, 1, 2]'")
     use_unlabeled: list | str | None = _argument(None, "whether train rows without label are learnt from: [true], [false] or both; by default [true]")
     tuning: dict | str | None = _argument(None, "grid of learning_rate and weight (a factor of the method's own), chosen for each method on validation with `shots` and `seeds` of its own; none by default")
     reference: str | None = _argument(None, "method, by its name here, to which tables give the others' differences; by default rd, else another RD, else DRD")
     output_dir: str | None = _argument(None, "folder of the runs, tables and plots; finished runs in it are not run again")
-    workers: int | None = _argument(None, "runs at a time, each in a process of its own; by default 1, or one for each processor core without a GPU")
+    workers: int | None = _argument(None, "runs at a time, each in a process of its own; by default 1, or one for each processor core that it may use without a GPU")
     table_only: bool = _argument(False, "run nothing: tables and plots from the runs that are there")
     # fmt: on
 
@@ -45,7 +46,7 @@ class ComparisonArguments:
             value = _parsed(field_.name, getattr(self, field_.name))
             setattr(self, field_.name, defaults.get(field_.name) if value is None else value)
         self._check_kinds()
-        self.workers = None if self.workers is None else int(self.workers)
+        self.output_dir = os.path.expanduser(self.output_dir)
 
     def _check_kinds(self) -> None:
         for name in ("data", "output_dir"):
@@ -61,16 +62,17 @@ class ComparisonArguments:
                 setattr(self, name, {str(key): item for key, item in value.items()})
         for name in ("methods", "shots", "seeds", "use_unlabeled"):
             value = getattr(self, name)
-            value = value if isinstance(value, list) else [value]
-            setattr(self, name, value if name == "methods" else list(dict.fromkeys(value)))
+            setattr(self, name, value if isinstance(value, list) else [value])
         _check_seeds("seeds", self.seeds)
         for shots in self.shots:
             _check_shots("shots", shots)
         for value in self.use_unlabeled:
             if not isinstance(value, bool):
                 raise ArgumentError(f"`use_unlabeled` has {value!r}; it must be true or false.")
-        if self.workers is not None and self.workers < 1:
-            raise ArgumentError(f"`workers` is {self.workers}; it must be above 0.")
+        for name in ("shots", "seeds", "use_unlabeled"):
+            setattr(self, name, list(dict.fromkeys(getattr(self, name))))
+        if self.workers is not None and not _is_number(self.workers, 1):
+            raise ArgumentError(f"`workers` is {self.workers!r}; it must be a number above 0.")
 
 
 TUNING_DEFAULTS = {"learning_rate": [None], "weight": [1.0], "shots": 20, "seeds": [100]}
@@ -90,7 +92,7 @@ def tuning_grid(comparison: ComparisonArguments) -> dict[str, Any] | None:
     found = TUNING_DEFAULTS | {"data": list(comparison.data)} | comparison.tuning
     found = {name: value if isinstance(value, list) or name == "shots" else [value] for name, value in found.items()}
     for name in ("learning_rate", "weight"):
-        found[name] = [None if value is None else _positive(name, value) for value in found[name]]
+        found[name] = [value if value in TUNING_DEFAULTS[name] else _positive(name, value) for value in found[name]]
     _check_seeds("tuning: seeds", found["seeds"])
     _check_shots("tuning: shots", found["shots"])
     if set(found["seeds"]) & set(comparison.seeds):
@@ -113,13 +115,17 @@ def _parsed(name: str, value: Any) -> Any:
 
 def _check_seeds(name: str, seeds: list) -> None:
     for seed in seeds:
-        if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        if not _is_number(seed, 0):
             raise ArgumentError(f"`{name}` has {seed!r}; they must be numbers from 0 on.")
 
 
 def _check_shots(name: str, shots: Any) -> None:
-    if shots != "all" and (not isinstance(shots, int) or isinstance(shots, bool) or shots < 1):
+    if shots != "all" and not _is_number(shots, 1):
         raise ArgumentError(f"`{name}` has {shots!r}; it must be a number above 0, or all.")
+
+
+def _is_number(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def _positive(name: str, value: Any) -> float:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import functools
+import hashlib
 import json
 import shutil
 import tempfile
@@ -113,10 +115,22 @@ def settings_of(plan: Plan, cell: Cell, arguments: DistillationArguments) -> dic
     """What a run's result follows from, as plain values; a finished run is not used where these have changed."""
     values = {name: value for name, value in arguments.to_dict().items() if name not in OF_NO_CONSEQUENCE}
     values |= {"comparison_method": cell.entry.method.name, "comparison_weight": cell.weight}
+    for name in ("teacher", "student"):  # a checkpoint may be trained again and saved under the same name
+        checkpoint = getattr(arguments, name)
+        if isinstance(checkpoint, str) and Path(checkpoint).is_dir():
+            files = sorted(Path(checkpoint).glob("*.safetensors")) or sorted(Path(checkpoint).glob("*.bin"))
+            values[f"{name}_weights"] = [_digest(file, file.stat().st_mtime_ns, file.stat().st_size) for file in files]
     if cell.entry.method.adapts_by_training:
         own = plan.adapting(cell)
         values |= {"adaptation": [own.entry.method.name, own.learning_rate, own.weight]}
     return values
+
+
+@functools.cache
+def _digest(file: Path, changed: int, size: int) -> str:
+    """sha256 of a file's content, read once as long as it does not change."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _train(plan: Plan, cell: Cell, bench: Bench, arguments: DistillationArguments) -> Trained:

@@ -151,21 +151,21 @@ class Plan:
     def as_tuned(self, cell: Cell) -> Cell:
         """A cell with the learning rate and weight that were chosen for its method.
 
-        Where every label is used there are no unlabelled rows: then what was chosen with such rows holds.
+        Where every label is used there are no unlabelled rows: then what was chosen with such rows holds. Where the
+        tuning uses every label it is the other way round.
         """
         teacher, name, unlabelled = cell.setting
-        for setting in ((teacher, name, unlabelled), (teacher, name, True)):
+        for setting in ((teacher, name, unlabelled), (teacher, name, not unlabelled)):
             if setting in self.tuned:
                 rate, weight = self.tuned[setting]
                 return replace(cell, learning_rate=rate, weight=weight)
         return cell
 
     def adapting(self, cell: Cell) -> Cell:
-        """The run of LoRA whose teacher a two-stage method starts from."""
+        """The run of LoRA whose teacher a two-stage method starts from; that of the entry "lora", if there is one."""
         method = METHODS[cell.entry.method.adaptation]
-        return self.as_tuned(
-            replace(cell, entry=Entry(method.name, method), unlabelled=False, learning_rate=None, weight=1.0)
-        )
+        own = next((entry for entry in self.entries if entry.name == method.name), Entry(method.name, method))
+        return self.as_tuned(replace(cell, entry=own, unlabelled=False, learning_rate=None, weight=1.0))
 
     def _of(self, data: str, shots: int | None, seed: int) -> Iterator[Cell]:
         for entry in self.entries:

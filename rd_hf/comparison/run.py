@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
+from ..argument_values import ArgumentError
 from ..arguments import arguments_from
 from ..run_folder import write_json
 from .arguments import ComparisonArguments
@@ -28,12 +31,33 @@ def compare(data: dict | None = None, **arguments: Any) -> list[dict[str, Any]]:
 def run_comparison(plan: Plan) -> list[dict[str, Any]]:
     """Run what is not done of a plan, tuning first, and write its report; see `compare`."""
     root = Path(plan.comparison.output_dir)
+    _check_arguments(plan, root)
+    if plan.comparison.table_only:
+        return _run(plan, root)
+    root.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(root / ".lock", timeout=0):  # the system frees it when the process ends, however it does
+            return _run(plan, root)
+    except Timeout as error:
+        raise ComparisonError(
+            f"Another comparison is at work in {root}: wait for it, or name another `output_dir`."
+        ) from error
+
+
+def _check_arguments(plan: Plan, root: Path) -> None:
+    for cell in [*plan.tuning_cells(), *plan.cells()]:
+        try:
+            plan.arguments_of(cell, root / cell.path)
+        except ArgumentError as error:
+            raise ArgumentError(f"{cell.path}: {error}") from error
+
+
+def _run(plan: Plan, root: Path) -> list[dict[str, Any]]:
     failed: list[str] = []
-    if not plan.comparison.table_only:
-        root.mkdir(parents=True, exist_ok=True)
-        _tune(plan, root)
-    else:
+    if plan.comparison.table_only:
         plan.tuned = choose_settings(plan, root)
+    else:
+        _tune(plan, root)
     if plan.tuned:
         write_json(tuning_in_words(plan, root), root / TUNING_FILE)
     cells = [plan.as_tuned(cell) for cell in plan.cells()]

@@ -53,8 +53,9 @@ def paired_differences(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[D
     at least the mean over all pairs here, and Student's degrees of freedom are theirs together. The seeds' differences
     hold a part of the images' chance too, which so counts twice. Simulated, 2 to 5 seeds, images' chance at least .3 of
     the seeds', 1 to 56 equal methods that scatter alike or up to threefold: with Holm's correction it calls any of a
-    table different in at most .07 of cases at a level of .05, mostly below. One seed tells nothing of seeds, so there
-    is no interval then.
+    table different in at most .07 of cases at a level of .05, mostly below. Where it is the reference that scatters
+    threefold, in .13 (2 seeds), .09 (3) and .06 (5), since its chance is in every pair. One seed tells nothing of
+    seeds, so there is no interval then.
 
     :param pairs: what `score_resamples` gives for a method and for the reference, of the same seeds.
     :return: NaN where there is one seed, or a score that the test split does not define.

@@ -118,8 +118,9 @@ def cost_table(runs: Sequence[Run], costs: dict[str, Cost]) -> str:
     """What each method trains, deploys and takes."""
     lines = [
         "Training time is the mean over runs, with others beside and with the teacher's passes that no run before had "
-        "cached; two-stage methods' is that of the second. Memory is the median of what a training took at most beyond "
-        "its models and images. Arithmetic and latency are of one image on this machine's CPU.",
+        "cached. Memory is the median of what a training took at most beyond its models and images. Of methods with a "
+        "training of the teacher before, these and the parameters trained are the second training's. Arithmetic and "
+        "latency are of one image on this machine's CPU.",
         "",
         "| | parameters trained | training, s | memory, MiB | parameters deployed | GFLOP an image | latency, ms |",
         "|---|---|---|---|---|---|---|",

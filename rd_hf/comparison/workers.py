@@ -32,6 +32,8 @@ from .plan import Cell, Plan
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
+# Settings that tuning chooses.
+TUNED = {"learning_rate", "comparison_weight", "adaptation"}
 _stop: Event | None = None  # of a worker
 
 
@@ -48,7 +50,7 @@ def run_cells(plan: Plan, cells: Sequence[Cell], root: Path, title: str) -> list
     left = [cell for cell in cells if not is_done(root, cell)]
     if not left:
         return []
-    workers = plan.comparison.workers or (1 if torch.accelerator.is_available() else os.cpu_count() or 1)
+    workers = plan.comparison.workers or (1 if torch.accelerator.is_available() else _cores())
     jobs = jobs_of(left, workers)
     failed: list[str] = []
     with _environment_of_workers(workers), tqdm(total=len(cells), initial=len(cells) - len(left), desc=title) as bar:
@@ -66,8 +68,10 @@ def run_cells(plan: Plan, cells: Sequence[Cell], root: Path, title: str) -> list
                 bar.update(sum(is_done(root, cell) for cell in cells) - bar.n)
         except BrokenProcessPool as error:
             raise ComparisonError(
-                "A worker was killed from outside, as a system does that runs out of memory. Finished runs are kept; "
-                "the same command goes on with the others, with a smaller `workers` if memory was short."
+                "A worker ended before its runs. In a Python script, call rd_hf.compare under "
+                '`if __name__ == "__main__":`, since each worker imports the script. Else it was killed from outside, '
+                "as a system does that runs out of memory: finished runs are kept, and the same command goes on with "
+                "the others, with a smaller `workers` if memory was short."
             ) from error
         except KeyboardInterrupt:
             raise KeyboardInterrupt("Finished runs are kept; the same command goes on with the others.") from None
@@ -87,8 +91,9 @@ def check_finished(plan: Plan, cells: Sequence[Cell], root: Path) -> None:
         names = [name for name in now if name in before and before[name] != now[name]]  # a later version knows more
         changed = [f"{name} was {before[name]!r}, is {now[name]!r}" for name in names]
         if changed:
+            tuned = "The tuning chooses otherwise than before. " if plan.tuning and TUNED & set(names) else ""
             raise ComparisonError(
-                f"The finished run {root / cell.path} had other settings ({'; '.join(changed)}). Name another "
+                f"The finished run {root / cell.path} had other settings ({'; '.join(changed)}). {tuned}Name another "
                 "`output_dir`, or delete that run's folder to have it run again."
             )
 
@@ -108,10 +113,15 @@ def jobs_of(cells: Sequence[Cell], workers: int) -> list[list[Cell]]:
     return jobs
 
 
+def _cores() -> int:
+    """Processor cores that this process may use, which a cluster's scheduler keeps below the machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @contextmanager
 def _environment_of_workers(workers: int) -> Iterator[None]:
     """Threads shared out among the workers."""
-    threads = str(max(1, (os.cpu_count() or 1) // workers))
+    threads = str(max(1, _cores() // workers))
     wanted = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)

@@ -1,0 +1,124 @@
+"""`rd-hf compare`, called again: what holds from before, what is refused, and who may write."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import REPOSITORY
+from filelock import FileLock
+from safetensors.torch import load_file, save_file
+from test_comparison import grid, make_plan, run_here  # noqa: F401
+
+from rd_hf.argument_values import ArgumentError
+from rd_hf.comparison import workers
+from rd_hf.comparison.arguments import ComparisonArguments
+from rd_hf.comparison.methods import METHODS
+from rd_hf.comparison.plan import Plan
+from rd_hf.comparison.run import run_comparison
+from rd_hf.comparison.transfers import GuidedObjective
+from rd_hf.comparison.workers import ComparisonError, check_finished
+
+
+def test_what_was_tuned_on_all_labels_holds_for_few(grid):  # noqa: F811
+    plan = make_plan(grid, methods=["ce", "rd"], tuning={"weight": [1.0, 3.0], "shots": "all"})
+    assert {cell.setting for cell in plan.tuning_cells()} == {(None, "ce", False), ("tiny", "rd", False)}
+    plan.tuned = {cell.setting: (None, 3.0) for cell in plan.tuning_cells()}
+    cells = [plan.as_tuned(cell) for cell in plan.cells()]
+    assert [(cell.entry.name, cell.unlabelled, cell.weight) for cell in cells] == [("ce", False, 3), ("rd", True, 3)]
+
+
+def test_two_stages_start_from_lora_as_the_comparison_has_it(grid):  # noqa: F811
+    own = {"method": "lora", "max_steps": 8, "learning_rate": 1e-4}
+    plan = make_plan(grid, methods=[own, "lora_kd"], tuning={"weight": [1.0, 3.0], "shots": 5})
+    adapting = plan.adapting(next(cell for cell in plan.cells() if cell.entry.name == "lora_kd"))
+    arguments = plan.arguments_of(adapting, "x")
+    assert (arguments.max_steps, arguments.learning_rate) == (8, 1e-4)
+    paths = [cell.path for cell in plan.tuning_cells()]
+    assert len(paths) == len(set(paths)) == 4
+
+
+def test_the_tuned_weight_scales_that_of_the_paper(grid, monkeypatch):  # noqa: F811
+    made, call = [], GuidedObjective.__call__
+
+    def watched(self, *arguments, **options):
+        terms = call(self, *arguments, **options)
+        made.append((self.weight, *(terms[name].item() for name in ("supervised", "transfer", "loss"))))
+        return terms
+
+    monkeypatch.setattr(GuidedObjective, "__call__", watched)
+    plan = make_plan(grid, methods=["fitnet"], tuning={"weight": [1.0, 3.0], "shots": 5})
+    plan.tuned = {("tiny", "fitnet", True): (None, 3.0)}
+    assert run_here(plan) == []
+    assert {weight for weight, *_ in made} == {3 * METHODS["fitnet"].weight} == {300.0}
+    assert all(loss == pytest.approx(own + 300 * transfer, rel=1e-5) for _, own, transfer, loss in made)
+
+
+@pytest.mark.parametrize("name", ["teacher", "student"])
+def test_a_checkpoint_trained_again_under_the_same_name_is_noticed(grid, teacher, tmp_path, name):  # noqa: F811
+    folder = tmp_path / "own"
+    folder.mkdir()
+    for file in Path(teacher).iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    teachers = {"tiny": {"teacher": str(folder if name == "teacher" else teacher)}}
+    students = {"student": str(folder)} if name == "student" else {}
+    plan = make_plan(grid, methods=["rd"], teachers=teachers, arguments=grid["arguments"] | students)
+    assert run_here(plan) == []
+    check_finished(plan, plan.cells(), Path(plan.comparison.output_dir))
+    weights = load_file(folder / "model.safetensors")
+    save_file({key: tensor + 1 for key, tensor in weights.items()}, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ComparisonError, match=f"{name}_weights was "):
+        check_finished(plan, plan.cells(), Path(plan.comparison.output_dir))
+
+
+def test_a_changed_choice_of_the_tuning_is_said(grid):  # noqa: F811
+    plan = make_plan(grid, methods=["ce"], tuning={"weight": [1.0, 3.0], "shots": 5})
+    assert run_here(plan) == []
+    plan.tuned = {(None, "ce", False): (None, 3.0)}
+    with pytest.raises(ComparisonError, match=r"comparison_weight was 1.0, is 3.0.*The tuning chooses otherwise"):
+        check_finished(plan, [plan.as_tuned(cell) for cell in plan.cells()], Path(plan.comparison.output_dir))
+
+
+def test_a_second_comparison_does_not_touch_the_first_ones_folder(grid):  # noqa: F811
+    root = Path(grid["output_dir"])
+    root.mkdir()
+    with FileLock(root / ".lock"), pytest.raises(ComparisonError, match=f"Another comparison is at work in {root}"):
+        run_comparison(make_plan(grid))
+    assert [path.name for path in root.iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize("path", sorted(REPOSITORY.glob("examples/compare/*.yaml")), ids=lambda path: path.stem)
+def test_the_examples_are_comparisons(path):
+    plan = Plan(ComparisonArguments(**yaml.safe_load(path.read_text())))
+    cells = [*plan.tuning_cells(), *plan.cells()]
+    assert len(plan.cells()) >= 10 and all(plan.arguments_of(cell, "x").max_steps >= 200 for cell in cells)
+
+
+def test_arguments_are_checked_before_anything_is_run(grid):  # noqa: F811
+    with pytest.raises(ArgumentError, match=r"tiny/5_shots/rd\+unlabelled/seed_0: .*teacher"):
+        run_comparison(make_plan(grid, teachers={"tiny": {}}))
+    assert not Path(grid["output_dir"]).exists()
+
+
+def test_a_script_without_a_guard_is_told_of_it(grid, tmp_path):  # noqa: F811
+    arguments = {**grid, "methods": ["ce"], "workers": 1}
+    (tmp_path / "script.py").write_text(f"import rd_hf\nrd_hf.compare(**{arguments!r})\n")
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode != 0 and 'under `if __name__ == "__main__":`' in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system has no affinity of processes")
+def test_no_more_workers_than_cores_that_may_be_used():
+    cores = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(cores)})
+        assert workers._cores() == 1
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
+def test_a_home_folder_is_found(grid, monkeypatch, tmp_path):  # noqa: F811
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert make_plan(grid, output_dir="~/compared").comparison.output_dir == str(tmp_path / "compared")
