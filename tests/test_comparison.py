@@ -11,7 +11,7 @@ import yaml
 from conftest import blob_arrays
 from safetensors.numpy import load_file
 from sklearn.linear_model import LogisticRegression
-from transformers import AutoModel
+from transformers import AutoConfig, AutoModel
 
 import rd_hf
 from rd_hf.argument_values import ArgumentError
@@ -316,8 +316,18 @@ def _visit(row, view):
     return Visit(row, view, True)
 
 
-def test_lora_trains_little_and_merges_into_the_same_function(teacher):
-    tower = AutoModel.from_pretrained(teacher).requires_grad_(False)
+@pytest.mark.parametrize("architecture", ["vit", "mobilenet_v2", "resnet"])
+def test_lora_trains_little_and_merges_into_the_same_function(architecture):
+    small = {
+        "vit": {
+            "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
+            "image_size": 40, "patch_size": 8,
+        },
+        "mobilenet_v2": {"depth_multiplier": 0.1, "depth_divisible_by": 2, "min_depth": 2, "image_size": 40},
+        "resnet": {name: value for name, value in STUDENT.items() if name != "model_type"},
+    }[architecture]  # fmt: skip
+    torch.manual_seed(0)
+    tower = AutoModel.from_config(AutoConfig.for_model(architecture, **small)).eval().requires_grad_(False)
     before = {name: value.clone() for name, value in tower.state_dict().items()}
     merge = with_lora(tower)
     adapted = AdaptedTeacher(tower, (40, 40), 3)

@@ -84,7 +84,14 @@ def with_lora(tower: nn.Module) -> Callable[[], nn.Module]:
         if isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
     ]
     config = LoraConfig(r=LORA_RANK, lora_alpha=LORA_ALPHA, target_modules=targets)
-    return get_peft_model(tower, config).merge_and_unload
+    adapted = get_peft_model(tower, config)
+    for name in targets:  # peft's layers hide what a model reads of a convolution, as MobileNets do for their padding
+        layer = tower.get_submodule(name)
+        base = layer.get_base_layer()
+        for constant in getattr(base, "__constants__", ()):
+            if not hasattr(layer, constant):
+                setattr(layer, constant, getattr(base, constant))
+    return adapted.merge_and_unload
 
 
 def linear_probe(
