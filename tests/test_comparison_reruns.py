@@ -15,6 +15,7 @@ from test_comparison import grid, make_plan, run_here  # noqa: F401
 from rd_hf.argument_values import ArgumentError
 from rd_hf.comparison import workers
 from rd_hf.comparison.arguments import ComparisonArguments
+from rd_hf.comparison.cell import settings_of
 from rd_hf.comparison.methods import METHODS
 from rd_hf.comparison.plan import Plan
 from rd_hf.comparison.run import run_comparison
@@ -36,6 +37,9 @@ def test_two_stages_start_from_lora_as_the_comparison_has_it(grid):  # noqa: F81
     adapting = plan.adapting(next(cell for cell in plan.cells() if cell.entry.name == "lora_kd"))
     arguments = plan.arguments_of(adapting, "x")
     assert (arguments.max_steps, arguments.learning_rate) == (8, 1e-4)
+    cell = plan.cells()[-1]
+    settings = [settings_of(p, cell, p.arguments_of(cell, "x")) for p in (plan, make_plan(grid, methods=["lora_kd"]))]
+    assert settings[0]["adaptation"] != settings[1]["adaptation"]
     paths = [cell.path for cell in plan.tuning_cells()]
     assert len(paths) == len(set(paths)) == 4
 

@@ -122,7 +122,8 @@ def settings_of(plan: Plan, cell: Cell, arguments: DistillationArguments) -> dic
             values[f"{name}_weights"] = [_digest(file, file.stat().st_mtime_ns, file.stat().st_size) for file in files]
     if cell.entry.method.adapts_by_training:
         own = plan.adapting(cell)
-        values |= {"adaptation": [own.entry.method.name, own.learning_rate, own.weight]}
+        of_its_own = [own.entry.arguments] if own.entry.arguments else []
+        values |= {"adaptation": [own.entry.method.name, own.learning_rate, own.weight, *of_its_own]}
     return values
 
 
