@@ -179,11 +179,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--probe", nargs="*", default=[], help="other data sets to read out")
     parser.add_argument("--beside", nargs="*", default=[], help="other checkpoints to read out beside this one")
     options = parser.parse_args(arguments)
+    paths = (options.dataset, *options.probe)
+    data_sets = {Path(path).stem: load_data(path) for path in paths}
+    if len(data_sets) < len(paths):
+        parser.error("two data sets have the same name: " + ", ".join(paths))
     keep_freed_memory()
     torch.manual_seed(options.seed)
     started = time.process_time()
     transform = PixelTransform(default_processor(options.image_size))
-    data_sets = {Path(path).stem: load_data(path) for path in (options.dataset, *options.probe)}
     images = read_images(data_sets[Path(options.dataset).stem], "train", transform)
     network = pretrain(images, transform, options)
     training = {

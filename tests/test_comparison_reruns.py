@@ -81,7 +81,7 @@ def test_a_changed_choice_of_the_tuning_is_said(grid):  # noqa: F811
     plan = make_plan(grid, methods=["ce"], tuning={"weight": [1.0, 3.0], "shots": 5})
     assert run_here(plan) == []
     plan.tuned = {(None, "ce", False): (None, 3.0)}
-    with pytest.raises(ComparisonError, match=r"comparison_weight was 1.0, is 3.0.*The tuning chooses otherwise"):
+    with pytest.raises(ComparisonError, match=r"comparison_weight was 1.0, is 3.0.*`tuning` may choose otherwise"):
         check_finished(plan, [plan.as_tuned(cell) for cell in plan.cells()], Path(plan.comparison.output_dir))
 
 
@@ -111,6 +111,7 @@ def test_a_script_without_a_guard_is_told_of_it(grid, tmp_path):  # noqa: F811
     (tmp_path / "script.py").write_text(f"import rd_hf\nrd_hf.compare(**{arguments!r})\n")
     done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode != 0 and 'under `if __name__ == "__main__":`' in done.stderr.splitlines()[-1]
+    assert "Another comparison" not in done.stderr
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system has no affinity of processes")

@@ -77,6 +77,8 @@ def test_a_wrong_path_to_read_out_is_found_before_the_training(example, tmp_path
     arguments = ["--dataset", str(tmp_path / "blobs.npz"), "--output_dir", str(tmp_path / "teacher")]
     with pytest.raises(DataError, match="bolbs"):
         example["main"]([*arguments, "--probe", str(tmp_path / "bolbs.npz")])
+    with pytest.raises(SystemExit):  # which of the two would be read out?
+        example["main"]([*arguments, "--probe", str(tmp_path / "blobs.npz")])
     assert not (tmp_path / "teacher").exists()
 
 

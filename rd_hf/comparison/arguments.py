@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -46,9 +47,11 @@ class ComparisonArguments:
             value = _parsed(field_.name, getattr(self, field_.name))
             setattr(self, field_.name, defaults.get(field_.name) if value is None else value)
         self._check_kinds()
-        self.output_dir = os.path.expanduser(self.output_dir)
+        self.output_dir = os.path.expanduser(os.fspath(self.output_dir))
 
     def _check_kinds(self) -> None:
+        if not isinstance(self.output_dir, str | os.PathLike | None):
+            raise ArgumentError(f"`output_dir` is {self.output_dir!r}; it must be the path of a folder.")
         for name in ("data", "output_dir"):
             if not getattr(self, name):
                 raise ArgumentError(
@@ -72,7 +75,7 @@ class ComparisonArguments:
         for name in ("shots", "seeds", "use_unlabeled"):
             setattr(self, name, list(dict.fromkeys(getattr(self, name))))
         if self.workers is not None and not _is_number(self.workers, 1):
-            raise ArgumentError(f"`workers` is {self.workers!r}; it must be a number above 0.")
+            raise ArgumentError(f"`workers` is {self.workers!r}; it must be a whole number above 0.")
 
 
 TUNING_DEFAULTS = {"learning_rate": [None], "weight": [1.0], "shots": 20, "seeds": [100]}
@@ -91,8 +94,10 @@ def tuning_grid(comparison: ComparisonArguments) -> dict[str, Any] | None:
             raise ArgumentError(f"Unknown name `{name}` under `tuning`.{nearest(name, names)}")
     found = TUNING_DEFAULTS | {"data": list(comparison.data)} | comparison.tuning
     found = {name: value if isinstance(value, list) or name == "shots" else [value] for name, value in found.items()}
-    for name in ("learning_rate", "weight"):
-        found[name] = [value if value in TUNING_DEFAULTS[name] else _positive(name, value) for value in found[name]]
+    found["weight"] = [_positive("weight", value) for value in found["weight"]]
+    found["learning_rate"] = [
+        None if value is None else _positive("learning_rate", value) for value in found["learning_rate"]
+    ]
     _check_seeds("tuning: seeds", found["seeds"])
     _check_shots("tuning: shots", found["shots"])
     if set(found["seeds"]) & set(comparison.seeds):
@@ -130,9 +135,9 @@ def _is_number(value: Any, least: int) -> bool:
 
 def _positive(name: str, value: Any) -> float:
     try:
-        number = float(value)
+        number = 0.0 if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
         number = 0.0
-    if not number > 0:
+    if not 0 < number < math.inf:
         raise ArgumentError(f"`tuning: {name}` has {value!r}; it must be a number above 0.")
     return number

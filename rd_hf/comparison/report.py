@@ -96,7 +96,7 @@ def write_report(plan: Plan, cells: Sequence[Cell], root: Path) -> list[dict[str
         if len({run.row["shots"] for run in own}) > 1:
             plot_scores(own, title, root / f"scores_{name}.png")
             parts.append(f"![scores against labels a class](scores_{name}.png)")
-        if len({run.row["deployed_parameters"] for run in own}) > 1:
+        if len({(run.row["deployed_parameters"], round(costs[run.cost_key].gflop, 3)) for run in own}) > 1:
             plot_frontier(own, costs, title, root / f"frontier_{name}.png")
             parts.append(f"![scores against parameters and latency](frontier_{name}.png)")
     parts += ["## Cost", cost_table(runs, costs), "![training time](costs.png)"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ def compare(data: dict | None = None, **arguments: Any) -> list[dict[str, Any]]:
 
 def run_comparison(plan: Plan) -> list[dict[str, Any]]:
     """Run what is not done of a plan, tuning first, and write its report; see `compare`."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):  # a worker that imports the user's script
+        raise ComparisonError('Call rd_hf.compare under `if __name__ == "__main__":`, since workers import the script.')
     root = Path(plan.comparison.output_dir)
     _check_arguments(plan, root)
     if plan.comparison.table_only:

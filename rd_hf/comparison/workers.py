@@ -32,7 +32,6 @@ from .plan import Cell, Plan
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
-# Settings that tuning chooses.
 TUNED = {"learning_rate", "comparison_weight", "adaptation"}
 _stop: Event | None = None  # of a worker
 
@@ -91,7 +90,8 @@ def check_finished(plan: Plan, cells: Sequence[Cell], root: Path) -> None:
         names = [name for name in now if name in before and before[name] != now[name]]  # a later version knows more
         changed = [f"{name} was {before[name]!r}, is {now[name]!r}" for name in names]
         if changed:
-            tuned = "The tuning chooses otherwise than before. " if plan.tuning and TUNED & set(names) else ""
+            was_chosen = plan.tuning and not cell.tuning and TUNED & set(names)
+            tuned = "`tuning` may choose otherwise now than when it was run. " if was_chosen else ""
             raise ComparisonError(
                 f"The finished run {root / cell.path} had other settings ({'; '.join(changed)}). {tuned}Name another "
                 "`output_dir`, or delete that run's folder to have it run again."
