@@ -13,6 +13,7 @@ os.environ["RD_HF_CACHE"] = tempfile.mkdtemp(prefix="rd_hf_tests_")  # for fixtu
 # Two processes of pytest-xdist share two cores: one thread for each, and for the commands that it starts.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import signal
 import subprocess
 import sys
 import threading
@@ -26,6 +27,8 @@ from transformers import AutoModel, ResNetConfig, ViTImageProcessorPil
 from warm_python import WarmPython
 
 torch.set_num_threads(1)
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a background job of a script; tests interrupt runs
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 atexit.register(shutil.rmtree, os.environ["RD_HF_CACHE"], ignore_errors=True)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
