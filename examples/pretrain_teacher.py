@@ -195,8 +195,8 @@ def main(arguments: list[str] | None = None) -> None:
     network.save_pretrained(options.output_dir)
     # A random crop shows things larger than the whole image does; Touvron et al. 2019, arXiv 1906.06423.
     default_processor(options.processor_size).save_pretrained(options.output_dir)
-    paths = ("dataset", "output_dir", "probe", "beside")
-    recipe = {name: value for name, value in vars(options).items() if name not in paths}
+    of_places = ("dataset", "output_dir", "probe", "beside")
+    recipe = {name: value for name, value in vars(options).items() if name not in of_places}
     metrics = {"recipe": recipe, "training": training, "test": read_out(options, data_sets)}
     (options.output_dir / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
 

@@ -51,7 +51,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
         for group, tensors in checkpoint.tensors.items():
             path = aside / f"{group}.safetensors"
             save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, path)
-            digests[path.name] = _digest(path)
+            digests[path.name] = file_digest(path)
             _sync(path)
         state = {"step": checkpoint.step, "sha256": digests, **checkpoint.state}
         state[OWN_DIGEST] = _digest_of(state)
@@ -111,7 +111,7 @@ def _load(path: Path) -> Checkpoint:
         raise ValueError(f"the content of {STATE_FILE} has changed")
     tensors = {}
     for name, digest in state.pop("sha256").items():
-        if _digest(path / name) != digest:
+        if file_digest(path / name) != digest:
             raise ValueError(f"the content of {name} has changed")
         tensors[Path(name).stem] = load_file(path / name)
     return Checkpoint(step=state.pop("step"), tensors=tensors, state=state)
@@ -121,7 +121,8 @@ def _digest_of(state: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 
-def _digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """sha256 of a file's content, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

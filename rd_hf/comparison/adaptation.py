@@ -88,7 +88,7 @@ def with_lora(tower: nn.Module) -> Callable[[], nn.Module]:
     for name in targets:  # peft's layers hide what a model reads of a convolution, as MobileNets do for their padding
         layer = tower.get_submodule(name)
         base = layer.get_base_layer()
-        for constant in getattr(base, "__constants__", ()):
+        for constant in base.__constants__:
             if not hasattr(layer, constant):
                 setattr(layer, constant, getattr(base, constant))
     return adapted.merge_and_unload

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from ..argument_values import ArgumentError, nearest, parse_yaml_value
+from ..argument_values import ArgumentError, nearest, parse_yaml_value, plain_value
 
 
 def _argument(default: Any, help: str) -> Any:
@@ -47,7 +47,7 @@ class ComparisonArguments:
             value = _parsed(field_.name, getattr(self, field_.name))
             setattr(self, field_.name, defaults.get(field_.name) if value is None else value)
         self._check_kinds()
-        self.output_dir = os.path.expanduser(os.fspath(self.output_dir))
+        self.output_dir = plain_value("output_dir", self.output_dir, str)
 
     def _check_kinds(self) -> None:
         if not isinstance(self.output_dir, str | os.PathLike | None):

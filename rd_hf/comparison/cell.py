@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import hashlib
 import json
 import shutil
 import tempfile
@@ -33,6 +32,7 @@ from ..assembly import (
     training_data,
 )
 from ..backbone import Backbone
+from ..checkpoint import file_digest
 from ..data.pixel_store import STUDENT
 from ..inference import predict_logits, probabilities
 from ..inputs import Inputs
@@ -130,8 +130,7 @@ def settings_of(plan: Plan, cell: Cell, arguments: DistillationArguments) -> dic
 @functools.cache
 def _digest(file: Path, changed: int, size: int) -> str:
     """sha256 of a file's content, read once as long as it does not change."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+    return file_digest(file)
 
 
 def _train(plan: Plan, cell: Cell, bench: Bench, arguments: DistillationArguments) -> Trained:

@@ -195,8 +195,9 @@ def _most(values: dict[str, list[Sequence[float]]]) -> list[int]:
 
 def _comparable_means(values: dict[str, list[Sequence[float]]]) -> dict[str, list[float]]:
     """Means by name and column; NaN where others have more values in that column."""
+    most = _most(values)
     return {
-        name: [statistics.mean(v) if v and len(v) == n else np.nan for v, n in zip(own, _most(values), strict=True)]
+        name: [statistics.mean(v) if v and len(v) == n else np.nan for v, n in zip(own, most, strict=True)]
         for name, own in values.items()
     }
 
