@@ -1,0 +1,254 @@
+"""Configurations of the two models: the student, and the reprogrammed teacher that shares the student's head."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Any, ClassVar
+
+from transformers import AutoConfig, PreTrainedConfig
+
+# besides the labels, what a config has in common with the one that it wraps
+_SHARED = ("dtype", "problem_type", "output_hidden_states", "output_attentions", "return_dict")
+
+
+def _nested_config(value: PreTrainedConfig | Mapping[str, Any] | None, field: str) -> PreTrainedConfig:
+    """The nested configuration in `field`, built from its JSON form if need be."""
+    if isinstance(value, PreTrainedConfig):
+        return value
+    if not isinstance(value, Mapping) or "model_type" not in value:
+        raise ValueError(f"`{field}` must be a transformers config, or its dict with a `model_type`, but is {value!r}.")
+    values = dict(value)
+    return AutoConfig.for_model(values.pop("model_type"), **values)
+
+
+def _image_size(value: int | Sequence[int], field: str) -> list[int]:
+    """Rows and columns in pixels."""
+    size = [value, value] if isinstance(value, int) else [int(side) for side in value]
+    if len(size) != 2 or min(size) < 1:
+        raise ValueError(f"`{field}` must be one side or [rows, columns], in pixels, but is {value!r}.")
+    return size
+
+
+def _is_local_path(text: str) -> bool:
+    is_absolute = PurePosixPath(text).is_absolute() or PureWindowsPath(text).is_absolute()
+    return is_absolute or text.startswith(("~", "file:"))
+
+
+def _check_public(value: Any, field: str) -> None:
+    """A config is published: what describes its origin must be plain JSON and tell nothing of the machine it ran on."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            _check_public(key, f"{field} (a key)")
+            _check_public(item, f"{field}.{key}")
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            _check_public(item, f"{field}[{index}]")
+    elif isinstance(value, str):
+        if _is_local_path(value):
+            raise ValueError(f"`{field}` is the local path {value!r}; give a Hub id, or the word 'local' and a hash.")
+    elif value is not None and not isinstance(value, (bool, int, float)):
+        raise ValueError(f"`{field}` must be plain JSON, but holds a {type(value).__name__}.")
+
+
+def _without_origin(values: dict[str, Any]) -> dict[str, Any]:
+    """Clears in nested configs the folder that they were loaded from, and the code files that were saved with them."""
+    cleared = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            value = {name: item for name, item in value.items() if name not in ("_name_or_path", "auto_map")}
+            value = _without_origin(value)
+        cleared[key] = value
+    return cleared
+
+
+def _of_wrapped(name: str, meaning: str) -> property:
+    """A property of a config that is the one of the config that it wraps."""
+
+    def read(self: _OneSourceOfLabels) -> Any:
+        return getattr(self._wrapped_config, name)
+
+    def write(self: _OneSourceOfLabels, value: Any) -> None:
+        setattr(self._wrapped_config, name, value)
+
+    return property(read, write, doc=meaning)
+
+
+class _OneSourceOfLabels(PreTrainedConfig):
+    """A config whose labels, and what else must not differ, are those of the config of the model that it wraps.
+
+    A subclass names the wrapped config in `wrapped` and sets it before it calls this `__init__`.
+    """
+
+    wrapped = ""
+    has_no_defaults_at_init = True
+
+    def __init__(self, **kwargs: Any) -> None:
+        wrapped = self._wrapped_config
+        for name in _SHARED:
+            kwargs.setdefault(name, getattr(wrapped, name))
+        id2label, label2id = kwargs.pop("id2label", None), kwargs.pop("label2id", None)
+        num_labels = kwargs.pop("num_labels", None)
+        kwargs["id2label"] = id2label or wrapped.id2label
+        super().__init__(**kwargs)
+        if id2label is None:
+            self.label2id = label2id
+        if num_labels is not None:
+            self.num_labels = num_labels
+
+    @property
+    def _wrapped_config(self) -> PreTrainedConfig:
+        return self.__dict__[self.wrapped]
+
+    @property
+    def id2label(self) -> dict[int, str]:
+        """Name of each class."""
+        return self._wrapped_config.id2label
+
+    @id2label.setter
+    def id2label(self, names: Mapping[int, str] | None) -> None:
+        if names is None:  # transformers' own default, set before the value proper
+            return
+        names = {int(index): name for index, name in names.items()}
+        self._wrapped_config.id2label = names
+        self._wrapped_config.label2id = {name: index for index, name in names.items()}
+
+    @property
+    def label2id(self) -> dict[str, int]:
+        """Index of each class; of classes that share a name, of the last one."""
+        return self._wrapped_config.label2id
+
+    @label2id.setter
+    def label2id(self, indices: Mapping[str, int] | None) -> None:
+        # names may repeat (as in ImageNet), so what agrees with id2label must not rebuild it
+        if indices is None or dict(indices) == {name: index for index, name in self.id2label.items()}:
+            return
+        self.id2label = {int(index): name for name, index in sorted(indices.items(), key=lambda item: int(item[1]))}
+
+    dtype = _of_wrapped("dtype", "Precision of the weights.")
+    problem_type = _of_wrapped("problem_type", "Kind of classification problem; the loss infers it if it is None.")
+    output_hidden_states = _of_wrapped("output_hidden_states", "Whether a call returns hidden states by default.")
+    return_dict = _of_wrapped("return_dict", "Whether a call returns a `ModelOutput` by default.")
+    _output_attentions = _of_wrapped("_output_attentions", "Whether a call returns attentions by default.")
+
+    @property
+    def _attn_implementation(self) -> str | None:
+        return self._wrapped_config._attn_implementation
+
+    @_attn_implementation.setter
+    def _attn_implementation(self, value: str | dict[str, str] | None) -> None:
+        # None is transformers' default when a config is built: it must not undo the wrapped config's choice
+        if value is not None:
+            PreTrainedConfig._attn_implementation.fset(self, value)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form, with the labels at the top level too, where the Hub looks for them, and without local paths."""
+        values = _without_origin(super().to_dict())
+        values |= {"id2label": self.id2label, "label2id": self.label2id}
+        values |= {name: getattr(self, name) for name in _SHARED}
+        self.dict_dtype_to_str(values)
+        return values
+
+
+class RDStudentConfig(_OneSourceOfLabels):
+    """Configuration of a distilled student.
+
+    :param classifier_config: config of the transformers image classifier that the student is; the one source of the
+        class names and of the problem type.
+    :param image_size: rows and columns, or one side, in pixels, of the images that the student was trained on.
+    :param provenance: what the student was made from (teacher, base checkpoint, data set, method, version of rd_hf),
+        as plain JSON without local paths.
+    :raises ValueError: when the classifier does not take three channels, or a local path is in `provenance`.
+    """
+
+    model_type = "rd_student"
+    wrapped = "classifier_config"
+    sub_configs: ClassVar = {"classifier_config": AutoConfig}
+
+    def __init__(
+        self,
+        classifier_config: PreTrainedConfig | Mapping[str, Any] | None = None,
+        image_size: int | Sequence[int] = 224,
+        provenance: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.classifier_config = _nested_config(classifier_config, "classifier_config")
+        channels = self.classifier_config.to_dict().get("num_channels", 3)
+        if channels != 3:
+            raise ValueError(
+                f"The student's classifier ({self.classifier_config.model_type}) takes {channels} channels; it must "
+                "take 3, as pipelines convert every image to RGB. Grey images are repeated."
+            )
+        self.image_size = _image_size(image_size, "image_size")
+        self.provenance = provenance or {}
+        super().__init__(**kwargs)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "provenance":  # at once, not when a long training is saved
+            _check_public(value, name)
+            value = json.loads(json.dumps(value))
+        super().__setattr__(name, value)
+
+
+class RDTeacherConfig(_OneSourceOfLabels):
+    """Configuration of a reprogrammed teacher: a frozen backbone, projectors, and the student whose head it shares.
+
+    :param student_config: the student's config; the one source of the class names and of the problem type.
+    :param backbone_config: transformers config of the frozen backbone, needed where `backbone_included`.
+    :param backbone_source: where the backbone is from: `id` (a Hub id or "local"), `revision`, and `sha256`, the hash
+        of its weights as `rd_hf.backbone.weights_hash` computes it.
+    :param backbone_included: whether the checkpoint holds the backbone's weights.
+    :param teacher_stages: the backbone's stages as `Stage.to_dict()` gives them, one for each of the student's, so that
+        the projectors are built without running the backbone.
+    :param student_stages: the student's stages that reprogrammed features are injected after, shallow to deep.
+    :param hidden_channels: width of the projectors' bottleneck.
+    :param projector_layers: convolutions of a projector.
+    :param teacher_image_size: rows and columns, or one side, in pixels, of the backbone's input.
+    :raises ValueError: when the stages are not paired, or the source of the backbone is not complete or a local path.
+    """
+
+    model_type = "rd_teacher"
+    wrapped = "student_config"
+    sub_configs: ClassVar = {"student_config": RDStudentConfig, "backbone_config": AutoConfig}
+
+    def __init__(
+        self,
+        student_config: RDStudentConfig | Mapping[str, Any] | None = None,
+        backbone_config: PreTrainedConfig | Mapping[str, Any] | None = None,
+        backbone_source: Mapping[str, Any] | None = None,
+        backbone_included: bool = False,
+        teacher_stages: Sequence[Mapping[str, Any]] = (),
+        student_stages: Sequence[Mapping[str, Any]] = (),
+        hidden_channels: int = 256,
+        projector_layers: int = 3,
+        teacher_image_size: int | Sequence[int] = 224,
+        **kwargs: Any,
+    ) -> None:
+        if isinstance(student_config, Mapping):
+            student_config = RDStudentConfig(**{k: v for k, v in student_config.items() if k != "model_type"})
+        if not isinstance(student_config, RDStudentConfig):
+            raise ValueError(f"`student_config` must be an RDStudentConfig or its dict, but is {student_config!r}.")
+        if not isinstance(backbone_source, Mapping) or set(backbone_source) != {"id", "revision", "sha256"}:
+            raise ValueError(f"`backbone_source` must have `id`, `revision` and `sha256`, but is {backbone_source!r}.")
+        if len(teacher_stages) != len(student_stages) or not student_stages:
+            raise ValueError(
+                "`teacher_stages` and `student_stages` must be paired one to one and not be empty, but there are "
+                f"{len(teacher_stages)} and {len(student_stages)}."
+            )
+        self.student_config = student_config
+        self.backbone_config = None if backbone_config is None else _nested_config(backbone_config, "backbone_config")
+        _check_public(backbone_source, "backbone_source")
+        self.backbone_source = dict(backbone_source)
+        self.backbone_included = backbone_included
+        self.teacher_stages = [dict(stage) for stage in teacher_stages]
+        self.student_stages = [dict(stage) for stage in student_stages]
+        self.hidden_channels = hidden_channels
+        self.projector_layers = projector_layers
+        self.teacher_image_size = _image_size(teacher_image_size, "teacher_image_size")
+        super().__init__(**kwargs)
+
+
+# `save_pretrained` then puts this file beside the weights, for those who load the checkpoint without rd_hf
+RDStudentConfig.register_for_auto_class()
+RDTeacherConfig.register_for_auto_class()

@@ -1,0 +1,76 @@
+"""Today's code against runs, a student and a cache of an earlier version: numbers and files that must not change.
+
+A commit that means to change a run's numbers stores them anew (`reference_runs.py --store`) and says why.
+"""
+
+import json
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForImageClassification, pipeline
+
+import rd_hf
+
+HERE = Path(__file__).resolve().parent
+STORED = json.loads((HERE / "references.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> dict:
+    """What `reference_runs.py` prints today."""
+    folder = tmp_path_factory.mktemp("runs")
+    done = subprocess.run([sys.executable, HERE / "reference_runs.py", folder], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout[done.stdout.index("{\n") :])
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_twenty_steps_log_the_same_values(name, runs):
+    stored, now = STORED[name]["metrics"], runs[name]["metrics"]
+    assert [sorted(row) for row in now] == [sorted(row) for row in stored]
+    for old, new in zip(stored, now, strict=True):
+        assert new == pytest.approx(old, rel=1e-5, abs=1e-7)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the stored bits are those of x86-64 processors")
+@pytest.mark.parametrize("name", STORED)
+def test_twenty_steps_give_the_same_weights_to_the_bit(name, runs):
+    assert runs[name]["weights_sha256"] == STORED[name]["weights_sha256"]
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_cache_keys_are_the_same(name, runs):
+    assert runs[name]["caches"] == STORED[name]["caches"]
+
+
+def test_a_cache_of_an_earlier_version_is_read(tmp_path, blobs_npz):
+    """The stored cache holds all entries of this run: no other key and no entry is added to it."""
+    cache = tmp_path / "cache"
+    shutil.copytree(HERE / "cache", cache)
+    settings = json.loads((HERE / "cached_run.json").read_text())
+    rd_hf.distill(
+        teacher=str(HERE / "teacher"), dataset=str(blobs_npz), output_dir=str(tmp_path / "run"), cache_dir=str(cache),
+        **settings,
+    )  # fmt: skip
+    assert features_in(cache) == features_in(HERE / "cache")
+
+
+def features_in(cache: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(cache)): path.read_bytes() for path in cache.glob("*/*.safetensors")}
+
+
+def test_a_student_of_an_earlier_version_loads_and_gives_the_same_logits():
+    stored = load_file(HERE / "student_logits.safetensors")
+    student = AutoModelForImageClassification.from_pretrained(HERE / "student")
+    assert type(student) is rd_hf.RDStudentForImageClassification
+    with torch.no_grad():
+        logits = student(pixel_values=stored["pixel_values"]).logits
+    torch.testing.assert_close(logits, stored["logits"], rtol=1e-4, atol=1e-5)
+    assert list(student.config.id2label.values()) == ["benign", "malignant", "normal"]
+    assert pipeline("image-classification", model=str(HERE / "student"), device="cpu").model.config == student.config
