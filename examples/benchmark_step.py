@@ -25,8 +25,8 @@ from transformers import AutoModelForImageClassification, ResNetConfig, ViTConfi
 
 from rd_hf import RDStudentForImageClassification, RDTeacherForImageClassification
 from rd_hf.allocator import keep_freed_memory
-from rd_hf.backbone import CPU_BATCH_SIZE, Backbone
 from rd_hf.compilation import compiled
+from rd_hf.models.backbone import CPU_BATCH_SIZE, Backbone
 from rd_hf.objective import Objective, ObjectiveWeights
 
 IMAGE_SIZE = 224

@@ -14,10 +14,10 @@ from .registration import install
 
 _MODULE_OF = {
     "DistillationArguments": "arguments",
-    "RDStudentConfig": "configuration_rd",
-    "RDStudentForImageClassification": "modeling_rd_student",
-    "RDTeacherConfig": "configuration_rd",
-    "RDTeacherForImageClassification": "modeling_rd_teacher",
+    "RDStudentConfig": "models.configuration_rd",
+    "RDStudentForImageClassification": "models.modeling_rd_student",
+    "RDTeacherConfig": "models.configuration_rd",
+    "RDTeacherForImageClassification": "models.modeling_rd_teacher",
     "compare": "comparison.run",
     "distill": "distillation",
     "evaluate": "evaluation",

@@ -18,7 +18,6 @@ from transformers.image_processing_utils import BaseImageProcessor
 from ._version import __version__
 from .argument_values import ArgumentError
 from .arguments import DistillationArguments
-from .backbone import Backbone
 from .cka import check_rows
 from .data.augmentation import AugmentationParameters
 from .data.order import RowOrder, StepPlan
@@ -26,8 +25,9 @@ from .data.pixels import PixelTransform, load_processor
 from .inputs import Inputs
 from .metrics import validation_score
 from .model_names import loading
-from .modeling_rd_student import RDStudentForImageClassification
-from .modeling_rd_teacher import RDTeacherForImageClassification
+from .models.backbone import Backbone
+from .models.modeling_rd_student import RDStudentForImageClassification
+from .models.modeling_rd_teacher import RDTeacherForImageClassification
 from .objective import Objective, ObjectiveWeights
 from .students import load_student
 from .task import Task

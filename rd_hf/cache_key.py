@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from transformers.image_processing_utils import BaseImageProcessor
 
-from .backbone import Backbone
 from .data.augmentation import AUGMENTATION_VERSION, AugmentationParameters
 from .feature_file import Layout, make_file
-from .modeling_rd_teacher import RDTeacherForImageClassification
+from .models.backbone import Backbone
+from .models.modeling_rd_teacher import RDTeacherForImageClassification
 
 FORMAT = "rd_hf teacher features 1"
 KEY_FILE = "key.json"

@@ -15,7 +15,7 @@ from ._version import __version__
 from .arguments import DistillationArguments
 from .data.labels import MULTI_LABEL
 from .efficiency import Cost, cost_of
-from .modeling_rd_student import RDStudentForImageClassification
+from .models.modeling_rd_student import RDStudentForImageClassification
 
 if TYPE_CHECKING:
     from .assembly import Models

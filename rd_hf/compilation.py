@@ -1,7 +1,7 @@
 """torch.compile, block by block, so that a model's stages can still be tapped and resumed from.
 
 What is compiled is each block's `forward`, as an attribute of the instance: hooks that record a block's output run
-outside of it, and a resumed pass puts its own `forward` in place for as long as it runs (see `rd_hf.tape`). Names of
+outside of it, and a resumed pass puts its own `forward` in place for as long as it runs (`rd_hf.models.tape`). Names of
 modules and weights stay as they are.
 """
 
@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from .argument_values import ArgumentError
-from .stages import blocks_of
-from .tape import instance_attribute
+from .models.stages import blocks_of
+from .models.tape import instance_attribute
 
 if TYPE_CHECKING:
     from .assembly import Models

@@ -18,7 +18,7 @@ from .arguments import DistillationArguments, arguments_from
 from .assembly import Models, build_models, build_trainer
 from .compilation import check_compiler, compiled_models
 from .interrupts import Stopped
-from .modeling_rd_student import RDStudentForImageClassification
+from .models.modeling_rd_student import RDStudentForImageClassification
 from .processes import naming_the_silent, own_log, start_accelerator
 from .publication import published_config
 from .report import summary, write_report

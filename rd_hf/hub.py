@@ -26,7 +26,7 @@ from .model_card import CARD_FILE, card_for, is_edited
 from .publication import HARMLESS, PushError, config_of, files_of, is_unwrapped, published_config, refusal
 
 if TYPE_CHECKING:
-    from .modeling_rd_student import RDStudentForImageClassification
+    from .models.modeling_rd_student import RDStudentForImageClassification
 
 logger = logging.getLogger(__name__)
 

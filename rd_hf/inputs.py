@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .backbone import Backbone
 from .data.augmentation import AugmentationParameters, apply, draw
 from .data.order import Visit
 from .data.pixel_store import STUDENT, TEACHER, PixelStore
-from .features import StageFeature
+from .models.backbone import Backbone
+from .models.features import StageFeature
 from .teacher_cache import FeatureCache
 
 

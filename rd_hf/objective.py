@@ -14,8 +14,8 @@ from torch import Tensor
 from .cka import MINIMUM_ROWS, Estimator, cka
 
 if TYPE_CHECKING:
-    from .modeling_rd_teacher import RDTeacherOutput
-    from .stages import StageFeature
+    from .models.modeling_rd_teacher import RDTeacherOutput
+    from .models.stages import StageFeature
 
 ProblemType = Literal["single_label_classification", "multi_label_classification"]
 

@@ -59,13 +59,17 @@ class _RegisteringFinder:
         if self.executing:
             return
         if _AUTO_CONFIGS in sys.modules:
-            configs = importlib.import_module(".configuration_rd", __package__)
+            configs = importlib.import_module(".models.configuration_rd", __package__)
             auto_config = sys.modules[_AUTO_CONFIGS].AutoConfig
             for config in (configs.RDStudentConfig, configs.RDTeacherConfig):
                 auto_config.register(config.model_type, config, exist_ok=True)
         if _AUTO_MODELS in sys.modules:
-            student = importlib.import_module(".modeling_rd_student", __package__).RDStudentForImageClassification
-            teacher = importlib.import_module(".modeling_rd_teacher", __package__).RDTeacherForImageClassification
+            student = importlib.import_module(
+                ".models.modeling_rd_student", __package__
+            ).RDStudentForImageClassification
+            teacher = importlib.import_module(
+                ".models.modeling_rd_teacher", __package__
+            ).RDTeacherForImageClassification
             auto_model = sys.modules[_AUTO_MODELS].AutoModelForImageClassification
             for model in (student, teacher):
                 auto_model.register(model.config_class, model, exist_ok=True)

@@ -23,11 +23,11 @@ from torch import Tensor, nn
 from transformers import get_scheduler
 
 from .arguments import DistillationArguments
-from .features import StageFeature
 from .inputs import Inputs
-from .modeling_rd_teacher import RDTeacherOutput
+from .models.features import StageFeature
+from .models.modeling_rd_teacher import RDTeacherOutput
+from .models.tape import without_running_statistics
 from .objective import Compared, Objective, find_non_finite
-from .tape import without_running_statistics
 
 logger = logging.getLogger(__name__)
 

@@ -29,7 +29,7 @@ from .cache_key import (
 from .data.augmentation import AugmentationParameters
 from .data.sources import fingerprint
 from .feature_file import FeatureFile, as_bytes, open_file
-from .features import StageFeature
+from .models.features import StageFeature
 
 if TYPE_CHECKING:
     from .assembly import Models

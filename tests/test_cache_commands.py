@@ -14,7 +14,7 @@ from rd_hf.argument_values import ArgumentError
 from rd_hf.arguments import DistillationArguments, write_config
 from rd_hf.cache_key import differences, in_words, key_id, list_folders
 from rd_hf.cli import main
-from rd_hf.features import StageFeature
+from rd_hf.models.features import StageFeature
 from rd_hf.teacher_cache import FeatureCache
 
 

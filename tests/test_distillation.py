@@ -25,13 +25,13 @@ from transformers import (
 
 import rd_hf
 from rd_hf.argument_values import ArgumentError
-from rd_hf.backbone import weights_hash
 from rd_hf.checkpoint import list_checkpoints
 from rd_hf.data.columns import DataError
 from rd_hf.data.images import BadImageError
 from rd_hf.data.pixels import PixelTransform
 from rd_hf.model_names import ModelNameError
-from rd_hf.modeling_rd_teacher import RDTeacherForImageClassification
+from rd_hf.models.backbone import weights_hash
+from rd_hf.models.modeling_rd_teacher import RDTeacherForImageClassification
 from rd_hf.report import ReportError
 from rd_hf.run_folder import read_history
 from rd_hf.step import NonFiniteLossError, Update

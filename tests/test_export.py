@@ -18,11 +18,11 @@ from transformers import AutoModel, AutoModelForImageClassification, ResNetForIm
 
 import rd_hf
 from rd_hf.argument_values import ArgumentError
-from rd_hf.backbone import Backbone
 from rd_hf.data.pixels import PixelTransform
 from rd_hf.export import export, in_own_memory
 from rd_hf.model_card import is_edited, render_card, write_card
-from rd_hf.modeling_rd_teacher import RDTeacherForImageClassification
+from rd_hf.models.backbone import Backbone
+from rd_hf.models.modeling_rd_teacher import RDTeacherForImageClassification
 from rd_hf.onnx_export import write_onnx
 from rd_hf.onnx_runtime import OnnxClassifier, OnnxError
 from rd_hf.students import load_student

@@ -21,7 +21,7 @@ from rd_hf.model_card import (
     render_card,
     write_card,
 )  # fmt: skip
-from rd_hf.modeling_rd_student import RDStudentForImageClassification
+from rd_hf.models.modeling_rd_student import RDStudentForImageClassification
 
 LABELS = ("benign", "malignant", "normal")
 LOAD = """

@@ -48,8 +48,8 @@ def test_import_is_light():
         "import rd_hf",
         "from transformers import AutoConfig, AutoModelForImageClassification\nimport rd_hf",
         "import rd_hf\nfrom transformers import pipeline",
-        "import rd_hf.backbone",
-        "import rd_hf.configuration_rd",
+        "import rd_hf.models.backbone",
+        "import rd_hf.models.configuration_rd",
     ],
 )
 def test_auto_classes_know_the_models(first):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from rd_hf.cka import cka
+from rd_hf.models.stages import StageFeature
 from rd_hf.objective import (
     Objective,
     ObjectiveWeights,
@@ -17,7 +18,6 @@ from rd_hf.objective import (
     comparable,
     find_non_finite,
 )
-from rd_hf.stages import StageFeature
 
 SINGLE, MULTI = "single_label_classification", "multi_label_classification"
 NUM_LABELS = 3

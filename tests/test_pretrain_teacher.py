@@ -10,9 +10,9 @@ from conftest import REPOSITORY, blob_arrays
 from safetensors.torch import load_file
 from transformers import AutoModel
 
-from rd_hf.backbone import Backbone
 from rd_hf.data.columns import DataError
 from rd_hf.data.pixels import PixelTransform
+from rd_hf.models.backbone import Backbone
 from rd_hf.students import load_student
 
 

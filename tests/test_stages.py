@@ -35,8 +35,8 @@ from transformers import (
 )
 from vision_families import FAMILIES, SQUARE, VIT, Family
 
-from rd_hf.features import Form
-from rd_hf.stages import Stage, StagedModel, StageError, StageFeature, find_stages, image_tower, pair_stages
+from rd_hf.models.features import Form
+from rd_hf.models.stages import Stage, StagedModel, StageError, StageFeature, find_stages, image_tower, pair_stages
 
 BY_TYPE = {family.model_type: family for family in FAMILIES}
 every_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.model_type)

@@ -13,7 +13,7 @@ from rd_hf import student_budget
 from rd_hf.argument_values import ArgumentError
 from rd_hf.cli import main, parse_distillation
 from rd_hf.efficiency import Cost
-from rd_hf.stages import find_stages
+from rd_hf.models.stages import find_stages
 from rd_hf.student_budget import BudgetError, students_within
 from rd_hf.student_zoo import READY_STUDENTS, config_text
 from rd_hf.students import load_student

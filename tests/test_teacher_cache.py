@@ -16,14 +16,14 @@ from safetensors.torch import load_file
 from transformers import AutoModel, MobileNetV2Config, ResNetConfig, ViTConfig, ViTImageProcessorPil
 
 import rd_hf
-from rd_hf.backbone import Backbone
 from rd_hf.cache_key import FORMAT, key_id, list_folders, open_folder
 from rd_hf.data.augmentation import AugmentationParameters
 from rd_hf.data.order import Visit
 from rd_hf.data.pixel_store import PixelStore, Visits, collate
 from rd_hf.data.pixels import PixelTransform
-from rd_hf.features import StageFeature
 from rd_hf.inputs import Inputs
+from rd_hf.models.backbone import Backbone
+from rd_hf.models.features import StageFeature
 from rd_hf.run_folder import read_history
 from rd_hf.teacher_cache import CacheError, FeatureCache
 
@@ -335,7 +335,7 @@ import sys, torch
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from test_teacher_cache import make_cache
-from rd_hf.features import StageFeature
+from rd_hf.models.features import StageFeature
 cache = make_cache(Path(sys.argv[2]), rows=300)
 print("ready", flush=True)
 sys.stdin.readline()

@@ -16,10 +16,10 @@ from transformers import (
     ViTConfig,
 )
 
-from rd_hf.backbone import Backbone, BackboneError, weights_hash
-from rd_hf.configuration_rd import RDTeacherConfig
-from rd_hf.modeling_rd_student import RDStudentForImageClassification
-from rd_hf.modeling_rd_teacher import RDTeacherForImageClassification
+from rd_hf.models.backbone import Backbone, BackboneError, weights_hash
+from rd_hf.models.configuration_rd import RDTeacherConfig
+from rd_hf.models.modeling_rd_student import RDStudentForImageClassification
+from rd_hf.models.modeling_rd_teacher import RDTeacherForImageClassification
 
 TOWER = {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2}
 IMAGE = {"image_size": 32, "patch_size": 8}

@@ -9,10 +9,10 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 
-from ..features import StageFeature
-from ..modeling_rd_teacher import RDTeacherForImageClassification, RDTeacherOutput
+from ..models.features import StageFeature
+from ..models.modeling_rd_teacher import RDTeacherForImageClassification, RDTeacherOutput
+from ..models.stages import find_stages
 from ..objective import Objective
-from ..stages import find_stages
 from ..trainer import Trainer
 
 

@@ -31,11 +31,11 @@ from ..assembly import (
     steps_of,
     training_data,
 )
-from ..backbone import Backbone
 from ..checkpoint import file_digest
 from ..data.pixel_store import STUDENT
 from ..inference import predict_logits, probabilities
 from ..inputs import Inputs
+from ..models.backbone import Backbone
 from ..run_folder import HISTORY_FILE, write_json
 from ..scores import Predictions, point_values
 from ..task import Split, Task

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.modeling_outputs import ModelOutput
 
-from ..features import Stage, StageFeature
-from ..modeling_rd_teacher import RDTeacherForImageClassification, RDTeacherOutput
+from ..models.features import Stage, StageFeature
+from ..models.modeling_rd_teacher import RDTeacherForImageClassification, RDTeacherOutput
 from ..objective import Objective, comparable
 from .feature_losses import contrastive, hint
 

@@ -55,7 +55,7 @@ class Tape:
 
 
 class StagedModel:
-    """A view of a vision model as a chain of stages; `rd_hf.stages.find_stages` makes it. The model is not changed.
+    """A vision model as a chain of stages, which `rd_hf.models.stages.find_stages` makes. The model is not changed.
 
     :ivar model: the model itself.
     :ivar stages: its stages, shallow to deep.

@@ -155,7 +155,7 @@ class Backbone:
     def find_stages(
         self, image_size: Grid, names: Sequence[str] | None = None, num_stages: int = 4
     ) -> tuple[Stage, ...]:
-        """All stages of the tower, shallow to deep; see :func:`rd_hf.stages.find_stages`."""
+        """All stages of the tower, shallow to deep; see :func:`rd_hf.models.stages.find_stages`."""
         return find_stages(self.tower, tuple(image_size), names, num_stages).stages
 
     def tap(self, stages: Sequence[Stage], grids: Sequence[Grid], image_size: Grid) -> None:

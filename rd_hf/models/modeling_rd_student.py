@@ -78,7 +78,7 @@ class RDStudentForImageClassification(PreTrainedModel):
         :param options: of `rd_hf.push`: format, private, revision, create_pr, commit_message.
         :returns: the address of the commit.
         """
-        if __package__ != "rd_hf":
+        if __package__ != "rd_hf.models":
             return super().push_to_hub(repo_id, **options)
         return import_module("rd_hf.hub").push_student(self, repo_id, **options)
 

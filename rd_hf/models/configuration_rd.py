@@ -197,7 +197,7 @@ class RDTeacherConfig(_OneSourceOfLabels):
     :param student_config: the student's config; the one source of the class names and of the problem type.
     :param backbone_config: transformers config of the frozen backbone, needed where `backbone_included`.
     :param backbone_source: where the backbone is from: `id` (a Hub id or "local"), `revision`, and `sha256`, the hash
-        of its weights as `rd_hf.backbone.weights_hash` computes it.
+        of its weights as `rd_hf.models.backbone.weights_hash` computes it.
     :param backbone_included: whether the checkpoint holds the backbone's weights.
     :param teacher_stages: the backbone's stages as `Stage.to_dict()` gives them, one for each of the student's, so that
         the projectors are built without running the backbone.
