@@ -23,12 +23,12 @@ from .data.augmentation import AugmentationParameters
 from .data.order import RowOrder, StepPlan
 from .data.pixels import PixelTransform, load_processor
 from .inputs import Inputs
-from .metrics import validation_score
 from .model_names import loading
 from .models.backbone import Backbone
 from .models.modeling_rd_student import RDStudentForImageClassification
 from .models.modeling_rd_teacher import RDTeacherForImageClassification
 from .objective import Objective, ObjectiveWeights
+from .scoring.metrics import validation_score
 from .students import load_student
 from .task import Task
 from .teacher_cache import compare_entries, open_cache

@@ -25,11 +25,11 @@ from .data.sources import ImageData, load_data
 from .data.split_names import standard_split_name
 from .data.splits import complete_splits
 from .inference import predict_logits, probabilities
-from .metrics import compute_metrics
 from .model_names import loading
 from .onnx_runtime import MODEL_FILE, OnnxClassifier, is_onnx_folder
 from .provenance import is_onnx, provenance_of
 from .run_folder import write_predictions
+from .scoring.metrics import compute_metrics
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ def evaluate(
     A split that the data does not have, but that was made from the same data when the model was trained, is made again.
 
     :param predictions: CSV file for the probabilities of every row.
-    :return: the metrics of `rd_hf.metrics.compute_metrics`; rows skipped as unreadable under `skipped_rows`.
+    :return: the metrics of `rd_hf.scoring.metrics.compute_metrics`; rows skipped as unreadable under `skipped_rows`.
     :raises ArgumentError: when the split is missing, or the data's labels are not the model's.
     :raises BadImageError: for an unreadable image, unless `on_bad_image` is "skip".
     """

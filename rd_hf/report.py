@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from safetensors import SafetensorError
 
-from . import plots
 from .card_facts import card_facts
 from .checkpoint import list_checkpoints, step_of
 from .inference import predict_logits, probabilities
-from .metrics import compute_metrics
 from .model_card import CARD_FILE, EVAL_RESULTS_FILE, eval_results, render_card, write_card
 from .run_folder import read_history, share_weights, write_json, write_predictions
+from .scoring import plots
+from .scoring.metrics import compute_metrics
 
 if TYPE_CHECKING:
     from .assembly import Models

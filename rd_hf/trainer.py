@@ -35,9 +35,9 @@ from .data.pixel_store import PixelStore, Visits, collate
 from .inference import predict_logits, probabilities
 from .inputs import Inputs
 from .interrupts import Interrupts, Stopped, leave_interrupts_to_the_main_process
-from .metrics import validation_score
 from .objective import Objective
 from .processes import PROGRESS, memory_used
+from .scoring.metrics import validation_score
 from .step import NonFiniteLossError, Update
 
 logger = logging.getLogger(__name__)

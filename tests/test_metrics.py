@@ -10,9 +10,16 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from rd_hf.bootstrap import intervals, resamples, weighted_class_values
-from rd_hf.metrics import METRIC_NAMES, MetricError, compute_metrics, validation_score
-from rd_hf.scores import MULTI_LABEL, SINGLE_LABEL, Predictions, accuracy, class_values, expected_calibration_error
+from rd_hf.scoring.bootstrap import intervals, resamples, weighted_class_values
+from rd_hf.scoring.classification import (
+    MULTI_LABEL,
+    SINGLE_LABEL,
+    Predictions,
+    accuracy,
+    class_values,
+    expected_calibration_error,
+)
+from rd_hf.scoring.metrics import METRIC_NAMES, MetricError, compute_metrics, validation_score
 
 KEYS = {*METRIC_NAMES, "sensitivity", "specificity", "confusion_matrix", "intervals", "undefined"}
 
@@ -226,7 +233,7 @@ def test_bad_input_is_named(probabilities, labels, names, problem_type, message)
 def test_the_evaluate_metric_takes_batches():
     import evaluate
 
-    from rd_hf.evaluate_metric import ClassificationMetrics
+    from rd_hf.scoring.evaluate_metric import ClassificationMetrics
 
     probabilities, labels, names = single(60, 3)
     metric = ClassificationMetrics()
@@ -241,7 +248,7 @@ def test_the_evaluate_metric_takes_batches():
 def test_offline_it_writes_nothing_and_importing_it_is_light(tmp_path):
     code = (
         "import sys, numpy as np\n"
-        "from rd_hf.metrics import compute_metrics, validation_score\n"
+        "from rd_hf.scoring.metrics import compute_metrics, validation_score\n"
         "assert not {'evaluate', 'matplotlib'} & set(sys.modules)\n"
         "p = np.full((4, 2), .5)\n"
         "validation_score(p, np.array([0, 1, 0, 1]), 'single_label_classification', 'auroc')\n"

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rd_hf import plots
-from rd_hf.scores import MULTI_LABEL, SINGLE_LABEL, MetricError
+from rd_hf.scoring import plots
+from rd_hf.scoring.classification import MULTI_LABEL, SINGLE_LABEL, MetricError
 
 HISTORY = [
     {
@@ -161,5 +161,5 @@ def test_roc_refuses_logits(tmp_path):
 
 
 def test_importing_plots_is_light():
-    code = "import sys, rd_hf.plots; assert not {'matplotlib', 'evaluate'} & set(sys.modules)"
+    code = "import sys, rd_hf.scoring.plots; assert not {'matplotlib', 'evaluate'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

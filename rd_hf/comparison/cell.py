@@ -37,7 +37,7 @@ from ..inference import predict_logits, probabilities
 from ..inputs import Inputs
 from ..models.backbone import Backbone
 from ..run_folder import HISTORY_FILE, write_json
-from ..scores import Predictions, point_values
+from ..scoring.classification import Predictions, point_values
 from ..task import Split, Task
 from ..trainer import Trainer
 from .ablations import SeparateClassifier, reprogram_first

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..efficiency import Cost
-from ..plots import COLOURS, DOTS_PER_INCH, new_figure
+from ..scoring.plots import COLOURS, DOTS_PER_INCH, new_figure
 from .tables import by_method, by_title, shots_of, title_of, values_of
 
 if TYPE_CHECKING:

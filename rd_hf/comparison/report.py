@@ -13,7 +13,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from .._version import __version__
-from ..scores import METRIC_NAMES
+from ..scoring.classification import METRIC_NAMES
 from .cell import PREDICTIONS_FILE, result_of
 from .costs import measure_costs
 from .figures import plot_costs, plot_frontier, plot_scores

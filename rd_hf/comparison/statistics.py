@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import t
 
-from ..bootstrap import resamples, weighted_class_values
-from ..scores import CLASS_MEANS, SINGLE_LABEL, Predictions, accuracy, class_values, mean_over_classes
+from ..scoring.bootstrap import resamples, weighted_class_values
+from ..scoring.classification import CLASS_MEANS, SINGLE_LABEL, Predictions, accuracy, class_values, mean_over_classes
 
 SAMPLES = 2000
 

@@ -12,7 +12,15 @@ from datasets import Sequence as SequenceFeature
 from sklearn.metrics import confusion_matrix, multilabel_confusion_matrix
 
 from .bootstrap import intervals
-from .scores import METRIC_NAMES, MULTI_LABEL, SINGLE_LABEL, MetricError, Predictions, point_values, undefined_reasons
+from .classification import (
+    METRIC_NAMES,
+    MULTI_LABEL,
+    SINGLE_LABEL,
+    MetricError,
+    Predictions,
+    point_values,
+    undefined_reasons,
+)
 
 _DESCRIPTION = """Accuracy, balanced accuracy, macro F1, AUROC, average precision, expected calibration error, and each
 class's sensitivity and specificity, with 95 % bootstrap intervals, and the confusion matrix."""
@@ -27,7 +35,7 @@ seed: of the resampling.
 
 
 class ClassificationMetrics(evaluate.Metric):
-    """The metrics behind `rd_hf.metrics.compute_metrics`, batch by batch where wanted (`add_batch`).
+    """The metrics behind `rd_hf.scoring.metrics.compute_metrics`, batch by batch where wanted (`add_batch`).
 
     Needs no Hub, keeps its rows in memory and leaves no file behind.
 

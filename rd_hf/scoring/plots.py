@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .scores import MULTI_LABEL, Predictions
+from .classification import MULTI_LABEL, Predictions
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -116,7 +116,7 @@ def plot_roc(
     :param label_names: K names.
     :param problem_type: "single_label_classification" or "multi_label_classification".
     :param path: the PNG to write.
-    :raises rd_hf.scores.MetricError: if the inputs do not fit together.
+    :raises rd_hf.scoring.classification.MetricError: if the inputs do not fit together.
     """
     from sklearn.metrics import auc, roc_curve
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .scores import METRIC_NAMES, MetricError, Predictions, validation_score
+from .classification import METRIC_NAMES, MetricError, Predictions, validation_score
 
 __all__ = ["METRIC_NAMES", "MetricError", "compute_metrics", "validation_score"]
 
@@ -19,10 +19,10 @@ def compute_metrics(
     bootstrap_samples: int = 1000,
     seed: int = 0,
 ) -> dict:
-    """Score a classifier, through `rd_hf.evaluate_metric.ClassificationMetrics` (an `evaluate.Metric`).
+    """Score a classifier, through `rd_hf.scoring.evaluate_metric.ClassificationMetrics` (an `evaluate.Metric`).
 
     The first call imports evaluate, which takes seconds; importing this module does not. What each metric means for
-    one and for several labels per image stands in `rd_hf.scores`, how intervals are drawn in `rd_hf.bootstrap`.
+    one and for several labels per image stands in `rd_hf.scoring.classification`, how intervals are drawn in `rd_hf.scoring.bootstrap`.
 
     :param probabilities: (N, K), softmax or sigmoid outputs.
     :param labels: (N,) class numbers, or (N, K) of 0 and 1 for several labels per image.
