@@ -13,7 +13,7 @@ from ._version import __version__
 from .registration import install
 
 _MODULE_OF = {
-    "DistillationArguments": "arguments",
+    "DistillationArguments": "arguments.distillation",
     "RDStudentConfig": "models.configuration_rd",
     "RDStudentForImageClassification": "models.modeling_rd_student",
     "RDTeacherConfig": "models.configuration_rd",

@@ -16,8 +16,8 @@ from torch import nn
 from transformers.image_processing_utils import BaseImageProcessor
 
 from ._version import __version__
-from .argument_values import ArgumentError
-from .arguments import DistillationArguments
+from .arguments.distillation import DistillationArguments
+from .arguments.values import ArgumentError
 from .cka import check_rows
 from .data.augmentation import AugmentationParameters
 from .data.order import RowOrder, StepPlan

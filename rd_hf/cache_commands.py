@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
-from .argument_values import ArgumentError
-from .arguments import DistillationArguments
+from .arguments.distillation import DistillationArguments
+from .arguments.values import ArgumentError
 from .assembly import build_inputs, build_models
 from .cache_key import FORMAT, KEY_FILE, KeyFolder, cache_root, in_words, layout_of, list_folders
 from .data.images import BadImageError

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ._version import __version__
-from .arguments import DistillationArguments
+from .arguments.distillation import DistillationArguments
 from .data.labels import MULTI_LABEL
 from .efficiency import Cost, cost_of
 from .models.modeling_rd_student import RDStudentForImageClassification

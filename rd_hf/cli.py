@@ -8,9 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 
-from .argument_values import ArgumentError
-from .arguments import DistillationArguments, check_names, read_config
-from .command_arguments import (
+from .arguments.commands import (
     CacheClearArguments,
     CacheInfoArguments,
     CacheVerifyArguments,
@@ -20,6 +18,8 @@ from .command_arguments import (
     PushArguments,
     StudentsArguments,
 )
+from .arguments.distillation import DistillationArguments, check_names, read_config
+from .arguments.values import ArgumentError
 from .interrupts import Stopped, stopping_at_once
 
 COMMANDS = {
@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     command, options = argv[0], argv[1:]
     if command not in COMMANDS:
-        from .argument_values import nearest
+        from .arguments.values import nearest
 
         print(f"rd-hf: unknown command `{command}`.{nearest(command, list(COMMANDS))}\n\n{USAGE}", file=sys.stderr)
         return EXIT_USAGE

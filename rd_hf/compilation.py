@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from .argument_values import ArgumentError
+from .arguments.values import ArgumentError
 from .models.stages import blocks_of
 from .models.tape import instance_attribute
 

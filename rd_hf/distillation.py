@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 
 from . import hub
-from .arguments import DistillationArguments, arguments_from
+from .arguments.distillation import DistillationArguments, arguments_from
 from .assembly import Models, build_models, build_trainer
 from .compilation import check_compiler, compiled_models
 from .interrupts import Stopped

@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel
 from transformers.utils import cached_file
 
-from .argument_values import ArgumentError
+from .arguments.values import ArgumentError
 from .data.columns import nearest_name
 from .data.folders import IMAGE_SUFFIXES
 from .data.images import BadImageError, to_rgb

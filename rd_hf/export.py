@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForImageClassification, PreTrainedModel
 
-from .argument_values import ArgumentError
+from .arguments.values import ArgumentError
 from .card_forms import copy_companions, write_onnx_card, write_transformers_card
 from .evaluation import LoadedModel, OpenSplit, load_model, load_splits, open_split, score
 from .onnx_export import (

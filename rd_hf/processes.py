@@ -19,8 +19,8 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, KwargsHandler
 
 from .allocator import keep_freed_memory
-from .argument_values import ArgumentError
-from .arguments import DistillationArguments
+from .arguments.distillation import DistillationArguments
+from .arguments.values import ArgumentError
 from .interrupts import Stopped
 
 GRACE_SECONDS = 3

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from .argument_values import ArgumentError
-from .arguments import DistillationArguments, read_config, write_config
+from .arguments.distillation import DistillationArguments, read_config, write_config
+from .arguments.values import ArgumentError
 from .model_card import CARD_FILE, is_edited
 
 logger = logging.getLogger(__name__)

@@ -22,7 +22,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from transformers import get_scheduler
 
-from .arguments import DistillationArguments
+from .arguments.distillation import DistillationArguments
 from .inputs import Inputs
 from .models.features import StageFeature
 from .models.modeling_rd_teacher import RDTeacherOutput

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from .argument_values import ArgumentError
+from .arguments.values import ArgumentError
 from .efficiency import Cost, cost_of
 from .student_zoo import READY_STUDENTS, SMALLEST_SIDE, ReadyStudent, config_text
 from .students import load_student

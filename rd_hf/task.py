@@ -14,8 +14,8 @@ import torch
 from datasets import Dataset, concatenate_datasets
 from torch import Tensor
 
-from .argument_values import ArgumentError
-from .arguments import DistillationArguments
+from .arguments.distillation import DistillationArguments
+from .arguments.values import ArgumentError
 from .data.labels import MULTI_LABEL
 from .data.leaks import conflicting_labels, report_conflicts, report_leaks, shared_images
 from .data.pixel_store import PixelStore, check_images

@@ -13,7 +13,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from .arguments import DistillationArguments
+from .arguments.distillation import DistillationArguments
 from .cache_key import (
     FORMAT,
     KeyFolder,

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from .arguments import DistillationArguments
+from .arguments.distillation import DistillationArguments
 from .checkpoint import (
     Checkpoint,
     CheckpointError,

@@ -1,8 +1,8 @@
 import pytest
 import yaml
 
-from rd_hf.argument_values import ArgumentError
-from rd_hf.arguments import DistillationArguments, arguments_from, read_config, write_config
+from rd_hf.arguments.distillation import DistillationArguments, arguments_from, read_config, write_config
+from rd_hf.arguments.values import ArgumentError
 from rd_hf.cli import parse_distillation
 
 NEEDED = {"teacher": "t", "student": "s", "dataset": "d"}

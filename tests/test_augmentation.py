@@ -179,7 +179,7 @@ def test_tone_is_one_curve_of_the_grey_value():
 
 
 def test_from_arguments_takes_the_fields_of_the_same_names():
-    from rd_hf.arguments import DistillationArguments
+    from rd_hf.arguments.distillation import DistillationArguments
 
     plain = DistillationArguments(teacher="t", student="s", dataset="d", output_dir="o")
     assert AugmentationParameters.from_arguments(plain) == AugmentationParameters()

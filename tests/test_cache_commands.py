@@ -10,8 +10,8 @@ from test_teacher_cache import CPU, Images, make_cache, make_key, no_report, set
 
 import rd_hf
 from rd_hf import cache_commands
-from rd_hf.argument_values import ArgumentError
-from rd_hf.arguments import DistillationArguments, write_config
+from rd_hf.arguments.distillation import DistillationArguments, write_config
+from rd_hf.arguments.values import ArgumentError
 from rd_hf.cache_key import differences, in_words, key_id, list_folders
 from rd_hf.cli import main
 from rd_hf.models.features import StageFeature

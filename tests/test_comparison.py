@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from transformers import AutoConfig, AutoModel
 
 import rd_hf
-from rd_hf.argument_values import ArgumentError
+from rd_hf.arguments.values import ArgumentError
 from rd_hf.assembly import build_inputs
 from rd_hf.comparison import workers
 from rd_hf.comparison.adaptation import INVERSE_PENALTIES, AdaptedTeacher, linear_probe, with_lora

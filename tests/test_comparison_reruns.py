@@ -12,7 +12,7 @@ from filelock import FileLock
 from safetensors.torch import load_file, save_file
 from test_comparison import grid, make_plan, run_here  # noqa: F401
 
-from rd_hf.argument_values import ArgumentError
+from rd_hf.arguments.values import ArgumentError
 from rd_hf.comparison import workers
 from rd_hf.comparison.arguments import ComparisonArguments
 from rd_hf.comparison.cell import settings_of

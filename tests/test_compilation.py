@@ -10,7 +10,7 @@ from transformers import AutoModelForImageClassification, ViTConfig
 
 import rd_hf
 from rd_hf import compilation
-from rd_hf.argument_values import ArgumentError
+from rd_hf.arguments.values import ArgumentError
 from rd_hf.run_folder import read_history
 from rd_hf.trainer import Trainer
 

@@ -24,7 +24,7 @@ from transformers import (
 )
 
 import rd_hf
-from rd_hf.argument_values import ArgumentError
+from rd_hf.arguments.values import ArgumentError
 from rd_hf.checkpoint import list_checkpoints
 from rd_hf.data.columns import DataError
 from rd_hf.data.images import BadImageError

@@ -17,7 +17,7 @@ from test_student_model import FAMILIES, NAMES, pixels, student
 from transformers import AutoModel, AutoModelForImageClassification, ResNetForImageClassification, ViTImageProcessorPil
 
 import rd_hf
-from rd_hf.argument_values import ArgumentError
+from rd_hf.arguments.values import ArgumentError
 from rd_hf.data.pixels import PixelTransform
 from rd_hf.export import export, in_own_memory
 from rd_hf.model_card import is_edited, render_card, write_card

@@ -10,8 +10,8 @@ import pytest
 from conftest import REPOSITORY
 from test_distillation import settings
 
-from rd_hf.argument_values import ArgumentError
-from rd_hf.arguments import DistillationArguments
+from rd_hf.arguments.distillation import DistillationArguments
+from rd_hf.arguments.values import ArgumentError
 from rd_hf.checkpoint import list_checkpoints
 from rd_hf.cli import main
 from rd_hf.run_folder import read_history

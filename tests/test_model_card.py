@@ -5,8 +5,8 @@ import yaml
 from conftest import REPOSITORY
 from huggingface_hub import ModelCard, parse_eval_result_entries
 
-from rd_hf.argument_values import ArgumentError
-from rd_hf.arguments import DistillationArguments
+from rd_hf.arguments.distillation import DistillationArguments
+from rd_hf.arguments.values import ArgumentError
 from rd_hf.card_facts import STUDENT_IMAGES
 from rd_hf.efficiency import Cost
 from rd_hf.model_card import (

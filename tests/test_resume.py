@@ -9,7 +9,7 @@ from test_distillation import TINY_RESNET, TINY_VIT, settings
 from test_interrupts import options
 
 import rd_hf
-from rd_hf.argument_values import ArgumentError
+from rd_hf.arguments.values import ArgumentError
 from rd_hf.checkpoint import CheckpointError
 from rd_hf.interrupts import Stopped
 from rd_hf.run_folder import read_history

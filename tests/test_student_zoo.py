@@ -10,7 +10,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 import rd_hf
 from rd_hf import student_budget
-from rd_hf.argument_values import ArgumentError
+from rd_hf.arguments.values import ArgumentError
 from rd_hf.cli import main, parse_distillation
 from rd_hf.efficiency import Cost
 from rd_hf.models.stages import find_stages

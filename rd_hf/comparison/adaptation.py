@@ -11,8 +11,8 @@ from sklearn.metrics import log_loss
 from torch import Tensor, nn
 from transformers.modeling_outputs import ImageClassifierOutput
 
-from ..argument_values import ArgumentError
-from ..arguments import DistillationArguments
+from ..arguments.distillation import DistillationArguments
+from ..arguments.values import ArgumentError
 from ..data.order import Visit
 from ..data.pixel_store import Visits, collate
 from ..inference import probabilities

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from ..argument_values import ArgumentError, nearest, parse_yaml_value, plain_value
+from ..arguments.values import ArgumentError, nearest, parse_yaml_value, plain_value
 
 
 def _argument(default: Any, help: str) -> Any:

@@ -9,8 +9,8 @@ import numpy as np
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from ..argument_values import ArgumentError
-from ..arguments import DistillationArguments
+from ..arguments.distillation import DistillationArguments
+from ..arguments.values import ArgumentError
 from ..assembly import LoadedTeacher, Models, build_models, load_teacher
 from ..data.labels import MULTI_LABEL
 from ..data.pixel_store import TEACHER, PixelStore

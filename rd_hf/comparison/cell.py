@@ -20,7 +20,7 @@ from safetensors.numpy import save_file
 from torch import Tensor, nn
 
 from .._version import __version__
-from ..arguments import DistillationArguments
+from ..arguments.distillation import DistillationArguments
 from ..assembly import (
     LoadedTeacher,
     Models,

@@ -20,8 +20,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..argument_values import ArgumentError, nearest
-from ..arguments import DistillationArguments, check_names
+from ..arguments.distillation import DistillationArguments, check_names
+from ..arguments.values import ArgumentError, nearest
 from .arguments import ComparisonArguments, tuning_grid
 from .methods import METHODS, Method
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ..argument_values import ArgumentError
-from ..arguments import arguments_from
+from ..arguments.distillation import arguments_from
+from ..arguments.values import ArgumentError
 from ..run_folder import write_json
 from .arguments import ComparisonArguments
 from .cell import is_done

@@ -21,7 +21,7 @@ import torch
 from tqdm.auto import tqdm
 
 from ..allocator import keep_freed_memory
-from ..argument_values import ArgumentError
+from ..arguments.values import ArgumentError
 from ..interrupts import Stopped
 from ..processes import start_accelerator
 from .arguments import ComparisonArguments

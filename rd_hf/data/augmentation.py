@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from ..arguments import DistillationArguments
+    from ..arguments.distillation import DistillationArguments
 
 EVALUATION_VIEW = -1
 # Raised with every change of what a view shows, decoding and resizing included: cached teacher features depend on it.

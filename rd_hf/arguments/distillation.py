@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
-from .argument_values import ArgumentError, nearest, number_of_views, parse_yaml_value, plain_value
+from .values import ArgumentError, nearest, number_of_views, parse_yaml_value, plain_value
 
 POSITIVE = """student_image_size teacher_batch_size num_views verify_cache projector_channels projector_layers shots num_train_epochs temperature
     learning_rate per_device_train_batch_size per_device_unlabeled_batch_size per_device_eval_batch_size eval_steps

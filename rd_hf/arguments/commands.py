@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from .argument_values import parse_yaml_value
+from .values import parse_yaml_value
 
 
 @dataclass

@@ -1,0 +1,1 @@
+"""What commands take: one dataclass each for terminal, YAML and Python."""
