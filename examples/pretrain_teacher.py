@@ -30,12 +30,12 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel, ResNetConfig, ResNetModel, get_cosine_schedule_with_warmup
 
-from rd_hf.allocator import keep_freed_memory
 from rd_hf.data.images import to_rgb
 from rd_hf.data.pixels import PixelTransform, default_processor
 from rd_hf.data.sources import ImageData, load_data
 from rd_hf.data.splits import choose_labelled
 from rd_hf.models.backbone import CPU_BATCH_SIZE
+from rd_hf.runtime.allocator import keep_freed_memory
 
 PROJECTION_SIZE = 128
 SHOTS, DRAWS = 20, 5

@@ -18,7 +18,7 @@ from .data.images import BadImageError
 from .data.pixel_store import TEACHER, PixelStore
 from .feature_file import FeatureFile, open_file
 from .inputs import Inputs
-from .processes import start_accelerator
+from .runtime.processes import start_accelerator
 from .task import load_task
 
 DAY = 24 * 3600

@@ -20,7 +20,7 @@ from .arguments.commands import (
 )
 from .arguments.distillation import DistillationArguments, check_names, read_config
 from .arguments.values import ArgumentError
-from .interrupts import Stopped, stopping_at_once
+from .runtime.interrupts import Stopped, stopping_at_once
 
 COMMANDS = {
     "distill": "train a student from a frozen teacher: rd-hf distill --config examples/busi.yaml",
@@ -49,7 +49,7 @@ EXIT_INTERRUPTED = 130
 def main(argv: list[str] | None = None) -> int:
     """Run one command.
 
-    :return: the exit code: 0, 1 for a failure, 2 for wrong usage, 130 when interrupted; `rd_hf.interrupts` has more.
+    :return: the exit code: 0, 1 for a failure, 2 for wrong usage, 130 when interrupted; `rd_hf.runtime.interrupts` has more.
     """
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help"):

@@ -17,12 +17,12 @@ from . import hub
 from .arguments.distillation import DistillationArguments, arguments_from
 from .assembly import Models, build_models, build_trainer
 from .compilation import check_compiler, compiled_models
-from .interrupts import Stopped
 from .models.modeling_rd_student import RDStudentForImageClassification
-from .processes import naming_the_silent, own_log, start_accelerator
 from .publication import published_config
 from .report import summary, write_report
 from .run_folder import check_run_folder, open_run_folder
+from .runtime.interrupts import Stopped
+from .runtime.processes import naming_the_silent, own_log, start_accelerator
 from .task import Task, load_task
 from .trainer import Trainer
 

@@ -20,7 +20,12 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from .arguments.distillation import DistillationArguments
-from .checkpoint import (
+from .data.order import PlanSampler, StepPlan
+from .data.pixel_store import PixelStore, Visits, collate
+from .inference import predict_logits, probabilities
+from .inputs import Inputs
+from .objective import Objective
+from .runtime.checkpoint import (
     Checkpoint,
     CheckpointError,
     list_checkpoints,
@@ -30,13 +35,8 @@ from .checkpoint import (
     save_checkpoint,
     step_of,
 )
-from .data.order import PlanSampler, StepPlan
-from .data.pixel_store import PixelStore, Visits, collate
-from .inference import predict_logits, probabilities
-from .inputs import Inputs
-from .interrupts import Interrupts, Stopped, leave_interrupts_to_the_main_process
-from .objective import Objective
-from .processes import PROGRESS, memory_used
+from .runtime.interrupts import Interrupts, Stopped, leave_interrupts_to_the_main_process
+from .runtime.processes import PROGRESS, memory_used
 from .scoring.metrics import validation_score
 from .step import NonFiniteLossError, Update
 

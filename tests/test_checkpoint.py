@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from rd_hf import checkpoint as checkpoint_module
-from rd_hf.checkpoint import (
+from rd_hf.runtime import checkpoint as checkpoint_module
+from rd_hf.runtime.checkpoint import (
     Checkpoint,
     CheckpointError,
     list_checkpoints,

@@ -30,7 +30,7 @@ from rd_hf.data.order import StepPlan
 from rd_hf.data.pixel_store import Visits, collate
 from rd_hf.data.sources import fingerprint
 from rd_hf.objective import comparable
-from rd_hf.processes import start_accelerator
+from rd_hf.runtime.processes import start_accelerator
 from rd_hf.task import load_task
 from rd_hf.trainer import Trainer
 

@@ -25,7 +25,6 @@ from transformers import (
 
 import rd_hf
 from rd_hf.arguments.values import ArgumentError
-from rd_hf.checkpoint import list_checkpoints
 from rd_hf.data.columns import DataError
 from rd_hf.data.images import BadImageError
 from rd_hf.data.pixels import PixelTransform
@@ -34,6 +33,7 @@ from rd_hf.models.backbone import weights_hash
 from rd_hf.models.modeling_rd_teacher import RDTeacherForImageClassification
 from rd_hf.report import ReportError
 from rd_hf.run_folder import read_history
+from rd_hf.runtime.checkpoint import list_checkpoints
 from rd_hf.step import NonFiniteLossError, Update
 from rd_hf.students import StudentError
 from rd_hf.trainer import Trainer

@@ -12,9 +12,9 @@ from test_distillation import settings
 
 from rd_hf.arguments.distillation import DistillationArguments
 from rd_hf.arguments.values import ArgumentError
-from rd_hf.checkpoint import list_checkpoints
 from rd_hf.cli import main
 from rd_hf.run_folder import read_history
+from rd_hf.runtime.checkpoint import list_checkpoints
 from rd_hf.trainer import Trainer
 
 

@@ -31,12 +31,12 @@ from ..assembly import (
     steps_of,
     training_data,
 )
-from ..checkpoint import file_digest
 from ..data.pixel_store import STUDENT
 from ..inference import predict_logits, probabilities
 from ..inputs import Inputs
 from ..models.backbone import Backbone
 from ..run_folder import HISTORY_FILE, write_json
+from ..runtime.checkpoint import file_digest
 from ..scoring.classification import Predictions, point_values
 from ..task import Split, Task
 from ..trainer import Trainer

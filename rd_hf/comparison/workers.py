@@ -20,10 +20,10 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from ..allocator import keep_freed_memory
 from ..arguments.values import ArgumentError
-from ..interrupts import Stopped
-from ..processes import start_accelerator
+from ..runtime.allocator import keep_freed_memory
+from ..runtime.interrupts import Stopped
+from ..runtime.processes import start_accelerator
 from .arguments import ComparisonArguments
 from .bench import Bench
 from .cell import is_done, result_of, run_cell, settings_of

@@ -18,9 +18,9 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, KwargsHandler
 
+from ..arguments.distillation import DistillationArguments
+from ..arguments.values import ArgumentError
 from .allocator import keep_freed_memory
-from .arguments.distillation import DistillationArguments
-from .arguments.values import ArgumentError
 from .interrupts import Stopped
 
 GRACE_SECONDS = 3

@@ -1,0 +1,1 @@
+"""The process around a training: several processes, signals, memory, checkpoints."""
