@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModelForImageClassification, PreTrained
 from transformers.utils import cached_file
 
 from .arguments.values import ArgumentError
+from .cards.provenance import is_onnx, provenance_of
 from .data.columns import nearest_name
 from .data.folders import IMAGE_SUFFIXES
 from .data.images import BadImageError, to_rgb
@@ -27,7 +28,6 @@ from .data.splits import complete_splits
 from .inference import predict_logits, probabilities
 from .model_names import loading
 from .onnx_runtime import MODEL_FILE, OnnxClassifier, is_onnx_folder
-from .provenance import is_onnx, provenance_of
 from .run_folder import write_predictions
 from .scoring.metrics import compute_metrics
 

@@ -15,7 +15,8 @@ from torch import Tensor
 from transformers import AutoModelForImageClassification, PreTrainedModel
 
 from .arguments.values import ArgumentError
-from .card_forms import copy_companions, write_onnx_card, write_transformers_card
+from .cards.forms import copy_companions, write_onnx_card, write_transformers_card
+from .cards.provenance import FORM, ONNX, PROVENANCE, provenance_of
 from .evaluation import LoadedModel, OpenSplit, load_model, load_splits, open_split, score
 from .onnx_export import (
     OPSET,
@@ -28,7 +29,6 @@ from .onnx_export import (
     write_onnx,
 )
 from .onnx_runtime import MODEL_FILE, OnnxClassifier, require
-from .provenance import FORM, ONNX, PROVENANCE, provenance_of
 from .run_folder import share_weights, write_json
 
 FORMATS = ("transformers", "onnx")

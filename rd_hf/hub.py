@@ -21,8 +21,8 @@ from huggingface_hub import CommitOperationAdd, HfApi, ModelCard, ModelInfo, hf_
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
+from .cards.card import CARD_FILE, card_for, is_edited
 from .hub_client import TROUBLE, explain, patiently
-from .model_card import CARD_FILE, card_for, is_edited
 from .publication import HARMLESS, PushError, config_of, files_of, is_unwrapped, published_config, refusal
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import numpy as np
 
 from .arguments.distillation import DistillationArguments, read_config, write_config
 from .arguments.values import ArgumentError
-from .model_card import CARD_FILE, is_edited
+from .cards.card import CARD_FILE, is_edited
 
 logger = logging.getLogger(__name__)
 

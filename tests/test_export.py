@@ -18,9 +18,9 @@ from transformers import AutoModel, AutoModelForImageClassification, ResNetForIm
 
 import rd_hf
 from rd_hf.arguments.values import ArgumentError
+from rd_hf.cards.card import is_edited, render_card, write_card
 from rd_hf.data.pixels import PixelTransform
 from rd_hf.export import export, in_own_memory
-from rd_hf.model_card import is_edited, render_card, write_card
 from rd_hf.models.backbone import Backbone
 from rd_hf.models.modeling_rd_teacher import RDTeacherForImageClassification
 from rd_hf.onnx_export import write_onnx

@@ -12,7 +12,7 @@ from test_model_card import sample_facts
 from test_without_rd_hf import BLOCKER
 from transformers import AutoModelForImageClassification, ResNetConfig, ViTImageProcessorPil
 
-from rd_hf.model_card import (
+from rd_hf.cards.card import (
     CARD_FILE,
     EVAL_RESULTS_FILE,
     card_for,

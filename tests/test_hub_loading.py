@@ -16,8 +16,8 @@ from test_hub import CODE_FILES, files_of, make_student, message, push, uploads
 from test_without_rd_hf import BLOCKER
 from transformers import AutoModel, ResNetConfig, ViTImageProcessorPil
 
+from rd_hf.cards.card import is_edited
 from rd_hf.export import export
-from rd_hf.model_card import is_edited
 
 LABELS = ("benign", "malignant", "normal")
 TOWER = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")

@@ -8,8 +8,7 @@ from huggingface_hub import ModelCard, parse_eval_result_entries
 from rd_hf.arguments.distillation import DistillationArguments
 from rd_hf.arguments.values import ArgumentError
 from rd_hf.card_facts import STUDENT_IMAGES
-from rd_hf.efficiency import Cost
-from rd_hf.model_card import (
+from rd_hf.cards.card import (
     CARD_FILE,
     CardError,
     card_for,
@@ -20,6 +19,7 @@ from rd_hf.model_card import (
     stamp,
     write_card,
 )
+from rd_hf.efficiency import Cost
 from rd_hf.run_folder import open_run_folder
 
 NAMES = ["benign", "malignant", "a|b <i>"]

@@ -12,7 +12,7 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData, snapshot_download
 
-from .model_card import CARD_FILE, EVAL_RESULTS_FILE, IMAGES, is_edited, render_use, stamp
+from .card import CARD_FILE, EVAL_RESULTS_FILE, IMAGES, is_edited, render_use, stamp
 
 COMPANIONS = (CARD_FILE, "LICENSE", *IMAGES, EVAL_RESULTS_FILE)
 BEFORE, AFTER = "\n## Use\n\n", "\n## Where it comes from\n"

@@ -16,7 +16,7 @@ import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
 from huggingface_hub.utils import validate_repo_id
 
-from .arguments.distillation import LICENSE
+from ..arguments.distillation import LICENSE
 
 CARD_FILE = "README.md"
 EVAL_RESULTS_FILE = ".eval_results/rd_hf.yaml"

@@ -1,0 +1,1 @@
+"""Model cards, and what a config says of a model's origin."""
