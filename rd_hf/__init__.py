@@ -23,7 +23,7 @@ _MODULE_OF = {
     "evaluate": "evaluation",
     "predict": "evaluation",
     "push": "hub",
-    "students_within": "student_budget",
+    "students_within": "students.budget",
 }
 
 __all__ = ["__version__", *_MODULE_OF]

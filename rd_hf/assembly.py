@@ -29,7 +29,7 @@ from .models.modeling_rd_student import RDStudentForImageClassification
 from .models.modeling_rd_teacher import RDTeacherForImageClassification
 from .objective import Objective, ObjectiveWeights
 from .scoring.metrics import validation_score
-from .students import load_student
+from .students.loading import load_student
 from .task import Task
 from .teacher_cache import compare_entries, open_cache
 from .trainer import Trainer, TrainingData

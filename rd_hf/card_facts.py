@@ -14,8 +14,8 @@ import torch
 from ._version import __version__
 from .arguments.distillation import DistillationArguments
 from .data.labels import MULTI_LABEL
-from .efficiency import Cost, cost_of
 from .models.modeling_rd_student import RDStudentForImageClassification
+from .students.cost import Cost, cost_of
 
 if TYPE_CHECKING:
     from .assembly import Models

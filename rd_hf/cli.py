@@ -170,7 +170,7 @@ def _students(options: list[str]) -> int:
     arguments = _parse(_parser("students", StudentsArguments), options, StudentsArguments)
     import json
 
-    from .student_budget import students_table, students_within
+    from .students.budget import students_table, students_within
 
     values = vars(arguments)
     as_json = values.pop("json")

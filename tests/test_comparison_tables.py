@@ -14,7 +14,7 @@ from rd_hf.comparison.plan import Cell, Entry
 from rd_hf.comparison.report import METRICS, Run
 from rd_hf.comparison.statistics import SAMPLES, holm, paired_differences, score_resamples
 from rd_hf.comparison.tables import cost_table, difference_table, overview_table, score_table
-from rd_hf.efficiency import Cost
+from rd_hf.students.cost import Cost
 
 
 def predictions(seed: int, skill: float, images: int = 120) -> tuple[np.ndarray, np.ndarray]:

@@ -35,7 +35,7 @@ from rd_hf.report import ReportError
 from rd_hf.run_folder import read_history
 from rd_hf.runtime.checkpoint import list_checkpoints
 from rd_hf.step import NonFiniteLossError, Update
-from rd_hf.students import StudentError
+from rd_hf.students.loading import StudentError
 from rd_hf.trainer import Trainer
 
 TINY_RESNET = {

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from rd_hf.efficiency import MAX_RUNS, cost_of
+from rd_hf.students.cost import MAX_RUNS, cost_of
 
 
 def test_operations_parameters_and_time_of_a_known_module():

@@ -25,7 +25,7 @@ from rd_hf.models.backbone import Backbone
 from rd_hf.models.modeling_rd_teacher import RDTeacherForImageClassification
 from rd_hf.onnx_export import write_onnx
 from rd_hf.onnx_runtime import OnnxClassifier, OnnxError
-from rd_hf.students import load_student
+from rd_hf.students.loading import load_student
 
 MEAN, STD = [0.1, 0.2, 0.3], [0.4, 0.5, 0.6]
 

@@ -19,8 +19,8 @@ from rd_hf.cards.card import (
     stamp,
     write_card,
 )
-from rd_hf.efficiency import Cost
 from rd_hf.run_folder import open_run_folder
+from rd_hf.students.cost import Cost
 
 NAMES = ["benign", "malignant", "a|b <i>"]
 

@@ -13,7 +13,7 @@ from transformers import AutoModel
 from rd_hf.data.columns import DataError
 from rd_hf.data.pixels import PixelTransform
 from rd_hf.models.backbone import Backbone
-from rd_hf.students import load_student
+from rd_hf.students.loading import load_student
 
 
 @pytest.fixture(scope="module")

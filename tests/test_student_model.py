@@ -27,7 +27,7 @@ import rd_hf  # noqa: F401 registers the models
 from rd_hf.export import in_own_memory
 from rd_hf.models.configuration_rd import RDStudentConfig
 from rd_hf.models.modeling_rd_student import RDStudentForImageClassification
-from rd_hf.students import load_student
+from rd_hf.students.loading import load_student
 
 WIDTHS = {"hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1]}
 FAMILIES = {

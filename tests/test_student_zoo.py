@@ -9,14 +9,14 @@ from transformers import AutoConfig, AutoModelForImageClassification
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 import rd_hf
-from rd_hf import student_budget
 from rd_hf.arguments.values import ArgumentError
 from rd_hf.cli import main, parse_distillation
-from rd_hf.efficiency import Cost
 from rd_hf.models.stages import find_stages
-from rd_hf.student_budget import BudgetError, students_within
-from rd_hf.student_zoo import READY_STUDENTS, config_text
-from rd_hf.students import load_student
+from rd_hf.students import budget as student_budget
+from rd_hf.students.budget import BudgetError, students_within
+from rd_hf.students.cost import Cost
+from rd_hf.students.loading import load_student
+from rd_hf.students.zoo import READY_STUDENTS, config_text
 
 NAMES = [student.name for student in READY_STUDENTS]
 FEW = ("resnet_10_0.25", "resnet_tiny", "mobilenet_v2_0.35", "vit_tiny")

@@ -13,9 +13,9 @@ from accelerate import Accelerator
 
 from ..assembly import load_teacher
 from ..data.pixels import PixelTransform
-from ..efficiency import Cost, cost_of
 from ..run_folder import write_json
-from ..students import load_student
+from ..students.cost import Cost, cost_of
+from ..students.loading import load_student
 from .adaptation import AdaptedTeacher
 from .plan import Cell, Plan
 

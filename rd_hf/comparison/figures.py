@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..efficiency import Cost
 from ..scoring.plots import COLOURS, DOTS_PER_INCH, new_figure
+from ..students.cost import Cost
 from .tables import by_method, by_title, shots_of, title_of, values_of
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from .methods import METHODS
 from .statistics import Difference, holm, paired_differences, score_resamples
 
 if TYPE_CHECKING:
-    from ..efficiency import Cost
+    from ..students.cost import Cost
     from .report import Run
 
 METRIC = "auroc"

@@ -1,4 +1,4 @@
-"""Point values of the classification metrics. Plain numpy and scikit-learn; see `rd_hf.scoring.metrics` for what users call.
+"""Point values of the classification metrics, by numpy and scikit-learn; users call `rd_hf.scoring.metrics`.
 
 Every problem is looked at one class (or label) against the rest, as (N, K) tables of truth and decisions:
 
@@ -57,7 +57,7 @@ class Predictions:
     def check(
         cls, probabilities: np.ndarray, labels: np.ndarray, label_names: Sequence[str], problem_type: str
     ) -> Predictions:
-        """Check what came from a model and a data set; the arguments are those of `rd_hf.scoring.metrics.compute_metrics`.
+        """Check what came from a model and a data set; arguments as in `rd_hf.scoring.metrics.compute_metrics`.
 
         :raises MetricError: if shapes, values or the problem type do not fit together.
         """

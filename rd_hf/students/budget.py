@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from .arguments.values import ArgumentError
-from .efficiency import Cost, cost_of
-from .student_zoo import READY_STUDENTS, SMALLEST_SIDE, ReadyStudent, config_text
-from .students import load_student
+from ..arguments.values import ArgumentError
+from .cost import Cost, cost_of
+from .loading import load_student
+from .zoo import READY_STUDENTS, SMALLEST_SIDE, ReadyStudent, config_text
 
 logger = logging.getLogger(__name__)
 

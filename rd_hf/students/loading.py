@@ -12,11 +12,11 @@ from transformers import AutoConfig, AutoModelForImageClassification, PreTrained
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
 
-from .arguments.values import nearest
-from .cards.provenance import PROVENANCE
-from .data.pixels import default_processor, load_processor
-from .models.backbone import cached_commit
-from .models.modeling_rd_student import RDStudentForImageClassification
+from ..arguments.values import nearest
+from ..cards.provenance import PROVENANCE
+from ..data.pixels import default_processor, load_processor
+from ..models.backbone import cached_commit
+from ..models.modeling_rd_student import RDStudentForImageClassification
 
 logger = logging.getLogger(__name__)
 

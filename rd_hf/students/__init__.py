@@ -1,0 +1,1 @@
+"""The light models: loaded by name, listed within a budget, measured."""
