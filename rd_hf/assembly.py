@@ -31,7 +31,7 @@ from .objective import Objective, ObjectiveWeights
 from .scoring.metrics import validation_score
 from .students.loading import load_student
 from .task import Task
-from .teacher_cache import compare_entries, open_cache
+from .teacher_cache.features import compare_entries, open_cache
 from .trainer import Trainer, TrainingData
 
 logger = logging.getLogger(__name__)

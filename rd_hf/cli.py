@@ -235,13 +235,13 @@ def _cache(options: list[str]) -> int:
     command, options = options[0], options[1:]
     if command == "build":
         arguments = parse_distillation(options)
-        from .cache_commands import build
+        from .teacher_cache.commands import build
 
         print(build(arguments))
         return 0
     kind = {"info": CacheInfoArguments, "verify": CacheVerifyArguments, "clear": CacheClearArguments}[command]
     arguments = _parse(_parser("cache", kind), options, kind)
-    from . import cache_commands
+    from .teacher_cache import commands as cache_commands
 
     print(getattr(cache_commands, command)(**vars(arguments)))
     return 0

@@ -12,7 +12,7 @@ from .data.order import Visit
 from .data.pixel_store import STUDENT, TEACHER, PixelStore
 from .models.backbone import Backbone
 from .models.features import StageFeature
-from .teacher_cache import FeatureCache
+from .teacher_cache.features import FeatureCache
 
 
 class Inputs:

@@ -9,13 +9,13 @@ import torch
 from test_teacher_cache import CPU, Images, make_cache, make_key, no_report, settings, teacher  # noqa: F401
 
 import rd_hf
-from rd_hf import cache_commands
 from rd_hf.arguments.distillation import DistillationArguments, write_config
 from rd_hf.arguments.values import ArgumentError
-from rd_hf.cache_key import differences, in_words, key_id, list_folders
 from rd_hf.cli import main
 from rd_hf.models.features import StageFeature
-from rd_hf.teacher_cache import FeatureCache
+from rd_hf.teacher_cache import commands as cache_commands
+from rd_hf.teacher_cache.features import FeatureCache
+from rd_hf.teacher_cache.key import differences, in_words, key_id, list_folders
 
 
 def filled(root, **key) -> FeatureCache:
@@ -167,7 +167,7 @@ def test_another_teacher_another_processor_other_images_and_another_code_version
     arrays["train_images"][17, 3, 3] ^= 1
     np.savez(tmp_path / "pixel.npz", **arrays)
     assert folders_after(dataset=str(tmp_path / "pixel.npz")) == 5
-    monkeypatch.setattr("rd_hf.cache_key.AUGMENTATION_VERSION", 2)
+    monkeypatch.setattr("rd_hf.teacher_cache.key.AUGMENTATION_VERSION", 2)
     assert folders_after() == 6
 
 

@@ -14,7 +14,7 @@ import torch
 from conftest import REPOSITORY
 from safetensors.torch import load_file
 
-from rd_hf.feature_file import Layout, as_bytes, open_file
+from rd_hf.teacher_cache.file import Layout, as_bytes, open_file
 
 LAYOUT = Layout(20, {"map_0": (3, 2, 2), "map_1": (4, 1, 1), "prefix_1": (2, 4)}, torch.float16)
 METADATA = {"format": "test", "view": "0"}

@@ -16,7 +16,6 @@ from safetensors.torch import load_file
 from transformers import AutoModel, MobileNetV2Config, ResNetConfig, ViTConfig, ViTImageProcessorPil
 
 import rd_hf
-from rd_hf.cache_key import FORMAT, key_id, list_folders, open_folder
 from rd_hf.data.augmentation import AugmentationParameters
 from rd_hf.data.order import Visit
 from rd_hf.data.pixel_store import PixelStore, Visits, collate
@@ -25,7 +24,8 @@ from rd_hf.inputs import Inputs
 from rd_hf.models.backbone import Backbone
 from rd_hf.models.features import StageFeature
 from rd_hf.run_folder import read_history
-from rd_hf.teacher_cache import CacheError, FeatureCache
+from rd_hf.teacher_cache.features import CacheError, FeatureCache
+from rd_hf.teacher_cache.key import FORMAT, key_id, list_folders, open_folder
 
 TINY_RESNET = {
     "model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic",

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from transformers.image_processing_utils import BaseImageProcessor
 
-from .data.augmentation import AUGMENTATION_VERSION, AugmentationParameters
-from .feature_file import Layout, make_file
-from .models.backbone import Backbone
-from .models.modeling_rd_teacher import RDTeacherForImageClassification
+from ..data.augmentation import AUGMENTATION_VERSION, AugmentationParameters
+from ..models.backbone import Backbone
+from ..models.modeling_rd_teacher import RDTeacherForImageClassification
+from .file import Layout, make_file
 
 FORMAT = "rd_hf teacher features 1"
 KEY_FILE = "key.json"

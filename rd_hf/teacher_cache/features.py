@@ -13,8 +13,12 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from .arguments.distillation import DistillationArguments
-from .cache_key import (
+from ..arguments.distillation import DistillationArguments
+from ..data.augmentation import AugmentationParameters
+from ..data.sources import fingerprint
+from ..models.features import StageFeature
+from .file import FeatureFile, as_bytes, open_file
+from .key import (
     FORMAT,
     KeyFolder,
     cache_root,
@@ -26,15 +30,11 @@ from .cache_key import (
     read_folder,
     teacher_key,
 )
-from .data.augmentation import AugmentationParameters
-from .data.sources import fingerprint
-from .feature_file import FeatureFile, as_bytes, open_file
-from .models.features import StageFeature
 
 if TYPE_CHECKING:
-    from .assembly import Models
-    from .inputs import Inputs
-    from .task import Task
+    from ..assembly import Models
+    from ..inputs import Inputs
+    from ..task import Task
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class FeatureCache:
     Features that are written come back as they will be read later, so that a run does not depend on what was there.
     What cannot be read or written is computed again: nothing here stops a training.
 
-    :param folder: of the key; see `rd_hf.cache_key.open_folder`.
+    :param folder: of the key; see `rd_hf.teacher_cache.key.open_folder`.
     :param device: where features go.
     """
 

@@ -10,16 +10,16 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
-from .arguments.distillation import DistillationArguments
-from .arguments.values import ArgumentError
-from .assembly import build_inputs, build_models
-from .cache_key import FORMAT, KEY_FILE, KeyFolder, cache_root, in_words, layout_of, list_folders
-from .data.images import BadImageError
-from .data.pixel_store import TEACHER, PixelStore
-from .feature_file import FeatureFile, open_file
-from .inputs import Inputs
-from .runtime.processes import start_accelerator
-from .task import load_task
+from ..arguments.distillation import DistillationArguments
+from ..arguments.values import ArgumentError
+from ..assembly import build_inputs, build_models
+from ..data.images import BadImageError
+from ..data.pixel_store import TEACHER, PixelStore
+from ..inputs import Inputs
+from ..runtime.processes import start_accelerator
+from ..task import load_task
+from .file import FeatureFile, open_file
+from .key import FORMAT, KEY_FILE, KeyFolder, cache_root, in_words, layout_of, list_folders
 
 DAY = 24 * 3600
 VIEW_FILES = "view_*.safetensors"

@@ -1,0 +1,1 @@
+"""The frozen teacher's features on disk."""
