@@ -20,8 +20,8 @@ _MODULE_OF = {
     "RDTeacherForImageClassification": "models.modeling_rd_teacher",
     "compare": "comparison.run",
     "distill": "distillation",
-    "evaluate": "evaluation",
-    "predict": "evaluation",
+    "evaluate": "inference.evaluation",
+    "predict": "inference.evaluation",
     "push": "hub",
     "students_within": "students.budget",
 }

@@ -22,8 +22,8 @@ from .cka import check_rows
 from .data.augmentation import AugmentationParameters
 from .data.order import RowOrder, StepPlan
 from .data.pixels import PixelTransform, load_processor
+from .inference.model_names import loading
 from .inputs import Inputs
-from .model_names import loading
 from .models.backbone import Backbone
 from .models.modeling_rd_student import RDStudentForImageClassification
 from .models.modeling_rd_teacher import RDTeacherForImageClassification

@@ -183,7 +183,7 @@ def _evaluate(options: list[str]) -> int:
     arguments = _parse(_parser("evaluate", EvaluationArguments), options, EvaluationArguments)
     import json
 
-    from .evaluation import evaluate
+    from .inference.evaluation import evaluate
 
     print(json.dumps(evaluate(**vars(arguments)), indent=2))
     return 0
@@ -193,7 +193,7 @@ def _predict(options: list[str]) -> int:
     arguments = _parse(_parser("predict", PredictionArguments), options, PredictionArguments)
     import json
 
-    from .evaluation import predict, prediction_table
+    from .inference.evaluation import predict, prediction_table
 
     as_json, top_k = arguments.json, arguments.top_k
     values = {name: value for name, value in vars(arguments).items() if name not in ("json", "top_k")}

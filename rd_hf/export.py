@@ -17,7 +17,8 @@ from transformers import AutoModelForImageClassification, PreTrainedModel
 from .arguments.values import ArgumentError
 from .cards.forms import copy_companions, write_onnx_card, write_transformers_card
 from .cards.provenance import FORM, ONNX, PROVENANCE, provenance_of
-from .evaluation import LoadedModel, OpenSplit, load_model, load_splits, open_split, score
+from .inference.evaluation import LoadedModel, OpenSplit, load_model, load_splits, open_split, score
+from .inference.onnx_runtime import MODEL_FILE, OnnxClassifier, require
 from .onnx_export import (
     OPSET,
     any_size,
@@ -28,7 +29,6 @@ from .onnx_export import (
     write_int8,
     write_onnx,
 )
-from .onnx_runtime import MODEL_FILE, OnnxClassifier, require
 from .run_folder import share_weights, write_json
 
 FORMATS = ("transformers", "onnx")

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from ._version import __version__
 from .data.pixels import PixelTransform
-from .onnx_runtime import INPUT, OUTPUT, OnnxClassifier, OnnxError, require
+from .inference.onnx_runtime import INPUT, OUTPUT, OnnxClassifier, OnnxError, require
 
 OPSET = 18
 # of the logits' largest magnitude

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 
 from .card_facts import card_facts
 from .cards.card import CARD_FILE, EVAL_RESULTS_FILE, eval_results, render_card, write_card
-from .inference import predict_logits, probabilities
+from .inference.rows import predict_logits, probabilities
 from .run_folder import read_history, share_weights, write_json, write_predictions
 from .runtime.checkpoint import list_checkpoints, step_of
 from .scoring import plots

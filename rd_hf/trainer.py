@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from .arguments.distillation import DistillationArguments
 from .data.order import PlanSampler, StepPlan
 from .data.pixel_store import PixelStore, Visits, collate
-from .inference import predict_logits, probabilities
+from .inference.rows import predict_logits, probabilities
 from .inputs import Inputs
 from .objective import Objective
 from .runtime.checkpoint import (

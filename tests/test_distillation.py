@@ -28,7 +28,7 @@ from rd_hf.arguments.values import ArgumentError
 from rd_hf.data.columns import DataError
 from rd_hf.data.images import BadImageError
 from rd_hf.data.pixels import PixelTransform
-from rd_hf.model_names import ModelNameError
+from rd_hf.inference.model_names import ModelNameError
 from rd_hf.models.backbone import weights_hash
 from rd_hf.models.modeling_rd_teacher import RDTeacherForImageClassification
 from rd_hf.report import ReportError

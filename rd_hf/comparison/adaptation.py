@@ -15,7 +15,7 @@ from ..arguments.distillation import DistillationArguments
 from ..arguments.values import ArgumentError
 from ..data.order import Visit
 from ..data.pixel_store import Visits, collate
-from ..inference import probabilities
+from ..inference.rows import probabilities
 from ..inputs import Inputs
 from ..models.reprogramming import resample
 from ..models.stages import find_stages

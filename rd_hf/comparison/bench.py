@@ -15,7 +15,7 @@ from ..assembly import LoadedTeacher, Models, build_models, load_teacher
 from ..data.labels import MULTI_LABEL
 from ..data.pixel_store import TEACHER, PixelStore
 from ..data.pixels import PixelTransform
-from ..inference import predict_logits
+from ..inference.rows import predict_logits
 from ..objective import comparable
 from ..task import Split, Task, load_task
 

@@ -32,7 +32,7 @@ from ..assembly import (
     training_data,
 )
 from ..data.pixel_store import STUDENT
-from ..inference import predict_logits, probabilities
+from ..inference.rows import predict_logits, probabilities
 from ..inputs import Inputs
 from ..models.backbone import Backbone
 from ..run_folder import HISTORY_FILE, write_json

@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from .data.pixel_store import PixelStore
+from ..data.pixel_store import PixelStore
 
 
 def predict_logits(

@@ -15,21 +15,21 @@ from accelerate import Accelerator
 from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel
 from transformers.utils import cached_file
 
-from .arguments.values import ArgumentError
-from .cards.provenance import is_onnx, provenance_of
-from .data.columns import nearest_name
-from .data.folders import IMAGE_SUFFIXES
-from .data.images import BadImageError, to_rgb
-from .data.pixel_store import PixelStore, check_images
-from .data.pixels import PixelTransform
-from .data.sources import ImageData, load_data
-from .data.split_names import standard_split_name
-from .data.splits import complete_splits
-from .inference import predict_logits, probabilities
+from ..arguments.values import ArgumentError
+from ..cards.provenance import is_onnx, provenance_of
+from ..data.columns import nearest_name
+from ..data.folders import IMAGE_SUFFIXES
+from ..data.images import BadImageError, to_rgb
+from ..data.pixel_store import PixelStore, check_images
+from ..data.pixels import PixelTransform
+from ..data.sources import ImageData, load_data
+from ..data.split_names import standard_split_name
+from ..data.splits import complete_splits
+from ..run_folder import write_predictions
+from ..scoring.metrics import compute_metrics
 from .model_names import loading
 from .onnx_runtime import MODEL_FILE, OnnxClassifier, is_onnx_folder
-from .run_folder import write_predictions
-from .scoring.metrics import compute_metrics
+from .rows import predict_logits, probabilities
 
 logger = logging.getLogger(__name__)
 
