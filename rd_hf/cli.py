@@ -219,7 +219,7 @@ def _export(options: list[str]) -> int:
     arguments = _parse(_parser("export", ExportArguments), options, ExportArguments)
     import json
 
-    from .export import export
+    from .export.run import export
 
     print(json.dumps(export(**vars(arguments)), indent=2))
     return 0

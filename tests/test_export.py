@@ -20,11 +20,11 @@ import rd_hf
 from rd_hf.arguments.values import ArgumentError
 from rd_hf.cards.card import is_edited, render_card, write_card
 from rd_hf.data.pixels import PixelTransform
-from rd_hf.export import export, in_own_memory
+from rd_hf.export.onnx import write_onnx
+from rd_hf.export.run import export, in_own_memory
 from rd_hf.inference.onnx_runtime import OnnxClassifier, OnnxError
 from rd_hf.models.backbone import Backbone
 from rd_hf.models.modeling_rd_teacher import RDTeacherForImageClassification
-from rd_hf.onnx_export import write_onnx
 from rd_hf.students.loading import load_student
 
 MEAN, STD = [0.1, 0.2, 0.3], [0.4, 0.5, 0.6]
@@ -318,5 +318,5 @@ def test_a_missing_package_is_named_with_its_extra(package, saved, tmp_path, mon
 
 
 def test_onnx_is_imported_only_when_it_is_needed(python):
-    code = "import sys, rd_hf.export, rd_hf.inference.evaluation; print(sorted({'onnx', 'onnxruntime'} & set(sys.modules)))"
+    code = "import sys, rd_hf.export.run, rd_hf.inference.evaluation; print(sorted({'onnx', 'onnxruntime'} & set(sys.modules)))"
     assert python("-c", code).stdout.strip() == "[]"

@@ -20,7 +20,7 @@ from transformers import AutoModel, ResNetConfig, ViTConfig, ViTImageProcessorPi
 from rd_hf.comparison.arguments import ComparisonArguments
 from rd_hf.comparison.methods import METHODS
 from rd_hf.comparison.plan import Plan
-from rd_hf.export import export
+from rd_hf.export.run import export
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 

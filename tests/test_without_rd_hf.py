@@ -11,7 +11,7 @@ from test_student_model import pixels, student
 from transformers import AutoModel, AutoModelForImageClassification, ViTConfig, ViTImageProcessorPil, pipeline
 from warm_python import WarmPython
 
-from rd_hf.export import export
+from rd_hf.export.run import export
 from rd_hf.models.backbone import Backbone
 from rd_hf.models.modeling_rd_student import RDStudentForImageClassification
 from rd_hf.models.modeling_rd_teacher import RDTeacherForImageClassification

@@ -39,7 +39,7 @@ def is_onnx_folder(model: str) -> bool:
 class OnnxClassifier(nn.Module):
     """An image classifier in `model.onnx`, on the CPU.
 
-    :param path: the file; its metadata holds what `rd_hf.onnx_export.describe` wrote.
+    :param path: the file; its metadata holds what `rd_hf.export.onnx.describe` wrote.
     :raises OnnxError: when onnxruntime is missing, or cannot read the file, or the file is not an export of rd_hf.
     """
 

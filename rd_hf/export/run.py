@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForImageClassification, PreTrainedModel
 
-from .arguments.values import ArgumentError
-from .cards.forms import copy_companions, write_onnx_card, write_transformers_card
-from .cards.provenance import FORM, ONNX, PROVENANCE, provenance_of
-from .inference.evaluation import LoadedModel, OpenSplit, load_model, load_splits, open_split, score
-from .inference.onnx_runtime import MODEL_FILE, OnnxClassifier, require
-from .onnx_export import (
+from ..arguments.values import ArgumentError
+from ..cards.forms import copy_companions, write_onnx_card, write_transformers_card
+from ..cards.provenance import FORM, ONNX, PROVENANCE, provenance_of
+from ..inference.evaluation import LoadedModel, OpenSplit, load_model, load_splits, open_split, score
+from ..inference.onnx_runtime import MODEL_FILE, OnnxClassifier, require
+from ..run_folder import share_weights, write_json
+from .onnx import (
     OPSET,
     any_size,
     check_other_size,
@@ -29,7 +30,6 @@ from .onnx_export import (
     write_int8,
     write_onnx,
 )
-from .run_folder import share_weights, write_json
 
 FORMATS = ("transformers", "onnx")
 REPORT_FILE = "export.json"

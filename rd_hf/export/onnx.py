@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from ._version import __version__
-from .data.pixels import PixelTransform
-from .inference.onnx_runtime import INPUT, OUTPUT, OnnxClassifier, OnnxError, require
+from .._version import __version__
+from ..data.pixels import PixelTransform
+from ..inference.onnx_runtime import INPUT, OUTPUT, OnnxClassifier, OnnxError, require
 
 OPSET = 18
 # of the logits' largest magnitude

@@ -1,0 +1,1 @@
+"""A student in other forms: plain transformers, ONNX."""
