@@ -22,7 +22,7 @@ _MODULE_OF = {
     "distill": "distillation",
     "evaluate": "inference.evaluation",
     "predict": "inference.evaluation",
-    "push": "hub",
+    "push": "hub.push",
     "students_within": "students.budget",
 }
 

@@ -209,7 +209,7 @@ def _predict(options: list[str]) -> int:
 def _push(options: list[str]) -> int:
     options = ["--folder", *options] if options and not options[0].startswith("-") else options
     arguments = _parse(_parser("push", PushArguments), options, PushArguments)
-    from .hub import push
+    from .hub.push import push
 
     print(push(**vars(arguments)))
     return 0

@@ -13,12 +13,12 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from . import hub
 from .arguments.distillation import DistillationArguments, arguments_from
 from .assembly import Models, build_models, build_trainer
 from .compilation import check_compiler, compiled_models
+from .hub import push as hub
+from .hub.publication import published_config
 from .models.modeling_rd_student import RDStudentForImageClassification
-from .publication import published_config
 from .report import summary, write_report
 from .run_folder import check_run_folder, open_run_folder
 from .runtime.interrupts import Stopped

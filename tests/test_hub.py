@@ -344,7 +344,7 @@ print(student.push_to_hub("me/own", private=True, commit_message="from Python"))
 student.model.classifier[-1].bias.data += 1
 try:
     student.push_to_hub("me/other")
-except rd_hf.hub.PushError as error:
+except rd_hf.hub.push.PushError as error:
     print(error)
 """
     done = client("-c", code, str(folder))

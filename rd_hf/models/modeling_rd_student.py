@@ -80,7 +80,7 @@ class RDStudentForImageClassification(PreTrainedModel):
         """
         if __package__ != "rd_hf.models":
             return super().push_to_hub(repo_id, **options)
-        return import_module("rd_hf.hub").push_student(self, repo_id, **options)
+        return import_module("rd_hf.hub.push").push_student(self, repo_id, **options)
 
     def forward(self, pixel_values: Tensor | None = None, labels: Tensor | None = None, **kwargs: Any) -> ModelOutput:
         """Logits of the student, and the loss where there are labels.

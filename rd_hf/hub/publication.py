@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .cards.card import CARD_FILE, EVAL_RESULTS_FILE, IMAGES
-from .cards.provenance import FORM, ONNX, PROVENANCE
+from ..cards.card import CARD_FILE, EVAL_RESULTS_FILE, IMAGES
+from ..cards.provenance import FORM, ONNX, PROVENANCE
 
 logger = logging.getLogger(__name__)
 

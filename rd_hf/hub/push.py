@@ -21,12 +21,12 @@ from huggingface_hub import CommitOperationAdd, HfApi, ModelCard, ModelInfo, hf_
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
-from .cards.card import CARD_FILE, card_for, is_edited
-from .hub_client import TROUBLE, explain, patiently
+from ..cards.card import CARD_FILE, card_for, is_edited
+from .client import TROUBLE, explain, patiently
 from .publication import HARMLESS, PushError, config_of, files_of, is_unwrapped, published_config, refusal
 
 if TYPE_CHECKING:
-    from .models.modeling_rd_student import RDStudentForImageClassification
+    from ..models.modeling_rd_student import RDStudentForImageClassification
 
 logger = logging.getLogger(__name__)
 
@@ -171,7 +171,7 @@ def _read(repo_id: str, name: str, commit: str) -> str:
 @contextmanager
 def _unwrapped(folder: Path) -> Iterator[dict[str, Path]]:
     """The files of the plain checkpoint that a student wraps, written aside and checked against it."""
-    from .export.run import export
+    from ..export.run import export
 
     with TemporaryDirectory() as aside:
         export(str(folder), f"{aside}/plain", "transformers")
