@@ -26,13 +26,13 @@ from accelerate import Accelerator
 from transformers import AutoModel, AutoModelForImageClassification, MobileNetV2Config, ResNetConfig, ViTConfig
 
 from rd_hf.arguments.distillation import DistillationArguments
-from rd_hf.assembly import build_models, build_trainer
 from rd_hf.data.pixels import default_processor
 from rd_hf.runtime.allocator import keep_freed_memory
-from rd_hf.task import load_task
 from rd_hf.teacher_cache.features import FeatureCache
 from rd_hf.teacher_cache.file import CHECKSUM_BYTES, Layout, as_bytes, checksum, open_file
-from rd_hf.trainer import Trainer
+from rd_hf.training.assembly import build_models, build_trainer
+from rd_hf.training.run_data import load_task
+from rd_hf.training.trainer import Trainer
 
 ROWS = {
     "student alone": {"method": "ce"},

@@ -24,10 +24,10 @@ import torch
 from transformers import AutoModelForImageClassification, ResNetConfig, ViTConfig, ViTModel
 
 from rd_hf import RDStudentForImageClassification, RDTeacherForImageClassification
-from rd_hf.compilation import compiled
 from rd_hf.models.backbone import CPU_BATCH_SIZE, Backbone
-from rd_hf.objective import Objective, ObjectiveWeights
 from rd_hf.runtime.allocator import keep_freed_memory
+from rd_hf.training.compilation import compiled
+from rd_hf.training.objective import Objective, ObjectiveWeights
 
 IMAGE_SIZE = 224
 ROWS = ("teacher forward", "student step", "rd step", "drd step")

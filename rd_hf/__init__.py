@@ -19,7 +19,7 @@ _MODULE_OF = {
     "RDTeacherConfig": "models.configuration_rd",
     "RDTeacherForImageClassification": "models.modeling_rd_teacher",
     "compare": "comparison.run",
-    "distill": "distillation",
+    "distill": "training.distillation",
     "evaluate": "inference.evaluation",
     "predict": "inference.evaluation",
     "push": "hub.push",

@@ -152,7 +152,7 @@ def _distill(options: list[str]) -> int:
     if arguments.output_dir is None:
         raise ArgumentError("`output_dir` is missing: say where the student goes.")
     with stopping_at_once():
-        from .distillation import run_distillation
+        from .training.distillation import run_distillation
 
         run_distillation(arguments)
     return 0

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from rd_hf.cka import MINIMUM_ROWS, MinibatchCKA, check_rows, cka
+from rd_hf.training.cka import MINIMUM_ROWS, MinibatchCKA, check_rows, cka
 
 
 @pytest.fixture

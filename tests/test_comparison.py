@@ -15,7 +15,6 @@ from transformers import AutoConfig, AutoModel
 
 import rd_hf
 from rd_hf.arguments.values import ArgumentError
-from rd_hf.assembly import build_inputs
 from rd_hf.comparison import workers
 from rd_hf.comparison.adaptation import INVERSE_PENALTIES, AdaptedTeacher, linear_probe, with_lora
 from rd_hf.comparison.arguments import ComparisonArguments
@@ -29,10 +28,11 @@ from rd_hf.comparison.workers import ComparisonError, run_job
 from rd_hf.data.order import StepPlan
 from rd_hf.data.pixel_store import Visits, collate
 from rd_hf.data.sources import fingerprint
-from rd_hf.objective import comparable
 from rd_hf.runtime.processes import start_accelerator
-from rd_hf.task import load_task
-from rd_hf.trainer import Trainer
+from rd_hf.training.assembly import build_inputs
+from rd_hf.training.objective import comparable
+from rd_hf.training.run_data import load_task
+from rd_hf.training.trainer import Trainer
 
 STUDENT = {
     "model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic",

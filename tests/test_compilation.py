@@ -9,10 +9,10 @@ from torch import nn
 from transformers import AutoModelForImageClassification, ViTConfig
 
 import rd_hf
-from rd_hf import compilation
 from rd_hf.arguments.values import ArgumentError
-from rd_hf.run_folder import read_history
-from rd_hf.trainer import Trainer
+from rd_hf.training import compilation
+from rd_hf.training.run_folder import read_history
+from rd_hf.training.trainer import Trainer
 
 TERMS = ("loss", "supervised", "hybrid", "kl", "cka_loss")
 

@@ -31,12 +31,12 @@ from rd_hf.data.pixels import PixelTransform
 from rd_hf.inference.model_names import ModelNameError
 from rd_hf.models.backbone import weights_hash
 from rd_hf.models.modeling_rd_teacher import RDTeacherForImageClassification
-from rd_hf.report import ReportError
-from rd_hf.run_folder import read_history
 from rd_hf.runtime.checkpoint import list_checkpoints
-from rd_hf.step import NonFiniteLossError, Update
 from rd_hf.students.loading import StudentError
-from rd_hf.trainer import Trainer
+from rd_hf.training.report import ReportError
+from rd_hf.training.run_folder import read_history
+from rd_hf.training.step import NonFiniteLossError, Update
+from rd_hf.training.trainer import Trainer
 
 TINY_RESNET = {
     "model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic",
@@ -251,8 +251,8 @@ def test_teacher_and_student_see_the_same_view_in_their_own_size_and_normalisati
     prepare = Update.prepare
     monkeypatch.setattr(Update, "prepare", lambda self, batch: shown.clear() or prepare(self, batch))
     monkeypatch.setattr(Trainer, "evaluate", lambda self: None)
-    monkeypatch.setattr("rd_hf.distillation.write_report", lambda *_: {})
-    monkeypatch.setattr("rd_hf.distillation.summary", lambda *_: "")
+    monkeypatch.setattr("rd_hf.training.distillation.write_report", lambda *_: {})
+    monkeypatch.setattr("rd_hf.training.distillation.summary", lambda *_: "")
     rd_hf.distill(**settings(teacher, blobs_npz, tmp_path / "run", max_steps=1))
     student, *of_teacher = shown
     of_teacher = torch.cat(of_teacher)  # it comes in chunks

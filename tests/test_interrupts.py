@@ -13,9 +13,9 @@ from test_distillation import settings
 from rd_hf.arguments.distillation import DistillationArguments
 from rd_hf.arguments.values import ArgumentError
 from rd_hf.cli import main
-from rd_hf.run_folder import read_history
 from rd_hf.runtime.checkpoint import list_checkpoints
-from rd_hf.trainer import Trainer
+from rd_hf.training.run_folder import read_history
+from rd_hf.training.trainer import Trainer
 
 
 def options(values):
@@ -44,7 +44,7 @@ def test_each_signal_saves_the_step_and_has_its_exit_code(
 
 
 def test_a_signal_before_the_training_ends_the_command_with_the_same_code(teacher, blobs_npz, tmp_path, monkeypatch):
-    monkeypatch.setattr("rd_hf.distillation.load_task", lambda _: os.kill(os.getpid(), signal.SIGUSR1))
+    monkeypatch.setattr("rd_hf.training.distillation.load_task", lambda _: os.kill(os.getpid(), signal.SIGUSR1))
     assert main(options(settings(teacher, blobs_npz, tmp_path / "run"))) == 85
 
 
@@ -71,7 +71,7 @@ def test_the_run_time_is_hours_or_hours_minutes_and_seconds():
 def test_a_signal_to_one_of_two_processes_stops_both_after_the_same_step(teacher, blobs_npz, tmp_path, job):
     values = settings(teacher, blobs_npz, tmp_path / "run", save_steps=100)
     script = (
-        "import os, signal, sys; from rd_hf.cli import main; from rd_hf.step import Update\n"
+        "import os, signal, sys; from rd_hf.cli import main; from rd_hf.training.step import Update\n"
         "call = Update.__call__\n"
         "def signalled(self, step, batches):\n"
         "    if step == 2 and self.accelerator.process_index == 1: os.kill(os.getpid(), signal.SIGTERM)\n"

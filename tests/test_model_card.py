@@ -7,7 +7,6 @@ from huggingface_hub import ModelCard, parse_eval_result_entries
 
 from rd_hf.arguments.distillation import DistillationArguments
 from rd_hf.arguments.values import ArgumentError
-from rd_hf.card_facts import STUDENT_IMAGES
 from rd_hf.cards.card import (
     CARD_FILE,
     CardError,
@@ -19,8 +18,9 @@ from rd_hf.cards.card import (
     stamp,
     write_card,
 )
-from rd_hf.run_folder import open_run_folder
 from rd_hf.students.cost import Cost
+from rd_hf.training.card_facts import STUDENT_IMAGES
+from rd_hf.training.run_folder import open_run_folder
 
 NAMES = ["benign", "malignant", "a|b <i>"]
 

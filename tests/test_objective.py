@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from rd_hf.cka import cka
 from rd_hf.models.stages import StageFeature
-from rd_hf.objective import (
+from rd_hf.training.cka import cka
+from rd_hf.training.objective import (
     Objective,
     ObjectiveWeights,
     balanced_class_weights,

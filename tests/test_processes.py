@@ -14,7 +14,7 @@ from test_distillation import settings
 from test_interrupts import options
 from warm_python import free_port
 
-from rd_hf.run_folder import read_history
+from rd_hf.training.run_folder import read_history
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
@@ -80,7 +80,7 @@ def test_the_slurm_scripts_are_sound_shell():
 @pytest.mark.parametrize("fault", ["time.sleep(30)", "os.kill(os.getpid(), 9)"], ids=["stuck", "killed"])
 def test_a_process_that_does_not_answer_is_named(teacher, blobs_npz, tmp_path, job, fault):
     script = (
-        "import os, sys, time; from rd_hf.cli import main; from rd_hf.step import Update\n"
+        "import os, sys, time; from rd_hf.cli import main; from rd_hf.training.step import Update\n"
         "call = Update.__call__\n"
         "def stuck(self, step, batches):\n"
         "    if step == 1 and self.accelerator.process_index == 1: FAULT\n"

@@ -10,10 +10,10 @@ from test_interrupts import options
 
 import rd_hf
 from rd_hf.arguments.values import ArgumentError
-from rd_hf.run_folder import read_history
 from rd_hf.runtime.checkpoint import CheckpointError
 from rd_hf.runtime.interrupts import Stopped
-from rd_hf.trainer import Trainer
+from rd_hf.training.run_folder import read_history
+from rd_hf.training.trainer import Trainer
 
 STEADY_VIT = TINY_VIT | {"hidden_dropout_prob": 0.0}
 

@@ -20,12 +20,12 @@ from rd_hf.data.augmentation import AugmentationParameters
 from rd_hf.data.order import Visit
 from rd_hf.data.pixel_store import PixelStore, Visits, collate
 from rd_hf.data.pixels import PixelTransform
-from rd_hf.inputs import Inputs
 from rd_hf.models.backbone import Backbone
 from rd_hf.models.features import StageFeature
-from rd_hf.run_folder import read_history
 from rd_hf.teacher_cache.features import CacheError, FeatureCache
 from rd_hf.teacher_cache.key import FORMAT, key_id, list_folders, open_folder
+from rd_hf.training.inputs import Inputs
+from rd_hf.training.run_folder import read_history
 
 TINY_RESNET = {
     "model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic",
@@ -63,8 +63,8 @@ def teacher(tmp_path_factory):
 @pytest.fixture
 def no_report(monkeypatch):
     """Runs end with the training."""
-    monkeypatch.setattr("rd_hf.distillation.write_report", lambda *_: {})
-    monkeypatch.setattr("rd_hf.distillation.summary", lambda *_: "")
+    monkeypatch.setattr("rd_hf.training.distillation.write_report", lambda *_: {})
+    monkeypatch.setattr("rd_hf.training.distillation.summary", lambda *_: "")
 
 
 def last_weights(run):

@@ -16,9 +16,9 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import save_file
 
-from rd_hf import distillation
 from rd_hf.data.pixels import PixelTransform
-from rd_hf.run_folder import read_history
+from rd_hf.training import distillation
+from rd_hf.training.run_folder import read_history
 
 # A key's bias has no true gradient, which is what AdamW would blow up; SGD leaves it at rounding.
 TINY_VIT = {

@@ -41,7 +41,7 @@ class CardError(ValueError):
 def render_card(facts: dict[str, Any], name: str) -> str:
     """The whole card, with metadata and stamp.
 
-    :param facts: what `rd_hf.card_facts.card_facts` collects.
+    :param facts: what `rd_hf.training.card_facts.card_facts` collects.
     :param name: the model's name in the Hub's index of results.
     :raises CardError: when its metadata is not valid.
     """

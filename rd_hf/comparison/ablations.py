@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from ..models.features import StageFeature
 from ..models.modeling_rd_teacher import RDTeacherForImageClassification, RDTeacherOutput
 from ..models.stages import find_stages
-from ..objective import Objective
-from ..trainer import Trainer
+from ..training.objective import Objective
+from ..training.trainer import Trainer
 
 
 class SeparateClassifier(nn.Module):
@@ -55,7 +55,7 @@ class OnlyHybrid:
         self.objective = objective
 
     def __call__(self, output: RDTeacherOutput, *arguments, **options) -> dict[str, Tensor]:
-        """The hybrid logits' cross-entropy; see `rd_hf.objective.Objective`."""
+        """The hybrid logits' cross-entropy; see `rd_hf.training.objective.Objective`."""
         terms = self.objective(RDTeacherOutput(student_logits=output.hybrid_logits[0]), *arguments, **options)
         for logits in output.hybrid_logits[1:]:
             more = self.objective(RDTeacherOutput(student_logits=logits), *arguments, **options)

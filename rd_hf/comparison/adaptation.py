@@ -16,12 +16,12 @@ from ..arguments.values import ArgumentError
 from ..data.order import Visit
 from ..data.pixel_store import Visits, collate
 from ..inference.rows import probabilities
-from ..inputs import Inputs
 from ..models.reprogramming import resample
 from ..models.stages import find_stages
-from ..objective import comparable
 from ..scoring.metrics import validation_score
-from ..task import Task
+from ..training.inputs import Inputs
+from ..training.objective import comparable
+from ..training.run_data import Task
 
 INVERSE_PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # C of scikit-learn, for standardised features
 LIKELIHOOD = "likelihood"

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from ..arguments.distillation import DistillationArguments
 from ..arguments.values import ArgumentError
-from ..assembly import LoadedTeacher, Models, build_models, load_teacher
 from ..data.labels import MULTI_LABEL
 from ..data.pixel_store import TEACHER, PixelStore
 from ..data.pixels import PixelTransform
 from ..inference.rows import predict_logits
-from ..objective import comparable
-from ..task import Split, Task, load_task
+from ..training.assembly import LoadedTeacher, Models, build_models, load_teacher
+from ..training.objective import comparable
+from ..training.run_data import Split, Task, load_task
 
 
 class TeachersView:

@@ -21,7 +21,12 @@ from torch import Tensor, nn
 
 from .._version import __version__
 from ..arguments.distillation import DistillationArguments
-from ..assembly import (
+from ..data.pixel_store import STUDENT
+from ..inference.rows import predict_logits, probabilities
+from ..models.backbone import Backbone
+from ..runtime.checkpoint import file_digest
+from ..scoring.classification import Predictions, point_values
+from ..training.assembly import (
     LoadedTeacher,
     Models,
     build_inputs,
@@ -31,15 +36,10 @@ from ..assembly import (
     steps_of,
     training_data,
 )
-from ..data.pixel_store import STUDENT
-from ..inference.rows import predict_logits, probabilities
-from ..inputs import Inputs
-from ..models.backbone import Backbone
-from ..run_folder import HISTORY_FILE, write_json
-from ..runtime.checkpoint import file_digest
-from ..scoring.classification import Predictions, point_values
-from ..task import Split, Task
-from ..trainer import Trainer
+from ..training.inputs import Inputs
+from ..training.run_data import Split, Task
+from ..training.run_folder import HISTORY_FILE, write_json
+from ..training.trainer import Trainer
 from .ablations import SeparateClassifier, reprogram_first
 from .adaptation import LIKELIHOOD, AdaptedTeacher, linear_probe, with_lora
 from .bench import Bench, through_the_teacher

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import torch
 from accelerate import Accelerator
 
-from ..assembly import load_teacher
 from ..data.pixels import PixelTransform
-from ..run_folder import write_json
 from ..students.cost import Cost, cost_of
 from ..students.loading import load_student
+from ..training.assembly import load_teacher
+from ..training.run_folder import write_json
 from .adaptation import AdaptedTeacher
 from .plan import Cell, Plan
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from torch import nn
 
-from ..cka import cka
+from ..training.cka import cka
 from . import transfers
 from .feature_losses import attention, probabilistic, relational, similarity
 from .logit_losses import dist, dkd, kd

@@ -12,7 +12,7 @@ from transformers.modeling_outputs import ModelOutput
 
 from ..models.features import Stage, StageFeature
 from ..models.modeling_rd_teacher import RDTeacherForImageClassification, RDTeacherOutput
-from ..objective import Objective, comparable
+from ..training.objective import Objective, comparable
 from .feature_losses import contrastive, hint
 
 EMBEDDING = 128  # dimensions in which CRD compares; the paper's
@@ -71,7 +71,7 @@ class GuidedObjective:
     def __call__(
         self, output: GuidedOutput, labels: Tensor, step: int, labelled_count: float, total_count: float, **_
     ) -> dict[str, Tensor]:
-        """The terms of a batch, labelled rows first; see `rd_hf.objective.Objective`."""
+        """The terms of a batch, labelled rows first; see `rd_hf.training.objective.Objective`."""
         alone = RDTeacherOutput(student_logits=output.student_logits)
         terms = self.supervised(alone, labels, step, labelled_count, total_count)
         terms["transfer"] = self.transfer(output, labels)

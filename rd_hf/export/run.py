@@ -19,7 +19,7 @@ from ..cards.forms import copy_companions, write_onnx_card, write_transformers_c
 from ..cards.provenance import FORM, ONNX, PROVENANCE, provenance_of
 from ..inference.evaluation import LoadedModel, OpenSplit, load_model, load_splits, open_split, score
 from ..inference.onnx_runtime import MODEL_FILE, OnnxClassifier, require
-from ..run_folder import share_weights, write_json
+from ..training.run_folder import share_weights, write_json
 from .onnx import (
     OPSET,
     any_size,

@@ -25,8 +25,8 @@ from ..data.pixels import PixelTransform
 from ..data.sources import ImageData, load_data
 from ..data.split_names import standard_split_name
 from ..data.splits import complete_splits
-from ..run_folder import write_predictions
 from ..scoring.metrics import compute_metrics
+from ..training.run_folder import write_predictions
 from .model_names import loading
 from .onnx_runtime import MODEL_FILE, OnnxClassifier, is_onnx_folder
 from .rows import predict_logits, probabilities

@@ -12,12 +12,12 @@ from tqdm.auto import tqdm
 
 from ..arguments.distillation import DistillationArguments
 from ..arguments.values import ArgumentError
-from ..assembly import build_inputs, build_models
 from ..data.images import BadImageError
 from ..data.pixel_store import TEACHER, PixelStore
-from ..inputs import Inputs
 from ..runtime.processes import start_accelerator
-from ..task import load_task
+from ..training.assembly import build_inputs, build_models
+from ..training.inputs import Inputs
+from ..training.run_data import load_task
 from .file import FeatureFile, open_file
 from .key import FORMAT, KEY_FILE, KeyFolder, cache_root, in_words, layout_of, list_folders
 

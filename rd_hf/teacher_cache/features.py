@@ -32,9 +32,9 @@ from .key import (
 )
 
 if TYPE_CHECKING:
-    from ..assembly import Models
-    from ..inputs import Inputs
-    from ..task import Task
+    from ..training.assembly import Models
+    from ..training.inputs import Inputs
+    from ..training.run_data import Task
 
 logger = logging.getLogger(__name__)
 

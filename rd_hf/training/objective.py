@@ -14,8 +14,8 @@ from torch import Tensor
 from .cka import MINIMUM_ROWS, Estimator, cka
 
 if TYPE_CHECKING:
-    from .models.modeling_rd_teacher import RDTeacherOutput
-    from .models.stages import StageFeature
+    from ..models.modeling_rd_teacher import RDTeacherOutput
+    from ..models.stages import StageFeature
 
 ProblemType = Literal["single_label_classification", "multi_label_classification"]
 
@@ -57,7 +57,7 @@ class ObjectiveWeights:
     :param kl_weight_end: The same at `total_steps`.
     :param cka_weight: Weight of 1 - CKA (gamma in DRD).
     :param temperature: Divides the logits in the KL term, which is multiplied by its square (Hinton et al. 2015).
-    :param cka_estimator: "debiased" or "biased"; see `rd_hf.cka`.
+    :param cka_estimator: "debiased" or "biased"; see `rd_hf.training.cka`.
     :param cka_features: What CKA compares, "pooled" or "flattened"; see `comparable`.
     :param detach_hybrid_in_kl: Whether KL trains only the student, and not the hybrid logits too.
     :param detach_reprogrammed_in_cka: Whether CKA trains only the student, and not the projectors too.

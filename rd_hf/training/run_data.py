@@ -14,14 +14,14 @@ import torch
 from datasets import Dataset, concatenate_datasets
 from torch import Tensor
 
-from .arguments.distillation import DistillationArguments
-from .arguments.values import ArgumentError
-from .data.labels import MULTI_LABEL
-from .data.leaks import conflicting_labels, report_conflicts, report_leaks, shared_images
-from .data.pixel_store import PixelStore, check_images
-from .data.pixels import PixelTransform
-from .data.sources import load_data, load_images_only
-from .data.splits import choose_labelled, complete_splits
+from ..arguments.distillation import DistillationArguments
+from ..arguments.values import ArgumentError
+from ..data.labels import MULTI_LABEL
+from ..data.leaks import conflicting_labels, report_conflicts, report_leaks, shared_images
+from ..data.pixel_store import PixelStore, check_images
+from ..data.pixels import PixelTransform
+from ..data.sources import load_data, load_images_only
+from ..data.splits import choose_labelled, complete_splits
 from .objective import balanced_class_weights, balanced_pos_weight
 
 logger = logging.getLogger(__name__)

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from safetensors import SafetensorError
 
+from ..cards.card import CARD_FILE, EVAL_RESULTS_FILE, eval_results, render_card, write_card
+from ..inference.rows import predict_logits, probabilities
+from ..runtime.checkpoint import list_checkpoints, step_of
+from ..scoring import plots
+from ..scoring.metrics import compute_metrics
 from .card_facts import card_facts
-from .cards.card import CARD_FILE, EVAL_RESULTS_FILE, eval_results, render_card, write_card
-from .inference.rows import predict_logits, probabilities
 from .run_folder import read_history, share_weights, write_json, write_predictions
-from .runtime.checkpoint import list_checkpoints, step_of
-from .scoring import plots
-from .scoring.metrics import compute_metrics
 
 if TYPE_CHECKING:
     from .assembly import Models
-    from .task import Split, Task
+    from .run_data import Split, Task
     from .trainer import Trainer
 
 logger = logging.getLogger(__name__)

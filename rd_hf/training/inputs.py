@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .data.augmentation import AugmentationParameters, apply, draw
-from .data.order import Visit
-from .data.pixel_store import STUDENT, TEACHER, PixelStore
-from .models.backbone import Backbone
-from .models.features import StageFeature
-from .teacher_cache.features import FeatureCache
+from ..data.augmentation import AugmentationParameters, apply, draw
+from ..data.order import Visit
+from ..data.pixel_store import STUDENT, TEACHER, PixelStore
+from ..models.backbone import Backbone
+from ..models.features import StageFeature
+from ..teacher_cache.features import FeatureCache
 
 
 class Inputs:

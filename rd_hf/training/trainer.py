@@ -19,13 +19,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from .arguments.distillation import DistillationArguments
-from .data.order import PlanSampler, StepPlan
-from .data.pixel_store import PixelStore, Visits, collate
-from .inference.rows import predict_logits, probabilities
-from .inputs import Inputs
-from .objective import Objective
-from .runtime.checkpoint import (
+from ..arguments.distillation import DistillationArguments
+from ..data.order import PlanSampler, StepPlan
+from ..data.pixel_store import PixelStore, Visits, collate
+from ..inference.rows import predict_logits, probabilities
+from ..runtime.checkpoint import (
     Checkpoint,
     CheckpointError,
     list_checkpoints,
@@ -35,9 +33,11 @@ from .runtime.checkpoint import (
     save_checkpoint,
     step_of,
 )
-from .runtime.interrupts import Interrupts, Stopped, leave_interrupts_to_the_main_process
-from .runtime.processes import PROGRESS, memory_used
-from .scoring.metrics import validation_score
+from ..runtime.interrupts import Interrupts, Stopped, leave_interrupts_to_the_main_process
+from ..runtime.processes import PROGRESS, memory_used
+from ..scoring.metrics import validation_score
+from .inputs import Inputs
+from .objective import Objective
 from .step import NonFiniteLossError, Update
 
 logger = logging.getLogger(__name__)

@@ -15,23 +15,23 @@ from accelerate import Accelerator
 from torch import nn
 from transformers.image_processing_utils import BaseImageProcessor
 
-from ._version import __version__
-from .arguments.distillation import DistillationArguments
-from .arguments.values import ArgumentError
+from .._version import __version__
+from ..arguments.distillation import DistillationArguments
+from ..arguments.values import ArgumentError
+from ..data.augmentation import AugmentationParameters
+from ..data.order import RowOrder, StepPlan
+from ..data.pixels import PixelTransform, load_processor
+from ..inference.model_names import loading
+from ..models.backbone import Backbone
+from ..models.modeling_rd_student import RDStudentForImageClassification
+from ..models.modeling_rd_teacher import RDTeacherForImageClassification
+from ..scoring.metrics import validation_score
+from ..students.loading import load_student
+from ..teacher_cache.features import compare_entries, open_cache
 from .cka import check_rows
-from .data.augmentation import AugmentationParameters
-from .data.order import RowOrder, StepPlan
-from .data.pixels import PixelTransform, load_processor
-from .inference.model_names import loading
 from .inputs import Inputs
-from .models.backbone import Backbone
-from .models.modeling_rd_student import RDStudentForImageClassification
-from .models.modeling_rd_teacher import RDTeacherForImageClassification
 from .objective import Objective, ObjectiveWeights
-from .scoring.metrics import validation_score
-from .students.loading import load_student
-from .task import Task
-from .teacher_cache.features import compare_entries, open_cache
+from .run_data import Task
 from .trainer import Trainer, TrainingData
 
 logger = logging.getLogger(__name__)

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from .arguments.values import ArgumentError
-from .models.stages import blocks_of
-from .models.tape import instance_attribute
+from ..arguments.values import ArgumentError
+from ..models.stages import blocks_of
+from ..models.tape import instance_attribute
 
 if TYPE_CHECKING:
     from .assembly import Models

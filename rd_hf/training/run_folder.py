@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from .arguments.distillation import DistillationArguments, read_config, write_config
-from .arguments.values import ArgumentError
-from .cards.card import CARD_FILE, is_edited
+from ..arguments.distillation import DistillationArguments, read_config, write_config
+from ..arguments.values import ArgumentError
+from ..cards.card import CARD_FILE, is_edited
 
 logger = logging.getLogger(__name__)
 

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ._version import __version__
-from .arguments.distillation import DistillationArguments
-from .data.labels import MULTI_LABEL
-from .models.modeling_rd_student import RDStudentForImageClassification
-from .students.cost import Cost, cost_of
+from .._version import __version__
+from ..arguments.distillation import DistillationArguments
+from ..data.labels import MULTI_LABEL
+from ..models.modeling_rd_student import RDStudentForImageClassification
+from ..students.cost import Cost, cost_of
 
 if TYPE_CHECKING:
     from .assembly import Models
-    from .task import Task
+    from .run_data import Task
     from .trainer import Trainer
 
 # Where things are on this machine, who publishes them, and columns of the data: not for a card. The origin of
