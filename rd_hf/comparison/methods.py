@@ -10,8 +10,8 @@ from torch import nn
 
 from ..training.cka import cka
 from . import transfers
-from .feature_losses import attention, probabilistic, relational, similarity
-from .logit_losses import dist, dkd, kd
+from .losses.features import attention, probabilistic, relational, similarity
+from .losses.logits import dist, dkd, kd
 
 Role = Literal["student alone", "teacher", "feature", "logit", "reprogramming"]
 

@@ -13,7 +13,7 @@ from transformers.modeling_outputs import ModelOutput
 from ..models.features import Stage, StageFeature
 from ..models.modeling_rd_teacher import RDTeacherForImageClassification, RDTeacherOutput
 from ..training.objective import Objective, comparable
-from .feature_losses import contrastive, hint
+from .losses.features import contrastive, hint
 
 EMBEDDING = 128  # dimensions in which CRD compares; the paper's
 
