@@ -318,5 +318,6 @@ def test_a_missing_package_is_named_with_its_extra(package, saved, tmp_path, mon
 
 
 def test_onnx_is_imported_only_when_it_is_needed(python):
-    code = "import sys, rd_hf.export.run, rd_hf.inference.evaluation; print(sorted({'onnx', 'onnxruntime'} & set(sys.modules)))"
+    modules = "rd_hf.export.run, rd_hf.inference.evaluation"
+    code = f"import sys, {modules}; print(sorted({{'onnx', 'onnxruntime'}} & set(sys.modules)))"
     assert python("-c", code).stdout.strip() == "[]"

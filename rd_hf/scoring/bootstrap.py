@@ -75,7 +75,7 @@ def resamples(predictions: Predictions, samples: int, seed: int) -> Iterator[np.
 
 
 def weighted_class_values(weights: np.ndarray, predictions: Predictions) -> dict[str, np.ndarray]:
-    """`class_values` of scoring.classification under (R, N) weights of the images: (R, K) per name, NaN where undefined."""
+    """What `class_values` gives, under (R, N) weights of the images: (R, K) per name, NaN where undefined."""
     truth, decisions = predictions.truth.astype(np.float64), predictions.decisions.astype(np.float64)
     total = weights.sum(axis=1, keepdims=True)
     hits, positives, decided = weights @ (truth * decisions), weights @ truth, weights @ decisions

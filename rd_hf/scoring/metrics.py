@@ -22,7 +22,8 @@ def compute_metrics(
     """Score a classifier, through `rd_hf.scoring.evaluate_metric.ClassificationMetrics` (an `evaluate.Metric`).
 
     The first call imports evaluate, which takes seconds; importing this module does not. What each metric means for
-    one and for several labels per image stands in `rd_hf.scoring.classification`, how intervals are drawn in `rd_hf.scoring.bootstrap`.
+    one and for several labels per image stands in `rd_hf.scoring.classification`, how intervals are drawn in
+    `rd_hf.scoring.bootstrap`.
 
     :param probabilities: (N, K), softmax or sigmoid outputs.
     :param labels: (N,) class numbers, or (N, K) of 0 and 1 for several labels per image.

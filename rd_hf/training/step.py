@@ -2,7 +2,7 @@
 
 A sample's own terms add up over micro-batches and processes by themselves; CKA, a statistic of the batch, does not. So
 every (process, micro-batch) computes the CKA of the *global* batch, in which its own rows are live and all others are
-constants, and adds the gradient of its own rows (`rd_hf.training.objective.Objective`). With several processes the features are
+constants, and adds the gradient of its own rows (`Objective` in objective.py). With several processes the features are
 gathered for that, without a gradient. With accumulation a first pass over all micro-batches, without a graph, gives
 the constants; each is then run again, with the same randomness, and back-propagated. So do cached-gradient methods (Gao
 et al. 2021, arXiv 2101.06983), which cache the loss's gradient on the features where this computes the loss again.
