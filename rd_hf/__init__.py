@@ -21,7 +21,7 @@ _MODULE_OF = {
     "compare": "comparison.run",
     "distill": "training.distillation",
     "evaluate": "inference.evaluation",
-    "predict": "inference.evaluation",
+    "predict": "inference.prediction",
     "push": "hub.push",
     "students_within": "students.budget",
 }

@@ -193,7 +193,7 @@ def _predict(options: list[str]) -> int:
     arguments = _parse(_parser("predict", PredictionArguments), options, PredictionArguments)
     import json
 
-    from .inference.evaluation import predict, prediction_table
+    from .inference.prediction import predict, prediction_table
 
     as_json, top_k = arguments.json, arguments.top_k
     values = {name: value for name, value in vars(arguments).items() if name not in ("json", "top_k")}
@@ -235,7 +235,7 @@ def _cache(options: list[str]) -> int:
     command, options = options[0], options[1:]
     if command == "build":
         arguments = parse_distillation(options)
-        from .teacher_cache.commands import build
+        from .training.fill_cache import build
 
         print(build(arguments))
         return 0

@@ -13,9 +13,9 @@ from rd_hf.arguments.distillation import DistillationArguments, write_config
 from rd_hf.arguments.values import ArgumentError
 from rd_hf.cli import main
 from rd_hf.models.features import StageFeature
-from rd_hf.teacher_cache import commands as cache_commands
 from rd_hf.teacher_cache.features import FeatureCache
 from rd_hf.teacher_cache.key import differences, in_words, key_id, list_folders
+from rd_hf.training import fill_cache
 
 
 def filled(root, **key) -> FeatureCache:
@@ -84,13 +84,13 @@ def test_what_a_run_needs_is_built_ahead_and_then_nothing_is_computed(
 ):  # fmt: skip
     values = settings(teacher, blobs_npz, tmp_path / "run")
     images = Images(monkeypatch)
-    assert "120 entries" in cache_commands.build(DistillationArguments(**values))
+    assert "120 entries" in fill_cache.build(DistillationArguments(**values))
     assert images.seen == 120
-    assert "0 of them computed" in cache_commands.build(DistillationArguments(**values)) and images.seen == 120
+    assert "0 of them computed" in fill_cache.build(DistillationArguments(**values)) and images.seen == 120
     rd_hf.distill(**values)
     assert images.seen == 120 + 13  # those of the calibration
     with pytest.raises(ArgumentError, match="no cache to build"):
-        cache_commands.build(DistillationArguments(**(values | {"num_views": "endless"})))
+        fill_cache.build(DistillationArguments(**(values | {"num_views": "endless"})))
 
 
 def test_two_processes_share_the_building(tmp_path, teacher, blobs_npz, cache_dir, job):  # noqa: F811
@@ -124,7 +124,7 @@ def test_a_key_changes_with_what_features_depend_on_and_with_nothing_else(
     values = settings(teacher, blobs_npz, tmp_path / "run", num_views=1)
     keys = []
     for options in (values, values | changes):
-        cache_commands.build(DistillationArguments(**options))
+        fill_cache.build(DistillationArguments(**options))
         keys.append(list_folders(cache_dir)[0].key)
     changed = [line.split()[0] for line in differences(*keys)]
     assert len(list_folders(cache_dir)) == (1 if named is None else 2)
@@ -139,7 +139,7 @@ def test_another_teacher_another_processor_other_images_and_another_code_version
 
     def folders_after(**changes):
         values = settings(teacher, blobs_npz, tmp_path / "run", num_views=1, use_unlabeled=False)
-        cache_commands.build(DistillationArguments(**(values | changes)))
+        fill_cache.build(DistillationArguments(**(values | changes)))
         return len(list_folders(cache_dir))
 
     def copy(name, file, change):
@@ -172,7 +172,7 @@ def test_another_teacher_another_processor_other_images_and_another_code_version
 
 
 def test_a_key_is_told_in_words_without_any_path(tmp_path, teacher, blobs_npz, cache_dir):  # noqa: F811
-    cache_commands.build(DistillationArguments(**settings(teacher, blobs_npz, tmp_path / "run", num_views=1)))
+    fill_cache.build(DistillationArguments(**settings(teacher, blobs_npz, tmp_path / "run", num_views=1)))
     (folder,) = list_folders(cache_dir)
     text = (folder.path / "key.json").read_text()
     assert str(tmp_path) not in text and str(teacher) not in text

@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from rd_hf.comparison.methods import METHODS
 from rd_hf.comparison.plan import Cell, Entry
-from rd_hf.comparison.report import METRICS, Run
+from rd_hf.comparison.runs import METRICS, Run
 from rd_hf.comparison.statistics import SAMPLES, holm, paired_differences, score_resamples
 from rd_hf.comparison.tables import cost_table, difference_table, overview_table, score_table
 from rd_hf.students.cost import Cost

@@ -9,15 +9,9 @@ import pytest
 import torch
 
 from rd_hf.models.stages import StageFeature
+from rd_hf.tasks.classification import balanced_class_weights, balanced_pos_weight
 from rd_hf.training.cka import cka
-from rd_hf.training.objective import (
-    Objective,
-    ObjectiveWeights,
-    balanced_class_weights,
-    balanced_pos_weight,
-    comparable,
-    find_non_finite,
-)
+from rd_hf.training.objective import Objective, ObjectiveWeights, comparable, find_non_finite
 
 SINGLE, MULTI = "single_label_classification", "multi_label_classification"
 NUM_LABELS = 3

@@ -22,10 +22,11 @@ from rd_hf.data.pixel_store import PixelStore, Visits, collate
 from rd_hf.data.pixels import PixelTransform
 from rd_hf.models.backbone import Backbone
 from rd_hf.models.features import StageFeature
-from rd_hf.teacher_cache.features import CacheError, FeatureCache
+from rd_hf.teacher_cache.features import FeatureCache
 from rd_hf.teacher_cache.key import FORMAT, key_id, list_folders, open_folder
 from rd_hf.training.inputs import Inputs
 from rd_hf.training.run_folder import read_history
+from rd_hf.training.teacher_features import CacheError
 
 TINY_RESNET = {
     "model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from pathlib import Path
 from typing import Any, get_args
 
 import yaml
@@ -74,3 +75,19 @@ def _without_tuples(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_tuples(item) for key, item in value.items()}
     return [_without_tuples(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def nearest_name(path: Path) -> str:
+    """Say which existing name is nearest to one that does not exist.
+
+    :param path: a path that is not there.
+    :return: a clause to put into an error message.
+    """
+    missing = path
+    while not missing.parent.exists():
+        missing = missing.parent
+    if not missing.parent.is_dir():
+        return f"{missing.parent} is a file"
+    names = sorted(entry.name for entry in missing.parent.iterdir())
+    close = difflib.get_close_matches(missing.name, names, n=1, cutoff=0.5)
+    return f"the nearest name in {missing.parent} is '{close[0]}'" if close else f"nothing like it in {missing.parent}"

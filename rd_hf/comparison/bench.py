@@ -15,9 +15,10 @@ from ..data.labels import MULTI_LABEL
 from ..data.pixel_store import TEACHER, PixelStore
 from ..data.pixels import PixelTransform
 from ..inference.rows import predict_logits
-from ..training.assembly import LoadedTeacher, Models, build_models, load_teacher
+from ..training.assembly import build_models, load_teacher
 from ..training.objective import comparable
 from ..training.run_data import Split, Task, load_task
+from ..training.run_models import LoadedTeacher, Models
 
 
 class TeachersView:

@@ -25,20 +25,13 @@ from ..data.pixel_store import STUDENT
 from ..inference.rows import predict_logits, probabilities
 from ..models.backbone import Backbone
 from ..runtime.checkpoint import file_digest
+from ..runtime.files import write_json
 from ..scoring.classification import Predictions, point_values
-from ..training.assembly import (
-    LoadedTeacher,
-    Models,
-    build_inputs,
-    build_objective,
-    build_trainer,
-    step_plan,
-    steps_of,
-    training_data,
-)
+from ..training.assembly import build_inputs, build_objective, build_trainer, step_plan, steps_of, training_data
 from ..training.inputs import Inputs
 from ..training.run_data import Split, Task
-from ..training.run_folder import HISTORY_FILE, write_json
+from ..training.run_folder import HISTORY_FILE
+from ..training.run_models import LoadedTeacher, Models
 from ..training.trainer import Trainer
 from .ablations import SeparateClassifier, reprogram_first
 from .adaptation import LIKELIHOOD, AdaptedTeacher, linear_probe, with_lora

@@ -12,15 +12,15 @@ import torch
 from accelerate import Accelerator
 
 from ..data.pixels import PixelTransform
+from ..runtime.files import write_json
 from ..students.cost import Cost, cost_of
 from ..students.loading import load_student
 from ..training.assembly import load_teacher
-from ..training.run_folder import write_json
 from .adaptation import AdaptedTeacher
 from .plan import Cell, Plan
 
 if TYPE_CHECKING:
-    from .report import Run
+    from .runs import Run
 
 COSTS_FILE = "costs.json"
 COUNTED_AS = 2  # with attention; to be raised when the same model comes to other numbers

@@ -12,7 +12,7 @@ from ..students.cost import Cost
 from .tables import by_method, by_title, shots_of, title_of, values_of
 
 if TYPE_CHECKING:
-    from .report import Run
+    from .runs import Run
 
 MARKERS = "osD^v<>PX*hpd"
 

@@ -10,7 +10,7 @@ from filelock import FileLock, Timeout
 
 from ..arguments.distillation import arguments_from
 from ..arguments.values import ArgumentError
-from ..training.run_folder import write_json
+from ..runtime.files import write_json
 from .arguments import ComparisonArguments
 from .cell import is_done
 from .plan import Plan

@@ -15,7 +15,7 @@ from .statistics import Difference, holm, paired_differences, score_resamples
 
 if TYPE_CHECKING:
     from ..students.cost import Cost
-    from .report import Run
+    from .runs import Run
 
 METRIC = "auroc"
 SIGNIFICANT = 0.05

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 from datasets import ClassLabel, Dataset, Features, Image, List, Value
 from datasets.table import InMemoryTable, Table
+
+from ..arguments.values import nearest_name
 
 IMAGE_NAMES = (
     "image", "img", "images", "file_name", "filename", "image_path", "file_path", "filepath", "path", "pixel_values",
@@ -104,22 +105,6 @@ def selected_rows(split: Dataset) -> np.ndarray | None:
     :return: (N,) row numbers; None if the split shows all rows in order.
     """
     return None if split._indices is None else split._indices.column(0).to_numpy().astype(np.int64)
-
-
-def nearest_name(path: Path) -> str:
-    """Say which existing name is nearest to one that does not exist.
-
-    :param path: a path that is not there.
-    :return: a clause to put into an error message.
-    """
-    missing = path
-    while not missing.parent.exists():
-        missing = missing.parent
-    if not missing.parent.is_dir():
-        return f"{missing.parent} is a file"
-    names = sorted(entry.name for entry in missing.parent.iterdir())
-    close = difflib.get_close_matches(missing.name, names, n=1, cutoff=0.5)
-    return f"the nearest name in {missing.parent} is '{close[0]}'" if close else f"nothing like it in {missing.parent}"
 
 
 def _named(features: Features, wanted: str, argument: str) -> str:

@@ -27,7 +27,8 @@ from datasets import (
 from datasets.exceptions import DatasetsError
 from datasets.packaged_modules.cache.cache import Cache
 
-from .columns import DataError, nearest_name
+from ..arguments.values import nearest_name
+from .columns import DataError
 from .folders import IMAGE_SUFFIXES, METADATA_STEM, TABLE_LOADERS, ImageFolder, is_table, scan_folder
 from .medmnist import read_medmnist
 from .split_names import SPLIT_NAMES, divide_by_split, split_of_file, standard_split_name

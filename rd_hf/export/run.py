@@ -17,9 +17,10 @@ from transformers import AutoModelForImageClassification, PreTrainedModel
 from ..arguments.values import ArgumentError
 from ..cards.forms import copy_companions, write_onnx_card, write_transformers_card
 from ..cards.provenance import FORM, ONNX, PROVENANCE, provenance_of
-from ..inference.evaluation import LoadedModel, OpenSplit, load_model, load_splits, open_split, score
+from ..inference.evaluation import OpenSplit, load_splits, open_split, score
+from ..inference.loading import LoadedModel, load_model
 from ..inference.onnx_runtime import MODEL_FILE, OnnxClassifier, require
-from ..training.run_folder import share_weights, write_json
+from ..runtime.files import share_weights, write_json
 from .onnx import (
     OPSET,
     any_size,

@@ -26,7 +26,7 @@ from .client import TROUBLE, explain, patiently
 from .publication import HARMLESS, PushError, config_of, files_of, is_unwrapped, published_config, refusal
 
 if TYPE_CHECKING:
-    from ..models.modeling_rd_student import RDStudentForImageClassification
+    from transformers import PreTrainedModel
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ def push(
             raise PushError(f"{explain(error)} {state} {again}") from error
 
 
-def push_student(student: RDStudentForImageClassification, repo_id: str, **options: Any) -> str:
+def push_student(student: PreTrainedModel, repo_id: str, **options: Any) -> str:
     """Publish a student's folder, if the student still has the weights that it was saved with there.
 
     :param student: of `distill`, or loaded from a folder.

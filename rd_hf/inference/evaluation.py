@@ -2,50 +2,28 @@
 
 from __future__ import annotations
 
-import glob
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from accelerate import Accelerator
-from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel
-from transformers.utils import cached_file
+from transformers import PreTrainedModel
 
 from ..arguments.values import ArgumentError
-from ..cards.provenance import is_onnx, provenance_of
-from ..data.columns import nearest_name
-from ..data.folders import IMAGE_SUFFIXES
-from ..data.images import BadImageError, to_rgb
 from ..data.pixel_store import PixelStore, check_images
-from ..data.pixels import PixelTransform
 from ..data.sources import ImageData, load_data
 from ..data.split_names import standard_split_name
 from ..data.splits import complete_splits
+from ..runtime.files import write_predictions
 from ..scoring.metrics import compute_metrics
-from ..training.run_folder import write_predictions
-from .model_names import loading
-from .onnx_runtime import MODEL_FILE, OnnxClassifier, is_onnx_folder
+from .loading import LoadedModel, load_model
+from .onnx_runtime import OnnxClassifier
 from .rows import predict_logits, probabilities
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass
-class LoadedModel:
-    """A classifier ready to run, with its preprocessing and its class names in order.
-
-    :param trained_on: what is recorded of the data that a student was trained on; empty for other models.
-    """
-
-    model: PreTrainedModel | OnnxClassifier
-    transform: PixelTransform
-    label_names: list[str]
-    problem_type: str
-    trained_on: dict[str, Any]
 
 
 @dataclass
@@ -57,47 +35,6 @@ class OpenSplit:
     rows: list[int]
     labels: np.ndarray
     skipped: list[int]
-
-
-def load_model(
-    model: str, revision: str | None = None, backbone: str | None = None, trust_remote_code: bool = False
-) -> LoadedModel:
-    """Load a student, a reprogrammed teacher or any other image classifier, in eval mode on this machine's device.
-
-    :param model: Hub id or folder; those of an exported ONNX model too, which runs on the CPU.
-    :param backbone: the foundation model's folder, for a teacher made from a local one.
-    """
-    import rd_hf  # noqa: F401  (registers the models with the Auto classes)
-
-    if is_onnx_folder(model):
-        return _load_onnx(model, None, Path(model) / MODEL_FILE, backbone)
-    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
-    if revision is not None:
-        options["revision"] = revision
-    with loading("model", model):
-        config = AutoConfig.from_pretrained(model, **options)
-        if is_onnx(config):
-            return _load_onnx(model, revision, Path(cached_file(model, MODEL_FILE, revision=revision)), backbone)
-    if backbone is not None:
-        if config.model_type != "rd_teacher":
-            raise ArgumentError(
-                f"`backbone` is for reprogrammed teachers; {model} is of model_type {config.model_type}."
-            )
-        options["backbone"] = backbone
-    loaded = AutoModelForImageClassification.from_pretrained(model, use_safetensors=True, **options).eval()
-    names = [loaded.config.id2label[number] for number in range(loaded.config.num_labels)]
-    problem_type = loaded.config.problem_type or "single_label_classification"
-    transform = PixelTransform.from_pretrained(model, revision=revision, trust_remote_code=trust_remote_code)
-    trained_on = provenance_of(loaded.config).get("dataset") or {}
-    return LoadedModel(loaded.to(Accelerator().device), transform, names, problem_type, trained_on)
-
-
-def _load_onnx(model: str, revision: str | None, path: Path, backbone: str | None) -> LoadedModel:
-    if backbone is not None:
-        raise ArgumentError(f"`backbone` is for reprogrammed teachers; {model} is an ONNX model.")
-    exported = OnnxClassifier(path).eval()
-    transform = PixelTransform.from_pretrained(model, revision=revision)
-    return LoadedModel(exported, transform, exported.label_names, exported.problem_type, exported.trained_on)
 
 
 def evaluate(
@@ -214,89 +151,3 @@ def score(
         predicted, split.labels, loaded.label_names, loaded.problem_type, bootstrap_samples=bootstrap_samples
     )
     return scores, predicted
-
-
-def predict(
-    model: str,
-    images: Iterable[str],
-    *,
-    revision: str | None = None,
-    backbone: str | None = None,
-    batch_size: int = 64,
-    on_bad_image: str = "error",
-    trust_remote_code: bool = False,
-) -> list[dict[str, Any]]:
-    """Classify images.
-
-    :param images: files, folders (searched for image files, deep) and globs.
-    :return: one dict an image: `image` (its path), `label` (multi-label: `labels`, those at 0.5 or above) and
-        `probabilities` by class name; for a skipped one `image` and `error`.
-    :raises ArgumentError: when a name matches nothing.
-    :raises BadImageError: for an unreadable image, unless `on_bad_image` is "skip".
-    """
-    paths = find_images(images)
-    loaded = load_model(model, revision, backbone, trust_remote_code)
-    rows: list[dict[str, Any]] = []
-    for start in range(0, len(paths), batch_size):
-        rows += _predict_batch(loaded, paths[start : start + batch_size], on_bad_image)
-    return rows
-
-
-def find_images(names: Iterable[str]) -> list[Path]:
-    """Image files from files, folders and globs, in order and without repeats.
-
-    :raises ArgumentError: for a name that matches no file, or a folder without images.
-    """
-    found: dict[Path, None] = {}
-    for name in names:
-        path = Path(name)
-        if path.is_dir():
-            matches = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-        elif path.is_file():
-            matches = [path]
-        else:
-            matches = sorted(p for p in map(Path, glob.glob(name, recursive=True)) if p.is_file())
-        if not matches:
-            hint = "" if path.is_dir() else f" ({nearest_name(path.absolute())})"
-            raise ArgumentError(f"There is no image at {name}{hint}.")
-        found.update(dict.fromkeys(matches))
-    return list(found)
-
-
-def prediction_table(rows: list[dict[str, Any]], top_k: int) -> str:
-    """Predictions as aligned text: the image, then its `top_k` likeliest classes."""
-    width = max(len(row["image"]) for row in rows)
-    lines = []
-    for row in rows:
-        if "error" in row:
-            lines.append(f"{row['image']:{width}}  not read: {row['error']}")
-            continue
-        ranked = sorted(row["probabilities"].items(), key=lambda item: -item[1])[:top_k]
-        lines.append(f"{row['image']:{width}}  " + "  ".join(f"{name} {value:.3f}" for name, value in ranked))
-    return "\n".join(lines)
-
-
-def _predict_batch(loaded: LoadedModel, paths: list[Path], on_bad_image: str) -> list[dict[str, Any]]:
-    pixels, rows = [], []
-    for path in paths:
-        try:
-            pixels.append(loaded.transform.geometry(to_rgb(str(path), name=str(path))))
-            rows.append({"image": str(path)})
-        except BadImageError as error:
-            if on_bad_image != "skip":
-                raise
-            rows.append({"image": str(path), "error": str(error)})
-    if not pixels:
-        return rows
-    with torch.no_grad():
-        batch = loaded.transform.normalize(torch.stack(pixels).to(loaded.model.device))
-        values = probabilities(loaded.model(pixel_values=batch).logits.float().cpu().numpy(), loaded.problem_type)
-    good = iter(values.tolist())
-    return [row if "error" in row else row | _answer(loaded, next(good)) for row in rows]
-
-
-def _answer(loaded: LoadedModel, values: list[float]) -> dict[str, Any]:
-    by_name = dict(zip(loaded.label_names, values, strict=True))
-    if loaded.problem_type == "multi_label_classification":
-        return {"labels": [name for name, value in by_name.items() if value >= 0.5], "probabilities": by_name}
-    return {"label": max(by_name, key=by_name.get), "probabilities": by_name}

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..data.columns import nearest_name
+from ..arguments.values import nearest_name
 
 
 class ModelNameError(ValueError):

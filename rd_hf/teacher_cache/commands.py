@@ -4,78 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
-import torch
-from tqdm.auto import tqdm
-
-from ..arguments.distillation import DistillationArguments
 from ..arguments.values import ArgumentError
-from ..data.images import BadImageError
-from ..data.pixel_store import TEACHER, PixelStore
-from ..runtime.processes import start_accelerator
-from ..training.assembly import build_inputs, build_models
-from ..training.inputs import Inputs
-from ..training.run_data import load_task
 from .file import FeatureFile, open_file
 from .key import FORMAT, KEY_FILE, KeyFolder, cache_root, in_words, layout_of, list_folders
 
 DAY = 24 * 3600
 VIEW_FILES = "view_*.safetensors"
-
-
-def build(arguments: DistillationArguments) -> str:
-    """Compute the teacher's features of every train image that a run with these arguments would use, in all its views.
-
-    Processes share the work (accelerate launch, torchrun); an entry that is there is left as it is.
-
-    :return: what was computed, in a sentence.
-    :raises ArgumentError: when the arguments leave no cache to build.
-    """
-    if not arguments.uses_cache:
-        raise ArgumentError("There is no cache to build: it takes a teacher, a number of views, and not `no_cache`.")
-    arguments = replace(arguments, verify_cache=None, report_to=None)
-    accelerator = start_accelerator(arguments)
-    with accelerator.main_process_first():
-        task = load_task(arguments)
-    models = build_models(arguments, task, accelerator)
-    task.store = PixelStore(task.train, models.transforms, "train")
-    inputs = build_inputs(arguments, task, models, accelerator)
-    if inputs.cache is None:
-        raise OSError(f"Nothing can be written to {cache_root(arguments.cache_dir)}: name another --cache_dir.")
-    visits = [
-        (int(row), view)
-        for view in range(arguments.views)
-        for rows in (task.labelled_rows, task.unlabelled_rows)
-        for row in rows
-    ]
-    own = visits[accelerator.process_index :: accelerator.num_processes]
-    missing = [visit for visit in own if inputs.cache.lacks(*visit)]
-    size = models.backbone.chunk_size or 64
-    with tqdm(total=len(own), initial=len(own) - len(missing), desc="teacher features", unit="view") as progress:
-        progress.disable |= not accelerator.is_main_process
-        for start in range(0, len(missing), size):
-            _fill(inputs, missing[start : start + size], arguments.on_bad_image)
-            progress.update(len(missing[start : start + size]))
-            if inputs.cache.full:
-                raise OSError(f"The cache in {inputs.cache.folder.path} is not complete: there is no room for it.")
-    accelerator.wait_for_everyone()
-    return f"{inputs.cache.folder.path}: {len(visits)} entries, {len(missing)} of them computed by this process."
-
-
-def _fill(inputs: Inputs, visits: list[tuple[int, int]], on_bad_image: str) -> None:
-    readable, pixels = [], []
-    for visit in visits:
-        try:
-            pixels.append(inputs.store.pixels(visit[0], TEACHER))
-            readable.append(visit)
-        except BadImageError:
-            if on_bad_image != "skip":
-                raise
-    if readable:
-        rows, views = zip(*readable, strict=True)
-        inputs.cache.write(rows, views, inputs.run_teacher(rows, views, torch.stack(pixels)))
 
 
 def info(cache_dir: str | None = None) -> str:

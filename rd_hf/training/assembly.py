@@ -5,15 +5,13 @@ from __future__ import annotations
 import logging
 import math
 from contextlib import nullcontext
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import nn
-from transformers.image_processing_utils import BaseImageProcessor
 
 from .._version import __version__
 from ..arguments.distillation import DistillationArguments
@@ -23,36 +21,21 @@ from ..data.order import RowOrder, StepPlan
 from ..data.pixels import PixelTransform, load_processor
 from ..inference.model_names import loading
 from ..models.backbone import Backbone
-from ..models.modeling_rd_student import RDStudentForImageClassification
 from ..models.modeling_rd_teacher import RDTeacherForImageClassification
 from ..scoring.metrics import validation_score
 from ..students.loading import load_student
-from ..teacher_cache.features import compare_entries, open_cache
 from .cka import check_rows
 from .inputs import Inputs
 from .objective import Objective, ObjectiveWeights
 from .run_data import Task
+from .run_models import LoadedTeacher, Models
+from .teacher_features import compare_entries, open_cache
 from .trainer import Trainer, TrainingData
 
 logger = logging.getLogger(__name__)
 
 CALIBRATION_ROWS = 64  # labelled, and as many unlabelled ones
 OBJECTIVE_ARGUMENTS = [field.name for field in fields(ObjectiveWeights) if field.name != "total_steps"]
-
-
-@dataclass
-class Models:
-    """The models of a run, and the pixels each is shown: `transforms` of student and teacher, in this order.
-
-    `teacher` and `backbone` are None for method ce. `teacher` holds the projectors and the student, not the backbone.
-    """
-
-    student: RDStudentForImageClassification
-    student_processor: BaseImageProcessor
-    teacher: RDTeacherForImageClassification | None = None
-    teacher_processor: BaseImageProcessor | None = None
-    backbone: Backbone | None = None
-    transforms: list[PixelTransform] = field(default_factory=list)
 
 
 def build_models(
@@ -98,13 +81,6 @@ def _with_synchronised_norms(model: nn.Module, accelerator: Accelerator) -> nn.M
             "without batch norm (convnextv2, vit, swin)."
         )
     return nn.SyncBatchNorm.convert_sync_batchnorm(model)
-
-
-class LoadedTeacher(NamedTuple):
-    """The frozen teacher, and the image processor of its repo."""
-
-    backbone: Backbone
-    processor: BaseImageProcessor
 
 
 def load_teacher(arguments: DistillationArguments, accelerator: Accelerator) -> LoadedTeacher:

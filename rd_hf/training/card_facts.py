@@ -18,8 +18,8 @@ from ..models.modeling_rd_student import RDStudentForImageClassification
 from ..students.cost import Cost, cost_of
 
 if TYPE_CHECKING:
-    from .assembly import Models
     from .run_data import Task
+    from .run_models import Models
     from .trainer import Trainer
 
 # Where things are on this machine, who publishes them, and columns of the data: not for a card. The origin of

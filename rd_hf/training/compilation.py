@@ -20,7 +20,7 @@ from ..models.stages import blocks_of
 from ..models.tape import instance_attribute
 
 if TYPE_CHECKING:
-    from .assembly import Models
+    from .run_models import Models
 
 logger = logging.getLogger(__name__)
 

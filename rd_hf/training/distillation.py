@@ -19,11 +19,12 @@ from ..hub.publication import published_config
 from ..models.modeling_rd_student import RDStudentForImageClassification
 from ..runtime.interrupts import Stopped
 from ..runtime.processes import naming_the_silent, own_log, start_accelerator
-from .assembly import Models, build_models, build_trainer
+from .assembly import build_models, build_trainer
 from .compilation import check_compiler, compiled_models
 from .report import summary, write_report
 from .run_data import Task, load_task
 from .run_folder import check_run_folder, open_run_folder
+from .run_models import Models
 from .trainer import Trainer
 
 logger = logging.getLogger(__name__)

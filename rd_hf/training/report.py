@@ -13,14 +13,15 @@ from safetensors import SafetensorError
 from ..cards.card import CARD_FILE, EVAL_RESULTS_FILE, eval_results, render_card, write_card
 from ..inference.rows import predict_logits, probabilities
 from ..runtime.checkpoint import list_checkpoints, step_of
+from ..runtime.files import share_weights, write_json, write_predictions
 from ..scoring import plots
 from ..scoring.metrics import compute_metrics
 from .card_facts import card_facts
-from .run_folder import read_history, share_weights, write_json, write_predictions
+from .run_folder import read_history
 
 if TYPE_CHECKING:
-    from .assembly import Models
     from .run_data import Split, Task
+    from .run_models import Models
     from .trainer import Trainer
 
 logger = logging.getLogger(__name__)

@@ -22,7 +22,7 @@ from ..data.pixel_store import PixelStore, check_images
 from ..data.pixels import PixelTransform
 from ..data.sources import load_data, load_images_only
 from ..data.splits import choose_labelled, complete_splits
-from .objective import balanced_class_weights, balanced_pos_weight
+from ..tasks.classification import balanced_class_weights, balanced_pos_weight
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,72 @@
+"""Loads a student, a reprogrammed teacher, any other image classifier, or an ONNX export, ready to run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel
+from transformers.utils import cached_file
+
+from ..arguments.values import ArgumentError
+from ..cards.provenance import is_onnx, provenance_of
+from ..data.pixels import PixelTransform
+from .model_names import loading
+from .onnx_runtime import MODEL_FILE, OnnxClassifier, is_onnx_folder
+
+
+@dataclass
+class LoadedModel:
+    """A classifier ready to run, with its preprocessing and its class names in order.
+
+    :param trained_on: what is recorded of the data that a student was trained on; empty for other models.
+    """
+
+    model: PreTrainedModel | OnnxClassifier
+    transform: PixelTransform
+    label_names: list[str]
+    problem_type: str
+    trained_on: dict[str, Any]
+
+
+def load_model(
+    model: str, revision: str | None = None, backbone: str | None = None, trust_remote_code: bool = False
+) -> LoadedModel:
+    """Load a student, a reprogrammed teacher or any other image classifier, in eval mode on this machine's device.
+
+    :param model: Hub id or folder; those of an exported ONNX model too, which runs on the CPU.
+    :param backbone: the foundation model's folder, for a teacher made from a local one.
+    """
+    import rd_hf  # noqa: F401  (registers the models with the Auto classes)
+
+    if is_onnx_folder(model):
+        return _load_onnx(model, None, Path(model) / MODEL_FILE, backbone)
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    if revision is not None:
+        options["revision"] = revision
+    with loading("model", model):
+        config = AutoConfig.from_pretrained(model, **options)
+        if is_onnx(config):
+            return _load_onnx(model, revision, Path(cached_file(model, MODEL_FILE, revision=revision)), backbone)
+    if backbone is not None:
+        if config.model_type != "rd_teacher":
+            raise ArgumentError(
+                f"`backbone` is for reprogrammed teachers; {model} is of model_type {config.model_type}."
+            )
+        options["backbone"] = backbone
+    loaded = AutoModelForImageClassification.from_pretrained(model, use_safetensors=True, **options).eval()
+    names = [loaded.config.id2label[number] for number in range(loaded.config.num_labels)]
+    problem_type = loaded.config.problem_type or "single_label_classification"
+    transform = PixelTransform.from_pretrained(model, revision=revision, trust_remote_code=trust_remote_code)
+    trained_on = provenance_of(loaded.config).get("dataset") or {}
+    return LoadedModel(loaded.to(Accelerator().device), transform, names, problem_type, trained_on)
+
+
+def _load_onnx(model: str, revision: str | None, path: Path, backbone: str | None) -> LoadedModel:
+    if backbone is not None:
+        raise ArgumentError(f"`backbone` is for reprogrammed teachers; {model} is an ONNX model.")
+    exported = OnnxClassifier(path).eval()
+    transform = PixelTransform.from_pretrained(model, revision=revision)
+    return LoadedModel(exported, transform, exported.label_names, exported.problem_type, exported.trained_on)

@@ -1,0 +1,127 @@
+"""A run's cache of teacher features: opened under the run's key, described in its log, compared with the teacher."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from ..arguments.distillation import DistillationArguments
+from ..data.augmentation import AugmentationParameters
+from ..data.sources import fingerprint
+from ..teacher_cache.features import FeatureCache
+from ..teacher_cache.key import (
+    cache_root,
+    key_id,
+    list_folders,
+    nearest_difference,
+    open_folder,
+    read_folder,
+    teacher_key,
+)
+
+if TYPE_CHECKING:
+    from .inputs import Inputs
+    from .run_data import Task
+    from .run_models import Models
+
+logger = logging.getLogger(__name__)
+
+
+# Relative to an entry's norm: room for the rounding of another device or number of threads.
+ROUNDING = 1e-3
+
+
+class CacheError(ValueError):
+    """What a cache holds is not what the teacher computes."""
+
+
+def open_cache(
+    arguments: DistillationArguments,
+    task: Task,
+    models: Models,
+    augmentation: AugmentationParameters | None,
+    accelerator: Accelerator,
+) -> FeatureCache | None:
+    """The cache of a run's teacher features, made where there is none; the log says what is there and what it takes.
+
+    :return: None, with a warning, where its folder cannot be written.
+    """
+    precision = models.backbone.dtype
+    wanted = arguments.cache_dtype
+    dtype = getattr(torch, wanted) if wanted else torch.float16 if precision == torch.float32 else precision
+    rows = len(task.train)
+    data = fingerprint(task.train, max_rows=rows)
+    shown = (models.teacher_processor, augmentation, arguments.seed_of_views, data, rows)
+    key = teacher_key(models.teacher, models.backbone, *shown, dtype)
+    root = cache_root(arguments.cache_dir)
+    with accelerator.main_process_first():
+        new = read_folder(root / key_id(key)) is None
+        try:
+            folder = open_folder(root, key, models.backbone.source["id"])
+        except OSError as error:
+            logger.warning(
+                "Teacher features cannot be cached in %s (%s): the teacher runs at every step. Name another "
+                "--cache_dir.",
+                root,
+                error.strerror,
+            )
+            return None
+    cache = FeatureCache(folder, accelerator.device)
+    if accelerator.is_main_process:
+        changes = nearest_difference(key, list_folders(root)) if new else []
+        if changes:
+            logger.info("A new cache: %s.", "; ".join(changes))
+        logger.info("%s", describe(cache, len(task.labelled_rows) + len(task.unlabelled_rows), arguments.views, new))
+    return cache
+
+
+def describe(cache: FeatureCache, images: int, num_views: int, new: bool) -> str:
+    """Where features are, how many, and how large they get, for the log of a run's start."""
+    entries = sum(len(cache.present(view)) for view in range(num_views))
+    found = "new" if new else f"{entries} of {images * num_views} entries are there"
+    size = cache.layout.entry_bytes
+    return (
+        f"Teacher features: {cache.folder.path} ({found}). {size / 1000:.1f} KB an image and view, "
+        f"{images * num_views * size / 1e9:.2f} GB for {images} images in {num_views} views."
+    )
+
+
+def compare_entries(cache: FeatureCache, inputs: Inputs, rows: Sequence[int], num_views: int, count: int) -> float:
+    """Compute up to `count` present entries again, drawn by the run's seed, and compare.
+
+    :param rows: those that may be drawn.
+    :return: the largest difference, relative to the entry's norm.
+    :raises CacheError: when it is more than the precision of cache and teacher explains.
+    """
+    present = [(int(row), view) for view in range(num_views) for row in np.intersect1d(cache.present(view), rows)]
+    chosen = np.random.default_rng(inputs.seed).permutation(len(present))[:count]
+    largest, precisions = 0.0, (cache.layout.dtype, inputs.backbone.dtype)
+    allowed = max(ROUNDING, *(4 * torch.finfo(dtype).eps for dtype in precisions))
+    for start in range(0, len(chosen), 64):
+        part = [present[number] for number in chosen[start : start + 64]]
+        own_rows, views = [row for row, _ in part], [view for _, view in part]
+        kept, missing = cache.read(own_rows, views)
+        pairs = zip(kept, inputs.run_teacher(own_rows, views, None), strict=True)
+        parts = [
+            (k.double().flatten(1), n.double().flatten(1))
+            for pair in pairs
+            for k, n in zip(*pair, strict=True)
+            if k is not None
+        ]
+        kept, new = (torch.cat(side, dim=1) for side in zip(*parts, strict=True))
+        differences = (kept - new).norm(dim=1) / new.norm(dim=1).clamp(min=torch.finfo(torch.float32).tiny)
+        differences[missing] = 0  # damaged, and so dropped
+        worst = int(differences.argmax())
+        largest = max(largest, float(differences[worst]))
+        if not largest <= allowed:
+            raise CacheError(
+                f"The cached features of row {own_rows[worst]} in view {views[worst]} differ by {largest:.2g} of their "
+                f"norm from what the teacher computes; their precision allows {allowed:.1g}. They are of no use: "
+                f"rd-hf cache clear --key {cache.folder.path.name} deletes them."
+            )
+    return largest
