@@ -31,7 +31,7 @@ from rd_hf.runtime.allocator import keep_freed_memory
 from rd_hf.teacher_cache.features import FeatureCache
 from rd_hf.teacher_cache.file import CHECKSUM_BYTES, Layout, as_bytes, checksum, open_file
 from rd_hf.training.assembly import build_models, build_trainer
-from rd_hf.training.run_data import load_task
+from rd_hf.training.run_data import load_run_data
 from rd_hf.training.trainer import Trainer
 
 ROWS = {
@@ -65,10 +65,10 @@ class Row:
             num_train_epochs=1, **ROWS[name],
         )  # fmt: skip
         accelerator = Accelerator()
-        task = load_task(arguments)
-        self.models = build_models(arguments, task, accelerator)
-        task.open_images(self.models.transforms, "error")
-        self.trainer: Trainer = build_trainer(arguments, accelerator, task, self.models, folder / "run")
+        run_data = load_run_data(arguments)
+        self.models = build_models(arguments, run_data, accelerator)
+        run_data.open_images(self.models.transforms, "error")
+        self.trainer: Trainer = build_trainer(arguments, accelerator, run_data, self.models, folder / "run")
         if name == "reference loop":
             self.prepare_reference(options)
 

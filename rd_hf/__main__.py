@@ -1,3 +1,5 @@
+"""`python -m rd_hf`, the same as `rd-hf`."""
+
 from .cli import main
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from rd_hf.data.sources import fingerprint
 from rd_hf.runtime.processes import start_accelerator
 from rd_hf.training.assembly import build_inputs
 from rd_hf.training.objective import comparable
-from rd_hf.training.run_data import load_task
+from rd_hf.training.run_data import load_run_data
 from rd_hf.training.trainer import Trainer
 
 STUDENT = {
@@ -60,7 +60,7 @@ def make_plan(grid, **changes) -> Plan:
 def run_here(plan: Plan) -> list[str]:
     """Run all cells in this process; what failed."""
     cells = [plan.as_tuned(cell) for cell in plan.cells()]
-    jobs = workers.jobs_of(cells, 1)
+    jobs = workers.split_into_jobs(cells, 1)
     return [line for job in jobs for line in run_job(vars(plan.comparison), plan.tuned, [str(c.path) for c in job])]
 
 
@@ -91,7 +91,7 @@ def test_the_grid_has_each_run_once(grid):
     ]
     assert len(paths) == 20 == len(set(paths))
     biased = next(cell for cell in plan.cells() if "biased" in str(cell.path) and cell.unlabelled and cell.seed == 1)
-    arguments = plan.arguments_of(biased, "folder")
+    arguments = plan.cell_arguments(biased, "folder")
     assert (arguments.method, arguments.cka_estimator, arguments.seed, arguments.shots) == ("rd", "biased", 1, 5)
     assert arguments.use_unlabeled and arguments.view_seed == 0  # all seeds share the cache
 
@@ -154,7 +154,7 @@ def test_a_weight_that_an_entry_names_is_not_tuned(grid):
     entry = {"name": "weak", "method": "rd", "cka_weight": 0.3}
     plan = make_plan(grid, methods=["rd", entry], tuning={"weight": [1.0, 3.0]})
     plan.tuned = {("tiny", "rd", True): (None, 3.0)}
-    weights = {c.entry.name: plan.arguments_of(c, "x").cka_weight for c in map(plan.as_tuned, plan.cells())}
+    weights = {c.entry.name: plan.cell_arguments(c, "x").cka_weight for c in map(plan.as_tuned, plan.cells())}
     assert weights == {"rd": 3.0, "weak": 0.3}
     fixed = {"name": "fixed", "method": "rd", "cka_weight": 0.3, "kl_weight": 1, "kl_weight_end": 1}
     tuning = {"weight": [1.0, 3.0], "learning_rate": [1e-3, 2e-3], "seeds": [100]}
@@ -175,14 +175,14 @@ def test_seeds_share_made_splits_and_views_but_not_labels(grid, tmp_path):
     unsplit = {name: values for name, values in arrays.items() if name == "classes" or name.startswith("train")}
     np.savez(tmp_path / "unsplit.npz", **unsplit)
     plan = make_plan(grid, data={"blobs": {"dataset": str(tmp_path / "unsplit.npz")}}, methods=["rd"], seeds=[0, 5])
-    arguments = [plan.arguments_of(cell, "x") for cell in plan.cells()]
+    arguments = [plan.cell_arguments(cell, "x") for cell in plan.cells()]
     assert [one.seed for one in arguments] == [0, 5] and {one.seed_of_views for one in arguments} == {0}
-    tasks = [load_task(one) for one in arguments]
-    assert tasks[0].source["made_splits"]["seed"] == tasks[1].source["made_splits"]["seed"] == 0
-    tests = [fingerprint(task.test.images) for task in tasks]
+    opened = [load_run_data(one) for one in arguments]
+    assert opened[0].source["made_splits"]["seed"] == opened[1].source["made_splits"]["seed"] == 0
+    tests = [fingerprint(run_data.test.images) for run_data in opened]
     assert tests[0] == tests[1]
-    assert tasks[0].labelled_rows.tolist() != tasks[1].labelled_rows.tolist()
-    other = load_task(replace(arguments[1], split_seed=None))
+    assert opened[0].labelled_rows.tolist() != opened[1].labelled_rows.tolist()
+    other = load_run_data(replace(arguments[1], split_seed=None))
     assert other.source["made_splits"]["seed"] == 5 and fingerprint(other.test.images) != tests[0]
 
 
@@ -277,11 +277,11 @@ def test_a_training_with_transfer_moves_the_student_and_what_it_needs_but_no_fro
 
 def open_bench(grid, **changes):
     plan = make_plan(grid, methods=["linear_probe"], **changes)
-    arguments = plan.arguments_of(plan.cells()[0], "unused")
+    arguments = plan.cell_arguments(plan.cells()[0], "unused")
     bench = Bench(arguments, start_accelerator(arguments))
     models = bench.models(arguments)
-    task = bench.open(arguments, models.transforms)
-    return arguments, bench, models, task
+    run_data = bench.open(arguments, models.transforms)
+    return arguments, bench, models, run_data
 
 
 @pytest.mark.parametrize(("classes", "metric"), [(2, "likelihood"), (3, "auroc"), (3, "likelihood")])
@@ -289,22 +289,22 @@ def test_the_probe_as_a_layer_is_the_fitted_regression(grid, tmp_path, classes, 
     arrays = {name: values % classes if "labels" in name else values for name, values in blob_arrays().items()}
     arrays["classes"] = arrays["classes"][:classes]
     np.savez(tmp_path / "few.npz", **arrays)
-    arguments, bench, models, task = open_bench(grid, data={"few": {"dataset": str(tmp_path / "few.npz")}})
-    inputs = build_inputs(arguments, task, models, bench.accelerator)
-    of_validation = bench.pooled_features(models, task.validation)
-    head, penalty = linear_probe(arguments, task, inputs, of_validation, metric)
-    rows = [visit for view in (0, 1) for visit in [(int(row), view) for row in task.labelled_rows]]
-    batch = [Visits(task.store, task.labels, lambda _: True)[_visit(*row)] for row in rows]
+    arguments, bench, models, run_data = open_bench(grid, data={"few": {"dataset": str(tmp_path / "few.npz")}})
+    inputs = build_inputs(arguments, run_data, models, bench.accelerator)
+    of_validation = bench.pooled_features(models, run_data.validation)
+    head, penalty = linear_probe(arguments, run_data, inputs, of_validation, metric)
+    rows = [visit for view in (0, 1) for visit in [(int(row), view) for row in run_data.labelled_rows]]
+    batch = [Visits(run_data.store, run_data.labels, lambda _: True)[_visit(*row)] for row in rows]
     features = comparable(inputs.teacher_features(collate(batch))[-1], "pooled").numpy()
     mean, scale = features.mean(axis=0), features.std(axis=0) + 1e-6
-    labels = task.labels[[row for row, _ in rows]].numpy()
+    labels = run_data.labels[[row for row, _ in rows]].numpy()
     validated = (of_validation - mean) / scale
     fitted = {
         C: LogisticRegression(C=C, max_iter=1000).fit((features - mean) / scale, labels) for C in INVERSE_PENALTIES
     }
     expected = fitted[penalty].predict_proba(validated)
     if metric == "likelihood":
-        truth = task.validation.labels[task.validation.rows]
+        truth = run_data.validation.labels[run_data.validation.rows]
         own = {
             C: -np.log(probe.predict_proba(validated))[range(len(truth)), truth].mean() for C, probe in fitted.items()
         }
@@ -434,7 +434,7 @@ def test_tuning_chooses_on_validation_and_never_sees_the_test_split(grid, tmp_pa
     assert len(cells) == 8 and all(cell.tuning for cell in cells)
     of_lora = make_plan(grid, methods=["lora_kd", "linear_probe"], tuning=tuning).tuning_cells()
     assert {cell.entry.name for cell in of_lora} == {"lora", "lora_kd"}  # the probe chooses its own penalty
-    rates = {(c.entry.name, c.weight): plan.arguments_of(c, tmp_path) for c in cells if c.learning_rate == 1e-3}
+    rates = {(c.entry.name, c.weight): plan.cell_arguments(c, tmp_path) for c in cells if c.learning_rate == 1e-3}
     assert (rates["rd", 0.5].cka_weight, rates["rd", 0.5].kl_weight, rates["ce", 2.0].weight_decay) == (0.5, 0.5, 0.1)
     assert run_job(vars(plan.comparison), {}, [str(cell.path) for cell in cells]) == []
     root = tmp_path / "compared"

@@ -15,7 +15,7 @@ from test_comparison import grid, make_plan, run_here  # noqa: F401
 from rd_hf.arguments.values import ArgumentError
 from rd_hf.comparison import workers
 from rd_hf.comparison.arguments import ComparisonArguments
-from rd_hf.comparison.cell import settings_of
+from rd_hf.comparison.cell import cell_settings
 from rd_hf.comparison.methods import METHODS
 from rd_hf.comparison.plan import Plan
 from rd_hf.comparison.run import run_comparison
@@ -35,10 +35,12 @@ def test_two_stages_start_from_lora_as_the_comparison_has_it(grid):  # noqa: F81
     own = {"method": "lora", "max_steps": 8, "learning_rate": 1e-4}
     plan = make_plan(grid, methods=[own, "lora_kd"], tuning={"weight": [1.0, 3.0], "shots": 5})
     adapting = plan.adapting(next(cell for cell in plan.cells() if cell.entry.name == "lora_kd"))
-    arguments = plan.arguments_of(adapting, "x")
+    arguments = plan.cell_arguments(adapting, "x")
     assert (arguments.max_steps, arguments.learning_rate) == (8, 1e-4)
     cell = plan.cells()[-1]
-    settings = [settings_of(p, cell, p.arguments_of(cell, "x")) for p in (plan, make_plan(grid, methods=["lora_kd"]))]
+    settings = [
+        cell_settings(p, cell, p.cell_arguments(cell, "x")) for p in (plan, make_plan(grid, methods=["lora_kd"]))
+    ]
     assert settings[0]["adaptation"] != settings[1]["adaptation"]
     paths = [cell.path for cell in plan.tuning_cells()]
     assert len(paths) == len(set(paths)) == 4
@@ -97,7 +99,7 @@ def test_a_second_comparison_does_not_touch_the_first_ones_folder(grid):  # noqa
 def test_the_examples_are_comparisons(path):
     plan = Plan(ComparisonArguments(**yaml.safe_load(path.read_text())))
     cells = [*plan.tuning_cells(), *plan.cells()]
-    assert len(plan.cells()) >= 10 and all(plan.arguments_of(cell, "x").max_steps >= 200 for cell in cells)
+    assert len(plan.cells()) >= 10 and all(plan.cell_arguments(cell, "x").max_steps >= 200 for cell in cells)
 
 
 def test_arguments_are_checked_before_anything_is_run(grid):  # noqa: F811

@@ -51,7 +51,7 @@ def test_blocks_with_a_recorded_module_inside_and_models_without_blocks(quick_co
     model = AutoModelForImageClassification.from_config(
         ViTConfig(hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=32, image_size=32)
     )
-    blocks = compilation.blocks_of(model)
+    blocks = compilation.list_blocks(model)
     inside = f"{next(iter(blocks))}.intermediate"
     with compilation.compiled(model, [inside, list(blocks)[1]]) as names:
         assert names == list(blocks)[1:]

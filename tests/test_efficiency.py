@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from rd_hf.students.cost import MAX_RUNS, cost_of
+from rd_hf.students.cost import MAX_RUNS, measure_cost
 
 
 def test_operations_parameters_and_time_of_a_known_module():
@@ -16,7 +16,7 @@ def test_operations_parameters_and_time_of_a_known_module():
         calls.append((tuple(pixels.shape), torch.is_grad_enabled()))
         return module(pixels)
 
-    cost = cost_of(forward, module, (6, 8))
+    cost = measure_cost(forward, module, (6, 8))
     assert cost.parameters == 3 * 4 * 9 + 192 * 5 + 5
     assert cost.gflop * 1e9 == pytest.approx(2 * (6 * 8 * 4 * 3 * 9 + 192 * 5))
     assert cost.milliseconds > 0
@@ -31,4 +31,4 @@ def test_operations_of_attention_are_counted():
         return scaled_dot_product_attention(tokens, tokens, tokens)
 
     products = 12 * 12 * 8 + 12 * 12 * 8
-    assert cost_of(forward, module, (6, 8)).gflop * 1e9 == pytest.approx(2 * (12 * 8 * 3 * 4 + products))
+    assert measure_cost(forward, module, (6, 8)).gflop * 1e9 == pytest.approx(2 * (12 * 8 * 3 * 4 + products))

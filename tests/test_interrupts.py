@@ -44,7 +44,7 @@ def test_each_signal_saves_the_step_and_has_its_exit_code(
 
 
 def test_a_signal_before_the_training_ends_the_command_with_the_same_code(teacher, blobs_npz, tmp_path, monkeypatch):
-    monkeypatch.setattr("rd_hf.training.distillation.load_task", lambda _: os.kill(os.getpid(), signal.SIGUSR1))
+    monkeypatch.setattr("rd_hf.training.distillation.load_run_data", lambda _: os.kill(os.getpid(), signal.SIGUSR1))
     assert main(options(settings(teacher, blobs_npz, tmp_path / "run"))) == 85
 
 

@@ -33,14 +33,14 @@ def stopwatch(monkeypatch):
     """Says 1 ms for each 100,000 parameters; :return: the parameters of the students timed, and the threads used."""
     timed = []
 
-    def cost_of(forward, module, size):
+    def measure_cost(forward, module, size):
         if next(module.parameters()).is_meta:
             return counted(forward, module, size)
         timed.append((sum(p.numel() for p in module.parameters()), torch.get_num_threads()))
         return Cost(timed[-1][0], 0.0, timed[-1][0] / 1e5)
 
-    counted = student_budget.cost_of
-    monkeypatch.setattr(student_budget, "cost_of", cost_of)
+    counted = student_budget.measure_cost
+    monkeypatch.setattr(student_budget, "measure_cost", measure_cost)
     return timed
 
 

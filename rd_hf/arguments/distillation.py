@@ -31,8 +31,10 @@ def _argument(default: Any, help: str) -> Any:
 
 @dataclass
 class DistillationArguments:
-    """Everything a run depends on. The weights of the loss have the papers' values (RD: arXiv 2407.06504, DRD:
-    arXiv 2605.04447) where these give one; the other defaults were chosen on validation data, as the README says.
+    """Everything a run depends on.
+
+    The weights of the loss have the papers' values (RD: arXiv 2407.06504, DRD: arXiv 2605.04447) where these give one;
+    the other defaults were chosen on validation data.
 
     :raises ArgumentError: when a value is out of range or two arguments contradict each other.
     """

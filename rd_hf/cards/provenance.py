@@ -13,7 +13,7 @@ FORM = "rd_hf_form"
 ONNX = "onnx"
 
 
-def provenance_of(config: PreTrainedConfig) -> dict[str, Any]:
+def read_provenance(config: PreTrainedConfig) -> dict[str, Any]:
     """What is recorded of what a student or teacher was made from; empty for other models."""
     values = config.to_dict()
     if values["model_type"] == "rd_teacher":

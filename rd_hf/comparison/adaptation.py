@@ -21,7 +21,7 @@ from ..models.stages import find_stages
 from ..scoring.metrics import validation_score
 from ..training.inputs import Inputs
 from ..training.objective import comparable
-from ..training.run_data import Task
+from ..training.run_data import RunData
 
 INVERSE_PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # C of scikit-learn, for standardised features
 LIKELIHOOD = "likelihood"
@@ -95,7 +95,7 @@ def with_lora(tower: nn.Module) -> Callable[[], nn.Module]:
 
 
 def linear_probe(
-    arguments: DistillationArguments, task: Task, inputs: Inputs, of_validation: np.ndarray, metric: str
+    arguments: DistillationArguments, run_data: RunData, inputs: Inputs, of_validation: np.ndarray, metric: str
 ) -> tuple[nn.Linear, float]:
     """Logistic regression on the frozen teacher's pooled features of the labelled rows, in all their views.
 
@@ -104,9 +104,9 @@ def linear_probe(
         learnt from. AUROC does not see their scale, and so may choose a penalty under which all are nearly equal.
     :return: a head that reads pooled features, and the penalty's inverse (C of scikit-learn).
     """
-    features, labels = _labelled_features(arguments, task, inputs)
+    features, labels = _labelled_features(arguments, run_data, inputs)
     mean, scale = features.mean(axis=0), features.std(axis=0) + 1e-6
-    truth = task.validation.labels[task.validation.rows]
+    truth = run_data.validation.labels[run_data.validation.rows]
     weights = "balanced" if arguments.class_weights == "balanced" else None
     best, best_score = None, -np.inf
     for penalty in INVERSE_PENALTIES:
@@ -115,19 +115,21 @@ def linear_probe(
         )
         head = _as_linear(fitted, mean, scale)
         with torch.no_grad():
-            predicted = probabilities(head(torch.from_numpy(of_validation)).numpy(), task.problem_type)
+            predicted = probabilities(head(torch.from_numpy(of_validation)).numpy(), run_data.problem_type)
         if metric == LIKELIHOOD:
-            score = -log_loss(truth, predicted, labels=range(len(task.label_names)))
+            score = -log_loss(truth, predicted, labels=range(len(run_data.label_names)))
         else:
-            score = validation_score(predicted, truth, task.problem_type, metric)
+            score = validation_score(predicted, truth, run_data.problem_type, metric)
         if score > best_score:
             best, best_score = (head, penalty), score
     return best
 
 
-def _labelled_features(arguments: DistillationArguments, task: Task, inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
-    rows = Visits(inputs.store, task.labels, inputs.needs_teacher_pixels)
-    visits = [Visit(int(row), view, True) for view in range(arguments.views or 1) for row in task.labelled_rows]
+def _labelled_features(
+    arguments: DistillationArguments, run_data: RunData, inputs: Inputs
+) -> tuple[np.ndarray, np.ndarray]:
+    rows = Visits(inputs.store, run_data.labels, inputs.needs_teacher_pixels)
+    visits = [Visit(int(row), view, True) for view in range(arguments.views or 1) for row in run_data.labelled_rows]
     pooled, labels = [], []
     for start in range(0, len(visits), 64):
         batch = collate([rows[visit] for visit in visits[start : start + 64]])

@@ -17,7 +17,7 @@ from ..data.pixels import PixelTransform
 from ..inference.rows import predict_logits
 from ..training.assembly import build_models, load_teacher
 from ..training.objective import comparable
-from ..training.run_data import Split, Task, load_task
+from ..training.run_data import RunData, Split, load_run_data
 from ..training.run_models import LoadedTeacher, Models
 
 
@@ -36,7 +36,7 @@ class TeachersView:
 
 
 class Bench:
-    """Task and teacher of runs that differ in method only.
+    """Data and teacher of runs that differ in method only.
 
     :param arguments: of one of these runs, with the unlabelled rows that any of them uses.
     """
@@ -44,11 +44,11 @@ class Bench:
     def __init__(self, arguments: DistillationArguments, accelerator: Accelerator):
         self.accelerator = accelerator
         # Not loaded here; method ce would leave the unlabelled rows out.
-        self.task = load_task(replace(arguments, method="rd", teacher=arguments.teacher or "none"))
-        if self.task.problem_type == MULTI_LABEL:
+        self.run_data = load_run_data(replace(arguments, method="rd", teacher=arguments.teacher or "none"))
+        if self.run_data.problem_type == MULTI_LABEL:
             raise ArgumentError("A comparison is for tasks of one label an image: logit methods need a softmax.")
         self._teachers: dict[tuple, LoadedTeacher] = {}
-        self._opened: list[tuple[list[str], Task]] = []
+        self._opened: list[tuple[list[str], RunData]] = []
         self._pooled: dict[str, np.ndarray] = {}
         self.adapted: dict[str, nn.Module] = {}  # the teacher that LoRA trained last, by the settings of that run
 
@@ -63,18 +63,20 @@ class Bench:
         """A new student, from the seed, with projectors if the method has a teacher."""
         if arguments.method != "ce":
             teacher = teacher or self.teacher(arguments)
-        return build_models(arguments, self.task, self.accelerator, teacher)
+        return build_models(arguments, self.run_data, self.accelerator, teacher)
 
-    def open(self, arguments: DistillationArguments, transforms: Sequence[PixelTransform]) -> Task:
+    def open(self, arguments: DistillationArguments, transforms: Sequence[PixelTransform]) -> RunData:
         """The task with its images as these models see them; without the unlabelled rows where they are not used."""
         shown = [transform.processor.to_json_string() for transform in transforms]
-        task = next((task for seen, task in self._opened if seen[: len(shown)] == shown), None)
-        if task is None:
-            task = replace(self.task, validation=replace(self.task.validation), test=replace(self.task.test))
-            task.open_images(transforms, arguments.on_bad_image, arguments.on_leak)
-            self._opened.append((shown, task))
+        run_data = next((run_data for seen, run_data in self._opened if seen[: len(shown)] == shown), None)
+        if run_data is None:
+            run_data = replace(
+                self.run_data, validation=replace(self.run_data.validation), test=replace(self.run_data.test)
+            )
+            run_data.open_images(transforms, arguments.on_bad_image, arguments.on_leak)
+            self._opened.append((shown, run_data))
         nothing = np.empty(0, dtype=np.int64)
-        return task if arguments.uses_unlabeled else replace(task, unlabelled_rows=nothing)
+        return run_data if arguments.uses_unlabeled else replace(run_data, unlabelled_rows=nothing)
 
     def pooled_features(self, models: Models, split: Split) -> np.ndarray:
         """The frozen teacher's pooled last features (N, C) of a split's rows, un-augmented, computed once."""
@@ -89,10 +91,12 @@ class Bench:
         return self._pooled[key]
 
 
-def through_the_teacher(task: Task) -> Task:
+def as_teacher_task(run_data: RunData) -> RunData:
     """The task with the teacher's pixels in the student's place."""
 
     def turned(split: Split) -> Split:
         return replace(split, store=TeachersView(split.store))
 
-    return replace(task, store=TeachersView(task.store), validation=turned(task.validation), test=turned(task.test))
+    return replace(
+        run_data, store=TeachersView(run_data.store), validation=turned(run_data.validation), test=turned(run_data.test)
+    )

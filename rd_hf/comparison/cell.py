@@ -27,21 +27,21 @@ from ..models.backbone import Backbone
 from ..runtime.checkpoint import file_digest
 from ..runtime.files import write_json
 from ..scoring.classification import Predictions, point_values
-from ..training.assembly import build_inputs, build_objective, build_trainer, step_plan, steps_of, training_data
+from ..training.assembly import build_inputs, build_objective, build_trainer, planned_steps, step_plan, training_data
 from ..training.inputs import Inputs
-from ..training.run_data import Split, Task
+from ..training.run_data import RunData, Split
 from ..training.run_folder import HISTORY_FILE
 from ..training.run_models import LoadedTeacher, Models
 from ..training.trainer import Trainer
 from .ablations import SeparateClassifier, reprogram_first
 from .adaptation import LIKELIHOOD, AdaptedTeacher, linear_probe, with_lora
-from .bench import Bench, through_the_teacher
+from .bench import Bench, as_teacher_task
 from .memory import PeakMemory
 from .plan import Cell, Plan
 from .transfers import GuidedObjective, GuidedStudent, Setting
 
 # Arguments on which no result depends.
-OF_NO_CONSEQUENCE = [
+IRRELEVANT_TO_RESULT = [
     "output_dir", "cache_dir", "dataloader_num_workers", "teacher_batch_size", "process_timeout", "save_steps",
     "save_total_limit", "logging_steps",
 ]  # fmt: skip
@@ -53,7 +53,7 @@ class Trained:
     """What a method came to: logits of a split's rows, the task that it was trained on, and its size."""
 
     logits: Callable[[Split], np.ndarray]
-    task: Task
+    run_data: RunData
     trained_parameters: int
     deployed_parameters: int
     details: dict[str, Any]
@@ -67,24 +67,24 @@ def run_cell(plan: Plan, cell: Cell, bench: Bench, root: Path) -> None:
     folder = root / cell.path
     shutil.rmtree(folder, ignore_errors=True)  # of a run that did not get to its result
     folder.mkdir(parents=True)
-    arguments = plan.arguments_of(cell, folder)
+    arguments = plan.cell_arguments(cell, folder)
     set_seed(cell.seed)
     trained = _train(plan, cell, bench, arguments)
-    splits = [trained.task.validation] + ([] if cell.tuning else [trained.task.test])
+    splits = [trained.run_data.validation] + ([] if cell.tuning else [trained.run_data.test])
     scores, kept = {}, {}
     for split in splits:
-        predicted = probabilities(trained.logits(split), trained.task.problem_type)
+        predicted = probabilities(trained.logits(split), trained.run_data.problem_type)
         labels = split.labels[split.rows]
-        checked = Predictions.check(predicted, labels, trained.task.label_names, trained.task.problem_type)
+        checked = Predictions.check(predicted, labels, trained.run_data.label_names, trained.run_data.problem_type)
         scores[split.name] = {name: round(value, 6) for name, value in point_values(checked)[0].items()}
         kept |= {f"{split.name}/probabilities": predicted.astype(np.float32), f"{split.name}/labels": labels}
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     save_file(kept, folder / PREDICTIONS_FILE)
     result = {
-        "settings": settings_of(plan, cell, arguments),
-        "data": bench.task.source["fingerprint"],
+        "settings": cell_settings(plan, cell, arguments),
+        "data": bench.run_data.source["fingerprint"],
         **scores,
-        "label_names": trained.task.label_names,
+        "label_names": trained.run_data.label_names,
         "trained_parameters": trained.trained_parameters,
         "deployed_parameters": trained.deployed_parameters,
         **trained.details,
@@ -99,14 +99,14 @@ def is_done(root: Path, cell: Cell) -> bool:
     return (root / cell.path / RESULT_FILE).exists()
 
 
-def result_of(root: Path, cell: Cell) -> dict[str, Any]:
+def read_result(root: Path, cell: Cell) -> dict[str, Any]:
     """What a finished run left in result.json."""
     return json.loads((root / cell.path / RESULT_FILE).read_text(encoding="utf-8"))
 
 
-def settings_of(plan: Plan, cell: Cell, arguments: DistillationArguments) -> dict[str, Any]:
+def cell_settings(plan: Plan, cell: Cell, arguments: DistillationArguments) -> dict[str, Any]:
     """What a run's result follows from, as plain values; a finished run is not used where these have changed."""
-    values = {name: value for name, value in arguments.to_dict().items() if name not in OF_NO_CONSEQUENCE}
+    values = {name: value for name, value in arguments.to_dict().items() if name not in IRRELEVANT_TO_RESULT}
     values |= {"comparison_method": cell.entry.method.name, "comparison_weight": cell.weight}
     for name in ("teacher", "student"):  # a checkpoint may be trained again and saved under the same name
         checkpoint = getattr(arguments, name)
@@ -140,15 +140,15 @@ def _train(plan: Plan, cell: Cell, bench: Bench, arguments: DistillationArgument
         return _guide(cell, bench, arguments, models)
     if method.adaptation == "linear_probe":
         return _probe(bench, arguments, models)
-    task = bench.open(arguments, models.transforms)
+    run_data = bench.open(arguments, models.transforms)
     module = None if method.classifier == "shared" else SeparateClassifier(models.teacher)
-    trainer = build_trainer(arguments, bench.accelerator, task, models, Path(arguments.output_dir), module)
+    trainer = build_trainer(arguments, bench.accelerator, run_data, models, Path(arguments.output_dir), module)
     if method.classifier == "first":
         reprogram_first(trainer)
-    return _trained_student(trainer, models, task, bench)
+    return _trained_student(trainer, models, run_data, bench)
 
 
-def _trained_student(trainer: Trainer, models: Models, task: Task, bench: Bench) -> Trained:
+def _trained_student(trainer: Trainer, models: Models, run_data: RunData, bench: Bench) -> Trained:
     """Train to the end, and keep the student that was best on validation."""
     details = _run(trainer)
     student = models.student
@@ -157,14 +157,16 @@ def _trained_student(trainer: Trainer, models: Models, task: Task, bench: Bench)
         return _logits(lambda pixels: student(pixel_values=pixels).logits, student, split, bench)
 
     trained = _count(parameter for parameter in trainer.module.parameters() if parameter.requires_grad)
-    return Trained(logits, task, trained, _count(student.parameters()), details)
+    return Trained(logits, run_data, trained, _count(student.parameters()), details)
 
 
-def _trainer(bench: Bench, arguments: DistillationArguments, task: Task, module: nn.Module, inputs: Inputs) -> Trainer:
+def _trainer(
+    bench: Bench, arguments: DistillationArguments, run_data: RunData, module: nn.Module, inputs: Inputs
+) -> Trainer:
     """A trainer of a module on the task's labels."""
-    plan = step_plan(arguments, task, bench.accelerator)
-    steps = steps_of(arguments, task, plan)
-    objective, data = build_objective(arguments, task, steps), training_data(arguments, task, plan)
+    plan = step_plan(arguments, run_data, bench.accelerator)
+    steps = planned_steps(arguments, run_data, plan)
+    objective, data = build_objective(arguments, run_data, steps), training_data(arguments, run_data, plan)
     return Trainer(arguments, bench.accelerator, module, inputs, objective, data, steps, Path(arguments.output_dir))
 
 
@@ -186,31 +188,31 @@ def _guide(
     cell: Cell, bench: Bench, arguments: DistillationArguments, models: Models, head: nn.Module | None = None
 ) -> Trained:
     """A student trained with a transfer loss from the frozen teacher, which is probed first where that reads logits."""
-    method, task = cell.entry.method, bench.open(arguments, models.transforms)
-    inputs = build_inputs(arguments, task, models, bench.accelerator)
+    method, run_data = cell.entry.method, bench.open(arguments, models.transforms)
+    inputs = build_inputs(arguments, run_data, models, bench.accelerator)
     details = {}
     if method.adaptation == "linear_probe":
-        of_validation = bench.pooled_features(models, task.validation)
-        head, details["teacher_C"] = linear_probe(arguments, task, inputs, of_validation, LIKELIHOOD)
-    rows = len(task.labelled_rows) + len(task.unlabelled_rows)
+        of_validation = bench.pooled_features(models, run_data.validation)
+        head, details["teacher_C"] = linear_probe(arguments, run_data, inputs, of_validation, LIKELIHOOD)
+    rows = len(run_data.labelled_rows) + len(run_data.unlabelled_rows)
     torch.manual_seed(arguments.seed)
     transfer = method.transfer(Setting(models.teacher.teacher_stages, models.teacher.student_stages, rows, head))
     guided = GuidedStudent(models.teacher, transfer).to(bench.accelerator.device)
-    trainer = _trainer(bench, arguments, task, guided, inputs)
+    trainer = _trainer(bench, arguments, run_data, guided, inputs)
     trainer.update.objective = GuidedObjective(trainer.update.objective, transfer, method.weight * cell.weight)
-    trained = _trained_student(trainer, models, task, bench)
+    trained = _trained_student(trainer, models, run_data, bench)
     trained.details |= details
     return trained
 
 
 def _probe(bench: Bench, arguments: DistillationArguments, models: Models) -> Trained:
     """The frozen teacher with a linear probe."""
-    task = bench.open(arguments, models.transforms)
-    inputs = build_inputs(arguments, task, models, bench.accelerator)
-    of_validation = bench.pooled_features(models, task.validation)
+    run_data = bench.open(arguments, models.transforms)
+    inputs = build_inputs(arguments, run_data, models, bench.accelerator)
+    of_validation = bench.pooled_features(models, run_data.validation)
     started = time.perf_counter()
     with PeakMemory(bench.accelerator.device) as memory:
-        head, penalty = linear_probe(arguments, task, inputs, of_validation, arguments.metric_for_best_model)
+        head, penalty = linear_probe(arguments, run_data, inputs, of_validation, arguments.metric_for_best_model)
     seconds = round(time.perf_counter() - started, 2)
 
     def logits(split: Split) -> np.ndarray:
@@ -219,28 +221,28 @@ def _probe(bench: Bench, arguments: DistillationArguments, models: Models) -> Tr
 
     details = {"teacher_C": penalty, "seconds": seconds, "training_memory_mib": memory.mib}
     trained = _count(head.parameters())
-    return Trained(logits, task, trained, trained + _count(models.backbone.tower.parameters()), details)
+    return Trained(logits, run_data, trained, trained + _count(models.backbone.tower.parameters()), details)
 
 
 def _adapt(cell: Cell, bench: Bench, arguments: DistillationArguments) -> Trained:
     """The teacher itself, trained on the labels by LoRA or in full."""
     loaded = bench.teacher(arguments)
     models = bench.models(replace(arguments, method="rd"))
-    task = through_the_teacher(bench.open(arguments, models.transforms))
+    run_data = as_teacher_task(bench.open(arguments, models.transforms))
     tower = copy.deepcopy(loaded.backbone.tower).float().requires_grad_(cell.entry.method.adaptation == "full")
     merge = with_lora(tower) if cell.entry.method.adaptation == "lora" else None
     torch.manual_seed(arguments.seed)
     adapted = AdaptedTeacher(
         tower,
-        task.store.transforms[STUDENT].size,
-        len(task.label_names),
+        run_data.store.transforms[STUDENT].size,
+        len(run_data.label_names),
         [models.teacher.teacher_stages[-1].name],
         models.teacher.projectors[-1].input_grid,
     )
     adapted.to(bench.accelerator.device)
     trained = _count(parameter for parameter in adapted.parameters() if parameter.requires_grad)
-    inputs = build_inputs(arguments, task, replace(models, backbone=None), bench.accelerator)
-    details = _run(_trainer(bench, arguments, task, adapted, inputs))
+    inputs = build_inputs(arguments, run_data, replace(models, backbone=None), bench.accelerator)
+    details = _run(_trainer(bench, arguments, run_data, adapted, inputs))
     if merge is not None:
         merge()
 
@@ -249,7 +251,7 @@ def _adapt(cell: Cell, bench: Bench, arguments: DistillationArguments) -> Traine
 
     if cell.entry.method.adaptation == "lora":
         bench.adapted = {repr((cell, cell.entry.arguments)): adapted}
-    return Trained(logits, task, trained, _count(adapted.parameters()), details)
+    return Trained(logits, run_data, trained, _count(adapted.parameters()), details)
 
 
 def _teacher_by_lora(
@@ -259,7 +261,7 @@ def _teacher_by_lora(
     own = plan.adapting(cell)
     key = repr((own, own.entry.arguments))
     if key not in bench.adapted:
-        _adapt(own, bench, plan.arguments_of(own, Path(arguments.output_dir)))
+        _adapt(own, bench, plan.cell_arguments(own, Path(arguments.output_dir)))
         (Path(arguments.output_dir) / HISTORY_FILE).unlink(missing_ok=True)
     adapted, original = bench.adapted[key], bench.teacher(arguments)
     tower = copy.deepcopy(adapted.tower).to(original.backbone.dtype)

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 
 from ..data.pixels import PixelTransform
 from ..runtime.files import write_json
-from ..students.cost import Cost, cost_of
+from ..students.cost import Cost, measure_cost
 from ..students.loading import load_student
 from ..training.assembly import load_teacher
 from .adaptation import AdaptedTeacher
@@ -40,7 +40,7 @@ def measure_costs(plan: Plan, runs: Sequence[Run], root: Path) -> dict[str, Cost
 
 
 def _cost(plan: Plan, cell: Cell, run: Run, root: Path) -> Cost:
-    arguments = plan.arguments_of(cell, root)
+    arguments = plan.cell_arguments(cell, root)
     names = run.label_names
     if cell.entry.method.role == "teacher":
         loaded = load_teacher(arguments, Accelerator(cpu=True))
@@ -53,4 +53,4 @@ def _cost(plan: Plan, cell: Cell, run: Run, root: Path) -> Cost:
         )  # fmt: skip
         size = PixelTransform(processor).size
     with torch.random.fork_rng():
-        return cost_of(lambda pixels: model(pixel_values=pixels), model.eval(), size)
+        return measure_cost(lambda pixels: model(pixel_values=pixels), model.eval(), size)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..scoring.plots import COLOURS, DOTS_PER_INCH, new_figure
 from ..students.cost import Cost
-from .tables import by_method, by_title, shots_of, title_of, values_of
+from .tables import by_method, by_title, distinct_shots, method_title, metric_values
 
 if TYPE_CHECKING:
     from .runs import Run
@@ -19,12 +19,12 @@ MARKERS = "osD^v<>PX*hpd"
 
 def plot_scores(runs: Sequence[Run], title: str, path: Path) -> None:
     """Mean test AUROC against labels a class, a line a method; bars are standard deviations over seeds."""
-    columns, groups = shots_of(runs), by_method(runs)
+    columns, groups = distinct_shots(runs), by_method(runs)
     apart = min(0.04, 0.6 / len(groups))  # so that the bars can be told apart
     figure, (axes,) = new_figure(1, 8.5, 5)
-    beside = [[name for name, own in groups.items() if values_of(own, s, "test")] for s in columns]
+    beside = [[name for name, own in groups.items() if metric_values(own, s, "test")] for s in columns]
     for number, (name, own) in enumerate(groups.items()):
-        points = [(i, values_of(own, s, "test")) for i, s in enumerate(columns) if name in beside[i]]
+        points = [(i, metric_values(own, s, "test")) for i, s in enumerate(columns) if name in beside[i]]
         spread = [statistics.stdev(values) if len(values) > 1 else 0.0 for _, values in points]
         places = [i + apart * (beside[i].index(name) - (len(beside[i]) - 1) / 2) for i, _ in points]
         means = [statistics.mean(values) for _, values in points]
@@ -32,7 +32,7 @@ def plot_scores(runs: Sequence[Run], title: str, path: Path) -> None:
         axes.errorbar(
             places, means, spread, marker=MARKERS[number % len(MARKERS)], markersize=5, capsize=2, elinewidth=1.0,
             linestyle="--" if own[0].cell.entry.method.role == "teacher" else "-", color=_colour(number),
-            label=title_of(own[0]), **style,
+            label=method_title(own[0]), **style,
         )  # fmt: skip
     axes.set_xticks(range(len(columns)), [str(shots) for shots in columns])
     axes.set_xlabel("labels a class")
@@ -49,15 +49,17 @@ def plot_frontier(runs: Sequence[Run], costs: dict[str, Cost], title: str, path:
     """
     from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
-    shots = max(shots_of(runs), key=lambda shots: len(by_method(run for run in runs if run.row["shots"] == shots)))
+    shots = max(
+        distinct_shots(runs), key=lambda shots: len(by_method(run for run in runs if run.row["shots"] == shots))
+    )
     figure, panels = new_figure(2, 12)
     for number, own in enumerate(by_method(run for run in runs if run.row["shots"] == shots).values()):
-        cost, score = costs[own[0].cost_key], statistics.mean(values_of(own, shots, "test"))
+        cost, score = costs[own[0].cost_key], statistics.mean(metric_values(own, shots, "test"))
         places = (own[0].row["deployed_parameters"], cost.milliseconds)
         for axes, place in zip(panels, places, strict=True):
             if place is not None:
                 axes.plot(
-                    place, score, MARKERS[number % len(MARKERS)], color=_colour(number), label=title_of(own[0]),
+                    place, score, MARKERS[number % len(MARKERS)], color=_colour(number), label=method_title(own[0]),
                     markersize=9 if _is_ours(own) else 6,
                 )  # fmt: skip
     for axes, label in zip(panels, ("deployed parameters", "CPU latency of one image, ms"), strict=True):

@@ -206,7 +206,7 @@ class Plan:
         tries = list(itertools.product(rates, self.tuning["weight"] if has_weight else [1.0]))
         return [] if tries == [(None, 1.0)] else tries
 
-    def arguments_of(self, cell: Cell, folder: Path) -> DistillationArguments:
+    def cell_arguments(self, cell: Cell, folder: Path) -> DistillationArguments:
         """The arguments of a cell's training; its own method has to be set for what the loop calls `method`.
 
         :raises ArgumentError: when they contradict each other.

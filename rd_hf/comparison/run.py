@@ -50,7 +50,7 @@ def run_comparison(plan: Plan) -> list[dict[str, Any]]:
 def _check_arguments(plan: Plan, root: Path) -> None:
     for cell in [*plan.tuning_cells(), *plan.cells()]:
         try:
-            plan.arguments_of(cell, root / cell.path)
+            plan.cell_arguments(cell, root / cell.path)
         except ArgumentError as error:
             raise ArgumentError(f"{cell.path}: {error}") from error
 

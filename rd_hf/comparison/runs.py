@@ -10,7 +10,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from ..scoring.classification import METRIC_NAMES
-from .cell import PREDICTIONS_FILE, result_of
+from .cell import PREDICTIONS_FILE, read_result
 from .plan import Cell
 
 METRICS = ("auroc", *(name for name in METRIC_NAMES if name != "auroc"))
@@ -24,7 +24,7 @@ class Run:
 
     def __init__(self, cell: Cell, root: Path):
         self.cell, self.folder = cell, root / cell.path
-        result = result_of(root, cell)
+        result = read_result(root, cell)
         self.settings, self.label_names = result["settings"], result["label_names"]
         model = self._teacher() if cell.entry.method.role == "teacher" else self._student()
         self.cost_key = f"{model}, {len(self.label_names)} labels"

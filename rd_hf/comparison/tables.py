@@ -27,8 +27,8 @@ def score_table(runs: Sequence[Run], split: str) -> str:
     The rank is averaged over the numbers of labels. A method with fewer runs than others of a column is neither best
     there nor ranked.
     """
-    columns, groups = shots_of(runs), by_method(runs)
-    values = {name: [values_of(own, shots, split) for shots in columns] for name, own in groups.items()}
+    columns, groups = distinct_shots(runs), by_method(runs)
+    values = {name: [metric_values(own, shots, split) for shots in columns] for name, own in groups.items()}
     means = _comparable_means(values)
     best = [np.nanmax([*column, -1.0]) for column in zip(*means.values(), strict=True)]
     ranks = _ranks(means)
@@ -43,7 +43,7 @@ def score_table(runs: Sequence[Run], split: str) -> str:
         found = zip(values[name], means[name], best, strict=True)
         entries = [_entry(scores, mean == high, len(seeds)) for scores, mean, high in found]
         rank = f"{ranks[name]:.1f}" if name in ranks else ""
-        lines.append(f"| {title_of(own[0])} | " + " | ".join(entries) + f" | {rank} |")
+        lines.append(f"| {method_title(own[0])} | " + " | ".join(entries) + f" | {rank} |")
     if any(run.cell.entry.method.role == "teacher" for run in runs):
         lines += ["", "† deploys the teacher itself."]
     return "\n".join(lines)
@@ -56,10 +56,10 @@ def overview_table(runs: Sequence[Run]) -> str:
     """
     found = {(run.cell.data, run.row["shots"]) for run in runs}
     data_sets = dict.fromkeys(run.cell.data for run in runs)
-    columns = [(data, shots) for data in data_sets for shots in shots_of(runs) if (data, shots) in found]
+    columns = [(data, shots) for data in data_sets for shots in distinct_shots(runs) if (data, shots) in found]
     groups = by_method(runs)
     values = {
-        name: [values_of([run for run in own if run.cell.data == data], s, "test") for data, s in columns]
+        name: [metric_values([run for run in own if run.cell.data == data], s, "test") for data, s in columns]
         for name, own in groups.items()
     }
     most, means = _most(values), _comparable_means(values)
@@ -74,7 +74,7 @@ def overview_table(runs: Sequence[Run]) -> str:
         found = zip(values[name], means[name], best, most, strict=True)
         entries = [_entry(scores, mean == high, number, spread=False) for scores, mean, high, number in found]
         entries.append("" if np.isnan(over_all[name]) else _entry([over_all[name]], over_all[name] == highest, 1))
-        lines.append(f"| {title_of(own[0])} | " + " | ".join(entries) + " |")
+        lines.append(f"| {method_title(own[0])} | " + " | ".join(entries) + " |")
     return "\n".join(lines)
 
 
@@ -83,7 +83,7 @@ def difference_table(runs: Sequence[Run], reference: str | None = None) -> str:
 
     :param reference: that method's name; by default rd, else the first one that is RD under another name, else DRD.
     """
-    columns, groups = shots_of(runs), by_method(runs)
+    columns, groups = distinct_shots(runs), by_method(runs)
     reference = reference or _reference(groups)
     if reference not in groups:
         return f"No differences: there is no run of {reference or 'RD or DRD'}."
@@ -101,8 +101,8 @@ def difference_table(runs: Sequence[Run], reference: str | None = None) -> str:
     tested = {key: difference.p_value for key, difference in found.items() if not np.isnan(difference.p_value)}
     corrected = dict(zip(tested, holm(list(tested.values())), strict=True))
     lines = [
-        f"Difference to {title_of(groups[reference][0])} (95 % interval; p, corrected by Holm over this table), by the "
-        "chance of seeds and of test images.",
+        f"Difference to {method_title(groups[reference][0])} (95 % interval; p, corrected by Holm over this table), by "
+        "the chance of seeds and of test images.",
         "",
         "| labels a class | " + " | ".join(map(str, columns)) + " |",
         "|---" * (len(columns) + 1) + "|",
@@ -110,7 +110,7 @@ def difference_table(runs: Sequence[Run], reference: str | None = None) -> str:
     for name, own in groups.items():
         if name != reference:
             entries = [_difference(found.get((name, s)), corrected.get((name, s))) for s in columns]
-            lines.append(f"| {title_of(own[0])} | " + " | ".join(entries) + " |")
+            lines.append(f"| {method_title(own[0])} | " + " | ".join(entries) + " |")
     return "\n".join(lines)
 
 
@@ -142,7 +142,7 @@ def cost_table(runs: Sequence[Run], costs: dict[str, Cost]) -> str:
     return "\n".join(lines)
 
 
-def shots_of(runs: Iterable[Run]) -> list:
+def distinct_shots(runs: Iterable[Run]) -> list:
     """Numbers of labels a class, ascending; "all" last."""
     found = {run.row["shots"] for run in runs}
     return sorted(found, key=lambda shots: (shots == "all", shots if shots != "all" else 0))
@@ -162,11 +162,11 @@ def by_title(runs: Sequence[Run]) -> dict[str, list[Run]]:
     groups: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
         teacher = f", {run.cell.teacher}" if several and run.cell.teacher else ""
-        groups[title_of(run) + teacher + (", with unlabelled" if run.cell.unlabelled else "")].append(run)
+        groups[method_title(run) + teacher + (", with unlabelled" if run.cell.unlabelled else "")].append(run)
     return dict(groups)
 
 
-def title_of(run: Run) -> str:
+def method_title(run: Run) -> str:
     """A method's name in tables: its title, or the name that the comparison gives it."""
     entry = run.cell.entry
     title = METHODS[entry.name].title if entry.name in METHODS else entry.name
@@ -183,7 +183,7 @@ def _reference(groups: dict[str, list[Run]]) -> str | None:
     return None
 
 
-def values_of(runs: Iterable[Run], shots: object, split: str) -> list[float]:
+def metric_values(runs: Iterable[Run], shots: object, split: str) -> list[float]:
     """The scores of those runs that had so many labels a class."""
     return [run.row[f"{split}_{METRIC}"] for run in runs if run.row["shots"] == shots]
 

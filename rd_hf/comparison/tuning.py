@@ -7,7 +7,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from .cell import is_done, result_of
+from .cell import is_done, read_result
 from .plan import Plan
 
 TUNING_FILE = "tuning.json"
@@ -31,8 +31,8 @@ def _tuning_scores(plan: Plan, root: Path) -> dict[tuple, dict[tuple, list[float
     scores: dict[tuple, dict[tuple, list[float]]] = defaultdict(lambda: defaultdict(list))
     for cell in plan.tuning_cells():
         if is_done(root, cell):
-            arguments = plan.arguments_of(cell, root)
-            score = result_of(root, cell)["validation"][arguments.metric_for_best_model]
+            arguments = plan.cell_arguments(cell, root)
+            score = read_result(root, cell)["validation"][arguments.metric_for_best_model]
             scores[cell.setting][(cell.learning_rate, cell.weight)].append(score)
     return scores
 

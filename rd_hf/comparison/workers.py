@@ -26,7 +26,7 @@ from ..runtime.interrupts import Stopped
 from ..runtime.processes import start_accelerator
 from .arguments import ComparisonArguments
 from .bench import Bench
-from .cell import is_done, result_of, run_cell, settings_of
+from .cell import cell_settings, is_done, read_result, run_cell
 from .plan import Cell, Plan
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ def run_cells(plan: Plan, cells: Sequence[Cell], root: Path, title: str) -> list
     if not left:
         return []
     workers = plan.comparison.workers or (1 if torch.accelerator.is_available() else _cores())
-    jobs = jobs_of(left, workers)
+    jobs = split_into_jobs(left, workers)
     failed: list[str] = []
     with _environment_of_workers(workers), tqdm(total=len(cells), initial=len(cells) - len(left), desc=title) as bar:
         context = _context()
@@ -85,8 +85,8 @@ def check_finished(plan: Plan, cells: Sequence[Cell], root: Path) -> None:
     for cell in cells:
         if not is_done(root, cell):
             continue
-        before = result_of(root, cell)["settings"]
-        now = json.loads(json.dumps(settings_of(plan, cell, plan.arguments_of(cell, root / cell.path))))
+        before = read_result(root, cell)["settings"]
+        now = json.loads(json.dumps(cell_settings(plan, cell, plan.cell_arguments(cell, root / cell.path))))
         names = [name for name in now if name in before and before[name] != now[name]]  # a later version knows more
         changed = [f"{name} was {before[name]!r}, is {now[name]!r}" for name in names]
         if changed:
@@ -98,7 +98,7 @@ def check_finished(plan: Plan, cells: Sequence[Cell], root: Path) -> None:
             )
 
 
-def jobs_of(cells: Sequence[Cell], workers: int) -> list[list[Cell]]:
+def split_into_jobs(cells: Sequence[Cell], workers: int) -> list[list[Cell]]:
     """Runs that share data, labels and seed are done one after another by one worker, which loads these once."""
     groups: dict[tuple, list[Cell]] = defaultdict(list)
     for cell in cells:
@@ -189,11 +189,11 @@ def run_job(comparison: dict[str, Any], tuned: dict, paths: list[str]) -> list[s
 def _open_bench(plan: Plan, cell: Cell, cells: Iterable[Cell], root: Path) -> Bench:
     """:raises ComparisonError: when a finished one of `cells` was on images or labels that have changed since."""
     every_row = replace(cell, unlabelled=plan.has_unlabelled(cell.data, cell.shots))
-    arguments = plan.arguments_of(every_row, root / cell.path)
+    arguments = plan.cell_arguments(every_row, root / cell.path)
     bench = Bench(arguments, start_accelerator(arguments))
     for other in cells:
         is_same = other.data == cell.data and is_done(root, other)
-        if is_same and result_of(root, other)["data"] != bench.task.source["fingerprint"]:
+        if is_same and read_result(root, other)["data"] != bench.run_data.source["fingerprint"]:
             raise ComparisonError(
                 f"The images or labels of {cell.data} have changed since the run {root / other.path}. Name another "
                 "`output_dir`, or delete that data set's folders in this one."

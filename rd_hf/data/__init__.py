@@ -1,0 +1,1 @@
+"""From a name to labelled splits, decoded images, views and the order of rows."""

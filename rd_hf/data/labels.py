@@ -106,25 +106,27 @@ def _common_feature(splits: DatasetDict, column: str) -> Any:
     features = {split: rows.features[column] for split, rows in splits.items()}
     first_split, first = next(iter(features.items()))
     for split, feature in features.items():
-        names, first_names = _names_of(feature), _names_of(first)
+        names, first_names = _class_names(feature), _class_names(first)
         if names != first_names:
             raise DataError(
                 f"label column '{column}' has other names in split '{split}' ({names}) than in '{first_split}' "
                 f"({first_names}); cast it to one ClassLabel"
             )
-        kinds = {_kind_of(feature), _kind_of(first)} - {"null"}  # a column without any label in it has no kind
+        kinds = {_describe_kind(feature), _describe_kind(first)} - {
+            "null"
+        }  # a column without any label in it has no kind
         if len(kinds) > 1:
             raise DataError(
-                f"label column '{column}' holds {_kind_of(feature)} in split '{split}', but {_kind_of(first)} in "
-                f"'{first_split}'; bring them to one type"
+                f"label column '{column}' holds {_describe_kind(feature)} in split '{split}', but "
+                f"{_describe_kind(first)} in '{first_split}'; bring them to one type"
             )
     return first
 
 
-def _kind_of(feature: Any) -> str:
+def _describe_kind(feature: Any) -> str:
     """Describe a feature as far as splits must agree on it; integers become floats where a table has gaps."""
     if isinstance(feature, (List, LargeList)):
-        return f"lists of {_kind_of(feature.feature)}"
+        return f"lists of {_describe_kind(feature.feature)}"
     if not isinstance(feature, Value):
         return type(feature).__name__
     if _is_text(feature):
@@ -132,7 +134,7 @@ def _kind_of(feature: Any) -> str:
     return feature.dtype if feature.dtype in ("bool", "null") else "numbers"
 
 
-def _names_of(feature: Any) -> list[str] | None:
+def _class_names(feature: Any) -> list[str] | None:
     inner = feature.feature if isinstance(feature, (List, LargeList)) else feature
     return inner.names if isinstance(inner, ClassLabel) else None
 

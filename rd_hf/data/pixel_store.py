@@ -110,8 +110,11 @@ class Visits(Dataset):
 
 
 def collate(items: list[tuple[Visit, Tensor, Tensor | None, Tensor]]) -> dict:
-    """Stack visits: `student_pixels` uint8 (B, 3, h, w); `teacher_pixels` likewise at `teacher_positions` of the batch,
-    None if there are none; `labels` those of the labelled rows, which come first; `rows` and `views` of all."""
+    """Stack visits to a batch.
+
+    :return: `student_pixels` uint8 (B, 3, h, w); `teacher_pixels` likewise at `teacher_positions` of the batch, None if
+        there are none; `labels` those of the labelled rows, which come first; `rows` and `views` of all.
+    """
     visits, of_student, of_teacher, labels = zip(*items, strict=True)
     labelled = sum(visit.labelled for visit in visits)
     positions = [position for position, pixels in enumerate(of_teacher) if pixels is not None]

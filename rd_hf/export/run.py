@@ -16,7 +16,7 @@ from transformers import AutoModelForImageClassification, PreTrainedModel
 
 from ..arguments.values import ArgumentError
 from ..cards.forms import copy_companions, write_onnx_card, write_transformers_card
-from ..cards.provenance import FORM, ONNX, PROVENANCE, provenance_of
+from ..cards.provenance import FORM, ONNX, PROVENANCE, read_provenance
 from ..inference.evaluation import OpenSplit, load_splits, open_split, score
 from ..inference.loading import LoadedModel, load_model
 from ..inference.onnx_runtime import MODEL_FILE, OnnxClassifier, require
@@ -175,7 +175,7 @@ def _export_onnx(
     batch_size: int,
 ) -> dict[str, Any]:
     """`model.onnx`, with the config and image processor of the classifier, and the report."""
-    provenance = provenance_of(loaded.model.config)
+    provenance = read_provenance(loaded.model.config)
     is_student = loaded.model.config.model_type == "rd_student"
     classifier = loaded.model.to_transformers() if is_student else loaded.model
     path = folder / MODEL_FILE

@@ -16,7 +16,7 @@ ATTEMPTS = 4
 PASSING_TROUBLE = {408, 429, 500, 502, 503, 504}
 LONGEST_WAIT = 60.0
 # what the client raises, of the connection, of files and of names
-TROUBLE = (HTTPError, OSError, RuntimeError, ValueError)
+HUB_ERRORS = (HTTPError, OSError, RuntimeError, ValueError)
 REASONS = {
     401: "The Hub does not accept the token: log in again with `hf auth login`",
     403: "The token has no right to do this",
@@ -29,7 +29,7 @@ REASONS = {
 Answer = TypeVar("Answer")
 
 
-def patiently(call: Callable[[], Answer], repeat_lost: bool = True) -> Answer:
+def retrying(call: Callable[[], Answer], repeat_lost: bool = True) -> Answer:
     """`call`, again after a while where the Hub is busy or away; huggingface_hub itself repeats uploads only.
 
     :param repeat_lost: also where the connection broke, and the call may have been carried out.

@@ -26,14 +26,14 @@ NAMES = {
     "model.safetensors.index.json", "export.json", *IMAGES,
 }  # fmt: skip
 # What a repo may hold before anything was published in it.
-HARMLESS = {".gitattributes", CARD_FILE, "LICENSE"}
+INITIAL_FILES = {".gitattributes", CARD_FILE, "LICENSE"}
 
 
 class PushError(ValueError):
     """Nothing, or not all, was published; the message says why, what is safe and how to go on."""
 
 
-def files_of(folder: Path) -> dict[str, Path]:
+def publishable_files(folder: Path) -> dict[str, Path]:
     """The files that are published, by their name in the repo.
 
     :raises PushError: when there is no such folder, or no weights in it.
@@ -51,7 +51,7 @@ def files_of(folder: Path) -> dict[str, Path]:
     return files
 
 
-def config_of(folder: Path) -> dict[str, Any]:
+def read_model_config(folder: Path) -> dict[str, Any]:
     """config.json.
 
     :raises PushError: when it is missing or says no model_type.
@@ -82,7 +82,7 @@ def is_unwrapped(config: dict[str, Any], format: str | None) -> bool:
 
 
 def published_config(config: dict[str, Any], format: str | None) -> dict[str, Any]:
-    """What of the config a reader finds in the repo, as far as `kind_of` looks at it."""
+    """What of the config a reader finds in the repo, as far as `model_kind` looks at it."""
     if not is_unwrapped(config, format):
         return config
     return {
@@ -111,7 +111,7 @@ class Kind:
         return f"a {name}{origin} of {', '.join(self.labels) or 'no named classes'}"
 
 
-def kind_of(config: dict[str, Any]) -> Kind:
+def model_kind(config: dict[str, Any]) -> Kind:
     """The kind of a model, from its config.json."""
     model_type = config["model_type"]
     own = model_type in ("rd_student", "rd_teacher")
@@ -131,12 +131,12 @@ def refusal(remote: dict[str, Any] | None, names: set[str], config: dict[str, An
     :param names: the repo's files.
     :param config: of the model, as it would be published.
     """
-    if not names - HARMLESS:
+    if not names - INITIAL_FILES:
         return None
-    mine = kind_of(config)
+    mine = model_kind(config)
     if remote is None or "model_type" not in remote:
         return f"holds files of another kind, not {mine}: name another repo."
-    there = kind_of(remote)
+    there = model_kind(remote)
     if there == mine:
         return None
     same_student = there.labels == mine.labels and (there.model_type == "rd_student") and mine.form == "plain"

@@ -22,8 +22,16 @@ from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundErro
 from huggingface_hub.utils import validate_repo_id
 
 from ..cards.card import CARD_FILE, card_for, is_edited
-from .client import TROUBLE, explain, patiently
-from .publication import HARMLESS, PushError, config_of, files_of, is_unwrapped, published_config, refusal
+from .client import HUB_ERRORS, explain, retrying
+from .publication import (
+    INITIAL_FILES,
+    PushError,
+    is_unwrapped,
+    publishable_files,
+    published_config,
+    read_model_config,
+    refusal,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -68,8 +76,8 @@ def push(
     :raises PushError: in one sentence; the folder is never changed.
     """
     folder = Path(folder)
-    files = files_of(folder)
-    config = config_of(folder)
+    files = publishable_files(folder)
+    config = read_model_config(folder)
     unwrap = is_unwrapped(config, format)
     found = published_config(config, format)
     message = commit_message or f"Upload {found['model_type']} with rd_hf"
@@ -85,7 +93,7 @@ def push(
     with _unwrapped(folder) if unwrap else nullcontext(files) as ready:
         try:
             return _send(ready, destination, private, revision, create_pr, message)
-        except TROUBLE as error:
+        except HUB_ERRORS as error:
             state = _state(destination, revision)
             raise PushError(f"{explain(error)} {state} {again}") from error
 
@@ -120,14 +128,14 @@ def check_destination(
     """
     try:
         return _destination(repo_id, config, revision, create_pr)
-    except TROUBLE as error:
+    except HUB_ERRORS as error:
         raise PushError(f"{explain(error)} Nothing was sent.") from error
 
 
 def _destination(repo_id: str, config: dict[str, Any], revision: str | None, create_pr: bool) -> Destination:
     validate_repo_id(repo_id)
     api = HfApi()
-    user = patiently(api.whoami)
+    user = retrying(api.whoami)
     repo_id = repo_id if "/" in repo_id else f"{user['name']}/{repo_id}"
     if not create_pr:
         _check_rights(user, repo_id)
@@ -135,7 +143,7 @@ def _destination(repo_id: str, config: dict[str, Any], revision: str | None, cre
     if info is None:
         return Destination(repo_id, None, None)
     if not create_pr:
-        patiently(lambda: api.auth_check(repo_id, write=True))
+        retrying(lambda: api.auth_check(repo_id, write=True))
     names = {sibling.rfilename for sibling in info.siblings}
     remote = json.loads(_read(repo_id, "config.json", info.sha)) if "config.json" in names else None
     reason = refusal(remote, names, config)
@@ -157,15 +165,15 @@ def _check_rights(user: dict[str, Any], repo_id: str) -> None:
 def _find(api: HfApi, repo_id: str, revision: str | None) -> ModelInfo | None:
     """The repo at `revision`, at main where there is no such branch yet, or None where there is no such repo."""
     try:
-        return patiently(lambda: api.model_info(repo_id, revision=revision))
+        return retrying(lambda: api.model_info(repo_id, revision=revision))
     except RepositoryNotFoundError:
         return None
     except RevisionNotFoundError:
-        return patiently(lambda: api.model_info(repo_id))
+        return retrying(lambda: api.model_info(repo_id))
 
 
 def _read(repo_id: str, name: str, commit: str) -> str:
-    return Path(patiently(lambda: hf_hub_download(repo_id, name, revision=commit))).read_text(encoding="utf-8")
+    return Path(retrying(lambda: hf_hub_download(repo_id, name, revision=commit))).read_text(encoding="utf-8")
 
 
 @contextmanager
@@ -175,7 +183,7 @@ def _unwrapped(folder: Path) -> Iterator[dict[str, Path]]:
 
     with TemporaryDirectory() as aside:
         export(str(folder), f"{aside}/plain", "transformers")
-        yield files_of(Path(aside) / "plain")
+        yield publishable_files(Path(aside) / "plain")
 
 
 def _send(
@@ -191,18 +199,18 @@ def _send(
     operations = _operations(files, destination)
     for operation in operations:
         if operation.path_in_repo == CARD_FILE:
-            patiently(ModelCard(operation.path_or_fileobj.decode()).validate)
+            retrying(ModelCard(operation.path_or_fileobj.decode()).validate)
     head = destination.head
     if head is None:
-        patiently(lambda: api.create_repo(repo_id, private=private, exist_ok=True))
-        head = patiently(lambda: api.model_info(repo_id)).sha
+        retrying(lambda: api.create_repo(repo_id, private=private, exist_ok=True))
+        head = retrying(lambda: api.model_info(repo_id)).sha
     if revision is not None:
-        patiently(lambda: api.create_branch(repo_id, branch=revision, exist_ok=True))
+        retrying(lambda: api.create_branch(repo_id, branch=revision, exist_ok=True))
     logger.info("Pushing to %s: %s", repo_id, ", ".join(operation.path_in_repo for operation in operations))
     # Uploads first, which huggingface_hub retries by itself: what is left for the commit may then be repeated safely.
     api.preupload_lfs_files(repo_id, operations, revision=revision, create_pr=create_pr, free_memory=False)
     # With its parent named, the Hub refuses the commit where somebody else committed meanwhile.
-    commit = patiently(
+    commit = retrying(
         lambda: api.create_commit(
             repo_id, operations, commit_message=message, revision=revision, create_pr=create_pr, parent_commit=head
         ),
@@ -228,11 +236,11 @@ def _state(destination: Destination, revision: str | None) -> str:
     repo_id = destination.repo_id
     try:
         info = _find(HfApi(), repo_id, revision)
-    except TROUBLE:
+    except HUB_ERRORS:
         return f"What {repo_id} holds now cannot be asked; a commit in it is whole or not there at all."
     if info is None:
         return f"{repo_id} does not exist."
-    if info.sha == destination.head or not {sibling.rfilename for sibling in info.siblings} - HARMLESS:
+    if info.sha == destination.head or not {sibling.rfilename for sibling in info.siblings} - INITIAL_FILES:
         return f"{repo_id} is as it was before." if destination.head else f"{repo_id} was made and is empty."
     return f"{repo_id} has a new commit, of this push or of somebody else: look there first."
 

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForImageClassification, PreTrained
 from transformers.utils import cached_file
 
 from ..arguments.values import ArgumentError
-from ..cards.provenance import is_onnx, provenance_of
+from ..cards.provenance import is_onnx, read_provenance
 from ..data.pixels import PixelTransform
 from .model_names import loading
 from .onnx_runtime import MODEL_FILE, OnnxClassifier, is_onnx_folder
@@ -60,7 +60,7 @@ def load_model(
     names = [loaded.config.id2label[number] for number in range(loaded.config.num_labels)]
     problem_type = loaded.config.problem_type or "single_label_classification"
     transform = PixelTransform.from_pretrained(model, revision=revision, trust_remote_code=trust_remote_code)
-    trained_on = provenance_of(loaded.config).get("dataset") or {}
+    trained_on = read_provenance(loaded.config).get("dataset") or {}
     return LoadedModel(loaded.to(Accelerator().device), transform, names, problem_type, trained_on)
 
 

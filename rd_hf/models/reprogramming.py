@@ -15,8 +15,7 @@ from .stages import Stage, StageFeature
 
 
 def common_grid(teacher_grid: tuple[int, int], student_grid: tuple[int, int]) -> tuple[int, int]:
-    """
-    The grid at which a projector works: the smaller of the two, per side.
+    """The grid at which a projector works: the smaller of the two, per side.
 
     :param teacher_grid: Rows and columns of the teacher's stage.
     :param student_grid: Rows and columns of the student's stage.
@@ -26,8 +25,7 @@ def common_grid(teacher_grid: tuple[int, int], student_grid: tuple[int, int]) ->
 
 
 def resample(feature: StageFeature, grid: tuple[int, int]) -> StageFeature:
-    """
-    Average a teacher's map down to a grid; the prefix tokens stay as they are. The result is what a cache stores.
+    """Average a teacher's map down to a grid; the prefix tokens stay as they are. The result is what a cache stores.
 
     :param feature: Map (B, C, H, W).
     :param grid: Rows and columns of the result, at most H and W.
@@ -39,8 +37,7 @@ def resample(feature: StageFeature, grid: tuple[int, int]) -> StageFeature:
 
 
 class Projector(nn.Module):
-    """
-    Three-layer convolutional projector from a teacher's stage to a student's (phi_i of DRD, arXiv 2605.04447).
+    """Three-layer convolutional projector from a teacher's stage to a student's (phi_i of DRD, arXiv 2605.04447).
 
     A bottleneck (1x1, 3x3, 1x1) at the common grid, then bilinear to the student's grid. A student with prefix tokens
     (the class and register tokens of a ViT) gets those too, from the teacher's class token or else from its pooled
@@ -86,8 +83,7 @@ class Projector(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, feature: StageFeature) -> StageFeature:
-        """
-        Reprogram a teacher's feature.
+        """Reprogram a teacher's feature.
 
         :param feature: The teacher's map (B, C_teacher, *common grid), already resampled, and its prefix tokens.
         :return: Map (B, C_student, *student grid) and prefix tokens (B, P_student, C_student), None where the student
@@ -107,8 +103,7 @@ class Projector(nn.Module):
 
     @torch.no_grad()
     def calibrate(self, teacher_feature: StageFeature, student_feature: StageFeature) -> None:
-        """
-        Data-dependent initialisation from one batch, to be called once before training (on one process).
+        """Data-dependent initialisation from one batch, to be called once before training (on one process).
 
         The first layers are scaled so that every teacher channel enters with comparable variance: vision transformers
         have channels far above the rest, which would drown the others and slow the start several times. The last
@@ -149,8 +144,7 @@ class Projector(nn.Module):
 
 
 def _standardise_input(layer: nn.Conv2d | nn.Linear, samples: Tensor) -> None:
-    """
-    Rescale a layer in place as if its input were standardised per channel.
+    """Rescale a layer in place as if its input were standardised per channel.
 
     :param layer: A pointwise layer over C inputs.
     :param samples: Its inputs (M, C).
@@ -165,8 +159,7 @@ def _standardise_input(layer: nn.Conv2d | nn.Linear, samples: Tensor) -> None:
 
 
 def _match_output(layer: nn.Conv2d | nn.Linear, output: Tensor, target: Tensor) -> None:
-    """
-    Rescale a last layer in place so that its output has the target's mean per channel and its overall variance.
+    """Rescale a last layer in place so that its output has the target's mean per channel and its overall variance.
 
     One factor for all channels, because a student's channel that is silent in this batch should not stay so; and never
     to a variance that is lost beside the mean, as that of a class token at the start of training.

@@ -136,7 +136,7 @@ def _probe(model: nn.Module, pixel_values: Tensor) -> list[_Call]:
     """Run the model once; every call of every module, in the order in which they started."""
     image_size = (pixel_values.shape[-2], pixel_values.shape[-1])
     names = {module: name for name, module in model.named_modules()}
-    blocks = set(blocks_of(model).values())
+    blocks = set(list_blocks(model).values())
     calls: list[_Call] = []
     running: list[_Call] = []
     counts = dict.fromkeys(names.values(), 0)
@@ -184,7 +184,7 @@ def _probe(model: nn.Module, pixel_values: Tensor) -> list[_Call]:
     return calls
 
 
-def blocks_of(model: nn.Module) -> dict[str, nn.Module]:
+def list_blocks(model: nn.Module) -> dict[str, nn.Module]:
     """The children of a model's outermost lists, by name: its blocks, whether or not a stage ends there."""
     names = {module: name for name, module in model.named_modules()}
     blocks = [module for block_list in _outermost_lists(model) for module in _leaves_of_list(block_list)]

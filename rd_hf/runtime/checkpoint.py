@@ -54,7 +54,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
             digests[path.name] = file_digest(path)
             _sync(path)
         state = {"step": checkpoint.step, "sha256": digests, **checkpoint.state}
-        state[OWN_DIGEST] = _digest_of(state)
+        state[OWN_DIGEST] = _state_digest(state)
         (aside / STATE_FILE).write_text(json.dumps(state, indent=2), encoding="utf-8")
         _sync(aside / STATE_FILE)
         _sync(aside)
@@ -80,7 +80,7 @@ def _remove(path: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def step_of(path: Path) -> int:
+def checkpoint_step(path: Path) -> int:
     """The step of a checkpoint, by its folder's name."""
     return int(path.name.removeprefix("step-"))
 
@@ -107,7 +107,7 @@ def load_latest(folder: Path) -> Checkpoint:
 
 def _load(path: Path) -> Checkpoint:
     state = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
-    if state.pop(OWN_DIGEST) != _digest_of(state):
+    if state.pop(OWN_DIGEST) != _state_digest(state):
         raise ValueError(f"the content of {STATE_FILE} has changed")
     tensors = {}
     for name, digest in state.pop("sha256").items():
@@ -117,7 +117,7 @@ def _load(path: Path) -> Checkpoint:
     return Checkpoint(step=state.pop("step"), tensors=tensors, state=state)
 
 
-def _digest_of(state: dict[str, Any]) -> str:
+def _state_digest(state: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 

@@ -72,7 +72,7 @@ class SilentProcessError(OSError):
 
 
 @contextmanager
-def naming_the_silent(accelerator: Accelerator) -> Iterator[None]:
+def report_lost_process(accelerator: Accelerator) -> Iterator[None]:
     """Where waiting for another process fails or takes longer than `process_timeout`, say which one it was.
 
     :raises SilentProcessError: naming the processes that were not waiting too.

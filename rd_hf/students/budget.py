@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from ..arguments.values import ArgumentError
-from .cost import Cost, cost_of
+from .cost import Cost, measure_cost
 from .loading import load_student
 from .zoo import READY_STUDENTS, SMALLEST_SIDE, ReadyStudent, config_text
 
@@ -154,7 +154,7 @@ def _parameters(student: ReadyStudent, image_size: int, num_labels: int) -> int:
 
 def _cost(student: ReadyStudent, image_size: int, num_labels: int, device: str) -> Cost:
     model = _build(student, image_size, num_labels, device)
-    return cost_of(lambda pixels: model(pixel_values=pixels), model, (image_size, image_size))
+    return measure_cost(lambda pixels: model(pixel_values=pixels), model, (image_size, image_size))
 
 
 def _timed(student: ReadyStudent, counted: Cost, image_size: int, num_labels: int) -> Cost:

@@ -19,7 +19,9 @@ MAX_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Cost:
-    """:param gflop: 1e9 floating-point operations, a multiplication and an addition being two, of products of matrices
+    """What one forward pass of a model costs.
+
+    :param gflop: 1e9 floating-point operations, a multiplication and an addition being two, of products of matrices
         and convolutions.
     :param milliseconds: median time, None where it was not measured on a CPU.
     """
@@ -30,7 +32,7 @@ class Cost:
 
 
 @torch.no_grad()
-def cost_of(forward: Callable[[Tensor], Any], module: nn.Module, size: tuple[int, int]) -> Cost:
+def measure_cost(forward: Callable[[Tensor], Any], module: nn.Module, size: tuple[int, int]) -> Cost:
     """Count and time `forward` on one image.
 
     :param forward: takes (1, 3, rows, columns) on the device of `module`.

@@ -15,7 +15,9 @@ SMALLEST_SIDE = 32  # of all of them; the deepest maps of most are then one pixe
 
 @dataclass(frozen=True)
 class ReadyStudent:
-    """:param config: what `--student` takes, with only the fields that differ from the defaults of its model type.
+    """An architecture that `rd-hf students` lists.
+
+    :param config: what `--student` takes, with only the fields that differ from the defaults of its model type.
     :param pretrained: Hub id of weights of this architecture, which `--student` takes instead.
     :param pretrained_side: side of the square images in pixels that these weights are bound to; None: any.
     :param smallest_side: side in pixels of the smallest images that the architecture runs on.

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    pass
-
 
 def balanced_class_weights(class_counts: Tensor) -> Tensor:
-    """
-    Weights under which every class counts the same in the training set; they average 1 over its samples.
+    """Weights under which every class counts the same in the training set; they average 1 over its samples.
 
     :param class_counts: Training samples of each class (num_labels,).
     :return: n / (classes that occur * count), and 0 for a class that does not occur.
@@ -24,8 +18,7 @@ def balanced_class_weights(class_counts: Tensor) -> Tensor:
 
 
 def balanced_pos_weight(positive_counts: Tensor, total: int) -> Tensor:
-    """
-    Weights under which the positives of every label count as much as its negatives.
+    """Weights under which the positives of every label count as much as its negatives.
 
     :param positive_counts: Training samples that have each label (num_labels,).
     :param total: Training samples.

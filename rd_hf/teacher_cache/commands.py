@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..arguments.values import ArgumentError
 from .file import FeatureFile, open_file
-from .key import FORMAT, KEY_FILE, KeyFolder, cache_root, in_words, layout_of, list_folders
+from .key import FORMAT, KEY_FILE, KeyFolder, cache_root, entry_layout, in_words, list_folders
 
 DAY = 24 * 3600
 VIEW_FILES = "view_*.safetensors"
@@ -28,7 +28,7 @@ def _described(folder: KeyFolder) -> str:
     entries = sum(len(file.present()) for file in files)
     head = (
         f"{folder.path.name}  teacher {folder.teacher}: {entries} entries in {len(files)} views, "
-        f"{_on_disk(folder) / 1e6:.1f} MB on disk ({layout_of(folder.key).entry_bytes / 1000:.1f} KB an entry), "
+        f"{_on_disk(folder) / 1e6:.1f} MB on disk ({entry_layout(folder.key).entry_bytes / 1000:.1f} KB an entry), "
         f"made {_ago(folder.made)}, used {_ago(folder.used)}"
     )
     return "\n    ".join([head, *in_words(folder.key)])
@@ -85,7 +85,7 @@ def _files(folder: KeyFolder) -> Iterator[FeatureFile | Path]:
     for path in sorted(folder.path.glob(VIEW_FILES)):
         view = path.stem.removeprefix("view_")
         metadata = {"format": FORMAT, "key": folder.path.name, "view": str(int(view)) if view.isdecimal() else view}
-        yield open_file(path, layout_of(folder.key), metadata, make=False) or path
+        yield open_file(path, entry_layout(folder.key), metadata, make=False) or path
 
 
 def _on_disk(folder: KeyFolder) -> int:

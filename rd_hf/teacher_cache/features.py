@@ -16,7 +16,7 @@ from .file import FeatureFile, as_bytes, open_file
 from .key import (
     FORMAT,
     KeyFolder,
-    layout_of,
+    entry_layout,
 )
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class FeatureCache:
     """
 
     def __init__(self, folder: KeyFolder, device: torch.device):
-        self.folder, self.device, self.layout = folder, device, layout_of(folder.key)
+        self.folder, self.device, self.layout = folder, device, entry_layout(folder.key)
         self._files: dict[int, FeatureFile] = {}
         self._warned: set[str] = set()
 

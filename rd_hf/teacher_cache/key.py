@@ -53,7 +53,7 @@ def teacher_key(
         "format": FORMAT,
         "teacher_sha256": backbone.source["sha256"],
         "teacher_class": type(backbone.tower).__name__,
-        "teacher_code": _code_of(backbone),
+        "teacher_code": _model_code(backbone),
         "teacher_config": config,
         "teacher_dtype": str(backbone.dtype).removeprefix("torch."),
         "image_size": list(teacher.config.teacher_image_size),
@@ -70,7 +70,7 @@ def teacher_key(
     return json.loads(json.dumps(key, default=str))
 
 
-def layout_of(key: dict[str, Any]) -> Layout:
+def entry_layout(key: dict[str, Any]) -> Layout:
     """Shapes and precision of the entries under a key."""
     parts = {}
     for number, (stage, grid) in enumerate(zip(key["stages"], key["grids"], strict=True)):
@@ -177,7 +177,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 120 else f"{text[:100]} ... ({len(text)} characters)"
 
 
-def _code_of(backbone: Backbone) -> str | None:
+def _model_code(backbone: Backbone) -> str | None:
     """SHA-256 of the file of a model class that is no part of transformers: such code changes without the weights."""
     if not type(backbone.config).is_custom_code():
         return None

@@ -27,7 +27,7 @@ from ..students.loading import load_student
 from .cka import check_rows
 from .inputs import Inputs
 from .objective import Objective, ObjectiveWeights
-from .run_data import Task
+from .run_data import RunData
 from .run_models import LoadedTeacher, Models
 from .teacher_features import compare_entries, open_cache
 from .trainer import Trainer, TrainingData
@@ -39,7 +39,7 @@ OBJECTIVE_ARGUMENTS = [field.name for field in fields(ObjectiveWeights) if field
 
 
 def build_models(
-    arguments: DistillationArguments, task: Task, accelerator: Accelerator, loaded: LoadedTeacher | None = None
+    arguments: DistillationArguments, run_data: RunData, accelerator: Accelerator, loaded: LoadedTeacher | None = None
 ) -> Models:
     """Load the student and, unless the method is ce, the frozen teacher with new projectors between them.
 
@@ -49,8 +49,8 @@ def build_models(
     with loading("student", str(arguments.student)) if isinstance(arguments.student, str) else nullcontext():
         student, processor, base = load_student(
             arguments.student,
-            task.label_names,
-            task.problem_type,
+            run_data.label_names,
+            run_data.problem_type,
             image_size=arguments.student_image_size,
             revision=arguments.student_revision,
             trust_remote_code=arguments.trust_remote_code,
@@ -67,7 +67,7 @@ def build_models(
         "method": arguments.method,
         "student_base": base,
         "teacher": None if models.backbone is None else models.backbone.source,
-        "dataset": task.source,
+        "dataset": run_data.source,
         "rd_hf_version": __version__,
     }
     student.to(accelerator.device)
@@ -126,7 +126,7 @@ def _add_teacher(
 def build_trainer(
     arguments: DistillationArguments,
     accelerator: Accelerator,
-    task: Task,
+    run_data: RunData,
     models: Models,
     folder: Path,
     module: nn.Module | None = None,
@@ -135,26 +135,26 @@ def build_trainer(
 
     :param module: what is trained, where it is not the reprogrammed teacher or, without one, the student.
     """
-    plan = step_plan(arguments, task, accelerator)
-    max_steps = steps_of(arguments, task, plan)
-    objective = build_objective(arguments, task, max_steps)
+    plan = step_plan(arguments, run_data, accelerator)
+    max_steps = planned_steps(arguments, run_data, plan)
+    objective = build_objective(arguments, run_data, max_steps)
     if models.teacher is not None and arguments.cka_weight:
         batches = plan.accumulation * plan.processes if arguments.cka_batch == "global" else 1
         rows = plan.labelled_size + (plan.unlabelled_size if plan.unlabelled else 0)
         check_rows(rows * batches, arguments.cka_estimator)
-    data = training_data(arguments, task, plan)
+    data = training_data(arguments, run_data, plan)
     if models.teacher is not None:
-        calibrate_projectors(models, task, plan)
+        calibrate_projectors(models, run_data, plan)
     model = module or models.teacher or models.student
-    inputs = build_inputs(arguments, task, models, accelerator)
+    inputs = build_inputs(arguments, run_data, models, accelerator)
     return Trainer(arguments, accelerator, model, inputs, objective, data, max_steps, folder)
 
 
-def step_plan(arguments: DistillationArguments, task: Task, accelerator: Accelerator) -> StepPlan:
+def step_plan(arguments: DistillationArguments, run_data: RunData, accelerator: Accelerator) -> StepPlan:
     """Which rows, in which views, make up each step of this process."""
     orders = [
         RowOrder(rows, arguments.seed, stream, arguments.views) if len(rows) else None
-        for stream, rows in enumerate((task.labelled_rows, task.unlabelled_rows))
+        for stream, rows in enumerate((run_data.labelled_rows, run_data.unlabelled_rows))
     ]
     return StepPlan(
         *orders,
@@ -166,36 +166,38 @@ def step_plan(arguments: DistillationArguments, task: Task, accelerator: Acceler
     )
 
 
-def steps_of(arguments: DistillationArguments, task: Task, plan: StepPlan) -> int:
+def planned_steps(arguments: DistillationArguments, run_data: RunData, plan: StepPlan) -> int:
     """Optimiser steps of the run: `max_steps`, or what `num_train_epochs` come to."""
     if arguments.max_steps > 0:
         return arguments.max_steps
     step_size = plan.labelled_size * plan.accumulation * plan.processes
-    return math.ceil(arguments.num_train_epochs * len(task.labelled_rows) / step_size)
+    return math.ceil(arguments.num_train_epochs * len(run_data.labelled_rows) / step_size)
 
 
-def build_objective(arguments: DistillationArguments, task: Task, max_steps: int) -> Objective:
+def build_objective(arguments: DistillationArguments, run_data: RunData, max_steps: int) -> Objective:
     """The loss with the arguments' weights."""
     settings = {name: getattr(arguments, name) for name in OBJECTIVE_ARGUMENTS}
-    weights = task.weights_of_classes() if arguments.class_weights == "balanced" else {}
-    return Objective(ObjectiveWeights(total_steps=max_steps, **settings), task.problem_type, **weights)
+    weights = run_data.weights_of_classes() if arguments.class_weights == "balanced" else {}
+    return Objective(ObjectiveWeights(total_steps=max_steps, **settings), run_data.problem_type, **weights)
 
 
-def training_data(arguments: DistillationArguments, task: Task, plan: StepPlan) -> TrainingData:
+def training_data(arguments: DistillationArguments, run_data: RunData, plan: StepPlan) -> TrainingData:
     """What the loop reads.
 
     :raises MetricError: where validation does not define the metric that chooses the model: now, not during training.
     """
-    labels = task.validation.labels[task.validation.rows]
-    guess = np.full((len(labels), len(task.label_names)), 1 / len(task.label_names))
-    validation_score(guess, labels, task.problem_type, arguments.metric_for_best_model)
+    labels = run_data.validation.labels[run_data.validation.rows]
+    guess = np.full((len(labels), len(run_data.label_names)), 1 / len(run_data.label_names))
+    validation_score(guess, labels, run_data.problem_type, arguments.metric_for_best_model)
     return TrainingData(
-        task.store, task.labels, plan, task.validation.store, task.validation.rows,
-        labels, task.problem_type, task.source["fingerprint"],
+        run_data.store, run_data.labels, plan, run_data.validation.store, run_data.validation.rows,
+        labels, run_data.problem_type, run_data.source["fingerprint"],
     )  # fmt: skip
 
 
-def build_inputs(arguments: DistillationArguments, task: Task, models: Models, accelerator: Accelerator) -> Inputs:
+def build_inputs(
+    arguments: DistillationArguments, run_data: RunData, models: Models, accelerator: Accelerator
+) -> Inputs:
     """What the models are shown, with the cache of the teacher's features where views are limited and it is wanted.
 
     :raises CacheError: when `verify_cache` finds features that are not the teacher's.
@@ -203,17 +205,17 @@ def build_inputs(arguments: DistillationArguments, task: Task, models: Models, a
     augmentation = AugmentationParameters.from_arguments(arguments) if arguments.augment else None
     cache = None
     if arguments.uses_cache:
-        cache = open_cache(arguments, task, models, augmentation, accelerator)
-    inputs = Inputs(task.store, augmentation, arguments.seed_of_views, models.backbone, cache, accelerator.device)
+        cache = open_cache(arguments, run_data, models, augmentation, accelerator)
+    inputs = Inputs(run_data.store, augmentation, arguments.seed_of_views, models.backbone, cache, accelerator.device)
     if cache is not None and arguments.verify_cache and accelerator.is_main_process:
-        rows = np.concatenate([task.labelled_rows, task.unlabelled_rows])
+        rows = np.concatenate([run_data.labelled_rows, run_data.unlabelled_rows])
         largest = compare_entries(cache, inputs, rows, arguments.views, arguments.verify_cache)
         logger.info("Cached features computed again: they differ by %.1g of their norm at most.", largest)
     return inputs
 
 
 @torch.no_grad()
-def calibrate_projectors(models: Models, task: Task, plan: StepPlan) -> None:
+def calibrate_projectors(models: Models, run_data: RunData, plan: StepPlan) -> None:
     """Start the projectors at the scale of the features at hand, from the first step's first rows, un-augmented.
 
     The rows are those of all processes and accumulated batches: the start does not depend on how these share them.
@@ -227,7 +229,7 @@ def calibrate_projectors(models: Models, task: Task, plan: StepPlan) -> None:
     if plan.unlabelled is not None:
         visits += plan.unlabelled.visits(0, min(plan.unlabelled_size * batches, CALIBRATION_ROWS), False)
     rows = sorted({visit.row for visit in visits})
-    pixels = [torch.stack(one_model) for one_model in zip(*(task.store[row] for row in rows), strict=True)]
+    pixels = [torch.stack(one_model) for one_model in zip(*(run_data.store[row] for row in rows), strict=True)]
     inputs = [t.normalize(p.to(models.student.device)) for t, p in zip(models.transforms, pixels, strict=True)]
     models.teacher.train()
     buffers = {name: buffer.clone() for name, buffer in models.student.named_buffers()}

@@ -15,10 +15,10 @@ from .._version import __version__
 from ..arguments.distillation import DistillationArguments
 from ..data.labels import MULTI_LABEL
 from ..models.modeling_rd_student import RDStudentForImageClassification
-from ..students.cost import Cost, cost_of
+from ..students.cost import Cost, measure_cost
 
 if TYPE_CHECKING:
-    from .run_data import Task
+    from .run_data import RunData
     from .run_models import Models
     from .trainer import Trainer
 
@@ -39,7 +39,9 @@ TEACHER_IMAGES = {
 }
 
 
-def card_facts(folder: Path, task: Task, models: Models, trainer: Trainer, scores: dict[str, Any]) -> dict[str, Any]:
+def card_facts(
+    folder: Path, run_data: RunData, models: Models, trainer: Trainer, scores: dict[str, Any]
+) -> dict[str, Any]:
     """Facts of the cards of student and teacher, by these names; the teacher's is there if there is one.
 
     :param folder: the run's, with the saved student, which is loaded to be timed.
@@ -53,10 +55,10 @@ def card_facts(folder: Path, task: Task, models: Models, trainer: Trainer, score
         "teacher": provenance["teacher"],
         "student_base": provenance["student_base"],
         "dataset": provenance["dataset"],
-        "label_names": task.label_names,
-        "splits": _splits(task),
-        "unlabelled_images": len(task.unlabelled_rows),
-        "skipped_images": sum(len(skipped) for skipped in task.skipped.values()),
+        "label_names": run_data.label_names,
+        "splits": _splits(run_data),
+        "unlabelled_images": len(run_data.unlabelled_rows),
+        "skipped_images": sum(len(skipped) for skipped in run_data.skipped.values()),
         "arguments": changed,
         "defaults": defaults,
         "training": scores["training"],
@@ -95,17 +97,17 @@ def _arguments(arguments: DistillationArguments) -> tuple[dict[str, Any], dict[s
     return changed, {name: value for name, value in values.items() if name not in changed}
 
 
-def _splits(task: Task) -> list[dict[str, Any]]:
+def _splits(run_data: RunData) -> list[dict[str, Any]]:
     """Images and images of each class of every split; of train those whose label was used."""
-    labels = {"train (labelled)": task.labels[torch.from_numpy(task.labelled_rows)].numpy()}
-    labels |= {split.name: split.labels[split.rows] for split in (task.validation, task.test)}
-    classes = len(task.label_names)
+    labels = {"train (labelled)": run_data.labels[torch.from_numpy(run_data.labelled_rows)].numpy()}
+    labels |= {split.name: split.labels[split.rows] for split in (run_data.validation, run_data.test)}
+    classes = len(run_data.label_names)
     return [
         {
             "name": name,
             "images": len(values),
             "counts": (
-                values.sum(axis=0).astype(int) if task.problem_type == MULTI_LABEL
+                values.sum(axis=0).astype(int) if run_data.problem_type == MULTI_LABEL
                 else np.bincount(values, minlength=classes)
             ).tolist(),
         }
@@ -116,9 +118,11 @@ def _splits(task: Task) -> list[dict[str, Any]]:
 def _costs(folder: Path, models: Models) -> dict[str, Cost]:
     """Of the student as saved, on the CPU, and of the teacher up to its last tapped stage where it is."""
     student = RDStudentForImageClassification.from_pretrained(folder / "student", dtype=torch.float32).eval()
-    costs = {"student": cost_of(lambda pixels: student(pixel_values=pixels), student, models.transforms[0].size)}
+    costs = {"student": measure_cost(lambda pixels: student(pixel_values=pixels), student, models.transforms[0].size)}
     if models.backbone is not None:
-        costs["foundation model"] = cost_of(models.backbone.extract, models.backbone.tower, models.transforms[1].size)
+        costs["foundation model"] = measure_cost(
+            models.backbone.extract, models.backbone.tower, models.transforms[1].size
+        )
     return costs
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from ..arguments.values import ArgumentError
-from ..models.stages import blocks_of
+from ..models.stages import list_blocks
 from ..models.tape import instance_attribute
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def compiled(model: nn.Module, recorded: Collection[str] = ()) -> Iterator[list[
     """
     blocks = {
         name: block
-        for name, block in blocks_of(model).items()
+        for name, block in list_blocks(model).items()
         if not any(other.startswith(f"{name}.") for other in recorded)
     }
     if not blocks:

@@ -18,11 +18,11 @@ from ..hub import push as hub
 from ..hub.publication import published_config
 from ..models.modeling_rd_student import RDStudentForImageClassification
 from ..runtime.interrupts import Stopped
-from ..runtime.processes import naming_the_silent, own_log, start_accelerator
+from ..runtime.processes import own_log, report_lost_process, start_accelerator
 from .assembly import build_models, build_trainer
 from .compilation import check_compiler, compiled_models
 from .report import summary, write_report
-from .run_data import Task, load_task
+from .run_data import RunData, load_run_data
 from .run_folder import check_run_folder, open_run_folder
 from .run_models import Models
 from .trainer import Trainer
@@ -60,23 +60,23 @@ def run_distillation(arguments: DistillationArguments) -> RDStudentForImageClass
     if arguments.torch_compile:
         check_compiler()
     with accelerator.main_process_first():
-        task = load_task(arguments)
+        run_data = load_run_data(arguments)
     folder = Path(arguments.output_dir)
-    models = build_models(arguments, task, accelerator)
+    models = build_models(arguments, run_data, accelerator)
     if arguments.push_to_hub and accelerator.is_main_process:  # before hours of training, not after them
         _check_destinations(arguments, models)
-    task.open_images(models.transforms, arguments.on_bad_image, arguments.on_leak)
+    run_data.open_images(models.transforms, arguments.on_bad_image, arguments.on_leak)
     # again, with the leaks that showed when the images were read
-    models.student.config.provenance = models.student.config.provenance | {"dataset": task.source}
-    trainer = build_trainer(arguments, accelerator, task, models, folder)
+    models.student.config.provenance = models.student.config.provenance | {"dataset": run_data.source}
+    trainer = build_trainer(arguments, accelerator, run_data, models, folder)
     if accelerator.is_main_process:
-        open_run_folder(resolved(arguments, task, models, trainer))
+        open_run_folder(resolved(arguments, run_data, models, trainer))
     accelerator.wait_for_everyone()
     if arguments.report_to is not None:
         _start_trackers(arguments, accelerator)
     try:
-        with own_log(accelerator, folder), naming_the_silent(accelerator):
-            train_and_report(task, models, trainer, deadline)
+        with own_log(accelerator, folder), report_lost_process(accelerator):
+            train_and_report(run_data, models, trainer, deadline)
     except Stopped:
         accelerator.end_training()
         raise
@@ -90,13 +90,13 @@ def run_distillation(arguments: DistillationArguments) -> RDStudentForImageClass
     return models.student.eval()
 
 
-def train_and_report(task: Task, models: Models, trainer: Trainer, deadline: float | None) -> None:
+def train_and_report(run_data: RunData, models: Models, trainer: Trainer, deadline: float | None) -> None:
     """Train and leave the report; no process goes before all are done."""
     started = time.perf_counter()
     with compiled_models(models) if trainer.arguments.torch_compile else nullcontext():
         trainer.train(deadline)
     folder, accelerator = trainer.output_dir, trainer.accelerator
-    scores = write_report(folder, task, models, trainer, time.perf_counter() - started)
+    scores = write_report(folder, run_data, models, trainer, time.perf_counter() - started)
     if accelerator.is_main_process:
         logger.info("%s", summary(scores, folder))
     accelerator.wait_for_everyone()
@@ -116,11 +116,13 @@ def _check_destinations(arguments: DistillationArguments, models: Models) -> Non
         hub.check_destination(repo_id, published_config(config, None))
 
 
-def resolved(arguments: DistillationArguments, task: Task, models: Models, trainer: Trainer) -> DistillationArguments:
+def resolved(
+    arguments: DistillationArguments, run_data: RunData, models: Models, trainer: Trainer
+) -> DistillationArguments:
     """The arguments with the steps and Hub commits that they came to, so that config.yaml gives the same run later."""
     found = {name: getattr(trainer, name) for name in ("max_steps", "eval_steps", "save_steps")}
     commits = {
-        "dataset_revision": task.source["revision"],
+        "dataset_revision": run_data.source["revision"],
         "student_revision": models.student.config.provenance["student_base"]["revision"],
         "teacher_revision": None if models.backbone is None else models.backbone.source["revision"],
     }

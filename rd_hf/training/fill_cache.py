@@ -15,7 +15,7 @@ from ..runtime.processes import start_accelerator
 from ..teacher_cache.key import cache_root
 from .assembly import build_inputs, build_models
 from .inputs import Inputs
-from .run_data import load_task
+from .run_data import load_run_data
 
 
 def build(arguments: DistillationArguments) -> str:
@@ -31,16 +31,16 @@ def build(arguments: DistillationArguments) -> str:
     arguments = replace(arguments, verify_cache=None, report_to=None)
     accelerator = start_accelerator(arguments)
     with accelerator.main_process_first():
-        task = load_task(arguments)
-    models = build_models(arguments, task, accelerator)
-    task.store = PixelStore(task.train, models.transforms, "train")
-    inputs = build_inputs(arguments, task, models, accelerator)
+        run_data = load_run_data(arguments)
+    models = build_models(arguments, run_data, accelerator)
+    run_data.store = PixelStore(run_data.train, models.transforms, "train")
+    inputs = build_inputs(arguments, run_data, models, accelerator)
     if inputs.cache is None:
         raise OSError(f"Nothing can be written to {cache_root(arguments.cache_dir)}: name another --cache_dir.")
     visits = [
         (int(row), view)
         for view in range(arguments.views)
-        for rows in (task.labelled_rows, task.unlabelled_rows)
+        for rows in (run_data.labelled_rows, run_data.unlabelled_rows)
         for row in rows
     ]
     own = visits[accelerator.process_index :: accelerator.num_processes]

@@ -29,8 +29,7 @@ class Compared(NamedTuple):
 
 @dataclass(frozen=True)
 class ObjectiveWeights:
-    """
-    The settings of the loss; the defaults are DRD's, and RD's with one stage (there without the KL term).
+    """The settings of the loss; the defaults are DRD's, and RD's with one stage (there without the KL term).
 
     What the papers leave open was compared on BUSI (RD, 20 labels a class and the rest of train unlabelled, a ResNet of
     0.56 M parameters at 64 px, 300 steps of 16 + 32 images, 4 views). AUROC on validation, mean of three seeds (sd):
@@ -78,8 +77,7 @@ class ObjectiveWeights:
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
-        """
-        Check the values.
+        """Check the values.
 
         :raises ValueError: If one is out of range; the message names it.
         """
@@ -107,8 +105,7 @@ class ObjectiveWeights:
 
 
 class Objective:
-    """
-    L = L_sup + alpha(t) sum_i CE(z_i, y) + beta(t) sum_i KL(z_i || z_S) + gamma sum_i (1 - CKA_i), DRD's total loss.
+    """L = L_sup + alpha(t) sum_i CE(z_i, y) + beta(t) sum_i KL(z_i || z_S) + gamma sum_i (1 - CKA_i), DRD's total loss.
 
     z_S are the student's logits and z_i the hybrid ones of stage i. RD is the case of one stage, the last.
 
@@ -164,8 +161,7 @@ class Objective:
         whole: Sequence[Compared] | None = None,
         start: int = 0,
     ) -> dict[str, Tensor]:
-        """
-        The terms of one micro-batch, labelled samples first.
+        """The terms of one micro-batch, labelled samples first.
 
         :param output: Student and hybrid logits (B, num_labels), student and reprogrammed features per stage. Empty
             hybrid logits or features (a student trained alone) leave out their terms.
@@ -203,7 +199,7 @@ class Objective:
         if output.reprogrammed_features and config.cka_weight:
             pairs = self.compared(output)
             if whole is not None:
-                pairs = [map(partial(_among, start), *sides) for sides in zip(pairs, whole, strict=True)]
+                pairs = [map(partial(_with_live_rows, start), *sides) for sides in zip(pairs, whole, strict=True)]
             values = [cka(student, reprogrammed, config.cka_estimator) for student, reprogrammed in pairs]
             terms |= {f"cka/{stage}": value.detach() for stage, value in enumerate(values, start=1)}
             terms["cka_loss"] = sum(1.0 - value for value in values) * (len(logits) / total_count)
@@ -253,8 +249,7 @@ class Objective:
 
 
 def comparable(feature: StageFeature, features: Literal["pooled", "flattened"]) -> Tensor:
-    """
-    What CKA compares of a stage's feature, in float32 or wider.
+    """What CKA compares of a stage's feature, in float32 or wider.
 
     "pooled" is what a classifier reads from the last stage: the map's mean over the grid, followed by the class token
     (the first prefix token) where there is one; ViT heads read that token, DINOv2's both, convolutional ones the mean.
@@ -273,8 +268,7 @@ def comparable(feature: StageFeature, features: Literal["pooled", "flattened"]) 
 
 
 def find_non_finite(terms: Mapping[str, Tensor]) -> str | None:
-    """
-    The name of the first term that is infinite or NaN, with one transfer from the device.
+    """The name of the first term that is infinite or NaN, with one transfer from the device.
 
     :param terms: Scalars by name, as `Objective` returns them; "loss", the sum of the others, is named last.
     :return: The name, None if all are finite.
@@ -284,7 +278,7 @@ def find_non_finite(terms: Mapping[str, Tensor]) -> str | None:
     return next((name for name, is_finite in zip(names, finite, strict=True) if not is_finite), None)
 
 
-def _among(start: int, own: Tensor, whole: Tensor) -> Tensor:
+def _with_live_rows(start: int, own: Tensor, whole: Tensor) -> Tensor:
     """The global batch with our own rows live, whose gradient undoes the weighting of the term by their share."""
     constant = own.detach()
     live = constant + (own - constant) * (len(whole) / len(own))

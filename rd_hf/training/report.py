@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 
 from ..cards.card import CARD_FILE, EVAL_RESULTS_FILE, eval_results, render_card, write_card
 from ..inference.rows import predict_logits, probabilities
-from ..runtime.checkpoint import list_checkpoints, step_of
+from ..runtime.checkpoint import checkpoint_step, list_checkpoints
 from ..runtime.files import share_weights, write_json, write_predictions
 from ..scoring import plots
 from ..scoring.metrics import compute_metrics
@@ -20,7 +20,7 @@ from .card_facts import card_facts
 from .run_folder import read_history
 
 if TYPE_CHECKING:
-    from .run_data import Split, Task
+    from .run_data import RunData, Split
     from .run_models import Models
     from .trainer import Trainer
 
@@ -31,42 +31,42 @@ class ReportError(OSError):
     """What a finished training leaves cannot be written; the message says what is kept and how to go on."""
 
 
-def write_report(folder: Path, task: Task, models: Models, trainer: Trainer, seconds: float) -> dict[str, Any]:
+def write_report(folder: Path, run_data: RunData, models: Models, trainer: Trainer, seconds: float) -> dict[str, Any]:
     """Save both models with their processors, score them on validation and test, and draw the plots.
 
     :param seconds: wall time of the training.
     :return: what metrics.json holds: the student's scores under `validation` and `test`, those of the reprogrammed
         teacher under `teacher`.
     """
-    splits = (task.validation, task.test)
+    splits = (run_data.validation, run_data.test)
     student = {split.name: _student_probabilities(models, split, trainer) for split in splits}
-    scores: dict[str, Any] = {split.name: _score(student[split.name], split, task) for split in splits}
+    scores: dict[str, Any] = {split.name: _score(student[split.name], split, run_data) for split in splits}
     if models.teacher is not None:
-        scores["teacher"] = {s.name: _score(_teacher_probabilities(models, s, trainer), s, task) for s in splits}
+        scores["teacher"] = {s.name: _score(_teacher_probabilities(models, s, trainer), s, run_data) for s in splits}
     scores["training"] = {
         "steps": trainer.step,
         "best_step": trainer.best_step,
         "seconds": round(seconds, 1),
-        "labelled_images": len(task.labelled_rows),
-        "unlabelled_images": len(task.unlabelled_rows),
+        "labelled_images": len(run_data.labelled_rows),
+        "unlabelled_images": len(run_data.unlabelled_rows),
         "student_parameters": models.student.num_parameters(),
     }
-    if "leaks" in task.source:
-        scores["leaks"] = task.source["leaks"]
+    if "leaks" in run_data.source:
+        scores["leaks"] = run_data.source["leaks"]
     if trainer.accelerator.is_main_process:
         try:
             _save_models(folder, models)
             write_json(scores, folder / "metrics.json")
-            _write_details(folder, task, student["test"], scores["test"])
+            _write_details(folder, run_data, student["test"], scores["test"])
             _write_plots(folder, models)
-            _write_cards(folder, task, models, trainer, scores)
+            _write_cards(folder, run_data, models, trainer, scores)
         except (OSError, SafetensorError) as error:  # the latter is what a full disk is to safetensors
             raise ReportError(_how_to_go_on(folder, trainer, error)) from error
     return scores
 
 
 def _how_to_go_on(folder: Path, trainer: Trainer, error: Exception) -> str:
-    kept = [step_of(path) for path in list_checkpoints(trainer.checkpoints)]
+    kept = [checkpoint_step(path) for path in list_checkpoints(trainer.checkpoints)]
     if not kept:
         return f"The run has ended, but {folder} cannot be written ({error}), and no checkpoint could be: it is lost."
     missing = "no step is trained again" if kept[-1] == trainer.step else f"it goes on from step {kept[-1]}"
@@ -92,15 +92,15 @@ def _write_plots(folder: Path, models: Models) -> None:
         plots.plot_cka(history, folder / "cka.png")
 
 
-def _write_cards(folder: Path, task: Task, models: Models, trainer: Trainer, scores: dict[str, Any]) -> None:
+def _write_cards(folder: Path, run_data: RunData, models: Models, trainer: Trainer, scores: dict[str, Any]) -> None:
     """A card beside each model, with the plots that it shows."""
-    for kind, facts in card_facts(folder, task, models, trainer, scores).items():
+    for kind, facts in card_facts(folder, run_data, models, trainer, scores).items():
         for image in facts["images"]:
             if (kind, image) != ("teacher", "confusion_matrix.png"):
                 shutil.copyfile(folder / image, folder / kind / image)
         if kind == "teacher":
             matrix = facts["scores"]["confusion_matrix"]
-            plots.plot_confusion_matrix(matrix, task.label_names, folder / kind / "confusion_matrix.png")
+            plots.plot_confusion_matrix(matrix, run_data.label_names, folder / kind / "confusion_matrix.png")
         repos = {"student": trainer.arguments.hub_model_id, "teacher": trainer.arguments.hub_teacher_id}
         name = (repos[kind] or f"rd_hf-{kind}").split("/")[-1]
         if not write_card(folder / kind, render_card(facts, name)):
@@ -132,18 +132,18 @@ def _teacher_probabilities(models: Models, split: Split, trainer: Trainer) -> np
     return probabilities(logits, trainer.data.problem_type)
 
 
-def _score(predicted: np.ndarray, split: Split, task: Task) -> dict[str, Any]:
-    return compute_metrics(predicted, split.labels[split.rows], task.label_names, task.problem_type)
+def _score(predicted: np.ndarray, split: Split, run_data: RunData) -> dict[str, Any]:
+    return compute_metrics(predicted, split.labels[split.rows], run_data.label_names, run_data.problem_type)
 
 
-def _write_details(folder: Path, task: Task, predicted: np.ndarray, scores: dict[str, Any]) -> None:
-    labels, names = task.test.labels[task.test.rows], task.label_names
-    multi_label = task.problem_type == "multi_label_classification"
-    write_predictions(folder / "predictions.csv", task.test.rows, labels, predicted, names, multi_label)
+def _write_details(folder: Path, run_data: RunData, predicted: np.ndarray, scores: dict[str, Any]) -> None:
+    labels, names = run_data.test.labels[run_data.test.rows], run_data.label_names
+    multi_label = run_data.problem_type == "multi_label_classification"
+    write_predictions(folder / "predictions.csv", run_data.test.rows, labels, predicted, names, multi_label)
     plots.plot_confusion_matrix(scores["confusion_matrix"], names, folder / "confusion_matrix.png")
-    plots.plot_roc(predicted, labels, names, task.problem_type, folder / "roc.png")
-    if any(task.skipped.values()):
-        write_json(task.skipped, folder / "skipped_images.json")
+    plots.plot_roc(predicted, labels, names, run_data.problem_type, folder / "roc.png")
+    if any(run_data.skipped.values()):
+        write_json(run_data.skipped, folder / "skipped_images.json")
 
 
 def summary(scores: dict[str, Any], folder: Path) -> str:

@@ -32,7 +32,7 @@ SPLIT_RECIPE = ("validation_fraction", "test_fraction", "seed", "group_column")
 
 @dataclass
 class Split:
-    """A labelled split for scoring; `store` and the rows of `skipped` images come with `Task.open_images`."""
+    """A labelled split for scoring; `store` and the rows of `skipped` images come with `RunData.open_images`."""
 
     name: str
     images: Dataset
@@ -42,7 +42,7 @@ class Split:
 
 
 @dataclass
-class Task:
+class RunData:
     """What is to be learnt and from which images.
 
     :param train: every train image, then those of `unlabeled_dataset`.
@@ -129,7 +129,7 @@ class Task:
         return {"class_weights": balanced_class_weights(torch.bincount(labels, minlength=len(self.label_names)))}
 
 
-def load_task(arguments: DistillationArguments) -> Task:
+def load_run_data(arguments: DistillationArguments) -> RunData:
     """Load the data that `arguments` name, complete its splits and choose the rows that keep their label.
 
     :raises DataError: when the data cannot be used as it is; the message names the file, column or row.
@@ -167,7 +167,7 @@ def load_task(arguments: DistillationArguments) -> Task:
         "%d labelled and %d unlabelled training images, %d classes: %s",
         len(chosen.rows), len(unlabelled), len(data.label_names), ", ".join(data.label_names),
     )  # fmt: skip
-    return Task(
+    return RunData(
         train=images,
         labels=torch.cat([labels, padding]),
         labelled_rows=chosen.rows,

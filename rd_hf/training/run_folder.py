@@ -20,7 +20,7 @@ PLOTS = ("curves.png", "cka.png", "confusion_matrix.png", "roc.png")
 FOLDERS = ("student", "teacher", "checkpoints", "trackers", "logs")
 FILES = (CONFIG_FILE, HISTORY_FILE, "metrics.json", "predictions.csv", "skipped_images.json", *PLOTS)
 
-NOT_OF_THE_RUN = {"output_dir", "resume", "overwrite_output_dir"}
+RUN_INDEPENDENT = {"output_dir", "resume", "overwrite_output_dir"}
 # A resumed run may differ in these without being another run.
 MAY_CHANGE_ON_RESUME = {
     "report_to", "logging_steps", "save_steps", "save_total_limit", "dataloader_num_workers", "teacher_batch_size",
@@ -85,7 +85,7 @@ def _check_same_run(folder: Path, arguments: DistillationArguments) -> None:
     before, now = read_config(folder / CONFIG_FILE), arguments.to_dict()
     lines: dict[bool, str] = {True: "", False: ""}
     for name in now:
-        if before.get(name) != now[name] and name not in NOT_OF_THE_RUN:
+        if before.get(name) != now[name] and name not in RUN_INDEPENDENT:
             line = f"\n  {name}: {before.get(name)!r} then, {now[name]!r} now"
             lines[name in MAY_CHANGE_ON_RESUME] += line
     if lines[False]:

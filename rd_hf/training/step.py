@@ -78,7 +78,7 @@ class Update:
         self.is_global = several and has_cka and arguments.cka_batch == "global"
         self.has_two_passes = self.is_global and self.parts > 1
 
-    def say_what_cka_costs(self, rows: int) -> None:
+    def log_cka_cost(self, rows: int) -> None:
         """:param rows: of a micro-batch."""
         rows *= self.parts * self.accelerator.num_processes
         if self.has_two_passes:

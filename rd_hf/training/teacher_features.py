@@ -26,7 +26,7 @@ from ..teacher_cache.key import (
 
 if TYPE_CHECKING:
     from .inputs import Inputs
-    from .run_data import Task
+    from .run_data import RunData
     from .run_models import Models
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class CacheError(ValueError):
 
 def open_cache(
     arguments: DistillationArguments,
-    task: Task,
+    run_data: RunData,
     models: Models,
     augmentation: AugmentationParameters | None,
     accelerator: Accelerator,
@@ -54,8 +54,8 @@ def open_cache(
     precision = models.backbone.dtype
     wanted = arguments.cache_dtype
     dtype = getattr(torch, wanted) if wanted else torch.float16 if precision == torch.float32 else precision
-    rows = len(task.train)
-    data = fingerprint(task.train, max_rows=rows)
+    rows = len(run_data.train)
+    data = fingerprint(run_data.train, max_rows=rows)
     shown = (models.teacher_processor, augmentation, arguments.seed_of_views, data, rows)
     key = teacher_key(models.teacher, models.backbone, *shown, dtype)
     root = cache_root(arguments.cache_dir)
@@ -76,7 +76,9 @@ def open_cache(
         changes = nearest_difference(key, list_folders(root)) if new else []
         if changes:
             logger.info("A new cache: %s.", "; ".join(changes))
-        logger.info("%s", describe(cache, len(task.labelled_rows) + len(task.unlabelled_rows), arguments.views, new))
+        logger.info(
+            "%s", describe(cache, len(run_data.labelled_rows) + len(run_data.unlabelled_rows), arguments.views, new)
+        )
     return cache
 
 

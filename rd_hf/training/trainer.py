@@ -26,12 +26,12 @@ from ..inference.rows import predict_logits, probabilities
 from ..runtime.checkpoint import (
     Checkpoint,
     CheckpointError,
+    checkpoint_step,
     list_checkpoints,
     load_latest,
     optimizer_tensors,
     restore_optimizer,
     save_checkpoint,
-    step_of,
 )
 from ..runtime.interrupts import Interrupts, Stopped, leave_interrupts_to_the_main_process
 from ..runtime.processes import PROGRESS, memory_used
@@ -98,7 +98,7 @@ class Trainer:
         if self.arguments.resume:
             self.restore()
         batches = self.timed(iter(self.loader()))
-        self.update.say_what_cka_costs(len(self.data.plan.batch(self.step, 0)))
+        self.update.log_cka_cost(len(self.data.plan.batch(self.step, 0)))
         progress = tqdm(total=self.max_steps, initial=self.step, desc="training", disable=not self.shows_progress)
         started, images = time.perf_counter(), 0
         waited = trained = 0.0  # seconds in all
@@ -198,6 +198,7 @@ class Trainer:
         self.log({f"validation/{metric}": score})
 
     def out_of_patience(self) -> bool:
+        """Whether `early_stopping_patience` evaluations have passed without a gain, which is logged."""
         patience = self.arguments.early_stopping_patience
         stop = patience is not None and self.evaluations_without_gain >= patience
         if stop:
@@ -205,6 +206,7 @@ class Trainer:
         return stop
 
     def best_so_far(self) -> dict[str, str]:
+        """The best validation score as text, by the metric's name; empty before the first evaluation."""
         return {self.arguments.metric_for_best_model: f"{self.best_score:.3f}"} if self.best_tensors else {}
 
     def log(self, values: dict[str, float]) -> None:
@@ -254,10 +256,11 @@ class Trainer:
             )
 
     def how_to_go_on(self) -> str:
+        """A sentence on which step is saved, and how to resume."""
         kept = list_checkpoints(self.checkpoints)
         if not kept:
             return f"Step {self.step} of {self.max_steps} could not be saved, and no checkpoint is kept."
-        step = step_of(kept[-1])
+        step = checkpoint_step(kept[-1])
         lost = "" if step == self.step else f" (step {self.step} could not be)"
         return f"Step {step} of {self.max_steps} is saved{lost}; the same command with --resume goes on."
 
@@ -324,6 +327,7 @@ class Trainer:
         return {"labelled": plan.labelled_size * batches, "unlabelled": unlabelled * batches}
 
     def restore_best(self) -> None:
+        """Put the weights with the best validation score into the module."""
         if self.best_tensors is not None:
             self.module.load_state_dict(self.best_tensors, strict=False)
 

@@ -16,8 +16,7 @@ from torch import Tensor
 
 
 def hint(student_map: Tensor, teacher_map: Tensor) -> Tensor:
-    """
-    FitNet: mean squared error of the feature maps (Romero et al. 2015, arXiv 1412.6550, eq. 3).
+    """FitNet: mean squared error of the feature maps (Romero et al. 2015, arXiv 1412.6550, eq. 3).
 
     The student's map has been regressed to the teacher's channels by a layer of the caller's. Both are averaged to the
     smaller height and width. The mean runs over samples, channels and positions, where the paper has half the sum: a
@@ -40,8 +39,7 @@ def hint(student_map: Tensor, teacher_map: Tensor) -> Tensor:
 
 
 def attention(student_map: Tensor, teacher_map: Tensor) -> Tensor:
-    """
-    AT: distance of the maps of attention (Zagoruyko and Komodakis 2017, arXiv 1612.03928, eq. 2 with p = 2).
+    """AT: distance of the maps of attention (Zagoruyko and Komodakis 2017, arXiv 1612.03928, eq. 2 with p = 2).
 
     A map of attention is the sum of squares over the channels, as a vector of length 1 over the positions. Features are
     averaged to the smaller height and width before they are squared, so channels and grids may differ.
@@ -63,8 +61,7 @@ def attention(student_map: Tensor, teacher_map: Tensor) -> Tensor:
 
 
 def similarity(student: Tensor, teacher: Tensor) -> Tensor:
-    """
-    SP: distance of the batch's similarity matrices (Tung and Mori 2019, arXiv 1907.09682, eq. 1 to 3).
+    """SP: distance of the batch's similarity matrices (Tung and Mori 2019, arXiv 1907.09682, eq. 1 to 3).
 
     The Gram matrix (B, B) of each side, every row at length 1; the squared Frobenius norm of their difference over B^2.
     Its weight in eq. 4 is the caller's (3000 in the paper).
@@ -83,8 +80,7 @@ def similarity(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def relational(student: Tensor, teacher: Tensor, distance_weight: float = 25.0, angle_weight: float = 50.0) -> Tensor:
-    """
-    RKD: distances of pairs and angles of triples (Park et al. 2019, arXiv 1904.05068, section 3.2).
+    """RKD: distances of pairs and angles of triples (Park et al. 2019, arXiv 1904.05068, section 3.2).
 
     Distances (eq. 5 to 8) are divided by their mean over all pairs of two samples; angles (eq. 9 and after) are the
     cosines at the middle one of three samples. Both are compared by the Huber loss with delta 1. The paper sums over
@@ -111,8 +107,7 @@ def relational(student: Tensor, teacher: Tensor, distance_weight: float = 25.0, 
 
 
 def probabilistic(student: Tensor, teacher: Tensor) -> Tensor:
-    """
-    PKT: KL(teacher || student) of the samples' conditional probabilities (Passalis and Tefas 2018, arXiv 1803.10837).
+    """PKT: KL(teacher || student) of conditional probabilities of samples (Passalis and Tefas 2018, arXiv 1803.10837).
 
     The kernel is (cosine + 1) / 2; divided by its sum over the batch it is the probability of a sample given another.
     As in the authors' code the sample itself is among those (the paper's sums leave it out), 1e-7 is added to both
@@ -134,8 +129,7 @@ def probabilistic(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def contrastive(student: Tensor, teacher: Tensor, rows: int, temperature: float = 0.07) -> Tensor:
-    """
-    CRD: tell the pairs of one sample from those of two (Tian et al. 2020, arXiv 1910.10699, eq. 17 to 19).
+    """CRD: tell the pairs of one sample from those of two (Tian et al. 2020, arXiv 1910.10699, eq. 17 to 19).
 
     The critic is h = exp(g_T . g_S / temperature) / (exp(g_T . g_S / temperature) + N / M) with g of length 1, N
     negatives for each positive and M samples in the training set. The value is the batch mean of -log h of the positive
@@ -175,8 +169,7 @@ def contrastive(student: Tensor, teacher: Tensor, rows: int, temperature: float 
 
 
 def unit(vectors: Tensor, floor: Tensor | float = 0.0) -> Tensor:
-    """
-    Bring vectors to length 1.
+    """Bring vectors to length 1.
 
     One that is not longer than the floor becomes 0, and so does its gradient; NaN stays NaN.
 
@@ -194,8 +187,7 @@ def unit(vectors: Tensor, floor: Tensor | float = 0.0) -> Tensor:
 
 
 def same_batch(student: Tensor, teacher: Tensor, minimum: int) -> tuple[Tensor, Tensor]:
-    """
-    Check that two tensors are of the same, large enough batch.
+    """Check that two tensors are of the same, large enough batch.
 
     :param student: Any shape (B, ...).
     :param teacher: Any shape (B, ...).

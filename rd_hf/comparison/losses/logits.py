@@ -14,8 +14,7 @@ from .features import same_batch, unit
 
 
 def kd(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tensor:
-    """
-    KD: KL(teacher || student) at a temperature, times its square (Hinton et al. 2015, arXiv 1503.02531, section 2).
+    """KD: KL(teacher || student) at a temperature, times its square (Hinton et al. 2015, arXiv 1503.02531, section 2).
 
     The square keeps the gradient's size over temperatures. Hinton et al. print the cross-entropy, which differs by the
     teacher's entropy and has the same gradient for the student. Constant and saturated logits have a finite value and
@@ -40,8 +39,7 @@ def dkd(
     beta: float = 8.0,
     temperature: float = 4.0,
 ) -> Tensor:
-    """
-    DKD: alpha * TCKD + beta * NCKD, each times the temperature's square (Zhao et al. 2022, arXiv 2203.08679, eq. 7).
+    """DKD: alpha * TCKD + beta * NCKD, each times the temperature's square (Zhao et al. 2022, arXiv 2203.08679, eq. 7).
 
     TCKD is KL(teacher || student) of the two events target class and any other class; NCKD is that of the other
     classes' probabilities given that it is one of them. With alpha = 1 and beta = 1 - p, p the teacher's probability of
@@ -72,8 +70,7 @@ def dkd(
 
 
 def dist(student: Tensor, teacher: Tensor, beta: float = 2.0, gamma: float = 2.0, temperature: float = 1.0) -> Tensor:
-    """
-    DIST: 1 - Pearson correlation of probabilities, over classes and over samples (Huang et al. 2022, arXiv 2205.10536).
+    """DIST: 1 - Pearson correlation of probabilities, over classes and samples (Huang et al. 2022, arXiv 2205.10536).
 
     The inter-class term correlates the K probabilities of a sample and is averaged over the samples; the intra-class
     term correlates the B probabilities of a class and is averaged over the classes. As in common code both are
