@@ -73,8 +73,8 @@ def _template(name: str) -> jinja2.Template:
 
 def template_folder() -> Path:
     """The templates: beside this file where the package is installed, at the top of a checkout."""
-    installed = Path(__file__).parent / "model_cards"
-    return installed if installed.is_dir() else Path(__file__).parents[1] / "model_cards"
+    installed = Path(__file__).parents[1] / "model_cards"
+    return installed if installed.is_dir() else Path(__file__).parents[2] / "model_cards"
 
 
 def metadata(facts: dict[str, Any], name: str) -> ModelCardData:

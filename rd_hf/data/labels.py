@@ -112,9 +112,8 @@ def _common_feature(splits: DatasetDict, column: str) -> Any:
                 f"label column '{column}' has other names in split '{split}' ({names}) than in '{first_split}' "
                 f"({first_names}); cast it to one ClassLabel"
             )
-        kinds = {_describe_kind(feature), _describe_kind(first)} - {
-            "null"
-        }  # a column without any label in it has no kind
+        kinds = {_describe_kind(feature), _describe_kind(first)}
+        kinds.discard("null")  # a column without any label in it has no kind
         if len(kinds) > 1:
             raise DataError(
                 f"label column '{column}' holds {_describe_kind(feature)} in split '{split}', but "
