@@ -8,12 +8,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from .._version import __version__
 from ..arguments.distillation import DistillationArguments
-from ..data.labels import MULTI_LABEL
 from ..models.modeling_rd_student import RDStudentForImageClassification
 from ..students.cost import Cost, measure_cost
 
@@ -55,7 +53,9 @@ def card_facts(
         "teacher": provenance["teacher"],
         "student_base": provenance["student_base"],
         "dataset": provenance["dataset"],
-        "label_names": run_data.label_names,
+        "label_names": run_data.task.names,
+        "metrics": run_data.task.metrics,
+        "pipeline_tag": run_data.task.pipeline_tag,
         "splits": _splits(run_data),
         "unlabelled_images": len(run_data.unlabelled_rows),
         "skipped_images": sum(len(skipped) for skipped in run_data.skipped.values()),
@@ -101,28 +101,20 @@ def _splits(run_data: RunData) -> list[dict[str, Any]]:
     """Images and images of each class of every split; of train those whose label was used."""
     labels = {"train (labelled)": run_data.labels[torch.from_numpy(run_data.labelled_rows)].numpy()}
     labels |= {split.name: split.labels[split.rows] for split in (run_data.validation, run_data.test)}
-    classes = len(run_data.label_names)
     return [
-        {
-            "name": name,
-            "images": len(values),
-            "counts": (
-                values.sum(axis=0).astype(int) if run_data.problem_type == MULTI_LABEL
-                else np.bincount(values, minlength=classes)
-            ).tolist(),
-        }
+        {"name": name, "images": len(values), "counts": run_data.task.marks(values).sum(axis=0).tolist()}
         for name, values in labels.items()
-    ]  # fmt: skip
+    ]
 
 
 def _costs(folder: Path, models: Models) -> dict[str, Cost]:
     """Of the student as saved, on the CPU, and of the teacher up to its last tapped stage where it is."""
     student = RDStudentForImageClassification.from_pretrained(folder / "student", dtype=torch.float32).eval()
-    costs = {"student": measure_cost(lambda pixels: student(pixel_values=pixels), student, models.transforms[0].size)}
+    transforms = models.transforms
+    costs = {"student": measure_cost(lambda pixels: student(pixel_values=pixels), student, transforms.student.size)}
     if models.backbone is not None:
-        costs["foundation model"] = measure_cost(
-            models.backbone.extract, models.backbone.tower, models.transforms[1].size
-        )
+        size = transforms.teacher.size
+        costs["foundation model"] = measure_cost(models.backbone.extract, models.backbone.tower, size)
     return costs
 
 
