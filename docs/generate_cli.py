@@ -39,7 +39,11 @@ ARGUMENTS = {
     "cache clear": CacheClearArguments,
 }
 CONFIG = "`--config FILE` reads arguments from a YAML file. Flags override the file."
-NOTES = {"distill": CONFIG, "compare": CONFIG, "cache build": "It takes the arguments of [`rd-hf distill`](#rd-hf-distill)."}
+NOTES = {
+    "distill": CONFIG,
+    "compare": CONFIG,
+    "cache build": "It takes the arguments of [`rd-hf distill`](#rd-hf-distill).",
+}
 TYPES = {str: "text", int: "integer", float: "number", list: "YAML list", dict: "YAML mapping"}
 PAGE = Path(__file__).parent / "reference" / "cli.md"
 HEAD = """# Command line
@@ -48,8 +52,8 @@ HEAD = """# Command line
 
 `python -m rd_hf` does the same as `rd-hf`. Answers go to stdout, and everything else goes to stderr.
 
-Write a YAML list or mapping in quotes, such as `--label_column '[effusion, nodule]'`. A flag that is on by default has a
-second form, which turns it off.
+Write a YAML list or mapping in quotes, such as `--label_column '[effusion, nodule]'`. A flag that is on by default has
+a second form, which turns it off.
 """
 
 
