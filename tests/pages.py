@@ -227,22 +227,23 @@ def check_arguments(command: str) -> None:
 
 def parse_in_script(script: str, *words: str) -> None:
     """Run a script up to the point where it has parsed its arguments."""
-    parse = argparse.ArgumentParser.parse_args
+    parse = argparse.ArgumentParser.parse_known_args
 
     class Parsed(Exception):
         pass
 
-    def parse_and_stop(self, *arguments):
-        parse(self, *arguments)
+    def parse_known(self, *_):
+        parse(self, words)
         raise Parsed
 
-    try:
-        with (
-            mock.patch.object(argparse.ArgumentParser, "parse_args", parse_and_stop),
-            mock.patch.object(sys, "argv", [script, *words]),
-            mock.patch.object(sys, "path", [str(Path(script).parent), *sys.path]),
-        ):
+    def parse_all(self, *_):
+        assert not parse(self, words)[1]
+        raise Parsed
+
+    patches = {"parse_args": parse_all, "parse_known_args": parse_known}
+    with mock.patch.multiple(argparse.ArgumentParser, **patches), mock.patch.object(sys, "argv", [script, *words]):
+        try:
             runpy.run_path(script, run_name="__main__")
-    except Parsed:
-        return
+        except Parsed:
+            return
     raise AssertionError(f"{script} parsed no arguments")
