@@ -11,8 +11,6 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from rd_hf.arguments.distillation import DistillationArguments
-from rd_hf.cli import CACHE_COMMANDS, COMMANDS
 from rd_hf.arguments.commands import (
     CacheClearArguments,
     CacheInfoArguments,
@@ -23,6 +21,8 @@ from rd_hf.arguments.commands import (
     PushArguments,
     StudentsArguments,
 )
+from rd_hf.arguments.distillation import DistillationArguments
+from rd_hf.cli import CACHE_COMMANDS, COMMANDS
 from rd_hf.comparison.arguments import ComparisonArguments
 
 ARGUMENTS = {
