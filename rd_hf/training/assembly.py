@@ -27,7 +27,7 @@ from .cka import check_rows
 from .inputs import Inputs
 from .objective import Objective, ObjectiveWeights
 from .run_data import RunData
-from .run_models import LoadedTeacher, Models
+from .run_models import LoadedStudent, LoadedTeacher, Models
 from .teacher_features import compare_entries, open_cache
 from .trainer import Trainer, TrainingData
 
@@ -40,13 +40,24 @@ OBJECTIVE_ARGUMENTS = [field.name for field in fields(ObjectiveWeights) if field
 def build_models(
     arguments: DistillationArguments, run_data: RunData, accelerator: Accelerator, loaded: LoadedTeacher | None = None
 ) -> Models:
-    """Load the student and, unless the method is ce, the frozen teacher with new projectors between them.
+    """Load the student and, unless the method is ce, the frozen teacher, and put new projectors between them.
 
-    :param loaded: the teacher, where an earlier run has loaded it.
+    :param loaded: the teacher, where it is loaded already; it is taken for method ce too.
+    """
+    parts = load_models(arguments, run_data, accelerator, loaded)
+    return assemble_models(*parts, arguments, run_data, accelerator)
+
+
+def load_models(
+    arguments: DistillationArguments, run_data: RunData, accelerator: Accelerator, loaded: LoadedTeacher | None = None
+) -> tuple[LoadedStudent, LoadedTeacher | None]:
+    """Student and teacher that the arguments name; method ce loads no teacher.
+
+    :param loaded: the teacher, where it is loaded already.
     """
     torch.manual_seed(arguments.seed)
     with loading("student", str(arguments.student)) if isinstance(arguments.student, str) else nullcontext():
-        student, processor, base = load_student(
+        student = load_student(
             arguments.student,
             run_data.task.names,
             run_data.task.problem_type,
@@ -54,14 +65,28 @@ def build_models(
             revision=arguments.student_revision,
             trust_remote_code=arguments.trust_remote_code,
         )
+    if loaded is None and arguments.method != "ce":
+        loaded = load_teacher(arguments, accelerator)
+    return LoadedStudent(*student), loaded
+
+
+def assemble_models(
+    student: LoadedStudent,
+    teacher: LoadedTeacher | None,
+    arguments: DistillationArguments,
+    run_data: RunData,
+    accelerator: Accelerator,
+) -> Models:
+    """Put new projectors between student and teacher, and both on the device of the run."""
+    student, processor, base = student
     models = Models(student, processor, Transforms(PixelTransform(processor)))
     student.config.image_size = list(models.transforms.student.size)
     if arguments.sync_batch_norm:
         student.model = _with_synchronised_norms(student.model, accelerator)
     if arguments.gradient_checkpointing:
         student.activation_checkpointing_enable()
-    if arguments.method != "ce":
-        _add_teacher(models, arguments, loaded or load_teacher(arguments, accelerator), accelerator)
+    if teacher is not None:
+        _add_teacher(models, arguments, teacher, accelerator)
     student.config.provenance = {
         "method": arguments.method,
         "student_base": base,
@@ -112,7 +137,7 @@ def _add_teacher(
         models.student,
         models.backbone,
         teacher_image_size=models.transforms.teacher.size,
-        stages="last" if arguments.method == "rd" else "all",
+        stages="all" if arguments.method == "drd" else "last",
         hidden_channels=arguments.projector_channels,
         projector_layers=arguments.projector_layers,
         teacher_stages=arguments.teacher_stages,
