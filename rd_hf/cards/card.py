@@ -38,7 +38,8 @@ def render_card(facts: dict[str, Any], name: str) -> str:
     :raises CardError: when its metadata is not valid.
     """
     use = render_use("rd_hf", kind=facts["kind"], teacher=facts["teacher"])
-    body = _template("template.md").render(**facts, use=use)
+    results = _template(facts["results"]).render(**facts)
+    body = _template("template.md").render(**facts | {"results": results, "use": use})
     text = f"---\n{metadata(facts, name).to_yaml()}\n---\n\n{body}"
     check_card(text)
     return stamp(text)

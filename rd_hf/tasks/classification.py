@@ -31,6 +31,9 @@ class Classification(Task):
 
     pipeline_tag = "image-classification"
     metrics = METRICS
+    card_template = "classification.md"
+    figures_of_scores: ClassVar[dict[str, str]] = {"confusion_matrix.png": "Confusion matrix"}
+    figures_of_rows: ClassVar[dict[str, str]] = {"roc.png": "ROC curves"}
     exclusive: ClassVar[bool]
 
     @staticmethod
@@ -91,9 +94,12 @@ class Classification(Task):
         for label, values in zip(self.labels(rows), self.predicted(rows), strict=True):
             yield [*self.decision_names(label, values), *(f"{value:.6f}" for value in values)]
 
-    def draw(self, rows: np.ndarray, scores: dict[str, Any], folder: Path) -> None:
-        """Confusion matrix and ROC curves."""
+    def draw_scores(self, scores: dict[str, Any], folder: Path) -> None:
+        """Confusion matrix."""
         plots.plot_confusion_matrix(scores["confusion_matrix"], self.names, folder / "confusion_matrix.png")
+
+    def draw_rows(self, rows: np.ndarray, folder: Path) -> None:
+        """ROC curves."""
         plots.plot_roc(self.predicted(rows), self.labels(rows), self.names, self.exclusive, folder / "roc.png")
 
 

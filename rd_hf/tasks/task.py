@@ -25,12 +25,18 @@ class Task(ABC):
     :ivar problem_type: in a model's config, as transformers calls it.
     :ivar pipeline_tag: the Hub's name of the task.
     :ivar metrics: what it is scored by; the first two are the ones that a summary shows.
+    :ivar card_template: the file in model_cards/ that puts its scores into a card.
+    :ivar figures_of_scores: files that `draw_scores` writes, with captions.
+    :ivar figures_of_rows: files that `draw_rows` writes, with captions.
     :param names: of the K classes.
     """
 
     problem_type: ClassVar[str]
     pipeline_tag: ClassVar[str]
     metrics: ClassVar[tuple[Metric, ...]]
+    card_template: ClassVar[str]
+    figures_of_scores: ClassVar[dict[str, str]]
+    figures_of_rows: ClassVar[dict[str, str]]
 
     names: list[str]
 
@@ -114,11 +120,12 @@ class Task(ABC):
         """The cells of predictions.csv under `columns`, an image at a time."""
 
     @abstractmethod
-    def draw(self, rows: np.ndarray, scores: dict[str, Any], folder: Path) -> None:
-        """Write the figures of a scored split into a folder.
+    def draw_scores(self, scores: dict[str, Any], folder: Path) -> None:
+        """Write the figures that need no more than what `scores` gives."""
 
-        :param scores: what `scores` gave for the rows.
-        """
+    @abstractmethod
+    def draw_rows(self, rows: np.ndarray, folder: Path) -> None:
+        """Write the figures that need a split's rows."""
 
 
 def at_least_float32(values: Tensor) -> Tensor:

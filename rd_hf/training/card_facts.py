@@ -29,12 +29,8 @@ NOT_IN_THE_CARD = {
     "hub_private_repo",
 }  # fmt: skip
 LIBRARIES = ("torch", "transformers", "datasets", "accelerate")
-STUDENT_IMAGES = {"confusion_matrix.png": "Confusion matrix", "roc.png": "ROC curves", "curves.png": "Training curves"}
-TEACHER_IMAGES = {
-    "confusion_matrix.png": "Confusion matrix",
-    "cka.png": "CKA over time",
-    "curves.png": "Training curves",
-}
+CURVES = {"curves.png": "Training curves"}
+CKA_CURVES = {"cka.png": "CKA over time"}
 
 
 def card_facts(
@@ -46,6 +42,7 @@ def card_facts(
     :param scores: what metrics.json holds.
     """
     arguments: DistillationArguments = trainer.arguments
+    task = run_data.task
     changed, defaults = _arguments(arguments)
     provenance = models.student.config.provenance
     common = {
@@ -53,9 +50,10 @@ def card_facts(
         "teacher": provenance["teacher"],
         "student_base": provenance["student_base"],
         "dataset": provenance["dataset"],
-        "label_names": run_data.task.names,
-        "metrics": run_data.task.metrics,
-        "pipeline_tag": run_data.task.pipeline_tag,
+        "label_names": task.names,
+        "metrics": task.metrics,
+        "results": task.card_template,
+        "pipeline_tag": task.pipeline_tag,
         "splits": _splits(run_data),
         "unlabelled_images": len(run_data.unlabelled_rows),
         "skipped_images": sum(len(skipped) for skipped in run_data.skipped.values()),
@@ -74,13 +72,14 @@ def card_facts(
     facts = {
         "student": {
             "kind": "student", "title": f"{base}, distilled from {teacher}" if teacher else f"{base}, trained alone",
-            "scores": scores["test"], "other_scores": of_teacher, "images": STUDENT_IMAGES,
+            "scores": scores["test"], "other_scores": of_teacher,
+            "images": task.figures_of_scores | task.figures_of_rows | CURVES,
         }
     }  # fmt: skip
     if of_teacher is not None:
         facts["teacher"] = {
             "kind": "teacher", "title": f"{teacher}, reprogrammed", "scores": of_teacher,
-            "other_scores": scores["test"], "images": TEACHER_IMAGES,
+            "other_scores": scores["test"], "images": task.figures_of_scores | CKA_CURVES | CURVES,
         }  # fmt: skip
     return {name: common | own for name, own in facts.items()}
 

@@ -20,6 +20,7 @@ from .run_folder import read_history
 
 if TYPE_CHECKING:
     from ..data.open_split import OpenSplit
+    from ..tasks.task import Task
     from .run_data import RunData
     from .run_models import Models
     from .trainer import Trainer
@@ -97,11 +98,9 @@ def _write_cards(folder: Path, run_data: RunData, models: Models, trainer: Train
     """A card beside each model, with the plots that it shows."""
     for kind, facts in card_facts(folder, run_data, models, trainer, scores).items():
         for image in facts["images"]:
-            if (kind, image) != ("teacher", "confusion_matrix.png"):
-                shutil.copyfile(folder / image, folder / kind / image)
-        if kind == "teacher":
-            matrix = facts["scores"]["confusion_matrix"]
-            plots.plot_confusion_matrix(matrix, run_data.task.names, folder / kind / "confusion_matrix.png")
+            shutil.copyfile(folder / image, folder / kind / image)
+        if kind == "teacher":  # the run's folder has the student's
+            run_data.task.draw_scores(facts["scores"], folder / kind)
         repos = {"student": trainer.arguments.hub_model_id, "teacher": trainer.arguments.hub_teacher_id}
         name = (repos[kind] or f"rd_hf-{kind}").split("/")[-1]
         if not write_card(folder / kind, render_card(facts, name)):
@@ -141,18 +140,20 @@ def _write_details(folder: Path, run_data: RunData, rows: np.ndarray, scores: di
     """The student's predictions and figures on test, from its rows, and what was skipped."""
     task = run_data.task
     write_predictions(folder / "predictions.csv", run_data.test.rows, task.columns(), task.table(rows))
-    task.draw(rows, scores, folder)
+    task.draw_scores(scores, folder)
+    task.draw_rows(rows, folder)
     if any(run_data.skipped.values()):
         write_json(run_data.skipped, folder / "skipped_images.json")
 
 
-def summary(scores: dict[str, Any], folder: Path) -> str:
+def summary(scores: dict[str, Any], task: Task, folder: Path) -> str:
     """The result in a few lines for the screen."""
-    lines = [f"{'(with 95 % intervals)':28}{'AUROC':>19}{'accuracy':>19}"]
+    shown = task.metrics[:2]
+    lines = [f"{'(with 95 % intervals)':28}" + "".join(f"{metric.title:>19}" for metric in shown)]
     rows = [("student, validation", scores["validation"]), ("student, test", scores["test"])]
     rows += [("reprogrammed teacher, test", scores["teacher"]["test"])] if "teacher" in scores else []
     for name, values in rows:
-        lines.append(f"{name:28}" + "".join(_with_interval(values, metric) for metric in ("auroc", "accuracy")))
+        lines.append(f"{name:28}" + "".join(_with_interval(values, metric.name) for metric in shown))
     return "\n".join([*lines, f"The student is in {folder / 'student'}, everything else beside it."])
 
 
