@@ -13,7 +13,9 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from ..arguments.distillation import DistillationArguments, arguments_from
+from ..arguments.config import arguments_from
+from ..arguments.distillation import DistillationArguments
+from ..arguments.options import public_values
 from ..hub import push as hub
 from ..hub.publication import published_config
 from ..models.modeling_rd_student import RDStudentForImageClassification
@@ -131,8 +133,5 @@ def resolved(
 
 def _start_trackers(arguments: DistillationArguments, accelerator: Accelerator) -> None:
     """Trackers get every argument but paths of this machine."""
-    values = arguments.to_dict() | {"output_dir": "local"}
-    for name in ("teacher", "student", "dataset", "unlabeled_dataset", "cache_dir"):
-        if isinstance(values[name], str) and Path(values[name]).exists():
-            values[name] = "local"
+    values = public_values(arguments)
     accelerator.init_trackers("rd_hf", config={name: str(value) for name, value in values.items()})
