@@ -15,6 +15,7 @@ from .values import ArgumentError, number_of_views, parse_yaml_value, plain_valu
 
 LICENSE = re.compile(r"[a-z0-9][a-z0-9.\-]*")
 IN_MEMORY = "(a data set in memory)"
+MODEL_IN_MEMORY = "(a model in memory)"
 
 # What the arguments of a group have in common; `options.Option` explains the facts.
 _data = partial(option, group="data", compare="data")
@@ -40,14 +41,16 @@ class DistillationArguments:
 
     # fmt: off
     dataset: dict | str | None = _data(
-        None, "Hub id, folder, or .npz, .csv or .parquet file of labelled images", required=True, text="data",
+        None, "Hub id, folder, or .npz, .csv or .parquet file of labelled images",
+        required=True, text="data", loading=True,
     )
     student: dict | str | None = _models(
         None, "Hub id, folder, or inline transformers config such as '{model_type: resnet, depths: [1, 1, 1, 1]}'",
-        required=True, text="model",
+        required=True, text="model", loading=True,
     )
     teacher: str | None = _models(
-        None, "Hub id or folder of the frozen foundation model; method ce needs none", text="model", compare="teachers",
+        None, "Hub id or folder of the frozen foundation model; method ce needs none",
+        text="model", compare="teachers", loading=True,
     )
     output_dir: str | None = _run(
         None, "folder for everything that the run writes",
@@ -57,9 +60,10 @@ class DistillationArguments:
         "rd", "rd reprograms the teacher's last stage, drd all its stages; ce trains the student alone", compare="grid",
     )
 
-    teacher_revision: str | None = _models(None, "branch, tag or commit of the teacher", text="words")
+    teacher_revision: str | None = _models(None, "branch, tag or commit of the teacher", text="words", loading=True)
     teacher_dtype: Literal["float32", "bfloat16", "float16"] = _models(
         "float32", "precision of the frozen teacher; bfloat16 is about twice as fast on hardware that supports it",
+        loading=True,
     )
     teacher_batch_size: int | None = _models(
         None, "images per forward pass of the teacher; by default 8 on a CPU (larger batches are slower there) and "
@@ -67,20 +71,20 @@ class DistillationArguments:
     )
     teacher_device_map: dict | str | None = _models(
         None, "auto, or a YAML mapping of modules to devices: splits a teacher that is too large for one GPU over all "
-        "GPUs of the machine (one process per machine)", text="words", card=True, resume="allowed",
+        "GPUs of the machine (one process per machine)", text="words", card=True, resume="allowed", loading=True,
     )
     teacher_stages: list | str | None = _models(
         None, "YAML list of module paths of the teacher's stages, if they cannot be found automatically",
         text="words", card=True,
     )
-    student_revision: str | None = _models(None, "branch, tag or commit of the student", text="words")
+    student_revision: str | None = _models(None, "branch, tag or commit of the student", text="words", loading=True)
     student_stages: list | str | None = _models(
         None, "YAML list of module paths of the student's stages, if they cannot be found automatically",
         text="words", card=True,
     )
     student_image_size: int | None = _models(
         None, "side of the square image that the student sees, in pixels; by default from its processor or config",
-        above=0,
+        above=0, loading=True,
     )
     projector_channels: int = _models(
         256, "width of a projector's bottleneck; at most twice the student's channels at that stage are used",
@@ -89,7 +93,7 @@ class DistillationArguments:
     projector_layers: int = _models(
         3, "convolutions per projector; 1 is a linear map", above=0, compare="reprogramming",
     )
-    trust_remote_code: bool = _models(False, "run model code from the teacher's or student's repo")
+    trust_remote_code: bool = _models(False, "run model code from the teacher's or student's repo", loading=True)
 
     dataset_config_name: str | None = _data(None, "configuration of a Hub data set", text="words")
     dataset_revision: str | None = _data(None, "branch, tag or commit of a Hub data set", text="words")

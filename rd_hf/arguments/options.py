@@ -27,6 +27,7 @@ class Option:
     :ivar required: whether None is refused, although the field has a default.
     :ivar text: what a text stands for: the Hub id or path of a "model" or of "data", a "folder" of this machine, or
         "words", which name nothing on this machine's disk. None for numbers, switches and choices, and only for them.
+    :ivar loading: whether it says which model or data is loaded, or how; refused where these are given in memory.
     :ivar card: whether model cards show the value. By default they show all but texts.
     :ivar resume: what a resumed run with another value meets: it is "refused" as another training, "allowed" and
         logged, or the difference is "ignored".
@@ -44,6 +45,7 @@ class Option:
     at_most: float | None = None
     required: bool = False
     text: Literal["model", "data", "folder", "words"] | None = None
+    loading: bool = False
     card: bool | None = None
     resume: Literal["refused", "allowed", "ignored"] = "refused"
     affects_result: bool = True
