@@ -20,6 +20,7 @@ from .arguments.commands import (
 )
 from .arguments.config import check_names, read_config
 from .arguments.distillation import DistillationArguments
+from .arguments.options import check_values
 from .arguments.values import ArgumentError
 from .runtime.interrupts import Stopped, stopping_at_once
 
@@ -146,7 +147,9 @@ def _parse(parser, options: list[str], kind: type):
         raise ArgumentError(f"Do not know what to do with `{' '.join(unknown)}`.")
     values = vars(values)
     values.pop("config", None)
-    return kind(**values)
+    arguments = kind(**values)
+    check_values(arguments)
+    return arguments
 
 
 def _distill(options: list[str]) -> int:

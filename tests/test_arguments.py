@@ -12,7 +12,7 @@ from rd_hf.arguments.distillation import DistillationArguments
 from rd_hf.arguments.options import UNGROUPED, option, options, public_values
 from rd_hf.arguments.parser import OptionParser
 from rd_hf.arguments.values import ArgumentError
-from rd_hf.cli import parse_distillation
+from rd_hf.cli import main, parse_distillation
 from rd_hf.comparison.arguments import ComparisonArguments
 from rd_hf.export.run import export
 from rd_hf.hub.push import push
@@ -171,3 +171,18 @@ def test_trackers_get_no_path(tmp_path):
     shown = public_values(arguments)
     assert str(tmp_path) not in str(shown)
     assert (shown["teacher"], shown["unlabeled_dataset"], shown["image_column"]) == ("me/teacher", "me/more", "scan")
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("evaluate --model x --dataset y --batch_size 0", "batch_size"),
+        ("predict --model x --images y --top_k -1", "top_k"),
+        ("students --image_size 0", "image_size"),
+        ("export --model x --output_dir y --batch_size 0", "batch_size"),
+        ("cache clear --older_than_days -1", "older_than_days"),
+    ],
+)
+def test_numbers_of_every_command_have_a_range(line, name, capsys):
+    assert main(line.split()) == 2
+    assert f"`{name}` is" in capsys.readouterr().err

@@ -20,15 +20,19 @@ class StudentsArguments:
     """What `rd-hf students` takes."""
 
     max_params: str | None = option(None, "most parameters, such as 1M, 500k, 1e6 or 1000000")
-    max_latency_ms: float | None = option(None, "longest median time per image on this machine's CPU, in milliseconds")
+    max_latency_ms: float | None = option(
+        None, "longest median time per image on this machine's CPU, in milliseconds", above=0
+    )
     max_gflop: float | None = option(
-        None, "most operations per image, in 1e9; a multiplication and an addition are two"
+        None, "most operations per image, in 1e9; a multiplication and an addition are two", above=0
     )
     image_size: int = option(
-        224, "side of the square image that the student sees, in pixels; student_image_size of distill"
+        224,
+        "side of the square image that the student sees, in pixels; student_image_size of distill",
+        above=0,
     )
-    num_labels: int = option(2, "classes")
-    threads: int | None = option(None, "CPU threads while latency is measured; by default those of torch")
+    num_labels: int = option(2, "classes", above=0)
+    threads: int | None = option(None, "CPU threads while latency is measured; by default those of torch", above=0)
     json: bool = option(False, "print one JSON object per line")
 
 
@@ -49,7 +53,7 @@ class EvaluationArguments:
     label_column: list | str | None = _data(
         None, "column of labels, or a YAML list of 0/1 columns, if it cannot be found automatically"
     )
-    batch_size: int = _model(64, "images per forward pass")
+    batch_size: int = _model(64, "images per forward pass", above=0)
     on_bad_image: Literal["error", "skip"] = _data("error", "error stops at an unreadable image; skip leaves it out")
     predictions: str | None = _output(None, "also write the probabilities of every row to this CSV file")
     trust_remote_code: bool = _model(False, "run model code from the repo")
@@ -68,8 +72,8 @@ class PredictionArguments:
     backbone: str | None = option(
         None, "folder of the foundation model, for a reprogrammed teacher whose foundation model is local"
     )
-    batch_size: int = option(64, "images per forward pass")
-    top_k: int = option(3, "classes shown in the table")
+    batch_size: int = option(64, "images per forward pass", above=0)
+    top_k: int = option(3, "classes shown in the table", above=0)
     trust_remote_code: bool = option(False, "run model code from the repo")
     json: bool = option(False, "print one JSON object per line, with every class")
     on_bad_image: Literal["error", "skip"] = option("error", "error stops at an unreadable image; skip leaves it out")
@@ -112,7 +116,7 @@ class ExportArguments:
     dataset_revision: str | None = _data(None, "branch, tag or commit of a Hub data set")
     image_column: str | None = _data(None, "column of images, if it cannot be found automatically")
     label_column: str | None = _data(None, "column of labels, if it cannot be found automatically")
-    batch_size: int = _model(64, "images per forward pass")
+    batch_size: int = _model(64, "images per forward pass", above=0)
 
 
 @dataclass
@@ -133,4 +137,4 @@ class CacheVerifyArguments(CacheInfoArguments):
 class CacheClearArguments(CacheVerifyArguments):
     """What `rd-hf cache clear` takes."""
 
-    older_than_days: float | None = option(None, "only caches unused for this many days")
+    older_than_days: float | None = option(None, "only caches unused for this many days", at_least=0)
