@@ -111,6 +111,7 @@ def console(verbose: bool = True) -> Iterator[None]:
         stack.enter_context(_log_level(logging.INFO if verbose else logging.WARNING))
         if not verbose:
             stack.enter_context(hidden_progress())
+        stack.enter_context(_transformers_errors_only())
         if not (verbose and has_bars()):
             stack.enter_context(_no_library_bars())
         yield
@@ -132,6 +133,19 @@ def _log_level(level: int) -> Iterator[None]:
         root.setLevel(before)
         if is_own:
             root.removeHandler(handler)
+
+
+@contextmanager
+def _transformers_errors_only() -> Iterator[None]:
+    """Without transformers' reports on loading: what matters of them, rd_hf checks and says itself."""
+    from transformers.utils import logging as of_transformers
+
+    before = of_transformers.get_verbosity()
+    of_transformers.set_verbosity_error()
+    try:
+        yield
+    finally:
+        of_transformers.set_verbosity(before)
 
 
 @contextmanager
