@@ -89,7 +89,7 @@ class Row:
 
     def prepare_reference(self, options: argparse.Namespace) -> None:
         self.teacher, self.student = self.models.backbone.tower, self.models.student.model.train()
-        sizes = [transform.size for transform in self.models.transforms]
+        sizes = [transform.size for transform in self.models.transforms.each()]
         self.pixels = [torch.randn(options.batch_size, 3, *size) for size in sizes]
         self.labels = torch.arange(options.batch_size) % 3
         with torch.no_grad():

@@ -26,8 +26,10 @@ from transformers import AutoModelForImageClassification, ResNetConfig, ViTConfi
 from rd_hf import RDStudentForImageClassification, RDTeacherForImageClassification
 from rd_hf.models.backbone import CPU_BATCH_SIZE, Backbone
 from rd_hf.runtime.allocator import keep_freed_memory
+from rd_hf.tasks.classification import SingleLabel
 from rd_hf.training.compilation import compiled
 from rd_hf.training.objective import Objective, ObjectiveWeights
+from rd_hf.training.passes import Passes
 
 IMAGE_SIZE = 224
 ROWS = ("teacher forward", "student step", "rd step", "drd step")
@@ -46,7 +48,7 @@ class Bench:
         student = ResNetConfig(layer_type="basic", hidden_sizes=[64, 128, 256, 512], depths=[2, 2, 2, 2], num_labels=3)
         self.pixels = torch.randn(batch_size, 3, IMAGE_SIZE, IMAGE_SIZE)
         self.labels = torch.arange(batch_size) % 3
-        self.objective = Objective(ObjectiveWeights(total_steps=100), "single_label_classification")
+        self.objective = Objective(ObjectiveWeights(total_steps=100), SingleLabel(["a", "b", "c"]))
         self.models, self.optimizers, self.backbones = {}, {}, {}
         self.kept = ExitStack()
         for row in rows:
@@ -80,8 +82,8 @@ class Bench:
         else:
             features = self.backbones[row].extract(self.pixels)
             output = model(student_pixel_values=self.pixels, teacher_features=features)
-            count = len(self.labels)
-            loss = self.objective(output, self.labels, step=0, labelled_count=count, total_count=count)["loss"]
+            passes, count = Passes.of(output), len(self.labels)
+            loss = self.objective(passes, self.labels, step=0, labelled_count=count, total_count=count)["loss"]
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

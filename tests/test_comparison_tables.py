@@ -11,9 +11,10 @@ from sklearn.metrics import roc_auc_score
 
 from rd_hf.comparison.methods import METHODS
 from rd_hf.comparison.plan import Cell, Entry
-from rd_hf.comparison.runs import METRICS, Run
+from rd_hf.comparison.runs import Run
 from rd_hf.comparison.statistics import SAMPLES, holm, paired_differences, score_resamples
 from rd_hf.comparison.tables import cost_table, difference_table, overview_table, score_table
+from rd_hf.scoring.classification import METRIC_NAMES
 from rd_hf.students.cost import Cost
 
 
@@ -117,7 +118,7 @@ def make_run(tmp_path):
         probabilities, labels = predictions(seed, skill)
         save_file({"test/probabilities": probabilities, "test/labels": labels}, folder / "predictions.safetensors")
         score = roc_auc_score(labels, probabilities[:, 1]) if score is None else score
-        scores = dict.fromkeys(METRICS, score)
+        scores = dict.fromkeys(METRIC_NAMES, score)
         settings = {
             "learning_rate": 1e-3, "comparison_weight": 1.0, "student": {"model_type": "resnet"},
             "student_image_size": 32, "teacher": "tiny", "teacher_revision": None,

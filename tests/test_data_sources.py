@@ -14,8 +14,8 @@ from PIL import Image as PillowImage
 from rd_hf.data import readers
 from rd_hf.data.columns import DataError
 from rd_hf.data.images import BadImageError, to_rgb
-from rd_hf.data.labels import MULTI_LABEL, SINGLE_LABEL
 from rd_hf.data.sources import fingerprint, load_data, load_images_only
+from rd_hf.tasks.classification import MultiLabel, SingleLabel
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +64,7 @@ def named(data, split):
 def test_class_folders_without_splits(tmp_path):
     class_folders(tmp_path, {"normal": 2, "benign": 1})
     data = load_data(tmp_path)
-    assert data.label_names == ["benign", "normal"] and data.problem_type == SINGLE_LABEL
+    assert data.label_names == ["benign", "normal"] and data.problem_type == SingleLabel.problem_type
     assert list(data.splits) == ["train"] and data.splits["train"].column_names == ["image", "label"]
     assert data.splits["train"].features["image"] == Image(decode=False)
     assert sorted(zip(grey(data.splits["train"]), named(data, "train"), strict=True)) == [
@@ -282,7 +282,7 @@ def test_npz_in_colour_with_several_labels(tmp_path):
     labels = np.array([[0, 0], [1, 0], [0, 1], [1, 1], [1, 0]])
     np.savez(tmp_path / "x.npz", test_images=images, test_labels=labels, classes=["mass", "effusion"])
     data = load_data(tmp_path / "x.npz")
-    assert data.problem_type == MULTI_LABEL and data.label_names == ["mass", "effusion"]
+    assert data.problem_type == MultiLabel.problem_type and data.label_names == ["mass", "effusion"]
     assert data.labels("test").dtype == np.float32 and data.labels("test").tolist() == labels.tolist()
     assert np.array_equal(np.asarray(to_rgb(data.splits["test"][3]["image"])), images[3])
     assert np.asarray(data.splits["test"].with_format("numpy")["label"][:]).tolist() == labels.tolist()
@@ -366,7 +366,7 @@ def test_saved_data_set_is_left_as_it_is(tmp_path, several):
 
 def test_multi_label_in_memory():
     data = load_data(memory([["x"], [], ["y", "x"]], List(Value("string"))))
-    assert data.problem_type == MULTI_LABEL and data.labels("train").tolist() == [[1, 0], [0, 0], [1, 1]]
+    assert data.problem_type == MultiLabel.problem_type and data.labels("train").tolist() == [[1, 0], [0, 0], [1, 1]]
     assert data.labels("train").dtype == np.float32
 
 

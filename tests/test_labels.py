@@ -3,7 +3,8 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 
 from rd_hf.data.columns import DataError
-from rd_hf.data.labels import MULTI_LABEL, SINGLE_LABEL, Labels, align_labels, has_names, read_labels
+from rd_hf.data.labels import Labels, align_labels, has_names, read_labels
+from rd_hf.tasks.classification import MultiLabel, SingleLabel
 
 CLASS = ClassLabel(names=["b", "a"])
 
@@ -28,7 +29,7 @@ def splits(feature, **rows):
 )
 def test_single_label(feature, train, test, names, expected):
     labels = read_labels(splits(feature, train=train, test=test), "y")
-    assert labels.names == names and labels.problem_type == SINGLE_LABEL
+    assert labels.names == names and labels.problem_type == SingleLabel.problem_type and not labels.are_vectors
     assert (labels.values["train"].tolist(), labels.values["test"].tolist()) == expected
     assert labels.values["train"].dtype == np.int64
 
@@ -45,7 +46,7 @@ def test_single_label(feature, train, test, names, expected):
 )
 def test_multi_label(feature, rows, names, expected):
     labels = read_labels(splits(feature, train=rows), "y")
-    assert labels.names == names and labels.problem_type == MULTI_LABEL
+    assert labels.names == names and labels.problem_type == MultiLabel.problem_type and labels.are_vectors
     assert labels.values["train"].tolist() == expected and labels.values["train"].dtype == np.float32
 
 
@@ -133,7 +134,7 @@ def test_an_empty_label_column_is_refused_at_its_row():
 
 
 def test_align_single_label():
-    labels = Labels({"train": np.array([0, 1]), "test": np.array([1])}, ["a", "b", "never"], SINGLE_LABEL)
+    labels = Labels.of_numbers({"train": np.array([0, 1]), "test": np.array([1])}, ["a", "b", "never"])
     aligned = align_labels(labels, ["b", "c", "a"])
     assert aligned.names == ["b", "c", "a"]
     assert aligned.values["train"].tolist() == [2, 0] and aligned.values["test"].tolist() == [0]
@@ -142,7 +143,7 @@ def test_align_single_label():
 
 
 def test_align_multi_label():
-    labels = Labels({"train": np.array([[1, 0], [1, 1]], dtype=np.float32)}, ["a", "b"], MULTI_LABEL)
+    labels = Labels.of_vectors({"train": np.array([[1, 0], [1, 1]], dtype=np.float32)}, ["a", "b"])
     assert align_labels(labels, ["b", "c", "a"]).values["train"].tolist() == [[0, 0, 1], [1, 0, 1]]
     with pytest.raises(DataError, match=r"\['b'\]"):
         align_labels(labels, ["a", "c"])

@@ -12,8 +12,6 @@ from sklearn import metrics as sk
 
 from rd_hf.scoring.bootstrap import intervals, resamples, weighted_class_values
 from rd_hf.scoring.classification import (
-    MULTI_LABEL,
-    SINGLE_LABEL,
     Predictions,
     accuracy,
     class_values,
@@ -21,6 +19,7 @@ from rd_hf.scoring.classification import (
 )
 from rd_hf.scoring.metrics import METRIC_NAMES, MetricError, compute_metrics, validation_score
 
+SINGLE, MULTI = True, False  # whether each image has exactly one class
 KEYS = {*METRIC_NAMES, "sensitivity", "specificity", "confusion_matrix", "intervals", "undefined"}
 
 
@@ -47,7 +46,7 @@ def multi(count: int, labels: int, seed: int = 0) -> tuple[np.ndarray, np.ndarra
 @pytest.mark.parametrize("classes", [2, 3, 5])
 def test_single_label_values_are_scikit_learns(classes):
     probabilities, labels, names = single(200, classes)
-    scores = compute_metrics(probabilities, labels, names, SINGLE_LABEL, bootstrap_samples=0)
+    scores = compute_metrics(probabilities, labels, names, SINGLE, bootstrap_samples=0)
     predicted, table = probabilities.argmax(1), np.eye(classes, dtype=int)[labels]
     assert set(scores) == KEYS
     assert scores["accuracy"] == pytest.approx(sk.accuracy_score(labels, predicted))
@@ -67,12 +66,12 @@ def test_single_label_values_are_scikit_learns(classes):
 def test_two_classes_give_the_usual_binary_auroc():
     probabilities, labels, _ = single(150, 2)
     expected = sk.roc_auc_score(labels, probabilities[:, 1])
-    assert validation_score(probabilities, labels, SINGLE_LABEL, "auroc") == pytest.approx(expected)
+    assert validation_score(probabilities, labels, SINGLE, "auroc") == pytest.approx(expected)
 
 
 def test_multi_label_values_are_scikit_learns():
     probabilities, truth, names = multi(150, 4)
-    scores = compute_metrics(probabilities, truth, names, MULTI_LABEL, bootstrap_samples=0)
+    scores = compute_metrics(probabilities, truth, names, MULTI, bootstrap_samples=0)
     decided = (probabilities >= 0.5).astype(int)
     assert scores["accuracy"] == pytest.approx((decided == truth).mean())
     each = [sk.balanced_accuracy_score(truth[:, k], decided[:, k]) for k in range(4)]
@@ -89,22 +88,22 @@ def test_calibration_error_by_hand():
     right = np.concatenate([np.arange(10) < 6, np.arange(10) < 8])
     probabilities = np.stack([confidence, 1 - confidence], axis=1)
     labels = np.where(right, 0, 1)
-    assert validation_score(probabilities, labels, SINGLE_LABEL, "expected_calibration_error") == pytest.approx(0.25)
+    assert validation_score(probabilities, labels, SINGLE, "expected_calibration_error") == pytest.approx(0.25)
     # Overconfidence in one label and underconfidence in another do not cancel.
     table = np.stack([np.full(10, 0.7), np.full(10, 0.3)], axis=1)
     truth = np.stack([np.arange(10) < 4, np.arange(10) < 6], axis=1).astype(int)
-    assert validation_score(table, truth, MULTI_LABEL, "expected_calibration_error") == pytest.approx(0.3)
+    assert validation_score(table, truth, MULTI, "expected_calibration_error") == pytest.approx(0.3)
 
 
-@pytest.mark.parametrize(("data", "problem_type"), [(single(90, 3), SINGLE_LABEL), (multi(90, 3), MULTI_LABEL)])
-def test_weighted_values_are_scikit_learns_on_the_resampled_rows(data, problem_type):
-    predictions = Predictions.check(*data, problem_type)
+@pytest.mark.parametrize(("data", "exclusive"), [(single(90, 3), SINGLE), (multi(90, 3), MULTI)])
+def test_weighted_values_are_scikit_learns_on_the_resampled_rows(data, exclusive):
+    predictions = Predictions.check(*data, exclusive)
     weights = np.concatenate(list(resamples(predictions, 20, seed=3)))
     assert weights.shape == (20, 90) and (weights.sum(axis=1) == 90).all()
     weighted = weighted_class_values(weights, predictions)
     for row, counts in enumerate(weights.astype(int)):
         rows = np.repeat(np.arange(90), counts)
-        again = Predictions.check(data[0][rows], data[1][rows], data[2], problem_type)
+        again = Predictions.check(data[0][rows], data[1][rows], data[2], exclusive)
         for name, values in class_values(again).items():
             np.testing.assert_allclose(weighted[name][row], values, rtol=1e-10, err_msg=name)
         one = np.ones((1, 90))
@@ -116,7 +115,7 @@ def test_weighted_values_are_scikit_learns_on_the_resampled_rows(data, problem_t
 def test_resamples_keep_each_class_and_draw_evenly():
     probabilities, labels, names = single(60, 3)
     labels[:2], labels[2:] = 2, np.where(labels[2:] == 2, 0, labels[2:])  # class 2 is rare: two images
-    predictions = Predictions.check(probabilities, labels, names, SINGLE_LABEL)
+    predictions = Predictions.check(probabilities, labels, names, SINGLE)
     weights = np.concatenate(list(resamples(predictions, 3000, seed=0)))
     for label in range(3):
         assert (weights[:, labels == label].sum(axis=1) == (labels == label).sum()).all()
@@ -125,7 +124,7 @@ def test_resamples_keep_each_class_and_draw_evenly():
 
 
 def test_multi_label_resamples_are_not_stratified():
-    predictions = Predictions.check(*multi(60, 3), MULTI_LABEL)
+    predictions = Predictions.check(*multi(60, 3), MULTI)
     weights = np.concatenate(list(resamples(predictions, 200, seed=0)))
     assert len(set(weights @ predictions.truth[:, 0])) > 10
 
@@ -138,7 +137,7 @@ def test_intervals_hold_their_values_and_the_truth():
         labels = generator.integers(0, 2, 150)
         said = np.where(generator.random(150) < 0.8, labels, 1 - labels)
         probabilities = np.where(said[:, None] == np.arange(2), 0.9, 0.1)
-        predictions = Predictions.check(probabilities, labels, ["a", "b"], SINGLE_LABEL)
+        predictions = Predictions.check(probabilities, labels, ["a", "b"], SINGLE)
         low, high = intervals(predictions, 200, seed)["accuracy"]
         assert low <= accuracy(np.ones((1, 150)), predictions)[0] <= high
         held += low <= 0.8 <= high
@@ -147,10 +146,10 @@ def test_intervals_hold_their_values_and_the_truth():
 
 def test_report_is_plain_json_and_the_seed_decides_the_intervals():
     probabilities, labels, names = single(120, 3)
-    first = compute_metrics(probabilities, labels, names, SINGLE_LABEL, 200, seed=1)
+    first = compute_metrics(probabilities, labels, names, SINGLE, 200, seed=1)
     assert json.loads(json.dumps(first)) == first
-    assert first == compute_metrics(probabilities, labels, names, SINGLE_LABEL, 200, seed=1)
-    other = compute_metrics(probabilities, labels, names, SINGLE_LABEL, 200, seed=2)
+    assert first == compute_metrics(probabilities, labels, names, SINGLE, 200, seed=1)
+    other = compute_metrics(probabilities, labels, names, SINGLE, 200, seed=2)
     assert other["auroc"] == first["auroc"] and other["intervals"]["auroc"] != first["intervals"]["auroc"]
     for name in set(METRIC_NAMES) - {"expected_calibration_error"}:
         low, high = first["intervals"][name]
@@ -163,7 +162,7 @@ def test_report_is_plain_json_and_the_seed_decides_the_intervals():
 def test_a_missing_class_is_null_and_named():
     probabilities, labels, names = single(60, 3)
     labels[labels == 2] = 0
-    scores = compute_metrics(probabilities, labels, names, SINGLE_LABEL, 50)
+    scores = compute_metrics(probabilities, labels, names, SINGLE, 50)
     for name in ("balanced_accuracy", "f1", "auroc", "average_precision"):
         assert scores[name] is None and scores["intervals"][name] is None
         assert "'class 2'" in scores["undefined"][name]
@@ -175,7 +174,7 @@ def test_a_missing_class_is_null_and_named():
 
 
 def test_a_split_of_one_class_is_no_crash():
-    scores = compute_metrics(np.full((5, 2), 0.5), np.zeros(5, int), ["a", "b"], SINGLE_LABEL, 20)
+    scores = compute_metrics(np.full((5, 2), 0.5), np.zeros(5, int), ["a", "b"], SINGLE, 20)
     assert scores["accuracy"] == 1 and scores["sensitivity"] == {"a": 1.0, "b": None}
     assert scores["specificity"] == {"a": None, "b": 1.0} and scores["auroc"] is None
 
@@ -183,51 +182,50 @@ def test_a_split_of_one_class_is_no_crash():
 def test_a_label_of_one_value_is_left_out_of_the_mean_and_named():
     probabilities, truth, names = multi(80, 3)
     truth[:, 1] = 0
-    scores = compute_metrics(probabilities, truth, names, MULTI_LABEL, 50)
+    scores = compute_metrics(probabilities, truth, names, MULTI, 50)
     rest = [sk.roc_auc_score(truth[:, k], probabilities[:, k]) for k in (0, 2)]
     assert scores["auroc"] == pytest.approx(np.mean(rest))
     low, high = scores["intervals"]["auroc"]
     assert low < scores["auroc"] < high
     assert "'label 1'" in scores["undefined"]["auroc"] and "'label 0'" not in scores["undefined"]["auroc"]
     truth[:, 1] = 1
-    full = compute_metrics(probabilities, truth, names, MULTI_LABEL, 0)
+    full = compute_metrics(probabilities, truth, names, MULTI, 0)
     rest = [sk.average_precision_score(truth[:, k], probabilities[:, k]) for k in (0, 2)]
     assert full["average_precision"] == pytest.approx(np.mean(rest)) and full["specificity"]["label 1"] is None
     truth[:] = 0
-    assert compute_metrics(probabilities, truth, names, MULTI_LABEL, 20)["auroc"] is None
+    assert compute_metrics(probabilities, truth, names, MULTI, 20)["auroc"] is None
 
 
 def test_validation_score_agrees_with_the_report_and_refuses_what_is_undefined():
-    for data, problem_type in ((single(90, 3), SINGLE_LABEL), (multi(90, 3), MULTI_LABEL)):
-        report = compute_metrics(*data, problem_type, bootstrap_samples=0)
+    for data, exclusive in ((single(90, 3), SINGLE), (multi(90, 3), MULTI)):
+        report = compute_metrics(*data, exclusive, bootstrap_samples=0)
         for name in METRIC_NAMES:
-            score = validation_score(*data[:2], problem_type, name)
+            score = validation_score(*data[:2], exclusive, name)
             assert type(score) is float and score == report[name]
     probabilities, labels, _ = single(60, 3)
     labels[labels == 2] = 0
     with pytest.raises(MetricError, match=r"auroc.*'2'"):
-        validation_score(probabilities, labels, SINGLE_LABEL, "auroc")
+        validation_score(probabilities, labels, SINGLE, "auroc")
     with pytest.raises(MetricError, match=r"'auc'.*auroc"):
-        validation_score(probabilities, labels, SINGLE_LABEL, "auc")
+        validation_score(probabilities, labels, SINGLE, "auc")
 
 
 @pytest.mark.parametrize(
-    ("probabilities", "labels", "names", "problem_type", "message"),
+    ("probabilities", "labels", "names", "exclusive", "message"),
     [
-        (np.full((4, 2), np.nan), [0, 1, 0, 1], ["a", "b"], SINGLE_LABEL, "NaN"),
-        (np.full((4, 2), 3.0), [0, 1, 0, 1], ["a", "b"], SINGLE_LABEL, "logits"),
-        (np.full((4, 2), 0.5), [0, 1, 0, -1], ["a", "b"], SINGLE_LABEL, "class numbers 0 to 1"),
-        (np.full((4, 2), 0.5), [0, 1, 0], ["a", "b"], SINGLE_LABEL, r"\(4,\)"),
-        (np.full((4, 2), 0.5), [0, 1, 0, 1], ["a", "b", "c"], SINGLE_LABEL, "3 label names"),
-        (np.full((0, 2), 0.5), [], ["a", "b"], SINGLE_LABEL, "at least one image"),
-        (np.full((2, 2), 0.5), [[0, 1], [2, 0]], ["a", "b"], MULTI_LABEL, "0 or 1"),
-        (np.full((2, 2), 0.5), [0, 1], ["a", "b"], "regression", "'regression'"),
-        (np.full((2, 2), 0.5), [0, 1], ["a", "a"], SINGLE_LABEL, "repeat"),
+        (np.full((4, 2), np.nan), [0, 1, 0, 1], ["a", "b"], SINGLE, "NaN"),
+        (np.full((4, 2), 3.0), [0, 1, 0, 1], ["a", "b"], SINGLE, "logits"),
+        (np.full((4, 2), 0.5), [0, 1, 0, -1], ["a", "b"], SINGLE, "class numbers 0 to 1"),
+        (np.full((4, 2), 0.5), [0, 1, 0], ["a", "b"], SINGLE, r"\(4,\)"),
+        (np.full((4, 2), 0.5), [0, 1, 0, 1], ["a", "b", "c"], SINGLE, "3 label names"),
+        (np.full((0, 2), 0.5), [], ["a", "b"], SINGLE, "at least one image"),
+        (np.full((2, 2), 0.5), [[0, 1], [2, 0]], ["a", "b"], MULTI, "0 or 1"),
+        (np.full((2, 2), 0.5), [0, 1], ["a", "a"], SINGLE, "repeat"),
     ],
 )
-def test_bad_input_is_named(probabilities, labels, names, problem_type, message):
+def test_bad_input_is_named(probabilities, labels, names, exclusive, message):
     with pytest.raises(MetricError, match=message):
-        compute_metrics(probabilities, labels, names, problem_type)
+        compute_metrics(probabilities, labels, names, exclusive)
 
 
 def test_the_evaluate_metric_takes_batches():
@@ -242,7 +240,7 @@ def test_the_evaluate_metric_takes_batches():
         stop = 25 if start == 0 else 60
         metric.add_batch(predictions=probabilities[start:stop], references=labels[start:stop])
     scores = metric.compute(label_names=names, bootstrap_samples=30, seed=0)
-    assert scores == compute_metrics(probabilities, labels, names, SINGLE_LABEL, 30)
+    assert scores == compute_metrics(probabilities, labels, names, SINGLE, 30)
 
 
 def test_offline_it_writes_nothing_and_importing_it_is_light(tmp_path):
@@ -251,9 +249,9 @@ def test_offline_it_writes_nothing_and_importing_it_is_light(tmp_path):
         "from rd_hf.scoring.metrics import compute_metrics, validation_score\n"
         "assert not {'evaluate', 'matplotlib'} & set(sys.modules)\n"
         "p = np.full((4, 2), .5)\n"
-        "validation_score(p, np.array([0, 1, 0, 1]), 'single_label_classification', 'auroc')\n"
+        "validation_score(p, np.array([0, 1, 0, 1]), True, 'auroc')\n"
         "assert 'evaluate' not in sys.modules\n"
-        "compute_metrics(p, np.array([0, 1, 0, 1]), ['a', 'b'], 'single_label_classification', 10)\n"
+        "compute_metrics(p, np.array([0, 1, 0, 1]), ['a', 'b'], True, 10)\n"
     )
     home, temporary = tmp_path / "home", tmp_path / "temporary"
     home.mkdir(), temporary.mkdir()
@@ -264,7 +262,7 @@ def test_offline_it_writes_nothing_and_importing_it_is_light(tmp_path):
 
 
 def test_a_thousand_resamples_are_quick():
-    predictions = Predictions.check(*single(624, 3), SINGLE_LABEL)
+    predictions = Predictions.check(*single(624, 3), SINGLE)
     start = time.perf_counter()
     intervals(predictions, 1000, seed=0)
     assert time.perf_counter() - start < 3

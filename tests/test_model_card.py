@@ -19,7 +19,8 @@ from rd_hf.cards.card import (
     write_card,
 )
 from rd_hf.students.cost import Cost
-from rd_hf.training.card_facts import STUDENT_IMAGES
+from rd_hf.tasks.classification import SingleLabel
+from rd_hf.training.card_facts import CURVES
 from rd_hf.training.run_folder import open_run_folder
 
 NAMES = ["benign", "malignant", "a|b <i>"]
@@ -48,7 +49,9 @@ def sample_facts(**changes):
         "training": {"steps": 6, "best_step": 3, "seconds": 1.5}, "cpu": "x86_64, 2 threads", "hardware": "1 x CPU",
         "costs": {"student": Cost(1234567, 0.25, 3.25), "foundation model": Cost(22000000, 5.5, None)},
         "versions": {"rd_hf": "0.1.0", "torch": "2.13.0"}, "scores": sample_scores(),
-        "other_scores": sample_scores(auroc=0.9), "images": STUDENT_IMAGES,
+        "other_scores": sample_scores(auroc=0.9), "metrics": SingleLabel.metrics, "results": SingleLabel.card_template,
+        "images": SingleLabel.figures_of_scores | SingleLabel.figures_of_rows | CURVES,
+        "pipeline_tag": SingleLabel.pipeline_tag,
     }  # fmt: skip
     return facts | changes
 

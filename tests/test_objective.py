@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
 
 from rd_hf.models.stages import StageFeature
-from rd_hf.tasks.classification import balanced_class_weights, balanced_pos_weight
+from rd_hf.tasks.classification import MultiLabel, SingleLabel, balanced_class_weights, balanced_pos_weight
+from rd_hf.tasks.make import make_task
 from rd_hf.training.cka import cka
 from rd_hf.training.objective import Objective, ObjectiveWeights, comparable, find_non_finite
+from rd_hf.training.passes import Passes
 
-SINGLE, MULTI = "single_label_classification", "multi_label_classification"
 NUM_LABELS = 3
+NAMES = ["a", "b", "c"]
+SINGLE, MULTI = SingleLabel(NAMES), MultiLabel(NAMES)
 
 
-def make_output(batch: int = 8, stages: int = 2, prefix: int = 0, seed: int = 0) -> SimpleNamespace:
+def make_output(batch: int = 8, stages: int = 2, prefix: int = 0, seed: int = 0) -> Passes:
     """Random logits and features, all of which record gradients."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -27,25 +28,25 @@ def make_output(batch: int = 8, stages: int = 2, prefix: int = 0, seed: int = 0)
     def stage_feature() -> StageFeature:
         return StageFeature(leaf(batch, 5, 2, 3), leaf(batch, prefix, 5) if prefix else None)
 
-    return SimpleNamespace(
-        student_logits=leaf(batch, NUM_LABELS),
-        hybrid_logits=tuple(leaf(batch, NUM_LABELS) for _ in range(stages)),
-        student_features=tuple(stage_feature() for _ in range(stages)),
-        reprogrammed_features=tuple(stage_feature() for _ in range(stages)),
+    return Passes(
+        student=leaf(batch, NUM_LABELS),
+        hybrids=tuple(leaf(batch, NUM_LABELS) for _ in range(stages)),
+        features=tuple(stage_feature() for _ in range(stages)),
+        reprogrammed=tuple(stage_feature() for _ in range(stages)),
     )
 
 
-def rows_of(output: SimpleNamespace, rows: slice | list[int]) -> SimpleNamespace:
+def rows_of(output: Passes, rows: slice | list[int]) -> Passes:
     """The same output for some of its samples."""
 
     def cut(features: tuple[StageFeature, ...]) -> tuple[StageFeature, ...]:
         return tuple(StageFeature(f.map[rows], None if f.prefix is None else f.prefix[rows]) for f in features)
 
-    return SimpleNamespace(
-        student_logits=output.student_logits[rows],
-        hybrid_logits=tuple(logits[rows] for logits in output.hybrid_logits),
-        student_features=cut(output.student_features),
-        reprogrammed_features=cut(output.reprogrammed_features),
+    return Passes(
+        student=output.student[rows],
+        hybrids=tuple(logits[rows] for logits in output.hybrids),
+        features=cut(output.features),
+        reprogrammed=cut(output.reprogrammed),
     )
 
 
@@ -74,9 +75,8 @@ MULTI_LABELS = torch.tensor([[0, 1, 1], [0, 0, 0], [1, 0, 1], [1, 1, 1], [0, 1, 
 def test_single_label_cross_entropies(smoothing, weights):
     output = make_output()
     objective = Objective(
-        ObjectiveWeights(total_steps=10, label_smoothing=smoothing),
-        SINGLE,
-        class_weights=None if weights is None else torch.tensor(weights),
+        ObjectiveWeights(total_steps=10),
+        SingleLabel(NAMES, None if weights is None else torch.tensor(weights), smoothing),
     )
     terms = objective(output, LABELS, 0, labelled_count=7, total_count=12)
 
@@ -89,8 +89,8 @@ def test_single_label_cross_entropies(smoothing, weights):
             total -= (target * w * np.log(softmax(array(logits))[row])).sum()
         return total / 7
 
-    assert terms["supervised"].item() == pytest.approx(expected(output.student_logits))
-    assert terms["hybrid"].item() == pytest.approx(sum(expected(logits) for logits in output.hybrid_logits))
+    assert terms["supervised"].item() == pytest.approx(expected(output.student))
+    assert terms["hybrid"].item() == pytest.approx(sum(expected(logits) for logits in output.hybrids))
 
 
 @pytest.mark.parametrize("pos_weight", [None, [0.5, 2.0, 1.0]])
@@ -98,8 +98,7 @@ def test_multi_label_cross_entropies(pos_weight):
     output = make_output()
     objective = Objective(
         ObjectiveWeights(total_steps=10),
-        MULTI,
-        pos_weight=None if pos_weight is None else torch.tensor(pos_weight),
+        MultiLabel(NAMES, None if pos_weight is None else torch.tensor(pos_weight)),
     )
     terms = objective(output, MULTI_LABELS, 0, labelled_count=7, total_count=12)
 
@@ -108,8 +107,8 @@ def test_multi_label_cross_entropies(pos_weight):
         p, y = sigmoid(array(logits))[:5], MULTI_LABELS.numpy()
         return -(w * y * np.log(p) + (1 - y) * np.log(1 - p)).mean(axis=1).sum() / 7
 
-    assert terms["supervised"].item() == pytest.approx(expected(output.student_logits))
-    assert terms["hybrid"].item() == pytest.approx(sum(expected(logits) for logits in output.hybrid_logits))
+    assert terms["supervised"].item() == pytest.approx(expected(output.student))
+    assert terms["hybrid"].item() == pytest.approx(sum(expected(logits) for logits in output.hybrids))
 
 
 @pytest.mark.parametrize("temperature", [1.0, 3.0])
@@ -119,10 +118,10 @@ def test_divergence_is_of_the_hybrid_from_the_student_over_all_samples(temperatu
     single = Objective(config, SINGLE)(output, LABELS, 0, labelled_count=7, total_count=12)
     multi = Objective(config, MULTI)(output, MULTI_LABELS, 0, labelled_count=7, total_count=12)
     expected_single = expected_multi = 0.0
-    for hybrid in output.hybrid_logits:
-        p, q = softmax(array(hybrid) / temperature), softmax(array(output.student_logits) / temperature)
+    for hybrid in output.hybrids:
+        p, q = softmax(array(hybrid) / temperature), softmax(array(output.student) / temperature)
         expected_single += (p * np.log(p / q)).sum() * temperature**2 / 12
-        p, q = sigmoid(array(hybrid) / temperature), sigmoid(array(output.student_logits) / temperature)
+        p, q = sigmoid(array(hybrid) / temperature), sigmoid(array(output.student) / temperature)
         bernoulli = p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))
         expected_multi += bernoulli.mean(axis=1).sum() * temperature**2 / 12
     assert single["kl"].item() == pytest.approx(expected_single)
@@ -139,7 +138,7 @@ def test_cka_terms(features, estimator):
         cka(a.map.mean(dim=(2, 3)), b.map.mean(dim=(2, 3)), estimator)
         if features == "pooled"
         else cka(a.map, b.map, estimator)
-        for a, b in zip(output.student_features, output.reprogrammed_features, strict=True)
+        for a, b in zip(output.features, output.reprogrammed, strict=True)
     ]
     assert [terms["cka/1"].item(), terms["cka/2"].item()] == pytest.approx([value.item() for value in values])
     assert values[0].item() != pytest.approx(values[1].item())
@@ -152,7 +151,7 @@ def test_cka_terms(features, estimator):
 
 
 def test_comparable_features():
-    feature = make_output(prefix=2).student_features[0]
+    feature = make_output(prefix=2).features[0]
     pooled, flattened = comparable(feature, "pooled"), comparable(feature, "flattened")
     torch.testing.assert_close(pooled[:, :5], feature.map.flatten(2).mean(dim=2))
     torch.testing.assert_close(pooled[:, 5:], feature.prefix[:, 0])
@@ -164,17 +163,19 @@ def test_comparable_features():
 @pytest.mark.parametrize(("step", "alpha", "beta"), [(0, 2.0, 1.0), (5, 1.25, 0.5), (10, 0.5, 0.0), (15, 0.5, 0.0)])
 def test_schedules_and_the_weighted_sum(step, alpha, beta):
     config = ObjectiveWeights(total_steps=10, hybrid_weight=2.0, hybrid_weight_end=0.5, cka_weight=0.7)
-    assert config.hybrid_weight_at(step) == pytest.approx(alpha)
-    assert config.kl_weight_at(step) == pytest.approx(beta)
-    terms = Objective(config, SINGLE)(make_output(), LABELS, step, labelled_count=5, total_count=8)
+    objective = Objective(config, SINGLE)
+    assert objective.hybrid.weight(step) == pytest.approx(alpha)
+    assert objective.kl.weight(step) == pytest.approx(beta)
+    terms = objective(make_output(), LABELS, step, labelled_count=5, total_count=8)
     expected = terms["supervised"] + alpha * terms["hybrid"] + beta * terms["kl"] + 0.7 * terms["cka_loss"]
     assert terms["loss"].item() == pytest.approx(expected.item())
 
 
 def test_defaults_are_the_papers():
     config = ObjectiveWeights(total_steps=4)
-    assert [config.hybrid_weight_at(step) for step in range(5)] == [1.0, 0.75, 0.5, 0.25, 0.0]
-    assert [config.kl_weight_at(step) for step in range(5)] == [1.0, 0.75, 0.5, 0.25, 0.0]
+    objective = Objective(config, SINGLE)
+    assert [objective.hybrid.weight(step) for step in range(5)] == [1.0, 0.75, 0.5, 0.25, 0.0]
+    assert [objective.kl.weight(step) for step in range(5)] == [1.0, 0.75, 0.5, 0.25, 0.0]
     assert config.cka_weight == 1.0
 
 
@@ -184,15 +185,15 @@ def leaves(features: tuple[StageFeature, ...]) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("detach", [True, False])
-@pytest.mark.parametrize("problem_type", [SINGLE, MULTI])
-def test_kl_trains_the_hybrid_side_only_if_asked(detach, problem_type):
+@pytest.mark.parametrize("task", [SINGLE, MULTI], ids=["single", "multi"])
+def test_kl_trains_the_hybrid_side_only_if_asked(detach, task):
     output = make_output()
-    labels = LABELS if problem_type == SINGLE else MULTI_LABELS
-    objective = Objective(ObjectiveWeights(total_steps=10, detach_hybrid_in_kl=detach), problem_type)
+    labels = LABELS if task == SINGLE else MULTI_LABELS
+    objective = Objective(ObjectiveWeights(total_steps=10, detach_hybrid_in_kl=detach), task)
     objective(output, labels, 0, labelled_count=5, total_count=8)["kl"].backward()
-    assert output.student_logits.grad.any()
-    assert all((logits.grad is None) == detach for logits in output.hybrid_logits)
-    assert detach or all(logits.grad.any() for logits in output.hybrid_logits)
+    assert output.student.grad.any()
+    assert all((logits.grad is None) == detach for logits in output.hybrids)
+    assert detach or all(logits.grad.any() for logits in output.hybrids)
 
 
 @pytest.mark.parametrize("detach", [True, False])
@@ -201,22 +202,22 @@ def test_cka_trains_the_projector_unless_detached(detach, features):
     output = make_output(prefix=1)
     config = ObjectiveWeights(total_steps=10, detach_reprogrammed_in_cka=detach, cka_features=features)
     Objective(config, SINGLE)(output, LABELS, 0, labelled_count=5, total_count=8)["cka_loss"].backward()
-    assert all(tensor.grad.any() for tensor in leaves(output.student_features))
-    assert all((tensor.grad is None) == detach for tensor in leaves(output.reprogrammed_features))
-    assert detach or all(tensor.grad.any() for tensor in leaves(output.reprogrammed_features))
+    assert all(tensor.grad.any() for tensor in leaves(output.features))
+    assert all((tensor.grad is None) == detach for tensor in leaves(output.reprogrammed))
+    assert detach or all(tensor.grad.any() for tensor in leaves(output.reprogrammed))
 
 
 def test_gradients_go_where_each_term_says():
     output = make_output()
     terms = Objective(ObjectiveWeights(total_steps=10), SINGLE)(output, LABELS, 0, labelled_count=5, total_count=8)
-    supervised = torch.autograd.grad(terms["supervised"], output.student_logits, retain_graph=True)[0]
+    supervised = torch.autograd.grad(terms["supervised"], output.student, retain_graph=True)[0]
     assert supervised[:5].any(dim=1).all()
     assert not supervised[5:].any()
-    for logits in output.hybrid_logits:
+    for logits in output.hybrids:
         hybrid = torch.autograd.grad(terms["hybrid"], logits, retain_graph=True)[0]
         assert hybrid[:5].any(dim=1).all()
         assert not hybrid[5:].any()
-    divergence = torch.autograd.grad(terms["kl"], output.student_logits)[0]
+    divergence = torch.autograd.grad(terms["kl"], output.student)[0]
     assert divergence.any(dim=1).all()
 
 
@@ -227,19 +228,19 @@ def test_rd_is_drd_with_one_stage():
     deep = make_output(stages=3)
     alone = []
     for stage in range(3):
-        one = SimpleNamespace(
-            student_logits=deep.student_logits,
-            hybrid_logits=deep.hybrid_logits[stage : stage + 1],
-            student_features=deep.student_features[stage : stage + 1],
-            reprogrammed_features=deep.reprogrammed_features[stage : stage + 1],
+        one = Passes(
+            student=deep.student,
+            hybrids=deep.hybrids[stage : stage + 1],
+            features=deep.features[stage : stage + 1],
+            reprogrammed=deep.reprogrammed[stage : stage + 1],
         )
         terms = objective(one, LABELS, 0, labelled_count=5, total_count=8)
         assert "kl" not in terms
-        own, reprogrammed = (f[0].map.mean(dim=(2, 3)) for f in (one.student_features, one.reprogrammed_features))
+        own, reprogrammed = (f[0].map.mean(dim=(2, 3)) for f in (one.features, one.reprogrammed))
         rows = np.arange(5)
         paper = (
-            -np.log(softmax(array(one.student_logits))[rows, LABELS]).mean()
-            - np.log(softmax(array(one.hybrid_logits[0]))[rows, LABELS]).mean()
+            -np.log(softmax(array(one.student))[rows, LABELS]).mean()
+            - np.log(softmax(array(one.hybrids[0]))[rows, LABELS]).mean()
             + 1
             - cka(own, reprogrammed).item()
         )
@@ -251,18 +252,16 @@ def test_rd_is_drd_with_one_stage():
     assert together["cka/3"].item() == pytest.approx(alone[2]["cka/1"].item())
 
 
-@pytest.mark.parametrize("problem_type", [SINGLE, MULTI])
+@pytest.mark.parametrize("task", [SINGLE, MULTI], ids=["single", "multi"])
 @pytest.mark.parametrize("first_labelled", [3, 5, 0])
-def test_micro_batches_add_up(problem_type, first_labelled):
+def test_micro_batches_add_up(task, first_labelled):
     """Labelled samples spread over two micro-batches in any way, one of them possibly without any."""
     output = make_output(batch=13)
-    labels = LABELS if problem_type == SINGLE else MULTI_LABELS
+    labels = LABELS if task == SINGLE else MULTI_LABELS
     weights = torch.tensor([0.3, 1.0, 2.0])
     objective = Objective(
         ObjectiveWeights(total_steps=10, temperature=2.0),
-        problem_type,
-        class_weights=weights if problem_type == SINGLE else None,
-        pos_weight=weights if problem_type == MULTI else None,
+        SingleLabel(NAMES, class_weights=weights) if task == SINGLE else MultiLabel(NAMES, pos_weight=weights),
     )
     names = ("supervised", "hybrid", "kl")
     whole = objective(output, labels, 3, labelled_count=5, total_count=13)
@@ -275,31 +274,29 @@ def test_micro_batches_add_up(problem_type, first_labelled):
     for name in names:
         assert sum(part[name].item() for part in parts) == pytest.approx(whole[name].item())
         assert all(part[name].requires_grad for part in parts)
-    gradient = torch.autograd.grad(sum(whole[name] for name in names), output.student_logits)[0]
-    in_parts = torch.autograd.grad(sum(part[name] for part in parts for name in names), output.student_logits)[0]
+    gradient = torch.autograd.grad(sum(whole[name] for name in names), output.student)[0]
+    in_parts = torch.autograd.grad(sum(part[name] for part in parts for name in names), output.student)[0]
     torch.testing.assert_close(in_parts, gradient)
 
 
-@pytest.mark.parametrize("problem_type", [SINGLE, MULTI])
-def test_no_labelled_sample_gives_zero_with_a_graph(problem_type):
+@pytest.mark.parametrize("task", [SINGLE, MULTI], ids=["single", "multi"])
+def test_no_labelled_sample_gives_zero_with_a_graph(task):
     output = make_output()
-    empty = torch.zeros(0, dtype=torch.long) if problem_type == SINGLE else torch.zeros(0, NUM_LABELS)
+    empty = torch.zeros(0, dtype=torch.long) if task == SINGLE else torch.zeros(0, NUM_LABELS)
     for labels in (None, empty):
-        objective = Objective(ObjectiveWeights(total_steps=10), problem_type)
+        objective = Objective(ObjectiveWeights(total_steps=10), task)
         terms = objective(output, labels, 0, labelled_count=0, total_count=8)
         for name in ("supervised", "hybrid"):
             assert terms[name].item() == 0.0
             assert terms[name].requires_grad
         assert terms["loss"].item() == pytest.approx((terms["kl"] + terms["cka_loss"]).item())
         terms["loss"].backward()
-        assert output.student_logits.grad.isfinite().all()
+        assert output.student.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("nothing", [(), None])
-def test_a_student_alone_has_only_the_supervised_term(nothing):
-    output = make_output(batch=2)
-    output.hybrid_logits = output.student_features = output.reprogrammed_features = nothing
-    terms = Objective(ObjectiveWeights(total_steps=10), SINGLE)(output, LABELS[:2], 0, 2, 2)
+def test_a_student_alone_has_only_the_supervised_term():
+    alone = Passes(make_output(batch=2).student)
+    terms = Objective(ObjectiveWeights(total_steps=10), SINGLE)(alone, LABELS[:2], 0, 2, 2)
     assert set(terms) == {"supervised", "loss"}
     assert terms["loss"].item() == terms["supervised"].item() > 0
 
@@ -336,25 +333,23 @@ def test_averaging_over_processes_with_divided_counts_gives_the_global_mean():
         assert (labelled[name] + unlabelled[name]).item() / 4 == pytest.approx(whole[name].item())
 
 
-@pytest.mark.parametrize("problem_type", [SINGLE, MULTI])
-def test_half_precision_under_autocast_is_computed_in_float32(problem_type):
+@pytest.mark.parametrize("task", [SINGLE, MULTI], ids=["single", "multi"])
+def test_half_precision_under_autocast_is_computed_in_float32(task):
     output = make_output(prefix=1)
-    half = SimpleNamespace(
-        student_logits=output.student_logits.bfloat16(),
-        hybrid_logits=tuple(logits.bfloat16() for logits in output.hybrid_logits),
-        student_features=tuple(StageFeature(*(part.bfloat16() for part in f)) for f in output.student_features),
-        reprogrammed_features=tuple(
-            StageFeature(*(part.bfloat16() for part in f)) for f in output.reprogrammed_features
-        ),
+    half = Passes(
+        student=output.student.bfloat16(),
+        hybrids=tuple(logits.bfloat16() for logits in output.hybrids),
+        features=tuple(StageFeature(*(part.bfloat16() for part in f)) for f in output.features),
+        reprogrammed=tuple(StageFeature(*(part.bfloat16() for part in f)) for f in output.reprogrammed),
     )
-    wide = SimpleNamespace(
-        student_logits=half.student_logits.double(),
-        hybrid_logits=tuple(logits.double() for logits in half.hybrid_logits),
-        student_features=tuple(StageFeature(*(part.double() for part in f)) for f in half.student_features),
-        reprogrammed_features=tuple(StageFeature(*(part.double() for part in f)) for f in half.reprogrammed_features),
+    wide = Passes(
+        student=half.student.double(),
+        hybrids=tuple(logits.double() for logits in half.hybrids),
+        features=tuple(StageFeature(*(part.double() for part in f)) for f in half.features),
+        reprogrammed=tuple(StageFeature(*(part.double() for part in f)) for f in half.reprogrammed),
     )
-    labels = LABELS if problem_type == SINGLE else MULTI_LABELS
-    objective = Objective(ObjectiveWeights(total_steps=10, temperature=2.0), problem_type)
+    labels = LABELS if task == SINGLE else MULTI_LABELS
+    objective = Objective(ObjectiveWeights(total_steps=10, temperature=2.0), task)
     expected = objective(wide, labels, 1, 5, 8)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         terms = objective(half, labels, 1, 5, 8)
@@ -364,16 +359,18 @@ def test_half_precision_under_autocast_is_computed_in_float32(problem_type):
         assert value.item() == pytest.approx(expected[name].item(), rel=1e-5)
 
 
-@pytest.mark.parametrize("problem_type", [SINGLE, MULTI])
-def test_confident_logits_stay_finite(problem_type):
+@pytest.mark.parametrize("task", [SINGLE, MULTI], ids=["single", "multi"])
+def test_confident_logits_stay_finite(task):
     output = make_output()
-    output.student_logits = (output.student_logits.detach().float() * 1e4).requires_grad_()
-    output.hybrid_logits = tuple(logits.float() * -1e4 for logits in output.hybrid_logits)
-    labels = LABELS if problem_type == SINGLE else MULTI_LABELS
-    terms = Objective(ObjectiveWeights(total_steps=10), problem_type)(output, labels, 0, 5, 8)
+    output = output._replace(
+        student=(output.student.detach().float() * 1e4).requires_grad_(),
+        hybrids=tuple(logits.float() * -1e4 for logits in output.hybrids),
+    )
+    labels = LABELS if task == SINGLE else MULTI_LABELS
+    terms = Objective(ObjectiveWeights(total_steps=10), task)(output, labels, 0, 5, 8)
     assert find_non_finite(terms) is None
     terms["loss"].backward()
-    assert output.student_logits.grad.isfinite().all()
+    assert output.student.grad.isfinite().all()
 
 
 def test_find_non_finite_names_the_term_and_not_its_sum():
@@ -381,11 +378,11 @@ def test_find_non_finite_names_the_term_and_not_its_sum():
     output = make_output()
     assert find_non_finite(objective(output, LABELS, 0, 5, 8)) is None
     with torch.no_grad():
-        output.hybrid_logits[1][7, 0] = float("inf")  # an unlabelled row: only KL reads it
+        output.hybrids[1][7, 0] = float("inf")  # an unlabelled row: only KL reads it
     assert find_non_finite(objective(output, LABELS, 0, 5, 8)) == "kl"
     output = make_output()
     with torch.no_grad():
-        output.reprogrammed_features[1].map[0, 0, 0, 0] = float("nan")
+        output.reprogrammed[1].map[0, 0, 0, 0] = float("nan")
     assert find_non_finite(objective(output, LABELS, 0, 5, 8)) == "cka/2"
     assert find_non_finite({"loss": torch.tensor(float("inf")), "kl": torch.tensor(1.0)}) == "loss"
 
@@ -410,7 +407,6 @@ def test_balanced_pos_weight():
         {"hybrid_weight_end": float("nan")},
         {"cka_weight": float("inf")},
         {"temperature": 0.0},
-        {"label_smoothing": 1.0},
         {"cka_estimator": "unbiased"},
         {"cka_features": "mean"},
         {"total_steps": 0},
@@ -421,13 +417,10 @@ def test_settings_out_of_range_are_named(setting):
         ObjectiveWeights(**{"total_steps": 10} | setting)
 
 
-def test_settings_of_the_other_problem_type_are_refused():
-    config, weights = ObjectiveWeights(total_steps=10), torch.ones(NUM_LABELS)
-    with pytest.raises(ValueError, match="use pos_weight"):
-        Objective(config, MULTI, class_weights=weights)
-    with pytest.raises(ValueError, match="use pos_weight"):
-        Objective(ObjectiveWeights(total_steps=10, label_smoothing=0.1), MULTI)
-    with pytest.raises(ValueError, match="use class_weights"):
-        Objective(config, SINGLE, pos_weight=weights)
+def test_settings_of_the_task_are_checked():
+    with pytest.raises(ValueError, match="label_smoothing"):
+        SingleLabel(NAMES, label_smoothing=1.0)
+    with pytest.raises(ValueError, match="label_smoothing is for one label"):
+        MULTI.for_training(MULTI_LABELS, balanced=False, label_smoothing=0.1)
     with pytest.raises(ValueError, match="'regression'"):
-        Objective(config, "regression")
+        make_task("regression", NAMES)

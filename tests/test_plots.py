@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from rd_hf.scoring import plots
-from rd_hf.scoring.classification import MULTI_LABEL, SINGLE_LABEL, MetricError
+from rd_hf.scoring.classification import MetricError
 
 HISTORY = [
     {
@@ -131,7 +131,7 @@ def test_roc_of_two_classes_is_one_curve_with_its_area(tmp_path, drawn):
     from sklearn.metrics import roc_auc_score
 
     probabilities, labels = outputs(2)
-    plots.plot_roc(probabilities, labels, ["normal", "pneumonia"], SINGLE_LABEL, tmp_path / "roc.png")
+    plots.plot_roc(probabilities, labels, ["normal", "pneumonia"], True, tmp_path / "roc.png")
     assert_figure(tmp_path / "roc.png")
     area = roc_auc_score(labels, probabilities[:, 1])
     assert list(lines(drawn[0])) == [f"pneumonia (AUROC {area:.3f})", "chance (AUROC 0.500)"]
@@ -139,25 +139,25 @@ def test_roc_of_two_classes_is_one_curve_with_its_area(tmp_path, drawn):
 
 def test_roc_names_a_class_without_curve(tmp_path, drawn):
     probabilities, labels = outputs(3)
-    plots.plot_roc(probabilities, labels % 2, list("abc"), SINGLE_LABEL, tmp_path / "roc.png")
+    plots.plot_roc(probabilities, labels % 2, list("abc"), True, tmp_path / "roc.png")
     assert_figure(tmp_path / "roc.png")
     assert [label.split()[0] for label in lines(drawn[0])] == ["a", "b", "c:", "chance"]
 
 
 def test_roc_of_several_labels_draws_both_of_two(tmp_path, drawn):
     probabilities, labels = outputs(2)
-    plots.plot_roc(probabilities, np.eye(2, dtype=int)[labels], ["a", "b"], MULTI_LABEL, tmp_path / "roc.png")
+    plots.plot_roc(probabilities, np.eye(2, dtype=int)[labels], ["a", "b"], False, tmp_path / "roc.png")
     assert len(lines(drawn[0])) == 3
 
 
 def test_roc_of_many_classes_gives_their_mean(tmp_path, drawn):
-    plots.plot_roc(*outputs(12), list("abcdefghijkl"), SINGLE_LABEL, tmp_path / "roc.png")
+    plots.plot_roc(*outputs(12), list("abcdefghijkl"), True, tmp_path / "roc.png")
     assert [label.split(" (")[0] for label in lines(drawn[0])] == ["12 classes", "chance"]
 
 
 def test_roc_refuses_logits(tmp_path):
     with pytest.raises(MetricError, match="logits"):
-        plots.plot_roc(np.full((4, 2), 5.0), np.zeros(4, int), ["a", "b"], SINGLE_LABEL, tmp_path / "roc.png")
+        plots.plot_roc(np.full((4, 2), 5.0), np.zeros(4, int), ["a", "b"], True, tmp_path / "roc.png")
 
 
 def test_importing_plots_is_light():

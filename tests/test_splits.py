@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from datasets import Dataset, DatasetDict
 
+from rd_hf.data import splits
 from rd_hf.data.columns import DataError
-from rd_hf.data.labels import MULTI_LABEL, SINGLE_LABEL
-from rd_hf.data.splits import choose_labelled, complete_splits
+from rd_hf.tasks.classification import MultiLabel, SingleLabel
+from rd_hf.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -20,12 +21,22 @@ class ImageData:
 
     splits: DatasetDict
     label_names: list[str]
-    problem_type: str
+    task: Task
     source: dict
 
     def labels(self, split):
-        dtype = np.float32 if self.problem_type == MULTI_LABEL else np.int64
+        dtype = np.float32 if isinstance(self.task, MultiLabel) else np.int64
         return np.array(self.splits[split]["label"], dtype=dtype)
+
+
+def complete_splits(data, *arguments, **options):
+    """Splits by the classes of the data's task."""
+    return splits.complete_splits(data, data.task.marks, *arguments, **options)
+
+
+def choose_labelled(data, *arguments, **options):
+    """Labels by the classes of the data's task."""
+    return splits.choose_labelled(data, data.task.marks, *arguments, **options)
 
 
 def image_data(groups=None, names=None, **labels):
@@ -39,7 +50,7 @@ def image_data(groups=None, names=None, **labels):
         next(iter(arrays.values())).shape[1] if many else max(values.max(initial=0) for values in arrays.values()) + 1
     )
     names = names or [f"class {index}" for index in range(size)]
-    return ImageData(DatasetDict(splits), names, MULTI_LABEL if many else SINGLE_LABEL, {"id": "local"})
+    return ImageData(DatasetDict(splits), names, (MultiLabel if many else SingleLabel)(names), {"id": "local"})
 
 
 def single(*counts, seed=0):

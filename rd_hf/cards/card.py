@@ -23,14 +23,6 @@ EVAL_RESULTS_FILE = ".eval_results/rd_hf.yaml"
 LOCAL = "local"
 IMAGES = ("confusion_matrix.png", "roc.png", "curves.png", "cka.png")
 HERE = 'model_id = "."  # this folder; elsewhere its path, or the name of its repo on the Hub'
-METRICS = {
-    "auroc": "AUROC",
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "f1": "F1, mean over classes",
-    "average_precision": "average precision, mean over classes",
-    "expected_calibration_error": "expected calibration error",
-}
 _STAMP = re.compile(r"\n<!-- rd_hf card ([0-9a-f]{64}) -->\s*\Z")
 
 
@@ -46,7 +38,8 @@ def render_card(facts: dict[str, Any], name: str) -> str:
     :raises CardError: when its metadata is not valid.
     """
     use = render_use("rd_hf", kind=facts["kind"], teacher=facts["teacher"])
-    body = _template("template.md").render(**facts, metrics=METRICS, use=use)
+    results = _template(facts["results"]).render(**facts)
+    body = _template("template.md").render(**facts | {"results": results, "use": use})
     text = f"---\n{metadata(facts, name).to_yaml()}\n---\n\n{body}"
     check_card(text)
     return stamp(text)
@@ -90,32 +83,32 @@ def metadata(facts: dict[str, Any], name: str) -> ModelCardData:
         base_model=bases or None,
         base_model_relation=("finetune" if facts["kind"] == "student" else "adapter") if bases else None,
         datasets=[dataset["id"]] if is_hub_id(dataset["id"]) else None,
-        eval_results=_results(facts["scores"], dataset),
+        eval_results=_results(facts),
         library_name="transformers",
         license=facts["license"],
-        metrics=["accuracy", "f1", "roc_auc"],
+        metrics=sorted(metric.hub_name for metric in facts["metrics"] if metric.hub_name),
         model_name=name,
-        pipeline_tag="image-classification",
+        pipeline_tag=facts["pipeline_tag"],
         tags=["rd_hf", "knowledge-distillation", "reprogramming-distillation", "medical", "vision"],
     )
 
 
-def _results(scores: dict[str, Any], dataset: dict[str, Any]) -> list[EvalResult]:
-    names = {"auroc": "roc_auc"}
+def _results(facts: dict[str, Any]) -> list[EvalResult]:
+    scores, dataset = facts["scores"], facts["dataset"]
     return [
         EvalResult(
-            task_type="image-classification",
+            task_type=facts["pipeline_tag"],
             dataset_type=dataset["id"],
             dataset_name=dataset["id"],
             dataset_config=dataset["config_name"],
             dataset_revision=dataset["revision"],
             dataset_split="test",
-            metric_type=names.get(metric, metric),
-            metric_name=name,
-            metric_value=round(scores[metric], 4),
+            metric_type=metric.hub_name or metric.name,
+            metric_name=metric.title,
+            metric_value=round(scores[metric.name], 4),
         )
-        for metric, name in METRICS.items()
-        if scores[metric] is not None
+        for metric in facts["metrics"]
+        if scores[metric.name] is not None
     ]
 
 
@@ -125,6 +118,7 @@ def eval_results(facts: dict[str, Any]) -> str | None:
     It has room for one score of a task, so it is the one by which the model was chosen, on the test split.
     """
     dataset, scores = facts["dataset"], facts["scores"]
+    titles = {metric.name: metric.title for metric in facts["metrics"]}
     metric = (facts["defaults"] | facts["arguments"])["metric_for_best_model"]
     if not is_hub_id(dataset["id"]) or scores[metric] is None:
         return None
@@ -134,7 +128,7 @@ def eval_results(facts: dict[str, Any]) -> str | None:
         task_id=dataset["config_name"] or "default",
         value=round(scores[metric], 4),
         dataset_revision=dataset["revision"],
-        notes=f"{METRICS[metric]}, split test, 95 % bootstrap interval {low:.4f} to {high:.4f}",
+        notes=f"{titles[metric]}, split test, 95 % bootstrap interval {low:.4f} to {high:.4f}",
     )
     return yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False)
 

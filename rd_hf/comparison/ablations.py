@@ -13,6 +13,8 @@ from ..models.features import StageFeature
 from ..models.modeling_rd_teacher import RDTeacherForImageClassification, RDTeacherOutput
 from ..models.stages import find_stages
 from ..training.objective import Objective
+from ..training.passes import Passes
+from ..training.step import Update
 from ..training.trainer import Trainer
 
 
@@ -54,11 +56,11 @@ class OnlyHybrid:
     def __init__(self, objective: Objective):
         self.objective = objective
 
-    def __call__(self, output: RDTeacherOutput, *arguments, **options) -> dict[str, Tensor]:
-        """The hybrid logits' cross-entropy; see `rd_hf.training.objective.Objective`."""
-        terms = self.objective(RDTeacherOutput(student_logits=output.hybrid_logits[0]), *arguments, **options)
-        for logits in output.hybrid_logits[1:]:
-            more = self.objective(RDTeacherOutput(student_logits=logits), *arguments, **options)
+    def __call__(self, passes: Passes, *arguments, **options) -> dict[str, Tensor]:
+        """The supervised loss of the hybrid logits; see `rd_hf.training.objective.Objective`."""
+        terms = self.objective(Passes(passes.hybrids[0]), *arguments, **options)
+        for logits in passes.hybrids[1:]:
+            more = self.objective(Passes(logits), *arguments, **options)
             terms = {name: value + more[name] for name, value in terms.items()}
         return {"hybrid": terms["supervised"], "loss": terms["supervised"]}
 
@@ -68,11 +70,16 @@ def reprogram_first(trainer: Trainer) -> None:
 
     :param trainer: of a `SeparateClassifier`; afterwards it trains the student, with the frozen part as its teacher.
     """
-    update, objective = trainer.update, trainer.update.objective
-    update.objective = OnlyHybrid(objective)
+    first = Update(
+        trainer.arguments,
+        trainer.accelerator,
+        trainer.module,
+        trainer.inputs,
+        OnlyHybrid(trainer.update.objective),
+        trainer.max_steps,
+    )
     batches = iter(trainer.loader())
     for step in range(trainer.max_steps):
-        update(step, islice(batches, 1))
-    update.objective = objective
+        first(step, islice(batches, 1))
     for part in (trainer.module.projectors, trainer.module.classifier):
         part.requires_grad_(False)

@@ -15,10 +15,8 @@ from ..arguments.distillation import DistillationArguments
 from ..arguments.values import ArgumentError
 from ..data.order import Visit
 from ..data.pixel_store import Visits, collate
-from ..inference.rows import probabilities
 from ..models.reprogramming import resample
 from ..models.stages import find_stages
-from ..scoring.metrics import validation_score
 from ..training.inputs import Inputs
 from ..training.objective import comparable
 from ..training.run_data import RunData
@@ -106,7 +104,7 @@ def linear_probe(
     """
     features, labels = _labelled_features(arguments, run_data, inputs)
     mean, scale = features.mean(axis=0), features.std(axis=0) + 1e-6
-    truth = run_data.validation.labels[run_data.validation.rows]
+    task, truth = run_data.task, run_data.validation.labels[run_data.validation.rows]
     weights = "balanced" if arguments.class_weights == "balanced" else None
     best, best_score = None, -np.inf
     for penalty in INVERSE_PENALTIES:
@@ -115,11 +113,11 @@ def linear_probe(
         )
         head = _as_linear(fitted, mean, scale)
         with torch.no_grad():
-            predicted = probabilities(head(torch.from_numpy(of_validation)).numpy(), run_data.problem_type)
+            rows = task.row(head(torch.from_numpy(of_validation)), torch.from_numpy(truth)).numpy()
         if metric == LIKELIHOOD:
-            score = -log_loss(truth, predicted, labels=range(len(run_data.label_names)))
+            score = -log_loss(truth, task.predicted(rows), labels=range(len(task.names)))
         else:
-            score = validation_score(predicted, truth, run_data.problem_type, metric)
+            score = task.validation_score(rows, metric)
         if score > best_score:
             best, best_score = (head, penalty), score
     return best

@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import nn
 
 from ..arguments.distillation import DistillationArguments
 from ..arguments.values import ArgumentError
-from ..data.labels import MULTI_LABEL
-from ..data.pixel_store import TEACHER, PixelStore
-from ..data.pixels import PixelTransform
-from ..inference.rows import predict_logits
+from ..data.open_split import OpenSplit
+from ..data.pixel_store import PixelStore
+from ..data.pixels import Transforms
+from ..inference.rows import only_output, predict_rows
+from ..tasks.classification import SingleLabel
 from ..training.assembly import build_models, load_teacher
 from ..training.objective import comparable
-from ..training.run_data import RunData, Split, load_run_data
+from ..training.run_data import RunData, load_run_data
 from ..training.run_models import LoadedTeacher, Models
 
 
 class TeachersView:
-    """A store of which only the teacher's pixels are read, as if the teacher were the student."""
+    """A store whose student is the teacher."""
 
     def __init__(self, store: PixelStore):
-        self.store, self.transforms = store, [store.transforms[TEACHER]]
-
-    def __len__(self) -> int:
-        return len(self.store)
-
-    def pixels(self, row: int, model: int) -> Tensor:
-        """What the teacher sees of a row: uint8 (3, h, w)."""
-        return self.store.pixels(row, TEACHER)
+        self.student, self.teacher = store.teacher, None
 
 
 class Bench:
@@ -43,9 +36,8 @@ class Bench:
 
     def __init__(self, arguments: DistillationArguments, accelerator: Accelerator):
         self.accelerator = accelerator
-        # Not loaded here; method ce would leave the unlabelled rows out.
-        self.run_data = load_run_data(replace(arguments, method="rd", teacher=arguments.teacher or "none"))
-        if self.run_data.problem_type == MULTI_LABEL:
+        self.run_data = load_run_data(arguments, keep_unlabelled=True)
+        if not isinstance(self.run_data.task, SingleLabel):
             raise ArgumentError("A comparison is for tasks of one label an image: logit methods need a softmax.")
         self._teachers: dict[tuple, LoadedTeacher] = {}
         self._opened: list[tuple[list[str], RunData]] = []
@@ -60,33 +52,31 @@ class Bench:
         return self._teachers[key]
 
     def models(self, arguments: DistillationArguments, teacher: LoadedTeacher | None = None) -> Models:
-        """A new student, from the seed, with projectors if the method has a teacher."""
+        """A new student, from the seed, with projectors if the method has a teacher or one is given."""
         if arguments.method != "ce":
             teacher = teacher or self.teacher(arguments)
         return build_models(arguments, self.run_data, self.accelerator, teacher)
 
-    def open(self, arguments: DistillationArguments, transforms: Sequence[PixelTransform]) -> RunData:
+    def open(self, arguments: DistillationArguments, transforms: Transforms) -> RunData:
         """The task with its images as these models see them; without the unlabelled rows where they are not used."""
-        shown = [transform.processor.to_json_string() for transform in transforms]
+        shown = [transform.processor.to_json_string() for transform in transforms.each()]
         run_data = next((run_data for seen, run_data in self._opened if seen[: len(shown)] == shown), None)
         if run_data is None:
-            run_data = replace(
-                self.run_data, validation=replace(self.run_data.validation), test=replace(self.run_data.test)
-            )
+            run_data = replace(self.run_data, skipped={})
             run_data.open_images(transforms, arguments.on_bad_image, arguments.on_leak)
             self._opened.append((shown, run_data))
         nothing = np.empty(0, dtype=np.int64)
         return run_data if arguments.uses_unlabeled else replace(run_data, unlabelled_rows=nothing)
 
-    def pooled_features(self, models: Models, split: Split) -> np.ndarray:
+    def pooled_features(self, models: Models, split: OpenSplit) -> np.ndarray:
         """The frozen teacher's pooled last features (N, C) of a split's rows, un-augmented, computed once."""
         teacher = models.teacher
         taps = [(stage.name, p.input_grid) for stage, p in zip(teacher.teacher_stages, teacher.projectors, strict=True)]
         key = repr((models.backbone.source["sha256"], models.backbone.dtype, taps[-1], split.name))
         if key not in self._pooled:
-            self._pooled[key] = predict_logits(
-                lambda pixels: comparable(models.backbone.extract(pixels)[-1], "pooled"),
-                models.backbone.tower, split.store, 64, self.accelerator, split.rows, transform=TEACHER,
+            self._pooled[key] = predict_rows(
+                lambda pixels: comparable(models.backbone.extract(pixels)[-1], "pooled"), only_output,
+                models.backbone.tower, split, 64, self.accelerator, split.store.teacher,
             )  # fmt: skip
         return self._pooled[key]
 
@@ -94,7 +84,7 @@ class Bench:
 def as_teacher_task(run_data: RunData) -> RunData:
     """The task with the teacher's pixels in the student's place."""
 
-    def turned(split: Split) -> Split:
+    def turned(split: OpenSplit) -> OpenSplit:
         return replace(split, store=TeachersView(split.store))
 
     return replace(

@@ -22,16 +22,16 @@ from torch import Tensor, nn
 from .._version import __version__
 from ..arguments.distillation import DistillationArguments
 from ..arguments.options import names
-from ..data.pixel_store import STUDENT
-from ..inference.rows import predict_logits, probabilities
+from ..data.open_split import OpenSplit
+from ..inference.rows import predict_rows
 from ..models.backbone import Backbone
 from ..runtime.checkpoint import file_digest
 from ..runtime.files import write_json
 from ..runtime.progress import hidden_progress
-from ..scoring.classification import Predictions, point_values
 from ..training.assembly import build_inputs, build_objective, build_trainer, planned_steps, step_plan, training_data
 from ..training.inputs import Inputs
-from ..training.run_data import RunData, Split
+from ..training.objective import Objective
+from ..training.run_data import RunData
 from ..training.run_folder import HISTORY_FILE
 from ..training.run_models import LoadedTeacher, Models
 from ..training.trainer import Trainer
@@ -47,9 +47,12 @@ RESULT_FILE, PREDICTIONS_FILE = "result.json", "predictions.safetensors"
 
 @dataclass
 class Trained:
-    """What a method came to: logits of a split's rows, the task that it was trained on, and its size."""
+    """What a method came to.
 
-    logits: Callable[[Split], np.ndarray]
+    :param rows: what the task keeps of the model's answers on a split.
+    """
+
+    rows: Callable[[OpenSplit], np.ndarray]
     run_data: RunData
     trained_parameters: int
     deployed_parameters: int
@@ -67,21 +70,21 @@ def run_cell(plan: Plan, cell: Cell, bench: Bench, root: Path) -> None:
     arguments = plan.cell_arguments(cell, folder)
     set_seed(cell.seed)
     trained = _train(plan, cell, bench, arguments)
+    task = trained.run_data.task
     splits = [trained.run_data.validation] + ([] if cell.tuning else [trained.run_data.test])
     scores, kept = {}, {}
     for split in splits:
-        predicted = probabilities(trained.logits(split), trained.run_data.problem_type)
-        labels = split.labels[split.rows]
-        checked = Predictions.check(predicted, labels, trained.run_data.label_names, trained.run_data.problem_type)
-        scores[split.name] = {name: round(value, 6) for name, value in point_values(checked)[0].items()}
-        kept |= {f"{split.name}/probabilities": predicted.astype(np.float32), f"{split.name}/labels": labels}
+        rows = trained.rows(split)
+        scores[split.name] = {name: round(value, 6) for name, value in task.point_scores(rows).items()}
+        kept[f"{split.name}/probabilities"] = task.predicted(rows).astype(np.float32)
+        kept[f"{split.name}/labels"] = task.labels(rows)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     save_file(kept, folder / PREDICTIONS_FILE)
     result = {
         "settings": cell_settings(plan, cell, arguments),
         "data": bench.run_data.source["fingerprint"],
         **scores,
-        "label_names": trained.run_data.label_names,
+        "label_names": task.names,
         "trained_parameters": trained.trained_parameters,
         "deployed_parameters": trained.deployed_parameters,
         **trained.details,
@@ -151,20 +154,30 @@ def _trained_student(trainer: Trainer, models: Models, run_data: RunData, bench:
     details = _run(trainer)
     student = models.student
 
-    def logits(split: Split) -> np.ndarray:
-        return _logits(lambda pixels: student(pixel_values=pixels).logits, student, split, bench)
+    def rows(split: OpenSplit) -> np.ndarray:
+        return _rows(lambda pixels: student(pixel_values=pixels).logits, student, run_data, split, bench)
 
     trained = _count(parameter for parameter in trainer.module.parameters() if parameter.requires_grad)
-    return Trained(logits, run_data, trained, _count(student.parameters()), details)
+    return Trained(rows, run_data, trained, _count(student.parameters()), details)
 
 
 def _trainer(
-    bench: Bench, arguments: DistillationArguments, run_data: RunData, module: nn.Module, inputs: Inputs
+    bench: Bench,
+    arguments: DistillationArguments,
+    run_data: RunData,
+    module: nn.Module,
+    inputs: Inputs,
+    extend: Callable[[Objective], GuidedObjective] | None = None,
 ) -> Trainer:
-    """A trainer of a module on the task's labels."""
+    """A trainer of a module on the task's labels.
+
+    :param extend: makes the loss from the supervised one; that one alone by default.
+    """
     plan = step_plan(arguments, run_data, bench.accelerator)
     steps = planned_steps(arguments, run_data, plan)
     objective, data = build_objective(arguments, run_data, steps), training_data(arguments, run_data, plan)
+    if extend is not None:
+        objective = extend(objective)
     return Trainer(arguments, bench.accelerator, module, inputs, objective, data, steps, Path(arguments.output_dir))
 
 
@@ -195,8 +208,10 @@ def _guide(
     torch.manual_seed(arguments.seed)
     transfer = method.transfer(Setting(models.teacher.teacher_stages, models.teacher.student_stages, rows, head))
     guided = GuidedStudent(models.teacher, transfer).to(bench.accelerator.device)
-    trainer = _trainer(bench, arguments, run_data, guided, inputs)
-    trainer.update.objective = GuidedObjective(trainer.update.objective, transfer, method.weight * cell.weight)
+    trainer = _trainer(
+        bench, arguments, run_data, guided, inputs,
+        lambda supervised: GuidedObjective(supervised, transfer, method.weight * cell.weight),
+    )  # fmt: skip
     trained = _trained_student(trainer, models, run_data, bench)
     trained.details |= details
     return trained
@@ -212,27 +227,28 @@ def _probe(bench: Bench, arguments: DistillationArguments, models: Models) -> Tr
         head, penalty = linear_probe(arguments, run_data, inputs, of_validation, arguments.metric_for_best_model)
     seconds = round(time.perf_counter() - started, 2)
 
-    def logits(split: Split) -> np.ndarray:
+    def rows(split: OpenSplit) -> np.ndarray:
         with torch.no_grad():
-            return head(torch.from_numpy(bench.pooled_features(models, split))).numpy()
+            logits = head(torch.from_numpy(bench.pooled_features(models, split)))
+            return run_data.task.row(logits, torch.from_numpy(split.labels[split.rows])).numpy()
 
     details = {"teacher_C": penalty, "seconds": seconds, "training_memory_mib": memory.mib}
     trained = _count(head.parameters())
-    return Trained(logits, run_data, trained, trained + _count(models.backbone.tower.parameters()), details)
+    return Trained(rows, run_data, trained, trained + _count(models.backbone.tower.parameters()), details)
 
 
 def _adapt(cell: Cell, bench: Bench, arguments: DistillationArguments) -> Trained:
     """The teacher itself, trained on the labels by LoRA or in full."""
     loaded = bench.teacher(arguments)
-    models = bench.models(replace(arguments, method="rd"))
+    models = bench.models(arguments, loaded)
     run_data = as_teacher_task(bench.open(arguments, models.transforms))
     tower = copy.deepcopy(loaded.backbone.tower).float().requires_grad_(cell.entry.method.adaptation == "full")
     merge = with_lora(tower) if cell.entry.method.adaptation == "lora" else None
     torch.manual_seed(arguments.seed)
     adapted = AdaptedTeacher(
         tower,
-        run_data.store.transforms[STUDENT].size,
-        len(run_data.label_names),
+        run_data.store.student.transform.size,
+        len(run_data.task.names),
         [models.teacher.teacher_stages[-1].name],
         models.teacher.projectors[-1].input_grid,
     )
@@ -243,12 +259,12 @@ def _adapt(cell: Cell, bench: Bench, arguments: DistillationArguments) -> Traine
     if merge is not None:
         merge()
 
-    def logits(split: Split) -> np.ndarray:
-        return _logits(lambda pixels: adapted(pixel_values=pixels).logits, adapted, split, bench)
+    def rows(split: OpenSplit) -> np.ndarray:
+        return _rows(lambda pixels: adapted(pixel_values=pixels).logits, adapted, run_data, split, bench)
 
     if cell.entry.method.adaptation == "lora":
         bench.adapted = {repr((cell, cell.entry.arguments)): adapted}
-    return Trained(logits, run_data, trained, _count(adapted.parameters()), details)
+    return Trained(rows, run_data, trained, _count(adapted.parameters()), details)
 
 
 def _teacher_by_lora(
@@ -266,8 +282,10 @@ def _teacher_by_lora(
     return adapted, LoadedTeacher(backbone.to(bench.accelerator.device), original.processor)
 
 
-def _logits(forward: Callable[[Tensor], Tensor], model: nn.Module, split: Split, bench: Bench) -> np.ndarray:
-    return predict_logits(forward, model, split.store, 64, bench.accelerator, split.rows)
+def _rows(
+    forward: Callable[[Tensor], Tensor], model: nn.Module, run_data: RunData, split: OpenSplit, bench: Bench
+) -> np.ndarray:
+    return predict_rows(forward, run_data.task.row, model, split, 64, bench.accelerator)
 
 
 def _count(parameters) -> int:

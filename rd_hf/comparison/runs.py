@@ -13,8 +13,6 @@ from ..scoring.classification import METRIC_NAMES
 from .cell import PREDICTIONS_FILE, read_result
 from .plan import Cell
 
-METRICS = ("auroc", *(name for name in METRIC_NAMES if name != "auroc"))
-
 
 class Run:
     """A finished cell.
@@ -35,8 +33,8 @@ class Run:
             "unlabelled": cell.unlabelled,
             "shots": cell.shots or "all",
             "seed": cell.seed,
-            **{f"test_{name}": result["test"][name] for name in METRICS},
-            **{f"validation_{name}": result["validation"][name] for name in METRICS},
+            **{f"test_{name}": result["test"][name] for name in METRIC_NAMES},
+            **{f"validation_{name}": result["validation"][name] for name in METRIC_NAMES},
             "learning_rate": self.settings["learning_rate"],
             "weight": self.settings["comparison_weight"],
             **{n: result.get(n, "") for n in ("steps", "best_step", "teacher_C", "seconds", "training_memory_mib")},

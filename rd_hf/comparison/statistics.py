@@ -9,7 +9,7 @@ import numpy as np
 from scipy.stats import t
 
 from ..scoring.bootstrap import resamples, weighted_class_values
-from ..scoring.classification import CLASS_MEANS, SINGLE_LABEL, Predictions, accuracy, class_values, mean_over_classes
+from ..scoring.classification import CLASS_MEANS, Predictions, accuracy, class_values, mean_over_classes
 
 SAMPLES = 2000
 
@@ -37,7 +37,7 @@ def score_resamples(runs: Sequence[tuple[np.ndarray, np.ndarray]], metric: str) 
     columns = []
     for probabilities, labels in runs:
         names = [str(k) for k in range(probabilities.shape[1])]
-        predictions = Predictions.check(probabilities, labels, names, SINGLE_LABEL)
+        predictions = Predictions.check(probabilities, labels, names, exclusive=True)
         whole = class_values(predictions)
         every = np.ones((1, len(labels)))
         blocks = [every, *resamples(predictions, SAMPLES, seed=0)]

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers.modeling_outputs import ModelOutput
 
 from ..models.features import Stage, StageFeature
 from ..models.modeling_rd_teacher import RDTeacherForImageClassification, RDTeacherOutput
 from ..training.objective import Objective, comparable
+from ..training.passes import Passes
 from .losses.features import contrastive, hint
 
 EMBEDDING = 128  # dimensions in which CRD compares; the paper's
@@ -33,15 +33,6 @@ class Setting:
     head: nn.Module | None = None
 
 
-@dataclass
-class GuidedOutput(ModelOutput):
-    """What a pass of a guided student gives: its logits (B, K), and both sides' features after each paired stage."""
-
-    student_logits: Tensor | None = None
-    student_features: tuple[StageFeature, ...] | None = None
-    teacher_features: tuple[StageFeature, ...] | None = None
-
-
 class GuidedStudent(nn.Module):
     """A student, and what is trained beside it for its transfer loss.
 
@@ -53,28 +44,32 @@ class GuidedStudent(nn.Module):
         self.student, self.transfer = teacher.student, transfer
         self.staged = teacher.staged_student
 
-    def forward(self, student_pixel_values: Tensor, teacher_features: Sequence[StageFeature]) -> GuidedOutput:
-        """One pass of the student, its features tapped."""
+    def forward(self, student_pixel_values: Tensor, teacher_features: Sequence[StageFeature]) -> RDTeacherOutput:
+        """One pass of the student, its features tapped; the teacher's are handed on as they are."""
         output, tape = self.staged.forward(student_pixel_values)
-        return GuidedOutput(output.logits, tuple(tape.features), tuple(teacher_features))
+        return RDTeacherOutput(
+            student_logits=output.logits,
+            student_features=tuple(tape.features),
+            reprogrammed_features=tuple(teacher_features),
+        )
 
 
 class GuidedObjective:
-    """L = CE + weight * transfer.
+    """L = L_sup + weight * transfer.
 
-    :param supervised: the cross-entropy, with class weights and label smoothing if there are any.
+    :param supervised: gives L_sup, from a student's logits alone.
+    :param transfer: of the passes, in which the teacher's features stand for reprogrammed ones, and the labels.
     """
 
     def __init__(self, supervised: Objective, transfer: nn.Module, weight: float):
         self.supervised, self.transfer, self.weight = supervised, transfer, weight
 
     def __call__(
-        self, output: GuidedOutput, labels: Tensor, step: int, labelled_count: float, total_count: float, **_
+        self, passes: Passes, labels: Tensor, step: int, labelled_count: float, total_count: float, **_
     ) -> dict[str, Tensor]:
         """The terms of a batch, labelled rows first; see `rd_hf.training.objective.Objective`."""
-        alone = RDTeacherOutput(student_logits=output.student_logits)
-        terms = self.supervised(alone, labels, step, labelled_count, total_count)
-        terms["transfer"] = self.transfer(output, labels)
+        terms = self.supervised(Passes(passes.student), labels, step, labelled_count, total_count)
+        terms["transfer"] = self.transfer(passes, labels)
         return terms | {"loss": terms["supervised"] + self.weight * terms["transfer"]}
 
 
@@ -90,26 +85,26 @@ class OnPooled(nn.Module):
         super().__init__()
         self.loss = loss
 
-    def forward(self, output: GuidedOutput, labels: Tensor) -> Tensor:
+    def forward(self, passes: Passes, labels: Tensor) -> Tensor:
         """The loss, a scalar."""
-        return self.loss(pooled(output.student_features[-1]), pooled(output.teacher_features[-1]))
+        return self.loss(pooled(passes.features[-1]), pooled(passes.reprogrammed[-1]))
 
 
 class OnFlattened(OnPooled):
     """A loss of both models' last maps, flattened."""
 
-    def forward(self, output: GuidedOutput, labels: Tensor) -> Tensor:
+    def forward(self, passes: Passes, labels: Tensor) -> Tensor:
         """The loss, a scalar."""
-        sides = (output.student_features[-1], output.teacher_features[-1])
+        sides = (passes.features[-1], passes.reprogrammed[-1])
         return self.loss(*(comparable(feature, "flattened") for feature in sides))
 
 
 class OnMaps(OnPooled):
     """A loss of the maps after each pair of stages, added up."""
 
-    def forward(self, output: GuidedOutput, labels: Tensor) -> Tensor:
+    def forward(self, passes: Passes, labels: Tensor) -> Tensor:
         """The loss, a scalar."""
-        pairs = zip(output.student_features, output.teacher_features, strict=True)
+        pairs = zip(passes.features, passes.reprogrammed, strict=True)
         return sum(self.loss(student.map, teacher.map) for student, teacher in pairs)
 
 
@@ -125,10 +120,10 @@ class Hint(nn.Module):
         student, teacher = setting.student_stages[self.index], setting.teacher_stages[self.index]
         self.regressor = nn.Conv2d(student.channels, teacher.channels, kernel_size=1)
 
-    def forward(self, output: GuidedOutput, labels: Tensor) -> Tensor:
+    def forward(self, passes: Passes, labels: Tensor) -> Tensor:
         """The loss, a scalar."""
-        regressed = self.regressor(output.student_features[self.index].map.to(self.regressor.weight.dtype))
-        return hint(regressed, output.teacher_features[self.index].map)
+        regressed = self.regressor(passes.features[self.index].map.to(self.regressor.weight.dtype))
+        return hint(regressed, passes.reprogrammed[self.index].map)
 
 
 class Contrast(nn.Module):
@@ -141,10 +136,10 @@ class Contrast(nn.Module):
         widths = [stage.channels * (2 if stage.prefix_tokens else 1) for stage in stages]
         self.of_student, self.of_teacher = (nn.Linear(width, EMBEDDING) for width in widths)
 
-    def forward(self, output: GuidedOutput, labels: Tensor) -> Tensor:
+    def forward(self, passes: Passes, labels: Tensor) -> Tensor:
         """The loss, a scalar."""
-        student = self.of_student(pooled(output.student_features[-1]))
-        teacher = self.of_teacher(pooled(output.teacher_features[-1]))
+        student = self.of_student(pooled(passes.features[-1]))
+        teacher = self.of_teacher(pooled(passes.reprogrammed[-1]))
         return contrastive(F.normalize(student, dim=1), F.normalize(teacher, dim=1), self.rows)
 
 
@@ -158,8 +153,8 @@ class OnLogits(nn.Module):
         super().__init__()
         self.loss, self.head = loss, head.requires_grad_(False)
 
-    def forward(self, output: GuidedOutput, labels: Tensor) -> Tensor:
+    def forward(self, passes: Passes, labels: Tensor) -> Tensor:
         """The loss, a scalar."""
         with torch.no_grad():
-            teacher = self.head(pooled(output.teacher_features[-1]))
-        return self.loss(output.student_logits, teacher, labels)
+            teacher = self.head(pooled(passes.reprogrammed[-1]))
+        return self.loss(passes.student, teacher, labels)

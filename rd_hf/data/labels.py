@@ -12,9 +12,6 @@ from datasets import ClassLabel, DatasetDict, LargeList, List, Value
 
 from .columns import DataError
 
-SINGLE_LABEL = "single_label_classification"
-MULTI_LABEL = "multi_label_classification"
-
 
 @dataclass(frozen=True)
 class Labels:
@@ -28,6 +25,21 @@ class Labels:
     values: dict[str, np.ndarray]
     names: list[str]
     problem_type: str
+
+    @classmethod
+    def of_numbers(cls, values: dict[str, np.ndarray], names: Sequence[str]) -> Labels:
+        """One class index per row."""
+        return cls(values, list(names), "single_label_classification")
+
+    @classmethod
+    def of_vectors(cls, values: dict[str, np.ndarray], names: Sequence[str]) -> Labels:
+        """A vector of 0 and 1 per row."""
+        return cls(values, list(names), "multi_label_classification")
+
+    @property
+    def are_vectors(self) -> bool:
+        """Whether a row's label is a vector of 0 and 1, and not a class index."""
+        return all(rows.ndim == 2 for rows in self.values.values())
 
 
 def read_labels(splits: DatasetDict, column: str | Sequence[str], names: Sequence[str] | None = None) -> Labels:
@@ -79,15 +91,15 @@ def align_labels(labels: Labels, names: Sequence[str]) -> Labels:
             f"the data has labels that the model does not know: {_abbreviate(unknown)}; its classes are "
             f"{_abbreviate(names)}. Rename the data's labels, or leave those rows out"
         )
-    if labels.problem_type == SINGLE_LABEL:
+    if not labels.are_vectors:
         numbers = np.array([index.get(name, -1) for name in labels.names], dtype=np.int64)
-        return Labels({split: numbers[rows] for split, rows in labels.values.items()}, list(names), SINGLE_LABEL)
+        return Labels.of_numbers({split: numbers[rows] for split, rows in labels.values.items()}, names)
     values = {split: np.zeros((len(rows), len(names)), dtype=np.float32) for split, rows in labels.values.items()}
     for position, name in enumerate(labels.names):
         if name in index:
             for split, rows in labels.values.items():
                 values[split][:, index[name]] = rows[:, position]
-    return Labels(values, list(names), MULTI_LABEL)
+    return Labels.of_vectors(values, names)
 
 
 def has_names(feature: Any) -> bool:
@@ -97,7 +109,7 @@ def has_names(feature: Any) -> bool:
 
 
 def _occurs(labels: Labels, position: int) -> bool:
-    if labels.problem_type == SINGLE_LABEL:
+    if not labels.are_vectors:
         return any((rows == position).any() for rows in labels.values.values())
     return any(rows[:, position].any() for rows in labels.values.values())
 
@@ -148,7 +160,7 @@ def _single_from_indices(rows: dict[str, list], column: str, names: Sequence[str
         for row, label in enumerate(labels):
             _check_index(label, names, split, row, column)
         values[split] = np.array(labels, dtype=np.int64)
-    return Labels(values, list(names), SINGLE_LABEL)
+    return Labels.of_numbers(values, names)
 
 
 def _single_from_values(rows: dict[str, list], column: str, parse: Any) -> Labels:
@@ -162,7 +174,7 @@ def _single_from_values(rows: dict[str, list], column: str, parse: Any) -> Label
     distinct = sorted({label for labels in parsed.values() for label in labels})
     index = {label: position for position, label in enumerate(distinct)}
     values = {split: np.array([index[label] for label in labels], dtype=np.int64) for split, labels in parsed.items()}
-    return Labels(values, [str(label) for label in distinct], SINGLE_LABEL)
+    return Labels.of_numbers(values, [str(label) for label in distinct])
 
 
 def _multi_label(rows: dict[str, list], column: str, feature: Any, names: Sequence[str] | None) -> Labels:
@@ -190,7 +202,7 @@ def _multi_label(rows: dict[str, list], column: str, feature: Any, names: Sequen
             for entry in label:
                 _check_index(entry, names, split, row, column)
             values[split][row, [int(entry) for entry in label]] = 1
-    return Labels(values, list(names), MULTI_LABEL)
+    return Labels.of_vectors(values, names)
 
 
 def _are_vectors(everything: list[list]) -> bool:
@@ -204,7 +216,7 @@ def _from_vectors(rows: dict[str, list], column: str, names: Sequence[str] | Non
         raise DataError(f"label column '{column}' has {length} entries per row, but {len(names)} names: {list(names)}")
     names = list(names) if names is not None else [str(position) for position in range(length)]
     values = {split: np.array(labels, dtype=np.float32).reshape(-1, length) for split, labels in rows.items()}
-    return Labels(values, names, MULTI_LABEL)
+    return Labels.of_vectors(values, names)
 
 
 def _number_entries(rows: dict[str, list], column: str) -> tuple[dict[str, list], list[str]]:
@@ -229,7 +241,7 @@ def _from_columns(splits: DatasetDict, columns: list[str]) -> Labels:
                     _refuse(split, row, column, label, "is neither 0 nor 1")
             vectors.append(np.array(labels, dtype=np.float32))
         values[split] = np.stack(vectors, axis=1)
-    return Labels(values, columns, MULTI_LABEL)
+    return Labels.of_vectors(values, columns)
 
 
 def _is_text(feature: Value) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from PIL.Image import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -15,12 +16,38 @@ from ..runtime.progress import Progress
 from .images import BadImageError, to_rgb
 from .leaks import DIGEST_BYTES, pixel_digest
 from .order import Visit
-from .pixels import PixelTransform
+from .pixels import PixelTransform, Transforms
 
 logger = logging.getLogger(__name__)
 
 SHOW_PROGRESS_ROWS = 2000
-STUDENT, TEACHER = 0, 1  # the models, in the order of a store's transforms
+
+
+class ModelPixels:
+    """The rows of a store as one model sees them.
+
+    :param transform: the model's own geometry and normalisation.
+    """
+
+    def __init__(self, store: PixelStore, transform: PixelTransform):
+        self.transform, self._store = transform, store
+        self._pixels = scratch(len(store), 3, *transform.size)
+
+    def __getitem__(self, row: int) -> Tensor:
+        """A row's pixels: uint8 (3, h, w).
+
+        :raises BadImageError: where its image cannot be decoded.
+        """
+        self._store.decode(row)
+        return torch.from_numpy(np.array(self._pixels[row]))
+
+    def batch(self, rows: Sequence[int]) -> Tensor:
+        """Some rows' pixels: uint8 (B, 3, h, w)."""
+        return torch.stack([self[row] for row in rows])
+
+    def take(self, row: int, rgb: Image) -> None:
+        """Keep what the model sees of a decoded image."""
+        self._pixels[row] = self.transform.geometry(rgb)
 
 
 class PixelStore:
@@ -30,39 +57,36 @@ class PixelStore:
     forked data-loading processes share what any of them has decoded.
 
     :param split: data set with an `image` column, decoding off.
-    :param transforms: one a model (student, then teacher).
+    :param transforms: of student and teacher.
     :param name: what errors call the split.
-    :raises BadImageError: on reading a row whose image cannot be decoded.
+    :ivar student: what the student sees.
+    :ivar teacher: what the teacher sees; None without one.
     """
 
-    def __init__(self, split, transforms: Sequence[PixelTransform], name: str):
+    def __init__(self, split, transforms: Transforms, name: str):
         self.split, self.name = split, name
-        self.transforms = list(transforms)
-        self._pixels = [scratch(len(split), 3, *transform.size) for transform in self.transforms]
+        self.student = ModelPixels(self, transforms.student)
+        self.teacher = None if transforms.teacher is None else ModelPixels(self, transforms.teacher)
         self._digests = scratch(len(split), DIGEST_BYTES)
         self._present = scratch(len(split))
 
     def __len__(self) -> int:
         return len(self.split)
 
-    def __getitem__(self, row: int) -> list[Tensor]:
-        return [self.pixels(row, model) for model in range(len(self.transforms))]
-
-    def pixels(self, row: int, model: int) -> Tensor:
-        """What one of the models sees of a row: uint8 (3, h, w)."""
-        self.decode(row)
-        return torch.from_numpy(np.array(self._pixels[model][row]))
-
     def digests(self, rows: Sequence[int]) -> dict[int, bytes]:
         """What identifies the images of rows that are decoded, pixel by pixel."""
         return {int(row): self._digests[row].tobytes() for row in rows}
 
     def decode(self, row: int) -> None:
-        """Have a row's pixels ready for every model."""
+        """Have a row's pixels ready for every model.
+
+        :raises BadImageError: where its image cannot be decoded.
+        """
         if not self._present[row]:
             rgb = to_rgb(self.split[row]["image"], name=f"row {row} of {self.name}")
-            for pixels, transform in zip(self._pixels, self.transforms, strict=True):
-                pixels[row] = transform.geometry(rgb)
+            for model in (self.student, self.teacher):
+                if model is not None:
+                    model.take(row, rgb)
             self._digests[row] = pixel_digest(rgb)
             self._present[row] = 1
 
@@ -107,8 +131,8 @@ class Visits(Dataset):
         self.store, self.labels, self.needs_teacher_pixels = store, labels, needs_teacher_pixels
 
     def __getitem__(self, visit: Visit) -> tuple[Visit, Tensor, Tensor | None, Tensor]:
-        of_teacher = self.store.pixels(visit.row, TEACHER) if self.needs_teacher_pixels(visit) else None
-        return visit, self.store.pixels(visit.row, STUDENT), of_teacher, self.labels[visit.row]
+        of_teacher = self.store.teacher[visit.row] if self.needs_teacher_pixels(visit) else None
+        return visit, self.store.student[visit.row], of_teacher, self.labels[visit.row]
 
 
 def collate(items: list[tuple[Visit, Tensor, Tensor | None, Tensor]]) -> dict:

@@ -7,7 +7,7 @@ processor is split in two: its *geometry* (resize, crop, channel order), which g
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -181,6 +181,17 @@ def _geometry(processor: BaseImageProcessor, rgb: Image.Image) -> Tensor:
             "more than resize, crop, rescale and normalise; take a model with an ordinary processor"
         )
     return pixels
+
+
+class Transforms(NamedTuple):
+    """What each model of a run is shown of an image; without a teacher its transform is None."""
+
+    student: PixelTransform
+    teacher: PixelTransform | None = None
+
+    def each(self) -> list[PixelTransform]:
+        """Those that there are, the student's first."""
+        return [self.student] if self.teacher is None else [self.student, self.teacher]
 
 
 def _fixed_size(processor: BaseImageProcessor) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from datasets.table import InMemoryTable, Table, concat_tables
 
 from .columns import DataError, columns_found, find_image_column, find_label_column, image_table, selected_rows
 from .images import BadImageError, image_bytes
-from .labels import MULTI_LABEL, Labels, align_labels, has_names, read_labels
+from .labels import Labels, align_labels, has_names, read_labels
 from .readers import RawData, read_data
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class ImageData:
     :param splits: with the columns ``image``, undecoded (``{"bytes", "path"}``, see `rd_hf.data.images.to_rgb`);
         ``label``, a class index or K entries of 0.0 and 1.0; and ``group``, if asked for.
     :param label_names: the K class names, in the order of the indices.
-    :param problem_type: "single_label_classification" or "multi_label_classification".
+    :param problem_type: transformers' name of the problem that the labels pose.
     :param source: plain JSON without paths: ``id`` (Hub id or "local"), ``config_name``, ``revision`` (commit),
         ``splits`` (rows of each, as loaded) and ``fingerprint`` (of each, as loaded; see `fingerprint`).
     """
@@ -46,7 +46,7 @@ class ImageData:
     def labels(self, split: str) -> np.ndarray:
         """Give a split's labels: (N,) int64 class indices, or (N, K) float32 of 0 and 1."""
         rows = self.splits[split].select_columns(["label"]).with_format("arrow")[:].column("label").to_pylist()
-        if self.problem_type == MULTI_LABEL:
+        if isinstance(self.splits[split].features["label"], List):
             return np.asarray(rows, dtype=np.float32).reshape(-1, len(self.label_names))
         return np.asarray(rows, dtype=np.int64)
 
@@ -175,7 +175,7 @@ def _read_labels(raw: RawData, column: str | list[str], wanted: Sequence[str] | 
 
 
 def _label_feature(labels: Labels) -> ClassLabel | List:
-    if labels.problem_type == MULTI_LABEL:
+    if labels.are_vectors:
         return List(Value("float32"), length=len(labels.names))
     return ClassLabel(names=labels.names)
 
@@ -187,7 +187,7 @@ def _label_table(split: Dataset, labels: Labels, name: str) -> Table:
         stored[selected] = values
         values = stored
     column = pa.array(values.ravel())
-    if labels.problem_type == MULTI_LABEL:
+    if labels.are_vectors:
         column = pa.FixedSizeListArray.from_arrays(column, values.shape[1])
     return InMemoryTable(pa.table({"label": column}))
 

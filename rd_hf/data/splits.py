@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,6 @@ import numpy as np
 from datasets import DatasetDict
 
 from .columns import DataError
-from .labels import MULTI_LABEL
 from .leaks import report_leaks, shared_groups
 
 if TYPE_CHECKING:
@@ -25,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "validation", "test")
 _SPLIT_STREAM, _LABEL_STREAM = 0, 1
+Marks = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Labelled:
 
 
 def complete_splits(
-    data: ImageData, validation_fraction: float, test_fraction: float, seed: int, on_leak: str = "warn"
+    data: ImageData, marks: Marks, validation_fraction: float, test_fraction: float, seed: int, on_leak: str = "warn"
 ) -> ImageData:
     """Make a missing validation and a missing test split from train, stratified by label.
 
@@ -50,6 +50,7 @@ def complete_splits(
     splits that came with the data is left there, counted and warned about, or refused.
 
     :param data: data with a train split.
+    :param marks: of labels: (N, K), 1 where a row has a class.
     :param validation_fraction: share of train that becomes validation, if there is none.
     :param test_fraction: share of train (before anything is taken out) that becomes test, if there is none.
     :param seed: seed of the splits.
@@ -58,24 +59,26 @@ def complete_splits(
     :raises DataError: if there is no train split, a split has no rows, a class is absent from train, there is one
         class only, or train is too small to be split.
     """
-    _check(data)
+    _check(data, marks)
     report_leaks(shared_groups({name: _group_values(data, name) for name in SPLITS}), on_leak, data.source)
     missing = [name for name in SPLITS if name not in data.splits]
     if missing:
         wanted = {"validation": validation_fraction, "test": test_fraction}
-        data = _split_train(data, {name: wanted[name] for name in missing}, seed)
+        data = _split_train(data, marks, {name: wanted[name] for name in missing}, seed)
     sizes = ", ".join(f"{name} {len(data.splits[name])}" for name in SPLITS)
     made = f" ({' and '.join(missing)} made from train with seed {seed})" if missing else ""
     logger.info("Splits: %s%s", sizes, made)
     for name in SPLITS[1:]:
-        counts = _counts(data, name)
+        counts = marks(data.labels(name)).sum(axis=0)
         absent = [label for label, count in zip(data.label_names, counts, strict=True) if count == 0]
         if absent:
             logger.warning("Split '%s' has no row of %s.", name, _listed(absent))
     return data
 
 
-def choose_labelled(data: ImageData, shots: int | None, label_fraction: float | None, seed: int) -> Labelled:
+def choose_labelled(
+    data: ImageData, marks: Marks, shots: int | None, label_fraction: float | None, seed: int
+) -> Labelled:
     """Choose the train rows that keep their label; with neither `shots` nor `label_fraction` all of them do.
 
     `shots` goes through the classes from the rarest on and draws, among the rows of a class that are not chosen yet,
@@ -84,6 +87,7 @@ def choose_labelled(data: ImageData, shots: int | None, label_fraction: float | 
     (see `stratify`) and gives each class at least one row.
 
     :param data: data with a train split.
+    :param marks: of labels: (N, K), 1 where a row has a class.
     :param shots: labels a class. A class with fewer rows gives all of them, with a warning.
     :param label_fraction: share of the train rows, between 0 and 1.
     :param seed: seed of the choice.
@@ -92,18 +96,18 @@ def choose_labelled(data: ImageData, shots: int | None, label_fraction: float | 
     """
     if shots is not None and label_fraction is not None:
         raise ValueError("shots and label_fraction both say how many labels are kept; give one of them")
-    marks = _marks(data, "train")
-    chosen = np.ones(len(marks), dtype=bool)
+    has_class = marks(data.labels("train"))
+    chosen = np.ones(len(has_class), dtype=bool)
     generator = np.random.default_rng([seed, _LABEL_STREAM])
     if shots is not None:
-        chosen = _draw_shots(marks, shots, generator)
-        for name, count in zip(data.label_names, marks.sum(axis=0), strict=True):
+        chosen = _draw_shots(has_class, shots, generator)
+        for name, count in zip(data.label_names, has_class.sum(axis=0), strict=True):
             if count < shots:
                 logger.warning(
                     "Class '%s' has %d rows in train, fewer than shots = %d; all are taken.", name, count, shots
                 )
     elif label_fraction is not None:
-        chosen = stratify(_with_unmarked(marks), [label_fraction, 1 - label_fraction], 1, generator) == 0
+        chosen = stratify(_with_unmarked(has_class), [label_fraction, 1 - label_fraction], 1, generator) == 0
     return Labelled(np.flatnonzero(chosen).astype(np.int64), np.flatnonzero(~chosen).astype(np.int64))
 
 
@@ -170,7 +174,7 @@ def _neediest(sides: np.ndarray, lacking: np.ndarray, lacking_in_all: np.ndarray
     return int(sides[np.lexsort((-in_all, -in_class))[0]])
 
 
-def _split_train(data: ImageData, fractions: dict[str, float], seed: int) -> ImageData:
+def _split_train(data: ImageData, marks: Marks, fractions: dict[str, float], seed: int) -> ImageData:
     train = data.splits["train"]
     share = 1 - sum(fractions.values())
     if share <= 0:
@@ -178,13 +182,13 @@ def _split_train(data: ImageData, fractions: dict[str, float], seed: int) -> Ima
             f"the shares of train for {' and '.join(fractions)} ({', '.join(map(str, fractions.values()))}) leave "
             "nothing to train on; lower validation_fraction or test_fraction"
         )
-    marks = _with_unmarked(_marks(data, "train"))
+    has_class = _with_unmarked(marks(data.labels("train")))
     groups = _group_values(data, "train")
     unit_of_row, pinned = _units(
         groups, {value for name in SPLITS[1:] for value in _group_values(data, name)}, len(train)
     )
-    counts = np.zeros((len(pinned), marks.shape[1]), dtype=np.int64)
-    np.add.at(counts, unit_of_row, marks)
+    counts = np.zeros((len(pinned), has_class.shape[1]), dtype=np.int64)
+    np.add.at(counts, unit_of_row, has_class)
     generator = np.random.default_rng([seed, _SPLIT_STREAM])
     sides = stratify(counts, [share, *fractions.values()], len(fractions) + 1, generator, pinned)
     _return_to_train(sides, counts[:, : len(data.label_names)])
@@ -232,22 +236,10 @@ def _draw_shots(marks: np.ndarray, shots: int, generator: np.random.Generator) -
     return chosen
 
 
-def _marks(data: ImageData, split: str) -> np.ndarray:
-    """(N, K) int64: 1 where a row is of a class."""
-    labels = data.labels(split)
-    if data.problem_type == MULTI_LABEL:
-        return (labels > 0.5).astype(np.int64)
-    return (labels[:, None] == np.arange(len(data.label_names))).astype(np.int64)
-
-
 def _with_unmarked(marks: np.ndarray) -> np.ndarray:
     """Count rows that are of no class (multi-label) as one more class, so that they are shared out alike."""
     unmarked = marks.sum(axis=1, keepdims=True) == 0
     return np.concatenate([marks, unmarked.astype(np.int64)], axis=1)
-
-
-def _counts(data: ImageData, split: str) -> np.ndarray:
-    return _marks(data, split).sum(axis=0)
 
 
 def _group_values(data: ImageData, split: str) -> list:
@@ -258,7 +250,7 @@ def _group_values(data: ImageData, split: str) -> list:
     return [None if value is None or value == "" or value != value else value for value in values]
 
 
-def _check(data: ImageData) -> None:
+def _check(data: ImageData, marks: Marks) -> None:
     if "train" not in data.splits:
         raise DataError(
             f"the data has no 'train' split, only {_listed(list(data.splits))}; name the split or folder to learn "
@@ -269,7 +261,7 @@ def _check(data: ImageData) -> None:
             raise DataError(f"split '{name}' has no rows; fill it, or remove it to have it made from train")
     if len(data.label_names) < 2:
         raise DataError(f"the data has one class only ({_listed(data.label_names)}); at least two are needed")
-    counts = _counts(data, "train")
+    counts = marks(data.labels("train")).sum(axis=0)
     absent = [name for name, count in zip(data.label_names, counts, strict=True) if count == 0]
     if absent:
         raise DataError(

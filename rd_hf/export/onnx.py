@@ -110,12 +110,12 @@ def _forget_the_machine(graph: Any) -> None:
 def write_int8(source: Path, target: Path, batches: Iterable[Tensor]) -> None:
     """Quantise weights and activations to eight bits, statically.
 
-    Weights are signed, one scale a channel; activations are unsigned and span what the calibration images show. On x86
-    processors without VNNI products may overflow; onnxruntime's remedy, weights of seven bits, is not taken: on BUSI's
-    validation images it moved an ImageNet mobilenet_v2's logits (standard deviation 1.44) by .76 on average, and the
-    first class of two thirds of the images; eight bits moved them by .15, and that of one in nine (with VNNI).
+    Weights are signed, with one scale per channel; activations are unsigned and span what the calibration images show.
+    On x86 processors without VNNI products may overflow; onnxruntime's remedy, weights of seven bits, costs more than
+    it saves; see docs/explanation/decisions.md.
 
-    :param source: a float32 ONNX file. :param target: where the other one goes.
+    :param source: a float32 ONNX file.
+    :param target: where the other one goes.
     :param batches: normalised calibration images (B, 3, H, W).
     :raises OnnxError: when onnxruntime is missing.
     """

@@ -17,7 +17,8 @@ from transformers import AutoModelForImageClassification, PreTrainedModel
 from ..arguments.values import ArgumentError
 from ..cards.forms import copy_companions, write_onnx_card, write_transformers_card
 from ..cards.provenance import FORM, ONNX, PROVENANCE, read_provenance
-from ..inference.evaluation import OpenSplit, load_splits, open_split, score
+from ..data.open_split import OpenSplit
+from ..inference.evaluation import load_splits, open_split, split_rows
 from ..inference.loading import LoadedModel, load_model
 from ..inference.onnx_runtime import MODEL_FILE, OnnxClassifier, require
 from ..runtime.files import share_weights, write_json
@@ -179,7 +180,7 @@ def _export_onnx(
     is_student = loaded.model.config.model_type == "rd_student"
     classifier = loaded.model.to_transformers() if is_student else loaded.model
     path = folder / MODEL_FILE
-    facts = (loaded.transform, loaded.label_names, loaded.problem_type, loaded.trained_on)
+    facts = (loaded.transform, loaded.task.names, loaded.task.problem_type, loaded.trained_on)
     pixel_values = _random_images(loaded) if checked is None else _images(loaded, checked, CHECKED_IMAGES)
     with any_size(classifier.config.model_type) if dynamic_size else nullcontext():
         write_onnx(classifier, loaded.transform.size, path, dynamic_size)
@@ -217,7 +218,7 @@ def _quantize(
     pixel_values = _images(loaded, calibration, CALIBRATION_IMAGES)
     eight_bits = path.with_name("int8.onnx")
     write_int8(path, eight_bits, pixel_values.split(16))
-    describe(eight_bits, loaded.transform, loaded.label_names, loaded.problem_type, loaded.trained_on)
+    describe(eight_bits, loaded.transform, loaded.task.names, loaded.task.problem_type, loaded.trained_on)
     after = _brief_score(loaded, OnnxClassifier(eight_bits), checked, size)
     float32_bytes = path.stat().st_size
     eight_bits.replace(path)
@@ -231,15 +232,14 @@ def _quantize(
 
 
 def _brief_score(loaded: LoadedModel, model: OnnxClassifier, split: OpenSplit, batch_size: int) -> dict[str, Any]:
-    scores, _ = score(loaded, split, batch_size, model=model, bootstrap_samples=0)
+    scores = loaded.task.scores(split_rows(loaded, split, batch_size, model), bootstrap_samples=0)
     return {name: scores[name] for name in ("accuracy", "auroc")}
 
 
 def _images(loaded: LoadedModel, split: OpenSplit, count: int) -> Tensor:
     """Up to `count` normalised images (B, 3, H, W), spread evenly over the split."""
     chosen = np.unique(np.linspace(0, len(split.rows) - 1, min(count, len(split.rows))).round().astype(int))
-    pixels = torch.stack([split.store.pixels(split.rows[index], 0) for index in chosen])
-    return loaded.transform.normalize(pixels)
+    return loaded.transform.normalize(split.store.student.batch([split.rows[index] for index in chosen]))
 
 
 def _random_images(loaded: LoadedModel) -> Tensor:

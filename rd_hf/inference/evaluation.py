@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +12,17 @@ from accelerate import Accelerator
 from transformers import PreTrainedModel
 
 from ..arguments.values import ArgumentError
-from ..data.pixel_store import PixelStore, check_images
+from ..data.open_split import OpenSplit, Split
+from ..data.pixels import Transforms
 from ..data.sources import ImageData, load_data
 from ..data.split_names import standard_split_name
 from ..data.splits import complete_splits
 from ..runtime.files import write_predictions
-from ..scoring.metrics import compute_metrics
 from .loading import LoadedModel, load_model
 from .onnx_runtime import OnnxClassifier
-from .rows import predict_logits, probabilities
+from .rows import predict_rows
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass
-class OpenSplit:
-    """A labelled split whose images are decoded; `labels` are those of `rows`, the ones that could be read."""
-
-    name: str
-    store: PixelStore
-    rows: list[int]
-    labels: np.ndarray
-    skipped: list[int]
 
 
 def evaluate(
@@ -67,12 +55,10 @@ def evaluate(
     names = {"image_column": image_column, "label_column": label_column}
     data = load_splits(loaded, dataset, split, dataset_config_name, dataset_revision, **names)
     opened = open_split(loaded, data, split, on_bad_image)
-    scores, predicted = score(loaded, opened, batch_size)
+    rows = split_rows(loaded, opened, batch_size)
     if predictions is not None:
-        multi_label = loaded.problem_type == "multi_label_classification"
-        path = Path(predictions)
-        write_predictions(path, opened.rows, opened.labels, predicted, loaded.label_names, multi_label)
-    return scores | ({"skipped_rows": opened.skipped} if opened.skipped else {})
+        write_predictions(Path(predictions), opened.rows, loaded.task.columns(), loaded.task.table(rows))
+    return loaded.task.scores(rows) | ({"skipped_rows": sorted(opened.skipped)} if opened.skipped else {})
 
 
 def load_splits(
@@ -99,7 +85,7 @@ def load_splits(
         image_column=image_column,
         label_column=label_column,
         group_column=made.get("group_column"),
-        label_names=loaded.label_names,
+        label_names=loaded.task.names,
     )
     if split not in data.splits and made:
         if data.source["fingerprint"] != loaded.trained_on["fingerprint"]:
@@ -107,7 +93,9 @@ def load_splits(
                 f"The data has no split `{split}`. The model's own was made from its training data, and this is "
                 f"not the same: name one of the splits {', '.join(data.splits)}."
             )
-        data = complete_splits(data, made["validation_fraction"], made["test_fraction"], made["seed"])
+        data = complete_splits(
+            data, loaded.task.marks, made["validation_fraction"], made["test_fraction"], made["seed"]
+        )
     if split not in data.splits:
         others = [f"{name} (as made for the training)" for name in recipe["names"] if name not in data.splits]
         raise ArgumentError(f"The data has no split `{split}`. There are: {', '.join([*data.splits, *others])}.")
@@ -122,32 +110,21 @@ def open_split(loaded: LoadedModel, data: ImageData, split: str, on_bad_image: s
     """
     if split not in data.splits:
         raise ArgumentError(f"The data has no split `{split}`. There are: {', '.join(data.splits)}.")
-    rows = data.splits[split]
-    store = PixelStore(rows, [loaded.transform], split)
-    skipped = check_images(store, range(len(rows)), on_bad_image)
-    kept = [row for row in range(len(rows)) if row not in skipped]
-    if not kept:
-        raise ArgumentError(f"Split `{split}` has no readable image.")
-    return OpenSplit(split, store, kept, data.labels(split)[kept], sorted(skipped))
+    found = Split(split, data.splits[split], data.labels(split))
+    return found.opened(Transforms(loaded.transform), on_bad_image)
 
 
-def score(
+def split_rows(
     loaded: LoadedModel,
     split: OpenSplit,
     batch_size: int,
     model: PreTrainedModel | OnnxClassifier | None = None,
-    bootstrap_samples: int = 1000,
-) -> tuple[dict[str, Any], np.ndarray]:
-    """Metrics and probabilities (N, K) of a model on a split.
+) -> np.ndarray:
+    """What the model's task keeps of its answers on a split, from which all scores are made.
 
     :param model: in place of the loaded one, with the same preprocessing and classes.
     """
     model = loaded.model if model is None else model
-    logits = predict_logits(
-        lambda pixels: model(pixel_values=pixels).logits, model, split.store, batch_size, Accelerator(), rows=split.rows
+    return predict_rows(
+        lambda pixels: model(pixel_values=pixels).logits, loaded.task.row, model, split, batch_size, Accelerator()
     )
-    predicted = probabilities(logits, loaded.problem_type)
-    scores = compute_metrics(
-        predicted, split.labels, loaded.label_names, loaded.problem_type, bootstrap_samples=bootstrap_samples
-    )
-    return scores, predicted

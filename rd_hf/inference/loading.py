@@ -13,21 +13,23 @@ from transformers.utils import cached_file
 from ..arguments.values import ArgumentError
 from ..cards.provenance import is_onnx, read_provenance
 from ..data.pixels import PixelTransform
+from ..tasks.classification import SingleLabel
+from ..tasks.make import make_task
+from ..tasks.task import Task
 from .model_names import loading
 from .onnx_runtime import MODEL_FILE, OnnxClassifier, is_onnx_folder
 
 
 @dataclass
 class LoadedModel:
-    """A classifier ready to run, with its preprocessing and its class names in order.
+    """A model ready to run, with its preprocessing and its task, which knows the classes.
 
     :param trained_on: what is recorded of the data that a student was trained on; empty for other models.
     """
 
     model: PreTrainedModel | OnnxClassifier
     transform: PixelTransform
-    label_names: list[str]
-    problem_type: str
+    task: Task
     trained_on: dict[str, Any]
 
 
@@ -58,10 +60,10 @@ def load_model(
         options["backbone"] = backbone
     loaded = AutoModelForImageClassification.from_pretrained(model, use_safetensors=True, **options).eval()
     names = [loaded.config.id2label[number] for number in range(loaded.config.num_labels)]
-    problem_type = loaded.config.problem_type or "single_label_classification"
+    task = make_task(loaded.config.problem_type or SingleLabel.problem_type, names)
     transform = PixelTransform.from_pretrained(model, revision=revision, trust_remote_code=trust_remote_code)
     trained_on = read_provenance(loaded.config).get("dataset") or {}
-    return LoadedModel(loaded.to(Accelerator().device), transform, names, problem_type, trained_on)
+    return LoadedModel(loaded.to(Accelerator().device), transform, task, trained_on)
 
 
 def _load_onnx(model: str, revision: str | None, path: Path, backbone: str | None) -> LoadedModel:
@@ -69,4 +71,5 @@ def _load_onnx(model: str, revision: str | None, path: Path, backbone: str | Non
         raise ArgumentError(f"`backbone` is for reprogrammed teachers; {model} is an ONNX model.")
     exported = OnnxClassifier(path).eval()
     transform = PixelTransform.from_pretrained(model, revision=revision)
-    return LoadedModel(exported, transform, exported.label_names, exported.problem_type, exported.trained_on)
+    task = make_task(exported.problem_type, exported.label_names)
+    return LoadedModel(exported, transform, task, exported.trained_on)

@@ -13,7 +13,6 @@ from ..arguments.values import ArgumentError, nearest_name
 from ..data.folders import IMAGE_SUFFIXES
 from ..data.images import BadImageError, to_rgb
 from .loading import LoadedModel, load_model
-from .rows import probabilities
 
 
 def predict(
@@ -90,13 +89,5 @@ def _predict_batch(loaded: LoadedModel, paths: list[Path], on_bad_image: str) ->
         return rows
     with torch.no_grad():
         batch = loaded.transform.normalize(torch.stack(pixels).to(loaded.model.device))
-        values = probabilities(loaded.model(pixel_values=batch).logits.float().cpu().numpy(), loaded.problem_type)
-    good = iter(values.tolist())
-    return [row if "error" in row else row | _answer(loaded, next(good)) for row in rows]
-
-
-def _answer(loaded: LoadedModel, values: list[float]) -> dict[str, Any]:
-    by_name = dict(zip(loaded.label_names, values, strict=True))
-    if loaded.problem_type == "multi_label_classification":
-        return {"labels": [name for name, value in by_name.items() if value >= 0.5], "probabilities": by_name}
-    return {"label": max(by_name, key=by_name.get), "probabilities": by_name}
+        answers = iter(loaded.task.answers(loaded.model(pixel_values=batch).logits.float().cpu()))
+    return [row if "error" in row else row | next(answers) for row in rows]

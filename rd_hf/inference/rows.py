@@ -1,48 +1,49 @@
-"""Logits of a model over all rows of a split, on one process or many."""
+"""A split through a model: a row of numbers for each image, on one process or many."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from ..data.pixel_store import PixelStore
+from ..data.open_split import OpenSplit
+from ..data.pixel_store import ModelPixels
 
 
-def predict_logits(
+def predict_rows(
     forward: Callable[[Tensor], Tensor],
+    row: Callable[[Tensor, Tensor], Tensor],
     model: nn.Module,
-    store: PixelStore,
+    split: OpenSplit,
     batch_size: int,
     accelerator: Accelerator,
-    rows: Sequence[int] | None = None,
-    transform: int = 0,
+    pixels: ModelPixels | None = None,
 ) -> np.ndarray:
-    """Run `forward` over rows once, un-augmented; processes share the batches and all get the result.
+    """Run a model over a split's readable images once, un-augmented; processes share the batches and all get the rows.
 
-    They share whole batches, as an image's logits may differ in the last digit with its company in a batch.
+    They share whole batches, as an image's output may differ in the last digit with its company in a batch.
 
-    :param forward: pixel values (B, 3, h, w) -> logits (B, K).
+    :param forward: pixel values (B, 3, h, w) -> the model's output, such as logits (B, K).
+    :param row: output in float32, and labels of its images -> what is kept of each, (B, S), as by
+        `rd_hf.tasks.task.Task.row`.
     :param model: put into eval mode meanwhile.
-    :param rows: the rows to read; all of the store by default.
-    :param transform: which of the store's models' pixels are read.
-    :return: float32 logits (N, K) in row order.
+    :param pixels: what is shown of the images; what the student sees by default.
+    :return: float32 (N, S) in the order of `split.rows`.
     """
-    rows = list(range(len(store)) if rows is None else rows)
-    batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+    pixels = split.store.student if pixels is None else pixels
+    batches = [split.rows[start : start + batch_size] for start in range(0, len(split.rows), batch_size)]
     own = batches[accelerator.process_index :: accelerator.num_processes]
     was_training = model.training
     model.eval()
     answers = []
     with torch.no_grad():
-        # A process without a batch of its own runs one all the same, to know the number of classes.
+        # A process without a batch of its own runs one all the same, to know the length of a row.
         for batch in own or batches[:1]:
-            pixels = torch.stack([store.pixels(row, transform) for row in batch])
-            pixel_values = store.transforms[transform].normalize(pixels.to(accelerator.device))
-            answers.append(forward(pixel_values).float())
+            pixel_values = pixels.transform.normalize(pixels.batch(batch).to(accelerator.device))
+            answers.append(row(forward(pixel_values).float(), torch.from_numpy(split.labels[batch])))
     model.train(was_training)
     if accelerator.num_processes == 1:
         return torch.cat(answers).cpu().numpy()
@@ -50,12 +51,9 @@ def predict_logits(
     for number, answer in enumerate(answers[: len(own)]):
         room[number, : len(answer)] = answer
     gathered = accelerator.gather(room[None]).transpose(0, 1)  # batches in their order, only the last one not full
-    return gathered.reshape(-1, room.shape[-1])[: len(rows)].cpu().numpy()
+    return gathered.reshape(-1, room.shape[-1])[: len(split.rows)].cpu().numpy()
 
 
-def probabilities(logits: np.ndarray, problem_type: str) -> np.ndarray:
-    """Softmax over classes, or a sigmoid for each label of a multi-label task; float64 (N, K)."""
-    values = torch.from_numpy(logits).double()
-    if problem_type == "multi_label_classification":
-        return torch.sigmoid(values).numpy()
-    return torch.softmax(values, dim=-1).numpy()
+def only_output(output: Tensor, labels: Tensor) -> Tensor:
+    """A row that is the model's output itself."""
+    return output

@@ -5,10 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 
 def write_json(values: dict[str, Any], path: Path) -> None:
@@ -18,30 +17,17 @@ def write_json(values: dict[str, Any], path: Path) -> None:
     aside.replace(path)
 
 
-def write_predictions(
-    path: Path,
-    rows: list[int],
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    label_names: list[str],
-    multi_label: bool,
-) -> None:
-    """One line a row: its number in the split, the label's name, the predicted one, the probability of every class.
+def write_predictions(path: Path, rows: list[int], columns: list[str], table: Iterable[list[str]]) -> None:
+    """Write a CSV file with one line per image.
 
-    A multi-label task has its positive labels' names separated by `|`, predicted at a probability of 0.5.
+    :param rows: the images' numbers in the split, the first column.
+    :param columns: the names of the others.
+    :param table: each image's cells under these.
     """
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["row", "label", "prediction", *(f"probability_{name}" for name in label_names)])
-        for row, label, values in zip(rows, labels, probabilities, strict=True):
-            if multi_label:
-                names = [
-                    "|".join(n for n, on in zip(label_names, v, strict=True) if on)
-                    for v in (label > 0.5, values >= 0.5)
-                ]
-            else:
-                names = [label_names[int(label)], label_names[int(values.argmax())]]
-            writer.writerow([row, *names, *(f"{value:.6f}" for value in values)])
+        writer.writerow(["row", *columns])
+        writer.writerows([row, *cells] for row, cells in zip(rows, table, strict=True))
 
 
 def share_weights(folder: Path) -> None:

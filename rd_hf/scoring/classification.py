@@ -24,11 +24,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-SINGLE_LABEL = "single_label_classification"
-MULTI_LABEL = "multi_label_classification"
+from .metric import Metric
+
+METRICS = (
+    Metric("auroc", "AUROC", hub_name="roc_auc"),
+    Metric("accuracy", "accuracy", hub_name="accuracy"),
+    Metric("balanced_accuracy", "balanced accuracy"),
+    Metric("f1", "F1, mean over classes", hub_name="f1"),
+    Metric("average_precision", "average precision, mean over classes"),
+    Metric("expected_calibration_error", "expected calibration error", higher_is_better=False),
+)
+METRIC_NAMES = tuple(metric.name for metric in METRICS)
 CALIBRATION_BINS = 15
 ROUNDING = 1e-5  # by which a softmax in low precision may leave 0..1
-METRIC_NAMES = ("accuracy", "balanced_accuracy", "f1", "auroc", "average_precision", "expected_calibration_error")
 CLASS_MEANS = ("balanced_accuracy", "f1", "auroc", "average_precision")
 
 
@@ -55,11 +63,11 @@ class Predictions:
 
     @classmethod
     def check(
-        cls, probabilities: np.ndarray, labels: np.ndarray, label_names: Sequence[str], problem_type: str
+        cls, probabilities: np.ndarray, labels: np.ndarray, label_names: Sequence[str], exclusive: bool
     ) -> Predictions:
         """Check what came from a model and a data set; arguments as in `rd_hf.scoring.metrics.compute_metrics`.
 
-        :raises MetricError: if shapes, values or the problem type do not fit together.
+        :raises MetricError: if shapes or values do not fit together.
         """
         probabilities, labels = np.asarray(probabilities, dtype=np.float64), np.asarray(labels)
         if probabilities.ndim != 2 or 0 in probabilities.shape or probabilities.shape[1] != len(label_names):
@@ -70,16 +78,14 @@ class Predictions:
         if not ((probabilities >= -ROUNDING) & (probabilities <= 1 + ROUNDING)).all():
             raise MetricError("probabilities are NaN or outside 0..1: give softmax or sigmoid outputs, not logits")
         probabilities = probabilities.clip(0, 1)
-        if problem_type == SINGLE_LABEL:
+        if exclusive:
             truth = _one_hot(labels, probabilities.shape)
             decisions = _one_hot(probabilities.argmax(axis=1), probabilities.shape)
-        elif problem_type == MULTI_LABEL:
-            if labels.shape != probabilities.shape or not np.isin(labels, (0, 1)).all():
-                raise MetricError(f"labels of {MULTI_LABEL} must be 0 or 1, of shape {probabilities.shape}")
-            truth, decisions = labels.astype(bool), probabilities >= 0.5
         else:
-            raise MetricError(f"problem_type is {problem_type!r}: give {SINGLE_LABEL!r} or {MULTI_LABEL!r}")
-        return cls(probabilities, truth, decisions, tuple(label_names), problem_type == SINGLE_LABEL)
+            if labels.shape != probabilities.shape or not np.isin(labels, (0, 1)).all():
+                raise MetricError(f"several labels per image must be 0 or 1, of shape {probabilities.shape}")
+            truth, decisions = labels.astype(bool), probabilities >= 0.5
+        return cls(probabilities, truth, decisions, tuple(label_names), exclusive)
 
 
 def point_values(predictions: Predictions) -> tuple[dict[str, float], dict[str, np.ndarray]]:
@@ -176,19 +182,19 @@ def undefined_reasons(predictions: Predictions, per_class: dict[str, np.ndarray]
     return reasons
 
 
-def validation_score(probabilities: np.ndarray, labels: np.ndarray, problem_type: str, metric_name: str) -> float:
+def validation_score(probabilities: np.ndarray, labels: np.ndarray, exclusive: bool, metric_name: str) -> float:
     """One score without intervals, quick enough for every evaluation during training.
 
     :param probabilities: (N, K).
     :param labels: (N,) class numbers, or (N, K) of 0 and 1 for several labels per image.
-    :param problem_type: "single_label_classification" or "multi_label_classification".
+    :param exclusive: whether each image has exactly one class.
     :param metric_name: one of METRIC_NAMES.
     :raises MetricError: if the name is unknown, the inputs do not fit or this split leaves the score undefined.
     """
     if metric_name not in METRIC_NAMES:
         raise MetricError(f"metric {metric_name!r} is not known: choose one of {', '.join(METRIC_NAMES)}")
     names = [str(k) for k in range(np.shape(probabilities)[-1])]
-    predictions = Predictions.check(probabilities, labels, names, problem_type)
+    predictions = Predictions.check(probabilities, labels, names, exclusive)
     values, per_class = point_values(predictions)
     if np.isnan(values[metric_name]):
         reason = undefined_reasons(predictions, per_class)[metric_name]
@@ -198,7 +204,7 @@ def validation_score(probabilities: np.ndarray, labels: np.ndarray, problem_type
 
 def _one_hot(labels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     if labels.shape != shape[:1] or not np.isin(labels, np.arange(shape[1])).all():
-        raise MetricError(f"labels of {SINGLE_LABEL} must be class numbers 0 to {shape[1] - 1}, of shape ({shape[0]},)")
+        raise MetricError(f"labels must be class numbers 0 to {shape[1] - 1}, of shape ({shape[0]},)")
     return labels[:, None] == np.arange(shape[1])
 
 

@@ -14,8 +14,6 @@ from sklearn.metrics import confusion_matrix, multilabel_confusion_matrix
 from .bootstrap import intervals
 from .classification import (
     METRIC_NAMES,
-    MULTI_LABEL,
-    SINGLE_LABEL,
     MetricError,
     Predictions,
     point_values,
@@ -39,20 +37,19 @@ class ClassificationMetrics(evaluate.Metric):
 
     Needs no Hub, keeps its rows in memory and leaves no file behind.
 
-    :param problem_type: "single_label_classification" or "multi_label_classification".
-    :raises MetricError: if the problem type is another.
+    :param exclusive: whether each image has exactly one class.
     """
 
-    def __init__(self, problem_type: str = SINGLE_LABEL) -> None:
-        if problem_type not in (SINGLE_LABEL, MULTI_LABEL):
-            raise MetricError(f"problem_type is {problem_type!r}: give {SINGLE_LABEL!r} or {MULTI_LABEL!r}")
+    def __init__(self, exclusive: bool = True) -> None:
+        self.exclusive = exclusive  # before the base class, which asks `_info`
         # The base class makes a folder in the user's cache even when it keeps everything in memory.
         with tempfile.TemporaryDirectory() as folder:
-            super().__init__(config_name=problem_type, keep_in_memory=True, cache_dir=folder)
+            kind = "one label" if exclusive else "several labels"
+            super().__init__(config_name=kind, keep_in_memory=True, cache_dir=folder)
 
     def _info(self) -> evaluate.MetricInfo:
         number = Value("int64")
-        references = number if self.config_name == SINGLE_LABEL else SequenceFeature(number)
+        references = number if self.exclusive else SequenceFeature(number)
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
             citation="",
@@ -65,7 +62,7 @@ class ClassificationMetrics(evaluate.Metric):
     ) -> dict:
         if bootstrap_samples < 0:
             raise MetricError(f"bootstrap_samples is {bootstrap_samples}: give a positive number, or 0 for none")
-        checked = Predictions.check(np.array(predictions), np.array(references), label_names, self.config_name)
+        checked = Predictions.check(np.array(predictions), np.array(references), label_names, self.exclusive)
         values, per_class = point_values(checked)
         if checked.exclusive:
             labels = range(len(checked.label_names))

@@ -15,7 +15,7 @@ def compute_metrics(
     probabilities: np.ndarray,
     labels: np.ndarray,
     label_names: Sequence[str],
-    problem_type: str,
+    exclusive: bool,
     bootstrap_samples: int = 1000,
     seed: int = 0,
 ) -> dict:
@@ -28,7 +28,7 @@ def compute_metrics(
     :param probabilities: (N, K), softmax or sigmoid outputs.
     :param labels: (N,) class numbers, or (N, K) of 0 and 1 for several labels per image.
     :param label_names: K distinct names.
-    :param problem_type: "single_label_classification" or "multi_label_classification".
+    :param exclusive: whether each image has exactly one class.
     :param bootstrap_samples: resamples behind the 95 % percentile intervals; 0 for none (`intervals` is then empty).
     :param seed: of the resampling.
     :return: plain Python values, ready for JSON: accuracy, balanced_accuracy, f1, auroc, average_precision,
@@ -43,8 +43,8 @@ def compute_metrics(
     if len(set(label_names)) != len(label_names):
         raise MetricError(f"label_names {list(label_names)} repeat a name: results are keyed by name")
     # Checked here as well, since evaluate stores the rows first and its own errors are vague.
-    checked = Predictions.check(probabilities, labels, label_names, problem_type)
-    return ClassificationMetrics(problem_type).compute(
+    checked = Predictions.check(probabilities, labels, label_names, exclusive)
+    return ClassificationMetrics(exclusive).compute(
         predictions=checked.probabilities,
         references=np.asarray(labels).astype(np.int64),
         label_names=list(label_names),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .classification import MULTI_LABEL, Predictions
+from .classification import METRICS, Predictions
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,15 +28,7 @@ LOSS_TERMS = {
     "kl": "KL, hybrid to student",
     "cka_loss": "1 - CKA, sum of stages",
 }
-METRIC_TITLES = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "f1": "F1 (macro)",
-    "auroc": "AUROC",
-    "average_precision": "average precision",
-    "expected_calibration_error": "expected calibration error",
-    "loss": "loss",
-}
+METRIC_TITLES = {metric.name: metric.title for metric in METRICS}
 LABELLED_CURVES = 8
 DOTS_PER_INCH = 150
 
@@ -107,21 +99,21 @@ def plot_confusion_matrix(matrix: Sequence, label_names: Sequence[str], path: st
 
 
 def plot_roc(
-    probabilities: np.ndarray, labels: np.ndarray, label_names: Sequence[str], problem_type: str, path: str | Path
+    probabilities: np.ndarray, labels: np.ndarray, label_names: Sequence[str], exclusive: bool, path: str | Path
 ) -> None:
     """ROC curves on the test split, each class (or label) against the rest; of two exclusive classes the second one's.
 
     :param probabilities: (N, K).
     :param labels: (N,) class numbers, or (N, K) of 0 and 1.
     :param label_names: K names.
-    :param problem_type: "single_label_classification" or "multi_label_classification".
+    :param exclusive: whether each image has exactly one class.
     :param path: the PNG to write.
     :raises rd_hf.scoring.classification.MetricError: if the inputs do not fit together.
     """
     from sklearn.metrics import auc, roc_curve
 
-    checked = Predictions.check(probabilities, labels, label_names, problem_type)
-    binary = len(label_names) == 2 and problem_type != MULTI_LABEL
+    checked = Predictions.check(probabilities, labels, label_names, exclusive)
+    binary = len(label_names) == 2 and exclusive
     figure, (axes,) = new_figure(1, 6.5, 5.5)
     shown = [1] if binary else list(range(len(label_names)))
     named, areas = len(shown) <= LABELLED_CURVES, []

@@ -90,8 +90,7 @@ def _read_kept_shares_as_dropped(model: PreTrainedModel) -> None:
     """Have a MobileNet or EfficientNet drop what its authors drop, and keep running statistics.
 
     With a batch norm's momentum of 0.997 or 0.99 the running statistics, which inference uses, are those of the last
-    batch; with a dropout of 0.8 the head is trained on a fifth of the features. (MobileNetV2 0.35 from scratch on
-    BreastMNIST, 64 px, 200 steps, three seeds: best validation AUROC .745 (.062) so, .710 (.048) as they are.)
+    batch; with a dropout of 0.8 the head is trained on a fifth of the features. See docs/explanation/decisions.md.
     """
     kept = KEPT_UNITS.get(model.config.model_type)
     if kept is not None and model.config.classifier_dropout_prob == kept:

@@ -1,9 +1,235 @@
-"""Classification: what a class weighs in the loss."""
+"""Classification of images, with one label per image or several."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from ..scoring import plots
+from ..scoring.classification import METRICS, Predictions, point_values, validation_score
+from ..scoring.metrics import compute_metrics
+from .task import Task, at_least_float32
+
+
+@dataclass(frozen=True)
+class Classification(Task):
+    """What both kinds share: a row is the image's K logits and its label.
+
+    A row holds logits and not probabilities, since a sigmoid's last bit depends on where in an array a number stands;
+    probabilities are computed of a whole split at once.
+
+    :ivar exclusive: whether each image has exactly one class.
+    """
+
+    pipeline_tag = "image-classification"
+    metrics = METRICS
+    card_template = "classification.md"
+    figures_of_scores: ClassVar[dict[str, str]] = {"confusion_matrix.png": "Confusion matrix"}
+    figures_of_rows: ClassVar[dict[str, str]] = {"roc.png": "ROC curves"}
+    exclusive: ClassVar[bool]
+
+    @staticmethod
+    @abstractmethod
+    def probabilities(logits: Tensor) -> np.ndarray:
+        """Probabilities (N, K), float64, of logits (N, K)."""
+
+    @abstractmethod
+    def labels(self, rows: np.ndarray) -> np.ndarray:
+        """The labels in the rows (N, S)."""
+
+    @abstractmethod
+    def decided(self, probabilities: dict[str, float]) -> dict[str, Any]:
+        """The part of an answer that names classes, from probabilities by name."""
+
+    @abstractmethod
+    def decision_names(self, label: np.ndarray, probabilities: np.ndarray) -> list[str]:
+        """One image's true and predicted classes as text."""
+
+    def row(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """(B, K + 1), or (B, 2K) with several labels per image."""
+        return torch.cat([logits, labels.to(logits).reshape(len(logits), -1)], dim=1)
+
+    def predicted(self, rows: np.ndarray) -> np.ndarray:
+        """The probabilities (N, K) in the rows."""
+        return self.probabilities(torch.from_numpy(rows[:, : len(self.names)]))
+
+    def scores(self, rows: np.ndarray, bootstrap_samples: int = 1000, seed: int = 0) -> dict[str, Any]:
+        """What `rd_hf.scoring.metrics.compute_metrics` gives."""
+        return compute_metrics(
+            self.predicted(rows), self.labels(rows), self.names, self.exclusive, bootstrap_samples, seed
+        )
+
+    def point_scores(self, rows: np.ndarray) -> dict[str, float]:
+        """The value alone of each metric."""
+        return point_values(Predictions.check(self.predicted(rows), self.labels(rows), self.names, self.exclusive))[0]
+
+    def validation_score(self, rows: np.ndarray, metric: str) -> float:
+        """One metric, which chooses the best model."""
+        return validation_score(self.predicted(rows), self.labels(rows), self.exclusive, metric)
+
+    def check_metric(self, labels: np.ndarray, metric: str) -> None:
+        """Check that a split's labels define a metric; whether they do depends on no prediction."""
+        guess = np.full((len(labels), len(self.names)), 1 / len(self.names))
+        validation_score(guess, labels, self.exclusive, metric)
+
+    def answers(self, logits: Tensor) -> list[dict[str, Any]]:
+        """`label`, or `labels` with several per image, and `probabilities` by class name."""
+        named = [dict(zip(self.names, values, strict=True)) for values in self.probabilities(logits).tolist()]
+        return [self.decided(values) | {"probabilities": values} for values in named]
+
+    def columns(self) -> list[str]:
+        """True class, predicted class and each class's probability."""
+        return ["label", "prediction", *(f"probability_{name}" for name in self.names)]
+
+    def table(self, rows: np.ndarray) -> Iterator[list[str]]:
+        """Several labels of an image are separated by `|`, and predicted at a probability of 0.5."""
+        for label, values in zip(self.labels(rows), self.predicted(rows), strict=True):
+            yield [*self.decision_names(label, values), *(f"{value:.6f}" for value in values)]
+
+    def draw_scores(self, scores: dict[str, Any], folder: Path) -> None:
+        """Confusion matrix."""
+        plots.plot_confusion_matrix(scores["confusion_matrix"], self.names, folder / "confusion_matrix.png")
+
+    def draw_rows(self, rows: np.ndarray, folder: Path) -> None:
+        """ROC curves."""
+        plots.plot_roc(self.predicted(rows), self.labels(rows), self.names, self.exclusive, folder / "roc.png")
+
+
+@dataclass(frozen=True)
+class SingleLabel(Classification):
+    """One class per image: labels (n,) int64, softmax.
+
+    :param class_weights: (K,) weights of the cross-entropy, as in torch. A sum is divided by the number of images and
+        not by their weights, which another process may hold; so weights should average 1 over the training images, as
+        `balanced_class_weights` do.
+    :raises ValueError: if `label_smoothing` is out of range.
+    """
+
+    problem_type = "single_label_classification"
+    exclusive = True
+
+    class_weights: Tensor | None = None
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if not 0.0 <= self.label_smoothing < 1.0:
+            raise ValueError(f"label_smoothing is {self.label_smoothing}; it has to be in [0, 1)")
+
+    def for_training(self, labels: Tensor, balanced: bool, label_smoothing: float) -> SingleLabel:
+        """With the weights of `balanced_class_weights` if asked for."""
+        weights = None
+        if balanced:
+            weights = balanced_class_weights(torch.bincount(labels, minlength=len(self.names)))
+        return replace(self, class_weights=weights, label_smoothing=label_smoothing)
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy."""
+        logits = at_least_float32(logits)
+        weight = None if self.class_weights is None else self.class_weights.to(logits)
+        return F.cross_entropy(logits, labels, weight=weight, label_smoothing=self.label_smoothing, reduction="sum")
+
+    def divergence(self, hybrid: Tensor, student: Tensor, temperature: float) -> Tensor:
+        """KL of the softmaxes."""
+        hybrid, student = at_least_float32(hybrid) / temperature, at_least_float32(student) / temperature
+        divergence = F.kl_div(
+            F.log_softmax(student, dim=1), F.log_softmax(hybrid, dim=1), reduction="sum", log_target=True
+        )
+        return divergence * temperature**2
+
+    def marks(self, labels: np.ndarray) -> np.ndarray:
+        """(N, K) int64: 1 where an image is of a class."""
+        return (labels[:, None] == np.arange(len(self.names))).astype(np.int64)
+
+    def describe_label(self, label: np.ndarray) -> str:
+        """The class's name."""
+        return self.names[int(label)]
+
+    @staticmethod
+    def probabilities(logits: Tensor) -> np.ndarray:
+        """Softmax over the classes."""
+        return torch.softmax(logits.double(), dim=-1).numpy()
+
+    def labels(self, rows: np.ndarray) -> np.ndarray:
+        """(N,) int64."""
+        return rows[:, -1].astype(np.int64)
+
+    def decided(self, probabilities: dict[str, float]) -> dict[str, Any]:
+        """`label`, the likeliest class."""
+        return {"label": max(probabilities, key=probabilities.get)}
+
+    def decision_names(self, label: np.ndarray, probabilities: np.ndarray) -> list[str]:
+        """One image's true and likeliest class."""
+        return [self.names[int(label)], self.names[int(probabilities.argmax())]]
+
+
+@dataclass(frozen=True)
+class MultiLabel(Classification):
+    """Any number of classes per image: labels (n, K) of 0 and 1, a sigmoid per class; losses are means over classes.
+
+    :param pos_weight: (K,) weights of the positives in the cross-entropy, as in torch.
+    """
+
+    problem_type = "multi_label_classification"
+    exclusive = False
+
+    pos_weight: Tensor | None = None
+
+    def for_training(self, labels: Tensor, balanced: bool, label_smoothing: float) -> MultiLabel:
+        """With the weights of `balanced_pos_weight` if asked for."""
+        if label_smoothing:
+            raise ValueError("label_smoothing is for one label per image; the data has several")
+        return replace(self, pos_weight=balanced_pos_weight(labels.sum(dim=0), len(labels)) if balanced else None)
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Binary cross-entropy."""
+        logits = at_least_float32(logits)
+        pos_weight = None if self.pos_weight is None else self.pos_weight.to(logits)
+        losses = F.binary_cross_entropy_with_logits(logits, labels.to(logits), pos_weight=pos_weight, reduction="none")
+        return losses.mean(dim=1).sum()
+
+    def divergence(self, hybrid: Tensor, student: Tensor, temperature: float) -> Tensor:
+        """KL of each class's two probabilities."""
+        hybrid, student = at_least_float32(hybrid) / temperature, at_least_float32(student) / temperature
+        positive = F.kl_div(F.logsigmoid(student), F.logsigmoid(hybrid), reduction="none", log_target=True)
+        negative = F.kl_div(F.logsigmoid(-student), F.logsigmoid(-hybrid), reduction="none", log_target=True)
+        return (positive + negative).mean(dim=1).sum() * temperature**2
+
+    def marks(self, labels: np.ndarray) -> np.ndarray:
+        """(N, K) int64: 1 where an image has a class."""
+        return (labels > 0.5).astype(np.int64)
+
+    def describe_label(self, label: np.ndarray) -> str:
+        """The names of the image's classes."""
+        return " and ".join(name for name, on in zip(self.names, label, strict=True) if on) or "none"
+
+    @staticmethod
+    def probabilities(logits: Tensor) -> np.ndarray:
+        """A sigmoid per class."""
+        return torch.sigmoid(logits.double()).numpy()
+
+    def labels(self, rows: np.ndarray) -> np.ndarray:
+        """(N, K) float32 of 0 and 1."""
+        return rows[:, len(self.names) :]
+
+    def decided(self, probabilities: dict[str, float]) -> dict[str, Any]:
+        """`labels`, the classes at a probability of 0.5 or above."""
+        return {"labels": [name for name, value in probabilities.items() if value >= 0.5]}
+
+    def decision_names(self, label: np.ndarray, probabilities: np.ndarray) -> list[str]:
+        """One image's true classes, and those at a probability of 0.5 or above."""
+        return [
+            "|".join(name for name, on in zip(self.names, chosen, strict=True) if on)
+            for chosen in (label > 0.5, probabilities >= 0.5)
+        ]
 
 
 def balanced_class_weights(class_counts: Tensor) -> Tensor:

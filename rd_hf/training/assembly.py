@@ -18,11 +18,10 @@ from ..arguments.distillation import DistillationArguments
 from ..arguments.values import ArgumentError
 from ..data.augmentation import AugmentationParameters
 from ..data.order import RowOrder, StepPlan
-from ..data.pixels import PixelTransform, load_processor
+from ..data.pixels import PixelTransform, Transforms, load_processor
 from ..inference.model_names import loading
 from ..models.backbone import Backbone
 from ..models.modeling_rd_teacher import RDTeacherForImageClassification
-from ..scoring.metrics import validation_score
 from ..students.loading import load_student
 from .cka import check_rows
 from .inputs import Inputs
@@ -41,9 +40,9 @@ OBJECTIVE_ARGUMENTS = [field.name for field in fields(ObjectiveWeights) if field
 def build_models(
     arguments: DistillationArguments, run_data: RunData, accelerator: Accelerator, loaded: LoadedTeacher | None = None
 ) -> Models:
-    """Load the student and, unless the method is ce, the frozen teacher with new projectors between them.
+    """Load the student and, unless the method is ce, the frozen teacher, and put new projectors between them.
 
-    :param loaded: the teacher, where an earlier run has loaded it.
+    :param loaded: the teacher, where it is loaded already; it is taken for method ce too.
     """
     parts = load_models(arguments, run_data, accelerator, loaded)
     return assemble_models(*parts, arguments, run_data, accelerator)
@@ -52,23 +51,23 @@ def build_models(
 def load_models(
     arguments: DistillationArguments, run_data: RunData, accelerator: Accelerator, loaded: LoadedTeacher | None = None
 ) -> tuple[LoadedStudent, LoadedTeacher | None]:
-    """Student and teacher that the arguments name; no teacher for method ce.
+    """Student and teacher that the arguments name; method ce loads no teacher.
 
-    :param loaded: the teacher, where an earlier run has loaded it.
+    :param loaded: the teacher, where it is loaded already.
     """
     torch.manual_seed(arguments.seed)
     with loading("student", str(arguments.student)) if isinstance(arguments.student, str) else nullcontext():
         student = load_student(
             arguments.student,
-            run_data.label_names,
-            run_data.problem_type,
+            run_data.task.names,
+            run_data.task.problem_type,
             image_size=arguments.student_image_size,
             revision=arguments.student_revision,
             trust_remote_code=arguments.trust_remote_code,
         )
-    if arguments.method == "ce":
-        return LoadedStudent(*student), None
-    return LoadedStudent(*student), loaded or load_teacher(arguments, accelerator)
+    if loaded is None and arguments.method != "ce":
+        loaded = load_teacher(arguments, accelerator)
+    return LoadedStudent(*student), loaded
 
 
 def assemble_models(
@@ -80,8 +79,8 @@ def assemble_models(
 ) -> Models:
     """Put new projectors between student and teacher, and both on the device of the run."""
     student, processor, base = student
-    models = Models(student, processor, transforms=[PixelTransform(processor)])
-    student.config.image_size = list(models.transforms[0].size)
+    models = Models(student, processor, Transforms(PixelTransform(processor)))
+    student.config.image_size = list(models.transforms.student.size)
     if arguments.sync_batch_norm:
         student.model = _with_synchronised_norms(student.model, accelerator)
     if arguments.gradient_checkpointing:
@@ -133,12 +132,12 @@ def _add_teacher(
     models: Models, arguments: DistillationArguments, loaded: LoadedTeacher, accelerator: Accelerator
 ) -> None:
     models.backbone, models.teacher_processor = loaded
-    models.transforms.append(PixelTransform(models.teacher_processor))
+    models.transforms = models.transforms._replace(teacher=PixelTransform(models.teacher_processor))
     models.teacher = RDTeacherForImageClassification.from_parts(
         models.student,
         models.backbone,
-        teacher_image_size=models.transforms[1].size,
-        stages="last" if arguments.method == "rd" else "all",
+        teacher_image_size=models.transforms.teacher.size,
+        stages="all" if arguments.method == "drd" else "last",
         hidden_channels=arguments.projector_channels,
         projector_layers=arguments.projector_layers,
         teacher_stages=arguments.teacher_stages,
@@ -202,8 +201,10 @@ def planned_steps(arguments: DistillationArguments, run_data: RunData, plan: Ste
 def build_objective(arguments: DistillationArguments, run_data: RunData, max_steps: int) -> Objective:
     """The loss with the arguments' weights."""
     settings = {name: getattr(arguments, name) for name in OBJECTIVE_ARGUMENTS}
-    weights = run_data.weights_of_classes() if arguments.class_weights == "balanced" else {}
-    return Objective(ObjectiveWeights(total_steps=max_steps, **settings), run_data.problem_type, **weights)
+    task = run_data.task.for_training(
+        run_data.labels[run_data.labelled_rows], arguments.class_weights == "balanced", arguments.label_smoothing
+    )
+    return Objective(ObjectiveWeights(total_steps=max_steps, **settings), task)
 
 
 def training_data(arguments: DistillationArguments, run_data: RunData, plan: StepPlan) -> TrainingData:
@@ -211,13 +212,9 @@ def training_data(arguments: DistillationArguments, run_data: RunData, plan: Ste
 
     :raises MetricError: where validation does not define the metric that chooses the model: now, not during training.
     """
-    labels = run_data.validation.labels[run_data.validation.rows]
-    guess = np.full((len(labels), len(run_data.label_names)), 1 / len(run_data.label_names))
-    validation_score(guess, labels, run_data.problem_type, arguments.metric_for_best_model)
-    return TrainingData(
-        run_data.store, run_data.labels, plan, run_data.validation.store, run_data.validation.rows,
-        labels, run_data.problem_type, run_data.source["fingerprint"],
-    )  # fmt: skip
+    task, validation = run_data.task, run_data.validation
+    task.check_metric(validation.labels[validation.rows], arguments.metric_for_best_model)
+    return TrainingData(task, run_data.store, run_data.labels, plan, validation, run_data.source["fingerprint"])
 
 
 def build_inputs(
@@ -244,22 +241,21 @@ def calibrate_projectors(models: Models, run_data: RunData, plan: StepPlan) -> N
     """Start the projectors at the scale of the features at hand, from the first step's first rows, un-augmented.
 
     The rows are those of all processes and accumulated batches: the start does not depend on how these share them.
-
-    With two outlying teacher channels, as vision transformers have, the hybrid loss after 40 steps was half of what it
-    was without (BUSI, hybrid path alone, test AUROC .920 against .905, 4 seeds); with ordinary channels nothing changed
-    beyond the seeds' spread.
+    It helps where a teacher has outlying channels, as vision transformers do; see docs/explanation/decisions.md.
     """
     batches = plan.accumulation * plan.processes
     visits = plan.labelled.visits(0, min(plan.labelled_size * batches, CALIBRATION_ROWS), True)
     if plan.unlabelled is not None:
         visits += plan.unlabelled.visits(0, min(plan.unlabelled_size * batches, CALIBRATION_ROWS), False)
     rows = sorted({visit.row for visit in visits})
-    pixels = [torch.stack(one_model) for one_model in zip(*(run_data.store[row] for row in rows), strict=True)]
-    inputs = [t.normalize(p.to(models.student.device)) for t, p in zip(models.transforms, pixels, strict=True)]
+    student_pixels, teacher_pixels = (
+        pixels.transform.normalize(pixels.batch(rows).to(models.student.device))
+        for pixels in (run_data.store.student, run_data.store.teacher)
+    )
     models.teacher.train()
     buffers = {name: buffer.clone() for name, buffer in models.student.named_buffers()}
-    _, tape = models.teacher.staged_student.forward(inputs[0])
+    _, tape = models.teacher.staged_student.forward(student_pixels)
     models.student.load_state_dict(buffers, strict=False)  # running statistics as they were
-    features = zip(models.teacher.projectors, models.backbone.extract(inputs[1]), tape.features, strict=True)
+    features = zip(models.teacher.projectors, models.backbone.extract(teacher_pixels), tape.features, strict=True)
     for projector, of_teacher, of_student in features:
         projector.calibrate(of_teacher, of_student)

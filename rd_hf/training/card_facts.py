@@ -8,13 +8,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from .._version import __version__
 from ..arguments.distillation import DistillationArguments
 from ..arguments.options import names
-from ..data.labels import MULTI_LABEL
 from ..models.modeling_rd_student import RDStudentForImageClassification
 from ..students.cost import Cost, measure_cost
 
@@ -24,12 +22,8 @@ if TYPE_CHECKING:
     from .trainer import Trainer
 
 LIBRARIES = ("torch", "transformers", "datasets", "accelerate")
-STUDENT_IMAGES = {"confusion_matrix.png": "Confusion matrix", "roc.png": "ROC curves", "curves.png": "Training curves"}
-TEACHER_IMAGES = {
-    "confusion_matrix.png": "Confusion matrix",
-    "cka.png": "CKA over time",
-    "curves.png": "Training curves",
-}
+CURVES = {"curves.png": "Training curves"}
+CKA_CURVES = {"cka.png": "CKA over time"}
 
 
 def card_facts(
@@ -41,6 +35,7 @@ def card_facts(
     :param scores: what metrics.json holds.
     """
     arguments: DistillationArguments = trainer.arguments
+    task = run_data.task
     changed, defaults = _arguments(arguments)
     provenance = models.student.config.provenance
     common = {
@@ -48,7 +43,10 @@ def card_facts(
         "teacher": provenance["teacher"],
         "student_base": provenance["student_base"],
         "dataset": provenance["dataset"],
-        "label_names": run_data.label_names,
+        "label_names": task.names,
+        "metrics": task.metrics,
+        "results": task.card_template,
+        "pipeline_tag": task.pipeline_tag,
         "splits": _splits(run_data),
         "unlabelled_images": len(run_data.unlabelled_rows),
         "skipped_images": sum(len(skipped) for skipped in run_data.skipped.values()),
@@ -67,13 +65,14 @@ def card_facts(
     facts = {
         "student": {
             "kind": "student", "title": f"{base}, distilled from {teacher}" if teacher else f"{base}, trained alone",
-            "scores": scores["test"], "other_scores": of_teacher, "images": STUDENT_IMAGES,
+            "scores": scores["test"], "other_scores": of_teacher,
+            "images": task.figures_of_scores | task.figures_of_rows | CURVES,
         }
     }  # fmt: skip
     if of_teacher is not None:
         facts["teacher"] = {
             "kind": "teacher", "title": f"{teacher}, reprogrammed", "scores": of_teacher,
-            "other_scores": scores["test"], "images": TEACHER_IMAGES,
+            "other_scores": scores["test"], "images": task.figures_of_scores | CKA_CURVES | CURVES,
         }  # fmt: skip
     return {name: common | own for name, own in facts.items()}
 
@@ -98,28 +97,20 @@ def _splits(run_data: RunData) -> list[dict[str, Any]]:
     """Images and images of each class of every split; of train those whose label was used."""
     labels = {"train (labelled)": run_data.labels[torch.from_numpy(run_data.labelled_rows)].numpy()}
     labels |= {split.name: split.labels[split.rows] for split in (run_data.validation, run_data.test)}
-    classes = len(run_data.label_names)
     return [
-        {
-            "name": name,
-            "images": len(values),
-            "counts": (
-                values.sum(axis=0).astype(int) if run_data.problem_type == MULTI_LABEL
-                else np.bincount(values, minlength=classes)
-            ).tolist(),
-        }
+        {"name": name, "images": len(values), "counts": run_data.task.marks(values).sum(axis=0).tolist()}
         for name, values in labels.items()
-    ]  # fmt: skip
+    ]
 
 
 def _costs(folder: Path, models: Models) -> dict[str, Cost]:
     """Of the student as saved, on the CPU, and of the teacher up to its last tapped stage where it is."""
     student = RDStudentForImageClassification.from_pretrained(folder / "student", dtype=torch.float32).eval()
-    costs = {"student": measure_cost(lambda pixels: student(pixel_values=pixels), student, models.transforms[0].size)}
+    transforms = models.transforms
+    costs = {"student": measure_cost(lambda pixels: student(pixel_values=pixels), student, transforms.student.size)}
     if models.backbone is not None:
-        costs["foundation model"] = measure_cost(
-            models.backbone.extract, models.backbone.tower, models.transforms[1].size
-        )
+        size = transforms.teacher.size
+        costs["foundation model"] = measure_cost(models.backbone.extract, models.backbone.tower, size)
     return costs
 
 

@@ -96,7 +96,7 @@ def distill_from_models(
     ) -> tuple[LoadedStudent, LoadedTeacher | None]:
         torch.manual_seed(arguments.seed)
         classifier, processor = student
-        adopted = adopt_student(classifier, run_data.label_names, run_data.problem_type)
+        adopted = adopt_student(classifier, run_data.task.names, run_data.task.problem_type)
         own = LoadedStudent(adopted, processor, {"id": "local", "revision": None})
         if backbone is None or arguments.method == "ce":
             return own, None
@@ -168,7 +168,7 @@ def train_and_report(run_data: RunData, models: Models, trainer: Trainer, deadli
     folder, accelerator = trainer.output_dir, trainer.accelerator
     scores = write_report(folder, run_data, models, trainer, time.perf_counter() - started)
     if accelerator.is_main_process:
-        logger.info("%s", summary(scores, folder))
+        logger.info("%s", summary(scores, run_data.task, folder))
     accelerator.wait_for_everyone()
 
 

@@ -9,7 +9,7 @@ import torch
 from ..arguments.distillation import DistillationArguments
 from ..arguments.values import ArgumentError
 from ..data.images import BadImageError
-from ..data.pixel_store import TEACHER, PixelStore
+from ..data.pixel_store import PixelStore
 from ..runtime.processes import start_accelerator
 from ..runtime.progress import Progress
 from ..teacher_cache.key import cache_root
@@ -61,7 +61,7 @@ def _fill(inputs: Inputs, visits: list[tuple[int, int]], on_bad_image: str) -> N
     readable, pixels = [], []
     for visit in visits:
         try:
-            pixels.append(inputs.store.pixels(visit[0], TEACHER))
+            pixels.append(inputs.store.teacher[visit[0]])
             readable.append(visit)
         except BadImageError:
             if on_bad_image != "skip":

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ..data.augmentation import AugmentationParameters, apply, draw
 from ..data.order import Visit
-from ..data.pixel_store import STUDENT, TEACHER, PixelStore
+from ..data.pixel_store import PixelStore
+from ..data.pixels import PixelTransform
 from ..models.backbone import Backbone
 from ..models.features import StageFeature
 from ..teacher_cache.features import FeatureCache
@@ -47,11 +48,10 @@ class Inputs:
     def student_pixels(self, batch: dict) -> Tensor:
         """What the student sees of the batch: (B, 3, h, w), normalised, in channels_last.
 
-        Convolutions keep that format for all maps. On two CPU cores a step took .90 (ResNet-18) and .81 (MobileNetV2)
-        of its time at 224 px, .75 for a tiny ResNet at 96 px; with the hybrid passes of RD .92 and of DRD .98.
-        Converting the injected maps as well gained nothing more.
+        Convolutions keep that format for all maps, and are faster in it on CPUs too; see
+        docs/explanation/decisions.md.
         """
-        pixels = self._shown(batch["student_pixels"], STUDENT, batch["rows"], batch["views"])
+        pixels = self._shown(batch["student_pixels"], self.store.student.transform, batch["rows"], batch["views"])
         return pixels.contiguous(memory_format=torch.channels_last)
 
     def teacher_features(self, batch: dict) -> list[StageFeature]:
@@ -71,31 +71,30 @@ class Inputs:
         """The teacher's features of these rows in these views, computed.
 
         On a CPU images are augmented and run in chunks of one size, the last one filled up: kernels round differently
-        in batches of another size, and so a row and view gives the same bits whatever comes with it. (Where in the
-        chunk it stands made no difference in ResNet, MobileNetV2, ViT, DINOv2, Swin and ConvNeXtV2, on one to three
-        threads.)
+        in batches of another size, and so a row and view gives the same bits whatever comes with it.
 
         :param pixels: of these rows, uint8; None fetches them.
         """
         if pixels is None:
-            pixels = torch.stack([self.store.pixels(row, TEACHER) for row in rows])
+            pixels = self.store.teacher.batch(rows)
         size = self.backbone.chunk_size or len(rows)
         chunks = []
         for start in range(0, len(rows), size):
             own = list(range(start, min(start + size, len(rows))))
             filled = own + own[:1] * (size - len(own))
             shown = pixels if filled == list(range(len(rows))) else pixels[filled]
-            shown = self._shown(shown, TEACHER, [rows[i] for i in filled], [views[i] for i in filled])
+            transform = self.store.teacher.transform
+            shown = self._shown(shown, transform, [rows[i] for i in filled], [views[i] for i in filled])
             chunks.append([_map(_first(len(own)), feature) for feature in self.backbone.extract(shown)])
         # In one memory format, as what is read from a cache has: convolutions round differently in another.
         return [_map(lambda *parts: torch.cat(parts).contiguous(), *features) for features in zip(*chunks, strict=True)]
 
-    def _shown(self, pixels: Tensor, model: int, rows: Sequence[int], views: Sequence[int]) -> Tensor:
+    def _shown(self, pixels: Tensor, transform: PixelTransform, rows: Sequence[int], views: Sequence[int]) -> Tensor:
         """Bytes of some rows under their views, normalised for a model, on the device."""
         pixels = pixels.to(self.device, non_blocking=True)
         if self.augmentation is not None:
             pixels = apply(draw(self.augmentation, self.seed, rows, views), pixels)
-        return self.store.transforms[model].normalize(pixels)
+        return transform.normalize(pixels)
 
 
 def _map(function, *features: StageFeature) -> StageFeature:

@@ -11,16 +11,17 @@ import numpy as np
 from safetensors import SafetensorError
 
 from ..cards.card import CARD_FILE, EVAL_RESULTS_FILE, eval_results, render_card, write_card
-from ..inference.rows import predict_logits, probabilities
+from ..inference.rows import predict_rows
 from ..runtime.checkpoint import checkpoint_step, list_checkpoints
 from ..runtime.files import share_weights, write_json, write_predictions
 from ..scoring import plots
-from ..scoring.metrics import compute_metrics
 from .card_facts import card_facts
 from .run_folder import read_history
 
 if TYPE_CHECKING:
-    from .run_data import RunData, Split
+    from ..data.open_split import OpenSplit
+    from ..tasks.task import Task
+    from .run_data import RunData
     from .run_models import Models
     from .trainer import Trainer
 
@@ -39,10 +40,11 @@ def write_report(folder: Path, run_data: RunData, models: Models, trainer: Train
         teacher under `teacher`.
     """
     splits = (run_data.validation, run_data.test)
-    student = {split.name: _student_probabilities(models, split, trainer) for split in splits}
-    scores: dict[str, Any] = {split.name: _score(student[split.name], split, run_data) for split in splits}
+    task = run_data.task
+    student = {split.name: _student_rows(models, split, trainer) for split in splits}
+    scores: dict[str, Any] = {split.name: task.scores(student[split.name]) for split in splits}
     if models.teacher is not None:
-        scores["teacher"] = {s.name: _score(_teacher_probabilities(models, s, trainer), s, run_data) for s in splits}
+        scores["teacher"] = {split.name: task.scores(_teacher_rows(models, split, trainer)) for split in splits}
     scores["training"] = {
         "steps": trainer.step,
         "best_step": trainer.best_step,
@@ -96,11 +98,9 @@ def _write_cards(folder: Path, run_data: RunData, models: Models, trainer: Train
     """A card beside each model, with the plots that it shows."""
     for kind, facts in card_facts(folder, run_data, models, trainer, scores).items():
         for image in facts["images"]:
-            if (kind, image) != ("teacher", "confusion_matrix.png"):
-                shutil.copyfile(folder / image, folder / kind / image)
-        if kind == "teacher":
-            matrix = facts["scores"]["confusion_matrix"]
-            plots.plot_confusion_matrix(matrix, run_data.label_names, folder / kind / "confusion_matrix.png")
+            shutil.copyfile(folder / image, folder / kind / image)
+        if kind == "teacher":  # the run's folder has the student's
+            run_data.task.draw_scores(facts["scores"], folder / kind)
         repos = {"student": trainer.arguments.hub_model_id, "teacher": trainer.arguments.hub_teacher_id}
         name = (repos[kind] or f"rd_hf-{kind}").split("/")[-1]
         if not write_card(folder / kind, render_card(facts, name)):
@@ -111,48 +111,49 @@ def _write_cards(folder: Path, run_data: RunData, models: Models, trainer: Train
             (folder / kind / EVAL_RESULTS_FILE).write_text(results, encoding="utf-8")
 
 
-def _student_probabilities(models: Models, split: Split, trainer: Trainer) -> np.ndarray:
-    logits = predict_logits(
+def _student_rows(models: Models, split: OpenSplit, trainer: Trainer) -> np.ndarray:
+    """What the task keeps of the student's answers on a split."""
+    return predict_rows(
         lambda pixels: models.student(pixel_values=pixels).logits,
+        trainer.data.task.row,
         models.student,
-        split.store,
+        split,
         trainer.arguments.per_device_eval_batch_size,
         trainer.accelerator,
-        split.rows,
     )
-    return probabilities(logits, trainer.data.problem_type)
 
 
-def _teacher_probabilities(models: Models, split: Split, trainer: Trainer) -> np.ndarray:
-    def forward(pixels):
-        return models.teacher(teacher_features=models.backbone.extract(pixels)).logits
+def _teacher_rows(models: Models, split: OpenSplit, trainer: Trainer) -> np.ndarray:
+    """The same of the reprogrammed teacher's answers."""
+    return predict_rows(
+        lambda pixels: models.teacher(teacher_features=models.backbone.extract(pixels)).logits,
+        trainer.data.task.row,
+        models.teacher,
+        split,
+        trainer.arguments.per_device_eval_batch_size,
+        trainer.accelerator,
+        split.store.teacher,
+    )
 
-    size = trainer.arguments.per_device_eval_batch_size
-    logits = predict_logits(forward, models.teacher, split.store, size, trainer.accelerator, split.rows, transform=1)
-    return probabilities(logits, trainer.data.problem_type)
 
-
-def _score(predicted: np.ndarray, split: Split, run_data: RunData) -> dict[str, Any]:
-    return compute_metrics(predicted, split.labels[split.rows], run_data.label_names, run_data.problem_type)
-
-
-def _write_details(folder: Path, run_data: RunData, predicted: np.ndarray, scores: dict[str, Any]) -> None:
-    labels, names = run_data.test.labels[run_data.test.rows], run_data.label_names
-    multi_label = run_data.problem_type == "multi_label_classification"
-    write_predictions(folder / "predictions.csv", run_data.test.rows, labels, predicted, names, multi_label)
-    plots.plot_confusion_matrix(scores["confusion_matrix"], names, folder / "confusion_matrix.png")
-    plots.plot_roc(predicted, labels, names, run_data.problem_type, folder / "roc.png")
+def _write_details(folder: Path, run_data: RunData, rows: np.ndarray, scores: dict[str, Any]) -> None:
+    """The student's predictions and figures on test, from its rows, and what was skipped."""
+    task = run_data.task
+    write_predictions(folder / "predictions.csv", run_data.test.rows, task.columns(), task.table(rows))
+    task.draw_scores(scores, folder)
+    task.draw_rows(rows, folder)
     if any(run_data.skipped.values()):
         write_json(run_data.skipped, folder / "skipped_images.json")
 
 
-def summary(scores: dict[str, Any], folder: Path) -> str:
+def summary(scores: dict[str, Any], task: Task, folder: Path) -> str:
     """The result in a few lines for the screen."""
-    lines = [f"{'(with 95 % intervals)':28}{'AUROC':>19}{'accuracy':>19}"]
+    shown = task.metrics[:2]
+    lines = [f"{'(with 95 % intervals)':28}" + "".join(f"{metric.title:>19}" for metric in shown)]
     rows = [("student, validation", scores["validation"]), ("student, test", scores["test"])]
     rows += [("reprogrammed teacher, test", scores["teacher"]["test"])] if "teacher" in scores else []
     for name, values in rows:
-        lines.append(f"{name:28}" + "".join(_with_interval(values, metric) for metric in ("auroc", "accuracy")))
+        lines.append(f"{name:28}" + "".join(_with_interval(values, metric.name) for metric in shown))
     return "\n".join([*lines, f"The student is in {folder / 'student'}, everything else beside it."])
 
 

@@ -1,11 +1,11 @@
-"""The task of a run: its splits, which train rows keep their label, and which images serve without one."""
+"""The data of a run: its splits, which train rows keep their label, and which images serve without one."""
 
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,52 +16,43 @@ from torch import Tensor
 
 from ..arguments.distillation import DistillationArguments
 from ..arguments.values import ArgumentError
-from ..data.labels import MULTI_LABEL
 from ..data.leaks import conflicting_labels, report_conflicts, report_leaks, shared_images
+from ..data.open_split import OpenSplit, Split
 from ..data.pixel_store import PixelStore, check_images
-from ..data.pixels import PixelTransform
+from ..data.pixels import Transforms
 from ..data.sources import load_data, load_images_only
 from ..data.splits import choose_labelled, complete_splits
-from ..tasks.classification import balanced_class_weights, balanced_pos_weight
+from ..tasks.make import make_task
+from ..tasks.task import Task
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass
-class Split:
-    """A labelled split for scoring; `store` and the rows of `skipped` images come with `RunData.open_images`."""
-
-    name: str
-    images: Dataset
-    labels: np.ndarray
-    rows: list[int] = field(default_factory=list)
-    store: PixelStore | None = None
 
 
 @dataclass
 class RunData:
     """What is to be learnt and from which images.
 
+    :param task: knows the classes.
     :param train: every train image, then those of `unlabeled_dataset`.
     :param labels: of `train`: (N,) int64, or (N, K) float32; rows outside `labelled_rows` are not read.
     :param labelled_rows: rows of `train` whose label is used.
     :param unlabelled_rows: rows of `train` that serve without a label; empty unless asked for.
+    :param validation: decoded by `open_images`, as `test` is.
     :param source: where the data is from, without any path.
     """
 
+    task: Task
     train: Dataset
     labels: Tensor
     labelled_rows: np.ndarray
     unlabelled_rows: np.ndarray
-    validation: Split
-    test: Split
-    label_names: list[str]
-    problem_type: str
+    validation: Split | OpenSplit
+    test: Split | OpenSplit
     source: dict[str, Any]
     store: PixelStore | None = None
     skipped: dict[str, dict[int, str]] = field(default_factory=dict)
 
-    def open_images(self, transforms: Sequence[PixelTransform], on_bad_image: str, on_leak: str = "warn") -> None:
+    def open_images(self, transforms: Transforms, on_bad_image: str, on_leak: str = "warn") -> None:
         """Decode every image that the run will look at, for each model, before any training.
 
         :raises BadImageError: naming the row, unless `on_bad_image` is "skip"; skipped ones are left out and listed.
@@ -74,12 +65,9 @@ class RunData:
         self.labelled_rows = _without(self.labelled_rows, bad)
         self.unlabelled_rows = _without(self.unlabelled_rows, bad)
         self._check_classes()
-        for split in (self.validation, self.test):
-            split.store = PixelStore(split.images, transforms, split.name)
-            bad = self.skipped[split.name] = check_images(split.store, range(len(split.images)), on_bad_image)
-            split.rows = [row for row in range(len(split.images)) if row not in bad]
-            if not split.rows:
-                raise ArgumentError(f"Split {split.name} has no readable image.")
+        self.validation = self.validation.opened(transforms, on_bad_image)
+        self.test = self.test.opened(transforms, on_bad_image)
+        self.skipped |= {split.name: split.skipped for split in (self.validation, self.test)}
         self._check_leaks(on_leak)
 
     def _check_leaks(self, on_leak: str) -> None:
@@ -87,21 +75,17 @@ class RunData:
         rows |= {split.name: split.rows for split in (self.validation, self.test)}
         stores = {"train": self.store, "validation": self.validation.store, "test": self.test.store}
         images = {name: store.digests(rows[name]) for name, store in stores.items()}
-        labels = {"train": {row: self._label(self.labels[row]) for row in self.labelled_rows.tolist()}}
-        labels |= {s.name: {row: self._label(s.labels[row]) for row in s.rows} for s in (self.validation, self.test)}
+        in_words, of_train = self.task.describe_label, self.labels.numpy()
+        labels = {"train": {row: in_words(of_train[row]) for row in self.labelled_rows.tolist()}}
+        labels |= {s.name: {row: in_words(s.labels[row]) for row in s.rows} for s in (self.validation, self.test)}
         report_conflicts(conflicting_labels(images, labels))
         report_leaks(shared_images(images), on_leak, self.source)
 
-    def _label(self, label: Tensor | np.ndarray) -> str:
-        if self.problem_type != MULTI_LABEL:
-            return self.label_names[int(label)]
-        return " and ".join(name for name, on in zip(self.label_names, label, strict=True) if on) or "none"
-
-    def _check_space(self, transforms: Sequence[PixelTransform]) -> None:
+    def _check_space(self, transforms: Transforms) -> None:
         images = (
             len(self.labelled_rows) + len(self.unlabelled_rows) + len(self.validation.images) + len(self.test.images)
         )
-        needed = images * sum(3 * height * width for height, width in (transform.size for transform in transforms))
+        needed = images * sum(3 * math.prod(transform.size) for transform in transforms.each())
         free = shutil.disk_usage(tempfile.gettempdir()).free
         if needed > free:
             raise ArgumentError(
@@ -111,24 +95,16 @@ class RunData:
 
     def _check_classes(self) -> None:
         """:raises ArgumentError: when skipped images were all that a class had."""
-        labels = self.labels[self.labelled_rows]
-        if self.problem_type != MULTI_LABEL:
-            labels = torch.nn.functional.one_hot(labels, len(self.label_names))
-        for name, count in zip(self.label_names, labels.sum(dim=0).tolist(), strict=True):
+        counts = self.task.marks(self.labels[self.labelled_rows].numpy()).sum(axis=0)
+        for name, count in zip(self.task.names, counts, strict=True):
             if not count:
                 raise ArgumentError(f"Class {name!r} has no readable labelled image left in train.")
 
-    def weights_of_classes(self) -> dict[str, Tensor]:
-        """Balanced weights over the labelled rows, as keyword of `Objective`."""
-        labels = self.labels[self.labelled_rows]
-        if self.problem_type == MULTI_LABEL:
-            return {"pos_weight": balanced_pos_weight(labels.sum(dim=0), len(labels))}
-        return {"class_weights": balanced_class_weights(torch.bincount(labels, minlength=len(self.label_names)))}
 
-
-def load_run_data(arguments: DistillationArguments) -> RunData:
+def load_run_data(arguments: DistillationArguments, keep_unlabelled: bool = False) -> RunData:
     """Load the data that `arguments` name, complete its splits and choose the rows that keep their label.
 
+    :param keep_unlabelled: keep the rows that serve without a label also where the method has no use for them.
     :raises DataError: when the data cannot be used as it is; the message names the file, column or row.
     """
     data = load_data(
@@ -139,6 +115,7 @@ def load_run_data(arguments: DistillationArguments) -> RunData:
         label_column=arguments.label_column,
         group_column=arguments.group_column,
     )
+    task = make_task(data.problem_type, data.label_names)
     made = [name for name in ("validation", "test") if name not in data.splits]
     source = data.source
     if made:
@@ -150,9 +127,14 @@ def load_run_data(arguments: DistillationArguments) -> RunData:
             "group_column": arguments.group_column,
         }
     data = complete_splits(
-        data, arguments.validation_fraction, arguments.test_fraction, arguments.seed_of_splits, arguments.on_leak
+        data,
+        task.marks,
+        arguments.validation_fraction,
+        arguments.test_fraction,
+        arguments.seed_of_splits,
+        arguments.on_leak,
     )
-    chosen = choose_labelled(data, arguments.shots, arguments.label_fraction, arguments.seed)
+    chosen = choose_labelled(data, task.marks, arguments.shots, arguments.label_fraction, arguments.seed)
     images = data.splits["train"].select_columns(["image"])
     unlabelled = chosen.unlabelled_rows if arguments.use_unlabeled else np.empty(0, dtype=np.int64)
     if arguments.use_unlabeled and not len(unlabelled):
@@ -161,7 +143,7 @@ def load_run_data(arguments: DistillationArguments) -> RunData:
         further = load_images_only(arguments.unlabeled_dataset, image_column=arguments.image_column)
         unlabelled = np.concatenate([unlabelled, np.arange(len(further)) + len(images)])
         images = concatenate_datasets([images, further])
-    if not arguments.uses_unlabeled:
+    if not (arguments.uses_unlabeled or keep_unlabelled):
         unlabelled = np.empty(0, dtype=np.int64)
     labels = torch.from_numpy(data.labels("train"))
     padding = labels.new_zeros(len(images) - len(labels), *labels.shape[1:])
@@ -170,14 +152,13 @@ def load_run_data(arguments: DistillationArguments) -> RunData:
         len(chosen.rows), len(unlabelled), len(data.label_names), ", ".join(data.label_names),
     )  # fmt: skip
     return RunData(
+        task=task,
         train=images,
         labels=torch.cat([labels, padding]),
         labelled_rows=chosen.rows,
         unlabelled_rows=unlabelled,
         validation=Split("validation", data.splits["validation"], data.labels("validation")),
         test=Split("test", data.splits["test"], data.labels("test")),
-        label_names=data.label_names,
-        problem_type=data.problem_type,
         source=source,
     )
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from transformers.image_processing_utils import BaseImageProcessor
 
-from ..data.pixels import PixelTransform
+from ..data.pixels import Transforms
 from ..models.backbone import Backbone
 from ..models.modeling_rd_student import RDStudentForImageClassification
 from ..models.modeling_rd_teacher import RDTeacherForImageClassification
@@ -15,17 +15,17 @@ from ..models.modeling_rd_teacher import RDTeacherForImageClassification
 
 @dataclass
 class Models:
-    """The models of a run, and the pixels each is shown: `transforms` of student and teacher, in this order.
+    """The models of a run, and the pixels that student and backbone are shown.
 
     `teacher` and `backbone` are None for method ce. `teacher` holds the projectors and the student, not the backbone.
     """
 
     student: RDStudentForImageClassification
     student_processor: BaseImageProcessor
+    transforms: Transforms
     teacher: RDTeacherForImageClassification | None = None
     teacher_processor: BaseImageProcessor | None = None
     backbone: Backbone | None = None
-    transforms: list[PixelTransform] = field(default_factory=list)
 
 
 class LoadedStudent(NamedTuple):

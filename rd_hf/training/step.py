@@ -24,10 +24,10 @@ from transformers import get_scheduler
 
 from ..arguments.distillation import DistillationArguments
 from ..models.features import StageFeature
-from ..models.modeling_rd_teacher import RDTeacherOutput
 from ..models.tape import without_running_statistics
 from .inputs import Inputs
 from .objective import Compared, Objective, find_non_finite
+from .passes import Passes
 
 logger = logging.getLogger(__name__)
 
@@ -133,23 +133,26 @@ class Update:
     def backward(self, step: int, number: int, part: MicroBatch, whole: list[Compared] | None) -> dict[str, Tensor]:
         """Add the gradient of a micro-batch; its terms."""
         self.reseed(step, number)
-        output = self.forward(part)
+        passes = self.forward(part)
         if self.is_global and whole is None:
-            whole = self.gather([[Compared(*map(Tensor.detach, pair)) for pair in self.objective.compared(output)]])
+            pairs = self.objective.compared(passes.features, passes.reprogrammed)
+            whole = self.gather([[Compared(*map(Tensor.detach, pair)) for pair in pairs]])
         # DDP averages gradients over processes, so a term's share is its count on one process.
         rows = len(part.student_pixels)
         counts = {"labelled_count": len(part.labels) * self.parts, "total_count": rows * self.parts}
         start = (self.accelerator.process_index * self.parts + number) * rows
-        terms = self.objective(output, part.labels, step, **counts, whole=whole, start=start)
+        terms = self.objective(passes, part.labels, step, **counts, whole=whole, start=start)
         self.accelerator.backward(terms["loss"])
         return terms
 
-    def forward(self, part: MicroBatch) -> RDTeacherOutput:
+    def forward(self, part: MicroBatch) -> Passes:
         """The student's pass, and where there is a teacher the hybrid passes."""
         with self.accelerator.autocast():
             if part.teacher_features is None:
-                return RDTeacherOutput(student_logits=self.model(pixel_values=part.student_pixels).logits)
-            return self.model(student_pixel_values=part.student_pixels, teacher_features=part.teacher_features)
+                return Passes(self.model(pixel_values=part.student_pixels).logits)
+            return Passes.of(
+                self.model(student_pixel_values=part.student_pixels, teacher_features=part.teacher_features)
+            )
 
     @torch.no_grad()
     def compared(self, step: int, number: int, part: MicroBatch) -> list[Compared]:
@@ -157,7 +160,7 @@ class Update:
         self.reseed(step, number)
         with self.accelerator.autocast(), without_running_statistics(self.module):
             output = self.module.compared_features(part.student_pixels, part.teacher_features)
-        return self.objective.compared(output)
+        return self.objective.compared(output.student_features, output.reprogrammed_features)
 
     def gather(self, parts: list[list[Compared]]) -> list[Compared]:
         """The features of the global batch, per stage: processes in their order, micro-batches of each in theirs."""

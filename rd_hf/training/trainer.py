@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ..arguments.distillation import DistillationArguments
+from ..data.open_split import OpenSplit
 from ..data.order import PlanSampler, StepPlan
 from ..data.pixel_store import PixelStore, Visits, collate
-from ..inference.rows import predict_logits, probabilities
+from ..inference.rows import predict_rows
 from ..runtime.checkpoint import (
     Checkpoint,
     CheckpointError,
@@ -35,7 +36,7 @@ from ..runtime.checkpoint import (
 from ..runtime.interrupts import Interrupts, Stopped, leave_interrupts_to_the_main_process
 from ..runtime.processes import PROGRESS, memory_used
 from ..runtime.progress import Progress
-from ..scoring.metrics import validation_score
+from ..tasks.task import Task
 from .inputs import Inputs
 from .objective import Objective
 from .step import NonFiniteLossError, Update
@@ -47,13 +48,11 @@ logger = logging.getLogger(__name__)
 class TrainingData:
     """What the loop reads: pixels and labels of train, the order of its rows, and the labelled validation split."""
 
+    task: Task
     store: PixelStore
     labels: Tensor
     plan: StepPlan
-    validation: PixelStore
-    validation_rows: list[int]
-    validation_labels: np.ndarray
-    problem_type: str
+    validation: OpenSplit
     fingerprint: dict[str, str]
 
 
@@ -176,19 +175,18 @@ class Trainer:
             for buffer in self.module.buffers():  # batch norms, of which the main process's are saved
                 broadcast(buffer)
         student = self.module if self.inputs.backbone is None else self.module.student
-        logits = predict_logits(
+        rows = predict_rows(
             lambda pixels: student(pixel_values=pixels).logits,
+            self.data.task.row,
             student,
             self.data.validation,
             self.arguments.per_device_eval_batch_size,
             self.accelerator,
-            self.data.validation_rows,
         )
-        if not np.isfinite(logits).all():
+        if not np.isfinite(rows).all():
             raise self.diverged("student's logits on validation are", self.step)
-        predicted = probabilities(logits, self.data.problem_type)
         metric = self.arguments.metric_for_best_model
-        score = validation_score(predicted, self.data.validation_labels, self.data.problem_type, metric)
+        score = self.data.task.validation_score(rows, metric)
         self.evaluations_without_gain += 1
         if score > self.best_score or self.best_tensors is None:
             self.best_score, self.best_step, self.evaluations_without_gain = score, self.step, 0

@@ -1,0 +1,51 @@
+"""Labelled splits, and the same with their images decoded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from datasets import Dataset
+
+from ..arguments.values import ArgumentError
+from .pixel_store import PixelStore, check_images
+from .pixels import Transforms
+
+
+@dataclass(frozen=True)
+class Split:
+    """Labelled images.
+
+    :param images: N rows with a column `image`.
+    :param labels: of all N, (N, ...).
+    """
+
+    name: str
+    images: Dataset
+    labels: np.ndarray
+
+    def opened(self, transforms: Transforms, on_bad_image: str) -> OpenSplit:
+        """Decode every image.
+
+        :raises BadImageError: for an unreadable one, unless `on_bad_image` is "skip".
+        :raises ArgumentError: when none is readable.
+        """
+        store = PixelStore(self.images, transforms, self.name)
+        skipped = check_images(store, range(len(self.images)), on_bad_image)
+        rows = [row for row in range(len(self.images)) if row not in skipped]
+        if not rows:
+            raise ArgumentError(f"Split `{self.name}` has no readable image.")
+        return OpenSplit(self.name, self.images, self.labels, store, rows, skipped)
+
+
+@dataclass(frozen=True)
+class OpenSplit(Split):
+    """A split whose images are decoded.
+
+    :param rows: those whose image could be read.
+    :param skipped: the others, with the reason.
+    """
+
+    store: PixelStore
+    rows: list[int]
+    skipped: dict[int, str]

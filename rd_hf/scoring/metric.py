@@ -1,0 +1,20 @@
+"""What is known of a metric beside its formula."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Metric(NamedTuple):
+    """A metric's names.
+
+    :ivar name: in JSON files, in tables and in arguments.
+    :ivar title: in cards and figures.
+    :ivar higher_is_better: whether the best model is the one with the highest value.
+    :ivar hub_name: the name of the Hub's own metric; None where the Hub has none.
+    """
+
+    name: str
+    title: str
+    higher_is_better: bool = True
+    hub_name: str | None = None

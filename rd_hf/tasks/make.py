@@ -1,0 +1,21 @@
+"""A task from its name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .classification import MultiLabel, SingleLabel
+from .task import Task
+
+TASKS = {task.problem_type: task for task in (SingleLabel, MultiLabel)}
+
+
+def make_task(problem_type: str, names: Sequence[str]) -> Task:
+    """The task that a config or a data set calls by its problem type.
+
+    :param names: of the classes.
+    :raises ValueError: if there is no such task.
+    """
+    if problem_type not in TASKS:
+        raise ValueError(f"problem_type is {problem_type!r}; it has to be one of {', '.join(TASKS)}")
+    return TASKS[problem_type](list(names))

@@ -1,0 +1,133 @@
+"""The interface of a task: what training, evaluation, report and prediction ask of what a model is trained for."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..scoring.metric import Metric
+
+
+@dataclass(frozen=True)
+class Task(ABC):
+    """What a model is trained for.
+
+    An image's logits and label are reduced to one *row* of numbers, before anything is gathered over processes; all
+    scores, intervals, figures and predictions of a split are made from its rows.
+
+    :ivar problem_type: in a model's config, as transformers calls it.
+    :ivar pipeline_tag: the Hub's name of the task.
+    :ivar metrics: what it is scored by; the first two are the ones that a summary shows.
+    :ivar card_template: the file in model_cards/ that puts its scores into a card.
+    :ivar figures_of_scores: files that `draw_scores` writes, with captions.
+    :ivar figures_of_rows: files that `draw_rows` writes, with captions.
+    :param names: of the K classes.
+    """
+
+    problem_type: ClassVar[str]
+    pipeline_tag: ClassVar[str]
+    metrics: ClassVar[tuple[Metric, ...]]
+    card_template: ClassVar[str]
+    figures_of_scores: ClassVar[dict[str, str]]
+    figures_of_rows: ClassVar[dict[str, str]]
+
+    names: list[str]
+
+    @abstractmethod
+    def for_training(self, labels: Tensor, balanced: bool, label_smoothing: float) -> Task:
+        """The task with the settings of its loss.
+
+        :param labels: of the labelled training images.
+        :param balanced: whether classes weigh by their inverse frequency in them.
+        :raises ValueError: for a setting that the task does not have.
+        """
+
+    @abstractmethod
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The supervised loss, summed over the images; float32 or wider.
+
+        :param logits: (n, K).
+        :param labels: of these images.
+        """
+
+    @abstractmethod
+    def divergence(self, hybrid: Tensor, student: Tensor, temperature: float) -> Tensor:
+        """KL(hybrid || student) of logits (B, K) divided by the temperature, times its square, summed over the images.
+
+        The square keeps the gradient's size over temperatures (Hinton et al. 2015, arXiv 1503.02531).
+        """
+
+    @abstractmethod
+    def row(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """All that scores need of each image.
+
+        :param logits: (B, K) float32, on any device.
+        :param labels: of these images.
+        :return: (B, S) float32, on the logits' device; not finite where the logits are not.
+        """
+
+    @abstractmethod
+    def scores(self, rows: np.ndarray, bootstrap_samples: int = 1000, seed: int = 0) -> dict[str, Any]:
+        """Every metric of a split, with intervals, as plain values ready for JSON.
+
+        :param rows: (N, S).
+        :param bootstrap_samples: resamples of the images behind the intervals; 0 for none.
+        """
+
+    @abstractmethod
+    def point_scores(self, rows: np.ndarray) -> dict[str, float]:
+        """The value alone of each of `metrics`; NaN where the split leaves it undefined."""
+
+    @abstractmethod
+    def validation_score(self, rows: np.ndarray, metric: str) -> float:
+        """One metric, which chooses the best model.
+
+        :raises MetricError: where the split leaves it undefined.
+        """
+
+    @abstractmethod
+    def check_metric(self, labels: np.ndarray, metric: str) -> None:
+        """Check before any training that a split's labels define a metric.
+
+        :raises MetricError: where they do not.
+        """
+
+    @abstractmethod
+    def marks(self, labels: np.ndarray) -> np.ndarray:
+        """(N, K) int64: 1 where an image has a class; what is stratified, drawn and counted by."""
+
+    @abstractmethod
+    def describe_label(self, label: np.ndarray) -> str:
+        """One image's label in words."""
+
+    @abstractmethod
+    def answers(self, logits: Tensor) -> list[dict[str, Any]]:
+        """What `predict` says of each image, as plain values, from its logits (B, K)."""
+
+    @abstractmethod
+    def columns(self) -> list[str]:
+        """The header of predictions.csv after the row's number."""
+
+    @abstractmethod
+    def table(self, rows: np.ndarray) -> Iterator[list[str]]:
+        """The cells of predictions.csv under `columns`, an image at a time."""
+
+    @abstractmethod
+    def draw_scores(self, scores: dict[str, Any], folder: Path) -> None:
+        """Write the figures that need no more than what `scores` gives."""
+
+    @abstractmethod
+    def draw_rows(self, rows: np.ndarray, folder: Path) -> None:
+        """Write the figures that need a split's rows."""
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """Half precision in float32, anything wider as it is."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))

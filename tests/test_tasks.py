@@ -1,0 +1,68 @@
+"""Tasks: what rows hold, what is made of them, and which metrics choose a model."""
+
+from typing import get_args, get_type_hints
+
+import numpy as np
+import pytest
+import torch
+
+from rd_hf.arguments.distillation import DistillationArguments
+from rd_hf.scoring.classification import METRICS
+from rd_hf.scoring.metrics import MetricError, compute_metrics
+from rd_hf.tasks.classification import MultiLabel, SingleLabel
+
+NAMES = ["a", "b", "c"]
+LOGITS = torch.randn(30, 3, generator=torch.Generator().manual_seed(0)) * 3
+NUMBERS = torch.arange(30) % 3
+VECTORS = (LOGITS.roll(1, 0) > 0).float()
+CASES = pytest.mark.parametrize(
+    ("task", "labels", "link"),
+    [(SingleLabel(NAMES), NUMBERS, lambda z: z.softmax(dim=1)), (MultiLabel(NAMES), VECTORS, torch.sigmoid)],
+    ids=["single", "multi"],
+)
+
+
+@CASES
+def test_scores_of_rows_are_those_of_probabilities_and_labels(task, labels, link):
+    parts = [task.row(LOGITS[rows], labels[rows]) for rows in (slice(0, 7), slice(7, 30))]
+    rows = torch.cat(parts).numpy()
+    predicted = link(LOGITS.double()).numpy()
+    assert np.array_equal(task.predicted(rows), predicted) and np.array_equal(task.labels(rows), labels.numpy())
+    exclusive = isinstance(task, SingleLabel)
+    assert task.scores(rows, 20) == compute_metrics(predicted, labels.numpy(), NAMES, exclusive, 20)
+    assert task.point_scores(rows)["auroc"] == task.validation_score(rows, "auroc") == task.scores(rows, 0)["auroc"]
+
+
+@CASES
+def test_a_row_is_not_finite_where_the_logits_are_not(task, labels, link):
+    for value in ("nan", "inf", "-inf"):
+        logits = LOGITS.clone()
+        logits[4, 1] = float(value)
+        assert torch.nonzero(~task.row(logits, labels).isfinite().all(dim=1)).flatten().tolist() == [4]
+
+
+@CASES
+def test_a_metric_that_the_labels_leave_undefined_is_refused_before_training(task, labels, link):
+    task.check_metric(labels.numpy(), "auroc")
+    same = np.zeros_like(labels.numpy())
+    with pytest.raises(MetricError, match="auroc of the validation split is undefined"):
+        task.check_metric(same, "auroc")
+    task.check_metric(same, "accuracy")
+
+
+def test_labels_in_words_marks_and_answers():
+    single, multi = SingleLabel(NAMES), MultiLabel(NAMES)
+    assert single.marks(np.array([2, 0])).tolist() == [[0, 0, 1], [1, 0, 0]]
+    assert multi.marks(np.array([[1.0, 0.0, 1.0]])).tolist() == [[1, 0, 1]]
+    assert single.describe_label(np.int64(1)) == "b"
+    assert [multi.describe_label(np.array(label)) for label in ([1, 0, 1], [0, 0, 0])] == ["a and c", "none"]
+    logits = torch.tensor([[0.0, 3.0, -3.0]])
+    assert single.answers(logits)[0]["label"] == "b"
+    assert multi.answers(logits)[0]["labels"] == ["a", "b"]  # 0.5 counts
+    rows = multi.row(logits, torch.tensor([[1, 0, 1]])).numpy()
+    assert list(multi.table(rows)) == [["a|c", "a|b", "0.500000", "0.952574", "0.047426"]]
+
+
+def test_the_metrics_that_may_choose_a_model_are_those_that_are_better_when_higher():
+    choices = get_args(get_type_hints(DistillationArguments)["metric_for_best_model"])
+    assert list(choices) == [metric.name for metric in METRICS if metric.higher_is_better]
