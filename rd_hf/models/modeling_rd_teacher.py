@@ -19,7 +19,8 @@ from transformers.modeling_outputs import ModelOutput
 
 from .backbone import Backbone, BackboneError
 from .configuration_rd import RDTeacherConfig
-from .features import Grid, Stage, StageFeature
+from .features import Stage, StageFeature
+from .grids import Grid
 from .modeling_rd_student import RDStudentForImageClassification
 from .reprogramming import Projector
 from .stages import find_stages, image_tower, pair_stages

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .features import Form, Path, StageError, find_form, replace_tensors, tensors
 from .grids import CONVOLUTION, Grid
-from .tape import call_model
+from .tape import call_model, instance_attribute
 
 # Two images, so that the batch's side of a tensor can be told from others.
 PROBE_BATCH = 2
@@ -143,18 +143,20 @@ def reaching(model: nn.Module, pixel_values: Tensor, calls: Sequence[Call]) -> l
         return []
     zeros: dict[str, list[Tensor]] = {}
 
-    def adder(call: Call):
+    def with_zeros(call: Call, forward: Callable) -> Callable:
         def add_zeros(path: Path, tensor: Tensor) -> Tensor:
             if path not in (call.form.path, call.form.prefix_path):
                 return tensor
             zeros.setdefault(call.name, []).append(torch.zeros_like(tensor, requires_grad=True))
             return tensor + zeros[call.name][-1]
 
-        return lambda module, args, output: replace_tensors(output, add_zeros)
+        return lambda *args, **kwargs: replace_tensors(forward(*args, **kwargs), add_zeros)
 
     with ExitStack() as stack, torch.enable_grad():
         for call in calls:
-            stack.enter_context(model.get_submodule(call.name).register_forward_hook(adder(call)))
+            # as a resumed pass does it: hooks, with which transformers collects hidden states, see what it returns
+            module = model.get_submodule(call.name)
+            stack.enter_context(instance_attribute(module, "forward", with_zeros(call, module.forward)))
         found = [tensor for _, tensor in tensors(call_model(model, pixel_values, {})) if tensor.is_floating_point()]
         # unequal weights: a softmax sums to one, a layer norm to nothing, whatever the features are
         total = sum((torch.linspace(1, 2, t.numel()).to(t).view_as(t) * t).sum() for t in found if t.requires_grad)

@@ -152,7 +152,7 @@ def _automatic_stages(
         blocks = keep(_running_blocks(model, inner, calls)[0]) or blocks
     chosen = _group(blocks, image_size, num_stages) if blocks else []
     weighted = _weighted_calls(model, encoder, calls)
-    if not chosen or _misses_a_level(chosen[-1], weighted):
+    if not chosen or _miss_a_level(blocks, chosen, weighted):
         chosen = keep(_level_ends(weighted))
     if not chosen:
         raise StageError(_not_found(model, calls, reasons, listed or weighted))
@@ -192,32 +192,43 @@ def _weighted_calls(model: nn.Module, encoder: nn.Module, calls: Sequence[Call])
     return sorted(found, key=lambda call: call.finished)
 
 
-def _misses_a_level(last: Call, calls: Sequence[Call]) -> bool:
-    """Whether the resolution drops once more after the last stage, before it rises: lists without the bottleneck."""
-    size = math.prod(last.form.grid)
-    later = [math.prod(call.form.grid) for call in calls if call.started > last.finished]
-    changed = next((other for other in later if other != size), size)
-    return changed < size
+def _miss_a_level(blocks: Sequence[Call], chosen: Sequence[Call], calls: Sequence[Call]) -> bool:
+    """Whether a module outside of the blocks goes below the last stage's resolution: lists without the bottleneck.
+
+    :param blocks: all blocks of the lists.
+    :param chosen: the last block of every stage.
+    :param calls: in the order in which they end.
+    """
+    last, size = chosen[-1], math.prod(chosen[-1].form.grid)
+    for call in calls:
+        is_block = call in blocks or any(caller in blocks for caller in call.callers())
+        if is_block or call.started < chosen[0].started:
+            continue
+        if math.prod(call.form.grid) < size:
+            return True
+        if call.started > last.finished and math.prod(call.form.grid) > size:  # a decoder
+            return False
+    return False
 
 
 def _level_ends(calls: Sequence[Call]) -> list[Call]:
-    """The last call at each resolution, down to the first rise.
+    """The last call at each resolution, down to the first rise; none contains another.
 
     What runs inside a module that changes the resolution is part of the next level, whatever its own resolution.
 
     :param calls: in the order in which they end.
     """
     levels = [list(level) for _, level in groupby(calls, key=lambda call: call.form.grid)]
-    ends = []
-    for level, following in zip(levels, [*levels[1:], None], strict=True):
-        grid = level[0].form.grid
-        if following is None:
-            return [*ends, level[-1]]
-        start = _change(grid, following[0]).started
-        before = [call for call in level if call.finished < start]
-        ends += before[-1:]
-        if math.prod(following[0].form.grid) > math.prod(grid):
-            break
+    sizes = [math.prod(level[0].form.grid) for level in levels]
+    rise = next((i for i in range(1, len(levels)) if sizes[i] > sizes[i - 1]), len(levels))
+    ends: list[Call] = []
+    for index, level in enumerate(levels[:rise]):
+        around = ends[-1].callers() if ends else []
+        level = [call for call in level if call not in around]
+        if index + 1 < len(levels):
+            start = _change(levels[index][0].form.grid, levels[index + 1][0]).started
+            level = [call for call in level if call.finished < start]
+        ends += level[-1:]
     return ends
 
 
