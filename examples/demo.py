@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import shutil
-import sys
 import time
 from pathlib import Path
 
@@ -71,8 +69,7 @@ def main() -> None:
     parser.add_argument("--output_dir", type=Path, default=Path("runs/demo"))
     parser.add_argument("--max_steps", type=int, default=300, help="steps of each training")
     options = parser.parse_args()
-    transformers_logging.disable_progress_bar()
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+    transformers_logging.disable_progress_bar()  # of loading models outside of rd_hf
     started = time.perf_counter()
 
     print("\nThis is a demo on 8x8 pictures of digits; no result on it says anything about medical images.")

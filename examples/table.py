@@ -1,4 +1,4 @@
-"""The README's results table: student alone, RD and DRD, with and without the images that have no label.
+"""The tables of docs/results/busi-pneumonia.md: student alone, RD and DRD, with and without unlabelled images.
 
     python examples/table.py                          # both data sets; finished runs are not run again
     python examples/table.py --print_only             # the table from the runs that are there

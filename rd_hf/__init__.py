@@ -20,6 +20,7 @@ _MODULE_OF = {
     "RDTeacherForImageClassification": "models.modeling_rd_teacher",
     "compare": "comparison.run",
     "distill": "training.distillation",
+    "distill_from_models": "training.distillation",
     "evaluate": "inference.evaluation",
     "predict": "inference.prediction",
     "push": "hub.push",

@@ -152,17 +152,21 @@ def _distill(options: list[str]) -> int:
     if arguments.output_dir is None:
         raise ArgumentError("`output_dir` is missing: say where the student goes.")
     with stopping_at_once():
+        from .runtime.progress import console
         from .training.distillation import run_distillation
 
-        run_distillation(arguments)
+        with console():
+            run_distillation(arguments)
     return 0
 
 
 def _compare(options: list[str]) -> int:
     plan = parse_comparison(options)
     from .comparison.run import run_comparison
+    from .runtime.progress import console
 
-    run_comparison(plan)
+    with console():
+        run_comparison(plan)
     return 0
 
 
@@ -184,8 +188,11 @@ def _evaluate(options: list[str]) -> int:
     import json
 
     from .inference.evaluation import evaluate
+    from .runtime.progress import console
 
-    print(json.dumps(evaluate(**vars(arguments)), indent=2))
+    with console():
+        scores = evaluate(**vars(arguments))
+    print(json.dumps(scores, indent=2))
     return 0
 
 
@@ -235,9 +242,12 @@ def _cache(options: list[str]) -> int:
     command, options = options[0], options[1:]
     if command == "build":
         arguments = parse_distillation(options)
+        from .runtime.progress import console
         from .training.fill_cache import build
 
-        print(build(arguments))
+        with console():
+            done = build(arguments)
+        print(done)
         return 0
     kind = {"info": CacheInfoArguments, "verify": CacheVerifyArguments, "clear": CacheClearArguments}[command]
     arguments = _parse(_parser("cache", kind), options, kind)

@@ -1,7 +1,8 @@
 """Makes transformers' Auto classes know rd_hf's models without importing transformers or torch before they are needed.
 
 Registering a model needs its class, and with it torch. So `install` only leaves a finder on `sys.meta_path`. It lets
-the other finders find the modules of the Auto classes as ever, and registers once these have been executed.
+the other finders find the modules of the Auto classes as ever, and registers once these have been executed. What this
+buys over registering at import: `import rd_hf` and `rd-hf --help` take a tenth of a second instead of several seconds.
 """
 
 from __future__ import annotations

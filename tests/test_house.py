@@ -8,9 +8,9 @@ from conftest import REPOSITORY
 
 PACKAGE = REPOSITORY / "rd_hf"
 FLOORS = [
-    ["_version"],
-    ["models", "scoring", "arguments"],
-    ["tasks", "data", "cards", "runtime"],
+    ["_version", "models", "scoring", "arguments"],
+    ["runtime"],
+    ["tasks", "data", "cards"],
     ["students", "teacher_cache"],
     ["inference"],
     ["export"],

@@ -165,7 +165,7 @@ def test_groups_on_two_sides_of_given_splits_are_counted(caplog):
 def test_splits_are_logged_with_their_sizes(caplog):
     with caplog.at_level(logging.INFO):
         complete_splits(image_data(train=single(50, 50)), 0.1, 0.2, seed=3)
-    assert "Splits: train 70, validation 10, test 20; made from train with seed 3: validation, test" in caplog.text
+    assert "Splits: train 70, validation 10, test 20 (validation and test made from train with seed 3)" in caplog.text
 
 
 def test_another_seed_gives_other_splits_and_other_labels():

@@ -59,18 +59,18 @@ def run(folder: Path, layout: str, accumulation: int, case: str) -> None:
 def in_precision(dtype: torch.dtype) -> None:
     """Models and pixels in `dtype`."""
 
-    def build(arguments, *others):
-        models = build_models(arguments, *others)
+    def assemble(*parts):
+        models = assemble_models(*parts)
         for model in (models.student, models.teacher, models.backbone.tower):
             model.to(dtype)
         return models
 
-    distillation.build_models = build
+    distillation.assemble_models = assemble
     PixelTransform.normalize = lambda self, pixels: normalize(self, pixels).to(dtype)
 
 
 if __name__ == "__main__":
-    build_models, normalize = distillation.build_models, PixelTransform.normalize
+    assemble_models, normalize = distillation.assemble_models, PixelTransform.normalize
     torch.optim.AdamW = torch.optim.SGD
     end_training = Accelerator.end_training
     Accelerator.end_training = lambda self: None  # the next case needs the group

@@ -23,6 +23,7 @@ NOT_NEGATIVE = """hybrid_weight hybrid_weight_end kl_weight kl_weight_end cka_we
 LICENSE = re.compile(r"[a-z0-9][a-z0-9.\-]*")
 LONGEST_HOURS = 10_000
 IN_MEMORY = "(a data set in memory)"
+MODEL_IN_MEMORY = "(a model in memory)"
 
 
 def _argument(default: Any, help: str) -> Any:

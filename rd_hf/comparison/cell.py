@@ -26,6 +26,7 @@ from ..inference.rows import predict_logits, probabilities
 from ..models.backbone import Backbone
 from ..runtime.checkpoint import file_digest
 from ..runtime.files import write_json
+from ..runtime.progress import hidden_progress
 from ..scoring.classification import Predictions, point_values
 from ..training.assembly import build_inputs, build_objective, build_trainer, planned_steps, step_plan, training_data
 from ..training.inputs import Inputs
@@ -172,9 +173,8 @@ def _trainer(
 
 def _run(trainer: Trainer) -> dict[str, Any]:
     """Train to the end; what there is to say of it."""
-    trainer.shows_progress = False
     started = time.perf_counter()
-    with PeakMemory(trainer.accelerator.device) as memory:
+    with hidden_progress(), PeakMemory(trainer.accelerator.device) as memory:
         trainer.train()
     return {
         "steps": trainer.step,

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm.auto import tqdm
 
 from ..arguments.values import ArgumentError
 from ..runtime.allocator import keep_freed_memory
 from ..runtime.interrupts import Stopped
 from ..runtime.processes import start_accelerator
+from ..runtime.progress import Progress
 from .arguments import ComparisonArguments
 from .bench import Bench
 from .cell import cell_settings, is_done, read_result, run_cell
@@ -52,7 +52,8 @@ def run_cells(plan: Plan, cells: Sequence[Cell], root: Path, title: str) -> list
     workers = plan.comparison.workers or (1 if torch.accelerator.is_available() else _cores())
     jobs = split_into_jobs(left, workers)
     failed: list[str] = []
-    with _environment_of_workers(workers), tqdm(total=len(cells), initial=len(cells) - len(left), desc=title) as bar:
+    progress = Progress(title, len(cells), "run", len(cells) - len(left))
+    with _environment_of_workers(workers), progress:
         context = _context()
         stop = context.Event()
         pool = ProcessPoolExecutor(
@@ -64,7 +65,7 @@ def run_cells(plan: Plan, cells: Sequence[Cell], root: Path, title: str) -> list
             while waiting:
                 done, waiting = wait(waiting, POLL_SECONDS, FIRST_COMPLETED)
                 failed += [line for future in done for line in future.result()]
-                bar.update(sum(is_done(root, cell) for cell in cells) - bar.n)
+                progress.advance(sum(is_done(root, cell) for cell in cells) - progress.done)
         except BrokenProcessPool as error:
             raise ComparisonError(
                 "A worker ended before its runs. In a Python script, call rd_hf.compare under "

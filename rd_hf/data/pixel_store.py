@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from tqdm.auto import tqdm
 
+from ..runtime.progress import Progress
 from .images import BadImageError, to_rgb
 from .leaks import DIGEST_BYTES, pixel_digest
 from .order import Visit
@@ -74,11 +74,13 @@ def check_images(store: PixelStore, rows: Sequence[int], on_bad_image: str) -> d
     :raises BadImageError: for the first unreadable one, unless `on_bad_image` is "skip".
     """
     problems: dict[int, str] = {}
-    for row in tqdm(rows, desc=f"reading {store.name}", disable=len(rows) < SHOW_PROGRESS_ROWS):
-        try:
-            store.decode(row)
-        except BadImageError as error:
-            problems[int(row)] = str(error)
+    with Progress(f"reading {store.name}", len(rows), "image", shown=len(rows) >= SHOW_PROGRESS_ROWS) as progress:
+        for row in rows:
+            try:
+                store.decode(row)
+            except BadImageError as error:
+                problems[int(row)] = str(error)
+            progress.advance()
     if problems and on_bad_image != "skip":
         first = next(iter(problems.values()))
         more = f" ({len(problems) - 1} more of {store.name} cannot be read.)" if len(problems) > 1 else ""

@@ -65,7 +65,8 @@ def complete_splits(
         wanted = {"validation": validation_fraction, "test": test_fraction}
         data = _split_train(data, {name: wanted[name] for name in missing}, seed)
     sizes = ", ".join(f"{name} {len(data.splits[name])}" for name in SPLITS)
-    logger.info("Splits: %s; made from train with seed %d: %s", sizes, seed, ", ".join(missing) or "none")
+    made = f" ({' and '.join(missing)} made from train with seed {seed})" if missing else ""
+    logger.info("Splits: %s%s", sizes, made)
     for name in SPLITS[1:]:
         counts = _counts(data, name)
         absent = [label for label, count in zip(data.label_names, counts, strict=True) if count == 0]

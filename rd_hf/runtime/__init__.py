@@ -1,1 +1,1 @@
-"""The process around a training: several processes, signals, memory, checkpoints."""
+"""The process around a training: several processes, signals, progress, memory, checkpoints, files."""

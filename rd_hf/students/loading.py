@@ -66,6 +66,26 @@ def load_student(
     return RDStudentForImageClassification.from_classifier(model), processor, source
 
 
+def adopt_student(model: PreTrainedModel, label_names: list[str], problem_type: str) -> RDStudentForImageClassification:
+    """Take an image classifier in memory as the student; the model itself is trained, not a copy.
+
+    :param label_names: the data's classes. The model takes these names over unless it has names of its own.
+    :raises StudentError: when the model's classes are not those of the data.
+    """
+    model = model.model if isinstance(model, RDStudentForImageClassification) else model
+    own = [model.config.id2label[number] for number in range(model.config.num_labels)]
+    unnamed = [f"LABEL_{number}" for number in range(len(label_names))]
+    if own not in (label_names, unnamed):
+        raise StudentError(
+            f"The student's classes are {', '.join(own)}, those of the data {', '.join(label_names)}: load the student "
+            f"with num_labels={len(label_names)}, or with id2label and label2id of the data's names."
+        )
+    model.config.id2label = dict(enumerate(label_names))
+    model.config.label2id = {name: number for number, name in enumerate(label_names)}
+    model.config.problem_type = problem_type
+    return RDStudentForImageClassification.from_classifier(model)
+
+
 def _read_kept_shares_as_dropped(model: PreTrainedModel) -> None:
     """Have a MobileNet or EfficientNet drop what its authors drop, and keep running statistics.
 

@@ -28,7 +28,7 @@ from .cka import check_rows
 from .inputs import Inputs
 from .objective import Objective, ObjectiveWeights
 from .run_data import RunData
-from .run_models import LoadedTeacher, Models
+from .run_models import LoadedStudent, LoadedTeacher, Models
 from .teacher_features import compare_entries, open_cache
 from .trainer import Trainer, TrainingData
 
@@ -45,9 +45,20 @@ def build_models(
 
     :param loaded: the teacher, where an earlier run has loaded it.
     """
+    parts = load_models(arguments, run_data, accelerator, loaded)
+    return assemble_models(*parts, arguments, run_data, accelerator)
+
+
+def load_models(
+    arguments: DistillationArguments, run_data: RunData, accelerator: Accelerator, loaded: LoadedTeacher | None = None
+) -> tuple[LoadedStudent, LoadedTeacher | None]:
+    """Student and teacher that the arguments name; no teacher for method ce.
+
+    :param loaded: the teacher, where an earlier run has loaded it.
+    """
     torch.manual_seed(arguments.seed)
     with loading("student", str(arguments.student)) if isinstance(arguments.student, str) else nullcontext():
-        student, processor, base = load_student(
+        student = load_student(
             arguments.student,
             run_data.label_names,
             run_data.problem_type,
@@ -55,14 +66,28 @@ def build_models(
             revision=arguments.student_revision,
             trust_remote_code=arguments.trust_remote_code,
         )
+    if arguments.method == "ce":
+        return LoadedStudent(*student), None
+    return LoadedStudent(*student), loaded or load_teacher(arguments, accelerator)
+
+
+def assemble_models(
+    student: LoadedStudent,
+    teacher: LoadedTeacher | None,
+    arguments: DistillationArguments,
+    run_data: RunData,
+    accelerator: Accelerator,
+) -> Models:
+    """Put new projectors between student and teacher, and both on the device of the run."""
+    student, processor, base = student
     models = Models(student, processor, transforms=[PixelTransform(processor)])
     student.config.image_size = list(models.transforms[0].size)
     if arguments.sync_batch_norm:
         student.model = _with_synchronised_norms(student.model, accelerator)
     if arguments.gradient_checkpointing:
         student.activation_checkpointing_enable()
-    if arguments.method != "ce":
-        _add_teacher(models, arguments, loaded or load_teacher(arguments, accelerator), accelerator)
+    if teacher is not None:
+        _add_teacher(models, arguments, teacher, accelerator)
     student.config.provenance = {
         "method": arguments.method,
         "student_base": base,

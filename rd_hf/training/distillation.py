@@ -1,50 +1,115 @@
-"""`rd_hf.distill`: from names to a student. Loads data and models, trains, and leaves the run's folder."""
+"""`rd_hf.distill` and `rd_hf.distill_from_models`: from names or models in hand to a student and the run's folder."""
 
 from __future__ import annotations
 
 import json
 import logging
 import time
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from transformers import BaseImageProcessor, PreTrainedModel
 
-from ..arguments.distillation import DistillationArguments, arguments_from
+from ..arguments.distillation import MODEL_IN_MEMORY, DistillationArguments, arguments_from
+from ..arguments.values import ArgumentError
 from ..hub import push as hub
 from ..hub.publication import published_config
+from ..models.backbone import Backbone
 from ..models.modeling_rd_student import RDStudentForImageClassification
 from ..runtime.interrupts import Stopped
 from ..runtime.processes import own_log, report_lost_process, start_accelerator
-from .assembly import build_models, build_trainer
+from ..runtime.progress import console
+from ..students.loading import adopt_student
+from .assembly import assemble_models, build_trainer, load_models
 from .compilation import check_compiler, compiled_models
 from .report import summary, write_report
 from .run_data import RunData, load_run_data
 from .run_folder import check_run_folder, open_run_folder
-from .run_models import Models
+from .run_models import LoadedStudent, LoadedTeacher, Models
 from .trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
+# What a model in hand has settled already.
+OF_LOADING = (
+    "student", "student_revision", "student_image_size", "teacher", "teacher_revision", "teacher_dtype",
+    "teacher_device_map", "trust_remote_code", "dataset",
+)  # fmt: skip
+LoadModels = Callable[[DistillationArguments, RunData, Accelerator], tuple[LoadedStudent, LoadedTeacher | None]]
+
 
 def distill(
-    teacher: str | None = None, student: str | dict | None = None, dataset: Any = None, **arguments
+    teacher: str | None = None,
+    student: str | dict | None = None,
+    dataset: Any = None,
+    *,
+    verbose: bool = True,
+    **arguments: Any,
 ) -> RDStudentForImageClassification:
     """Distil a student from a frozen teacher.
 
     :param teacher: Hub id or folder of the foundation model; None with `method="ce"`.
     :param student: Hub id, folder, or inline transformers config (a dict with `model_type`).
     :param dataset: Hub id, folder, file, or a `datasets.DatasetDict` in memory.
+    :param verbose: whether log lines, progress and the closing line are shown, as by `rd-hf distill`.
     :param arguments: any other field of `DistillationArguments`; without `output_dir` the run goes to `runs/<time>`.
     :return: the student with the weights that were best on validation. The run's folder holds it too, with the teacher,
         scores, predictions and plots.
     :raises ArgumentError: for an unknown or contradictory argument.
     """
-    arguments.setdefault("output_dir", f"runs/{time.strftime('%Y%m%d-%H%M%S')}")
-    return run_distillation(arguments_from({"teacher": teacher, "student": student, "dataset": dataset} | arguments))
+    names = {"teacher": teacher, "student": student, "dataset": dataset}
+    with console(verbose):
+        return run_distillation(arguments_from({"output_dir": _new_folder()} | arguments | names))
+
+
+def distill_from_models(
+    student: tuple[PreTrainedModel, BaseImageProcessor],
+    backbone: tuple[PreTrainedModel | Backbone, BaseImageProcessor] | None,
+    data: Any,
+    arguments: Mapping[str, Any],
+    *,
+    verbose: bool = True,
+) -> RDStudentForImageClassification:
+    """Distil with models in hand: what `distill` does once it has loaded student and teacher.
+
+    :param student: an image classifier of transformers for the data's classes, and its image processor. The classifier
+        itself is trained, not a copy.
+    :param backbone: the foundation model, which is frozen, and its image processor; None with `method="ce"`. A
+        reprogrammed teacher that is loaded later needs the folder of this model, or the model itself.
+    :param data: what `distill` takes as `dataset`.
+    :param arguments: the fields of `DistillationArguments` that differ from their defaults.
+    :param verbose: as in `distill`.
+    :return: as in `distill`.
+    :raises ArgumentError: for an argument that is unknown, contradictory, or about loading models by name.
+    :raises StudentError: when the student's classes are not those of the data.
+    """
+    for name in OF_LOADING:
+        if name in arguments:
+            raise ArgumentError(f"`{name}` is for models and data that are loaded by name: leave it out here.")
+    in_hand = {"student": MODEL_IN_MEMORY, "teacher": backbone and MODEL_IN_MEMORY, "dataset": data}
+
+    def adopt_models(
+        arguments: DistillationArguments, run_data: RunData, accelerator: Accelerator
+    ) -> tuple[LoadedStudent, LoadedTeacher | None]:
+        torch.manual_seed(arguments.seed)
+        classifier, processor = student
+        adopted = adopt_student(classifier, run_data.label_names, run_data.problem_type)
+        own = LoadedStudent(adopted, processor, {"id": "local", "revision": None})
+        if backbone is None or arguments.method == "ce":
+            return own, None
+        model, processor = backbone
+        if not isinstance(model, Backbone):
+            model = Backbone.from_model(model, arguments.teacher_batch_size)
+        return own, LoadedTeacher(model, processor)
+
+    with console(verbose):
+        return _run(arguments_from({"output_dir": _new_folder()} | dict(arguments) | in_hand), adopt_models)
 
 
 def run_distillation(arguments: DistillationArguments) -> RDStudentForImageClassification:
@@ -52,6 +117,14 @@ def run_distillation(arguments: DistillationArguments) -> RDStudentForImageClass
 
     :raises Stopped: after a signal, or when `max_run_time` is over.
     """
+    return _run(arguments, load_models)
+
+
+def _new_folder() -> str:
+    return f"runs/{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def _run(arguments: DistillationArguments, load: LoadModels) -> RDStudentForImageClassification:
     seconds = arguments.seconds_to_run()
     deadline = None if seconds is None else time.monotonic() + seconds
     accelerator = start_accelerator(arguments)
@@ -62,7 +135,7 @@ def run_distillation(arguments: DistillationArguments) -> RDStudentForImageClass
     with accelerator.main_process_first():
         run_data = load_run_data(arguments)
     folder = Path(arguments.output_dir)
-    models = build_models(arguments, run_data, accelerator)
+    models = assemble_models(*load(arguments, run_data, accelerator), arguments, run_data, accelerator)
     if arguments.push_to_hub and accelerator.is_main_process:  # before hours of training, not after them
         _check_destinations(arguments, models)
     run_data.open_images(models.transforms, arguments.on_bad_image, arguments.on_leak)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from tqdm.auto import tqdm
 
 from ..arguments.distillation import DistillationArguments
 from ..arguments.values import ArgumentError
 from ..data.images import BadImageError
 from ..data.pixel_store import TEACHER, PixelStore
 from ..runtime.processes import start_accelerator
+from ..runtime.progress import Progress
 from ..teacher_cache.key import cache_root
 from .assembly import build_inputs, build_models
 from .inputs import Inputs
@@ -46,11 +46,11 @@ def build(arguments: DistillationArguments) -> str:
     own = visits[accelerator.process_index :: accelerator.num_processes]
     missing = [visit for visit in own if inputs.cache.lacks(*visit)]
     size = models.backbone.chunk_size or 64
-    with tqdm(total=len(own), initial=len(own) - len(missing), desc="teacher features", unit="view") as progress:
-        progress.disable |= not accelerator.is_main_process
+    shown = accelerator.is_main_process
+    with Progress("teacher features", len(own), "view", len(own) - len(missing), shown) as progress:
         for start in range(0, len(missing), size):
             _fill(inputs, missing[start : start + size], arguments.on_bad_image)
-            progress.update(len(missing[start : start + size]))
+            progress.advance(len(missing[start : start + size]))
             if inputs.cache.full:
                 raise OSError(f"The cache in {inputs.cache.folder.path} is not complete: there is no room for it.")
     accelerator.wait_for_everyone()

@@ -28,6 +28,14 @@ class Models:
     transforms: list[PixelTransform] = field(default_factory=list)
 
 
+class LoadedStudent(NamedTuple):
+    """The student before training, its image processor, and where it is from (`id` and `revision`)."""
+
+    model: RDStudentForImageClassification
+    processor: BaseImageProcessor
+    source: dict[str, str | None]
+
+
 class LoadedTeacher(NamedTuple):
     """The frozen teacher, and the image processor of its repo."""
 

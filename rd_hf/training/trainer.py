@@ -17,7 +17,6 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
 
 from ..arguments.distillation import DistillationArguments
 from ..data.order import PlanSampler, StepPlan
@@ -35,6 +34,7 @@ from ..runtime.checkpoint import (
 )
 from ..runtime.interrupts import Interrupts, Stopped, leave_interrupts_to_the_main_process
 from ..runtime.processes import PROGRESS, memory_used
+from ..runtime.progress import Progress
 from ..scoring.metrics import validation_score
 from .inputs import Inputs
 from .objective import Objective
@@ -62,7 +62,6 @@ class Trainer:
 
     :param model: RDTeacherForImageClassification without backbone (student and projectors), or the student alone.
     :param inputs: pixels and teacher features of a batch; without a backbone the student is trained alone (method ce).
-    :ivar shows_progress: whether there is a progress bar.
     """
 
     def __init__(
@@ -85,7 +84,6 @@ class Trainer:
         self.save_steps = arguments.save_steps or self.eval_steps
         self.step, self.best_step, self.best_score, self.best_tensors = 0, 0, -math.inf, None
         self.evaluations_without_gain = 0
-        self.shows_progress = accelerator.is_main_process
         self.data_wait = 0.0  # seconds since the last row of metrics.jsonl
 
     def train(self, deadline: float | None = None) -> None:
@@ -99,26 +97,26 @@ class Trainer:
             self.restore()
         batches = self.timed(iter(self.loader()))
         self.update.log_cka_cost(len(self.data.plan.batch(self.step, 0)))
-        progress = tqdm(total=self.max_steps, initial=self.step, desc="training", disable=not self.shows_progress)
+        progress = Progress("training", self.max_steps, "step", self.step, self.accelerator.is_main_process)
         started, images = time.perf_counter(), 0
         waited = trained = 0.0  # seconds in all
         with Interrupts(self.accelerator, deadline) as interrupts, progress:
             while self.step < self.max_steps and not self.out_of_patience():
                 row = self.optimizer_step(batches)
                 self.step += 1
-                progress.update()
+                progress.advance()
                 images += row.pop("images")
                 if self.step % self.arguments.logging_steps == 0 or self.step == self.max_steps:
                     elapsed = time.perf_counter() - started
                     used = {"images_per_second": images / elapsed, "data_wait": self.data_wait / elapsed}
                     self.log(row | used | {"memory_gib": memory_used(self.accelerator)})
-                    progress.set_postfix(loss=f"{row['loss']:.3f}", **self.best_so_far())
+                    progress.note(loss=f"{row['loss']:.3f}", **self.best_so_far())
                     waited, trained = waited + self.data_wait, trained + elapsed
                     started, images, self.data_wait = time.perf_counter(), 0, 0.0
                 aside = time.perf_counter()
                 if self.step % self.eval_steps == 0 or self.step == self.max_steps:
                     self.evaluate()
-                    progress.set_postfix(loss=f"{row['loss']:.3f}", **self.best_so_far())
+                    progress.note(loss=f"{row['loss']:.3f}", **self.best_so_far())
                 exit_code = interrupts.in_any_process()
                 if self.step % self.save_steps == 0 or self.step == self.max_steps or exit_code:
                     self.save()

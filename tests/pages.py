@@ -1,0 +1,249 @@
+"""The pages of the documentation, what they tell a user to run, and how that is run on tiny models.
+
+`Reader.read` runs every command and Python block of a page in its order. What cannot run in a test is in `NOT_RUN`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import re
+import runpy
+import shlex
+import sys
+from collections.abc import Callable
+from configparser import ConfigParser
+from pathlib import Path
+from typing import NamedTuple
+from unittest import mock
+
+import numpy as np
+import torch
+from conftest import REPOSITORY, blob_images
+from hub_server import HubServer
+from PIL import Image
+from test_without_rd_hf import BLOCKER
+from transformers import AutoModel, ResNetConfig, ViTConfig, ViTImageProcessorPil
+
+from rd_hf.cli import parse_comparison, parse_distillation
+
+DOCS = sorted(path.relative_to(REPOSITORY).as_posix() for path in REPOSITORY.glob("docs/**/*.md"))
+PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", *DOCS]
+
+HOURS = "trains for minutes or hours, on data that does not come with rd_hf"
+MEASURES = "measures for minutes; tests of its own run it on tiny models"
+NOT_RUN = {  # the beginning of a command, and why no test runs it; its arguments are parsed all the same
+    "pip install": "changes the environment of the tests",
+    "make demo": "trains for minutes",
+    "sbatch": "needs SLURM; test_processes starts processes with the environment that the script sets",
+    "torchrun --nnodes 2": "needs two machines; test_processes runs two launchers on one",
+    "accelerate launch --config_file": "test_processes runs this configuration",
+    "python examples/benchmark_": MEASURES,
+    "python examples/kill_and_resume.py": MEASURES,
+    "python examples/table.py": HOURS,
+    "rd-hf compare --config examples/compare/medical.yaml": HOURS,
+    "rd-hf compare --config examples/compare/unlabelled.yaml": HOURS,
+    "rd-hf compare --config examples/compare/pretrained_student.yaml": HOURS,
+    "rd-hf compare --config examples/compare/ablations.yaml": HOURS,
+    "rd-hf compare --config examples/compare/views.yaml": HOURS,
+    "rd-hf compare --config examples/compare/precision.yaml": HOURS,
+}
+
+SMALL_RUN = "--max_steps 2 --num_views 1 --per_device_train_batch_size 8 --per_device_unlabeled_batch_size 8"
+STAND_INS = "--teacher facebook/dinov2-small --dataset ./my_xrays --shots 5"
+SMALL_COMPARISON = """--arguments '{student: google/mobilenet_v2_0.35_96, max_steps: 2, num_views: 1}' --seeds '[0]'
+    --shots '[5]' --methods '[ce, lp_kd, rd]' --tuning '{seeds: [100], shots: 5, weight: [1.0]}' --workers 1"""
+SMALL_PYTHON = {
+    "shots=20": "shots=5, max_steps=2, num_views=1, per_device_train_batch_size=8, per_device_unlabeled_batch_size=8, "
+    "overwrite_output_dir=True",
+    'max_params="1M", max_latency_ms=10': 'max_params="0.3M", max_latency_ms=10000',
+    'methods=["ce", "rd"],': 'methods=["ce", "rd"], seeds=[0], shots=[5], workers=1,',
+    '"max_steps": 400': '"max_steps": 2, "num_views": 1',
+}
+LOADS_A_STUDENT = """import rd_hf
+from transformers import AutoModelForImageClassification
+student = AutoModelForImageClassification.from_pretrained("runs/xray/student")
+"""
+
+
+class Step(NamedTuple):
+    """One command or one Python block of a page."""
+
+    language: str
+    text: str
+
+    @property
+    def reason_not_to_run(self) -> str | None:
+        return next((reason for start, reason in NOT_RUN.items() if self.text.startswith(start)), None)
+
+
+def text_of(page: str) -> str:
+    return (REPOSITORY / page).read_text(encoding="utf-8")
+
+
+def steps(page: str) -> list[Step]:
+    """What a page tells a user to run, in its order: each command of a bash block, and each Python block."""
+    found = []
+    for language, block in re.findall(r"^```(bash|python)\n(.*?)^```", text_of(page), flags=re.DOTALL | re.MULTILINE):
+        if language == "python":
+            found.append(Step(language, block))
+            continue
+        lines = (line.strip() for line in block.replace("\\\n", " ").splitlines())
+        found += [Step(language, line) for line in lines if line and not line.startswith("#")]
+    return found
+
+
+def code_spans(page: str) -> list[str]:
+    """What stands between single backticks."""
+    without_blocks = re.sub(r"^```.*?^```", "", text_of(page), flags=re.DOTALL | re.MULTILINE)
+    return re.findall(r"`([^`\n]+)`", without_blocks)
+
+
+def small(command: str) -> list[str]:
+    """A command's words, with a few steps on stand-ins in place of a real training."""
+    words = shlex.split(command)
+    if words[:2] == ["accelerate", "launch"]:
+        words[2:2] = ["--cpu", "--num_processes", "1"]
+    if "distill" in words or "build" in words:
+        words += shlex.split(SMALL_RUN) + (shlex.split(STAND_INS) if "--config" in words else [])
+        words += ["--shots", "5"] if "--shots" in words else []
+        words += ["--overwrite_output_dir"] if "distill" in words else []
+    elif words[1] == "compare":
+        words += shlex.split(SMALL_COMPARISON)
+    elif words[1] == "students":  # fewer students to be timed, and a time that holds on any machine
+        words += ["--max_params", "0.6M", "--max_latency_ms", "10000"]
+    return words
+
+
+def make_workplace(folder: Path) -> Path:
+    """A folder with the data that the pages name, and stand-ins for the models that they name."""
+    labels = np.arange(60) % 3
+    rows = []
+    for number, (image, label) in enumerate(zip(blob_images(labels), labels, strict=True)):
+        target = folder / "my_xrays" / f"class_{label}" / f"{number}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(target)
+        rows.append([target.relative_to(folder).as_posix(), int(label == 0), int(label > 0), f"class_{label}"])
+    write_table(
+        folder / "patients.csv", ["image", "label", "patient_id"], [[r[0], r[3], n // 2] for n, r in enumerate(rows)]
+    )
+    write_table(folder / "chest.csv", ["image", "effusion", "nodule"], [row[:3] for row in rows])
+    (folder / "new_images").mkdir()
+    Image.fromarray(blob_images(np.array([1]))[0]).save(folder / "new_images" / "one.png")
+    torch.manual_seed(0)
+    size = {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 32}
+    stand_ins = {
+        "facebook/dinov2-small": ViTConfig(**size, image_size=32, patch_size=8),
+        "google/mobilenet_v2_0.35_96": ResNetConfig(
+            embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic"
+        ),
+    }
+    for name, config in stand_ins.items():
+        AutoModel.from_config(config).save_pretrained(folder / name)
+        ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder / name)
+    (folder / "examples").symlink_to(REPOSITORY / "examples")
+    return folder
+
+
+def write_table(path: Path, names: list[str], rows: list[list]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([names, *rows])
+
+
+class Reader:
+    """Runs pages in a folder made by `make_workplace`.
+
+    :param python: runs `python *words` there; :return: the finished process.
+    :param client: the same as a user of `server`.
+    """
+
+    def __init__(self, python: Callable, client: Callable, server: HubServer):
+        self.python, self.client, self.server = python, client, server
+
+    def read(self, page: str) -> dict[str, str]:
+        """Run all that the page has; :return: what each step that ran printed, under its text."""
+        return {step.text: self.run(step) for step in steps(page) if step.reason_not_to_run is None}
+
+    def run(self, step: Step) -> str:
+        """:return: what it printed."""
+        pushes = "push" in step.text
+        if pushes:  # as if it were the only one
+            self.server.repos.clear()
+        words = self.python_words(step.text) if step.language == "python" else self.command_words(step.text)
+        done = (self.client if pushes or '"me/' in step.text else self.python)(*words)
+        assert done.returncode == 0, f"{step.text}\n{done.stderr[-3000:]}"
+        return done.stdout
+
+    def command_words(self, command: str) -> list[str]:
+        starts = {"rd-hf": ["-m", "rd_hf"], "accelerate": ["-m", "accelerate.commands.accelerate_cli"]}
+        name, *words = small(command)
+        return [*starts[name], *words]
+
+    def python_words(self, code: str) -> list[str]:
+        for text, smaller in SMALL_PYTHON.items():
+            code = code.replace(text, smaller)
+        if "student." in code:
+            code = LOADS_A_STUDENT + code
+        elif '"me/' in code:  # what is published needs no rd_hf
+            code = f"{BLOCKER}\nprint(type({code.strip()}).__name__)"
+        if "classify =" in code:
+            code += "print(classify('new_images/one.png')[0]['label'])"
+        return ["-c", code]
+
+
+def check_arguments(command: str) -> None:
+    """Parse the arguments of a command that is not run; the working directory is the repository.
+
+    :raises Exception: of whoever parses them.
+    """
+    name, *words = shlex.split(command)
+    if name == "pip":
+        setup = ConfigParser()
+        setup.read("setup.cfg")
+        extras = re.findall(r"\[(.*?)\]", words[-1])
+        assert words[0] == "install" and all(extra in setup["options.extras_require"] for extra in extras)
+    elif name == "make":
+        assert f"\n{words[0]}:" in Path("Makefile").read_text(encoding="utf-8")
+    elif name == "python":
+        parse_in_script(*words)
+    elif name == "sbatch":
+        assert Path(words[0]).is_file()
+        parse_distillation(words[1:])
+    elif name == "rd-hf":
+        {"distill": parse_distillation, "compare": parse_comparison}[words[0]](words[1:])
+    else:
+        after = words.index("rd_hf") + 1
+        if name == "torchrun":
+            from torch.distributed.run import get_args_parser
+
+            assert get_args_parser().parse_args(words).training_script_args == words[after:]
+        else:
+            from accelerate.commands.launch import launch_command_parser
+
+            parsed = launch_command_parser().parse_args(words[1:])
+            assert Path(parsed.config_file).is_file() and parsed.training_script_args == words[after:]
+        parse_distillation(words[after + 1 :])
+
+
+def parse_in_script(script: str, *words: str) -> None:
+    """Run a script up to the point where it has parsed its arguments."""
+    parse = argparse.ArgumentParser.parse_known_args
+
+    class Parsed(Exception):
+        pass
+
+    def parse_known(self, *_):
+        parse(self, words)
+        raise Parsed
+
+    def parse_all(self, *_):
+        assert not parse(self, words)[1]
+        raise Parsed
+
+    patches = {"parse_args": parse_all, "parse_known_args": parse_known}
+    with mock.patch.multiple(argparse.ArgumentParser, **patches), mock.patch.object(sys, "argv", [script, *words]):
+        try:
+            runpy.run_path(script, run_name="__main__")
+        except Parsed:
+            return
+    raise AssertionError(f"{script} parsed no arguments")
