@@ -224,12 +224,19 @@ def _level_ends(calls: Sequence[Call]) -> list[Call]:
     ends: list[Call] = []
     for index, level in enumerate(levels[:rise]):
         around = ends[-1].callers() if ends else []
-        level = [call for call in level if call not in around]
+        level = [call for call in level if call not in around and not _inside_last_narrowing(call, calls)]
         if index + 1 < len(levels):
             start = _change(levels[index][0].form.grid, levels[index + 1][0]).started
             level = [call for call in level if call.finished < start]
         ends += level[-1:]
     return ends
+
+
+def _inside_last_narrowing(call: Call, calls: Sequence[Call]) -> bool:
+    """Whether a call runs inside a module that takes its grid, and no other, to a single position."""
+    grid = call.form.grid
+    narrowing = [c for c in call.callers() if c.input_grid == grid and c.form and math.prod(c.form.grid) == 1]
+    return any(all(other.form.grid == grid for other in calls if c in other.callers()) for c in narrowing)
 
 
 def _change(grid: Grid, first: Call) -> Call:

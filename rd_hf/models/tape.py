@@ -130,7 +130,7 @@ class StagedModel:
 
         Batch norms in train mode use the batch's statistics and neither read nor write their running ones; in eval mode
         they use the running ones. Dropout and stochastic depth draw masks as in any pass. See
-        docs/explanation/decisions.md, "Hybrid passes".
+        docs/explanation/decisions.md, "Batch norm in hybrid passes" and "Dropout in hybrid passes".
 
         :param tape: a recorded pass of this model over the same number of images.
         :param stages: one stage, counted from 0, shallow to deep, with `feature`; or the feature of each stage.
