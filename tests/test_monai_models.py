@@ -53,7 +53,7 @@ def pixels(rank: int, channels: int = 3) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    ("network", "rank"), [*((network, 2) for network in NETWORKS), ("ViT", 3), ("SegResNet", 3), ("UNet", 3)]
+    ("network", "rank"), [*((network, 2) for network in NETWORKS), ("ViT", 3), ("DynUNet", 3), ("UNet", 3)]
 )
 def test_round_trip(network, rank, tmp_path):
     model = build(network, rank, in_channels=1)

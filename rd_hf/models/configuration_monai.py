@@ -50,6 +50,9 @@ class MonaiNetConfig(PreTrainedConfig):
         self.in_channels = in_channels
         self.image_size = size
         self.arguments = dict(arguments or {})
+        kwargs.setdefault(
+            "tie_word_embeddings", True
+        )  # transformers' word for any tying: DynUNet's blocks have two names
         super().__init__(**kwargs)
 
 

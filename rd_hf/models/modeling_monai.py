@@ -94,8 +94,12 @@ class MonaiNet(PreTrainedModel):
                 f"`network` is {config.network!r}, but {type(self).__name__} takes {', '.join(self.networks)}."
             )
         self.network = build_network(config)
-        for parameter in self.network.parameters():
+        first_name: dict[nn.Parameter, str] = {}
+        self._tied_weights_keys = {}
+        for name, parameter in self.named_parameters(remove_duplicate=False):
             parameter._is_hf_initialized = True  # as MONAI does it
+            if first_name.setdefault(parameter, name) != name:
+                self._tied_weights_keys[name] = first_name[parameter]
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
