@@ -13,9 +13,22 @@ from collections.abc import Sequence
 from importlib.abc import Loader
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
 
 _AUTO_CONFIGS = "transformers.models.auto.configuration_auto"
 _AUTO_MODELS = "transformers.models.auto.modeling_auto"
+
+_CONFIGS = [
+    ("configuration_rd", "RDStudentConfig"),
+    ("configuration_rd", "RDTeacherConfig"),
+    ("configuration_monai", "MonaiNetConfig"),
+]
+_MODELS = [
+    ("AutoModelForImageClassification", "modeling_rd_student", "RDStudentForImageClassification"),
+    ("AutoModelForImageClassification", "modeling_rd_teacher", "RDTeacherForImageClassification"),
+    ("AutoModelForImageClassification", "modeling_monai", "MonaiNetForImageClassification"),
+    ("AutoModelForSemanticSegmentation", "modeling_monai", "MonaiNetForSemanticSegmentation"),
+]
 
 
 class _RegisteringFinder:
@@ -60,20 +73,18 @@ class _RegisteringFinder:
         if self.executing:
             return
         if _AUTO_CONFIGS in sys.modules:
-            configs = importlib.import_module(".models.configuration_rd", __package__)
-            auto_config = sys.modules[_AUTO_CONFIGS].AutoConfig
-            for config in (configs.RDStudentConfig, configs.RDTeacherConfig):
-                auto_config.register(config.model_type, config, exist_ok=True)
+            for module, name in _CONFIGS:
+                config = _read(module, name)
+                sys.modules[_AUTO_CONFIGS].AutoConfig.register(config.model_type, config, exist_ok=True)
         if _AUTO_MODELS in sys.modules:
-            student = importlib.import_module(
-                ".models.modeling_rd_student", __package__
-            ).RDStudentForImageClassification
-            teacher = importlib.import_module(
-                ".models.modeling_rd_teacher", __package__
-            ).RDTeacherForImageClassification
-            auto_model = sys.modules[_AUTO_MODELS].AutoModelForImageClassification
-            for model in (student, teacher):
-                auto_model.register(model.config_class, model, exist_ok=True)
+            for auto_class, module, name in _MODELS:
+                model = _read(module, name)
+                getattr(sys.modules[_AUTO_MODELS], auto_class).register(model.config_class, model, exist_ok=True)
+
+
+def _read(module: str, name: str) -> Any:
+    """A class of one of the modules in `models`."""
+    return getattr(importlib.import_module(f".models.{module}", __package__), name)
 
 
 def install() -> None:

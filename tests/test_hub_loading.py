@@ -59,7 +59,9 @@ def test_a_run_publishes_its_student_and_names_nothing_of_this_machine(server, c
     assert len(server.repos["me/xray"].commits) == 2
     assert push(client, tmp_path / "secret_run" / "teacher", repo="me/xray-teacher").returncode == 0
     student, teacher = files_of(server), files_of(server, repo="me/xray-teacher")
-    teachers_code = {"backbone", "features", "modeling_rd_teacher", "reprogramming", "stages", "tape"}
+    teachers_code = {
+        "backbone", "features", "grids", "modeling_rd_teacher", "probe", "reprogramming", "stages", "tape",
+    }  # fmt: skip
     assert set(teacher) - set(student) == {"cka.png", *(f"{name}.py" for name in teachers_code), *CODE_FILES}
     assert set(student) - set(teacher) == {"roc.png"}
     for content, _ in [*student.values(), *teacher.values()]:

@@ -12,7 +12,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 IS_KNOWN = """
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers import AutoConfig, AutoModelForImageClassification
-assert {"rd_student", "rd_teacher"} <= set(CONFIG_MAPPING)
+assert {"rd_student", "rd_teacher", "monai"} <= set(CONFIG_MAPPING)
 from rd_hf import RDStudentForImageClassification, RDTeacherForImageClassification
 for model in (RDStudentForImageClassification, RDTeacherForImageClassification):
     assert CONFIG_MAPPING[model.config_class.model_type] is model.config_class

@@ -486,9 +486,15 @@ def test_wrong_names_are_refused_with_the_way_out() -> None:
         find_stages(model, SQUARE, names=[])
 
 
+def test_a_model_without_lists_of_blocks_is_cut_after_the_last_module_of_each_resolution() -> None:
+    staged = find_stages(sequential(), (16, 24))
+    assert [(s.name, s.channels, s.grid) for s in staged.stages] == [("0", 4, (8, 12)), ("1", 6, (4, 6))]
+
+
 def test_a_model_without_stages_is_refused_with_the_way_out() -> None:
-    with pytest.raises(StageError, match=r"outermost nn.ModuleLists: it has none.*names=\[.*'0', '0.0'"):
-        find_stages(sequential(), (16, 24))
+    model = nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(18, 3))
+    with pytest.raises(StageError, match=r"outermost nn.ModuleLists: it has none.*names=\[.*'0'"):
+        find_stages(model, (16, 24))
 
 
 def test_a_model_that_does_not_run_on_the_probe_is_refused() -> None:

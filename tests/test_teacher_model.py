@@ -18,6 +18,7 @@ from transformers import (
 
 from rd_hf.models.backbone import Backbone, BackboneError, weights_hash
 from rd_hf.models.configuration_rd import RDTeacherConfig
+from rd_hf.models.features import StageError
 from rd_hf.models.modeling_rd_student import RDStudentForImageClassification
 from rd_hf.models.modeling_rd_teacher import RDTeacherForImageClassification
 
@@ -169,6 +170,29 @@ def test_inference_agrees_with_the_hybrid_pass_and_sees_no_student_image(student
     assert torch.equal(model(pixel_values=pixels()).logits, alone.logits)
     loss = model(pixel_values=pixels(), labels=torch.tensor([0, 1, 2, 0])).loss
     assert torch.allclose(loss, torch.nn.functional.cross_entropy(alone.logits, torch.tensor([0, 1, 2, 0])))
+
+
+@pytest.mark.parametrize("stages", ["last", "all"])
+def test_a_student_that_reads_its_image_after_the_last_stage_needs_it_at_inference(stages, towers):
+    model, backbone = parts(towers, "vit", "resnet", stages)
+    model.eval()
+    features = backbone.extract(pixels())
+    resnet = model.student.model.resnet
+    own_forward = resnet.forward
+
+    def with_skip(pixel_values, **kwargs):
+        output = own_forward(pixel_values, **kwargs)
+        output.pooler_output = output.pooler_output + pixel_values.mean()
+        return output
+
+    resnet.forward = with_skip
+    with pytest.raises(StageError, match=r"ResNetForImageClassification reads more.*Pass student_pixel_values"):
+        model(teacher_features=features)
+    assert model(student_pixel_values=pixels(1), teacher_features=features).logits.shape == (4, 3)
+    resnet.forward = own_forward
+    state = torch.get_rng_state()
+    assert model(teacher_features=features).logits.shape == (4, 3)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_attached_backbone_is_not_trained(towers):

@@ -47,7 +47,7 @@ class AdaptedTeacher(nn.Module):
     ):
         super().__init__()
         self.tower, self.grid = tower, grid
-        self.staged = find_stages(tower, image_size, stages)
+        self.staged = find_stages(tower, image_size, stages, must_reach_output=False)
         last = self.staged.stages[-1]
         self.head = nn.Linear(last.channels * (2 if last.prefix_tokens else 1), num_labels)
 

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.utils import CONFIG_NAME
 
-from .features import Grid, Stage, StageFeature
+from .features import Stage, StageFeature
+from .grids import Grid
 from .reprogramming import resample
 from .stages import find_stages, image_tower
-from .tape import StagedModel, call_model
+from .tape import StagedModel, call_model, input_channels
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ class Backbone:
         self.source = dict(source)
         self.missing = tuple(sorted(missing))
         self.batch_size = batch_size
-        self.memory_format = torch.channels_last if _is_convolutional(tower) else torch.contiguous_format
+        self.memory_format = torch.channels_last if _is_2d_convolutional(tower) else torch.contiguous_format
         self.tower.to(memory_format=self.memory_format)
         self.is_spread = False
         self._features_device: torch.device | None = None
@@ -156,19 +157,19 @@ class Backbone:
         self, image_size: Grid, names: Sequence[str] | None = None, num_stages: int = 4
     ) -> tuple[Stage, ...]:
         """All stages of the tower, shallow to deep; see :func:`rd_hf.models.stages.find_stages`."""
-        return find_stages(self.tower, tuple(image_size), names, num_stages).stages
+        return find_stages(self.tower, tuple(image_size), names, num_stages, must_reach_output=False).stages
 
     def tap(self, stages: Sequence[Stage], grids: Sequence[Grid], image_size: Grid) -> None:
         """Chooses what `extract` returns.
 
         :param stages: stages of this tower, a repeated one allowed.
-        :param grids: for each, the rows and columns that its feature is resampled to.
-        :param image_size: rows and columns of the images.
+        :param grids: for each, the grid that its feature is resampled to.
+        :param image_size: of the images.
         :raises BackboneError: when the tower's stages differ from `stages`, or weights that run before the end of the
             last stage were not in the checkpoint.
         """
         names = list(dict.fromkeys(stage.name for stage in stages))
-        staged = find_stages(self.tower, tuple(image_size), names)
+        staged = find_stages(self.tower, tuple(image_size), names, must_reach_output=False)
         found = {stage.name: stage for stage in staged.stages}
         for stage in stages:
             if found[stage.name] != stage:
@@ -189,8 +190,8 @@ class Backbone:
         Runs under `no_grad`, not in inference mode: the features enter a trained projector, which keeps them for its
         backward pass. No other activation is kept.
 
-        :param pixel_values: (B, 3, H, W), normalised by the teacher's image processor; on any device.
-        :returns: one feature for each stage that was tapped, in that order: map (B, C, rows, columns), prefix (B, P, C)
+        :param pixel_values: (B, C, *image size), normalised by the teacher's image processor; on any device.
+        :returns: one feature for each stage that was tapped, in that order: map (B, C, *grid), prefix (B, P, C)
             or None; on the tower's device and in its precision.
         :raises BackboneError: when no stage was tapped.
         """
@@ -252,8 +253,8 @@ def weights_hash(module: nn.Module, missing: Iterable[str] = ()) -> str:
     return hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
 
 
-def _is_convolutional(module: nn.Module) -> bool:
-    """Whether most of the weights are convolutions', so that channels-last memory pays."""
+def _is_2d_convolutional(module: nn.Module) -> bool:
+    """Whether most of the weights are convolutions' of images, so that channels-last memory pays."""
     convolutions = sum(m.weight.numel() for m in module.modules() if isinstance(m, nn.Conv2d))
     return 2 * convolutions > sum(parameter.numel() for parameter in module.parameters())
 
@@ -281,7 +282,8 @@ def _modules_started_before_end(tower: nn.Module, last: str, image_size: Grid) -
             stack.enter_context(module.register_forward_pre_hook(start(name)))
         stack.enter_context(tower.get_submodule(last).register_forward_hook(end))
         parameter = next(tower.parameters())
-        call_model(tower, torch.zeros(1, 3, *image_size, device=parameter.device, dtype=parameter.dtype), {})
+        shape = (1, input_channels(tower), *image_size)
+        call_model(tower, torch.zeros(shape, device=parameter.device, dtype=parameter.dtype), {})
     return started
 
 

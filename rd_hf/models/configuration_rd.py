@@ -24,10 +24,12 @@ def _nested_config(value: PreTrainedConfig | Mapping[str, Any] | None, field: st
 
 
 def _image_size(value: int | Sequence[int], field: str) -> list[int]:
-    """Rows and columns in pixels."""
+    """Rows and columns in pixels, or depth, rows and columns of volumes."""
     size = [value, value] if isinstance(value, int) else [int(side) for side in value]
-    if len(size) != 2 or min(size) < 1:
-        raise ValueError(f"`{field}` must be one side or [rows, columns], in pixels, but is {value!r}.")
+    if len(size) not in (2, 3) or min(size) < 1:
+        raise ValueError(
+            f"`{field}` must be one side, [rows, columns] or [depth, rows, columns], in pixels, but is {value!r}."
+        )
     return size
 
 
@@ -174,7 +176,8 @@ class RDStudentConfig(_OneSourceOfLabels):
         **kwargs: Any,
     ) -> None:
         self.classifier_config = _nested_config(classifier_config, "classifier_config")
-        channels = self.classifier_config.to_dict().get("num_channels", 3)
+        values = self.classifier_config.to_dict()
+        channels = values.get("num_channels", values["in_channels"] if values["model_type"] == "monai" else 3)
         if channels != 3:
             raise ValueError(
                 f"The student's classifier ({self.classifier_config.model_type}) takes {channels} channels; it must "

@@ -1,9 +1,9 @@
 """Stage features, and the forms in which a model's modules carry them.
 
-A stage hands on its feature as a map (B, C, H, W), as a channels-last map (B, H, W, C) or as a token sequence
-(B, P + H*W, C) that runs row by row, bare or inside tuples, lists, dictionaries and dataclasses. `Form` reads the
-feature out of such an output and puts another one in its place; both ways are exact, so that a stage's own output
-survives the round trip to the bit.
+A stage hands on its feature as a map (B, C, *grid), as a channels-last map (B, *grid, C) or as a token sequence
+(B, P + prod(grid), C) in the grid's order, bare or inside tuples, lists, dictionaries and dataclasses. A grid has two
+or three sides, as many as the image. `Form` reads the feature out of such an output and puts another one in its place;
+both ways are exact, so that a stage's own output survives the round trip to the bit.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-Grid = tuple[int, int]
+from .grids import Grid, channels_first, channels_last, written
+
 Path = tuple[int | str, ...]
 
 # Class, distillation and register tokens in front of a sequence; the models at hand have five at most.
@@ -31,7 +33,7 @@ class StageError(ValueError):
 class StageFeature(NamedTuple):
     """What a model hands on after a stage.
 
-    :ivar map: the spatial feature (B, C, H, W).
+    :ivar map: the spatial feature (B, C, *grid).
     :ivar prefix: class and register tokens (B, P, C), or None where the model has none.
     """
 
@@ -45,7 +47,7 @@ class Stage:
 
     :ivar name: module path of the stage's last block, e.g. "resnet.encoder.stages.2".
     :ivar channels: channels of the map and of the prefix tokens.
-    :ivar grid: rows and columns of the map at the probed image size.
+    :ivar grid: sides of the map at the probed image size.
     :ivar prefix_tokens: class and register tokens; 0 where the model has none.
     """
 
@@ -66,8 +68,7 @@ class Stage:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Stage:
         """Read back what `to_dict` wrote."""
-        rows, columns = values["grid"]
-        return cls(values["name"], values["channels"], (rows, columns), values["prefix_tokens"])
+        return cls(values["name"], values["channels"], tuple(values["grid"]), values["prefix_tokens"])
 
 
 def tensors(output: Any, path: Path = ()) -> Iterator[tuple[Path, Tensor]]:
@@ -116,11 +117,11 @@ def _pick(output: Any, path: Path) -> Tensor:
 class Form:
     """How one module's output carries a feature.
 
-    :ivar layout: "map" (B, C, H, W), "channels_last" (B, H, W, C) or "tokens" (B, P + H*W, C).
+    :ivar layout: "map" (B, C, *grid), "channels_last" (B, *grid, C) or "tokens" (B, P + prod(grid), C).
     :ivar path: keys that lead to the tensor inside the output.
     :ivar channels: channels of the feature.
-    :ivar grid: rows and columns at the probed image size.
-    :ivar image_size: the probed image size, rows and columns.
+    :ivar grid: sides at the probed image size.
+    :ivar image_size: the probed image size.
     :ivar prefix_tokens: number of prefix tokens P.
     :ivar prefix_path: keys that lead to the prefix (B, P, C) where it is a tensor of its own beside a map.
     """
@@ -136,18 +137,18 @@ class Form:
     def read(self, output: Any, image_size: Grid) -> StageFeature:
         """The feature in a module's output; views of it, with its autograd graph.
 
-        :param image_size: rows and columns of the images of this pass (they decide the grid of a token sequence).
+        :param image_size: of the images of this pass (it decides the grid of a token sequence).
         :raises StageError: if the number of tokens fits no grid of these images.
         """
         tensor = _pick(output, self.path)
         if self.layout == "map":
             return StageFeature(tensor, None if self.prefix_path is None else _pick(output, self.prefix_path))
         if self.layout == "channels_last":
-            return StageFeature(tensor.permute(0, 3, 1, 2))
-        rows, columns = self._token_grid(tensor.shape[1] - self.prefix_tokens, image_size)
+            return StageFeature(channels_first(tensor))
+        grid = self._token_grid(tensor.shape[1] - self.prefix_tokens, image_size)
         prefix = tensor[:, : self.prefix_tokens] if self.prefix_tokens else None
         patches = tensor[:, self.prefix_tokens :].transpose(1, 2)
-        return StageFeature(patches.reshape(*patches.shape[:2], rows, columns), prefix)
+        return StageFeature(patches.reshape(*patches.shape[:2], *grid), prefix)
 
     def write(self, output: Any, feature: StageFeature) -> Any:
         """The module's output with `feature` in place of its own one; every other tensor is kept, detached.
@@ -160,7 +161,7 @@ class Form:
             if self.prefix_path is not None:
                 new[self.prefix_path] = feature.prefix
         elif self.layout == "channels_last":
-            new[self.path] = feature.map.permute(0, 2, 3, 1)
+            new[self.path] = channels_last(feature.map)
         else:
             patches = feature.map.flatten(2).transpose(1, 2)
             new[self.path] = patches if feature.prefix is None else torch.cat([feature.prefix, patches], dim=1)
@@ -171,20 +172,19 @@ class Form:
         return replace_tensors(output, replace)
 
     def _token_grid(self, count: int, image_size: Grid) -> Grid:
-        """Rows and columns of `count` patch tokens of images of `image_size`."""
+        """The grid of `count` patch tokens of images of `image_size`."""
         if image_size == self.image_size and count == math.prod(self.grid):
             return self.grid
         scaled = [
             grid * size / probed for grid, size, probed in zip(self.grid, image_size, self.image_size, strict=True)
         ]
-        choices = [(rounding(scaled[0]), rounding(scaled[1])) for rounding in (round, math.floor, math.ceil)]
+        choices = [tuple(rounding(side) for side in scaled) for rounding in (round, math.floor, math.ceil)]
         for grid in [*choices, self.grid]:  # models that pool to a fixed grid keep the probed one
             if count == math.prod(grid):
                 return grid
         raise StageError(
-            f"{count} patch tokens fit no grid of {image_size[0]}x{image_size[1]} images: at "
-            f"{self.image_size[0]}x{self.image_size[1]} the grid is {self.grid[0]}x{self.grid[1]}. "
-            "Call find_stages with the image size in use."
+            f"{count} patch tokens fit no grid of {written(image_size)} images: at {written(self.image_size)} the grid "
+            f"is {written(self.grid)}. Call find_stages with the image size in use."
         )
 
 
@@ -193,7 +193,7 @@ def find_form(output: Any, batch_size: int, seen: Sequence[Grid], image_size: Gr
 
     :param batch_size: images in the batch.
     :param seen: grids met so far in this pass, latest first.
-    :param image_size: rows and columns of the images.
+    :param image_size: of the images; its length is the rank of the maps that are looked for.
     """
     candidates = _candidate_grids(seen)
     found = list(tensors(output))
@@ -204,10 +204,10 @@ def find_form(output: Any, batch_size: int, seen: Sequence[Grid], image_size: Gr
             tokens = token_grid(tensor.shape[1], candidates, image_size)
             if tokens is not None:
                 return Form("tokens", path, tensor.shape[2], tokens[0], image_size, tokens[1])
-        if tensor.ndim == 4:
+        if tensor.ndim == 2 + len(image_size):
             layout = _map_layout(tensor.shape, candidates, image_size)
             if layout == "channels_last":
-                return Form(layout, path, tensor.shape[3], tuple(tensor.shape[1:3]), image_size)
+                return Form(layout, path, tensor.shape[-1], tuple(tensor.shape[1:-1]), image_size)
             if layout == "map":
                 prefix = [
                     (other_path, other.shape[1])
@@ -235,20 +235,23 @@ def token_grid(count: int, candidates: Sequence[Grid], image_size: Grid) -> tupl
 
 
 def _candidate_grids(seen: Sequence[Grid]) -> list[Grid]:
-    halves = [half for rows, columns in seen for half in ((-(-rows // 2), -(-columns // 2)), (rows // 2, columns // 2))]
+    halves = [half for grid in seen for half in (tuple(-(-side // 2) for side in grid), tuple(s // 2 for s in grid))]
     return [*seen, *[grid for grid in halves if min(grid) > 0]]
 
 
 def _strided_grids(image_size: Grid) -> list[Grid]:
-    rows, columns = image_size
     strides = range(1, max(image_size) + 1)
-    grids = [grid for s in strides for grid in ((rows // s, columns // s), (-(-rows // s), -(-columns // s)))]
+    grids = [
+        grid
+        for stride in strides
+        for grid in (tuple(side // stride for side in image_size), tuple(-(-side // stride) for side in image_size))
+    ]
     return [grid for grid in grids if min(grid) > 0]
 
 
 def _map_layout(shape: Sequence[int], candidates: Sequence[Grid], image_size: Grid) -> str | None:
-    """Whether a 4-D tensor is a (B, C, H, W) or a (B, H, W, C) map, or neither."""
-    first, last = tuple(shape[2:]), tuple(shape[1:3])
+    """Whether a tensor is a (B, C, *grid) or a (B, *grid, C) map, or neither."""
+    first, last = tuple(shape[2:]), tuple(shape[1:-1])
     for known in (lambda grid: grid in candidates, lambda grid: _has_aspect(grid, image_size)):
         if known(first):
             return "map"
@@ -258,7 +261,8 @@ def _map_layout(shape: Sequence[int], candidates: Sequence[Grid], image_size: Gr
 
 
 def _has_aspect(grid: Grid, image_size: Grid) -> bool:
-    """Whether a grid's sides are in the image's proportion, up to the rounding of one row and one column."""
-    rows, columns = grid
-    height, width = image_size
-    return (rows - 1) * width <= (columns + 1) * height and (rows + 1) * width >= (columns - 1) * height
+    """Whether a grid's sides are in the image's proportion, up to the rounding of each by one."""
+    return all(
+        (side - 1) * other_length <= (other + 1) * length and (side + 1) * other_length >= (other - 1) * length
+        for (side, length), (other, other_length) in combinations(zip(grid, image_size, strict=True), 2)
+    )

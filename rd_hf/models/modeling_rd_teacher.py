@@ -19,11 +19,13 @@ from transformers.modeling_outputs import ModelOutput
 
 from .backbone import Backbone, BackboneError
 from .configuration_rd import RDTeacherConfig
-from .features import Grid, Stage, StageFeature
+from .features import Stage, StageError, StageFeature
+from .grids import Grid
 from .modeling_rd_student import RDStudentForImageClassification
+from .probe import random_pixels
 from .reprogramming import Projector
 from .stages import find_stages, image_tower, pair_stages
-from .tape import StagedModel
+from .tape import StagedModel, input_channels
 
 
 @dataclass
@@ -78,6 +80,7 @@ class RDTeacherForImageClassification(PreTrainedModel):
             self.backbone = image_tower(AutoModel.from_config(config.backbone_config, dtype=dtype))
         self._extractor: Backbone | None = None
         self._staged_student: StagedModel | None = None
+        self._independent_student: StagedModel | None = None  # that of which it is known to need no image
         self.supports_gradient_checkpointing = self.student.supports_gradient_checkpointing
         self.post_init()
 
@@ -281,15 +284,42 @@ class RDTeacherForImageClassification(PreTrainedModel):
         return [project(feature) for project, feature in zip(self.projectors, teacher_features, strict=True)]
 
     def _classify(self, teacher_features: Sequence[StageFeature]) -> RDTeacherOutput:
-        """The last stage's hybrid logits; the student's pass on blank images only shows the way from that stage on."""
+        """The last stage's hybrid logits; the student's pass on blank images only shows the way from that stage on.
+
+        :raises StageError: when these logits depend on the student's image as well.
+        """
         if self.student.training:
             raise ValueError("Train mode needs the student's images: pass student_pixel_values, or call eval().")
         feature = self.projectors[-1](teacher_features[-1])
-        blank = feature.map.new_zeros(len(feature.map), 3, *self.config.student_config.image_size)
-        with torch.no_grad():
-            _, tape = self.staged_student.forward(blank)
-        logits = self.staged_student.resume(tape, len(self.projectors) - 1, feature).logits
+        channels = input_channels(self.student.model)
+        blank = feature.map.new_zeros(len(feature.map), channels, *self.config.student_config.image_size)
+        if self._independent_student is not self.staged_student:
+            self._check_independence(blank[:1], StageFeature(*(None if part is None else part[:1] for part in feature)))
+        logits = self._resumed_logits(blank, feature)
         return RDTeacherOutput(logits=logits, hybrid_logits=(logits,), reprogrammed_features=(feature,))
+
+    def _resumed_logits(self, student_pixel_values: Tensor, feature: StageFeature) -> Tensor:
+        """The hybrid logits of the last stage; whatever passes around it is that of these images."""
+        with torch.no_grad():
+            _, tape = self.staged_student.forward(student_pixel_values)
+        return self.staged_student.resume(tape, len(self.projectors) - 1, feature).logits
+
+    @torch.no_grad()
+    def _check_independence(self, blank: Tensor, feature: StageFeature) -> None:
+        """Refuse a student that reads skip connections, or the image again, after its last stage.
+
+        :param blank: one image.
+        :param feature: to inject, for one image.
+        """
+        other = random_pixels(self.student.model, *blank.shape[1:2], tuple(blank.shape[2:]))[:1].to(blank)
+        logits = [self._resumed_logits(image, feature) for image in (blank, other)]
+        if not torch.allclose(*logits, equal_nan=True):
+            raise StageError(
+                f"{type(self.student.model).__name__} reads more of its image than what it hands on after "
+                f"{self.student_stages[-1].name!r} (skip connections, or the image again), so that it cannot classify "
+                "the teacher's features alone. Pass student_pixel_values, the same images for the student, as well."
+            )
+        self._independent_student = self.staged_student
 
     @property
     def staged_student(self) -> StagedModel:
@@ -297,7 +327,8 @@ class RDTeacherForImageClassification(PreTrainedModel):
         if self._staged_student is None or self._staged_student.model is not self.student.model:
             image_size: Grid = tuple(self.config.student_config.image_size)
             names = [stage.name for stage in self.student_stages]
-            self._staged_student = find_stages(self.student.model, image_size, names)
+            # trained since they were chosen, and maybe silent somewhere by now: no reason to refuse a checkpoint
+            self._staged_student = find_stages(self.student.model, image_size, names, must_reach_output=False)
         return self._staged_student
 
     def _extract(self, pixel_values: Tensor | None) -> list[StageFeature]:

@@ -8,40 +8,44 @@ from __future__ import annotations
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .stages import Stage, StageFeature
+from .features import Stage, StageError, StageFeature
+from .grids import CONVOLUTION, Grid, channels_last, mean, pool, resize, written
 
 
-def common_grid(teacher_grid: tuple[int, int], student_grid: tuple[int, int]) -> tuple[int, int]:
+def common_grid(teacher_grid: Grid, student_grid: Grid) -> Grid:
     """The grid at which a projector works: the smaller of the two, per side.
 
-    :param teacher_grid: Rows and columns of the teacher's stage.
-    :param student_grid: Rows and columns of the student's stage.
-    :return: Rows and columns.
+    :param teacher_grid: Of the teacher's stage.
+    :param student_grid: Of the student's stage.
+    :raises StageError: If one is of an image and the other of a volume.
     """
-    return min(teacher_grid[0], student_grid[0]), min(teacher_grid[1], student_grid[1])
+    if len(teacher_grid) != len(student_grid):
+        raise StageError(
+            f"the teacher's stage has the grid {written(teacher_grid)} and the student's {written(student_grid)}: "
+            "features of images are not projected to a model of volumes; unfold those of the slices to a volume's grid."
+        )
+    return tuple(map(min, teacher_grid, student_grid))
 
 
-def resample(feature: StageFeature, grid: tuple[int, int]) -> StageFeature:
+def resample(feature: StageFeature, grid: Grid) -> StageFeature:
     """Average a teacher's map down to a grid; the prefix tokens stay as they are. The result is what a cache stores.
 
-    :param feature: Map (B, C, H, W).
-    :param grid: Rows and columns of the result, at most H and W.
+    :param feature: Map (B, C, *any grid).
+    :param grid: No side longer than the map's.
     :return: Map (B, C, *grid) and the same prefix tokens.
     """
-    if feature.map.shape[-2:] == grid:
-        return feature
-    return StageFeature(F.adaptive_avg_pool2d(feature.map, grid), feature.prefix)
+    resampled = pool(feature.map, grid)
+    return feature if resampled is feature.map else StageFeature(resampled, feature.prefix)
 
 
 class Projector(nn.Module):
     """Three-layer convolutional projector from a teacher's stage to a student's (phi_i of DRD, arXiv 2605.04447).
 
-    A bottleneck (1x1, 3x3, 1x1) at the common grid, then bilinear to the student's grid. A student with prefix tokens
-    (the class and register tokens of a ViT) gets those too, from the teacher's class token or else from its pooled
-    map: heads that read only the class token would give the projector no gradient otherwise.
+    A bottleneck (1x1, 3x3, 1x1; in a volume cubes) at the common grid, then linear interpolation to the student's grid.
+    A student with prefix tokens (the class and register tokens of a ViT) gets those too, from the teacher's class token
+    or else from its pooled map: heads that read only the class token would give the projector no gradient otherwise.
 
     :param teacher: The teacher's stage, at its own grid.
     :param student: The student's stage.
@@ -58,13 +62,14 @@ class Projector(nn.Module):
         self.input_grid = common_grid(teacher.grid, student.grid)
         # One group: every sample is normalised by itself. Batch statistics would make the result depend on how a batch
         # is split over processes and accumulation steps, and would enter CKA, itself a statistic of the batch.
+        convolution = CONVOLUTION[len(student.grid)]
         widths = [teacher.channels, *[hidden_channels] * (layers - 1)]
         convolutions: list[nn.Module] = []
         for index, (width, following) in enumerate(pairwise(widths)):
             kernel = 1 if index == 0 else 3
-            convolutions += [nn.Conv2d(width, following, kernel, padding=kernel // 2)]
+            convolutions += [convolution(width, following, kernel, padding=kernel // 2)]
             convolutions += [nn.GroupNorm(1, following), nn.GELU()]
-        self.bottleneck = nn.Sequential(*convolutions, nn.Conv2d(widths[-1], student.channels, kernel_size=1))
+        self.bottleneck = nn.Sequential(*convolutions, convolution(widths[-1], student.channels, kernel_size=1))
         self.prefix = None
         if student.prefix_tokens:
             hidden = [nn.Linear(teacher.channels, hidden_channels), nn.LayerNorm(hidden_channels), nn.GELU()]
@@ -75,7 +80,7 @@ class Projector(nn.Module):
     def reset_parameters(self) -> None:
         """Initialise so that the output is near unit variance; `calibrate` then moves it to the features at hand."""
         for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
+            if isinstance(module, nn.Conv2d | nn.Conv3d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
                 nn.init.zeros_(module.bias)
             elif isinstance(module, nn.GroupNorm | nn.LayerNorm):
@@ -92,9 +97,7 @@ class Projector(nn.Module):
         """
         self._check(feature)
         teacher_map = feature.map.to(self.bottleneck[0].weight.dtype)
-        student_map = self.bottleneck(teacher_map)
-        if self.input_grid != self.student_stage.grid:
-            student_map = F.interpolate(student_map, size=self.student_stage.grid, mode="bilinear", align_corners=False)
+        student_map = resize(self.bottleneck(teacher_map), self.student_stage.grid)
         if self.prefix is None:
             return StageFeature(student_map, None)
         tokens = self.prefix(self._context(feature))
@@ -114,17 +117,17 @@ class Projector(nn.Module):
         """
         self._check(teacher_feature)
         dtype = self.bottleneck[0].weight.dtype
-        _standardise_input(self.bottleneck[0], teacher_feature.map.to(dtype).movedim(1, -1).flatten(0, -2))
+        _standardise_input(self.bottleneck[0], channels_last(teacher_feature.map.to(dtype)).flatten(0, -2))
         if self.prefix is not None:
             _standardise_input(self.prefix[0], self._context(teacher_feature))
         output = self(teacher_feature)
-        _match_output(self.bottleneck[-1], output.map.movedim(1, -1), student_feature.map.to(dtype).movedim(1, -1))
+        _match_output(self.bottleneck[-1], channels_last(output.map), channels_last(student_feature.map.to(dtype)))
         if self.prefix is not None:
             _match_output(self.prefix[-1], output.prefix.flatten(1), student_feature.prefix.to(dtype).flatten(1))
 
     def _context(self, feature: StageFeature) -> Tensor:
         """What the prefix tokens are made from (B, C_teacher): the class token, else the pooled map."""
-        context = feature.prefix[:, 0] if self.teacher_stage.prefix_tokens else feature.map.mean(dim=(2, 3))
+        context = feature.prefix[:, 0] if self.teacher_stage.prefix_tokens else mean(feature.map)
         return context.to(self.prefix[0].weight.dtype)
 
     def _check(self, feature: StageFeature) -> None:
@@ -134,7 +137,7 @@ class Projector(nn.Module):
         if shape != expected:
             raise ValueError(
                 f"the feature of teacher stage {name!r} has shape {shape} and its projector reads {expected} "
-                f"(channels, rows, columns); resample it to {self.input_grid} first"
+                f"(channels, *grid); resample it to {self.input_grid} first"
             )
         if self.prefix is not None and self.teacher_stage.prefix_tokens and feature.prefix is None:
             raise ValueError(
@@ -143,7 +146,7 @@ class Projector(nn.Module):
             )
 
 
-def _standardise_input(layer: nn.Conv2d | nn.Linear, samples: Tensor) -> None:
+def _standardise_input(layer: nn.Module, samples: Tensor) -> None:
     """Rescale a layer in place as if its input were standardised per channel.
 
     :param layer: A pointwise layer over C inputs.
@@ -158,7 +161,7 @@ def _standardise_input(layer: nn.Conv2d | nn.Linear, samples: Tensor) -> None:
         layer.bias -= weight @ mean
 
 
-def _match_output(layer: nn.Conv2d | nn.Linear, output: Tensor, target: Tensor) -> None:
+def _match_output(layer: nn.Module, output: Tensor, target: Tensor) -> None:
     """Rescale a last layer in place so that its output has the target's mean per channel and its overall variance.
 
     One factor for all channels, because a student's channel that is silent in this batch should not stay so; and never

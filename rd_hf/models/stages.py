@@ -1,24 +1,25 @@
 """Find the stages of a vision model by running it once, without per-architecture code.
 
-Blocks are the children of the outermost `nn.ModuleList`s, in the order in which they run. A hierarchical model is cut
-where the resolution drops, an isotropic one into equal parts; stages can be named by hand as well.
+Stages lie in the encoder. Blocks are the children of its outermost `nn.ModuleList`s, in the order in which they run. A
+hierarchical model is cut where the resolution drops, an isotropic one into equal parts; an encoder without such lists
+is cut after the last module of each resolution. Stages can be named by hand as well.
 """
 
 from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from itertools import groupby
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel
 
-from .features import Form, Grid, Stage, StageError, StageFeature, find_form
-from .tape import Cut, StagedModel, Tape, call_model
+from .features import Stage, StageError, StageFeature
+from .grids import Grid
+from .probe import Call, probe, quiet, random_pixels, random_state, reaching
+from .tape import Cut, StagedModel, Tape, input_channels
 
 __all__ = [
     "Stage",
@@ -31,40 +32,50 @@ __all__ = [
     "pair_stages",
 ]
 
-# Two images, so that the batch's side of a tensor can be told from others.
-PROBE_BATCH = 2
-NUM_CHANNELS = 3
+Choice = Callable[[Sequence[Call]], list[Call]]  # those of some calls that can be stages
 
 
 def find_stages(
-    model: nn.Module, image_size: Grid, names: Sequence[str] | None = None, num_stages: int = 4
+    model: nn.Module,
+    image_size: Grid,
+    names: Sequence[str] | None = None,
+    num_stages: int = 4,
+    in_channels: int | None = None,
+    must_reach_output: bool = True,
 ) -> StagedModel:
-    """Find the stages of a vision model: transformers classifiers, bare backbones and image towers, `nn.Sequential`s.
+    """Find the stages of a vision model: transformers' models, bare backbones and image towers, plain `nn.Module`s.
 
-    The model runs twice on random pixels, in eval mode and without gradients; its training flags, its buffers and the
+    The model runs a few times on random pixels in eval mode; its training flags, its buffers, its gradients and the
     global random state are left as they were.
 
-    :param model: reads images (B, 3, H, W); on any device, of any floating dtype.
-    :param image_size: rows and columns of those images.
+    :param model: reads images (B, C, *image_size); on any device, of any floating dtype.
+    :param image_size: rows and columns of those images, or depth, rows and columns of volumes.
     :param names: module paths of the stages' last blocks, where they are to be chosen by hand; any module whose output
         is a map or a token sequence, put into the order in which they run.
     :param num_stages: into how many stages an isotropic model is cut; a hierarchical one has as many as resolutions.
+    :param in_channels: channels of the images; by default what the model's config says, else 3.
+    :param must_reach_output: whether features will be injected, so that the output must depend on each stage by
+        gradient. Blocks that it does not depend on are then no stages. A model that is only read needs none of this.
     :raises StageError: if the model does not run on such images, if no stages are found, or if a name is wrong.
     """
-    image_size = (image_size[0], image_size[1])
-    with _quiet(model):
-        pixel_values = _random_pixels(model, image_size)
-        random_state = _random_state(pixel_values.device)
-        calls = _probe(model, pixel_values)
-        if not torch.equal(random_state, _random_state(pixel_values.device)):
+    image_size = tuple(image_size)
+    with quiet(model):
+        pixel_values = random_pixels(model, in_channels or input_channels(model), image_size)
+        state = random_state(pixel_values.device)
+        calls = probe(model, pixel_values, set(list_blocks(model).values()))
+        if not torch.equal(state, random_state(pixel_values.device)):
             raise StageError(
                 f"{type(model).__name__} draws random numbers in eval mode, as masked autoencoders do that shuffle "
                 "their tokens: what it hands on is no image map. Load its weights into the plain encoder's class."
             )
+
+        def keep(candidates: Sequence[Call]) -> list[Call]:
+            return reaching(model, pixel_values, candidates) if must_reach_output else list(candidates)
+
         if names is None:
-            chosen = _automatic_stages(model, calls, image_size, num_stages)
+            chosen = _automatic_stages(model, calls, image_size, num_stages, keep)
         else:
-            chosen = _named_stages(model, calls, names)
+            chosen = _named_stages(model, calls, names, keep)
         stages = [Stage(call.name, call.form.channels, call.form.grid, call.form.prefix_tokens) for call in chosen]
         staged = StagedModel(model, stages, [_cut(call, calls) for call in chosen])
         staged.note_overwritten(pixel_values)
@@ -84,104 +95,6 @@ def pair_stages(num_teacher: int, num_student: int) -> list[int]:
 def image_tower(model: nn.Module) -> nn.Module:
     """The image tower of a model with several (CLIP, SigLIP, SAM); a model with a single one is returned as it is."""
     return model.get_encoder(modality="image") if isinstance(model, PreTrainedModel) else model
-
-
-@dataclass(eq=False)
-class _Call:
-    """One call of a module in the probe."""
-
-    name: str
-    number: int  # which call of this module
-    caller: _Call | None
-    started: int  # events so far, to compare with `finished` of other calls
-    input_grid: Grid | None
-    finished: int = -1
-    form: Form | None = None
-
-    def callers(self) -> list[_Call]:
-        """Who is running during this call, outermost first."""
-        return [] if self.caller is None else [*self.caller.callers(), self.caller]
-
-
-@contextmanager
-def _quiet(model: nn.Module) -> Iterator[None]:
-    """Eval mode, no gradients; afterwards training flags, buffers and the global random state are as before."""
-    training = {module: module.training for module in model.modules()}
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    devices = {parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"}
-    with torch.inference_mode(False), torch.no_grad(), torch.random.fork_rng(devices=devices):
-        model.eval()
-        try:
-            yield
-        finally:
-            for module, mode in training.items():
-                module.train(mode)  # not the flag alone: some modules drop caches here
-            for name, buffer in model.named_buffers():
-                if name in buffers and not torch.equal(buffer, buffers[name]):
-                    buffer.copy_(buffers[name])
-
-
-def _random_pixels(model: nn.Module, image_size: Grid) -> Tensor:
-    """Random images on the model's device and of its dtype; zeros would hide a model's differences."""
-    parameter = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
-    pixels = torch.randn(PROBE_BATCH, NUM_CHANNELS, *image_size, generator=torch.Generator().manual_seed(0))
-    return pixels.to(parameter.device, parameter.dtype)
-
-
-def _random_state(device: torch.device) -> Tensor:
-    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
-
-
-def _probe(model: nn.Module, pixel_values: Tensor) -> list[_Call]:
-    """Run the model once; every call of every module, in the order in which they started."""
-    image_size = (pixel_values.shape[-2], pixel_values.shape[-1])
-    names = {module: name for name, module in model.named_modules()}
-    blocks = set(list_blocks(model).values())
-    calls: list[_Call] = []
-    running: list[_Call] = []
-    counts = dict.fromkeys(names.values(), 0)
-    seen: list[Grid] = []  # grids of convolutions and blocks, latest first
-    clock = 0
-
-    def note_grid(grid: Grid) -> None:
-        if grid in seen:
-            seen.remove(grid)
-        seen.insert(0, grid)
-
-    def before(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        nonlocal clock
-        clock += 1
-        form = find_form((args, kwargs), PROBE_BATCH, seen, image_size)
-        name = names[module]
-        call = _Call(name, counts[name], running[-1] if running else None, clock, form.grid if form else None)
-        counts[name] += 1
-        calls.append(call)
-        running.append(call)
-
-    def after(module: nn.Module, args: tuple, output: Any) -> None:
-        nonlocal clock
-        clock += 1
-        call = running.pop()
-        call.finished = clock
-        if isinstance(module, nn.Conv2d) and output.ndim == 4:
-            note_grid(tuple(output.shape[-2:]))
-        call.form = find_form(output, PROBE_BATCH, seen, image_size)
-        if module in blocks and call.form is not None:
-            note_grid(call.form.grid)
-
-    with ExitStack() as stack:
-        for module in names:
-            stack.enter_context(module.register_forward_pre_hook(before, with_kwargs=True))
-            stack.enter_context(module.register_forward_hook(after))
-        try:
-            call_model(model, pixel_values, {})
-        except (TypeError, ValueError, RuntimeError, AttributeError) as error:
-            raise StageError(
-                f"{type(model).__name__} does not run on images of shape {tuple(pixel_values.shape)} alone: {error}\n"
-                "Give find_stages the image size the model is made for; of a model with several towers (CLIP, SigLIP) "
-                "take image_tower(model)."
-            ) from error
-    return calls
 
 
 def list_blocks(model: nn.Module) -> dict[str, nn.Module]:
@@ -204,15 +117,59 @@ def _leaves_of_list(module: nn.Module) -> list[nn.Module]:
     return [module]
 
 
-def _automatic_stages(model: nn.Module, calls: Sequence[_Call], image_size: Grid, num_stages: int) -> list[_Call]:
-    """The last block of every stage."""
+def _encoder(model: nn.Module) -> nn.Module:
+    """The part of a model that has the stages: its backbone or encoder, else its base model, else the model itself."""
+    children = dict(model.named_children())
+    names = ["backbone", "encoder", *([model.base_model_prefix] if isinstance(model, PreTrainedModel) else [])]
+    inner = [children[name] for name in names if name in children]
+    return _encoder(inner[0]) if inner else model
+
+
+def _encoder(model: nn.Module) -> nn.Module:
+    """The part of a model that has the stages: its backbone or encoder, else its base model, else the model itself."""
+    children = dict(model.named_children())
+    names = ["backbone", "encoder", *([model.base_model_prefix] if isinstance(model, PreTrainedModel) else [])]
+    inner = [children[name] for name in names if name in children]
+    return _encoder(inner[0]) if inner else model
+
+
+def _automatic_stages(
+    model: nn.Module,
+    calls: Sequence[Call],
+    image_size: Grid,
+    num_stages: int,
+    keep: Choice,
+) -> list[Call]:
+    """The last block of every stage, from the encoder's lists of blocks, or else from where its resolution drops."""
+    encoder = _encoder(model)
+    lists = _outermost_lists(encoder)
+    listed, reasons = _running_blocks(model, lists, calls)
+    blocks = keep(listed)
+    inner = [
+        found for block_list in lists for block in _leaves_of_list(block_list) for found in _outermost_lists(block)
+    ]
+    if len(blocks) < len(listed) and inner:  # the output reads another tensor of these blocks than the next block does
+        blocks = keep(_running_blocks(model, inner, calls)[0]) or blocks
+    chosen = _group(blocks, image_size, num_stages) if blocks else []
+    weighted = _weighted_calls(model, encoder, calls)
+    if not chosen or _miss_a_level(blocks, chosen, weighted):
+        chosen = keep(_level_ends(weighted))
+    if not chosen:
+        raise StageError(_not_found(model, calls, reasons, listed or weighted))
+    return chosen
+
+
+def _running_blocks(
+    model: nn.Module, lists: Sequence[nn.ModuleList], calls: Sequence[Call]
+) -> tuple[list[Call], list[str]]:
+    """The blocks of these lists in the order in which they run, and why some lists have none."""
     names = {module: name for name, module in model.named_modules()}
-    by_name: dict[str, list[_Call]] = {}
+    by_name: dict[str, list[Call]] = {}
     for call in calls:
         by_name.setdefault(call.name, []).append(call)
-    blocks: list[_Call] = []
+    blocks: list[Call] = []
     reasons: list[str] = []
-    for block_list in _outermost_lists(model):
+    for block_list in lists:
         runs = [by_name.get(names[module], []) for module in _leaves_of_list(block_list)]
         called = [call for run in runs for call in run]
         if called and all(call.number == 0 and call.form is not None for call in called):
@@ -220,24 +177,93 @@ def _automatic_stages(model: nn.Module, calls: Sequence[_Call], image_size: Grid
         else:
             why = "children give no map or token sequence, or run more than once" if called else "children do not run"
             reasons.append(f"{names[block_list]} (its {why})")
-    blocks.sort(key=lambda call: call.started)
-    if not blocks:
-        raise StageError(_not_found(model, calls, reasons))
-    return _group(blocks, image_size, num_stages)
+    return sorted(blocks, key=lambda call: call.started), reasons
 
 
-def _not_found(model: nn.Module, calls: Sequence[_Call], reasons: Sequence[str]) -> str:
+def _weighted_calls(model: nn.Module, encoder: nn.Module, calls: Sequence[Call]) -> list[Call]:
+    """The calls inside an encoder, in the order in which they end, of modules that have weights and give a feature.
+
+    Paddings and poolings have none. Features of a single position are left out: they are a squeeze-and-excitation's.
+    """
+    inside = {module for module in encoder.modules() if next(module.parameters(), None) is not None} - {encoder}
+    names = {name for name, module in model.named_modules() if module in inside}
+    repeated = {call.name for call in calls if call.number > 0}
+    found = [call for call in calls if call.name in names - repeated and call.form and math.prod(call.form.grid) > 1]
+    return sorted(found, key=lambda call: call.finished)
+
+
+def _miss_a_level(blocks: Sequence[Call], chosen: Sequence[Call], calls: Sequence[Call]) -> bool:
+    """Whether a module outside of the blocks goes below the last stage's resolution: lists without the bottleneck.
+
+    :param blocks: all blocks of the lists.
+    :param chosen: the last block of every stage.
+    :param calls: in the order in which they end.
+    """
+    last, size = chosen[-1], math.prod(chosen[-1].form.grid)
+    for call in calls:
+        is_block = call in blocks or any(caller in blocks for caller in call.callers())
+        if is_block or call.started < chosen[0].started:
+            continue
+        if math.prod(call.form.grid) < size:
+            return True
+        if call.started > last.finished and math.prod(call.form.grid) > size:  # a decoder
+            return False
+    return False
+
+
+def _level_ends(calls: Sequence[Call]) -> list[Call]:
+    """The last call at each resolution, down to the first rise; none contains another.
+
+    What runs inside a module that changes the resolution is part of the next level, whatever its own resolution.
+
+    :param calls: in the order in which they end.
+    """
+    levels = [list(level) for _, level in groupby(calls, key=lambda call: call.form.grid)]
+    sizes = [math.prod(level[0].form.grid) for level in levels]
+    rise = next((i for i in range(1, len(levels)) if sizes[i] > sizes[i - 1]), len(levels))
+    ends: list[Call] = []
+    for index, level in enumerate(levels[:rise]):
+        around = ends[-1].callers() if ends else []
+        level = [call for call in level if call not in around and not _inside_last_narrowing(call, calls)]
+        if index + 1 < len(levels):
+            start = _change(levels[index][0].form.grid, levels[index + 1][0]).started
+            level = [call for call in level if call.finished < start]
+        ends += level[-1:]
+    return ends
+
+
+def _inside_last_narrowing(call: Call, calls: Sequence[Call]) -> bool:
+    """Whether a call runs inside a module that takes its grid, and no other, to a single position."""
+    grid = call.form.grid
+    narrowing = [c for c in call.callers() if c.input_grid == grid and c.form and math.prod(c.form.grid) == 1]
+    return any(all(other.form.grid == grid for other in calls if c in other.callers()) for c in narrowing)
+
+
+def _change(grid: Grid, first: Call) -> Call:
+    """The outermost module that takes `grid` to that of the call `first`, in which it runs."""
+    around = [*first.callers(), first]
+    return next((c for c in around if c.input_grid == grid and c.form and c.form.grid == first.form.grid), first)
+
+
+def _not_found(model: nn.Module, calls: Sequence[Call], reasons: Sequence[str], candidates: Sequence[Call]) -> str:
+    name = type(model).__name__
+    if candidates:
+        return (
+            f"no stages found in {name}: no gradient leads from its output to any of its blocks "
+            f"({', '.join(call.name for call in candidates[:6])} ...), so that what is injected there changes nothing."
+        )
     looked_at = "; ".join(reasons) if reasons else "it has none"
     usable = [call.name for call in calls if call.form is not None and call.name]
     shallow = [name for name in usable if name.count(".") <= min(name.count(".") for name in usable) + 1]
     return (
-        f"no stages found in {type(model).__name__}. Looked at the children of its outermost nn.ModuleLists: "
-        f"{looked_at}. Name the last block of each stage by hand: find_stages(model, image_size, names=[...]) takes "
-        f"the paths of modules whose output is a map or a token sequence, here for example {shallow[:12]}."
+        f"no stages found in {name}. Looked at the children of its encoder's outermost nn.ModuleLists: {looked_at}; "
+        "and for modules with weights that run once and give a map. Name the last block of each stage by hand: "
+        "find_stages(model, image_size, names=[...]) takes the paths of modules whose output is a map or a token "
+        f"sequence, here for example {shallow[:12]}."
     )
 
 
-def _group(blocks: list[_Call], image_size: Grid, num_stages: int) -> list[_Call]:
+def _group(blocks: list[Call], image_size: Grid, num_stages: int) -> list[Call]:
     """The last block of every stage: where the resolution drops, or evenly where it never does.
 
     A block that reduces the resolution begins a stage, so the drop is looked for in the output grids. Models that list
@@ -264,7 +290,7 @@ def _before_drops(sizes: Sequence[int]) -> list[int]:
     return [i for i in range(len(sizes) - 1) if sizes[i + 1] < sizes[i]] + [len(sizes) - 1]
 
 
-def _named_stages(model: nn.Module, calls: Sequence[_Call], names: Sequence[str]) -> list[_Call]:
+def _named_stages(model: nn.Module, calls: Sequence[Call], names: Sequence[str], keep: Choice) -> list[Call]:
     """The calls of the modules named by hand, in the order in which they run."""
     known = [name for name, _ in model.named_modules() if name]
     chosen = []
@@ -281,16 +307,25 @@ def _named_stages(model: nn.Module, calls: Sequence[_Call], names: Sequence[str]
             )
         if runs[0].form is None:
             raise StageError(
-                f"the output of module {name!r} of {type(model).__name__} is neither a map (B, C, H, W) or "
-                "(B, H, W, C) nor a token sequence (B, N, C); name a module whose output is one."
+                f"the output of module {name!r} of {type(model).__name__} is neither a map (B, C, *grid) or "
+                "(B, *grid, C) nor a token sequence (B, N, C); name a module whose output is one."
             )
         chosen.append(runs[0])
     if not chosen:
         raise StageError("names is empty; name at least one module, or leave it out to have the stages found.")
-    return sorted(chosen, key=lambda call: call.finished)
+    chosen.sort(key=lambda call: call.finished)
+    reached = keep(chosen)
+    silent = [call.name for call in chosen if call not in reached]
+    if silent:
+        raise StageError(
+            f"the output of {type(model).__name__} does not depend on what module {silent[0]!r} hands on: the "
+            "gradient there is zero, so that a feature injected there changes nothing. Name a shallower module, or one "
+            "inside it."
+        )
+    return chosen
 
 
-def _cut(block: _Call, calls: Sequence[_Call]) -> Cut:
+def _cut(block: Call, calls: Sequence[Call]) -> Cut:
     """What had finished before `block` started, while its caller was still running."""
     callers = block.callers()
     frontier: dict[str, tuple[int, ...]] = {}

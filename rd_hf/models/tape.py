@@ -10,7 +10,7 @@ last stage).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -44,7 +44,7 @@ class Tape:
 
     :ivar features: the feature after each stage, shallow to deep, with its autograd graph.
     :ivar outputs: per recorded module its outputs, by the number of the call.
-    :ivar pixel_values: the call's images (B, 3, H, W).
+    :ivar pixel_values: the call's images (B, C, *image size).
     :ivar kwargs: the call's other arguments.
     """
 
@@ -80,7 +80,7 @@ class StagedModel:
     def note_overwritten(self, pixel_values: Tensor) -> None:
         """Run the model once to find the recorded outputs that later code writes over in place: tapes copy those.
 
-        :param pixel_values: images (B, 3, H, W).
+        :param pixel_values: images (B, C, *image size).
         """
         seen: list[tuple[str, Tensor, int]] = []
 
@@ -99,7 +99,7 @@ class StagedModel:
     def forward(self, pixel_values: Tensor, **kwargs: Any) -> tuple[Any, Tape]:
         """The model's ordinary pass, recorded.
 
-        :param pixel_values: images (B, 3, H, W); any batch size.
+        :param pixel_values: images (B, C, *image size); any batch size.
         :param kwargs: the model's other arguments, e.g. labels.
         :returns: the model's output and the tape. The tape refers to what the modules returned, it copies nothing.
         :raises StageError: if a module that the probe saw was not called, or a feature does not have the probed form.
@@ -113,50 +113,57 @@ class StagedModel:
                     f"module {name!r} of {type(self.model).__name__} was called when its stages were looked for, "
                     "but not in this pass. Switch off what skips modules at random (layer drop)."
                 )
-        image_size = (pixel_values.shape[-2], pixel_values.shape[-1])
+        image_size = tuple(pixel_values.shape[2:])
         features = [
             cut.form.read(outputs[stage.name][0], image_size)
             for stage, cut in zip(self.stages, self._cuts, strict=True)
         ]
         return result, Tape(features, outputs, pixel_values, kwargs)
 
-    def resume(self, tape: Tape, index: int, feature: StageFeature) -> Any:
-        """Run the rest of the model after stage `index` on `feature`: the hybrid pass.
+    def resume(self, tape: Tape, stages: int | Mapping[int, StageFeature], feature: StageFeature | None = None) -> Any:
+        """Run the rest of the model after one or several stages on injected features: the hybrid pass.
 
-        Nothing up to that stage runs again, and what earlier modules hand around it (skip connections, position
-        embeddings) comes from the tape, detached. Batch norms in train mode use the batch's statistics and neither read
-        nor write their running ones; in eval mode they use the running ones. (DRD on BUSI, 20 labels a class and the
-        rest unlabelled, a ResNet at 64 px, 300 steps, five seeds: validation AUROC .822 (sd .022) so, .817 (.020) where
-        these passes wrote the running statistics too; on test .817 (.021) and .807 (.025).)
+        What had finished before the shallowest of these stages comes from the tape, detached: what earlier modules hand
+        around it (skip connections, position embeddings) is the recorded pass's own. Everything after it runs, except
+        that each named stage returns its injected feature; so `{0: ..., 1: ..., 2: ...}` leaves nothing of the image in
+        a model that reads it through its stages alone.
 
-        Dropout and stochastic depth draw masks here as in any pass. (DRD on PneumoniaMNIST, as above but a ViT with
-        dropout of .1, three seeds: validation AUROC .963 (.008) so, .963 (.004) with none in these passes; on test
-        .932 (.014) and .928 (.009).)
+        Batch norms in train mode use the batch's statistics and neither read nor write their running ones; in eval mode
+        they use the running ones. Dropout and stochastic depth draw masks as in any pass. See
+        docs/explanation/decisions.md, "Batch norm in hybrid passes" and "Dropout in hybrid passes".
 
         :param tape: a recorded pass of this model over the same number of images.
-        :param index: the stage, counted from 0, shallow to deep.
-        :param feature: of the shape that stage hands on; keeps its autograd graph.
+        :param stages: one stage, counted from 0, shallow to deep, with `feature`; or the feature of each stage.
+        :param feature: of the shape that the one stage hands on; keeps its autograd graph, as those of several do.
         :returns: the model's output.
-        :raises StageError: if the feature does not have the stage's shape, or the rest of the model never asked for it.
+        :raises StageError: if a feature does not have its stage's shape, or the rest of the model never asked for it.
         """
-        stage, cut = self.stages[index], self._cuts[index]
-        _check_shape(stage, tape.features[index], feature)
-        injected = cut.form.write(tape.outputs[stage.name][0], feature)
-        if stage.name in self._overwritten:
-            injected = replace_tensors(injected, lambda path, tensor: tensor.clone())
-        replays = {name: [tape.outputs[name][call] for call in calls] for name, calls in cut.frontier.items() if calls}
+        features = dict(stages) if isinstance(stages, Mapping) else {stages: feature}
+        first = self._cuts[min(features)]
+        injections = {self.stages[index].name: self._injection(tape, index, f) for index, f in features.items()}
+        callers = {caller for index in features for caller in self._cuts[index].callers}
         with ExitStack() as stack:
-            for name, recorded in replays.items():
-                module = self.model.get_submodule(name)
+            for name, calls in first.frontier.items():
+                module, recorded = self.model.get_submodule(name), [tape.outputs[name][call] for call in calls]
                 replay = _Replay(recorded, module.forward, name in self._overwritten)
                 stack.enter_context(instance_attribute(module, "forward", replay))
-            injection = _Injection(injected)
-            stack.enter_context(instance_attribute(self.model.get_submodule(stage.name), "forward", injection))
-            stack.enter_context(_without_side_effects(self.model, cut.callers))
+            for name, injection in injections.items():
+                stack.enter_context(instance_attribute(self.model.get_submodule(name), "forward", injection))
+            stack.enter_context(_without_side_effects(self.model, callers))
             result = call_model(self.model, tape.pixel_values, tape.kwargs)
-        if not injection.used:
-            raise StageError(f"the resumed pass never called {stage.name!r}, so it did not read the feature.")
+        unused = [name for name, injection in injections.items() if not injection.used]
+        if unused:
+            raise StageError(f"the resumed pass never called {unused[0]!r}, so it did not read the feature.")
         return result
+
+    def _injection(self, tape: Tape, index: int, feature: StageFeature) -> _Injection:
+        """What the last block of a stage returns in a resumed pass."""
+        stage, form = self.stages[index], self._cuts[index].form
+        _check_shape(stage, tape.features[index], feature)
+        injected = form.write(tape.outputs[stage.name][0], feature)
+        if stage.name in self._overwritten:
+            injected = replace_tensors(injected, lambda path, tensor: tensor.clone())
+        return _Injection(injected)
 
 
 def call_model(model: nn.Module, pixel_values: Tensor, kwargs: Mapping[str, Any]) -> Any:
@@ -164,6 +171,13 @@ def call_model(model: nn.Module, pixel_values: Tensor, kwargs: Mapping[str, Any]
     if isinstance(model, PreTrainedModel):
         return model(**{model.main_input_name: pixel_values}, **kwargs)
     return model(pixel_values, **kwargs)
+
+
+def input_channels(model: nn.Module) -> int:
+    """Channels of the images that a model reads: what its config says, else 3."""
+    values = model.config.to_dict() if isinstance(model, PreTrainedModel) else {}
+    stated = [values[name] for name in ("num_channels", "in_channels") if isinstance(values.get(name), int)]
+    return stated[0] if stated else 3
 
 
 class _Injection:
@@ -241,10 +255,10 @@ def instance_attribute(module: nn.Module, name: str, value: Any) -> Iterator[Non
 
 
 @contextmanager
-def _without_side_effects(model: nn.Module, callers: Sequence[str]) -> Iterator[None]:
+def _without_side_effects(model: nn.Module, callers: Iterable[str]) -> Iterator[None]:
     """Keep the running statistics of norms in train mode out of a resumed pass.
 
-    Layers with such norms, and the callers of the injected block, run without gradient checkpointing meanwhile: their
+    Layers with such norms, and the callers of the injected blocks, run without gradient checkpointing meanwhile: their
     backward pass would run them a second time, when the running statistics are back and the injected feature is gone.
     """
     with ExitStack() as stack:

@@ -104,7 +104,7 @@ def _read_kept_shares_as_dropped(model: PreTrainedModel) -> None:
 def _pretrained(student: str, image_size: int | None, labels: dict, revision: str | None, trust_remote_code: bool):
     options = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
     config = AutoConfig.from_pretrained(student, **options)
-    if config.model_type != "rd_student" and type(config).is_custom_code():
+    if config.model_type not in ("rd_student", "monai") and type(config).is_custom_code():
         raise StudentError(f"The student {student!r} is custom code; take a model whose classes are transformers' own.")
     wrapped = config.classifier_config if config.model_type == "rd_student" else config
     vars(wrapped).pop(PROVENANCE, None)  # of the earlier distillation
@@ -149,7 +149,7 @@ def _head_weights(config: PreTrainedConfig) -> set[str]:
 def _inline_config(student: dict[str, Any], image_size: int | None, labels: dict) -> PreTrainedConfig:
     fields = dict(student)
     model_type = fields.pop("model_type", None)
-    known = [name for name in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES if name in CONFIG_MAPPING]
+    known = [name for name in (*MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES, "monai") if name in CONFIG_MAPPING]
     if model_type not in known:
         hint = nearest(model_type or "", known)
         raise StudentError(f"The student's model_type {model_type!r} is no image classifier of transformers.{hint}")
@@ -162,7 +162,7 @@ def _inline_config(student: dict[str, Any], image_size: int | None, labels: dict
             )
     if image_size is not None and "image_size" in known:
         fields.setdefault("image_size", image_size)
-    classes = MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES[model_type]
+    classes = MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES.get(model_type, "")
     if not isinstance(classes, str):  # levit has a second one, for which its authors distil
         fields.setdefault("architectures", [classes[0]])
     try:

@@ -192,7 +192,7 @@ def comparable(feature: StageFeature, features: Literal["pooled", "flattened"]) 
         parts.append(at_least_float32(feature.prefix))
     if features == "flattened":
         return torch.cat([part.flatten(1) for part in parts], dim=1)
-    return torch.cat([parts[0].mean(dim=(2, 3)), *(part[:, 0] for part in parts[1:])], dim=1)
+    return torch.cat([parts[0].mean(dim=tuple(range(2, parts[0].ndim))), *(part[:, 0] for part in parts[1:])], dim=1)
 
 
 def find_non_finite(terms: Mapping[str, Tensor]) -> str | None:
