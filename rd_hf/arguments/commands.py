@@ -80,6 +80,13 @@ class PushArguments:
 
 
 @dataclass
+class ReportArguments:
+    """What `rd-hf report` takes."""
+
+    run: str = field(metadata={"help": "folder of a run, ended or killed; may stand first, without --run"})
+
+
+@dataclass
 class ExportArguments:
     """What `rd-hf export` takes."""
 
