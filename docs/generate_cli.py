@@ -74,7 +74,7 @@ def default_text(field: dataclasses.Field) -> str:
     """A field's default in words; empty for None."""
     if field.default_factory is not dataclasses.MISSING:
         return f"`{field.default_factory()}`"
-    if field.default is dataclasses.MISSING:
+    if field.default is dataclasses.MISSING or field.metadata["option"].required:
         return "required"
     if isinstance(field.default, bool):
         return "on" if field.default else "off"
@@ -86,18 +86,17 @@ def table(fields: list[dataclasses.Field], hints: dict[str, Any]) -> Iterator[st
     yield from ("", "| Flag | Type | Default | Meaning |", "|---|---|---|---|")
     for field in fields:
         flag = f"`--{field.name}`" + (f", `--no_{field.name}`" if field.default is True else "")
-        cells = [flag, type_text(hints[field.name]), default_text(field), field.metadata.get("help", "")]
+        cells = [flag, type_text(hints[field.name]), default_text(field), field.metadata["help"]]
         yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
 def tables(kind: type) -> Iterator[str]:
-    """The tables of a dataclass: one, or one per group where every field names its group."""
+    """The tables of a dataclass: one per group, with headings if there are several."""
     fields, hints = dataclasses.fields(kind), get_type_hints(kind)
-    if not all("group" in field.metadata for field in fields):
-        yield from table(list(fields), hints)
-        return
-    for group in dict.fromkeys(field.metadata["group"] for field in fields):
-        yield from ("", f"### {group}")
+    groups = list(dict.fromkeys(field.metadata["group"] for field in fields))
+    for group in groups:
+        if len(groups) > 1:
+            yield from ("", f"### {group}")
         yield from table([field for field in fields if field.metadata["group"] == group], hints)
 
 

@@ -19,7 +19,9 @@ from .arguments.commands import (
     ReportArguments,
     StudentsArguments,
 )
-from .arguments.distillation import DistillationArguments, check_names, read_config
+from .arguments.config import check_names, read_config
+from .arguments.distillation import DistillationArguments
+from .arguments.options import check_values
 from .arguments.values import ArgumentError
 from .runtime.interrupts import Stopped, stopping_at_once
 
@@ -51,7 +53,8 @@ EXIT_INTERRUPTED = 130
 def main(argv: list[str] | None = None) -> int:
     """Run one command.
 
-    :return: the exit code: 0, 1 for a failure, 2 for wrong usage, 130 when interrupted; `rd_hf.runtime.interrupts` has more.
+    :return: the exit code: 0, 1 for a failure, 2 for wrong usage, 130 when interrupted; `rd_hf.runtime.interrupts` has
+        more.
     """
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help"):
@@ -108,7 +111,7 @@ def parse_distillation(options: list[str]) -> DistillationArguments:
     :raises ArgumentError: for an unknown name, a bad value or a missing file.
     """
     parser = _parser("distill", DistillationArguments)
-    parser.add_argument("--config", help="YAML file of arguments; flags override it")
+    parser.add_argument("--config", metavar="FILE", help="YAML file of arguments; flags override it")
     known, _ = parser.parse_known_args(options)
     if known.config is not None:
         parser.set_defaults(**read_config(known.config))
@@ -124,7 +127,7 @@ def parse_comparison(options: list[str]):
     from .comparison.plan import Plan
 
     parser = _parser("compare", ComparisonArguments)
-    parser.add_argument("--config", help="YAML file of the comparison; flags override it")
+    parser.add_argument("--config", metavar="FILE", help="YAML file of the comparison; flags override it")
     known, _ = parser.parse_known_args(options)
     if known.config is not None:
         parser.set_defaults(**read_config(known.config, ComparisonArguments))
@@ -132,9 +135,9 @@ def parse_comparison(options: list[str]):
 
 
 def _parser(command: str, kind: type):
-    from transformers import HfArgumentParser
+    from .arguments.parser import OptionParser
 
-    return HfArgumentParser(kind, prog=f"rd-hf {command}", description=COMMANDS[command], allow_abbrev=False)
+    return OptionParser(kind, prog=f"rd-hf {command}", description=COMMANDS[command])
 
 
 def _parse(parser, options: list[str], kind: type):
@@ -146,7 +149,9 @@ def _parse(parser, options: list[str], kind: type):
         raise ArgumentError(f"Do not know what to do with `{' '.join(unknown)}`.")
     values = vars(values)
     values.pop("config", None)
-    return kind(**values)
+    arguments = kind(**values)
+    check_values(arguments)
+    return arguments
 
 
 def _distill(options: list[str]) -> int:

@@ -1,11 +1,26 @@
+import dataclasses
+import inspect
+import re
+from typing import get_args, get_type_hints
+
 import pytest
 import yaml
 
-from rd_hf.arguments.distillation import DistillationArguments, arguments_from, read_config, write_config
+from rd_hf.arguments.commands import EvaluationArguments, ExportArguments, PredictionArguments, PushArguments
+from rd_hf.arguments.config import arguments_from, read_config, write_config
+from rd_hf.arguments.distillation import DistillationArguments
+from rd_hf.arguments.options import UNGROUPED, option, options, public_values
+from rd_hf.arguments.parser import OptionParser
 from rd_hf.arguments.values import ArgumentError
-from rd_hf.cli import parse_distillation
+from rd_hf.cli import main, parse_distillation
+from rd_hf.comparison.arguments import ComparisonArguments
+from rd_hf.export.run import export
+from rd_hf.hub.push import push
+from rd_hf.inference.evaluation import evaluate
+from rd_hf.inference.prediction import predict
 
 NEEDED = {"teacher": "t", "student": "s", "dataset": "d"}
+DISTILL = options(DistillationArguments)
 
 
 def test_flags_override_the_configuration_file_which_overrides_defaults(tmp_path):
@@ -64,7 +79,11 @@ def test_a_file_that_is_no_mapping_is_named(tmp_path, content):
         ({"teacher": None}, "teacher"),
         ({"dataset": None}, "dataset"),
         ({"resume": True, "overwrite_output_dir": True}, "resume.*overwrite_output_dir"),
-        ({"weight_decay": -1.0}, "weight_decay"),
+        ({"weight_decay": -1.0}, "weight_decay` is -1.0.*at least 0"),
+        ({"weight_decay": float("nan")}, "weight_decay.*at least 0"),
+        ({"label_smoothing": 1.0}, "label_smoothing` is 1.0.*at least 0 and below 1"),
+        ({"warmup_ratio": 1.5}, "warmup_ratio` is 1.5.*at most 1"),
+        ({"test_fraction": 0}, "test_fraction.*above 0 and below 1"),
         ({"num_views": "many"}, "num_views.*endless"),
         ({"num_views": 0}, "num_views"),
         ({"cache_dtype": "int8"}, "cache_dtype.*bfloat16"),
@@ -94,6 +113,76 @@ def test_views_are_a_number_or_endless_on_the_command_line_and_in_yaml(tmp_path,
     assert arguments_from(read_config(tmp_path / "config.yaml")) == arguments
 
 
-def test_every_argument_is_explained():
-    for name, field in DistillationArguments.__dataclass_fields__.items():
-        assert len(field.metadata["help"]) > 10, name
+@pytest.mark.parametrize("name", DISTILL)
+def test_every_argument_says_all(name):
+    field, stated = DistillationArguments.__dataclass_fields__[name], DISTILL[name]
+    annotation = get_type_hints(DistillationArguments)[name]
+    kinds = {annotation, *get_args(annotation)}
+    assert len(field.metadata["help"]) > 10
+    assert field.metadata["group"] == stated.group != UNGROUPED
+    assert (stated.text is not None) == (str in kinds), "a text says what it stands for"
+    assert bool(stated.range) == bool({int, float} & kinds), "a number has a range"
+    assert not (stated.in_card and stated.text in ("model", "data", "folder")), "a path has no place in a card"
+
+
+def test_facts_that_nobody_states_are_the_careful_ones():
+    stated = option(None, "a text that may be a path", text="folder").metadata["option"]
+    assert not stated.in_card and stated.affects_result
+    assert (stated.resume, stated.compare) == ("refused", "data")
+
+
+@pytest.mark.parametrize("kind", [DistillationArguments, EvaluationArguments, ExportArguments, ComparisonArguments])
+def test_help_lists_every_option_once_under_its_group(kind):
+    sections = re.split(r"\n(?=[a-z ]+:\n)", OptionParser(kind, prog="rd-hf").format_help())
+    for name, stated in options(kind).items():
+        under = [text.split(":")[0] for text in sections if re.search(rf"^  --{name} ", text, re.MULTILINE)]
+        assert under == [stated.group], name
+        assert f"--{name.replace('_', '-')}" == f"--{name}" or f"--{name.replace('_', '-')}" not in "".join(sections)
+
+
+def test_a_name_may_be_written_with_hyphens():
+    arguments = parse_distillation(["--teacher=t", "--student=s", "--dataset=d", "--no-cache", "--max-steps", "7"])
+    assert (arguments.cache, arguments.max_steps) == (False, 7)
+
+
+@pytest.mark.parametrize(
+    ("kind", "function", "of_the_terminal"),
+    [
+        (EvaluationArguments, evaluate, []),
+        (PredictionArguments, predict, ["top_k", "json"]),
+        (ExportArguments, export, []),
+        (PushArguments, push, []),
+    ],
+)
+def test_terminal_and_python_take_the_same(kind, function, of_the_terminal):
+    taken = inspect.signature(function).parameters
+    fields = {f.name: f.default for f in dataclasses.fields(kind) if f.name not in of_the_terminal}
+    assert set(taken) == set(fields)
+    for name, default in fields.items():
+        assert taken[name].default == (inspect.Parameter.empty if default is dataclasses.MISSING else default), name
+
+
+def test_trackers_get_no_path(tmp_path):
+    (tmp_path / "data.npz").touch()
+    arguments = DistillationArguments(
+        teacher="me/teacher", student=str(tmp_path), dataset=str(tmp_path / "data.npz"), unlabeled_dataset="me/more",
+        output_dir=str(tmp_path / "run"), cache_dir=str(tmp_path / "not yet there"), image_column="scan",
+    )  # fmt: skip
+    shown = public_values(arguments)
+    assert str(tmp_path) not in str(shown)
+    assert (shown["teacher"], shown["unlabeled_dataset"], shown["image_column"]) == ("me/teacher", "me/more", "scan")
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("evaluate --model x --dataset y --batch_size 0", "batch_size"),
+        ("predict --model x --images y --top_k -1", "top_k"),
+        ("students --image_size 0", "image_size"),
+        ("export --model x --output_dir y --batch_size 0", "batch_size"),
+        ("cache clear --older_than_days -1", "older_than_days"),
+    ],
+)
+def test_numbers_of_every_command_have_a_range(line, name, capsys):
+    assert main(line.split()) == 2
+    assert f"`{name}` is" in capsys.readouterr().err

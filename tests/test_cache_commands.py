@@ -9,7 +9,8 @@ import torch
 from test_teacher_cache import CPU, Images, make_cache, make_key, no_report, settings, teacher  # noqa: F401
 
 import rd_hf
-from rd_hf.arguments.distillation import DistillationArguments, write_config
+from rd_hf.arguments.config import write_config
+from rd_hf.arguments.distillation import DistillationArguments
 from rd_hf.arguments.values import ArgumentError
 from rd_hf.cli import main
 from rd_hf.models.features import StageFeature

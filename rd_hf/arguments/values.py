@@ -9,6 +9,8 @@ from typing import Any, get_args
 
 import yaml
 
+LONGEST_HOURS = 10_000
+
 
 class ArgumentError(ValueError):
     """An argument or a key of a configuration file that cannot be used; the message names it and the way out."""
@@ -69,6 +71,25 @@ def number_of_views(value: Any) -> Any:
     if isinstance(value, str) and not value.isdecimal():
         raise ArgumentError(f"`num_views` is {value!r}; it must be a number above 0, or endless.")
     return int(value) if isinstance(value, str) else value
+
+
+def seconds_of(name: str, value: Any) -> float:
+    """A time in seconds.
+
+    :raises ArgumentError: when it is neither hours nor HH:MM:SS.
+    """
+    parts = str(value).split(":")
+    try:
+        hours, minutes, seconds = (float(part) for part in (parts if len(parts) == 3 else [*parts, 0, 0]))
+    except ValueError:
+        hours = minutes = seconds = 0.0
+    total = 3600 * hours + 60 * minutes + seconds
+    # YAML reads 12:00:00 without quotes as the number 43200.
+    if not 0 < total < 3600 * LONGEST_HOURS or minutes < 0 or seconds < 0:
+        raise ArgumentError(
+            f"`{name}` is {value!r}; it must be hours, below {LONGEST_HOURS}, or HH:MM:SS (in a YAML file in quotes)."
+        )
+    return total
 
 
 def _without_tuples(value: Any) -> Any:

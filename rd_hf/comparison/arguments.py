@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 import yaml
 
+from ..arguments.options import option
 from ..arguments.values import ArgumentError, nearest, parse_yaml_value, plain_value
 
-
-def _argument(default: Any, help: str) -> Any:
-    return field(default=default, metadata={"help": help})
+_grid = partial(option, group="what is compared")
+_runs = partial(option, group="runs")
+_output = partial(option, group="output")
 
 
 @dataclass
@@ -23,20 +25,44 @@ class ComparisonArguments:
     :raises ArgumentError: naming what cannot be used.
     """
 
-    # fmt: off
-    data: dict | str | None = _argument(None, "data sets: name to the arguments of its runs, such as '{busi: {dataset: busi.npz}}'")
-    arguments: dict | str | None = _argument(None, "arguments of rd-hf distill that hold for every run")
-    teachers: dict | str | None = _argument(None, "teachers: name to the arguments of its runs, such as '{vit: {teacher: google/vit-base-patch16-224}}'")
-    methods: list | str | None = _argument(None, "names of methods, or mappings with a name, a method and arguments of its own; by default ce, lp_kd, rd and drd")
-    shots: list | str | None = _argument(None, "labels a class, or all; by default 20")
-    seeds: list | str | None = _argument(None, "seeds, each a run; by default '[0, 1, 2]'")
-    use_unlabeled: list | str | None = _argument(None, "whether train rows without label are learnt from: [true], [false] or both; by default [true]")
-    tuning: dict | str | None = _argument(None, "grid of learning_rate and weight (a factor of the method's own), chosen for each method on validation with `shots` and `seeds` of its own; none by default")
-    reference: str | None = _argument(None, "method, by its name here, to which tables give the others' differences; by default rd, else another RD, else DRD")
-    output_dir: str | None = _argument(None, "folder of the runs, tables and plots; finished runs in it are not run again")
-    workers: int | None = _argument(None, "runs at a time, each in a process of its own; by default 1, or one for each processor core that it may use without a GPU")
-    table_only: bool = _argument(False, "run nothing: tables and plots from the runs that are there")
-    # fmt: on
+    data: dict | str | None = _grid(
+        None,
+        "data sets: each name maps to the arguments of its runs, such as '{busi: {dataset: busi.npz}}'",
+        required=True,
+    )
+    arguments: dict | str | None = _runs(None, "arguments of rd-hf distill that hold for every run")
+    teachers: dict | str | None = _grid(
+        None,
+        "teachers: each name maps to the arguments of its runs, such as "
+        "'{vit: {teacher: google/vit-base-patch16-224}}'",
+    )
+    methods: list | str | None = _grid(
+        None,
+        "names of methods, or mappings with a name, a method and its own arguments; by default ce, lp_kd, rd and drd",
+    )
+    shots: list | str | None = _grid(None, "labels per class, or all; by default 20")
+    seeds: list | str | None = _grid(None, "seeds, one run each; by default '[0, 1, 2]'")
+    use_unlabeled: list | str | None = _grid(
+        None, "whether unlabelled train rows are used: [true], [false] or both; by default [true]"
+    )
+    tuning: dict | str | None = _grid(
+        None,
+        "grid of learning_rate and weight (a factor on the method's own weight), chosen per method on validation with "
+        "its own `shots` and `seeds`; none by default",
+    )
+    reference: str | None = _output(
+        None,
+        "name of the method to which the tables give the others' differences; by default rd, else another RD, else DRD",
+    )
+    output_dir: str | None = _output(
+        None,
+        "folder of the runs, tables and plots; runs that are finished there are not repeated",
+        required=True,
+    )
+    workers: int | None = _runs(
+        None, "runs at a time, each in its own process; by default 1, or without a GPU one per available CPU core"
+    )
+    table_only: bool = _output(False, "run nothing; make tables and plots from the finished runs")
 
     def __post_init__(self):
         defaults = {

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from .._version import __version__
 from ..arguments.distillation import DistillationArguments
+from ..arguments.options import names
 from ..data.pixel_store import STUDENT
 from ..inference.rows import predict_logits, probabilities
 from ..models.backbone import Backbone
@@ -41,11 +42,6 @@ from .memory import PeakMemory
 from .plan import Cell, Plan
 from .transfers import GuidedObjective, GuidedStudent, Setting
 
-# Arguments on which no result depends.
-IRRELEVANT_TO_RESULT = [
-    "output_dir", "cache_dir", "dataloader_num_workers", "teacher_batch_size", "process_timeout", "save_steps",
-    "save_total_limit", "logging_steps",
-]  # fmt: skip
 RESULT_FILE, PREDICTIONS_FILE = "result.json", "predictions.safetensors"
 
 
@@ -107,7 +103,8 @@ def read_result(root: Path, cell: Cell) -> dict[str, Any]:
 
 def cell_settings(plan: Plan, cell: Cell, arguments: DistillationArguments) -> dict[str, Any]:
     """What a run's result follows from, as plain values; a finished run is not used where these have changed."""
-    values = {name: value for name, value in arguments.to_dict().items() if name not in IRRELEVANT_TO_RESULT}
+    values, relevant = arguments.to_dict(), names(DistillationArguments, lambda fact: fact.affects_result)
+    values = {name: values[name] for name in relevant}
     values |= {"comparison_method": cell.entry.method.name, "comparison_weight": cell.weight}
     for name in ("teacher", "student"):  # a checkpoint may be trained again and saved under the same name
         checkpoint = getattr(arguments, name)

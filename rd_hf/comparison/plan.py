@@ -20,21 +20,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..arguments.distillation import DistillationArguments, check_names
+from ..arguments.config import check_names
+from ..arguments.distillation import DistillationArguments
+from ..arguments.options import options
 from ..arguments.values import ArgumentError, nearest
 from .arguments import ComparisonArguments, tuning_grid
 from .methods import METHODS, Method
 
-# What the grid says, and what a comparison has no use for.
-OF_THE_GRID = "method seed shots label_fraction use_unlabeled output_dir"
-NOT_HERE = """gradient_accumulation_steps torch_compile report_to max_run_time license push_to_hub hub_model_id
-    hub_teacher_id hub_private_repo resume overwrite_output_dir verify_cache save_steps save_total_limit"""
-# What the runs on a data set share, so that they differ in method only.
-OF_THE_DATA = """dataset dataset_config_name dataset_revision image_column label_column group_column validation_fraction
-    test_fraction unlabeled_dataset on_bad_image on_leak split_seed view_seed bf16 fp16"""
-OF_THE_LOSS = """hybrid_weight hybrid_weight_end kl_weight kl_weight_end cka_weight temperature cka_estimator
-    cka_features detach_hybrid_in_kl detach_reprogrammed_in_cka projector_channels
-    projector_layers"""
 NAME = re.compile(r"[^/\\]+")
 NO_TEACHER = "no_teacher"
 NEVER = 10**9  # steps
@@ -116,23 +108,22 @@ class Plan:
     def _refuse_arguments(self) -> None:
         """:raises ArgumentError: for an argument that would do nothing, or not what is expected."""
         comparison, entries = self.comparison, [entry.arguments for entry in self.entries]
-        for values in (comparison.arguments, *comparison.data.values(), *comparison.teachers.values(), *entries):
-            for name in OF_THE_GRID.split():
-                if name in values:
-                    raise ArgumentError(f"`{name}` is said by the comparison's own names, not as an argument of runs.")
-            for name in NOT_HERE.split():
-                if name in values:
-                    raise ArgumentError(f"`{name}` has no place in a comparison: leave it out.")
-        for values in (comparison.arguments, *comparison.data.values(), *entries):
-            if "teacher" in values:
-                raise ArgumentError("A `teacher` is named under `teachers`.")
-        for values in (*comparison.teachers.values(), *entries):
-            for name in OF_THE_DATA.split():
-                if name in values:
-                    raise ArgumentError(f"`{name}` has to be the same for all methods: put it under `data`.")
+        common, of_data, of_teachers = [comparison.arguments], comparison.data.values(), comparison.teachers.values()
+        of = {name: stated.compare for name, stated in options(DistillationArguments).items()}
+        for name in itertools.chain(*common, *of_data, *of_teachers, *entries):
+            if of[name] == "grid":
+                raise ArgumentError(f"`{name}` is said by the comparison's own names, not as an argument of runs.")
+            if of[name] == "never":
+                raise ArgumentError(f"`{name}` has no place in a comparison: leave it out.")
+        for name in itertools.chain(*common, *of_data, *entries):
+            if of[name] == "teachers":
+                raise ArgumentError(f"A `{name}` is named under `teachers`.")
+        for name in itertools.chain(*of_teachers, *entries):
+            if of[name] == "data":
+                raise ArgumentError(f"`{name}` has to be the same for all methods: put it under `data`.")
         for entry in self.entries:
-            for name in OF_THE_LOSS.split():
-                if name in entry.arguments and entry.method.role != "reprogramming":
+            for name in entry.arguments:
+                if of[name] == "reprogramming" and entry.method.role != "reprogramming":
                     raise ArgumentError(
                         f"`{name}` does nothing in the method {entry.name!r}, which is no reprogramming."
                     )

@@ -8,7 +8,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ..arguments.distillation import arguments_from
+from ..arguments.config import arguments_from
 from ..arguments.values import ArgumentError
 from ..runtime.files import write_json
 from .arguments import ComparisonArguments

@@ -13,6 +13,7 @@ import torch
 
 from .._version import __version__
 from ..arguments.distillation import DistillationArguments
+from ..arguments.options import names
 from ..data.labels import MULTI_LABEL
 from ..models.modeling_rd_student import RDStudentForImageClassification
 from ..students.cost import Cost, measure_cost
@@ -22,14 +23,6 @@ if TYPE_CHECKING:
     from .run_models import Models
     from .trainer import Trainer
 
-# Where things are on this machine, who publishes them, and columns of the data: not for a card. The origin of
-# teacher, student and data is told by their provenance, which has no paths.
-NOT_IN_THE_CARD = {
-    "dataset", "student", "teacher", "teacher_revision", "student_revision", "dataset_revision", "dataset_config_name",
-    "unlabeled_dataset", "output_dir", "cache_dir", "verify_cache", "image_column", "label_column", "group_column",
-    "report_to", "resume", "overwrite_output_dir", "license", "push_to_hub", "hub_model_id", "hub_teacher_id",
-    "hub_private_repo",
-}  # fmt: skip
 LIBRARIES = ("torch", "transformers", "datasets", "accelerate")
 STUDENT_IMAGES = {"confusion_matrix.png": "Confusion matrix", "roc.png": "ROC curves", "curves.png": "Training curves"}
 TEACHER_IMAGES = {
@@ -90,9 +83,13 @@ def _named(origin: str) -> str:
 
 
 def _arguments(arguments: DistillationArguments) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The arguments that differ from their default, and the others."""
+    """The arguments that differ from their default, and the others.
+
+    The origin of teacher, student and data is told by their provenance, which has no paths.
+    """
     defaults = {field.name: field.default for field in dataclasses.fields(arguments)}
-    values = {name: value for name, value in arguments.to_dict().items() if name not in NOT_IN_THE_CARD}
+    values, shown = arguments.to_dict(), names(type(arguments), lambda fact: fact.in_card)
+    values = {name: values[name] for name in shown}
     changed = {name: value for name, value in values.items() if value != defaults[name]}
     return changed, {name: value for name, value in values.items() if name not in changed}
 

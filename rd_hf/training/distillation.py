@@ -16,7 +16,9 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from transformers import BaseImageProcessor, PreTrainedModel
 
-from ..arguments.distillation import MODEL_IN_MEMORY, DistillationArguments, arguments_from
+from ..arguments.config import arguments_from
+from ..arguments.distillation import MODEL_IN_MEMORY, DistillationArguments
+from ..arguments.options import options, public_values
 from ..arguments.values import ArgumentError
 from ..hub import push as hub
 from ..hub.publication import published_config
@@ -36,11 +38,6 @@ from .trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
-# What a model in hand has settled already.
-OF_LOADING = (
-    "student", "student_revision", "student_image_size", "teacher", "teacher_revision", "teacher_dtype",
-    "teacher_device_map", "trust_remote_code", "dataset",
-)  # fmt: skip
 LoadModels = Callable[[DistillationArguments, RunData, Accelerator], tuple[LoadedStudent, LoadedTeacher | None]]
 
 
@@ -89,8 +86,8 @@ def distill_from_models(
     :raises ArgumentError: for an argument that is unknown, contradictory, or about loading models by name.
     :raises StudentError: when the student's classes are not those of the data.
     """
-    for name in OF_LOADING:
-        if name in arguments:
+    for name, stated in options(DistillationArguments).items():
+        if stated.loading and name in arguments:
             raise ArgumentError(f"`{name}` is for models and data that are loaded by name: leave it out here.")
     in_hand = {"student": MODEL_IN_MEMORY, "teacher": backbone and MODEL_IN_MEMORY, "dataset": data}
 
@@ -201,8 +198,5 @@ def resolved(
 
 def _start_trackers(arguments: DistillationArguments, accelerator: Accelerator) -> None:
     """Trackers get every argument but paths of this machine."""
-    values = arguments.to_dict() | {"output_dir": "local"}
-    for name in ("teacher", "student", "dataset", "unlabeled_dataset", "cache_dir"):
-        if isinstance(values[name], str) and Path(values[name]).exists():
-            values[name] = "local"
+    values = public_values(arguments)
     accelerator.init_trackers("rd_hf", config={name: str(value) for name, value in values.items()})

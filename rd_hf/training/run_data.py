@@ -26,9 +26,6 @@ from ..tasks.classification import balanced_class_weights, balanced_pos_weight
 
 logger = logging.getLogger(__name__)
 
-# What a split that was made from train follows from; kept with the student, so that it can be made again.
-SPLIT_RECIPE = ("validation_fraction", "test_fraction", "seed", "group_column")
-
 
 @dataclass
 class Split:
@@ -143,10 +140,15 @@ def load_run_data(arguments: DistillationArguments) -> RunData:
         group_column=arguments.group_column,
     )
     made = [name for name in ("validation", "test") if name not in data.splits]
-    recipe = {name: getattr(arguments, name) for name in SPLIT_RECIPE} | {"seed": arguments.seed_of_splits}
     source = data.source
     if made:
-        source["made_splits"] = {"names": made, **recipe}
+        source["made_splits"] = {  # kept with the student, so that the splits can be made again
+            "names": made,
+            "validation_fraction": arguments.validation_fraction,
+            "test_fraction": arguments.test_fraction,
+            "seed": arguments.seed_of_splits,
+            "group_column": arguments.group_column,
+        }
     data = complete_splits(
         data, arguments.validation_fraction, arguments.test_fraction, arguments.seed_of_splits, arguments.on_leak
     )

@@ -8,7 +8,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from ..arguments.distillation import DistillationArguments, read_config, write_config
+from ..arguments.config import read_config, write_config
+from ..arguments.distillation import DistillationArguments
+from ..arguments.options import names, options
 from ..arguments.values import ArgumentError
 from ..cards.card import CARD_FILE, is_edited
 
@@ -20,17 +22,6 @@ METRICS_FILE = "metrics.json"
 PLOTS = ("curves.png", "cka.png", "confusion_matrix.png", "roc.png")
 FOLDERS = ("student", "teacher", "checkpoints", "trackers", "logs")
 FILES = (CONFIG_FILE, HISTORY_FILE, METRICS_FILE, "predictions.csv", "skipped_images.json", *PLOTS)
-
-RUN_INDEPENDENT = {"output_dir", "resume", "overwrite_output_dir"}
-# A resumed run may differ in these without being another run.
-MAY_CHANGE_ON_RESUME = {
-    "report_to", "logging_steps", "save_steps", "save_total_limit", "dataloader_num_workers", "teacher_batch_size",
-    "per_device_eval_batch_size", "early_stopping_patience", "license", "cache_dir", "verify_cache", "push_to_hub",
-    "hub_model_id", "hub_teacher_id", "hub_private_repo", "max_run_time", "process_timeout", "on_leak",
-    "teacher_device_map",
-    # as long as a step has as many rows in all as before, which the checkpoint knows
-    "per_device_train_batch_size", "per_device_unlabeled_batch_size", "gradient_accumulation_steps",
-}  # fmt: skip
 
 
 def check_run_folder(arguments: DistillationArguments) -> None:
@@ -85,10 +76,10 @@ def open_run_folder(arguments: DistillationArguments) -> None:
 def _check_same_run(folder: Path, arguments: DistillationArguments) -> None:
     before, now = read_config(folder / CONFIG_FILE), arguments.to_dict()
     lines: dict[bool, str] = {True: "", False: ""}
-    for name in now:
-        if before.get(name) != now[name] and name not in RUN_INDEPENDENT:
+    for name, stated in options(DistillationArguments).items():
+        if before.get(name) != now[name] and stated.resume != "ignored":
             line = f"\n  {name}: {before.get(name)!r} then, {now[name]!r} now"
-            lines[name in MAY_CHANGE_ON_RESUME] += line
+            lines[stated.resume == "allowed"] += line
     if lines[False]:
         allowed = f"\nThese may differ:{lines[True]}" if lines[True] else ""
         raise ArgumentError(f"The run in {folder} cannot be resumed with other arguments:{lines[False]}{allowed}")
@@ -98,7 +89,7 @@ def _check_same_run(folder: Path, arguments: DistillationArguments) -> None:
 
 def _keep_inputs(folder: Path, arguments: DistillationArguments) -> None:
     """:raises ArgumentError: when what the new run reads is part of what it would overwrite."""
-    for name in ("teacher", "student", "dataset", "unlabeled_dataset"):
+    for name in names(DistillationArguments, lambda fact: fact.text in ("model", "data")):
         value = getattr(arguments, name)
         for own in (*FOLDERS, *FILES):
             if isinstance(value, str) and Path(value).resolve().is_relative_to((folder / own).resolve()):

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from accelerate.utils import set_seed
 
-from ..arguments.distillation import IN_MEMORY, MODEL_IN_MEMORY, DistillationArguments, arguments_from, read_config
+from ..arguments.config import arguments_from, read_config
+from ..arguments.distillation import IN_MEMORY, MODEL_IN_MEMORY, DistillationArguments
 from ..arguments.values import ArgumentError
 from ..models.modeling_rd_student import RDStudentForImageClassification
 from ..models.modeling_rd_teacher import RDTeacherForImageClassification

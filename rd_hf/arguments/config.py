@@ -1,0 +1,53 @@
+"""Arguments from names and values, and from and to YAML files."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .distillation import DistillationArguments
+from .values import ArgumentError, nearest
+
+
+def arguments_from(values: dict[str, Any], kind: type = DistillationArguments):
+    """Build an argument dataclass from names and values, with a helpful error for a name that does not exist.
+
+    :raises ArgumentError: naming the unknown argument and the nearest one there is.
+    """
+    check_names(values, kind)
+    return kind(**values)
+
+
+def check_names(values: dict[str, Any], kind: type = DistillationArguments, where: str = "") -> None:
+    """:raises ArgumentError: when a name in `values` is not a field of `kind`."""
+    known = [f.name for f in dataclasses.fields(kind)]
+    for name in values:
+        if name not in known:
+            raise ArgumentError(f"Unknown argument `{name}`{where}.{nearest(name, known)}")
+
+
+def read_config(path: str | Path, kind: type = DistillationArguments) -> dict[str, Any]:
+    """Read a YAML file of the arguments of `kind`.
+
+    :raises ArgumentError: when the file is missing, is no YAML mapping, or has an unknown key.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ArgumentError(f"There is no configuration file {path}.")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ArgumentError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ArgumentError(f"{path} must hold `name: value` lines, not a {type(values).__name__}.")
+    check_names(values, kind, f" in {path}")
+    return values
+
+
+def write_config(arguments: DistillationArguments, path: str | Path) -> None:
+    """Write every argument as YAML, so that `--config` with this file runs the same job again."""
+    values = arguments.to_dict() | {"resume": False, "overwrite_output_dir": False}
+    Path(path).write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")

@@ -1,0 +1,133 @@
+"""Facts about an argument, stated once at its field, and the queries and checks that read them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from .values import ArgumentError
+
+UNGROUPED = "options"
+
+
+@dataclass(frozen=True)
+class Option:
+    """What holds for one argument besides its type and default.
+
+    Defaults are the careful answer: a fact that nobody states keeps a value to this machine and refuses a change.
+
+    :ivar group: heading under which `--help` and the reference list it.
+    :ivar above: the value must be greater.
+    :ivar at_least: the value must not be less.
+    :ivar below: the value must be less.
+    :ivar at_most: the value must not be greater.
+    :ivar required: whether None is refused, although the field has a default.
+    :ivar text: what a text stands for: the Hub id or path of a "model" or of "data", a "folder" of this machine, or
+        "words", which name nothing on this machine's disk. None for numbers, switches and choices, and only for them.
+    :ivar loading: whether it says which model or data is loaded, or how; refused where these are given in memory.
+    :ivar card: whether model cards show the value. By default they show all but texts.
+    :ivar resume: what a resumed run with another value meets: it is "refused" as another training, "allowed" and
+        logged, or the difference is "ignored".
+    :ivar affects_result: whether the result of a training can depend on it; a finished run of a comparison is not used
+        again under another value.
+    :ivar compare: where a comparison takes it from: its own "grid"; "teachers"; "data" or the common arguments, so
+        that it is the same for all methods; "any" place; any, but not a method without "reprogramming", which does not
+        read it; or "never".
+    """
+
+    group: str = UNGROUPED
+    above: float | None = None
+    at_least: float | None = None
+    below: float | None = None
+    at_most: float | None = None
+    required: bool = False
+    text: Literal["model", "data", "folder", "words"] | None = None
+    loading: bool = False
+    card: bool | None = None
+    resume: Literal["refused", "allowed", "ignored"] = "refused"
+    affects_result: bool = True
+    compare: Literal["grid", "teachers", "data", "any", "reprogramming", "never"] = "data"
+
+    @property
+    def in_card(self) -> bool:
+        """Whether model cards show the value."""
+        return self.text is None if self.card is None else self.card
+
+    @property
+    def range(self) -> str:
+        """The bounds in words, such as "above 0 and below 1"; empty where there are none."""
+        bounds = {"above": self.above, "at least": self.at_least, "below": self.below, "at most": self.at_most}
+        return " and ".join(f"{word} {bound}" for word, bound in bounds.items() if bound is not None)
+
+    def admits(self, value: float) -> bool:
+        """Whether a number lies within the bounds; NaN lies within none."""
+        return (
+            (self.above is None or value > self.above)
+            and (self.at_least is None or value >= self.at_least)
+            and (self.below is None or value < self.below)
+            and (self.at_most is None or value <= self.at_most)
+        )
+
+
+def option(default: Any, help: str, **facts: Any) -> Any:
+    """A dataclass field for an argument.
+
+    :param default: `dataclasses.MISSING` where a value has to be given.
+    :param help: what `--help` and the reference say.
+    :param facts: of `Option`.
+    """
+    stated = Option(**facts)
+    return dataclasses.field(default=default, metadata={"help": help, "group": stated.group, "option": stated})
+
+
+def options(kind: type) -> dict[str, Option]:
+    """The facts of all arguments of a dataclass, by name, in order."""
+    return {field.name: field.metadata["option"] for field in fields(kind)}
+
+
+def names(kind: type, condition: Callable[[Option], bool]) -> list[str]:
+    """The arguments of a dataclass for which a condition holds, in order."""
+    return [name for name, stated in options(kind).items() if condition(stated)]
+
+
+def public_values(arguments: Any) -> dict[str, Any]:
+    """What `to_dict` of some arguments gives, with the word "local" for every path of this machine."""
+    values = arguments.to_dict()
+    for name, stated in options(type(arguments)).items():
+        if isinstance(values[name], str) and _is_path(stated, values[name]):
+            values[name] = "local"
+    return values
+
+
+def _is_path(stated: Option, value: str) -> bool:
+    return stated.text == "folder" or (stated.text in ("model", "data") and Path(value).exists())
+
+
+def check_values(arguments: Any) -> None:
+    """Check that what is required is there, that numbers are in range, and that choices are among those there are.
+
+    :raises ArgumentError: naming the argument, its value and the rule.
+    """
+    for name, stated in options(type(arguments)).items():
+        value = getattr(arguments, name)
+        if stated.required and value is None:
+            raise ArgumentError(f"`{name}` is missing: give --{name}, or `{name}:` in the configuration file.")
+        if value is not None and stated.range and not stated.admits(value):
+            raise ArgumentError(f"`{name}` is {value}; it must be {stated.range}.")
+    for name, annotation in get_type_hints(type(arguments)).items():
+        choices, value = choices_of(annotation), getattr(arguments, name)
+        if choices and value not in choices:
+            words = ", ".join(choice for choice in choices if choice is not None)
+            raise ArgumentError(f"`{name}` is {value!r}; it must be one of {words}.")
+
+
+def choices_of(annotation: Any) -> tuple[str | None, ...]:
+    """The values that a `Literal` leaves, with None where it is optional; empty for other annotations."""
+    kinds = [annotation, *get_args(annotation)]
+    literal = next((kind for kind in kinds if get_origin(kind) is Literal), None)
+    if literal is None:
+        return ()
+    return get_args(literal) + ((None,) if type(None) in kinds else ())

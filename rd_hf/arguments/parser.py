@@ -1,0 +1,72 @@
+"""The parser of a command's options, made from its dataclass; `--help` lists them by group."""
+
+from __future__ import annotations
+
+from argparse import Action, HelpFormatter
+from dataclasses import MISSING, fields
+from functools import partial
+from typing import Any
+
+from transformers import HfArgumentParser
+
+from .options import UNGROUPED, Option
+
+EPILOG = "Names may be written with hyphens in place of underscores."
+METAVARS = {int: "N", float: "X", str: "VALUE"}
+TEXT_METAVARS = {"model": "ID_OR_PATH", "data": "ID_OR_PATH", "folder": "PATH"}
+
+
+class OptionParser(HfArgumentParser):
+    """transformers' parser of dataclasses, which hands on each field's metadata to `add_argument`.
+
+    :param kind: a dataclass whose fields are made by `options.option`.
+    """
+
+    def __init__(self, kind: type, **settings: Any):
+        self.headings: dict[str, Any] = {}
+        needed = [f"--{field.name} {field.name.upper()}" for field in fields(kind) if field.default is MISSING]
+        super().__init__(
+            kind,
+            usage=" ".join(["%(prog)s", *needed, "[options]"]),
+            epilog=EPILOG,
+            formatter_class=partial(HelpFormatter, max_help_position=30),
+            allow_abbrev=False,
+            **settings,
+        )
+
+    def add_argument(
+        self, *names: str, group: str = UNGROUPED, option: Option | None = None, **settings: Any
+    ) -> Action:
+        """Add an option under the heading of its group; see `argparse.ArgumentParser.add_argument`.
+
+        :param option: the facts of a dataclass's field; None for any other option.
+        """
+        add = super().add_argument
+        if group != UNGROUPED:
+            if group not in self.headings:
+                self.headings[group] = self.add_argument_group(group)
+            add = self.headings[group].add_argument
+        action = add(*names, **settings if option is None else _described(option, settings))
+        if option is not None:
+            action.option_strings = list(names[:1])  # what help and errors show: one spelling
+        return action
+
+
+def _described(option: Option, settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of an option with its help completed: what has to be given, and defaults that say something."""
+    if settings.get("action") == "store_false":
+        return settings | {"help": f"the same as --{settings['dest']} false"}
+    shown = settings["help"].replace("%", "%%")
+    default = settings.get("default")
+    if option.required:
+        shown += " (required)"
+    elif default is True:
+        shown += " (default: true)"
+    elif default is not None and default is not False:
+        shown += " (default: %(default)s)"
+    settings = settings | {"help": shown}
+    if settings.get("const") is True:  # a switch
+        return settings | {"metavar": "true|false"}
+    if "choices" in settings or "required" in settings:
+        return settings
+    return settings | {"metavar": TEXT_METAVARS.get(option.text) or METAVARS[settings["type"]]}
