@@ -19,6 +19,7 @@ from rd_hf.arguments.commands import (
     ExportArguments,
     PredictionArguments,
     PushArguments,
+    ReportArguments,
     StudentsArguments,
 )
 from rd_hf.arguments.distillation import DistillationArguments
@@ -29,6 +30,7 @@ ARGUMENTS = {
     "distill": DistillationArguments,
     "compare": ComparisonArguments,
     "students": StudentsArguments,
+    "report": ReportArguments,
     "evaluate": EvaluationArguments,
     "predict": PredictionArguments,
     "export": ExportArguments,

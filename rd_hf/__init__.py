@@ -24,6 +24,7 @@ _MODULE_OF = {
     "evaluate": "inference.evaluation",
     "predict": "inference.prediction",
     "push": "hub.push",
+    "report": "training.run_report",
     "students_within": "students.budget",
 }
 

@@ -16,6 +16,7 @@ from .arguments.commands import (
     ExportArguments,
     PredictionArguments,
     PushArguments,
+    ReportArguments,
     StudentsArguments,
 )
 from .arguments.config import check_names, read_config
@@ -28,6 +29,7 @@ COMMANDS = {
     "distill": "train a student from a frozen teacher: rd-hf distill --config examples/busi.yaml",
     "compare": "methods beside one another on your data: rd-hf compare --config examples/compare/own_images.yaml",
     "students": "ready students within a budget, measured on this machine: rd-hf students --max_params 1M",
+    "report": "write the report of a run that has ended or was killed, without training: rd-hf report runs/xray",
     "evaluate": "score a student or reprogrammed teacher on labelled images; prints one JSON object",
     "predict": "classify image files, folders and globs; prints a table or JSON lines",
     "export": "write a student as a plain transformers checkpoint or as ONNX; prints one JSON object",
@@ -87,7 +89,7 @@ def _run(command: str, options: list[str]) -> int:
     try:
         commands = {
             "distill": _distill, "compare": _compare, "students": _students, "evaluate": _evaluate,
-            "predict": _predict, "export": _export, "push": _push, "cache": _cache,
+            "report": _report, "predict": _predict, "export": _export, "push": _push, "cache": _cache,
         }  # fmt: skip
         return commands[command](options)
     except ArgumentError as error:
@@ -218,8 +220,22 @@ def _predict(options: list[str]) -> int:
     return 0
 
 
+def _report(options: list[str]) -> int:
+    arguments = _parse(_parser("report", ReportArguments), _first_as("run", options), ReportArguments)
+    with stopping_at_once():
+        from .training.run_report import report
+
+        report(arguments.run)
+    return 0
+
+
+def _first_as(name: str, options: list[str]) -> list[str]:
+    """Options with a first one that stands without its name under that name."""
+    return [f"--{name}", *options] if options and not options[0].startswith("-") else options
+
+
 def _push(options: list[str]) -> int:
-    options = ["--folder", *options] if options and not options[0].startswith("-") else options
+    options = _first_as("folder", options)
     arguments = _parse(_parser("push", PushArguments), options, PushArguments)
     from .hub.push import push
 

@@ -138,7 +138,7 @@ def test_intervals_hold_their_values_and_the_truth():
         said = np.where(generator.random(150) < 0.8, labels, 1 - labels)
         probabilities = np.where(said[:, None] == np.arange(2), 0.9, 0.1)
         predictions = Predictions.check(probabilities, labels, ["a", "b"], SINGLE)
-        low, high = intervals(predictions, 200, seed)["accuracy"]
+        low, high = intervals(predictions, class_values(predictions), 200, seed)["accuracy"]
         assert low <= accuracy(np.ones((1, 150)), predictions)[0] <= high
         held += low <= 0.8 <= high
     assert 51 <= held <= 60
@@ -250,8 +250,8 @@ def test_offline_it_writes_nothing_and_importing_it_is_light(tmp_path):
         "assert not {'evaluate', 'matplotlib'} & set(sys.modules)\n"
         "p = np.full((4, 2), .5)\n"
         "validation_score(p, np.array([0, 1, 0, 1]), True, 'auroc')\n"
-        "assert 'evaluate' not in sys.modules\n"
         "compute_metrics(p, np.array([0, 1, 0, 1]), ['a', 'b'], True, 10)\n"
+        "assert 'evaluate' not in sys.modules\n"
     )
     home, temporary = tmp_path / "home", tmp_path / "temporary"
     home.mkdir(), temporary.mkdir()
@@ -264,5 +264,5 @@ def test_offline_it_writes_nothing_and_importing_it_is_light(tmp_path):
 def test_a_thousand_resamples_are_quick():
     predictions = Predictions.check(*single(624, 3), SINGLE)
     start = time.perf_counter()
-    intervals(predictions, 1000, seed=0)
+    intervals(predictions, class_values(predictions), 1000, seed=0)
     assert time.perf_counter() - start < 3

@@ -99,6 +99,13 @@ class PushArguments:
 
 
 @dataclass
+class ReportArguments:
+    """What `rd-hf report` takes."""
+
+    run: str = option(MISSING, "folder of a run, ended or killed; may come first, without --run")
+
+
+@dataclass
 class ExportArguments:
     """What `rd-hf export` takes."""
 

@@ -24,7 +24,6 @@ from .classification import (
     METRIC_NAMES,
     Predictions,
     accuracy,
-    class_values,
     expected_calibration_error,
     mean_over_classes,
 )
@@ -33,15 +32,15 @@ PERCENTILES = (2.5, 97.5)
 BLOCK_ELEMENTS = 500_000
 
 
-def intervals(predictions: Predictions, samples: int, seed: int) -> dict:
+def intervals(predictions: Predictions, whole: dict[str, np.ndarray], samples: int, seed: int) -> dict:
     """Intervals of every metric.
 
+    :param whole: what `class_values` gives of the sample as it is.
     :param samples: number of resamples.
     :param seed: of the resampling; the same seed gives the same intervals, to the bit.
     :return: [low, high] under each of METRIC_NAMES, and {class: [low, high]} under `sensitivity` and `specificity`;
         None where the value itself, or more than half of its resamples, is undefined.
     """
-    whole = class_values(predictions)
     draws: dict[str, list[np.ndarray]] = {name: [] for name in (*METRIC_NAMES, "sensitivity", "specificity")}
     for weights in resamples(predictions, samples, seed):
         values = weighted_class_values(weights, predictions)

@@ -9,16 +9,9 @@ import evaluate
 import numpy as np
 from datasets import Features, Value
 from datasets import Sequence as SequenceFeature
-from sklearn.metrics import confusion_matrix, multilabel_confusion_matrix
 
-from .bootstrap import intervals
-from .classification import (
-    METRIC_NAMES,
-    MetricError,
-    Predictions,
-    point_values,
-    undefined_reasons,
-)
+from .classification import Predictions
+from .metrics import scores_of
 
 _DESCRIPTION = """Accuracy, balanced accuracy, macro F1, AUROC, average precision, expected calibration error, and each
 class's sensitivity and specificity, with 95 % bootstrap intervals, and the confusion matrix."""
@@ -33,7 +26,7 @@ seed: of the resampling.
 
 
 class ClassificationMetrics(evaluate.Metric):
-    """The metrics behind `rd_hf.scoring.metrics.compute_metrics`, batch by batch where wanted (`add_batch`).
+    """What `rd_hf.scoring.metrics.compute_metrics` gives, batch by batch where wanted (`add_batch`).
 
     Needs no Hub, keeps its rows in memory and leaves no file behind.
 
@@ -60,23 +53,5 @@ class ClassificationMetrics(evaluate.Metric):
     def _compute(
         self, predictions: list, references: list, label_names: Sequence[str], bootstrap_samples: int, seed: int
     ) -> dict:
-        if bootstrap_samples < 0:
-            raise MetricError(f"bootstrap_samples is {bootstrap_samples}: give a positive number, or 0 for none")
         checked = Predictions.check(np.array(predictions), np.array(references), label_names, self.exclusive)
-        values, per_class = point_values(checked)
-        if checked.exclusive:
-            labels = range(len(checked.label_names))
-            matrix = confusion_matrix(checked.truth.argmax(1), checked.decisions.argmax(1), labels=labels)
-        else:
-            matrix = multilabel_confusion_matrix(checked.truth, checked.decisions)
-        result: dict = {name: _number(values[name]) for name in METRIC_NAMES}
-        for name in ("sensitivity", "specificity"):
-            result[name] = dict(zip(checked.label_names, map(_number, per_class[name]), strict=True))
-        result["confusion_matrix"] = matrix.tolist()
-        result["intervals"] = intervals(checked, bootstrap_samples, seed) if bootstrap_samples else {}
-        result["undefined"] = undefined_reasons(checked, per_class)
-        return result
-
-
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
+        return scores_of(checked, bootstrap_samples, seed)

@@ -6,9 +6,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .classification import METRIC_NAMES, MetricError, Predictions, validation_score
+from .bootstrap import intervals
+from .classification import (
+    METRIC_NAMES,
+    MetricError,
+    Predictions,
+    point_values,
+    undefined_reasons,
+    validation_score,
+)
 
-__all__ = ["METRIC_NAMES", "MetricError", "compute_metrics", "validation_score"]
+__all__ = ["METRIC_NAMES", "MetricError", "compute_metrics", "scores_of", "validation_score"]
 
 
 def compute_metrics(
@@ -19,11 +27,11 @@ def compute_metrics(
     bootstrap_samples: int = 1000,
     seed: int = 0,
 ) -> dict:
-    """Score a classifier, through `rd_hf.scoring.evaluate_metric.ClassificationMetrics` (an `evaluate.Metric`).
+    """Score a classifier.
 
-    The first call imports evaluate, which takes seconds; importing this module does not. What each metric means for
-    one and for several labels per image stands in `rd_hf.scoring.classification`, how intervals are drawn in
-    `rd_hf.scoring.bootstrap`.
+    What each metric means for one and for several labels per image stands in `rd_hf.scoring.classification`, how
+    intervals are drawn in `rd_hf.scoring.bootstrap`. `rd_hf.scoring.evaluate_metric.ClassificationMetrics` gives the
+    same as an `evaluate.Metric`.
 
     :param probabilities: (N, K), softmax or sigmoid outputs.
     :param labels: (N,) class numbers, or (N, K) of 0 and 1 for several labels per image.
@@ -38,16 +46,36 @@ def compute_metrics(
         says why, {metric or "metric/class": sentence}, and which labels a mean leaves out.
     :raises MetricError: if the inputs do not fit together or hold NaN.
     """
-    from .evaluate_metric import ClassificationMetrics
-
     if len(set(label_names)) != len(label_names):
         raise MetricError(f"label_names {list(label_names)} repeat a name: results are keyed by name")
-    # Checked here as well, since evaluate stores the rows first and its own errors are vague.
     checked = Predictions.check(probabilities, labels, label_names, exclusive)
-    return ClassificationMetrics(exclusive).compute(
-        predictions=checked.probabilities,
-        references=np.asarray(labels).astype(np.int64),
-        label_names=list(label_names),
-        bootstrap_samples=bootstrap_samples,
-        seed=seed,
-    )
+    return scores_of(checked, bootstrap_samples, seed)
+
+
+def scores_of(predictions: Predictions, bootstrap_samples: int, seed: int) -> dict:
+    """What `compute_metrics` gives, of predictions that are checked.
+
+    :raises MetricError: if the number of resamples is negative.
+    """
+    from sklearn.metrics import confusion_matrix, multilabel_confusion_matrix
+
+    if bootstrap_samples < 0:
+        raise MetricError(f"bootstrap_samples is {bootstrap_samples}: give a positive number, or 0 for none")
+    values, per_class = point_values(predictions)
+    names = predictions.label_names
+    if predictions.exclusive:
+        truth, decisions = predictions.truth.argmax(1), predictions.decisions.argmax(1)
+        matrix = confusion_matrix(truth, decisions, labels=range(len(names)))
+    else:
+        matrix = multilabel_confusion_matrix(predictions.truth, predictions.decisions)
+    result: dict = {name: _number(values[name]) for name in METRIC_NAMES}
+    for name in ("sensitivity", "specificity"):
+        result[name] = dict(zip(names, map(_number, per_class[name]), strict=True))
+    result["confusion_matrix"] = matrix.tolist()
+    result["intervals"] = intervals(predictions, per_class, bootstrap_samples, seed) if bootstrap_samples else {}
+    result["undefined"] = undefined_reasons(predictions, per_class)
+    return result
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

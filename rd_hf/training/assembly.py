@@ -22,6 +22,7 @@ from ..data.pixels import PixelTransform, Transforms, load_processor
 from ..inference.model_names import loading
 from ..models.backbone import Backbone
 from ..models.modeling_rd_teacher import RDTeacherForImageClassification
+from ..runtime.checkpoint import list_checkpoints
 from ..students.loading import load_student
 from .cka import check_rows
 from .inputs import Inputs
@@ -147,6 +148,16 @@ def _add_teacher(
     models.teacher.to(accelerator.device)
 
 
+def open_trainer(
+    arguments: DistillationArguments, accelerator: Accelerator, run_data: RunData, models: Models
+) -> Trainer:
+    """Decode the run's images, note the leaks they show, and build the run's trainer."""
+    run_data.open_images(models.transforms, arguments.on_bad_image, arguments.on_leak)
+    # again, with the leaks that showed when the images were read
+    models.student.config.provenance = models.student.config.provenance | {"dataset": run_data.source}
+    return build_trainer(arguments, accelerator, run_data, models, Path(arguments.output_dir))
+
+
 def build_trainer(
     arguments: DistillationArguments,
     accelerator: Accelerator,
@@ -167,7 +178,8 @@ def build_trainer(
         rows = plan.labelled_size + (plan.unlabelled_size if plan.unlabelled else 0)
         check_rows(rows * batches, arguments.cka_estimator)
     data = training_data(arguments, run_data, plan)
-    if models.teacher is not None:
+    goes_on = arguments.resume and list_checkpoints(folder / "checkpoints")  # which hold the projectors
+    if models.teacher is not None and not goes_on:
         calibrate_projectors(models, run_data, plan)
     model = module or models.teacher or models.student
     inputs = build_inputs(arguments, run_data, models, accelerator)

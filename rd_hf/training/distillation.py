@@ -28,7 +28,7 @@ from ..runtime.interrupts import Stopped
 from ..runtime.processes import own_log, report_lost_process, start_accelerator
 from ..runtime.progress import console
 from ..students.loading import adopt_student
-from .assembly import assemble_models, build_trainer, load_models
+from .assembly import assemble_models, load_models, open_trainer
 from .compilation import check_compiler, compiled_models
 from .report import summary, write_report
 from .run_data import RunData, load_run_data
@@ -135,10 +135,7 @@ def _run(arguments: DistillationArguments, load: LoadModels) -> RDStudentForImag
     models = assemble_models(*load(arguments, run_data, accelerator), arguments, run_data, accelerator)
     if arguments.push_to_hub and accelerator.is_main_process:  # before hours of training, not after them
         _check_destinations(arguments, models)
-    run_data.open_images(models.transforms, arguments.on_bad_image, arguments.on_leak)
-    # again, with the leaks that showed when the images were read
-    models.student.config.provenance = models.student.config.provenance | {"dataset": run_data.source}
-    trainer = build_trainer(arguments, accelerator, run_data, models, folder)
+    trainer = open_trainer(arguments, accelerator, run_data, models)
     if accelerator.is_main_process:
         open_run_folder(resolved(arguments, run_data, models, trainer))
     accelerator.wait_for_everyone()

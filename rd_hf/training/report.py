@@ -16,7 +16,7 @@ from ..runtime.checkpoint import checkpoint_step, list_checkpoints
 from ..runtime.files import share_weights, write_json, write_predictions
 from ..scoring import plots
 from .card_facts import card_facts
-from .run_folder import read_history
+from .run_folder import METRICS_FILE, read_history
 
 if TYPE_CHECKING:
     from ..data.open_split import OpenSplit
@@ -32,10 +32,12 @@ class ReportError(OSError):
     """What a finished training leaves cannot be written; the message says what is kept and how to go on."""
 
 
-def write_report(folder: Path, run_data: RunData, models: Models, trainer: Trainer, seconds: float) -> dict[str, Any]:
+def write_report(
+    folder: Path, run_data: RunData, models: Models, trainer: Trainer, seconds: float | None
+) -> dict[str, Any]:
     """Save both models with their processors, score them on validation and test, and draw the plots.
 
-    :param seconds: wall time of the training.
+    :param seconds: wall time of the training, None where it is not known.
     :return: what metrics.json holds: the student's scores under `validation` and `test`, those of the reprogrammed
         teacher under `teacher`.
     """
@@ -48,7 +50,7 @@ def write_report(folder: Path, run_data: RunData, models: Models, trainer: Train
     scores["training"] = {
         "steps": trainer.step,
         "best_step": trainer.best_step,
-        "seconds": round(seconds, 1),
+        "seconds": None if seconds is None else round(seconds, 1),
         "labelled_images": len(run_data.labelled_rows),
         "unlabelled_images": len(run_data.unlabelled_rows),
         "student_parameters": models.student.num_parameters(),
@@ -58,9 +60,9 @@ def write_report(folder: Path, run_data: RunData, models: Models, trainer: Train
     if trainer.accelerator.is_main_process:
         try:
             _save_models(folder, models)
-            write_json(scores, folder / "metrics.json")
+            write_json(scores, folder / METRICS_FILE)
             _write_details(folder, run_data, student["test"], scores["test"])
-            _write_plots(folder, models)
+            _write_plots(folder, models, trainer)
             _write_cards(folder, run_data, models, trainer, scores)
         except (OSError, SafetensorError) as error:  # the latter is what a full disk is to safetensors
             raise ReportError(_how_to_go_on(folder, trainer, error)) from error
@@ -71,11 +73,10 @@ def _how_to_go_on(folder: Path, trainer: Trainer, error: Exception) -> str:
     kept = [checkpoint_step(path) for path in list_checkpoints(trainer.checkpoints)]
     if not kept:
         return f"The run has ended, but {folder} cannot be written ({error}), and no checkpoint could be: it is lost."
-    missing = "no step is trained again" if kept[-1] == trainer.step else f"it goes on from step {kept[-1]}"
-    return (
-        f"The run has ended, but {folder} cannot be written ({error}). Make room, then give the same command with "
-        f"--resume: {missing}."
-    )
+    way_out = f"`rd-hf report {folder}` writes the report and trains no step again"
+    if kept[-1] != trainer.step:
+        way_out = f"the command that trained it goes on with --resume from step {kept[-1]}"
+    return f"Step {trainer.step} is done, but {folder} cannot be written ({error}). Make room, then {way_out}."
 
 
 def _save_models(folder: Path, models: Models) -> None:
@@ -87,8 +88,9 @@ def _save_models(folder: Path, models: Models) -> None:
     share_weights(folder)
 
 
-def _write_plots(folder: Path, models: Models) -> None:
-    history = read_history(folder)
+def _write_plots(folder: Path, models: Models, trainer: Trainer) -> None:
+    # A killed run may have logged steps after its last checkpoint.
+    history = [row for row in read_history(folder) if row["step"] <= trainer.step]
     plots.plot_curves(history, folder / "curves.png")
     if models.teacher is not None:
         plots.plot_cka(history, folder / "cka.png")

@@ -18,9 +18,10 @@ logger = logging.getLogger(__name__)
 
 CONFIG_FILE = "config.yaml"
 HISTORY_FILE = "metrics.jsonl"
+METRICS_FILE = "metrics.json"
 PLOTS = ("curves.png", "cka.png", "confusion_matrix.png", "roc.png")
 FOLDERS = ("student", "teacher", "checkpoints", "trackers", "logs")
-FILES = (CONFIG_FILE, HISTORY_FILE, "metrics.json", "predictions.csv", "skipped_images.json", *PLOTS)
+FILES = (CONFIG_FILE, HISTORY_FILE, METRICS_FILE, "predictions.csv", "skipped_images.json", *PLOTS)
 
 
 def check_run_folder(arguments: DistillationArguments) -> None:
@@ -111,6 +112,7 @@ def _remove_earlier_run(folder: Path) -> None:
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl."""
+    """The rows of metrics.jsonl; a last line that a killed process left half written is not one."""
     path = folder / HISTORY_FILE
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]

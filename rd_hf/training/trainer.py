@@ -279,8 +279,7 @@ class Trainer:
 
         :raises CheckpointError: when the data or the rows of a step are not those of the checkpoint's run.
         """
-        if checkpoint.state["data"] != self.data.fingerprint:
-            raise CheckpointError("The data is not that of the run to resume: its images or labels have changed.")
+        self.restore_weights(checkpoint)
         before, now = checkpoint.state["rows_a_step"], self.rows_a_step()
         if before != now:
             raise CheckpointError(
@@ -296,14 +295,22 @@ class Trainer:
                 checkpoint.state["processes"],
                 self.accelerator.num_processes,
             )
-        self.module.load_state_dict(checkpoint.tensors["model"], strict=False)
         restore_optimizer(self.update.optimizer, checkpoint.tensors["optimizer"])
-        self.step, state = checkpoint.step, checkpoint.state
-        self.best_tensors, self.best_step = checkpoint.tensors.get("best"), state["best_step"]
-        self.best_score = state["best_score"] if self.best_tensors is not None else -math.inf
-        self.evaluations_without_gain = state["evaluations_without_gain"]
-        if self.accelerator.scaler is not None and "scaler" in state:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.evaluations_without_gain = checkpoint.state["evaluations_without_gain"]
+        if self.accelerator.scaler is not None and "scaler" in checkpoint.state:
+            self.accelerator.scaler.load_state_dict(checkpoint.state["scaler"])
+
+    def restore_weights(self, checkpoint: Checkpoint) -> None:
+        """Take over step, weights and the best weights so far: all that a report needs.
+
+        :raises CheckpointError: when the data is not that of the checkpoint's run.
+        """
+        if checkpoint.state["data"] != self.data.fingerprint:
+            raise CheckpointError("The data is not that of the run: its images or labels have changed.")
+        self.module.load_state_dict(checkpoint.tensors["model"], strict=False)
+        self.step, self.best_step = checkpoint.step, checkpoint.state["best_step"]
+        self.best_tensors = checkpoint.tensors.get("best")
+        self.best_score = checkpoint.state["best_score"] if self.best_tensors is not None else -math.inf
 
     def check_that_all_resume_here(self) -> None:
         """:raises CheckpointError: when another process found another checkpoint."""

@@ -1,0 +1,126 @@
+"""`rd_hf.report`: the report of a run that has ended or was killed, made from its folder without any training."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from accelerate.utils import set_seed
+
+from ..arguments.config import arguments_from, read_config
+from ..arguments.distillation import IN_MEMORY, MODEL_IN_MEMORY, DistillationArguments
+from ..arguments.values import ArgumentError
+from ..models.modeling_rd_student import RDStudentForImageClassification
+from ..models.modeling_rd_teacher import RDTeacherForImageClassification
+from ..runtime.checkpoint import list_checkpoints, load_latest
+from ..runtime.processes import start_accelerator
+from ..runtime.progress import console
+from .assembly import build_models, open_trainer
+from .report import summary, write_report
+from .run_data import load_run_data
+from .run_folder import CONFIG_FILE, METRICS_FILE, read_history
+
+if TYPE_CHECKING:
+    from .run_models import Models
+    from .trainer import Trainer
+
+logger = logging.getLogger(__name__)
+
+
+def report(run: str | Path, *, verbose: bool = True) -> dict[str, Any]:
+    """Write the report of a run again, or that of a killed run as far as it got. No step is trained.
+
+    Weights are the best ones of the last checkpoint; where there is no checkpoint, those in `student/` and `teacher/`.
+    The command overwrites what it writes, but never a model card that was edited.
+
+    :param run: the run's folder. Data and models are opened as its config.yaml names them.
+    :param verbose: whether log lines and progress are shown, as by `rd-hf report`.
+    :return: what metrics.json holds.
+    :raises ArgumentError: when the folder holds no run, nothing that was trained, or names what is not there any more.
+    :raises CheckpointError: when no checkpoint can be read, or the data has changed.
+    """
+    folder = Path(run)
+    with console(verbose):
+        arguments = _arguments_of(folder)
+        accelerator = start_accelerator(arguments)
+        set_seed(arguments.seed)
+        with accelerator.main_process_first():
+            run_data = load_run_data(arguments)
+        models = build_models(arguments, run_data, accelerator)
+        trainer = open_trainer(arguments, accelerator, run_data, models)
+        if list_checkpoints(trainer.checkpoints):
+            trainer.restore_weights(load_latest(trainer.checkpoints))
+            trainer.restore_best()
+        else:
+            _restore_saved(folder, models, trainer)
+        logger.info("%s", _where_it_stands(trainer))
+        scores = write_report(folder, run_data, models, trainer, _seconds(folder, trainer.step))
+        if accelerator.is_main_process:
+            logger.info("%s", summary(scores, folder))
+        accelerator.wait_for_everyone()
+        return scores
+
+
+def _arguments_of(folder: Path) -> DistillationArguments:
+    """The run's arguments, without what only a training does.
+
+    :raises ArgumentError: when there is nothing to report on, or what config.yaml names cannot be opened again.
+    """
+    if not (folder / CONFIG_FILE).is_file():
+        raise ArgumentError(f"{folder} is not the folder of a run: it has no {CONFIG_FILE}. Give a run's `output_dir`.")
+    if not list_checkpoints(folder / "checkpoints") and not (folder / "student" / "config.json").is_file():
+        raise ArgumentError(
+            f"The run in {folder} has neither a checkpoint nor a student yet, so there is nothing to report on: go on "
+            "with --resume."
+        )
+    values = read_config(folder / CONFIG_FILE)
+    for name in ("teacher", "student", "dataset", "unlabeled_dataset"):
+        value = values.get(name)
+        if value in (IN_MEMORY, MODEL_IN_MEMORY):
+            raise ArgumentError(
+                f"The run in {folder} got its `{name}` from memory, and no report can be made without it: save it in a "
+                f"file or folder, and name that in {folder / CONFIG_FILE}."
+            )
+        if isinstance(value, str) and value.startswith((".", "/", "~")) and not Path(value).expanduser().exists():
+            raise ArgumentError(
+                f"The `{name}` of the run in {folder}, {value}, is not there. Put it back, start the command in the "
+                f"folder that the run was started in, or correct `{name}` in {folder / CONFIG_FILE}."
+            )
+    own = {"output_dir": str(folder), "resume": True, "verify_cache": None, "report_to": None}
+    return arguments_from(values | own)
+
+
+def _restore_saved(folder: Path, models: Models, trainer: Trainer) -> None:
+    """Take the weights of the saved student and teacher, and from metrics.jsonl which steps these are."""
+    saved = RDStudentForImageClassification.from_pretrained(folder / "student")
+    models.student.load_state_dict(saved.state_dict())
+    if models.teacher is not None:
+        saved = RDTeacherForImageClassification.from_pretrained(folder / "teacher", backbone=models.backbone)
+        models.teacher.load_state_dict(saved.state_dict(), strict=False)  # the backbone is not a part of it here
+        models.teacher.tap(models.backbone)
+    history = read_history(folder)
+    metric = f"validation/{trainer.arguments.metric_for_best_model}"
+    scored = [row for row in history if metric in row]
+    trainer.step = max((row["step"] for row in history), default=0)
+    if scored:
+        best = max(scored, key=lambda row: row[metric])  # the first of equals, as in training
+        trainer.best_step, trainer.best_score = best["step"], best[metric]
+
+
+def _where_it_stands(trainer: Trainer) -> str:
+    if trainer.step == trainer.max_steps:
+        stands = f"The run has ended at step {trainer.step}"
+    else:
+        stands = f"The run stands at step {trainer.step} of {trainer.max_steps}"
+    return f"{stands}: this is the report of its best weights, those of step {trainer.best_step or trainer.step}."
+
+
+def _seconds(folder: Path, step: int) -> float | None:
+    """How long the training took, which only an earlier report of the same step knows."""
+    path = folder / METRICS_FILE
+    if not path.is_file():
+        return None
+    training = json.loads(path.read_text(encoding="utf-8"))["training"]
+    return training["seconds"] if training["steps"] == step else None

@@ -1,0 +1,151 @@
+"""`rd_hf.report`: the report of a run from its folder alone, as the run's own end writes it, without training."""
+
+import json
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+from unittest.mock import Mock
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+from test_distillation import settings
+
+import rd_hf
+from rd_hf import cli
+from rd_hf.arguments.values import ArgumentError
+from rd_hf.runtime.checkpoint import CheckpointError
+from rd_hf.training.run_folder import read_history
+from rd_hf.training.trainer import Trainer
+
+LEFT = {"metrics.json", "predictions.csv", "curves.png", "cka.png", "confusion_matrix.png", "roc.png"}
+
+
+class Killed(BaseException):
+    """What ends a run without its own report."""
+
+
+def kill_before(monkeypatch, values, step):
+    """Run until `step` would begin."""
+    whole_step = Trainer.optimizer_step
+
+    def killed(self, batches):
+        if self.step == step - 1:
+            raise Killed
+        return whole_step(self, batches)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "optimizer_step", killed)
+        with pytest.raises(Killed):
+            rd_hf.distill(**values)
+
+
+@contextmanager
+def no_training():
+    """A training step meanwhile fails the test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "optimizer_step", Mock(side_effect=AssertionError("trained")))
+        yield
+
+
+@pytest.fixture
+def ended(teacher, blobs_npz, tmp_path):
+    """The folder of a run that has ended."""
+    rd_hf.distill(**settings(teacher, blobs_npz, tmp_path / "run"))
+    return tmp_path / "run"
+
+
+def test_an_ended_run_gets_the_same_report_again(ended, monkeypatch, caplog):
+    before = json.loads((ended / "metrics.json").read_text())
+    rows = (ended / "predictions.csv").read_text()
+    weights = load_file(ended / "student" / "model.safetensors")
+    for name in LEFT - {"metrics.json"}:
+        (ended / name).unlink()
+    shutil.rmtree(ended / "student")
+    no_calibration = Mock(side_effect=AssertionError("the teacher ran for projectors that a checkpoint holds"))
+    monkeypatch.setattr("rd_hf.training.assembly.calibrate_projectors", no_calibration)
+    with no_training():
+        scores = rd_hf.report(ended)
+    assert scores == before == json.loads((ended / "metrics.json").read_text())
+    assert {path.name for path in ended.iterdir()} >= LEFT
+    assert (ended / "predictions.csv").read_text() == rows
+    again = load_file(ended / "student" / "model.safetensors")
+    assert all((again[name] == value).all() for name, value in weights.items())
+    assert "The run has ended at step 6" in caplog.text
+    (ended / "metrics.json").unlink()
+    card = (ended / "student" / "README.md").read_text()
+    before["training"]["seconds"] = None  # which nothing else remembers
+    assert rd_hf.report(ended) == before
+    assert "6 optimiser steps in " in card
+    assert "6 optimiser steps on " in (ended / "student" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("method", ["drd", "ce"])
+def test_without_checkpoints_the_saved_models_are_scored(teacher, blobs_npz, tmp_path, method):
+    run = tmp_path / "run"
+    rd_hf.distill(**settings(teacher, blobs_npz, run, method=method))
+    before = json.loads((run / "metrics.json").read_text())
+    shutil.rmtree(run / "checkpoints")
+    with no_training():
+        assert rd_hf.report(run) == before
+
+
+def test_a_killed_run_is_reported_as_far_as_it_was_saved_and_can_go_on(
+    teacher, blobs_npz, tmp_path, monkeypatch, caplog
+):
+    values = settings(teacher, blobs_npz, tmp_path / "run", save_steps=3)
+    kill_before(monkeypatch, values, 5)
+    run = tmp_path / "run"
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 5, "lo')
+    log = (run / "metrics.jsonl").read_text()
+    with no_training():
+        scores = rd_hf.report(run)
+    assert "The run stands at step 3 of 6: this is the report of its best weights, those of step 3." in caplog.text
+    assert scores["training"]["steps"] == scores["training"]["best_step"] == 3
+    assert scores["training"]["seconds"] is None
+    validation = [row["validation/auroc"] for row in read_history(run) if "validation/auroc" in row]
+    assert scores["validation"]["auroc"] == validation[-1]
+    assert (run / "metrics.jsonl").read_text() == log
+    (run / "student" / "README.md").write_text("mine")
+    rd_hf.report(run)
+    assert (run / "student" / "README.md").read_text() == "mine"
+    rd_hf.distill(**values, resume=True)
+    whole = settings(teacher, blobs_npz, tmp_path / "whole", save_steps=3)
+    rd_hf.distill(**whole)
+    resumed, uninterrupted = (
+        load_file(Path(folder) / "student" / "model.safetensors") for folder in (run, whole["output_dir"])
+    )
+    assert all((resumed[name] == value).all() for name, value in uninterrupted.items())
+
+
+def test_what_cannot_be_reported_is_said_in_a_sentence(ended, blobs_npz, tmp_path, capsys):
+    with pytest.raises(ArgumentError, match=r"is not the folder of a run: it has no config.yaml.*output_dir"):
+        rd_hf.report(ended / "student")
+    config = (ended / "config.yaml").read_text()
+    (ended / "config.yaml").write_text(config.replace(str(blobs_npz), "(a data set in memory)"))
+    with pytest.raises(ArgumentError, match=r"`dataset` from memory.*name that in .*config.yaml"):
+        rd_hf.report(ended)
+    (ended / "config.yaml").write_text(config)
+    blobs_npz.rename(tmp_path / "moved.npz")
+    with pytest.raises(ArgumentError, match=r"`dataset` of the run .*blobs.npz, is not there. Put it back"):
+        rd_hf.report(ended)
+    (tmp_path / "moved.npz").rename(blobs_npz)
+    shutil.rmtree(ended / "checkpoints"), shutil.rmtree(ended / "student")
+    assert cli.main(["report", str(ended)]) == cli.EXIT_USAGE
+    assert "neither a checkpoint nor a student yet" in capsys.readouterr().err
+
+
+def test_other_data_than_that_of_the_run_is_refused(ended, blobs_npz):
+    arrays = dict(np.load(blobs_npz))
+    arrays["train_labels"] = arrays["train_labels"][::-1].copy()
+    np.savez(blobs_npz, **arrays)
+    with pytest.raises(CheckpointError, match="The data is not that of the run"):
+        rd_hf.report(ended)
+
+
+def test_the_command_takes_the_folder_as_it_stands(ended, capsys):
+    (ended / "metrics.json").unlink()
+    assert cli.main(["report", str(ended)]) == 0
+    assert json.loads((ended / "metrics.json").read_text())["training"]["steps"] == 6
+    assert capsys.readouterr().out == ""
