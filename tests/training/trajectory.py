@@ -1,6 +1,6 @@
 """Runs one training in several layouts of the same global batch; launched by test_step.py, alone and by torchrun.
 
-    python tests/trajectory.py FOLDER LAYOUT ACCUMULATION
+    python tests/training/trajectory.py FOLDER LAYOUT ACCUMULATION
 
 FOLDER holds `teacher/` and `blobs.npz`; what each case of CASES gave goes to FOLDER/LAYOUT/CASE.
 """
