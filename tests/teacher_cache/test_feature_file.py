@@ -134,12 +134,13 @@ def test_another_layout_or_key_is_not_taken_for_ours(tmp_path):
 def test_a_killed_writer_leaves_entries_that_are_right_or_absent(tmp_path):
     path = tmp_path / "view.safetensors"
     code = (
-        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]); import test_feature_file as t\n"
-        "while True: t.fill(Path(sys.argv[2]), range(20)); print('round', flush=True)"
+        "import sys; from pathlib import Path; import test_feature_file as t\n"
+        "while True: t.fill(Path(sys.argv[1]), range(20)); print('round', flush=True)"
     )
-    command = [sys.executable, "-c", code, str(Path(__file__).parent), str(path)]
+    command = [sys.executable, "-c", code, str(path)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     for _ in range(2):
-        writer = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parent)
+        writer = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)
         writer.stdout.readline()  # it is in the middle of a round by now
         writer.send_signal(signal.SIGKILL)
         writer.wait()

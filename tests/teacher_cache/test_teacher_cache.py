@@ -334,20 +334,19 @@ def test_two_processes_fill_one_cache(tmp_path, cache_dir):
     code = """
 import sys, torch
 from pathlib import Path
-sys.path.insert(0, sys.argv[1])
 from test_teacher_cache import make_cache
 from rd_hf.models.features import StageFeature
-cache = make_cache(Path(sys.argv[2]), rows=300)
+cache = make_cache(Path(sys.argv[1]), rows=300)
 print("ready", flush=True)
 sys.stdin.readline()
 for row in range(300):
     for view in (0, 1):
         cache.write([row], [view], [StageFeature(torch.full((1, 2, 3, 3), float(row + view / 2)))])
 """
-    command = [sys.executable, "-c", code, os.path.dirname(__file__), str(tmp_path / "cache")]
-    writers = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)
-    ]  # fmt: skip
+    command = [sys.executable, "-c", code, str(tmp_path / "cache")]
+    options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    writers = [subprocess.Popen(command, env=environment, **options) for _ in range(2)]
     for writer in writers:
         writer.stdout.readline()
     for writer in writers:
