@@ -13,7 +13,7 @@ from ..arguments.values import ArgumentError
 from ..data.open_split import OpenSplit
 from ..data.pixel_store import PixelStore
 from ..data.pixels import Transforms
-from ..inference.rows import only_output, predict_rows
+from ..inference.rows import only_output, pixel_values, predict_rows
 from ..tasks.classification import SingleLabel
 from ..training.assembly import build_models, load_teacher
 from ..training.objective import comparable
@@ -76,7 +76,8 @@ class Bench:
         if key not in self._pooled:
             self._pooled[key] = predict_rows(
                 lambda pixels: comparable(models.backbone.extract(pixels)[-1], "pooled"), only_output,
-                models.backbone.tower, split, 64, self.accelerator, split.store.teacher,
+                models.backbone.tower, split, 64, self.accelerator,
+                lambda rows: pixel_values(split.store.teacher, rows, self.accelerator.device),
             )  # fmt: skip
         return self._pooled[key]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,26 +15,30 @@ from ..data.pixel_store import ModelPixels
 
 
 def predict_rows(
-    forward: Callable[[Tensor], Tensor],
+    forward: Callable[[Any], Tensor],
     row: Callable[[Tensor, Tensor], Tensor],
     model: nn.Module,
     split: OpenSplit,
     batch_size: int,
     accelerator: Accelerator,
-    pixels: ModelPixels | None = None,
+    read: Callable[[list[int]], Any] | None = None,
 ) -> np.ndarray:
     """Run a model over a split's readable images once, un-augmented; processes share the batches and all get the rows.
 
     They share whole batches, as an image's output may differ in the last digit with its company in a batch.
 
-    :param forward: pixel values (B, 3, h, w) -> the model's output, such as logits (B, K).
+    :param forward: what `read` gives -> the model's output, such as logits (B, K).
     :param row: output in float32, and labels of its images -> what is kept of each, (B, S), as by
         `rd_hf.tasks.task.Task.row`.
     :param model: put into eval mode meanwhile.
-    :param pixels: what is shown of the images; what the student sees by default.
+    :param read: numbers of rows -> what `forward` takes; by default the pixel values (B, 3, h, w) of the student.
     :return: float32 (N, S) in the order of `split.rows`.
     """
-    pixels = split.store.student if pixels is None else pixels
+    if read is None:
+
+        def read(batch: list[int]) -> Tensor:
+            return pixel_values(split.store.student, batch, accelerator.device)
+
     batches = [split.rows[start : start + batch_size] for start in range(0, len(split.rows), batch_size)]
     own = batches[accelerator.process_index :: accelerator.num_processes]
     was_training = model.training
@@ -42,8 +47,7 @@ def predict_rows(
     with torch.no_grad():
         # A process without a batch of its own runs one all the same, to know the length of a row.
         for batch in own or batches[:1]:
-            pixel_values = pixels.transform.normalize(pixels.batch(batch).to(accelerator.device))
-            answers.append(row(forward(pixel_values).float(), torch.from_numpy(split.labels[batch])))
+            answers.append(row(forward(read(batch)).float(), torch.from_numpy(split.labels[batch])))
     model.train(was_training)
     if accelerator.num_processes == 1:
         return torch.cat(answers).cpu().numpy()
@@ -52,6 +56,11 @@ def predict_rows(
         room[number, : len(answer)] = answer
     gathered = accelerator.gather(room[None]).transpose(0, 1)  # batches in their order, only the last one not full
     return gathered.reshape(-1, room.shape[-1])[: len(split.rows)].cpu().numpy()
+
+
+def pixel_values(pixels: ModelPixels, rows: list[int], device: torch.device) -> Tensor:
+    """What a model takes of some rows: (B, 3, h, w), normalised, un-augmented."""
+    return pixels.transform.normalize(pixels.batch(rows).to(device))
 
 
 def only_output(output: Tensor, labels: Tensor) -> Tensor:

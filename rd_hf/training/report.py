@@ -17,6 +17,8 @@ from ..runtime.files import share_weights, write_json, write_predictions
 from ..scoring import plots
 from .card_facts import card_facts
 from .run_folder import METRICS_FILE, read_history
+from .scored_features import ScoredFeatures
+from .teacher_features import open_cache_of_split
 
 if TYPE_CHECKING:
     from ..data.open_split import OpenSplit
@@ -127,14 +129,15 @@ def _student_rows(models: Models, split: OpenSplit, trainer: Trainer) -> np.ndar
 
 def _teacher_rows(models: Models, split: OpenSplit, trainer: Trainer) -> np.ndarray:
     """The same of the reprogrammed teacher's answers."""
+    cache = open_cache_of_split(trainer.arguments, split, models, trainer.accelerator)
     return predict_rows(
-        lambda pixels: models.teacher(teacher_features=models.backbone.extract(pixels)).logits,
+        lambda features: models.teacher(teacher_features=features).logits,
         trainer.data.task.row,
         models.teacher,
         split,
         trainer.arguments.per_device_eval_batch_size,
         trainer.accelerator,
-        split.store.teacher,
+        ScoredFeatures(split, models.backbone, cache, trainer.accelerator.device),
     )
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from datasets import Dataset
 
 from ..arguments.distillation import DistillationArguments
 from ..data.augmentation import AugmentationParameters
+from ..data.open_split import OpenSplit
 from ..data.sources import fingerprint
 from ..teacher_cache.features import FeatureCache
 from ..teacher_cache.key import (
@@ -54,25 +57,13 @@ def open_cache(
     precision = models.backbone.dtype
     wanted = arguments.cache_dtype
     dtype = getattr(torch, wanted) if wanted else torch.float16 if precision == torch.float32 else precision
-    rows = len(run_data.train)
-    data = fingerprint(run_data.train, max_rows=rows)
-    shown = (models.teacher_processor, augmentation, arguments.seed_of_views, data, rows)
-    key = teacher_key(models.teacher, models.backbone, *shown, dtype)
+    key = _key(models, run_data.train, augmentation, arguments.seed_of_views, dtype)
     root = cache_root(arguments.cache_dir)
-    with accelerator.main_process_first():
-        new = read_folder(root / key_id(key)) is None
-        try:
-            folder = open_folder(root, key, models.backbone.source["id"])
-        except OSError as error:
-            logger.warning(
-                "Teacher features cannot be cached in %s (%s): the teacher runs at every step. Name another "
-                "--cache_dir.",
-                root,
-                error.strerror,
-            )
-            return None
-    cache = FeatureCache(folder, accelerator.device)
-    if accelerator.is_main_process:
+    new = read_folder(root / key_id(key)) is None
+    cache = _open(root, key, models, accelerator)
+    if cache is None:
+        logger.warning("The teacher runs at every step. Name another --cache_dir.")
+    elif accelerator.is_main_process:
         changes = nearest_difference(key, list_folders(root)) if new else []
         if changes:
             logger.info("A new cache: %s.", "; ".join(changes))
@@ -80,6 +71,37 @@ def open_cache(
             "%s", describe(cache, len(run_data.labelled_rows) + len(run_data.unlabelled_rows), arguments.views, new)
         )
     return cache
+
+
+def open_cache_of_split(
+    arguments: DistillationArguments, split: OpenSplit, models: Models, accelerator: Accelerator
+) -> FeatureCache | None:
+    """The cache of the teacher's features of a split that is only scored, un-augmented, in the teacher's own precision.
+
+    :return: None where nothing is to be cached, or, with a warning, where its folder cannot be written.
+    """
+    if not arguments.cache:
+        return None
+    key = _key(models, split.images, None, 0, models.backbone.dtype)
+    return _open(cache_root(arguments.cache_dir), key, models, accelerator)
+
+
+def _key(
+    models: Models, images: Dataset, augmentation: AugmentationParameters | None, seed: int, dtype: torch.dtype
+) -> dict[str, Any]:
+    rows = len(images)
+    data = fingerprint(images, max_rows=rows)
+    shown = (models.teacher_processor, augmentation, seed, data, rows)
+    return teacher_key(models.teacher, models.backbone, *shown, dtype)
+
+
+def _open(root: Path, key: dict[str, Any], models: Models, accelerator: Accelerator) -> FeatureCache | None:
+    with accelerator.main_process_first():
+        try:
+            return FeatureCache(open_folder(root, key, models.backbone.source["id"]), accelerator.device)
+        except OSError as error:
+            logger.warning("Teacher features cannot be cached in %s (%s).", root, error.strerror)
+            return None
 
 
 def describe(cache: FeatureCache, images: int, num_views: int, new: bool) -> str:

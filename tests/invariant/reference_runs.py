@@ -64,8 +64,13 @@ def train(name: str, folder: Path) -> dict:
     return {
         "metrics": [{key: value for key, value in row.items() if key not in MEASURED} for row in rows],
         "weights_sha256": digest.hexdigest(),
-        "caches": sorted(path.name for path in cache.glob("*") if path.is_dir()),
+        "caches": sorted(path.parent.name for path in cache.glob("*/key.json") if is_of_train(path)),
     }
+
+
+def is_of_train(path: Path) -> bool:
+    """Whether a key is of augmented images, as train's are; those that are only scored have no seed of views."""
+    return json.loads(path.read_text())["key"]["seed"] is not None
 
 
 def main() -> None:

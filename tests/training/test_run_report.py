@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 from test_distillation import settings
+from test_teacher_cache import make_teacher
 
 import rd_hf
 from rd_hf import cli
 from rd_hf.arguments.values import ArgumentError
+from rd_hf.models.backbone import Backbone
 from rd_hf.runtime.checkpoint import CheckpointError
 from rd_hf.training.run_folder import read_history
 from rd_hf.training.trainer import Trainer
@@ -149,3 +151,22 @@ def test_the_command_takes_the_folder_as_it_stands(ended, capsys):
     assert cli.main(["report", str(ended)]) == 0
     assert json.loads((ended / "metrics.json").read_text())["training"]["steps"] == 6
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("family", ["resnet", "vit"])
+def test_the_teacher_does_not_run_again_on_images_that_it_has_scored(family, blobs_npz, tmp_path, monkeypatch):
+    teacher = make_teacher(tmp_path / "teacher", family)
+    values = settings(teacher, blobs_npz, tmp_path / "run", max_steps=2, cache_dtype="float32")
+    rd_hf.distill(**values)
+    first = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    rd_hf.distill(**(values | {"output_dir": str(tmp_path / "live"), "cache": False}))
+    live = json.loads((tmp_path / "live" / "metrics.json").read_text())
+    assert first["teacher"] == live["teacher"]
+    extract = Backbone.extract
+
+    def only_timed(self, pixel_values):
+        assert len(pixel_values) == 1, "the teacher ran for more than its time on one image"
+        return extract(self, pixel_values)
+
+    monkeypatch.setattr(Backbone, "extract", only_timed)
+    assert rd_hf.report(tmp_path / "run")["teacher"] == first["teacher"]
