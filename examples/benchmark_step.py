@@ -142,8 +142,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--torch_compile", action="store_true", help="rows with compiled blocks too; needs a compiler")
-    parser.add_argument("--tiny", action="store_true", help="a tiny teacher, to see that it runs")
+    parser.add_argument("--torch_compile", action="store_true", help="also measure compiled blocks; needs a compiler")
+    parser.add_argument("--tiny", action="store_true", help="use a tiny teacher, to check that it runs")
     parser.add_argument("--memory_of", choices=ROWS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.memory_of:

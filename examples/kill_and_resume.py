@@ -62,7 +62,7 @@ def killed_run(folder: Path, run: Path, arguments: argparse.Namespace, start: fl
             process = subprocess.Popen(command(folder, run, arguments.steps), stderr=log, stdout=log)
             try:
                 if process.wait(generator.uniform(0, 1.5 * start)) == 0:
-                    raise SystemExit(f"The run ended after {sum(hits.values())} kills: give more --steps.")
+                    raise SystemExit(f"The run ended after only {sum(hits.values())} kills: give more --steps.")
                 raise SystemExit(f"The run failed:\n{(folder / 'log.txt').read_text()[-3000:]}")
             except subprocess.TimeoutExpired:
                 process.kill()

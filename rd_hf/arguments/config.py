@@ -42,7 +42,7 @@ def read_config(path: str | Path, kind: type = DistillationArguments) -> dict[st
     except yaml.YAMLError as error:
         raise ArgumentError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(values, dict):
-        raise ArgumentError(f"{path} must hold `name: value` lines, not a {type(values).__name__}.")
+        raise ArgumentError(f"{path} must contain `name: value` lines, but it contains a {type(values).__name__}.")
     check_names(values, kind, f" in {path}")
     return values
 

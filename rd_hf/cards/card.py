@@ -147,7 +147,7 @@ def check_card(text: str) -> None:
         raise CardError(f"The model card's metadata is not valid: {error}") from error
     if data.license is not None and not LICENSE.fullmatch(data.license):
         raise CardError(
-            f"`license` is {data.license!r}: give it as the Hub spells it, for instance apache-2.0 or other."
+            f"`license` is {data.license!r}; it must be spelled as on the Hub, such as apache-2.0 or other."
         )
 
 

@@ -38,7 +38,7 @@ class Bench:
         self.accelerator = accelerator
         self.run_data = load_run_data(arguments, keep_unlabelled=True)
         if not isinstance(self.run_data.task, SingleLabel):
-            raise ArgumentError("A comparison is for tasks of one label an image: logit methods need a softmax.")
+            raise ArgumentError("`compare` supports single-label tasks only, because logit methods need a softmax.")
         self._teachers: dict[tuple, LoadedTeacher] = {}
         self._opened: list[tuple[list[str], RunData]] = []
         self._pooled: dict[str, np.ndarray] = {}

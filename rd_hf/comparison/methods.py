@@ -133,7 +133,7 @@ _ALL = (
     ),
     Method("rd", "RD", "Zhou et al. 2024, arXiv 2407.06504, with DRD's KL term", "reprogramming", "rd"),
     Method("drd", "DRD", "Du et al. 2026, arXiv 2605.04447", "reprogramming", "drd"),
-    Method("rd_separate", "RD, separate classifier", "RD taken apart", "reprogramming", "rd", classifier="separate"),
-    Method("rd_first", "RD, teacher first", "RD taken apart", "reprogramming", "rd", classifier="first"),
+    Method("rd_separate", "RD, separate classifier", "ablation of RD", "reprogramming", "rd", classifier="separate"),
+    Method("rd_first", "RD, teacher first", "ablation of RD", "reprogramming", "rd", classifier="first"),
 )  # fmt: skip
 METHODS: dict[str, Method] = {method.name: method for method in _ALL}

@@ -32,7 +32,9 @@ def compare(data: dict | None = None, **arguments: Any) -> list[dict[str, Any]]:
 def run_comparison(plan: Plan) -> list[dict[str, Any]]:
     """Run what is not done of a plan, tuning first, and write its report; see `compare`."""
     if getattr(multiprocessing.current_process(), "_inheriting", False):  # a worker that imports the user's script
-        raise ComparisonError('Call rd_hf.compare under `if __name__ == "__main__":`, since workers import the script.')
+        raise ComparisonError(
+            'Call rd_hf.compare under `if __name__ == "__main__":`, because each worker imports the script.'
+        )
     root = Path(plan.comparison.output_dir)
     _check_arguments(plan, root)
     if plan.comparison.table_only:
@@ -43,7 +45,7 @@ def run_comparison(plan: Plan) -> list[dict[str, Any]]:
             return _run(plan, root)
     except Timeout as error:
         raise ComparisonError(
-            f"Another comparison is at work in {root}: wait for it, or name another `output_dir`."
+            f"Another comparison is running in {root}. Wait for it to finish, or choose another `output_dir`."
         ) from error
 
 
@@ -70,10 +72,10 @@ def _run(plan: Plan, root: Path) -> list[dict[str, Any]]:
         failed += run_cells(plan, cells, root, "comparing")
     done = [cell for cell in cells if is_done(root, cell)]
     if plan.comparison.table_only and not done:
-        raise ComparisonError(f"There is no finished run of this comparison in {root}, so there is no table to make.")
+        raise ComparisonError(f"{root} has no finished run of this comparison, so there is no table to make.")
     rows = write_report(plan, done, root)
     if failed:
-        raise ComparisonError(f"{len(failed)} runs failed, the others are in the tables:\n" + "\n".join(failed))
+        raise ComparisonError(f"{len(failed)} runs failed; the tables contain the others:\n" + "\n".join(failed))
     return rows
 
 
@@ -87,5 +89,5 @@ def _tune(plan: Plan, root: Path) -> None:
         own = [cell for cell in cells if (cell.entry.method.role == "teacher") == (role == "teacher")]
         failed = run_cells(plan, own, root, "tuning") if own else []
         if failed:
-            raise ComparisonError("Runs of the tuning failed, so nothing was compared:\n" + "\n".join(failed))
+            raise ComparisonError("Tuning runs failed, so nothing was compared:\n" + "\n".join(failed))
         plan.tuned = choose_settings(plan, root)

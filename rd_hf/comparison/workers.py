@@ -68,13 +68,13 @@ def run_cells(plan: Plan, cells: Sequence[Cell], root: Path, title: str) -> list
                 progress.advance(sum(is_done(root, cell) for cell in cells) - progress.done)
         except BrokenProcessPool as error:
             raise ComparisonError(
-                "A worker ended before its runs. In a Python script, call rd_hf.compare under "
-                '`if __name__ == "__main__":`, since each worker imports the script. Else it was killed from outside, '
-                "as a system does that runs out of memory: finished runs are kept, and the same command goes on with "
-                "the others, with a smaller `workers` if memory was short."
+                "A worker died before it finished its runs. In a Python script, call rd_hf.compare under "
+                '`if __name__ == "__main__":`, because each worker imports the script. Otherwise the system has '
+                "probably killed it for lack of memory: repeat the command with a smaller `workers`. Finished runs are "
+                "kept, and the command continues with the others."
             ) from error
         except KeyboardInterrupt:
-            raise KeyboardInterrupt("Finished runs are kept; the same command goes on with the others.") from None
+            raise KeyboardInterrupt("Finished runs are kept. Repeat the command to continue with the others.") from None
         finally:
             stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
@@ -92,10 +92,10 @@ def check_finished(plan: Plan, cells: Sequence[Cell], root: Path) -> None:
         changed = [f"{name} was {before[name]!r}, is {now[name]!r}" for name in names]
         if changed:
             was_chosen = plan.tuning and not cell.tuning and TUNED & set(names)
-            tuned = "`tuning` may choose otherwise now than when it was run. " if was_chosen else ""
+            tuned = "`tuning` may now choose other values than before. " if was_chosen else ""
             raise ComparisonError(
-                f"The finished run {root / cell.path} had other settings ({'; '.join(changed)}). {tuned}Name another "
-                "`output_dir`, or delete that run's folder to have it run again."
+                f"The finished run {root / cell.path} had other settings ({'; '.join(changed)}). {tuned}Choose "
+                "another `output_dir`, or delete that run's folder to repeat the run."
             )
 
 
@@ -196,7 +196,7 @@ def _open_bench(plan: Plan, cell: Cell, cells: Iterable[Cell], root: Path) -> Be
         is_same = other.data == cell.data and is_done(root, other)
         if is_same and read_result(root, other)["data"] != bench.run_data.source["fingerprint"]:
             raise ComparisonError(
-                f"The images or labels of {cell.data} have changed since the run {root / other.path}. Name another "
-                "`output_dir`, or delete that data set's folders in this one."
+                f"The images or labels of {cell.data} have changed since the run {root / other.path}. Choose another "
+                "`output_dir`, or delete the folders of that data set in this one."
             )
     return bench

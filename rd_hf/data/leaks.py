@@ -38,8 +38,8 @@ def shared_groups(groups: Mapping[str, Iterable[Hashable]]) -> list[str]:
     """
     sets = {name: set(values) - {None} for name, values in groups.items()}
     return [
-        f"{len(shared)} groups are in both '{first}' and '{second}' as the data came: scores on '{second}' will be too "
-        "good."
+        f"{len(shared)} groups are in both '{first}' and '{second}' of the original data, so scores on '{second}' "
+        "will be too good."
         for first, second in combinations(sets, 2)
         if (shared := sets[first] & sets[second])
     ]
@@ -58,8 +58,8 @@ def shared_images(images: Mapping[str, Mapping[int, bytes]]) -> list[str]:
         if shared:
             pairs = [f"row {row} is row {rows[first][images[second][row]]} of '{first}'" for row in shared]
             sentences.append(
-                f"{len(shared)} of {len(images[second])} images of '{second}' are in '{first}' too, pixel by pixel "
-                f"({_some(pairs)}): scores on '{second}' will be too good."
+                f"{len(shared)} of {len(images[second])} images of '{second}' are also in '{first}', pixel by pixel "
+                f"({_some(pairs)}), so scores on '{second}' will be too good."
             )
     return sentences
 
@@ -85,7 +85,7 @@ def report_leaks(sentences: Sequence[str], on_leak: str, source: dict[str, Any])
     :raises LeakError: where there is anything and `on_leak` is "error".
     """
     if sentences and on_leak == "error":
-        raise LeakError("\n".join([*sentences, "Mend the splits, or train all the same with --on_leak warn."]))
+        raise LeakError("\n".join([*sentences, "Fix the splits, or train anyway with --on_leak warn."]))
     for sentence in sentences:
         logger.warning("%s", sentence)
         source.setdefault("leaks", []).append(sentence)
@@ -94,7 +94,7 @@ def report_leaks(sentences: Sequence[str], on_leak: str, source: dict[str, Any])
 def report_conflicts(sentences: Sequence[str]) -> None:
     """Warn of labels that contradict each other, each image on a line."""
     if sentences:
-        logger.warning("%d images have labels that contradict each other:", len(sentences))
+        logger.warning("%d images have contradictory labels:", len(sentences))
     for sentence in sentences:
         logger.warning("  %s", sentence)
 

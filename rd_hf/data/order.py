@@ -35,7 +35,7 @@ class RowOrder:
         self.num_views = num_views
         self.rows = np.asarray(rows, dtype=np.int64)
         if len(self.rows) == 0:
-            raise ValueError("There is no row to take an order of.")
+            raise ValueError("There are no rows to order.")
         self._permutation = lru_cache(maxsize=4)(
             lambda epoch: np.random.Generator(np.random.Philox(key=[seed, (stream << 32) + epoch])).permutation(
                 self.rows

@@ -107,8 +107,8 @@ def check_images(store: PixelStore, rows: Sequence[int], on_bad_image: str) -> d
             progress.advance()
     if problems and on_bad_image != "skip":
         first = next(iter(problems.values()))
-        more = f" ({len(problems) - 1} more of {store.name} cannot be read.)" if len(problems) > 1 else ""
-        raise BadImageError(f"{first}{more} Mend the data, or leave such images out with --on_bad_image skip.")
+        more = f" ({len(problems) - 1} more images of {store.name} cannot be read.)" if len(problems) > 1 else ""
+        raise BadImageError(f"{first}{more} Fix the data, or leave such images out with --on_bad_image skip.")
     for reason in problems.values():
         logger.warning("Skipped: %s", reason)
     return problems

@@ -95,7 +95,7 @@ def choose_labelled(
     :raises ValueError: if both `shots` and `label_fraction` are given.
     """
     if shots is not None and label_fraction is not None:
-        raise ValueError("shots and label_fraction both say how many labels are kept; give one of them")
+        raise ValueError("shots and label_fraction both set how many labels are kept; give only one of them")
     has_class = marks(data.labels("train"))
     chosen = np.ones(len(has_class), dtype=bool)
     generator = np.random.default_rng([seed, _LABEL_STREAM])
@@ -104,7 +104,7 @@ def choose_labelled(
         for name, count in zip(data.label_names, has_class.sum(axis=0), strict=True):
             if count < shots:
                 logger.warning(
-                    "Class '%s' has %d rows in train, fewer than shots = %d; all are taken.", name, count, shots
+                    "Class '%s' has %d rows in train, fewer than shots = %d; all of them are used.", name, count, shots
                 )
     elif label_fraction is not None:
         chosen = stratify(_with_unmarked(has_class), [label_fraction, 1 - label_fraction], 1, generator) == 0
@@ -179,8 +179,8 @@ def _split_train(data: ImageData, marks: Marks, fractions: dict[str, float], see
     share = 1 - sum(fractions.values())
     if share <= 0:
         raise DataError(
-            f"the shares of train for {' and '.join(fractions)} ({', '.join(map(str, fractions.values()))}) leave "
-            "nothing to train on; lower validation_fraction or test_fraction"
+            f"the shares of train for {' and '.join(fractions)} ({', '.join(map(str, fractions.values()))}) leave no "
+            "rows for train; lower validation_fraction or test_fraction"
         )
     has_class = _with_unmarked(marks(data.labels("train")))
     groups = _group_values(data, "train")
@@ -198,8 +198,8 @@ def _split_train(data: ImageData, marks: Marks, fractions: dict[str, float], see
         rows = np.flatnonzero(sides[unit_of_row] == side)
         if len(rows) == 0:
             raise DataError(
-                f"train has {len(train)} rows in {len(pinned)} {kind} and no class with enough {kind} to make a "
-                f"'{name}' split from; add rows, or give the data a '{name}' split"
+                f"train has {len(train)} rows in {len(pinned)} {kind}, but no class has enough {kind} to make a "
+                f"'{name}' split; add rows, or give the data a '{name}' split"
             )
         splits[name] = train.select(rows)
     _warn_of_small_classes(data, counts, list(fractions), kind)
@@ -253,19 +253,19 @@ def _group_values(data: ImageData, split: str) -> list:
 def _check(data: ImageData, marks: Marks) -> None:
     if "train" not in data.splits:
         raise DataError(
-            f"the data has no 'train' split, only {_listed(list(data.splits))}; name the split or folder to learn "
-            "from 'train'"
+            f"the data has no 'train' split, only {_listed(list(data.splits))}; rename the split or folder to train "
+            "on to 'train'"
         )
     for name in SPLITS:
         if name in data.splits and len(data.splits[name]) == 0:
-            raise DataError(f"split '{name}' has no rows; fill it, or remove it to have it made from train")
+            raise DataError(f"split '{name}' has no rows; add rows, or remove the split so that it is made from train")
     if len(data.label_names) < 2:
-        raise DataError(f"the data has one class only ({_listed(data.label_names)}); at least two are needed")
+        raise DataError(f"the data has only one class ({_listed(data.label_names)}); at least two are needed")
     counts = marks(data.labels("train")).sum(axis=0)
     absent = [name for name, count in zip(data.label_names, counts, strict=True) if count == 0]
     if absent:
         raise DataError(
-            f"train has no row of class {_listed(absent)}, so it cannot be learnt; add rows to train, or remove the "
+            f"train has no row of class {_listed(absent)}, so no model can learn it; add rows to train, or remove the "
             "class from the data"
         )
 
@@ -274,7 +274,7 @@ def _warn_of_small_classes(data: ImageData, counts: np.ndarray, made: list[str],
     for name, units in zip(data.label_names, (counts > 0).sum(axis=0), strict=False):
         if units <= len(made):
             logger.warning(
-                "Class '%s' has %d %s, too few to share out over train, %s; kept in train.",
+                "Class '%s' has %d %s, too few to divide between train, %s; they stay in train.",
                 name, units, kind, ", ".join(made),
             )  # fmt: skip
 

@@ -167,7 +167,9 @@ def checked_difference(model: nn.Module, exported: OnnxClassifier, pixel_values:
     """
     difference, magnitude = max_difference(model, exported, pixel_values)
     if not difference <= TOLERANCE * max(1.0, magnitude):
-        raise OnnxError(f"The ONNX model's logits differ from the student's by {difference:.2g}; nothing is written.")
+        raise OnnxError(
+            f"The logits of the ONNX model differ from those of the student by {difference:.2g}, so nothing is written."
+        )
     return difference
 
 
@@ -198,5 +200,5 @@ def any_size(model_type: str) -> Iterator[None]:
     except OnnxError as error:
         reason = str(error).splitlines()[0]
         raise OnnxError(
-            f"A {model_type} of this config takes one image size only: leave `dynamic_size` out. ({reason})"
+            f"A {model_type} with this config supports one image size only: leave `dynamic_size` out. ({reason})"
         ) from error

@@ -18,13 +18,13 @@ LONGEST_WAIT = 60.0
 # what the client raises, of the connection, of files and of names
 HUB_ERRORS = (HTTPError, OSError, RuntimeError, ValueError)
 REASONS = {
-    401: "The Hub does not accept the token: log in again with `hf auth login`",
-    403: "The token has no right to do this",
-    404: "The Hub does not find the repo or the branch",
-    409: "Somebody else is changing the repo",
-    412: "Somebody else has changed the repo meanwhile",
-    422: "The Hub refuses an uploaded file",
-    429: "The Hub asks for fewer requests: wait a while",
+    401: "The Hub rejects the token: log in again with `hf auth login`",
+    403: "The token lacks the permission for this",
+    404: "The Hub cannot find the repo or the branch",
+    409: "Someone else is changing the repo",
+    412: "Someone else has changed the repo in the meantime",
+    422: "The Hub rejects an uploaded file",
+    429: "The Hub limits the rate of requests: wait a while",
 }
 Answer = TypeVar("Answer")
 
@@ -46,7 +46,7 @@ def retrying(call: Callable[[], Answer], repeat_lost: bool = True) -> Answer:
             if not repeat_lost or attempt == ATTEMPTS - 1:
                 raise
             wait = 2.0**attempt
-        logger.info("The Hub is busy or away; trying again in %g s.", min(wait, LONGEST_WAIT))
+        logger.info("The Hub is busy or unreachable; retrying in %g s.", min(wait, LONGEST_WAIT))
         time.sleep(min(wait, LONGEST_WAIT))
     raise AssertionError("the last attempt returns or raises")
 
@@ -58,7 +58,7 @@ def explain(error: BaseException) -> str:
     if isinstance(error, LocalTokenNotFoundError):
         return "You are not logged in: run `hf auth login`, or set HF_TOKEN."
     if isinstance(error, OfflineModeIsEnabled):
-        return "HF_HUB_OFFLINE is set, so that nothing reaches the Hub."
+        return "HF_HUB_OFFLINE is set, so rd_hf cannot reach the Hub: unset it."
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
         return f"{REASONS.get(status, 'The Hub failed')} (HTTP {status})."

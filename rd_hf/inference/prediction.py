@@ -68,7 +68,7 @@ def prediction_table(rows: list[dict[str, Any]], top_k: int) -> str:
     lines = []
     for row in rows:
         if "error" in row:
-            lines.append(f"{row['image']:{width}}  not read: {row['error']}")
+            lines.append(f"{row['image']:{width}}  could not be read: {row['error']}")
             continue
         ranked = sorted(row["probabilities"].items(), key=lambda item: -item[1])[:top_k]
         lines.append(f"{row['image']:{width}}  " + "  ".join(f"{name} {value:.3f}" for name, value in ranked))

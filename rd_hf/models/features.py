@@ -183,8 +183,8 @@ class Form:
             if count == math.prod(grid):
                 return grid
         raise StageError(
-            f"{count} patch tokens fit no grid of {written(image_size)} images: at {written(self.image_size)} the grid "
-            f"is {written(self.grid)}. Call find_stages with the image size in use."
+            f"{count} patch tokens do not fit the grid of {written(image_size)} images: at {written(self.image_size)} "
+            f"the grid is {written(self.grid)}. Call find_stages with the image size that you use."
         )
 
 

@@ -110,8 +110,8 @@ class StagedModel:
         for name, calls in self._recorded_calls.items():
             if not calls <= outputs.get(name, {}).keys():
                 raise StageError(
-                    f"module {name!r} of {type(self.model).__name__} was called when its stages were looked for, "
-                    "but not in this pass. Switch off what skips modules at random (layer drop)."
+                    f"module {name!r} of {type(self.model).__name__} was called when its stages were searched, but "
+                    "not in this pass. Turn off whatever skips modules at random (layer drop)."
                 )
         image_size = tuple(pixel_values.shape[2:])
         features = [
@@ -153,7 +153,7 @@ class StagedModel:
             result = call_model(self.model, tape.pixel_values, tape.kwargs)
         unused = [name for name, injection in injections.items() if not injection.used]
         if unused:
-            raise StageError(f"the resumed pass never called {unused[0]!r}, so it did not read the feature.")
+            raise StageError(f"the resumed pass never called {unused[0]!r}, so it did not read the injected feature.")
         return result
 
     def _injection(self, tape: Tape, index: int, feature: StageFeature) -> _Injection:
@@ -214,8 +214,9 @@ def _check_shape(stage: Stage, own: StageFeature, feature: StageFeature) -> None
         ]
         if expected != given:
             raise StageError(
-                f"stage {stage.name!r} hands on a {part} of shape {expected} in the recorded pass, the feature to "
-                f"inject has {given}. Project it to the stage's channels, grid and prefix tokens, for the same images."
+                f"stage {stage.name!r} outputs a {part} of shape {expected} in the recorded pass, but the feature to "
+                f"inject has shape {given}. Project it to the stage's channels, grid and prefix tokens, for the same "
+                "images."
             )
 
 

@@ -99,9 +99,9 @@ def load_latest(folder: Path) -> Checkpoint:
         try:
             return _load(path)
         except (OSError, ValueError, KeyError) as error:
-            logger.warning("Checkpoint %s is damaged (%s); trying the one before.", path.name, error)
+            logger.warning("Checkpoint %s is damaged (%s); rd_hf tries the previous one.", path.name, error)
     raise CheckpointError(
-        f"There is no readable checkpoint in {folder}: give --overwrite_output_dir instead of --resume to start anew."
+        f"{folder} has no readable checkpoint. To start again, give --overwrite_output_dir instead of --resume."
     )
 
 

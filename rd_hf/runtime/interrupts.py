@@ -60,7 +60,7 @@ class Interrupts:
         """The exit code to stop with, or 0; all processes learn it at the same step, as all leave the loop together."""
         if self.deadline is not None and not self.noted and time.monotonic() >= self.deadline:
             self.noted = EXIT_GO_ON_LATER
-            self.reason = "The time of `max_run_time` is over. "
+            self.reason = "`max_run_time` has elapsed. "
             logger.info("%sSaving.", self.reason)
         if self.accelerator.num_processes == 1:
             return self.noted
@@ -71,10 +71,10 @@ class Interrupts:
 
     def _note(self, number: int, frame) -> None:
         if number == signal.SIGINT and self.noted and self.accelerator.num_processes == 1:
-            raise Stopped("Stopped at once; the last checkpoint, if there is one, is kept.", EXIT_CODES[signal.SIGINT])
+            raise Stopped("Stopped immediately; the last checkpoint, if any, is kept.", EXIT_CODES[signal.SIGINT])
         self.noted = self.noted or EXIT_CODES[number]
-        more = " Once more stops at once." if number == signal.SIGINT else ""
-        logger.info("%s: saving after this step.%s", signal.Signals(number).name, more)
+        more = " Press Ctrl-C again to stop immediately." if number == signal.SIGINT else ""
+        logger.info("%s received: saving a checkpoint after this step.%s", signal.Signals(number).name, more)
 
 
 @contextmanager
@@ -83,7 +83,7 @@ def stopping_at_once() -> Iterator[None]:
 
     def stop(number: int, frame) -> None:
         name = signal.Signals(number).name
-        raise Stopped(f"{name}: the last checkpoint, if there is one, is kept.", EXIT_CODES[number])
+        raise Stopped(f"{name} received; the last checkpoint, if any, is kept.", EXIT_CODES[number])
 
     before = _handle([number for number in EXIT_CODES if number != signal.SIGINT], stop)
     try:

@@ -50,10 +50,11 @@ def start_accelerator(arguments: DistillationArguments) -> Accelerator:
     )
     if accelerator.num_processes != launched:
         raise ArgumentError(
-            f"{launched} processes were launched, but each would train alone on {accelerator.device}: launch one."
+            f"{launched} processes were launched, but each would train on its own on {accelerator.device}: launch "
+            "only one."
         )
     if arguments.report_to is not None and not accelerator.log_with:
-        raise ArgumentError(f"`report_to` is {arguments.report_to}, which is not installed here: pip install it first.")
+        raise ArgumentError(f"`report_to` is {arguments.report_to}, which is not installed: install it with pip.")
     if not accelerator.is_main_process:
         logging.getLogger("rd_hf").setLevel(logging.WARNING)  # what all say, one says
     if accelerator.device.type == "cpu":
@@ -110,8 +111,8 @@ def _who_is_silent(accelerator: Accelerator, store: torch.distributed.Store, err
         names = "0, which leads the run"
     reason = str(error).splitlines()[0]
     return (
-        f"Process {own} waited in vain for process {names or 'unknown'}: it has died, or is stuck for longer than "
-        f"process_timeout. The last checkpoint is kept: --resume goes on from it. ({reason})"
+        f"Process {own} got no answer from process {names or 'unknown'}, which has died or has been stuck for longer "
+        f"than process_timeout. The last checkpoint is kept; continue with --resume. ({reason})"
     )
 
 

@@ -94,10 +94,12 @@ class FeatureCache:
         try:
             sound = file.read(row, into)
         except OSError as error:
-            self._warn_once("read", "Cached features cannot be read (%s); the teacher computes them.", error)
+            self._warn_once("read", "Cached features cannot be read (%s), so the teacher computes them.", error)
             return False
         if file.damaged > damaged:
-            self._warn_once("damaged", "Damaged features in %s are dropped and computed again.", file.path)
+            self._warn_once(
+                "damaged", "Damaged features in %s were dropped; the teacher computes them again.", file.path
+            )
         return sound
 
     def _write_entry(self, row: int, view: int, parts: list[np.ndarray]) -> None:
@@ -129,18 +131,19 @@ class FeatureCache:
         except OSError:
             free = ""
         message = (
-            "No more teacher features are cached in %s (%s%s). Training goes on, with the teacher at every step. Make "
-            "room (rd-hf cache info, rd-hf cache clear), name another --cache_dir, or turn it off with --no_cache."
+            "No more teacher features are cached in %s (%s%s). Training continues and runs the teacher at every step. "
+            "Free some space (rd-hf cache info, rd-hf cache clear), choose another --cache_dir, or turn the cache off "
+            "with --no_cache."
         )
         self._warn_once("write", message, self.folder.path, error.strerror or error, free)
 
     def _warn_of_range(self, count: int, largest: float) -> None:
         kind = str(self.layout.dtype).removeprefix("torch.")
-        way_out = " --cache_dtype bfloat16 has room for them." if kind == "float16" and math.isfinite(largest) else ""
+        way_out = " --cache_dtype bfloat16 can hold them." if kind == "float16" and math.isfinite(largest) else ""
         self._warn_once(
             "range",
-            "Features of %d images (largest value %.3g) are not finite in %s and not cached: the teacher runs for such "
-            "images at every visit.%s",
+            "Features of %d images (largest value %.3g) are not finite in %s, so they are not cached: the teacher "
+            "runs for these images every time.%s",
             count, largest, kind, way_out,
         )  # fmt: skip
 

@@ -177,7 +177,7 @@ def open_file(path: Path, layout: Layout, metadata: dict[str, str], make: bool =
         if os.fstat(handle).st_size == size and os.pread(handle, len(header), 0) == header:
             return FeatureFile(handle, path, layout, len(header))
         if make:
-            logger.warning("%s is damaged (header or size): it is dropped, and filled anew.", path)
+            logger.warning("%s has a damaged header or size: it is deleted and filled again.", path)
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(handle), os.stat(path)):  # not what another process has made meanwhile
                     path.unlink()

@@ -102,8 +102,8 @@ def assemble_models(
 def _with_synchronised_norms(model: nn.Module, accelerator: Accelerator) -> nn.Module:
     if accelerator.device.type == "cpu":
         raise ArgumentError(
-            "`sync_batch_norm` needs GPUs, since PyTorch has no such layer on a CPU. Leave it out, or take a student "
-            "without batch norm (convnextv2, vit, swin)."
+            "`sync_batch_norm` needs GPUs, because PyTorch has no such layer for CPUs. Leave it out, or choose a "
+            "student without batch norm (convnextv2, vit, swin)."
         )
     return nn.SyncBatchNorm.convert_sync_batchnorm(model)
 
@@ -116,7 +116,7 @@ def load_teacher(arguments: DistillationArguments, accelerator: Accelerator) -> 
     options = {"revision": arguments.teacher_revision, "trust_remote_code": arguments.trust_remote_code}
     if arguments.teacher_device_map is not None and accelerator.local_process_index > 0:
         raise ArgumentError(
-            "`teacher_device_map` spreads the teacher over the GPUs of a machine: launch one process a machine."
+            "`teacher_device_map` splits the teacher over all GPUs of a machine: launch one process per machine."
         )
     with loading("teacher", arguments.teacher):
         backbone = Backbone.from_pretrained(
@@ -244,7 +244,11 @@ def build_inputs(
     if cache is not None and arguments.verify_cache and accelerator.is_main_process:
         rows = np.concatenate([run_data.labelled_rows, run_data.unlabelled_rows])
         largest = compare_entries(cache, inputs, rows, arguments.views, arguments.verify_cache)
-        logger.info("Cached features computed again: they differ by %.1g of their norm at most.", largest)
+        logger.info(
+            "The teacher computed the checked features again. They differ from the cached ones by at most %.1g of "
+            "their norm.",
+            largest,
+        )
     return inputs
 
 

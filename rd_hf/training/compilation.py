@@ -49,7 +49,7 @@ def compiled(model: nn.Module, recorded: Collection[str] = ()) -> Iterator[list[
     }
     if not blocks:
         raise ArgumentError(
-            f"`torch_compile` finds no blocks in nn.ModuleLists in {type(model).__name__} to compile: leave it out."
+            f"`torch_compile` finds no blocks to compile in the nn.ModuleLists of {type(model).__name__}: leave it out."
         )
     with ExitStack() as stack:
         for block in blocks.values():

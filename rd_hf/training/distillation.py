@@ -88,7 +88,7 @@ def distill_from_models(
     """
     for name, stated in options(DistillationArguments).items():
         if stated.loading and name in arguments:
-            raise ArgumentError(f"`{name}` is for models and data that are loaded by name: leave it out here.")
+            raise ArgumentError(f"`{name}` is only for models and data that are loaded by name: leave it out here.")
     in_hand = {"student": MODEL_IN_MEMORY, "teacher": backbone and MODEL_IN_MEMORY, "dataset": data}
 
     def adopt_models(

@@ -72,11 +72,14 @@ def write_report(
 def _how_to_go_on(folder: Path, trainer: Trainer, error: Exception) -> str:
     kept = [checkpoint_step(path) for path in list_checkpoints(trainer.checkpoints)]
     if not kept:
-        return f"The run has ended, but {folder} cannot be written ({error}), and no checkpoint could be: it is lost."
-    way_out = f"`rd-hf report {folder}` writes the report and trains no step again"
+        return (
+            f"The run has ended, but neither its results in {folder} ({error}) nor a checkpoint could be written, so "
+            "the run is lost."
+        )
+    way_out = f"run `rd-hf report {folder}`, which writes the report without training again"
     if kept[-1] != trainer.step:
-        way_out = f"the command that trained it goes on with --resume from step {kept[-1]}"
-    return f"Step {trainer.step} is done, but {folder} cannot be written ({error}). Make room, then {way_out}."
+        way_out = f"repeat the training command with --resume, which continues from step {kept[-1]}"
+    return f"Step {trainer.step} is done, but {folder} cannot be written ({error}). Free some space, then {way_out}."
 
 
 def _save_models(folder: Path, models: Models) -> None:
@@ -106,7 +109,7 @@ def _write_cards(folder: Path, run_data: RunData, models: Models, trainer: Train
         repos = {"student": trainer.arguments.hub_model_id, "teacher": trainer.arguments.hub_teacher_id}
         name = (repos[kind] or f"rd_hf-{kind}").split("/")[-1]
         if not write_card(folder / kind, render_card(facts, name)):
-            logger.warning("%s was edited and is kept as it is.", folder / kind / CARD_FILE)
+            logger.warning("%s was edited by hand, so it is kept.", folder / kind / CARD_FILE)
         results = eval_results(facts)
         if results is not None:
             (folder / kind / EVAL_RESULTS_FILE).parent.mkdir(exist_ok=True)
@@ -156,7 +159,7 @@ def summary(scores: dict[str, Any], task: Task, folder: Path) -> str:
     rows += [("reprogrammed teacher, test", scores["teacher"]["test"])] if "teacher" in scores else []
     for name, values in rows:
         lines.append(f"{name:28}" + "".join(_with_interval(values, metric.name) for metric in shown))
-    return "\n".join([*lines, f"The student is in {folder / 'student'}, everything else beside it."])
+    return "\n".join([*lines, f"The student is in {folder / 'student'}, and everything else is beside it."])
 
 
 def _with_interval(values: dict[str, Any], metric: str) -> str:

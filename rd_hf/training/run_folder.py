@@ -32,21 +32,21 @@ def check_run_folder(arguments: DistillationArguments) -> None:
     """
     folder = Path(arguments.output_dir)
     if folder.exists() and not folder.is_dir():
-        raise ArgumentError(f"`output_dir` {folder} is a file.")
+        raise ArgumentError(f"`output_dir` {folder} is a file: give a folder.")
     is_run = (folder / CONFIG_FILE).is_file()
     if arguments.resume:
         if not is_run:
-            raise ArgumentError(f"There is no run to resume in {folder}: it has no {CONFIG_FILE}.")
+            raise ArgumentError(f"{folder} has no run to resume, because it has no {CONFIG_FILE}.")
     elif arguments.overwrite_output_dir and _holds_something(folder):
         if not is_run:
             raise ArgumentError(
-                f"`output_dir` {folder} holds no earlier run (no {CONFIG_FILE}) to overwrite: name another."
+                f"`output_dir` {folder} has no earlier run (no {CONFIG_FILE}) to overwrite: choose another folder."
             )
         _keep_inputs(folder, arguments)
     elif _holds_something(folder) and not arguments.overwrite_output_dir:
         raise ArgumentError(
-            f"`output_dir` {folder} is not empty. Name another, go on with --resume, or replace what the earlier run "
-            "left with --overwrite_output_dir."
+            f"`output_dir` {folder} is not empty. Choose another folder, continue the run there with --resume, or "
+            "replace it with --overwrite_output_dir."
         )
 
 
@@ -81,10 +81,10 @@ def _check_same_run(folder: Path, arguments: DistillationArguments) -> None:
             line = f"\n  {name}: {before.get(name)!r} then, {now[name]!r} now"
             lines[stated.resume == "allowed"] += line
     if lines[False]:
-        allowed = f"\nThese may differ:{lines[True]}" if lines[True] else ""
+        allowed = f"\nThese arguments may differ:{lines[True]}" if lines[True] else ""
         raise ArgumentError(f"The run in {folder} cannot be resumed with other arguments:{lines[False]}{allowed}")
     if lines[True]:
-        logger.info("Resumed with other arguments, which may differ:%s", lines[True])
+        logger.info("The run is resumed with other arguments, which may differ:%s", lines[True])
 
 
 def _keep_inputs(folder: Path, arguments: DistillationArguments) -> None:
@@ -94,7 +94,8 @@ def _keep_inputs(folder: Path, arguments: DistillationArguments) -> None:
         for own in (*FOLDERS, *FILES):
             if isinstance(value, str) and Path(value).resolve().is_relative_to((folder / own).resolve()):
                 raise ArgumentError(
-                    f"`{name}` {value} would be overwritten with the run in {folder}: name another folder."
+                    f"`{name}` {value} would be deleted together with the earlier run in {folder}: choose another "
+                    "folder."
                 )
 
 

@@ -83,12 +83,13 @@ class Update:
         rows *= self.parts * self.accelerator.num_processes
         if self.has_two_passes:
             logger.info(
-                "CKA is that of all %d rows of a step: the student's forward, without hybrid passes, runs twice for "
-                "each of them, and a step's teacher features are held at once. --cka_batch local saves that.",
+                "CKA uses all %d rows of a step. The student's forward pass, without hybrid passes, therefore runs "
+                "twice for each row, and the teacher features of a whole step are held in memory. --cka_batch local "
+                "avoids this.",
                 rows,
             )
         elif self.is_global:
-            logger.info("CKA is that of all %d rows of a step, whose features the processes exchange.", rows)
+            logger.info("CKA uses all %d rows of a step, so the processes exchange their features.", rows)
 
     def __call__(self, step: int, batches: Iterable[dict]) -> dict[str, float]:
         """One update from `gradient_accumulation_steps` batches of this process.

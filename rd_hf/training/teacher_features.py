@@ -65,7 +65,7 @@ def open_cache(
             folder = open_folder(root, key, models.backbone.source["id"])
         except OSError as error:
             logger.warning(
-                "Teacher features cannot be cached in %s (%s): the teacher runs at every step. Name another "
+                "Teacher features cannot be cached in %s (%s), so the teacher runs at every step. Choose another "
                 "--cache_dir.",
                 root,
                 error.strerror,
@@ -75,7 +75,9 @@ def open_cache(
     if accelerator.is_main_process:
         changes = nearest_difference(key, list_folders(root)) if new else []
         if changes:
-            logger.info("A new cache: %s.", "; ".join(changes))
+            logger.info(
+                "A new cache is created, because its key differs from the most similar cache: %s.", "; ".join(changes)
+            )
         logger.info(
             "%s", describe(cache, len(run_data.labelled_rows) + len(run_data.unlabelled_rows), arguments.views, new)
         )
@@ -85,10 +87,10 @@ def open_cache(
 def describe(cache: FeatureCache, images: int, num_views: int, new: bool) -> str:
     """Where features are, how many, and how large they get, for the log of a run's start."""
     entries = sum(len(cache.present(view)) for view in range(num_views))
-    found = "new" if new else f"{entries} of {images * num_views} entries are there"
+    found = "new" if new else f"{entries} of {images * num_views} entries are cached"
     size = cache.layout.entry_bytes
     return (
-        f"Teacher features: {cache.folder.path} ({found}). {size / 1000:.1f} KB an image and view, "
+        f"Teacher features: {cache.folder.path} ({found}). {size / 1000:.1f} KB per image and view, "
         f"{images * num_views * size / 1e9:.2f} GB for {images} images in {num_views} views."
     )
 
@@ -122,8 +124,8 @@ def compare_entries(cache: FeatureCache, inputs: Inputs, rows: Sequence[int], nu
         largest = max(largest, float(differences[worst]))
         if not largest <= allowed:
             raise CacheError(
-                f"The cached features of row {own_rows[worst]} in view {views[worst]} differ by {largest:.2g} of their "
-                f"norm from what the teacher computes; their precision allows {allowed:.1g}. They are of no use: "
-                f"rd-hf cache clear --key {cache.folder.path.name} deletes them."
+                f"The cached features of row {own_rows[worst]} in view {views[worst]} differ by {largest:.2g} of "
+                f"their norm from what the teacher computes, but their precision allows only {allowed:.1g}. The cache "
+                f"is unusable. Delete it with `rd-hf cache clear --key {cache.folder.path.name}`."
             )
     return largest

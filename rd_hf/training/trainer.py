@@ -123,7 +123,7 @@ class Trainer:
                 if exit_code:
                     raise Stopped(interrupts.reason + self.how_to_go_on(), exit_code)
         if trained and self.accelerator.is_main_process:
-            logger.info("Waiting for data took %.1f %% of the training.", 100 * waited / trained)
+            logger.info("Waiting for data took %.1f %% of the training time.", 100 * waited / trained)
         self.restore_best()
 
     def loader(self) -> DataLoader:
@@ -162,8 +162,8 @@ class Trainer:
         kept = list_checkpoints(self.checkpoints)
         kept = f"checkpoint {kept[-1].name} is kept" if kept else "there was no checkpoint yet"
         return NonFiniteLossError(
-            f"The {what} not finite at step {step}; {kept}. A lower learning_rate or max_grad_norm helps where "
-            "training diverges; with fp16, try bf16."
+            f"The {what} not finite at step {step}; {kept}. If training diverges, lower learning_rate or "
+            "max_grad_norm. With fp16, try bf16."
         )
 
     def evaluate(self) -> None:
@@ -198,7 +198,7 @@ class Trainer:
         patience = self.arguments.early_stopping_patience
         stop = patience is not None and self.evaluations_without_gain >= patience
         if stop:
-            logger.info("Stopped at step %d: no better since step %d.", self.step, self.best_step)
+            logger.info("Stopped early at step %d: no improvement since step %d.", self.step, self.best_step)
         return stop
 
     def best_so_far(self) -> dict[str, str]:
@@ -248,7 +248,10 @@ class Trainer:
             save_checkpoint(self.checkpoints, Checkpoint(self.step, groups, state), self.arguments.save_total_limit)
         except OSError as error:
             logger.warning(
-                "No checkpoint at step %d: %s. The ones before are intact; training goes on.", self.step, error
+                "No checkpoint could be written at step %d: %s. Earlier checkpoints are intact, and training "
+                "continues.",
+                self.step,
+                error,
             )
 
     def how_to_go_on(self) -> str:
@@ -257,8 +260,8 @@ class Trainer:
         if not kept:
             return f"Step {self.step} of {self.max_steps} could not be saved, and no checkpoint is kept."
         step = checkpoint_step(kept[-1])
-        lost = "" if step == self.step else f" (step {self.step} could not be)"
-        return f"Step {step} of {self.max_steps} is saved{lost}; the same command with --resume goes on."
+        lost = "" if step == self.step else f" (step {self.step} could not be saved)"
+        return f"Step {step} of {self.max_steps} is saved{lost}. Continue with the same command and --resume."
 
     def restore(self) -> None:
         """Go back to the last checkpoint, or to the start where none was written yet.
@@ -268,7 +271,7 @@ class Trainer:
         if list_checkpoints(self.checkpoints):
             self.restore_from(load_latest(self.checkpoints))
         else:
-            logger.warning("The run had no checkpoint yet: it starts from the beginning.")
+            logger.warning("The run has no checkpoint yet, so it starts from the beginning.")
         self.check_that_all_resume_here()
         if self.accelerator.is_main_process:
             forget_rows_after(self.output_dir / "metrics.jsonl", self.step)
@@ -283,15 +286,15 @@ class Trainer:
         before, now = checkpoint.state["rows_a_step"], self.rows_a_step()
         if before != now:
             raise CheckpointError(
-                f"A step had {before['labelled']} labelled and {before['unlabelled']} unlabelled rows, now it has "
-                f"{now['labelled']} and {now['unlabelled']}: change per_device_train_batch_size, "
-                "per_device_unlabeled_batch_size or gradient_accumulation_steps so that they are as many over all "
-                "processes."
+                f"Before, a step had {before['labelled']} labelled and {before['unlabelled']} unlabelled rows. Now it "
+                f"has {now['labelled']} and {now['unlabelled']}. Change per_device_train_batch_size, "
+                "per_device_unlabeled_batch_size or gradient_accumulation_steps so that the totals over all processes "
+                "are the same."
             )
         if checkpoint.state["processes"] != self.accelerator.num_processes:
             logger.warning(
-                "The run had %d processes and has %d now: it goes on along the same course up to rounding if the "
-                "student has neither dropout nor batch norm, and along a similar one if it has.",
+                "The run had %d processes and now has %d. Results match up to rounding if the student has neither "
+                "dropout nor batch norm; otherwise they are similar.",
                 checkpoint.state["processes"],
                 self.accelerator.num_processes,
             )
@@ -306,7 +309,10 @@ class Trainer:
         :raises CheckpointError: when the data is not that of the checkpoint's run.
         """
         if checkpoint.state["data"] != self.data.fingerprint:
-            raise CheckpointError("The data is not that of the run: its images or labels have changed.")
+            raise CheckpointError(
+                "The images or labels have changed since the run started. Resume with the original data, or start "
+                "again with --overwrite_output_dir."
+            )
         self.module.load_state_dict(checkpoint.tensors["model"], strict=False)
         self.step, self.best_step = checkpoint.step, checkpoint.state["best_step"]
         self.best_tensors = checkpoint.tensors.get("best")
@@ -318,8 +324,8 @@ class Trainer:
         steps = self.accelerator.gather(step).tolist()
         if len(set(steps)) > 1:
             raise CheckpointError(
-                f"The processes found checkpoints of the steps {', '.join(map(str, steps))}: `output_dir` has to be a "
-                "folder that all nodes share."
+                f"The processes found different checkpoints, of steps {', '.join(map(str, steps))}: `output_dir` must "
+                "be a folder that all nodes share."
             )
 
     def rows_a_step(self) -> dict[str, int]:
