@@ -44,7 +44,7 @@ def read_medmnist(path: Path) -> tuple[DatasetDict, list[str] | None]:
     datasets = {split: _split(arrays, split, path, fingerprint=Hasher.hash([*fingerprint, split])) for split in splits}
     names = [str(name) for name in arrays["classes"].ravel()] if "classes" in arrays else None
     if names is not None and len(set(names)) < len(names):
-        raise DataError(f"'{path}', classes: a name occurs more than once in {names}")
+        raise DataError(f"'{path}', classes: a name occurs twice in {names}")
     return DatasetDict(datasets), names
 
 
@@ -53,7 +53,7 @@ def _split(arrays: dict[str, np.ndarray], split: str, path: Path, fingerprint: s
     where = f"'{path}', {split}_images"
     is_image = images.ndim == 3 or (images.ndim == 4 and images.shape[3] in (1, 3))
     if not is_image or images.dtype != np.uint8:
-        hint = "; volumes are not supported: store their slices as images" if images.ndim >= 4 and not is_image else ""
+        hint = "; of volumes, only slices are supported" if images.ndim >= 4 and not is_image else ""
         raise DataError(
             f"{where}: got {images.dtype} of shape {images.shape}; expected uint8 (N, H, W) or (N, H, W, 3){hint}"
         )

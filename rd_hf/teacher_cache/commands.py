@@ -51,7 +51,7 @@ def verify(cache_dir: str | None = None, key: str | None = None) -> str:
             else:
                 entries += len(file.present())
                 dropped += file.drop_damaged()
-        lines.append(f"{folder.path.name}: {entries} entries, of which {dropped} were damaged and dropped")
+        lines.append(f"{folder.path.name}: {entries} entries, {dropped} of them damaged and dropped")
     return "\n".join(lines) or f"There is no cache of teacher features in {cache_root(cache_dir)}."
 
 

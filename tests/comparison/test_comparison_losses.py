@@ -499,7 +499,7 @@ def test_batches_that_differ_or_are_too_small(name):
     minimum = {"similarity": 2, "relational": 3, "probabilistic": 2, "contrastive": 2, "dist": 2}.get(name, 1)
     loss = partial(dkd, targets=TARGETS[:minimum]) if name == "dkd" else LOSSES[name]
     assert loss(student[:minimum], teacher[:minimum]).isfinite()
-    with pytest.raises(ValueError, match=f"at least {minimum} samples in a batch and got {minimum - 1}"):
+    with pytest.raises(ValueError, match=f"at least {minimum} samples in a batch, but got {minimum - 1}"):
         loss(student[: minimum - 1], teacher[: minimum - 1])
 
 

@@ -107,12 +107,12 @@ def test_relative_folder(tmp_path, monkeypatch):
     "files, message",
     [
         (["a/1.png", "b/p1/2.png"], r"b/p1/2\.png' lies in a folder within a class folder"),
-        (["a/1.png", "b/2.png", "3.png"], r"3\.png' lies in no class folder"),
-        (["1.png"], "lies in no class folder"),
-        (["train/1.png", "test/2.png"], "lies in no class folder"),
+        (["a/1.png", "b/2.png", "3.png"], r"3\.png' is not in a class folder"),
+        (["1.png"], "is not in a class folder"),
+        (["train/1.png", "test/2.png"], "is not in a class folder"),
         (["a/1.png"], "one class folder, 'a'"),
         (["train/a/1.png", "train/b/1.png", "extra/a/1.png"], "'extra/a/1.png' outside of them"),
-        (["train/a/1.png", "val/a/1.png", "dev/b/1.png"], "both mean validation"),
+        (["train/a/1.png", "val/a/1.png", "dev/b/1.png"], "both stand for validation"),
     ],
 )
 def test_folders_without_clear_classes_are_refused(tmp_path, files, message):
@@ -242,7 +242,7 @@ def test_parquet_that_may_not_fit_in_memory_goes_to_the_cache(tmp_path, cache, m
             {"train.csv": "image,label\na.png,0\n", "test.csv": "image,label\na.png,x\n"},
             "text in split 'test', but numbers in 'train'",
         ),
-        ({"train.csv": "image,label\na.png,0\n", "test.tsv": "image\tlabel\na.png\t0\n"}, "tables of several kinds"),
+        ({"train.csv": "image,label\na.png,0\n", "test.tsv": "image\tlabel\na.png\t0\n"}, "tables of several formats"),
         ({"t.parquet": "no parquet"}, r"t\.parquet' cannot be read"),
         ({"t.csv": ""}, r"t\.csv' cannot be read"),
         ({"t.csv": "image,label\n"}, "no rows|cannot be read"),
@@ -291,8 +291,8 @@ def test_npz_in_colour_with_several_labels(tmp_path):
 @pytest.mark.parametrize(
     "arrays, message",
     [
-        ({"images": np.zeros((2, 4, 4), np.uint8)}, "no array called train_images.*images"),
-        ({"train_images": np.zeros((2, 4, 4, 4), np.uint8)}, r"\(2, 4, 4, 4\).*only slices"),
+        ({"images": np.zeros((2, 4, 4), np.uint8)}, "no array named train_images.*images"),
+        ({"train_images": np.zeros((2, 4, 4, 4), np.uint8)}, r"\(2, 4, 4, 4\).*only slices are supported"),
         ({"train_images": np.zeros((2, 4, 4))}, "float64"),
         ({"train_images": np.zeros((2, 4, 4), np.uint8), "train_labels": np.zeros(3, int)}, "2 images, but 3 labels"),
         ({"train_images": np.zeros((2, 4, 4), np.uint8), "train_labels": np.zeros(2)}, "expected integers"),
@@ -389,7 +389,7 @@ def test_several_columns_of_labels():
         (memory([], Value("int64")), {}, "'train' has no rows"),
         (DatasetDict(), {}, "no split"),
         (DatasetDict(val=memory([0], Value("int64")), dev=memory([0], Value("int64"))), {}, "'val' and 'dev'"),
-        (5, {}, "a int is no data set"),
+        (5, {}, "a int is not a data set"),
     ],
 )  # fmt: skip
 def test_faulty_arguments(dataset, options, message):
@@ -430,7 +430,7 @@ def test_hub_id_names_configuration_and_revision():
 
 def test_file_of_another_kind(tmp_path):
     (tmp_path / "x.zip").touch()
-    with pytest.raises(DataError, match=r"none of \.npz, \.parquet, \.csv"):
+    with pytest.raises(DataError, match=r"unsupported format; expected \.npz, \.parquet, \.csv"):
         load_data(tmp_path / "x.zip")
 
 

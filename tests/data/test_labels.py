@@ -106,7 +106,7 @@ def test_a_column_that_is_neither_0_nor_1():
 @pytest.mark.parametrize(
     "train, test, message",
     [
-        (CLASS, ClassLabel(names=["a", "b"]), r"other names in split 'test' \(\['a', 'b'\]\)"),
+        (CLASS, ClassLabel(names=["a", "b"]), r"differ between split 'test' \(\['a', 'b'\]\)"),
         (Value("int64"), Value("string"), "text in split 'test', but numbers in 'train'"),
         (Value("bool"), Value("int64"), "numbers in split 'test', but bool in 'train'"),
         (Value("string"), List(Value("string")), "lists of text in split 'test', but text"),

@@ -175,14 +175,14 @@ def test_the_file_of_results_is_one_that_huggingface_hub_reads(server, client, t
 
 
 def test_distill_checks_where_it_will_push_before_it_trains(server, client, tmp_path):
-    assert "me may not publish in stranger" in message(distill(client, tmp_path, "stranger/xray"))
+    assert "me cannot publish in stranger" in message(distill(client, tmp_path, "stranger/xray"))
     assert not (tmp_path / "secret_run").exists() and uploads(server) == []
 
 
 def test_distill_whose_push_fails_leaves_a_whole_run_and_says_how_to_push_it(server, client, tmp_path):
     server.faults.append(Fault("POST", "/preupload/", 403))
     said = message(distill(client, tmp_path, "me/xray"))
-    assert "no right" in said and "secret_run/student is complete on disk" in said
+    assert "lacks the permission" in said and "secret_run/student is complete on disk" in said
     again = re.search("push again with `rd-hf (.*)`", said).group(1).split()
     assert client("-m", "rd_hf", *again).returncode == 0
     assert "model.safetensors" in files_of(server)

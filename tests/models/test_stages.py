@@ -470,7 +470,7 @@ def test_tokens_that_fit_no_grid_are_refused() -> None:
     form = Form("tokens", (), channels=8, grid=(4, 4), image_size=(32, 32), prefix_tokens=1)
     assert form.read(torch.zeros(2, 9, 8), (16, 32)).map.shape == (2, 8, 2, 4)
     assert form.read(torch.zeros(2, 17, 8), (16, 32)).map.shape == (2, 8, 4, 4)  # pooled to a fixed grid
-    with pytest.raises(StageError, match=r"11 patch tokens fit no grid of 16x32 images"):
+    with pytest.raises(StageError, match=r"11 patch tokens do not fit the grid of 16x32 images"):
         form.read(torch.zeros(2, 12, 8), (16, 32))
 
 

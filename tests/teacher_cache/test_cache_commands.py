@@ -34,7 +34,7 @@ def test_info_tells_keys_in_words_entries_bytes_and_age(cache_dir, capsys):
     printed = capsys.readouterr().out
     assert printed.startswith(f"2 in {cache_dir}") and printed.count("3 entries in 2 views") == 2
     assert printed.index("dtype: float32") < printed.index("used 5 days ago") < printed.index("dtype: float16")
-    assert "0.1 KB an entry" in printed and "rows: 5" in printed
+    assert "0.1 KB per entry" in printed and "rows: 5" in printed
 
 
 def test_verify_drops_damaged_entries_and_files(cache_dir, capsys):
@@ -98,7 +98,7 @@ def test_two_processes_share_the_building(tmp_path, teacher, blobs_npz, cache_di
     write_config(DistillationArguments(**settings(teacher, blobs_npz, tmp_path / "run")), tmp_path / "x.yaml")
     for done in job(2, "-m", "rd_hf", "cache", "build", "--config", "x.yaml"):
         assert done.returncode == 0, done.stderr[-3000:]
-        assert "120 entries, 60 of them computed by this process" in done.stdout
+        assert "120 entries, of which this process computed 60" in done.stdout
     (folder,) = list_folders(cache_dir)
     cache = FeatureCache(folder, CPU)
     assert all(len(cache.present(view)) == 60 for view in (0, 1)) and cache.damaged == 0

@@ -161,7 +161,7 @@ def test_a_folder_that_vanishes_stops_nothing(tmp_path, caplog):
     (tmp_path / key_id(make_key())).rmdir()
     (tmp_path / key_id(make_key())).write_text("a file in its place")
     cache.write([1], [0], [StageFeature(torch.rand(1, 2, 3, 3))])
-    assert cache.read([1], [0])[1] == [0] and "Training goes on" in caplog.text
+    assert cache.read([1], [0])[1] == [0] and "Training continues" in caplog.text
 
 
 def test_a_damaged_entry_is_warned_of_once_and_missing(tmp_path, caplog):
@@ -284,7 +284,7 @@ def test_the_log_says_where_how_many_how_large_and_what_changed(
     (folder,) = list_folders(cache_dir)
     assert f"Teacher features: {folder.path} (new)" in caplog.text
     # 24 channels in a grid of 2 x 2 in float16, and a checksum: 0.2 KB
-    assert "KB an image and view" in caplog.text and "for 60 images in 2 views" in caplog.text
+    assert "KB per image and view" in caplog.text and "for 60 images in 2 views" in caplog.text
     caplog.clear()
     rd_hf.distill(**(values | {"output_dir": str(tmp_path / "two")}))
     assert "A new cache" not in caplog.text and "of 120 entries are there" in caplog.text
