@@ -320,31 +320,31 @@ class DistillationArguments:
 
     @property
     def seed_of_views(self) -> int:
-        """What the augmentation of each (row, view) follows from."""
+        """The seed from which the augmentation of each (row, view) is drawn."""
         return self.seed if self.view_seed is None else self.view_seed
 
     @property
     def seed_of_splits(self) -> int:
-        """What missing splits are drawn by."""
+        """The seed with which missing splits are drawn."""
         return self.seed if self.split_seed is None else self.split_seed
 
     @property
     def views(self) -> int | None:
-        """Different views an image has; None: a new one every epoch."""
+        """Number of different views per image; None means a new view in every epoch."""
         return self.num_views if self.augment else 1
 
     @property
     def uses_cache(self) -> bool:
-        """Whether the teacher's features are kept: there is a teacher, the views are limited, and it is wanted."""
+        """Whether the teacher's features are cached. This needs a teacher, a limited number of views and `cache`."""
         return self.cache and self.views is not None and self.method != "ce"
 
     @property
     def uses_unlabeled(self) -> bool:
-        """Whether rows without label enter the training. Method ce has no term for them."""
+        """Whether rows without a label take part in training. Method ce has no term for them."""
         return self.method != "ce" and (self.use_unlabeled or self.unlabeled_dataset is not None)
 
     def to_dict(self) -> dict[str, Any]:
-        """All arguments as plain values, in their order above; a data set in memory is only said to be one."""
+        """All arguments as plain values, in their order above; a data set in memory is only named as such."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         for name in names(type(self), lambda fact: fact.text == "data"):
             if values[name] is not None and not isinstance(values[name], str):

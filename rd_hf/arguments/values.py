@@ -1,4 +1,4 @@
-"""Values of arguments as text, YAML and Python give them, and the error that names one which cannot be used."""
+"""Values of arguments from text, YAML and Python, and the error that names a value that cannot be used."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def parse_yaml_value(value: Any) -> Any:
 
     Typed on a command line, a mapping or a list arrives as text; a Hub id or path stays as it is.
 
-    :raises ArgumentError: where it is no valid YAML.
+    :raises ArgumentError: if it is not valid YAML.
     """
     if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
         try:
@@ -65,7 +65,7 @@ def plain_value(name: str, value: Any, annotation: Any) -> Any:
 
 
 def number_of_views(value: Any) -> Any:
-    """A number of views from a command line's text; None where they are endless."""
+    """Read a number of views from command-line text; None means endless."""
     if value == "endless":
         return None
     if isinstance(value, str) and not value.isdecimal():

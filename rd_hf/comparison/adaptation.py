@@ -1,4 +1,4 @@
-"""The teacher adapted to the labels by a linear probe, LoRA or in full: references, and what KD starts from."""
+"""Adapts the teacher to the labels by a linear probe, LoRA or full fine-tuning, as a reference and as KD's teacher."""
 
 from __future__ import annotations
 

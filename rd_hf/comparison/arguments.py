@@ -108,7 +108,7 @@ TUNING_DEFAULTS = {"learning_rate": [None], "weight": [1.0], "shots": 20, "seeds
 
 
 def tuning_grid(comparison: ComparisonArguments) -> dict[str, Any] | None:
-    """The values of `tuning`, each a list but `shots` (None for all), with its defaults; None where nothing is tuned.
+    """The values of `tuning` with its defaults, each a list except `shots` (None for all); None if nothing is tuned.
 
     :raises ArgumentError: naming what cannot be used.
     """
@@ -137,7 +137,7 @@ def tuning_grid(comparison: ComparisonArguments) -> dict[str, Any] | None:
 
 
 def _parsed(name: str, value: Any) -> Any:
-    """A value that was typed as text, as YAML has it: `--shots 20` as well as `--shots '[10, 20]'`."""
+    """Read a value typed as text as YAML: `--shots 20` as well as `--shots '[10, 20]'`."""
     if isinstance(value, str) and name not in ("output_dir", "methods", "reference"):
         try:
             return yaml.safe_load(value)

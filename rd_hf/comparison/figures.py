@@ -1,4 +1,4 @@
-"""Plots of a comparison: scores against labels a class, the deployment frontier, training time."""
+"""Plots of a comparison: scores against labels per class, the deployment frontier, training time."""
 
 from __future__ import annotations
 

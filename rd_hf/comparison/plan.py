@@ -7,7 +7,7 @@
     shots: [10, 20, all]
     seeds: [0, 1, 2]
 
-A method under another name and with arguments of its own is how an ablation is written.
+To write an ablation, give a method another name and arguments of its own.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Cell:
     """One training: a method on a data set from a teacher, with so many labels, under a seed.
 
     :ivar teacher: its name in the comparison; None for methods that take none.
-    :ivar shots: labels a class; None for all.
+    :ivar shots: labels per class; None for all.
     :ivar learning_rate: None for that of the arguments.
     :ivar weight: factor of the method's own weight of its loss (of the weight decay, where it has none).
     """
@@ -106,7 +106,7 @@ class Plan:
         self.tuned: dict[tuple, tuple[float | None, float]] = {}  # learning rate and weight of each setting
 
     def _refuse_arguments(self) -> None:
-        """:raises ArgumentError: for an argument that would do nothing, or not what is expected."""
+        """:raises ArgumentError: for an argument that has no effect, or an unexpected one."""
         comparison, entries = self.comparison, [entry.arguments for entry in self.entries]
         common, of_data, of_teachers = [comparison.arguments], comparison.data.values(), comparison.teachers.values()
         of = {name: stated.compare for name, stated in options(DistillationArguments).items()}
@@ -171,13 +171,13 @@ class Plan:
                     yield Cell(data, teacher, entry, unlabelled, shots, seed)
 
     def _unlabelled(self, method: Method, data: str, shots: int | None) -> Iterable[bool]:
-        """The wanted ones of with and without; a method that cannot use such rows, or finds none, runs once without."""
+        """Whether to use unlabelled rows, per run. A method that cannot use them, or finds none, runs once."""
         if not method.uses_unlabelled or not self.has_unlabelled(data, shots):
             return (False,)
         return tuple(dict.fromkeys(self.comparison.use_unlabeled))
 
     def has_unlabelled(self, data: str, shots: int | None) -> bool:
-        """Whether there are rows without label: those whose label is withheld, or a data set of such."""
+        """Whether there are unlabelled rows: train rows whose label is withheld, or an unlabelled data set."""
         return shots is not None or "unlabeled_dataset" in self.comparison.arguments | self.comparison.data[data]
 
     def tuning_cells(self) -> list[Cell]:
@@ -194,7 +194,7 @@ class Plan:
         return list(dict.fromkeys(tried))
 
     def _tries(self, entry: Entry) -> list[tuple[float | None, float]]:
-        """Learning rates and weights that an entry is tuned over: those that it does not name itself."""
+        """The learning rates and weights over which an entry is tuned, unless it sets them itself."""
         method, named = entry.method, entry.arguments
         if method.name == "linear_probe":  # chooses its own penalty, on validation
             return []

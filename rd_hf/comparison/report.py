@@ -1,4 +1,4 @@
-"""What a comparison leaves beside its runs: results.csv, tables in Markdown, plots. All are made from the runs."""
+"""Writes a comparison's results.csv, Markdown tables and plots from its runs."""
 
 from __future__ import annotations
 
@@ -67,9 +67,9 @@ def _overviews(plan: Plan, runs: Sequence[Run]) -> Iterable[str]:
 
 
 def _tables(plan: Plan, runs: Sequence[Run]) -> Iterable[tuple[str, list[Run]]]:
-    """Runs that stand in one table: of a data set and teacher, with or without unlabelled rows.
+    """The runs of each table: one data set and teacher, with or without unlabelled rows.
 
-    A method that cannot use unlabelled rows, and one that finds none, stands in both.
+    A method that cannot use unlabelled rows, or finds none, is in both tables.
     """
     for data in plan.comparison.data:
         for teacher in plan.comparison.teachers or [None]:

@@ -1,4 +1,4 @@
-"""`rd_hf.compare`: tunes, runs what is not done, then writes tables and plots."""
+"""`rd_hf.compare`: tunes, runs what is not finished yet, then writes tables and plots."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .workers import ComparisonError, check_finished, run_cells
 def compare(data: dict | None = None, **arguments: Any) -> list[dict[str, Any]]:
     """Compare methods on data sets under one protocol; see `ComparisonArguments` for the arguments.
 
-    :return: the rows of results.csv, one a run.
+    :return: the rows of results.csv, one per run.
     :raises ArgumentError: for an unknown or contradictory argument.
     :raises ComparisonError: after all other runs and the report, when some have failed.
     """
@@ -41,7 +41,9 @@ def run_comparison(plan: Plan) -> list[dict[str, Any]]:
         return _run(plan, root)
     root.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(root / ".lock", timeout=0):  # the system frees it when the process ends, however it does
+        with FileLock(
+            root / ".lock", timeout=0
+        ):  # the system releases the lock when the process ends, for whatever reason
             return _run(plan, root)
     except Timeout as error:
         raise ComparisonError(
@@ -80,7 +82,7 @@ def _run(plan: Plan, root: Path) -> list[dict[str, Any]]:
 
 
 def _tune(plan: Plan, root: Path) -> None:
-    """The runs of the tuning, those that adapt a teacher first: two-stage methods are tuned on the tuned one.
+    """Run the tuning. Runs that adapt a teacher go first, because two-stage methods are tuned with the tuned teacher.
 
     :raises ComparisonError: when some failed, since nothing can be chosen then.
     """

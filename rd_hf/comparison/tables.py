@@ -115,7 +115,7 @@ def difference_table(runs: Sequence[Run], reference: str | None = None) -> str:
 
 
 def cost_table(runs: Sequence[Run], costs: dict[str, Cost]) -> str:
-    """What each method trains, deploys and takes."""
+    """What each method trains and deploys, and what it costs."""
     lines = [
         "Training time is the mean over runs. It includes the teacher's forward passes that no earlier run had "
         "cached, and other runs may have been active at the same time. Memory is the median peak of a training, "
@@ -157,7 +157,7 @@ def by_method(runs: Iterable[Run]) -> dict[str, list[Run]]:
 
 
 def by_title(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs that cost the same, under the name of their method, with the teacher's where there are several."""
+    """Group runs that cost the same by the name of their method, and of their teacher if there are several."""
     several = len({run.cell.teacher for run in runs if run.cell.teacher}) > 1
     groups: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
@@ -189,12 +189,12 @@ def metric_values(runs: Iterable[Run], shots: object, split: str) -> list[float]
 
 
 def _most(values: dict[str, list[Sequence[float]]]) -> list[int]:
-    """How many values the methods that have most have, in each column."""
+    """The largest number of values that a method has, per column."""
     return [max(map(len, column)) for column in zip(*values.values(), strict=True)]
 
 
 def _comparable_means(values: dict[str, list[Sequence[float]]]) -> dict[str, list[float]]:
-    """Means by name and column; NaN where others have more values in that column."""
+    """Means by name and column; NaN if another method has more values in that column."""
     most = _most(values)
     return {
         name: [statistics.mean(v) if v and len(v) == n else np.nan for v, n in zip(own, most, strict=True)]

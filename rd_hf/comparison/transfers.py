@@ -1,4 +1,4 @@
-"""What a student takes over from a frozen teacher, as modules: a loss, what it compares, and what is trained for it."""
+"""Transfer losses from a frozen teacher, as modules that hold the loss and the layers trained for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The runs of a comparison in processes of their own, which share out the processor."""
+"""Runs a comparison in worker processes, which share the CPU cores."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class ComparisonError(ValueError):
 
 
 def run_cells(plan: Plan, cells: Sequence[Cell], root: Path, title: str) -> list[str]:
-    """Run what is not done; what failed, in words.
+    """Run what is not finished, and return a line about each failure.
 
     :raises ComparisonError: when a finished run had other settings.
     """
@@ -104,7 +104,7 @@ def split_into_jobs(cells: Sequence[Cell], workers: int) -> list[list[Cell]]:
     groups: dict[tuple, list[Cell]] = defaultdict(list)
     for cell in cells:
         groups[(cell.data, cell.shots, cell.seed)].append(cell)
-    for group in groups.values():  # those with a teacher first: they decode for both models
+    for group in groups.values():  # jobs with a teacher first, because they decode the images for both models
         group.sort(key=lambda cell: cell.teacher is None)
     jobs = list(groups.values())
     while len(jobs) < workers and max(map(len, jobs)) > 1:
@@ -121,7 +121,7 @@ def _cores() -> int:
 
 @contextmanager
 def _environment_of_workers(workers: int) -> Iterator[None]:
-    """Threads shared out among the workers."""
+    """Divide the threads among the workers."""
     threads = str(max(1, _cores() // workers))
     wanted = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     before = {name: os.environ.get(name) for name in wanted}
@@ -134,7 +134,7 @@ def _environment_of_workers(workers: int) -> Iterator[None]:
 
 
 def _context() -> multiprocessing.context.BaseContext:
-    """Workers that are forks of a clean process with the libraries imported, where the system has such."""
+    """Fork workers from a clean process that has imported the libraries, if the system supports it."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
@@ -164,7 +164,7 @@ def _end_with_the_parent() -> None:
 
 
 def run_job(comparison: dict[str, Any], tuned: dict, paths: list[str]) -> list[str]:
-    """Run cells that share a data set, its labels and a seed, in a worker; what failed, in words."""
+    """Run cells that share a data set, its labels and a seed in a worker, and return a line about each failure."""
     plan = Plan(ComparisonArguments(**comparison))
     plan.tuned = tuned
     known = {str(cell.path): cell for cell in [*plan.tuning_cells(), *map(plan.as_tuned, plan.cells())]}
@@ -181,7 +181,7 @@ def run_job(comparison: dict[str, Any], tuned: dict, paths: list[str]) -> list[s
         except Stopped as error:
             failed.append(f"{path}: {error}")
             break
-        except Exception as error:  # whatever it is, it says nothing of the other runs
+        except Exception as error:  # whatever the error is, the other runs may still succeed
             logger.debug("", exc_info=True)
             failed.append(f"{path}: {type(error).__name__}: {error}")
     return failed

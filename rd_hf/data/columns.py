@@ -20,7 +20,7 @@ LABEL_NAMES = ("label", "labels", "target", "targets", "finding", "findings", "d
 
 
 class DataError(ValueError):
-    """A data set that cannot be used as it is; the message names the file, column or row and the way out."""
+    """A data set that cannot be used as it is. The message names the file, column or row, and the way out."""
 
 
 def find_image_column(features: Features, wanted: str | None = None) -> str:

@@ -1,4 +1,4 @@
-"""Data that lie: one image or one patient in two splits, and one image under two labels. Found before any training."""
+"""Finds images or patients that two splits share, and images with two labels, before any training."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def pixel_digest(rgb: Image.Image) -> np.ndarray:
 
 
 def shared_groups(groups: Mapping[str, Iterable[Hashable]]) -> list[str]:
-    """What two splits share of patients (or whatever the groups are).
+    """Count the patients (or other groups) that two splits share.
 
     :param groups: of each split, the group of each row; None where a row names none.
     :return: a sentence for each pair of splits that share some.
@@ -46,7 +46,7 @@ def shared_groups(groups: Mapping[str, Iterable[Hashable]]) -> list[str]:
 
 
 def shared_images(images: Mapping[str, Mapping[int, bytes]]) -> list[str]:
-    """What two splits share of images, pixel by pixel.
+    """Count the images that two splits share, pixel by pixel.
 
     :param images: of each split, the digest of each row's pixels.
     :return: a sentence for each pair of splits that share some.
@@ -65,7 +65,7 @@ def shared_images(images: Mapping[str, Mapping[int, bytes]]) -> list[str]:
 
 
 def conflicting_labels(images: Mapping[str, Mapping[int, bytes]], labels: Mapping[str, Mapping[int, str]]) -> list[str]:
-    """Identical images under different labels, in one split or in two.
+    """Find identical images with different labels, in one split or in two.
 
     :param images: of each split, the digest of each row's pixels.
     :param labels: of each split, the label of each row that has one.
@@ -80,7 +80,7 @@ def conflicting_labels(images: Mapping[str, Mapping[int, bytes]], labels: Mappin
 
 
 def report_leaks(sentences: Sequence[str], on_leak: str, source: dict[str, Any]) -> None:
-    """Warn of what splits share, and note it in `source`, from where it gets into configs, scores and cards.
+    """Warn about what splits share, and note it in `source`, which configs, scores and cards repeat.
 
     :raises LeakError: where there is anything and `on_leak` is "error".
     """
@@ -92,7 +92,7 @@ def report_leaks(sentences: Sequence[str], on_leak: str, source: dict[str, Any])
 
 
 def report_conflicts(sentences: Sequence[str]) -> None:
-    """Warn of labels that contradict each other, each image on a line."""
+    """Warn about contradictory labels, one line per image."""
     if sentences:
         logger.warning("%d images have contradictory labels:", len(sentences))
     for sentence in sentences:

@@ -15,7 +15,7 @@ from torch.utils.data import Sampler
 
 
 class Visit(NamedTuple):
-    """One look at one row: `view` numbers the looks at that row, and so its augmentation."""
+    """One visit of one row. `view` is the number of its augmented view."""
 
     row: int
     view: int
@@ -23,12 +23,12 @@ class Visit(NamedTuple):
 
 
 class RowOrder:
-    """An endless order over rows: one permutation an epoch, each a function of (seed, epoch).
+    """An endless order over rows: one permutation per epoch, each a function of (seed, epoch).
 
     :param rows: row numbers of the split.
     :param seed: seed of the run.
     :param stream: tells apart orders of one run (labelled, unlabelled).
-    :param num_views: views a row; they then come round again. None: a new one every epoch.
+    :param num_views: views per row, after which they repeat. None means a new view in every epoch.
     """
 
     def __init__(self, rows: np.ndarray, seed: int, stream: int, num_views: int | None = None):

@@ -1,4 +1,4 @@
-"""Images after decoding and the geometry of the models' own processors, as uint8, made at first use and then kept."""
+"""Decodes images, applies the geometry of each model's processor at first use, and keeps the uint8 pixels."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class PixelStore:
         return {int(row): self._digests[row].tobytes() for row in rows}
 
     def decode(self, row: int) -> None:
-        """Have a row's pixels ready for every model.
+        """Make sure that a row's pixels are ready for every model.
 
         :raises BadImageError: where its image cannot be decoded.
         """

@@ -184,13 +184,13 @@ def _geometry(processor: BaseImageProcessor, rgb: Image.Image) -> Tensor:
 
 
 class Transforms(NamedTuple):
-    """What each model of a run is shown of an image; without a teacher its transform is None."""
+    """The transform of each model of a run; the teacher's is None if there is no teacher."""
 
     student: PixelTransform
     teacher: PixelTransform | None = None
 
     def each(self) -> list[PixelTransform]:
-        """Those that there are, the student's first."""
+        """The transforms that exist, the student's first."""
         return [self.student] if self.teacher is None else [self.student, self.teacher]
 
 

@@ -1,4 +1,4 @@
-"""What a user can name as a data set, each kind read by the `datasets` loader made for it."""
+"""Reads whatever a user can name as a data set, with the `datasets` loader for its kind."""
 
 from __future__ import annotations
 
@@ -249,7 +249,7 @@ def _read_hub(name: str, path: Path, config_name: str | None, revision: str | No
 
 
 def _check_revision(builder: DatasetBuilder, name: str, revision: str | None) -> None:
-    """Refuse another revision from the cache, which `datasets` takes where the Hub cannot be reached."""
+    """Reject another revision, which `datasets` takes from its cache if the Hub cannot be reached."""
     if revision is not None and isinstance(builder, Cache) and builder.hash != revision:
         raise DataError(
             f"the Hub cannot be reached for revision '{revision}' of '{name}', but the cache has {builder.hash}; give "

@@ -1,4 +1,4 @@
-"""From what the user names as a data set to splits with standard columns and known labels."""
+"""Turns whatever the user names as a data set into splits with standard columns and known labels."""
 
 from __future__ import annotations
 

@@ -82,13 +82,13 @@ def choose_labelled(
     """Choose the train rows that keep their label; with neither `shots` nor `label_fraction` all of them do.
 
     `shots` goes through the classes from the rarest on and draws, among the rows of a class that are not chosen yet,
-    as many as it still lacks. With one label a row that is exactly `shots` rows a class; with several labels a row,
-    at least `shots` positive labels a class, and rows without any label are not drawn. `label_fraction` stratifies
-    (see `stratify`) and gives each class at least one row.
+    as many as it still lacks. With one label per row that is exactly `shots` rows per class; with several labels per
+    row, at least `shots` positive labels per class, and rows without any label are not drawn. `label_fraction`
+    stratifies (see `stratify`) and gives each class at least one row.
 
     :param data: data with a train split.
     :param marks: of labels: (N, K), 1 where a row has a class.
-    :param shots: labels a class. A class with fewer rows gives all of them, with a warning.
+    :param shots: labels per class. A class with fewer rows gives all of them, with a warning.
     :param label_fraction: share of the train rows, between 0 and 1.
     :param seed: seed of the choice.
     :return: the rows with and without label.
@@ -118,7 +118,7 @@ def stratify(
     generator: np.random.Generator,
     pinned: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Share units (rows, or groups of rows) out over sides so that each class is shared out by `fractions`.
+    """Divide units (rows, or groups of rows) between sides so that each class is divided by `fractions`.
 
     Iterative stratification (Sechidis, Tsoumakas and Vlahavas, 2011, "On the stratification of multi-label data"),
     with units of several rows: the class with the fewest units left is shared out first, its largest units first,
@@ -220,7 +220,7 @@ def _units(groups: list, elsewhere: set, rows: int) -> tuple[np.ndarray, np.ndar
     if not groups:
         return np.arange(rows), np.zeros(rows, dtype=bool)
     number_of: dict = {}
-    # A row that names no group belongs with no other row.
+    # A row without a group belongs to no other row.
     keys = [("row", row) if value is None else ("group", value) for row, value in enumerate(groups)]
     unit_of_row = np.array([number_of.setdefault(key, len(number_of)) for key in keys], dtype=np.int64)
     return unit_of_row, np.array([kind == "group" and value in elsewhere for kind, value in number_of], dtype=bool)

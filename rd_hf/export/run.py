@@ -1,4 +1,4 @@
-"""A student written as a plain transformers checkpoint, or as an ONNX model, each checked against the student."""
+"""Writes a student as a plain transformers checkpoint or as an ONNX model, and checks it against the student."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def _check_model(name: str, loaded: LoadedModel) -> None:
 
 @contextmanager
 def _new_folder(target: Path) -> Iterator[Path]:
-    """A folder aside, which becomes `target` when all went well."""
+    """A temporary folder, which is renamed to `target` if everything succeeds."""
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise ArgumentError(f"`output_dir` {target} is not empty. Choose another folder.")
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Talking to the Hub: patience where it is busy or away, one sentence on what went wrong where that did not help."""
+"""Calls the Hub: retries while it is busy or unreachable, and explains a failure in one sentence."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ Answer = TypeVar("Answer")
 
 
 def retrying(call: Callable[[], Answer], repeat_lost: bool = True) -> Answer:
-    """`call`, again after a while where the Hub is busy or away; huggingface_hub itself repeats uploads only.
+    """Run `call`, and retry while the Hub is busy or unreachable; huggingface_hub itself retries uploads only.
 
-    :param repeat_lost: also where the connection broke, and the call may have been carried out.
+    :param repeat_lost: retry also if the connection broke, although the Hub may have carried out the call.
     """
     for attempt in range(ATTEMPTS):
         try:
@@ -52,7 +52,7 @@ def retrying(call: Callable[[], Answer], repeat_lost: bool = True) -> Answer:
 
 
 def explain(error: BaseException) -> str:
-    """A sentence on what went wrong."""
+    """Explain an error in one sentence."""
     if isinstance(error, RuntimeError) and error.__cause__ is not None:  # of a thread that uploads
         return explain(error.__cause__)
     if isinstance(error, LocalTokenNotFoundError):

@@ -30,7 +30,7 @@ INITIAL_FILES = {".gitattributes", CARD_FILE, "LICENSE"}
 
 
 class PushError(ValueError):
-    """Nothing, or not all, was published; the message says why, what is safe and how to go on."""
+    """Nothing, or only a part, was published. The message says why, what is safe and how to continue."""
 
 
 def publishable_files(folder: Path) -> dict[str, Path]:
@@ -82,7 +82,7 @@ def is_unwrapped(config: dict[str, Any], format: str | None) -> bool:
 
 
 def published_config(config: dict[str, Any], format: str | None) -> dict[str, Any]:
-    """What of the config a reader finds in the repo, as far as `model_kind` looks at it."""
+    """The part of the published config that `model_kind` reads."""
     if not is_unwrapped(config, format):
         return config
     return {
@@ -125,7 +125,7 @@ def model_kind(config: dict[str, Any]) -> Kind:
 
 
 def refusal(remote: dict[str, Any] | None, names: set[str], config: dict[str, Any]) -> str | None:
-    """Why a model must not be published where this is, or None where it may.
+    """Why a model must not replace what the repo holds, or None if it may.
 
     :param remote: config.json of the repo, None if it has none.
     :param names: the repo's files.

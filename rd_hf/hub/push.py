@@ -1,4 +1,4 @@
-"""Publish a model on the Hub in one commit, or say in one sentence why not and what to do.
+"""Publishes a model on the Hub in one commit, or says in one sentence why it cannot and what to do.
 
 Everything that can be refused is checked before a byte goes up: the folder, the token's rights, what the repo already
 holds. The token is the one of huggingface_hub's login or HF_TOKEN; nothing here reads, keeps or prints it.
@@ -87,7 +87,7 @@ def push(
     try:
         destination = check_destination(repo_id, found, revision=revision, create_pr=create_pr)
     except PushError as error:
-        if isinstance(error.__cause__, ValueError):  # refused for good: another try would end as this one
+        if isinstance(error.__cause__, ValueError):  # a final refusal: a retry would fail too
             raise
         raise PushError(f"{error} {again}") from error
     with _unwrapped(folder) if unwrap else nullcontext(files) as ready:
@@ -211,7 +211,7 @@ def _send(
     logger.info("Pushing to %s: %s", repo_id, ", ".join(operation.path_in_repo for operation in operations))
     # Uploads first, which huggingface_hub retries by itself: what is left for the commit may then be repeated safely.
     api.preupload_lfs_files(repo_id, operations, revision=revision, create_pr=create_pr, free_memory=False)
-    # With its parent named, the Hub refuses the commit where somebody else committed meanwhile.
+    # Because the parent is named, the Hub rejects the commit if someone else has committed in the meantime.
     commit = retrying(
         lambda: api.create_commit(
             repo_id, operations, commit_message=message, revision=revision, create_pr=create_pr, parent_commit=head
@@ -234,7 +234,7 @@ def _operations(files: dict[str, Path], destination: Destination) -> list[Commit
 
 
 def _state(destination: Destination, revision: str | None) -> str:
-    """What the failed push left in the repo, as far as the Hub still answers. A commit is whole or not there at all."""
+    """What the failed push left in the repo, if the Hub still answers. A commit is either complete or absent."""
     repo_id = destination.repo_id
     try:
         info = _find(HfApi(), repo_id, revision)
@@ -248,7 +248,7 @@ def _state(destination: Destination, revision: str | None) -> str:
 
 
 def _again(folder: Path, repo_id: str, format: str | None, private: bool, revision: str | None, create_pr: bool) -> str:
-    """What is safe, and the command to go on with."""
+    """What is safe, and the command to continue with."""
     words = ["rd-hf", "push", str(folder), "--repo_id", repo_id]
     words += ["--format", format] if format is not None else []
     words += ["--private"] * private + ["--revision", revision] * (revision is not None) + ["--create_pr"] * create_pr

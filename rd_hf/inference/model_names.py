@@ -15,7 +15,7 @@ class ModelNameError(ValueError):
 
 @contextmanager
 def loading(role: str, name: str) -> Iterator[None]:
-    """Around the loading of a model: what goes wrong is said of `role` and `name`.
+    """A context for loading a model: errors name `role` and `name`.
 
     :param role: the argument, such as "teacher".
     :raises ModelNameError: when `name` looks like a folder that is not there, or loading fails.

@@ -28,7 +28,7 @@ def predict(
     """Classify images.
 
     :param images: files, folders (searched for image files, deep) and globs.
-    :return: one dict an image: `image` (its path), `label` (multi-label: `labels`, those at 0.5 or above) and
+    :return: one dict per image: `image` (its path), `label` (multi-label: `labels`, those at 0.5 or above) and
         `probabilities` by class name; for a skipped one `image` and `error`.
     :raises ArgumentError: when a name matches nothing.
     :raises BadImageError: for an unreadable image, unless `on_bad_image` is "skip".

@@ -24,7 +24,7 @@ from .tape import StagedModel, call_model, input_channels
 
 logger = logging.getLogger(__name__)
 
-# Larger batches of activations do not stay in the allocator's arenas on a CPU: every step would fault its pages anew.
+# Larger batches of activations do not stay in the allocator's arenas on a CPU: every step would fault its pages again.
 CPU_BATCH_SIZE = 8
 
 
@@ -33,7 +33,7 @@ class BackboneError(ValueError):
 
 
 class Backbone:
-    """A frozen vision model in eval mode, of which features after some stages are wanted.
+    """A frozen vision model in eval mode that returns its features after some stages.
 
     :ivar tower: the model, or its image tower where it has several; without gradients, and never in train mode.
     :ivar source: `id` (a Hub id or "local"), `revision` (a commit or None), `sha256` (see :func:`weights_hash`).
@@ -127,7 +127,7 @@ class Backbone:
 
     @property
     def staged(self) -> StagedModel:
-        """The tower as the chain of the stages that were tapped.
+        """The tower as a chain of the tapped stages.
 
         :raises BackboneError: when none was.
         """

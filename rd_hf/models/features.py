@@ -81,7 +81,7 @@ def tensors(output: Any, path: Path = ()) -> Iterator[tuple[Path, Tensor]]:
 
 
 def replace_tensors(output: Any, replace: Callable[[Path, Tensor], Tensor], path: Path = ()) -> Any:
-    """A module's (nested) output with every tensor replaced by `replace(path, tensor)`; containers are built anew."""
+    """A copy of a module's (nested) output with every tensor replaced by `replace(path, tensor)`."""
     if isinstance(output, Tensor):
         return replace(path, output)
     values = {key: replace_tensors(value, replace, (*path, key)) for key, value in _children(output)}

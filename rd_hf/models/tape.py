@@ -275,7 +275,7 @@ def _without_side_effects(model: nn.Module, callers: Iterable[str]) -> Iterator[
 
 @contextmanager
 def without_running_statistics(model: nn.Module) -> Iterator[None]:
-    """Norms in train mode use the batch's statistics meanwhile, and neither read nor write their running ones."""
+    """In this context norms in train mode use the batch's statistics, and neither read nor write their running ones."""
     with ExitStack() as stack:
         for module in model.modules():
             if _tracks(module):

@@ -165,7 +165,7 @@ def expected_calibration_error(weights: np.ndarray, predictions: Predictions) ->
 
 
 def undefined_reasons(predictions: Predictions, per_class: dict[str, np.ndarray]) -> dict[str, str]:
-    """What this split leaves undefined, or leaves out of a mean, and why: metric or metric/class to a sentence."""
+    """Which metrics are undefined on this split or leave out a label, and why: metric or metric/class to a sentence."""
     reasons: dict[str, str] = {}
     for name in CLASS_MEANS:
         missing = np.isnan(_summand(per_class, name, predictions.exclusive))

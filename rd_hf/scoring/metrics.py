@@ -1,4 +1,4 @@
-"""What a classifier is worth: `compute_metrics` for a report with intervals, `validation_score` while training."""
+"""Scores a classifier: `compute_metrics` for a report with intervals, `validation_score` during training."""
 
 from __future__ import annotations
 

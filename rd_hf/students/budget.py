@@ -143,7 +143,7 @@ def _keep(
 
 
 def _build(student: ReadyStudent, image_size: int, num_labels: int, device: str):
-    """The student that `distill` would begin with, in eval mode; on the device "meta" without weights."""
+    """The student that `distill` would start from, in eval mode; on the device "meta" it has no weights."""
     labels = [str(number) for number in range(num_labels)]
     with torch.device(device), torch.random.fork_rng(devices=[]):
         return load_student(student.config, labels, "single_label_classification", image_size)[0].eval()
@@ -159,7 +159,7 @@ def _cost(student: ReadyStudent, image_size: int, num_labels: int, device: str) 
 
 
 def _timed(student: ReadyStudent, counted: Cost, image_size: int, num_labels: int) -> Cost:
-    # The operations stay those that the budget was held against.
+    # Keep the operations that were compared with the budget.
     return replace(counted, milliseconds=_cost(student, image_size, num_labels, "cpu").milliseconds)
 
 

@@ -21,8 +21,8 @@ from ..models.modeling_rd_student import RDStudentForImageClassification
 logger = logging.getLogger(__name__)
 
 DEFAULT_IMAGE_SIZE = 224
-# The defaults that transformers took over from TensorFlow as they were, where they are shares kept: of the units in
-# front of the head, and of the running statistics.
+# Defaults that transformers copied from TensorFlow, where they are the shares that are kept: of the units in front of
+# the head, and of the running statistics.
 KEPT_UNITS = {"mobilenet_v1": 0.999, "mobilenet_v2": 0.8}
 BATCH_NORM_MOMENTUM = 0.1  # torch's default
 
@@ -88,7 +88,7 @@ def adopt_student(model: PreTrainedModel, label_names: list[str], problem_type: 
 
 
 def _read_kept_shares_as_dropped(model: PreTrainedModel) -> None:
-    """Have a MobileNet or EfficientNet drop what its authors drop, and keep running statistics.
+    """Give a MobileNet or EfficientNet the dropout that its authors use, and its batch norms torch's momentum.
 
     With a batch norm's momentum of 0.997 or 0.99 the running statistics, which inference uses, are those of the last
     batch; with a dropout of 0.8 the head is trained on a fifth of the features. See docs/explanation/decisions.md.

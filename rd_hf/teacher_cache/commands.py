@@ -1,4 +1,4 @@
-"""`rd-hf cache info | build | verify | clear`: caches of teacher features listed, filled ahead, checked, deleted."""
+"""`rd-hf cache info | build | verify | clear`: lists, fills, checks and deletes caches of teacher features."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _described(folder: KeyFolder) -> str:
 
 
 def verify(cache_dir: str | None = None, key: str | None = None) -> str:
-    """Compare every entry with its checksum; damaged ones are dropped, so that a run computes them anew."""
+    """Compare every entry with its checksum; damaged ones are dropped, so that a run computes them again."""
     lines = []
     for folder in _chosen(cache_dir, key):
         entries = dropped = 0
@@ -86,7 +86,7 @@ def _chosen(cache_dir: str | None, key: str | None) -> list[KeyFolder]:
 
 
 def _files(folder: KeyFolder) -> Iterator[FeatureFile | Path]:
-    """A cache's view files, open; of one whose header or size is wrong the path."""
+    """A cache's view files, opened; for a file with a wrong header or size, its path."""
     for path in sorted(folder.path.glob(VIEW_FILES)):
         view = path.stem.removeprefix("view_")
         metadata = {"format": FORMAT, "key": folder.path.name, "view": str(int(view)) if view.isdecimal() else view}

@@ -1,4 +1,4 @@
-"""The parts of a training put together: models from their names, the order of the data, the loss, the trainer."""
+"""Assembles a training: models from their names, the order of the data, the loss and the trainer."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def step_plan(arguments: DistillationArguments, run_data: RunData, accelerator: 
 
 
 def planned_steps(arguments: DistillationArguments, run_data: RunData, plan: StepPlan) -> int:
-    """Optimiser steps of the run: `max_steps`, or what `num_train_epochs` come to."""
+    """Optimiser steps of the run: `max_steps`, or the steps of `num_train_epochs`."""
     if arguments.max_steps > 0:
         return arguments.max_steps
     step_size = plan.labelled_size * plan.accumulation * plan.processes
@@ -232,7 +232,7 @@ def training_data(arguments: DistillationArguments, run_data: RunData, plan: Ste
 def build_inputs(
     arguments: DistillationArguments, run_data: RunData, models: Models, accelerator: Accelerator
 ) -> Inputs:
-    """What the models are shown, with the cache of the teacher's features where views are limited and it is wanted.
+    """The models' inputs, with the cache of the teacher's features if the arguments ask for one.
 
     :raises CacheError: when `verify_cache` finds features that are not the teacher's.
     """

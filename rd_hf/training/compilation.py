@@ -36,7 +36,7 @@ def check_compiler() -> None:
 
 @contextmanager
 def compiled(model: nn.Module, recorded: Collection[str] = ()) -> Iterator[list[str]]:
-    """Run the blocks of a model compiled meanwhile; each is translated at its first calls.
+    """A context in which the blocks of a model run compiled; each is compiled at its first calls.
 
     :param recorded: modules whose outputs are recorded; blocks that one of them lies inside of are left as they are.
     :return: names of the compiled blocks.

@@ -1,4 +1,4 @@
-"""What a finished run leaves: models, scores, predictions and plots."""
+"""Writes the results of a finished run: models, scores, predictions and plots."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 class ReportError(OSError):
-    """What a finished training leaves cannot be written; the message says what is kept and how to go on."""
+    """The results of a finished training cannot be written. The message says what is kept and how to continue."""
 
 
 def write_report(
@@ -64,7 +64,7 @@ def write_report(
             _write_details(folder, run_data, student["test"], scores["test"])
             _write_plots(folder, models, trainer)
             _write_cards(folder, run_data, models, trainer, scores)
-        except (OSError, SafetensorError) as error:  # the latter is what a full disk is to safetensors
+        except (OSError, SafetensorError) as error:  # safetensors raises the latter if the disk is full
             raise ReportError(_how_to_go_on(folder, trainer, error)) from error
     return scores
 
@@ -117,7 +117,7 @@ def _write_cards(folder: Path, run_data: RunData, models: Models, trainer: Train
 
 
 def _student_rows(models: Models, split: OpenSplit, trainer: Trainer) -> np.ndarray:
-    """What the task keeps of the student's answers on a split."""
+    """What the task keeps of the student's outputs on a split."""
     return predict_rows(
         lambda pixels: models.student(pixel_values=pixels).logits,
         trainer.data.task.row,
@@ -129,7 +129,7 @@ def _student_rows(models: Models, split: OpenSplit, trainer: Trainer) -> np.ndar
 
 
 def _teacher_rows(models: Models, split: OpenSplit, trainer: Trainer) -> np.ndarray:
-    """The same of the reprogrammed teacher's answers."""
+    """The same for the reprogrammed teacher's outputs."""
     return predict_rows(
         lambda pixels: models.teacher(teacher_features=models.backbone.extract(pixels)).logits,
         trainer.data.task.row,

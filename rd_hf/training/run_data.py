@@ -1,4 +1,4 @@
-"""The data of a run: its splits, which train rows keep their label, and which images serve without one."""
+"""The data of a run: its splits, the train rows that keep their label, and the images used without a label."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class RunData:
-    """What is to be learnt and from which images.
+    """The task of a run, and the images to learn it from.
 
     :param task: knows the classes.
     :param train: every train image, then those of `unlabeled_dataset`.
@@ -94,7 +94,7 @@ class RunData:
             )
 
     def _check_classes(self) -> None:
-        """:raises ArgumentError: when skipped images were all that a class had."""
+        """:raises ArgumentError: when all images of a class were skipped."""
         counts = self.task.marks(self.labels[self.labelled_rows].numpy()).sum(axis=0)
         for name, count in zip(self.task.names, counts, strict=True):
             if not count:

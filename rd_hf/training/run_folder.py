@@ -1,4 +1,4 @@
-"""The folder of a run: who may write into it, and the report that a finished run leaves there."""
+"""The folder of a run: whether a run may write into it, and how it is opened."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FILES = (CONFIG_FILE, HISTORY_FILE, METRICS_FILE, "predictions.csv", "skipped_im
 
 
 def check_run_folder(arguments: DistillationArguments) -> None:
-    """Whether the run may use its folder, before anything is loaded; nothing is written.
+    """Check that the run may use its folder, before anything is loaded or written.
 
     :raises ArgumentError: when the folder holds something and neither `resume` nor `overwrite_output_dir` is set, or
         when a resumed run would be another one.
@@ -113,7 +113,7 @@ def _remove_earlier_run(folder: Path) -> None:
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl; a last line that a killed process left half written is not one."""
+    """The rows of metrics.jsonl; a half-written last line of a killed process is ignored."""
     path = folder / HISTORY_FILE
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
     return [json.loads(line) for line in lines if line.endswith("\n")]

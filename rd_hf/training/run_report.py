@@ -1,4 +1,4 @@
-"""`rd_hf.report`: the report of a run that has ended or was killed, made from its folder without any training."""
+"""`rd_hf.report`: writes the report of a finished or killed run from its folder, without training."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def report(run: str | Path, *, verbose: bool = True) -> dict[str, Any]:
 
 
 def _arguments_of(folder: Path) -> DistillationArguments:
-    """The run's arguments, without what only a training does.
+    """The run's arguments, without those that only matter in training.
 
     :raises ArgumentError: when there is nothing to report on, or what config.yaml names cannot be opened again.
     """
@@ -120,7 +120,7 @@ def _where_it_stands(trainer: Trainer) -> str:
 
 
 def _seconds(folder: Path, step: int) -> float | None:
-    """How long the training took, which only an earlier report of the same step knows."""
+    """The duration of the training, if an earlier report of the same step recorded it."""
     path = folder / METRICS_FILE
     if not path.is_file():
         return None

@@ -37,7 +37,7 @@ ROUNDING = 1e-3
 
 
 class CacheError(ValueError):
-    """What a cache holds is not what the teacher computes."""
+    """Cached features differ from what the teacher computes."""
 
 
 def open_cache(
@@ -47,7 +47,7 @@ def open_cache(
     augmentation: AugmentationParameters | None,
     accelerator: Accelerator,
 ) -> FeatureCache | None:
-    """The cache of a run's teacher features, made where there is none; the log says what is there and what it takes.
+    """The cache of a run's teacher features, created if there is none; the log says what it holds and its final size.
 
     :return: None, with a warning, where its folder cannot be written.
     """
@@ -85,7 +85,7 @@ def open_cache(
 
 
 def describe(cache: FeatureCache, images: int, num_views: int, new: bool) -> str:
-    """Where features are, how many, and how large they get, for the log of a run's start."""
+    """Say where features are stored, how many there are, and how large they get, for the log at the start of a run."""
     entries = sum(len(cache.present(view)) for view in range(num_views))
     found = "new" if new else f"{entries} of {images * num_views} entries are cached"
     size = cache.layout.entry_bytes

@@ -90,7 +90,7 @@ class Trainer:
 
         :param deadline: when to save and stop, by `time.monotonic`.
         :raises NonFiniteLossError: when a term of the loss is NaN or infinite.
-        :raises Stopped: after a signal or at the deadline, once a checkpoint is written; its message says how to go on.
+        :raises Stopped: after a signal or at the deadline, when a checkpoint is written; it says how to continue.
         """
         if self.arguments.resume:
             self.restore()
@@ -138,7 +138,7 @@ class Trainer:
         )
 
     def timed(self, batches: Iterator[dict]) -> Iterator[dict]:
-        """The batches, with the time that each was waited for added to `data_wait`."""
+        """The batches; the time spent waiting for each is added to `data_wait`."""
         while True:
             asked = time.perf_counter()
             batch = next(batches, None)
@@ -148,7 +148,7 @@ class Trainer:
             yield batch
 
     def optimizer_step(self, batches) -> dict[str, float]:
-        """One update from the next `gradient_accumulation_steps` batches; what it has to log.
+        """Make one update from the next `gradient_accumulation_steps` batches, and return the values to log.
 
         :raises NonFiniteLossError: naming what is not finite and the checkpoint that is kept.
         """
@@ -223,14 +223,14 @@ class Trainer:
         return tensors
 
     def save(self) -> None:
-        """Write a checkpoint; where that fails the run goes on with the ones before."""
+        """Write a checkpoint. If that fails, the run continues with the earlier ones."""
         if self.accelerator.is_main_process:
             self.write_checkpoint()
         # None may leave, and so end the job, while the main process is writing.
         self.accelerator.wait_for_everyone()
 
     def write_checkpoint(self) -> None:
-        """Everything that a resumed run goes on from; a failure is logged, since the checkpoints before are intact."""
+        """Write everything that a resumed run needs. A failure is logged, because earlier checkpoints are intact."""
         groups = {"model": self.tensors(), "optimizer": optimizer_tensors(self.update.optimizer)}
         if self.best_tensors is not None:
             groups["best"] = self.best_tensors
@@ -255,7 +255,7 @@ class Trainer:
             )
 
     def how_to_go_on(self) -> str:
-        """A sentence on which step is saved, and how to resume."""
+        """Say which step is saved, and how to resume."""
         kept = list_checkpoints(self.checkpoints)
         if not kept:
             return f"Step {self.step} of {self.max_steps} could not be saved, and no checkpoint is kept."
@@ -264,7 +264,7 @@ class Trainer:
         return f"Step {step} of {self.max_steps} is saved{lost}. Continue with the same command and --resume."
 
     def restore(self) -> None:
-        """Go back to the last checkpoint, or to the start where none was written yet.
+        """Return to the last checkpoint, or to the start if there is none yet.
 
         :raises CheckpointError: when none can be read, the data or a step's rows have changed, or processes disagree.
         """
