@@ -508,7 +508,7 @@ def test_shapes_that_do_not_fit():
     with pytest.raises(ValueError, match="3 channels and the teacher's 2"):
         hint(maps, maps[:, :2])
     for loss in (hint, attention):
-        with pytest.raises(ValueError, match=r"4 dimensions .* teacher's \(4, 3\)"):
+        with pytest.raises(ValueError, match=r"4 dimensions .* teacher's is \(4, 3\)"):
             loss(maps, maps[:, :, 0, 0])
     with pytest.raises(ValueError, match="width 3 and the teacher's 2"):
         contrastive(torch.randn(4, 3), torch.randn(4, 2), rows=10)

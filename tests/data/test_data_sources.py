@@ -203,7 +203,7 @@ def test_column_split_divides_a_table(tmp_path):
     data = load_data(tmp_path / "all.csv")
     assert named(data, "train") == ["x", "y"] and named(data, "validation") == ["y"]
     (tmp_path / "all.csv").write_text("image,label,split\na.png,x,train\na.png,y,fold3\n")
-    with pytest.raises(DataError, match=r"'split' holds \['fold3'\]"):
+    with pytest.raises(DataError, match=r"'split' contains \['fold3'\]"):
         load_data(tmp_path / "all.csv")
 
 
@@ -456,7 +456,7 @@ def test_hub_data_from_the_cache(tmp_path, cache):
     assert data.source["id"] == "someone/xrays" and data.source["revision"] == commit
     assert data.source["config_name"] == "default" and named(data, "train") == ["a", "b"]
     assert load_data("someone/xrays", revision=commit).source["revision"] == commit
-    with pytest.raises(DataError, match=f"revision 'v2'.*cache holds {commit}"):
+    with pytest.raises(DataError, match=f"revision 'v2'.*cache has {commit}"):
         load_data("someone/xrays", revision="v2")
 
 

@@ -82,7 +82,7 @@ def test_only_the_rows_shown_are_read():
         (List(Value("string")), [["a", ""]], "row 0.*empty entry"),
         (List(Value("int64")), [[3], [-2, 1]], "row 1.*whole number"),
         (List(List(Value("int64"))), [[[1]]], "lists of List"),
-        ({"a": Value("int64")}, [{"a": 1}], "column 'y' holds"),
+        ({"a": Value("int64")}, [{"a": 1}], "column 'y' contains"),
     ],
 )
 def test_faulty_labels_name_their_row(feature, rows, message):

@@ -153,7 +153,7 @@ def test_a_model_of_one_image_size_is_refused_as_one_of_any(family, tmp_path):
 
 
 def test_images_of_another_size_than_the_models_are_refused_with_it(exported):
-    with pytest.raises(OnnxError, match="does not take images of 1 x 3 x 64 x 64"):
+    with pytest.raises(OnnxError, match="does not support images of size 1 x 3 x 64 x 64"):
         OnnxClassifier(exported[0] / "model.onnx")(torch.zeros(1, 3, 64, 64))
 
 

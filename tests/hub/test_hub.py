@@ -181,18 +181,19 @@ OWN = THEIRS | {"rd_hf_provenance": {"method": "drd"}}
         (
             "me/bert",
             {"config.json": b'{"model_type": "bert"}'},
-            "me/bert holds a bert, not made by rd_hf, of no named classes, not a resnet of benign, malignant, normal:",
+            "me/bert contains a bert, not made by rd_hf, of no named classes, not a resnet of benign, malignant, "
+            "normal:",
         ),
         ("me/notes", {"notes.txt": b"notes"}, "me/notes contains files of another kind"),
         (
             "me/theirs",
             {"config.json": json.dumps(THEIRS).encode()},
-            "holds a resnet, not made by rd_hf, of benign, mal",
+            "contains a resnet, not made by rd_hf, of benign, mal",
         ),
         (
             "me/onnx",
             {"config.json": json.dumps(OWN | {"rd_hf_form": "onnx"}).encode()},
-            "holds a resnet in ONNX of ben",
+            "contains a resnet in ONNX of ben",
         ),
         (
             "me/code",
@@ -214,7 +215,7 @@ def test_a_student_of_other_classes_does_not_replace_this_one(server, client, fo
     make_student(tmp_path / "other", labels=("left", "right"))
     assert push(client, tmp_path / "other").returncode == 0
     server.requests.clear()
-    assert "holds a resnet of left, right, not a resnet of benign, malignant, n" in message(push(client, folder))
+    assert "contains a resnet of left, right, not a resnet of benign, malignant, n" in message(push(client, folder))
     assert uploads(server) == []
 
 
@@ -231,7 +232,7 @@ def test_without_a_token_with_a_wrong_one_with_one_that_reads_and_offline(server
 def test_a_folder_that_is_no_model_is_refused(server, client, folder):
     assert "There is no folder" in message(push(client, folder / "nothing"))
     (folder / "model.safetensors").unlink()
-    assert "holds no weights" in message(push(client, folder))
+    assert "has no weights" in message(push(client, folder))
     assert server.requests == []
 
 

@@ -45,7 +45,10 @@ def test_verify_drops_damaged_entries_and_files(cache_dir, capsys):
     os.truncate(path / "view_0001.safetensors", 100)
     assert main(["cache", "verify"]) == 0
     printed = capsys.readouterr().out
-    assert "view_0001.safetensors: damaged" in printed and "2 entries, 1 of them damaged and dropped" in printed
+    assert (
+        "view_0001.safetensors: deleted, because its header or size was damaged" in printed
+        and "2 entries, 1 of them damaged and dropped" in printed
+    )
     assert make_cache(cache_dir).read([0, 1, 2], [0, 0, 1])[1] == [0, 2]
     assert main(["cache", "verify"]) == 0 and "1 entries, 0 of them" in capsys.readouterr().out
 
