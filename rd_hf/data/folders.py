@@ -1,4 +1,4 @@
-"""Where the images of a folder lie, which folders are splits, and whether the others can be read as classes."""
+"""Finds the images of a folder, which folders are splits, and whether the others can be read as classes."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class ImageFolder:
     def check_class_folders(self) -> None:
         """Make sure that each image lies directly in a class folder, and that there are at least two of these.
 
-        `datasets` drops the labels without a word where images lie at several depths, and takes the last folder as the
+        `datasets` silently drops the labels if images lie at several depths, and takes the last folder as the
         class where there are several levels, which may be the patient's.
 
         :raises DataError: naming an image that lies elsewhere.

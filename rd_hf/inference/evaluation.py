@@ -71,9 +71,9 @@ def load_splits(
     image_column: str | None = None,
     label_column: str | Sequence[str] | None = None,
 ) -> ImageData:
-    """Load the labelled images that a model is to be run on, their labels matched with the model's.
+    """Load the labelled images to run a model on, with their labels matched to the model's.
 
-    :param split: has to be there; where it was made from train when the model was trained, it is made again.
+    :param split: an existing split; one that was made from train for the model's training is made again.
     :raises ArgumentError: when it is missing.
     """
     recipe = loaded.trained_on.get("made_splits", {"names": []})

@@ -275,7 +275,7 @@ def _group(blocks: list[Call], image_size: Grid, num_stages: int) -> list[Call]:
     """
     outputs = [math.prod(block.form.grid) for block in blocks]
     rise = next((i for i in range(1, len(blocks)) if outputs[i] > outputs[i - 1]), len(blocks))
-    blocks, outputs = blocks[:rise], outputs[:rise]  # a decoder is part of the rest
+    blocks, outputs = blocks[:rise], outputs[:rise]  # a decoder belongs to the rest of the model
     inputs = [
         output if block.input_grid in (None, image_size) else math.prod(block.input_grid)
         for block, output in zip(blocks, outputs, strict=True)

@@ -1,4 +1,4 @@
-"""Record a model's ordinary pass, and run the rest of it from a stage on.
+"""Records a model's ordinary pass, and runs the rest of it from a stage on.
 
 The rest of a model (final norms, a last convolution, pooling, the head) is code inside its forward, so it is run, not
 taken out: the modules that had finished before the stage's last block replay what they returned in the recorded pass,
