@@ -36,6 +36,7 @@ from rd_hf.data.sources import ImageData, load_data
 from rd_hf.data.splits import choose_labelled
 from rd_hf.models.backbone import CPU_BATCH_SIZE
 from rd_hf.runtime.allocator import keep_freed_memory
+from rd_hf.tasks.make import make_task
 
 PROJECTION_SIZE = 128
 SHOTS, DRAWS = 20, 5
@@ -131,9 +132,10 @@ def linear_probe(network: PreTrainedModel, transform: PixelTransform, data: Imag
     """
     train, test = (pooled_features(network, transform, data, split) for split in ("train", "test"))
     labels, truth = data.labels("train"), data.labels("test")
+    marks = make_task(data.problem_type, data.label_names).marks
     values = {name: [] for name in PROBE_SCORES}
     for seed in range(DRAWS):
-        rows = choose_labelled(data, SHOTS, None, seed).rows
+        rows = choose_labelled(data, marks, SHOTS, None, seed).rows
         probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000))
         scores = probe.fit(train[rows], labels[rows]).predict_proba(test)
         binary = scores.shape[1] == 2

@@ -15,6 +15,7 @@ from ..data.pixels import PixelTransform
 from ..runtime.files import write_json
 from ..students.cost import Cost, measure_cost
 from ..students.loading import load_student
+from ..tasks.classification import SingleLabel
 from ..training.assembly import load_teacher
 from .adaptation import AdaptedTeacher
 from .plan import Cell, Plan
@@ -48,7 +49,7 @@ def _cost(plan: Plan, cell: Cell, run: Run, root: Path) -> Cost:
         model = AdaptedTeacher(loaded.backbone.tower.float(), size, len(names), arguments.teacher_stages).eval()
     else:
         model, processor, _ = load_student(
-            arguments.student, names, "single_label_classification", arguments.student_image_size,
+            arguments.student, names, SingleLabel.problem_type, arguments.student_image_size,
             arguments.student_revision, arguments.trust_remote_code,
         )  # fmt: skip
         size = PixelTransform(processor).size

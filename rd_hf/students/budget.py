@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from ..arguments.values import ArgumentError
+from ..tasks.classification import SingleLabel
 from .cost import Cost, measure_cost
 from .loading import load_student
 from .zoo import READY_STUDENTS, SMALLEST_SIDE, ReadyStudent, config_text
@@ -146,7 +147,7 @@ def _build(student: ReadyStudent, image_size: int, num_labels: int, device: str)
     """The student that `distill` would start from, in eval mode; on the device "meta" it has no weights."""
     labels = [str(number) for number in range(num_labels)]
     with torch.device(device), torch.random.fork_rng(devices=[]):
-        return load_student(student.config, labels, "single_label_classification", image_size)[0].eval()
+        return load_student(student.config, labels, SingleLabel.problem_type, image_size)[0].eval()
 
 
 def _parameters(student: ReadyStudent, image_size: int, num_labels: int) -> int:

@@ -58,7 +58,7 @@ def report(run: str | Path, *, verbose: bool = True) -> dict[str, Any]:
         logger.info("%s", _where_it_stands(trainer))
         scores = write_report(folder, run_data, models, trainer, _seconds(folder, trainer.step))
         if accelerator.is_main_process:
-            logger.info("%s", summary(scores, folder))
+            logger.info("%s", summary(scores, run_data.task, folder))
         accelerator.wait_for_everyone()
         return scores
 
