@@ -1,11 +1,11 @@
-"""What an epoch costs with the teacher run at every step and with its features read from the cache.
+"""Measure an epoch with the teacher run at every step, and with its features read from the cache.
 
     python examples/benchmark_epoch.py --batch_size 16 --steps 2 --rounds 5
 
 Rows take turns, an epoch each, in one process; times are given as ratios to the student alone in the same round,
 because absolute times on a shared machine say little. Models have random weights; a row is a whole training step as
 `rd-hf distill` makes it, with fetching and augmenting. The reference loop is what one would write with transformers:
-teacher forward, student forward, loss, backward, optimiser step. It gets its pixels ready.
+teacher forward, student forward, loss, backward, optimiser step. Its pixels are prepared in advance.
 """
 
 from __future__ import annotations

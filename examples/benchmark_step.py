@@ -1,10 +1,10 @@
-"""What a training step costs beside its parts, in time and in memory.
+"""Measure the time and memory of a training step, compared with those of its parts.
 
     python examples/benchmark_step.py
     python examples/benchmark_step.py --torch_compile        # also with the blocks of both models compiled
 
 Rows are timed alternately in one process and reported as ratios to (teacher forward + student step), with the spread
-over rounds, because absolute times on a shared machine say little. Memory is the peak of a process of its own per row.
+over rounds, because absolute times on a shared machine say little. Memory is the peak of a separate process per row.
 """
 
 from __future__ import annotations

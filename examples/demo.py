@@ -1,8 +1,8 @@
 """The whole job in a few minutes, with nothing to download: `make demo`.
 
-The images are scikit-learn's 8x8 digits. A small network is first trained to tell the digits 0-4 apart; it then plays
-the foundation model: frozen, and never shown what the task at hand is, telling apart 5-9. For that there are five
-labelled images a digit and several hundred without label. The student is a vision transformer from random weights.
+The images are scikit-learn's 8x8 digits. A small network is first trained to tell the digits 0-4 apart; it then serves
+as the foundation model: it is frozen, and has never seen the task, which is to tell 5-9 apart. For that there are five
+labelled images per digit and several hundred without labels. The student is a vision transformer from random weights.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
     python examples/pretrain_teacher.py --dataset ../shared/data/mednist_7200.npz --output_dir runs/mednist_student \
         --hidden_sizes 24 48 96 160 --depths 1 1 1 1 --processor_size 64
 
-SimCLR (Chen et al. 2020, arXiv 2002.05709): two random views of an image are to be nearer to each other than to the
+SimCLR (Chen et al. 2020, arXiv 2002.05709): two random views of an image should be closer to each other than to the
 views of the other images in the batch. The network is a ResNet-18 of half the width, if no other size is given. At the
 end a linear probe on the frozen features reads the labels for the first time, beside the same network with random
 weights.

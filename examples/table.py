@@ -1,10 +1,10 @@
 """The tables of docs/results/busi-pneumonia.md: student alone, RD and DRD, with and without unlabelled images.
 
     python examples/table.py                          # both data sets; finished runs are not run again
-    python examples/table.py --print_only             # the table from the runs that are there
+    python examples/table.py --print_only             # the table from the finished runs
     python examples/table.py --print_only --cards_dir model_cards   # and the cards of their students
 
-Every cell is one `rd-hf distill --config examples/<data>.yaml` with other flags, so each can be run by hand as well.
+Every cell is one `rd-hf distill --config examples/<data>.yaml` with other flags, so you can also run each one by hand.
 """
 
 from __future__ import annotations

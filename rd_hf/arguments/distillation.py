@@ -288,9 +288,7 @@ class DistillationArguments:
 
     def _check_together(self):
         if self.shots is not None and self.label_fraction is not None:
-            raise ArgumentError(
-                "`shots` and `label_fraction` both set how many labels are kept. Give only one of them."
-            )
+            raise ArgumentError("`shots` and `label_fraction` both set how many labels are kept. Give one of them.")
         if self.bf16 and self.fp16:
             raise ArgumentError("`bf16` and `fp16` exclude each other. Give only one of them.")
         if self.verify_cache and not (self.uses_cache and self.num_views):

@@ -199,7 +199,7 @@ def _fixed_size(processor: BaseImageProcessor) -> tuple[int, int]:
     wide, tall = (tuple(_geometry(processor, _noise(shape)).shape[1:]) for shape in PROBE_SHAPES)
     if wide != tall:
         raise PixelError(
-            f"{type(processor).__name__} keeps the aspect ratio (a 64x96 image becomes {wide[0]}x{wide[1]}, a 96x64 "
+            f"{type(processor).__name__} keeps the image's shape (a 64x96 image becomes {wide[0]}x{wide[1]}, a 96x64 "
             f"one {tall[0]}x{tall[1]}), but a batch needs one size: give image_size to resize every image to a square"
         )
     return wide

@@ -95,7 +95,7 @@ def choose_labelled(
     :raises ValueError: if both `shots` and `label_fraction` are given.
     """
     if shots is not None and label_fraction is not None:
-        raise ValueError("shots and label_fraction both set how many labels are kept; give only one of them")
+        raise ValueError("shots and label_fraction both set how many labels are kept; give one of them")
     has_class = marks(data.labels("train"))
     chosen = np.ones(len(has_class), dtype=bool)
     generator = np.random.default_rng([seed, _LABEL_STREAM])

@@ -47,9 +47,7 @@ def compute_metrics(
     :raises MetricError: if the inputs do not fit together or hold NaN.
     """
     if len(set(label_names)) != len(label_names):
-        raise MetricError(
-            f"label_names {list(label_names)} contain a name twice, but results are keyed by name: rename one"
-        )
+        raise MetricError(f"label_names {list(label_names)} repeat a name, but results are keyed by name: rename one")
     checked = Predictions.check(probabilities, labels, label_names, exclusive)
     return scores_of(checked, bootstrap_samples, seed)
 

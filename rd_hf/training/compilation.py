@@ -1,4 +1,4 @@
-"""torch.compile, block by block, so that a model's stages can still be tapped and resumed from.
+"""Applies torch.compile block by block, so that a model's stages can still be tapped and resumed from.
 
 What is compiled is each block's `forward`, as an attribute of the instance: hooks that record a block's output run
 outside of it, and a resumed pass puts its own `forward` in place for as long as it runs (`rd_hf.models.tape`). Names of
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 def check_compiler() -> None:
-    """:raises ArgumentError: when torch.compile does not work on this machine, for want of a C++ compiler or Triton."""
+    """:raises ArgumentError: when torch.compile does not work on this machine, as without a C++ compiler or Triton."""
     try:
         torch.compile(lambda values: values.sin() + 1, fullgraph=True)(torch.zeros(8))
     except Exception as error:  # whatever a missing or broken tool chain raises

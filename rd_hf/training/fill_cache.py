@@ -1,4 +1,4 @@
-"""`rd-hf cache build`: teacher features computed ahead of a run."""
+"""`rd-hf cache build`: computes teacher features before a run."""
 
 from __future__ import annotations
 

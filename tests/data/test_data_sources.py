@@ -471,7 +471,7 @@ def test_labels_are_matched_with_the_model_by_name():
 
 def test_labels_that_the_model_does_not_know():
     rows = memory([0, 1, 1], ClassLabel(names=["well", "sick", "unused"]))
-    with pytest.raises(DataError, match=r"does not know: \['sick'\]; its classes are \['well'\]"):
+    with pytest.raises(DataError, match=r"does not know: \['sick'\]; the model's classes are \['well'\]"):
         load_data(rows, label_names=["well"])
 
 

@@ -138,7 +138,7 @@ def test_align_single_label():
     aligned = align_labels(labels, ["b", "c", "a"])
     assert aligned.names == ["b", "c", "a"]
     assert aligned.values["train"].tolist() == [2, 0] and aligned.values["test"].tolist() == [0]
-    with pytest.raises(DataError, match=r"\['b'\]; its classes are \['a'\]"):
+    with pytest.raises(DataError, match=r"\['b'\]; the model's classes are \['a'\]"):
         align_labels(labels, ["a"])
 
 

@@ -35,7 +35,7 @@ def test_shared_images_are_counted_for_each_pair_of_splits():
 def test_shared_groups_are_counted_and_rows_without_a_group_share_nothing():
     groups = {"train": ["p1", "p2", None], "validation": ["p2", None], "test": ["p3"]}
     assert [sentence[:54] for sentence in shared_groups(groups)] == [
-        "1 groups are in both 'train' and 'validation' as the d"
+        "1 groups are in both 'train' and 'validation' of the o"
     ]
 
 

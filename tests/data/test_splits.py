@@ -259,7 +259,7 @@ def test_shots_and_fraction_together_are_refused():
         (image_data(train=[0, 1], test=np.zeros(0, dtype=int)), "split 'test' has no rows"),
         (image_data(train=[0, 0, 2], test=[0, 1, 2]), "train has no row of class 'class 1'"),
         (image_data(train=[[1, 0], [1, 0]], test=[[0, 1]]), "train has no row of class 'class 1'"),
-        (image_data(train=[0, 0, 0]), "one class only \\('class 0'\\)"),
+        (image_data(train=[0, 0, 0]), "only one class \\('class 0'\\)"),
         (image_data(train=[0, 1, 1]), "3 rows in 3 rows, but no class has enough rows to make a 'validation' split"),
     ],
 )
