@@ -270,5 +270,5 @@ def _abbreviate(names: Sequence[str]) -> str:
 
 
 def _refuse(split: str, row: int, column: str, value: Any, reason: str) -> NoReturn:
-    hint = "; give rows without a label as unlabeled_dataset" if value is None or value == -1 else ""
+    hint = "; give unlabelled rows as unlabeled_dataset" if value is None or value == -1 else ""
     raise DataError(f"split '{split}', row {row}, column '{column}': label {value!r} {reason}{hint}")

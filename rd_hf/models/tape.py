@@ -215,8 +215,7 @@ def _check_shape(stage: Stage, own: StageFeature, feature: StageFeature) -> None
         if expected != given:
             raise StageError(
                 f"stage {stage.name!r} outputs a {part} of shape {expected} in the recorded pass, but the feature to "
-                f"inject has shape {given}. Project it to the stage's channels, grid and prefix tokens, for the same "
-                "images."
+                f"inject has {given}. Project it to the stage's channels, grid and prefix tokens, for the same images."
             )
 
 

@@ -93,7 +93,7 @@ def test_faulty_labels_name_their_row(feature, rows, message):
 def test_values_outside_the_names_given():
     with pytest.raises(DataError, match=r"split 'test', row 1.*label 2"):
         read_labels(splits(Value("int64"), train=[0], test=[1, 2]), "y", ["a", "b"])
-    with pytest.raises(DataError, match="3 entries per row, but 2 names"):
+    with pytest.raises(DataError, match="3 entries per row, but there are 2 names"):
         read_labels(splits(List(Value("int64")), train=[[0, 1, 0]]), "y", ["a", "b"])
 
 

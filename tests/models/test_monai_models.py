@@ -112,7 +112,7 @@ def test_what_cannot_be_built_is_refused():
         build("SegResNet", arguments={"filters": 8})
     with pytest.raises(ValueError, match="must not have 'deep_supervision'"):
         build("DynUNet", arguments={**DYNUNET, "deep_supervision": True})
-    with pytest.raises(ValueError, match="'UNet', but MonaiNetForImageClassification takes DenseNet"):
+    with pytest.raises(ValueError, match="'UNet', but MonaiNetForImageClassification supports DenseNet"):
         MonaiNetForImageClassification(MonaiNetConfig("UNet", arguments=LEVELS))
 
 

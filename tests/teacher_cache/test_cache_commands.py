@@ -32,7 +32,7 @@ def test_info_tells_keys_in_words_entries_bytes_and_age(cache_dir, capsys):
     os.utime(other.folder.path / "key.json", (time.time() - 5 * 24 * 3600,) * 2)
     assert main(["cache", "info"]) == 0
     printed = capsys.readouterr().out
-    assert printed.startswith(f"2 in {cache_dir}") and printed.count("3 entries in 2 views") == 2
+    assert printed.startswith(f"2 caches in {cache_dir}") and printed.count("3 entries in 2 views") == 2
     assert printed.index("dtype: float32") < printed.index("used 5 days ago") < printed.index("dtype: float16")
     assert "0.1 KB per entry" in printed and "rows: 5" in printed
 
@@ -66,7 +66,7 @@ def test_clear_deletes_what_was_asked_for_and_only_what_is_ours(cache_dir, capsy
     assert main(["cache", "clear", "--key", one.name[:8]]) == 0 and not one.exists() and three.exists()
     assert main(["cache", "clear"]) == 0
     assert [path.name for path in three.iterdir()] == ["notes.txt"] and (cache_dir / "mine" / "key.json").exists()
-    assert main(["cache", "clear"]) == 0 and "Nothing to delete" in capsys.readouterr().out.splitlines()[-1]
+    assert main(["cache", "clear"]) == 0 and "There is nothing to delete" in capsys.readouterr().out.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_what_a_run_needs_is_built_ahead_and_then_nothing_is_computed(
     images = Images(monkeypatch)
     assert "120 entries" in fill_cache.build(DistillationArguments(**values))
     assert images.seen == 120
-    assert "0 of them computed" in fill_cache.build(DistillationArguments(**values)) and images.seen == 120
+    assert "this process computed 0" in fill_cache.build(DistillationArguments(**values)) and images.seen == 120
     rd_hf.distill(**values)
     assert images.seen == 120 + 13  # those of the calibration
     with pytest.raises(ArgumentError, match="no cache to build"):
