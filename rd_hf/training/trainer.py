@@ -310,8 +310,8 @@ class Trainer:
         """
         if checkpoint.state["data"] != self.data.fingerprint:
             raise CheckpointError(
-                "The images or labels have changed since the run started. Resume with the original data, or start "
-                "again with --overwrite_output_dir."
+                "The images or labels have changed since the run started. Use the original data, or start again with "
+                "--overwrite_output_dir."
             )
         self.module.load_state_dict(checkpoint.tensors["model"], strict=False)
         self.step, self.best_step = checkpoint.step, checkpoint.state["best_step"]

@@ -276,7 +276,7 @@ def test_a_failed_export_leaves_nothing(saved, tmp_path):
 
 def test_a_plain_model_is_no_student_to_unwrap(saved, tmp_path):
     export(str(saved), str(tmp_path / "native"))
-    with pytest.raises(ArgumentError, match="of type resnet"):
+    with pytest.raises(ArgumentError, match="model_type resnet"):
         export(str(tmp_path / "native"), str(tmp_path / "again"))
 
 

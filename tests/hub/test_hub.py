@@ -119,7 +119,7 @@ def test_a_pushed_student_is_loaded_back_in_a_fresh_process_with_the_same_logits
 ):
     done = push(client, folder, "--private", "--commit_message", "first", *options)
     assert done.returncode == 0, done.stderr
-    assert server.endpoint in done.stdout and "left out: patient_7.png, patients.json" in done.stderr
+    assert server.endpoint in done.stdout and "not part of a model: patient_7.png, patients.json" in done.stderr
     repo = server.repos["me/xray"]
     assert repo.private and [commit.title for commit in repo.commits.values()] == ["initial commit", "first"]
     assert set(files_of(server)) == PLAIN_FILES | (CODE_FILES if options else set())
@@ -147,7 +147,7 @@ def test_pushing_again_sends_only_what_changed_and_keeps_the_card_that_was_edite
     repo.add("main", "by hand", files_of(server) | {"README.md": (edited, False)}, repo.refs["main"])
     server.requests.clear()
     done = push(client, folder, "--commit_message", "again")
-    assert done.returncode == 0 and "was edited there and is kept" in done.stderr
+    assert done.returncode == 0 and "was edited there, so it is kept" in done.stderr
     assert not [path for method, path, _ in server.requests if method == "PUT"]
     assert files_of(server)["README.md"][0] == edited
     (folder / CARD_FILE).write_text("# Mine\n")  # an edit on disk is the user's latest word

@@ -115,7 +115,7 @@ def test_evaluate_prints_the_numbers_of_metrics_json(finished, python):
 
 def test_the_folder_of_a_run_in_place_of_its_student_is_named(finished):
     _, run, data = finished
-    with pytest.raises(ModelNameError, match="folder of a run: its student is .*student"):
+    with pytest.raises(ModelNameError, match="folder of a run. Give its student, .*student"):
         rd_hf.evaluate(str(run), str(data))
 
 
@@ -156,7 +156,7 @@ def test_predict_prints_json_lines_and_a_table(finished, tmp_path, python):
         expected = [row["prediction"] for row, _ in zip(csv.DictReader(file), range(3), strict=False)]
     assert [json.loads(line)["label"] for line in lines] == expected
     table = python(*command, str(tmp_path), "--on_bad_image", "skip")
-    assert table.returncode == 0 and "not read" in table.stdout and "benign" in table.stdout
+    assert table.returncode == 0 and "could not be read" in table.stdout and "benign" in table.stdout
     failed = python(*command, str(tmp_path))
     assert failed.returncode == 1 and "broken.png" in failed.stderr and "Traceback" not in failed.stderr
 

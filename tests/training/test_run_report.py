@@ -140,7 +140,7 @@ def test_other_data_than_that_of_the_run_is_refused(ended, blobs_npz):
     arrays = dict(np.load(blobs_npz))
     arrays["train_labels"] = arrays["train_labels"][::-1].copy()
     np.savez(blobs_npz, **arrays)
-    with pytest.raises(CheckpointError, match="The data is not that of the run"):
+    with pytest.raises(CheckpointError, match="images or labels have changed since the run started"):
         rd_hf.report(ended)
 
 
