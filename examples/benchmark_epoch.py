@@ -183,8 +183,8 @@ def measure_memory() -> None:
         before = read_all(file, rows[:TOUCHED])
         after = read_all(file, rows)
     print(
-        f"Resident memory: {before} KB after reading a tenth of the {ENTRIES:,} entries, {after} KB after reading all "
-        f"of them ({layout.rows * layout.entry_bytes / 1e6:.0f} MB). The ratio is {after / before:.3f}."
+        f"Resident memory: {before} KB after reading a tenth, {after} KB after reading all of the {ENTRIES:,} entries "
+        f"({layout.rows * layout.entry_bytes / 1e6:.0f} MB). The ratio is {after / before:.3f}."
     )
 
 

@@ -207,7 +207,7 @@ def test_refused_before_a_byte_goes_up(server, client, folder, repo, holds, says
     if holds is not None:
         server.make_repo(repo, holds)
     said = message(push(client, folder, repo=repo))
-    assert says in said and "Nothing was uploaded." in said and "push again" not in said
+    assert says in said and "Nothing was uploaded." in said and "Push again" not in said
     assert uploads(server) == []
 
 
@@ -290,7 +290,7 @@ def test_lasting_trouble_ends_in_one_line_and_the_command_of_it_works(server, cl
         held = whole & set(files_of(server))
         assert held == (whole if "new commit" in state else set())
     server.faults.clear()
-    again = re.search("push again with `rd-hf (.*)`", said).group(1).split()
+    again = re.search("Push again with `rd-hf (.*)`", said).group(1).split()
     assert client("-m", "rd_hf", *again).returncode == 0
     assert files_of(server)["model.safetensors"][0] == (folder / "model.safetensors").read_bytes()
 
@@ -299,7 +299,7 @@ def test_a_push_that_failed_halfway_in_the_default_format_goes_on_with_its_comma
     server.faults.append(Fault("PUT", "/lfs/", action="damage"))
     said = message(push(client, folder, "--private"))
     assert "rejects an uploaded file" in said and set(files_of(server)) == {".gitattributes"}
-    again = re.search("push again with `rd-hf (.*)`", said).group(1).split()
+    again = re.search("Push again with `rd-hf (.*)`", said).group(1).split()
     assert client("-m", "rd_hf", *again).returncode == 0
     assert set(files_of(server)) == PLAIN_FILES
 

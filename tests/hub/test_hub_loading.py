@@ -183,7 +183,7 @@ def test_distill_whose_push_fails_leaves_a_whole_run_and_says_how_to_push_it(ser
     server.faults.append(Fault("POST", "/preupload/", 403))
     said = message(distill(client, tmp_path, "me/xray"))
     assert "lacks the permission" in said and "secret_run/student is complete on disk" in said
-    again = re.search("push again with `rd-hf (.*)`", said).group(1).split()
+    again = re.search("Push again with `rd-hf (.*)`", said).group(1).split()
     assert client("-m", "rd_hf", *again).returncode == 0
     assert "model.safetensors" in files_of(server)
 
