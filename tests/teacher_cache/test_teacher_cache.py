@@ -287,13 +287,13 @@ def test_the_log_says_where_how_many_how_large_and_what_changed(
     assert "KB per image and view" in caplog.text and "for 60 images in 2 views" in caplog.text
     caplog.clear()
     rd_hf.distill(**(values | {"output_dir": str(tmp_path / "two")}))
-    assert "A new cache" not in caplog.text and "of 120 entries are there" in caplog.text
+    assert "A new cache" not in caplog.text and "of 120 entries are cached" in caplog.text
     share = re.search(r"Waiting for data took ([\d.]+) % of the training", caplog.text)
     rows = [row["data_wait"] for row in read_history(tmp_path / "two") if "data_wait" in row]
     assert 0 < float(share.group(1)) < 100 and len(rows) == 1 and 0 < rows[0] < 1
     caplog.clear()
     rd_hf.distill(**(values | {"output_dir": str(tmp_path / "three"), "rotation_degrees": 15.0}))
-    assert "A new cache: rotation_degrees was 10.0, is 15.0." in caplog.text
+    assert "differs from the most similar cache: rotation_degrees was 10.0, is 15.0." in caplog.text
 
 
 def test_workers_fetch_teacher_pixels_only_where_they_are_needed(tmp_path, teacher, blobs_npz, monkeypatch, no_report):
