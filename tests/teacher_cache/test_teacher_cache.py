@@ -320,7 +320,7 @@ def test_verify_cache_passes_what_is_right_and_names_the_way_out_of_what_is_not(
     values = settings(teacher, blobs_npz, tmp_path / "one", max_steps=2)
     rd_hf.distill(**values)
     rd_hf.distill(**(values | {"output_dir": str(tmp_path / "two"), "verify_cache": 10}))
-    assert "Cached features computed again" in caplog.text
+    assert "The teacher computed the checked features again" in caplog.text
     (folder,) = list_folders(cache_dir)
     cache = FeatureCache(folder, CPU)
     rows = cache.present(0)
