@@ -1,11 +1,11 @@
-"""What an epoch costs with the teacher run at every step and with its features read from the cache.
+"""Measure an epoch with the teacher run at every step, and with its features read from the cache.
 
     python examples/benchmark_epoch.py --batch_size 16 --steps 2 --rounds 5
 
 Rows take turns, an epoch each, in one process; times are given as ratios to the student alone in the same round,
 because absolute times on a shared machine say little. Models have random weights; a row is a whole training step as
 `rd-hf distill` makes it, with fetching and augmenting. The reference loop is what one would write with transformers:
-teacher forward, student forward, loss, backward, optimiser step. It gets its pixels ready.
+teacher forward, student forward, loss, backward, optimiser step. Its pixels are prepared in advance.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def compare(folder: Path, options: argparse.Namespace, teacher: str, student: st
             if round_number:  # the first round warms up, and fills the caches that are to be warm
                 seconds[row.name].append(elapsed)
     print(f"\nTeacher {teacher}, student {student}\n")
-    print("| epoch of | seconds (median) | ratio to student alone: median (range) | reference loop / this |")
+    print("| epoch of | seconds (median) | ratio to student alone: median (range) | reference loop / this row |")
     print("|---|---|---|---|")
     for name, values in seconds.items():
         ratios = [value / alone for value, alone in zip(values, seconds["student alone"], strict=True)]
@@ -163,7 +163,7 @@ def compare(folder: Path, options: argparse.Namespace, teacher: str, student: st
             cache = row.trainer.inputs.cache
             entries = len(cache.present(0))
             size = sum(path.stat().st_blocks * 512 for path in cache.folder.path.iterdir()) / entries
-            print(f"{row.name}: estimated {cache.layout.entry_bytes / 1000:.1f} KB an image and view, ", end="")
+            print(f"{row.name}: estimated {cache.layout.entry_bytes / 1000:.1f} KB per image and view, ", end="")
             print(f"on disk {size / 1000:.1f} KB ({entries} entries)")
     shutil.rmtree(folder / "caches")
 
@@ -183,8 +183,8 @@ def measure_memory() -> None:
         before = read_all(file, rows[:TOUCHED])
         after = read_all(file, rows)
     print(
-        f"Resident memory: {before} KB after reading a tenth, {after} KB after reading all of {ENTRIES:,} entries "
-        f"({layout.rows * layout.entry_bytes / 1e6:.0f} MB): {after / before:.3f} times as much."
+        f"Resident memory: {before} KB after reading a tenth, {after} KB after reading all of the {ENTRIES:,} entries "
+        f"({layout.rows * layout.entry_bytes / 1e6:.0f} MB). The ratio is {after / before:.3f}."
     )
 
 
@@ -202,12 +202,12 @@ def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch_size", type=int, default=16)
-    parser.add_argument("--steps", type=int, default=2, help="steps an epoch")
+    parser.add_argument("--steps", type=int, default=2, help="steps per epoch")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--teachers", nargs="+", choices=TEACHERS, default=list(TEACHERS))
     parser.add_argument("--students", nargs="+", choices=STUDENTS, default=list(STUDENTS))
-    parser.add_argument("--tiny", action="store_true", help="tiny teachers, small images: to see that it runs")
-    parser.add_argument("--only_memory", action="store_true", help="only resident memory")
+    parser.add_argument("--tiny", action="store_true", help="use tiny teachers and small images, to check that it runs")
+    parser.add_argument("--only_memory", action="store_true", help="measure resident memory only")
     options = parser.parse_args()
     options.image_size = 64 if options.tiny else 224
     measure_memory()
@@ -216,7 +216,7 @@ def main() -> None:
     keep_freed_memory()
     logging.getLogger("rd_hf").setLevel(logging.ERROR)
     torch.manual_seed(0)
-    print(f"Batch of {options.batch_size}, {options.steps} steps an epoch, {options.rounds} rounds, ", end="")
+    print(f"Batch of {options.batch_size}, {options.steps} steps per epoch, {options.rounds} rounds, ", end="")
     print(f"{torch.get_num_threads()} threads, student {options.image_size} px")
     with tempfile.TemporaryDirectory() as folder:
         make_inputs(Path(folder), options)

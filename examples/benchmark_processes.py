@@ -80,7 +80,7 @@ def main() -> None:
             for layout in LAYOUTS:
                 measured[layout].append(images_per_second(Path(name), layout, arguments.method))
     base = measured["1 process"]
-    print(f"| {arguments.method}, {ROWS} rows a step | throughput, to 1 process |\n|---|---|")
+    print(f"| {arguments.method}, {ROWS} rows per step | throughput relative to 1 process |\n|---|---|")
     for layout, values in measured.items():
         ratios = [value / one for value, one in zip(values, base, strict=True)]
         print(f"| {layout} | {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) |")

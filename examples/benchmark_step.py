@@ -1,10 +1,10 @@
-"""What a training step costs beside its parts, in time and in memory.
+"""Measure the time and memory of a training step, compared with those of its parts.
 
     python examples/benchmark_step.py
     python examples/benchmark_step.py --torch_compile        # also with the blocks of both models compiled
 
 Rows are timed alternately in one process and reported as ratios to (teacher forward + student step), with the spread
-over rounds, because absolute times on a shared machine say little. Memory is the peak of a process of its own per row.
+over rounds, because absolute times on a shared machine say little. Memory is the peak of a separate process per row.
 """
 
 from __future__ import annotations
@@ -142,8 +142,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--torch_compile", action="store_true", help="rows with compiled blocks too; needs a compiler")
-    parser.add_argument("--tiny", action="store_true", help="a tiny teacher, to see that it runs")
+    parser.add_argument("--torch_compile", action="store_true", help="also measure compiled blocks; needs a compiler")
+    parser.add_argument("--tiny", action="store_true", help="use a tiny teacher, to check that it runs")
     parser.add_argument("--memory_of", choices=ROWS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.memory_of:

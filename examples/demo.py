@@ -1,8 +1,8 @@
 """The whole job in a few minutes, with nothing to download: `make demo`.
 
-The images are scikit-learn's 8x8 digits. A small network is first trained to tell the digits 0-4 apart; it then plays
-the foundation model: frozen, and never shown what the task at hand is, telling apart 5-9. For that there are five
-labelled images a digit and several hundred without label. The student is a vision transformer from random weights.
+The images are scikit-learn's 8x8 digits. A small network is first trained to tell the digits 0-4 apart; it then serves
+as the foundation model: it is frozen, and has never seen the task, which is to tell 5-9 apart. For that there are five
+labelled images per digit and several hundred without labels. The student is a vision transformer from random weights.
 """
 
 from __future__ import annotations
@@ -67,13 +67,13 @@ def main() -> None:
     """Run the demo and print what happens in plain words."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output_dir", type=Path, default=Path("runs/demo"))
-    parser.add_argument("--max_steps", type=int, default=300, help="steps of each training")
+    parser.add_argument("--max_steps", type=int, default=300, help="optimiser steps per training")
     options = parser.parse_args()
     transformers_logging.disable_progress_bar()  # of loading models outside of rd_hf
     started = time.perf_counter()
 
-    print("\nThis is a demo on 8x8 pictures of digits; no result on it says anything about medical images.")
-    print("\n1. A small network learns the digits 0-4. It will play the frozen foundation model.")
+    print("\nThis is a demo on 8x8 pictures of digits. Its results say nothing about medical images.")
+    print("\n1. A small network learns the digits 0-4. It serves as the frozen foundation model.")
     teacher = pretrain_teacher(options.output_dir, options.max_steps)
 
     task = digits(range(5, 10))
@@ -81,16 +81,16 @@ def main() -> None:
         "student": STUDENT, "dataset": task, "student_image_size": IMAGE_SIZE, "shots": 5, "horizontal_flip": False,
         "max_steps": options.max_steps, "learning_rate": 1e-3, "overwrite_output_dir": True,
     }  # fmt: skip
-    print(f"\n2. A student learns the digits 5-9 alone, from 25 labelled images of {len(task['train'])}.")
+    print(f"\n2. A student learns the digits 5-9 alone, from 25 labelled images out of {len(task['train'])}.")
     rd_hf.distill(method="ce", output_dir=str(options.output_dir / "student_alone"), **settings)
 
-    print("\n3. The same student learns with the teacher's features reprogrammed for it, unlabelled images included.")
+    print("\n3. The same student learns from the teacher's reprogrammed features, and also uses the unlabelled images.")
     rd_hf.distill(
         teacher=str(teacher), method="rd", use_unlabeled=True, output_dir=str(options.output_dir / "rd"),
         cache_dir=str(options.output_dir / "teacher_features"), **settings,
     )  # fmt: skip
 
-    print("\n4. The student is loaded back, as anyone would, and looks at one test image.")
+    print("\n4. The student is loaded again, as any user would load it, and classifies one test image.")
     folder = options.output_dir / "rd" / "student"
     student = AutoModelForImageClassification.from_pretrained(folder)
     picture = options.output_dir / "test_image.png"

@@ -2,8 +2,8 @@
 
     python examples/kill_and_resume.py --kills 25
 
-Data are scikit-learn's digits, the models are tiny and random: what is tested is that nothing is lost. A moment is
-drawn evenly over one and a half times what a start takes, so that starts, steps, evaluations and saves are all hit.
+The data are scikit-learn's digits, and the models are tiny and random: the test is that nothing is lost. Each moment is
+drawn uniformly from 1.5 times the duration of a start, so that kills hit starts, steps, evaluations and saves.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def killed_run(folder: Path, run: Path, arguments: argparse.Namespace, start: fl
             process = subprocess.Popen(command(folder, run, arguments.steps), stderr=log, stdout=log)
             try:
                 if process.wait(generator.uniform(0, 1.5 * start)) == 0:
-                    raise SystemExit(f"The run ended after {sum(hits.values())} kills: give more --steps.")
+                    raise SystemExit(f"The run ended after only {sum(hits.values())} kills: give more --steps.")
                 raise SystemExit(f"The run failed:\n{(folder / 'log.txt').read_text()[-3000:]}")
             except subprocess.TimeoutExpired:
                 process.kill()

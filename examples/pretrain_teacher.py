@@ -5,7 +5,7 @@
     python examples/pretrain_teacher.py --dataset ../shared/data/mednist_7200.npz --output_dir runs/mednist_student \
         --hidden_sizes 24 48 96 160 --depths 1 1 1 1 --processor_size 64
 
-SimCLR (Chen et al. 2020, arXiv 2002.05709): two random views of an image are to be nearer to each other than to the
+SimCLR (Chen et al. 2020, arXiv 2002.05709): two random views of an image should be closer to each other than to the
 views of the other images in the batch. The network is a ResNet-18 of half the width, if no other size is given. At the
 end a linear probe on the frozen features reads the labels for the first time, beside the same network with random
 weights.
@@ -153,7 +153,7 @@ def read_out(options: argparse.Namespace, data_sets: dict[str, ImageData]) -> di
     for name in (str(options.output_dir), *options.beside):
         network = AutoModel.from_pretrained(name, dtype=torch.float32).eval()
         models[Path(name).name] = (network, PixelTransform.from_pretrained(name))
-    print(f"\nLinear probe, {SHOTS} labels a class, on test: mean (standard deviation) of {DRAWS} draws of labels")
+    print(f"\nLinear probe, {SHOTS} labels per class, on test: mean (standard deviation) over {DRAWS} draws of labels")
     scores = {data_name: {} for data_name in data_sets}
     for data_name, data in data_sets.items():
         for name, (network, transform) in models.items():
@@ -166,20 +166,26 @@ def read_out(options: argparse.Namespace, data_sets: dict[str, ImageData]) -> di
 def main(arguments: list[str] | None = None) -> None:
     """Pre-train, save a plain checkpoint with its image processor, and read it out."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--dataset", required=True, help="what `rd-hf distill --dataset` takes, with train and test")
+    parser.add_argument("--dataset", required=True, help="as for `rd-hf distill --dataset`, with splits train and test")
     parser.add_argument("--output_dir", type=Path, default=Path("runs/pretrained_teacher"))
-    parser.add_argument("--hidden_sizes", type=int, nargs="+", default=[32, 64, 128, 256], help="of the stages")
-    parser.add_argument("--depths", type=int, nargs="+", default=[2, 2, 2, 2], help="blocks a stage")
-    parser.add_argument("--image_size", type=int, default=64, help="of the views")
-    parser.add_argument("--processor_size", type=int, default=96, help="that the saved image processor resizes to")
-    parser.add_argument("--max_steps", type=int, default=700, help="1600 transferred worse from MedNIST")
-    parser.add_argument("--batch_size", type=int, default=128, help="images; the network reads two views of each")
+    parser.add_argument("--hidden_sizes", type=int, nargs="+", default=[32, 64, 128, 256], help="channels per stage")
+    parser.add_argument("--depths", type=int, nargs="+", default=[2, 2, 2, 2], help="blocks per stage")
+    parser.add_argument("--image_size", type=int, default=64, help="side of the views in pixels")
+    parser.add_argument(
+        "--processor_size", type=int, default=96, help="side in pixels to which the saved image processor resizes"
+    )
+    parser.add_argument(
+        "--max_steps", type=int, default=700, help="optimiser steps; 1600 transferred worse from MedNIST"
+    )
+    parser.add_argument(
+        "--batch_size", type=int, default=128, help="images per step; the network reads two views of each"
+    )
     parser.add_argument("--learning_rate", type=float, default=2e-3)
     parser.add_argument("--temperature", type=float, default=0.2)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True, help="bfloat16 autocast")
-    parser.add_argument("--probe", nargs="*", default=[], help="other data sets to read out")
-    parser.add_argument("--beside", nargs="*", default=[], help="other checkpoints to read out beside this one")
+    parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True, help="use bfloat16 autocast")
+    parser.add_argument("--probe", nargs="*", default=[], help="other data sets to probe")
+    parser.add_argument("--beside", nargs="*", default=[], help="other checkpoints to probe for comparison")
     options = parser.parse_args(arguments)
     paths = (options.dataset, *options.probe)
     data_sets = {Path(path).stem: load_data(path) for path in paths}

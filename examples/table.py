@@ -1,10 +1,10 @@
 """The tables of docs/results/busi-pneumonia.md: student alone, RD and DRD, with and without unlabelled images.
 
     python examples/table.py                          # both data sets; finished runs are not run again
-    python examples/table.py --print_only             # the table from the runs that are there
+    python examples/table.py --print_only             # the table from the finished runs
     python examples/table.py --print_only --cards_dir model_cards   # and the cards of their students
 
-Every cell is one `rd-hf distill --config examples/<data>.yaml` with other flags, so each can be run by hand as well.
+Every cell is one `rd-hf distill --config examples/<data>.yaml` with other flags, so you can also run each one by hand.
 """
 
 from __future__ import annotations
@@ -103,7 +103,10 @@ def write_cards(folder: Path, cards_dir: Path, data_sets: list[str]) -> None:
             if paths:
                 best = max(paths, key=lambda path: json.loads(path.read_text())["validation"]["auroc"]).parent
                 name, seed = best.name.rsplit("_seed", maxsplit=1)
-                note = f"Of {len(paths)} seed(s) the one that was best on validation, {seed}; see `examples/table.py`."
+                note = (
+                    f"This is the card of seed {seed}, the best of {len(paths)} seed(s) on validation; see "
+                    "`examples/table.py`."
+                )
                 text = card_of(best / "student", f"{data}/{best.name}/student", note)
                 (cards_dir / f"{data}_{name}.md").write_text(text, encoding="utf-8")
 
@@ -121,7 +124,7 @@ def main() -> None:
     """Run what is missing, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output_dir", type=Path, default=Path("runs/table"))
-    parser.add_argument("--workers", type=int, default=2, help="runs at a time; the processor's cores are shared out")
+    parser.add_argument("--workers", type=int, default=2, help="runs at a time; they share the CPU cores")
     parser.add_argument("--data", nargs="+", choices=SEEDS, default=list(SEEDS))
     parser.add_argument("--print_only", action="store_true")
     parser.add_argument("--cards_dir", type=Path, help="also copy the students' cards to this folder")

@@ -27,20 +27,20 @@ from .runtime.interrupts import Stopped, stopping_at_once
 
 COMMANDS = {
     "distill": "train a student from a frozen teacher: rd-hf distill --config examples/busi.yaml",
-    "compare": "methods beside one another on your data: rd-hf compare --config examples/compare/own_images.yaml",
-    "students": "ready students within a budget, measured on this machine: rd-hf students --max_params 1M",
-    "report": "write the report of a run that has ended or was killed, without training: rd-hf report runs/xray",
-    "evaluate": "score a student or reprogrammed teacher on labelled images; prints one JSON object",
-    "predict": "classify image files, folders and globs; prints a table or JSON lines",
-    "export": "write a student as a plain transformers checkpoint or as ONNX; prints one JSON object",
+    "compare": "compare methods on your data: rd-hf compare --config examples/compare/own_images.yaml",
+    "students": "list ready students within a budget, measured on this machine: rd-hf students --max_params 1M",
+    "report": "write the report of a finished or killed run, without training: rd-hf report runs/xray",
+    "evaluate": "score a student or reprogrammed teacher on labelled images; print one JSON object",
+    "predict": "classify image files, folders and globs; print a table or JSON lines",
+    "export": "write a student as a plain transformers checkpoint or as ONNX; print one JSON object",
     "push": "publish the folder of a model on the Hub: rd-hf push runs/xray/student --repo_id me/xray-student",
-    "cache": "teacher features kept on disk: rd-hf cache info | build | verify | clear",
+    "cache": "manage the teacher features stored on disk: rd-hf cache info | build | verify | clear",
 }
 CACHE_COMMANDS = {
-    "info": "list the caches: keys in words, entries, bytes on disk, age",
-    "build": "fill a run's cache ahead: rd-hf cache build --config x.yaml; takes the arguments of distill",
-    "verify": "compare all entries with their checksums; damaged ones are dropped",
-    "clear": "delete caches, and say which; asks nothing",
+    "info": "list the caches: their keys in words, number of entries, size on disk and age",
+    "build": "fill a run's cache in advance: rd-hf cache build --config x.yaml; takes the arguments of distill",
+    "verify": "compare all entries with their checksums, and drop damaged ones",
+    "clear": "delete caches without asking, and print which",
 }
 USAGE = "usage: rd-hf COMMAND [options]\n\ncommands:\n" + "".join(f"  {n:10} {t}\n" for n, t in COMMANDS.items())
 USAGE += "\n`rd-hf COMMAND --help` lists a command's options.\n"
@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _set_up_logging() -> None:
-    """Our own lines to stderr; of transformers only errors, since what matters of its load reports is checked here."""
+    """Log rd_hf to stderr. Of transformers show only errors: rd_hf itself checks what matters in its load reports."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
     logging.getLogger("rd_hf").setLevel(logging.INFO)
     from transformers.utils import logging as transformers_logging
@@ -99,7 +99,7 @@ def _run(command: str, options: list[str]) -> int:
         print(f"rd-hf {command}: interrupted. {interrupt}".rstrip(), file=sys.stderr)
         return interrupt.exit_code if isinstance(interrupt, Stopped) else EXIT_INTERRUPTED
     except (ValueError, OSError, FloatingPointError) as error:
-        # Our own errors and those of the libraries about a user's model or data: a sentence, not a stack.
+        # rd_hf's errors, and the libraries' errors about a user's model or data: print a sentence, not a traceback.
         logging.getLogger("rd_hf").debug("", exc_info=True)
         print(f"rd-hf {command}: {error}", file=sys.stderr)
         return EXIT_FAILED
@@ -146,7 +146,7 @@ def _parse(parser, options: list[str], kind: type):
         if option.startswith("--"):
             check_names({option[2:].split("=")[0].replace("-", "_"): None}, kind)
     if unknown:
-        raise ArgumentError(f"Do not know what to do with `{' '.join(unknown)}`.")
+        raise ArgumentError(f"Unknown argument{'s' if len(unknown) > 1 else ''} `{' '.join(unknown)}`.")
     values = vars(values)
     values.pop("config", None)
     arguments = kind(**values)
@@ -157,7 +157,7 @@ def _parse(parser, options: list[str], kind: type):
 def _distill(options: list[str]) -> int:
     arguments = parse_distillation(options)
     if arguments.output_dir is None:
-        raise ArgumentError("`output_dir` is missing: say where the student goes.")
+        raise ArgumentError("`output_dir` is missing: give the folder that the student is written to.")
     with stopping_at_once():
         from .runtime.progress import console
         from .training.distillation import run_distillation
@@ -230,7 +230,7 @@ def _report(options: list[str]) -> int:
 
 
 def _first_as(name: str, options: list[str]) -> list[str]:
-    """Options with a first one that stands without its name under that name."""
+    """Put the option `--name` before a first value that has no option name."""
     return [f"--{name}", *options] if options and not options[0].startswith("-") else options
 
 
@@ -259,7 +259,7 @@ def _cache(options: list[str]) -> int:
         if options and options[0] in ("-h", "--help"):
             print(f"usage: rd-hf cache COMMAND [options]\n{lines}")
             return 0
-        raise ArgumentError(f"say which of these is wanted:{lines}")
+        raise ArgumentError(f"choose one of these commands:{lines}")
     command, options = options[0], options[1:]
     if command == "build":
         arguments = parse_distillation(options)

@@ -1,4 +1,4 @@
-"""Arguments from names and values, and from and to YAML files."""
+"""Build arguments from names and values, and read and write them as YAML files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def check_names(values: dict[str, Any], kind: type = DistillationArguments, wher
 def read_config(path: str | Path, kind: type = DistillationArguments) -> dict[str, Any]:
     """Read a YAML file of the arguments of `kind`.
 
-    :raises ArgumentError: when the file is missing, is no YAML mapping, or has an unknown key.
+    :raises ArgumentError: when the file is missing, is not a YAML mapping, or has an unknown key.
     """
     path = Path(path)
     if not path.is_file():
@@ -42,7 +42,7 @@ def read_config(path: str | Path, kind: type = DistillationArguments) -> dict[st
     except yaml.YAMLError as error:
         raise ArgumentError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(values, dict):
-        raise ArgumentError(f"{path} must hold `name: value` lines, not a {type(values).__name__}.")
+        raise ArgumentError(f"{path} must contain `name: value` lines, but it contains a {type(values).__name__}.")
     check_names(values, kind, f" in {path}")
     return values
 

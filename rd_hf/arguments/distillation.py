@@ -280,29 +280,33 @@ class DistillationArguments:
         self.report_to = None if self.report_to == "none" else parse_yaml_value(self.report_to)
         check_values(self)
         if self.method != "ce" and self.teacher is None:
-            raise ArgumentError(f"`teacher` is missing: method {self.method} needs one. Only method ce trains without.")
+            raise ArgumentError(
+                f"`teacher` is missing: method {self.method} needs one. Only method ce trains without a teacher."
+            )
         self._check_together()
         self.seconds_to_run()
 
     def _check_together(self):
         if self.shots is not None and self.label_fraction is not None:
-            raise ArgumentError("`shots` and `label_fraction` both say how many labels are kept: give one of them.")
+            raise ArgumentError("`shots` and `label_fraction` both set how many labels are kept. Give one of them.")
         if self.bf16 and self.fp16:
-            raise ArgumentError("`bf16` and `fp16` exclude each other.")
+            raise ArgumentError("`bf16` and `fp16` exclude each other. Give only one of them.")
         if self.verify_cache and not (self.uses_cache and self.num_views):
-            raise ArgumentError("`verify_cache` needs a cache: a teacher, a number of views, and not `no_cache`.")
+            raise ArgumentError(
+                "`verify_cache` needs a cache. Give a teacher and a number of views, and leave `no_cache` out."
+            )
         if self.push_to_hub and self.hub_model_id is None:
             raise ArgumentError("`push_to_hub` needs `hub_model_id`, the name of the repo, such as me/xray-student.")
         if self.hub_teacher_id is not None and (not self.push_to_hub or self.method == "ce"):
-            raise ArgumentError("`hub_teacher_id` needs `push_to_hub`, and a method that has a teacher.")
+            raise ArgumentError("`hub_teacher_id` needs `push_to_hub` and a method that has a teacher.")
         if self.license is not None and not LICENSE.fullmatch(self.license):
-            raise ArgumentError(f"`license` is {self.license!r}; it must be spelt as on the Hub, such as apache-2.0.")
+            raise ArgumentError(f"`license` is {self.license!r}; it must be spelled as on the Hub, such as apache-2.0.")
         if self.resume and self.overwrite_output_dir:
-            raise ArgumentError("`resume` and `overwrite_output_dir` exclude each other.")
+            raise ArgumentError("`resume` and `overwrite_output_dir` exclude each other. Give only one of them.")
         if self.use_unlabeled and not (self.shots or self.label_fraction or self.unlabeled_dataset):
             raise ArgumentError(
-                "`use_unlabeled` finds no unlabelled rows: every train row has its label. Name an `unlabeled_dataset`, "
-                "or withhold labels with `shots` or `label_fraction`."
+                "`use_unlabeled` has no unlabelled rows to use, because every row of train keeps its label. Name an "
+                "`unlabeled_dataset`, or withhold labels with `shots` or `label_fraction`."
             )
 
     def seconds_to_run(self) -> float | None:
@@ -314,31 +318,31 @@ class DistillationArguments:
 
     @property
     def seed_of_views(self) -> int:
-        """What the augmentation of each (row, view) follows from."""
+        """The seed from which the augmentation of each (row, view) is drawn."""
         return self.seed if self.view_seed is None else self.view_seed
 
     @property
     def seed_of_splits(self) -> int:
-        """What missing splits are drawn by."""
+        """The seed with which missing splits are drawn."""
         return self.seed if self.split_seed is None else self.split_seed
 
     @property
     def views(self) -> int | None:
-        """Different views an image has; None: a new one every epoch."""
+        """Number of different views per image; None means a new view in every epoch."""
         return self.num_views if self.augment else 1
 
     @property
     def uses_cache(self) -> bool:
-        """Whether the teacher's features are kept: there is a teacher, the views are limited, and it is wanted."""
+        """Whether the teacher's features are cached. This needs a teacher, a limited number of views and `cache`."""
         return self.cache and self.views is not None and self.method != "ce"
 
     @property
     def uses_unlabeled(self) -> bool:
-        """Whether rows without label enter the training. Method ce has no term for them."""
+        """Whether rows without a label take part in training. Method ce has no term for them."""
         return self.method != "ce" and (self.use_unlabeled or self.unlabeled_dataset is not None)
 
     def to_dict(self) -> dict[str, Any]:
-        """All arguments as plain values, in their order above; a data set in memory is only said to be one."""
+        """All arguments as plain values, in their order above; a data set in memory is only named as such."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         for name in names(type(self), lambda fact: fact.text == "data"):
             if values[name] is not None and not isinstance(values[name], str):

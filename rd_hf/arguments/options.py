@@ -94,7 +94,7 @@ def names(kind: type, condition: Callable[[Option], bool]) -> list[str]:
 
 
 def public_values(arguments: Any) -> dict[str, Any]:
-    """What `to_dict` of some arguments gives, with the word "local" for every path of this machine."""
+    """Replace every local path in the result of `to_dict` by the word "local"."""
     values = arguments.to_dict()
     for name, stated in options(type(arguments)).items():
         if isinstance(values[name], str) and _is_path(stated, values[name]):
@@ -107,7 +107,7 @@ def _is_path(stated: Option, value: str) -> bool:
 
 
 def check_values(arguments: Any) -> None:
-    """Check that what is required is there, that numbers are in range, and that choices are among those there are.
+    """Check that required values are given, that numbers are in range, and that choices are valid.
 
     :raises ArgumentError: naming the argument, its value and the rule.
     """

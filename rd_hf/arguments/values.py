@@ -1,4 +1,4 @@
-"""Values of arguments as text, YAML and Python give them, and the error that names one which cannot be used."""
+"""Values of arguments from text, YAML and Python, and the error that names a value that cannot be used."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def nearest(name: str, known: list[str]) -> str:
     close = difflib.get_close_matches(str(name), [str(word) for word in known], n=1, cutoff=0.5)
     if close:
         return f" Did you mean `{close[0]}`?"
-    return f" There are: {', '.join(str(word) for word in known)}."
+    return f" Valid names: {', '.join(str(word) for word in known)}."
 
 
 def parse_yaml_value(value: Any) -> Any:
@@ -29,13 +29,13 @@ def parse_yaml_value(value: Any) -> Any:
 
     Typed on a command line, a mapping or a list arrives as text; a Hub id or path stays as it is.
 
-    :raises ArgumentError: where it is no valid YAML.
+    :raises ArgumentError: if it is not valid YAML.
     """
     if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
         try:
             return yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise ArgumentError(f"Not a valid YAML value: {value}") from error
+            raise ArgumentError(f"This is not a valid YAML value: {value}") from error
     return value
 
 
@@ -65,11 +65,11 @@ def plain_value(name: str, value: Any, annotation: Any) -> Any:
 
 
 def number_of_views(value: Any) -> Any:
-    """A number of views from a command line's text; None where they are endless."""
+    """Read a number of views from command-line text; None means endless."""
     if value == "endless":
         return None
     if isinstance(value, str) and not value.isdecimal():
-        raise ArgumentError(f"`num_views` is {value!r}; it must be a number above 0, or endless.")
+        raise ArgumentError(f"`num_views` is {value!r}; it must be a whole number above 0, or endless.")
     return int(value) if isinstance(value, str) else value
 
 
@@ -87,7 +87,8 @@ def seconds_of(name: str, value: Any) -> float:
     # YAML reads 12:00:00 without quotes as the number 43200.
     if not 0 < total < 3600 * LONGEST_HOURS or minutes < 0 or seconds < 0:
         raise ArgumentError(
-            f"`{name}` is {value!r}; it must be hours, below {LONGEST_HOURS}, or HH:MM:SS (in a YAML file in quotes)."
+            f"`{name}` is {value!r}; it must be a number of hours below {LONGEST_HOURS}, or HH:MM:SS (quoted in a "
+            "YAML file)."
         )
     return total
 
@@ -111,4 +112,8 @@ def nearest_name(path: Path) -> str:
         return f"{missing.parent} is a file"
     names = sorted(entry.name for entry in missing.parent.iterdir())
     close = difflib.get_close_matches(missing.name, names, n=1, cutoff=0.5)
-    return f"the nearest name in {missing.parent} is '{close[0]}'" if close else f"nothing like it in {missing.parent}"
+    return (
+        f"the nearest name in {missing.parent} is '{close[0]}'"
+        if close
+        else f"nothing in {missing.parent} has a similar name"
+    )

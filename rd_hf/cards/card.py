@@ -147,7 +147,7 @@ def check_card(text: str) -> None:
         raise CardError(f"The model card's metadata is not valid: {error}") from error
     if data.license is not None and not LICENSE.fullmatch(data.license):
         raise CardError(
-            f"`license` is {data.license!r}: give it as the Hub spells it, for instance apache-2.0 or other."
+            f"`license` is {data.license!r}; it must be spelled as on the Hub, such as apache-2.0 or other."
         )
 
 
@@ -157,7 +157,7 @@ def is_hub_id(name: str | None) -> bool:
 
 
 def stamp(text: str) -> str:
-    """`text` with the comment that lets a later write see whether a person has changed it; a former one is replaced."""
+    """`text` with the comment that tells a later write whether a person has changed it. It replaces an older one."""
     text = _STAMP.sub("", text).rstrip() + "\n"
     return f"{text}\n<!-- rd_hf card {_hash(text)} -->\n"
 
@@ -181,7 +181,7 @@ def write_card(folder: Path, text: str) -> bool:
 
 
 def card_for(text: str, repo_id: str) -> str:
-    """A card on its way to `repo_id`: a generated one has the repo's name in its snippet, an edited one is as it is."""
+    """The card to upload to `repo_id`: a generated card names the repo in its snippet, an edited one stays as it is."""
     return text if is_edited(text) else stamp(text.replace(HERE, f'model_id = "{repo_id}"'))
 
 

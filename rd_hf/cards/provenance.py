@@ -1,4 +1,4 @@
-"""What a model's config tells of its origin, in whichever form the model was published."""
+"""Reads a model's origin from its config, in whichever form the model was published."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""`rd-hf compare`: every method a reader will name beside RD and DRD, under one protocol."""
+"""`rd-hf compare`: compares RD and DRD with other methods under one protocol."""

@@ -1,4 +1,4 @@
-"""RD taken apart: reprogrammed features with a classifier of their own, or the teacher reprogrammed first."""
+"""Ablations of RD: reprogrammed features with a separate classifier, or a teacher that is reprogrammed first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The teacher adapted to the labels by a linear probe, LoRA or in full: references, and what KD starts from."""
+"""Adapts the teacher to the labels by a linear probe, LoRA or full fine-tuning, as a reference and as KD's teacher."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def with_lora(tower: nn.Module) -> Callable[[], nn.Module]:
         from peft import LoraConfig, get_peft_model
     except ImportError as error:
         raise ArgumentError(
-            "LoRA needs peft: `pip install peft`, or `pip install .[compare]` in the checkout."
+            "LoRA needs peft. Run `pip install peft`, or `pip install .[compare]` in a checkout of rd_hf."
         ) from error
     targets = [
         name

@@ -86,7 +86,7 @@ class ComparisonArguments:
         for name in ("data", "teachers", "arguments", "tuning"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, dict):
-                raise ArgumentError(f"`{name}` must be a mapping, not {value!r}.")
+                raise ArgumentError(f"`{name}` is {value!r}; it must be a mapping.")
             if value is not None:
                 setattr(self, name, {str(key): item for key, item in value.items()})
         for name in ("methods", "shots", "seeds", "use_unlabeled"):
@@ -97,7 +97,7 @@ class ComparisonArguments:
             _check_shots("shots", shots)
         for value in self.use_unlabeled:
             if not isinstance(value, bool):
-                raise ArgumentError(f"`use_unlabeled` has {value!r}; it must be true or false.")
+                raise ArgumentError(f"`use_unlabeled` contains {value!r}; each value must be true or false.")
         for name in ("shots", "seeds", "use_unlabeled"):
             setattr(self, name, list(dict.fromkeys(getattr(self, name))))
         if self.workers is not None and not _is_number(self.workers, 1):
@@ -108,7 +108,7 @@ TUNING_DEFAULTS = {"learning_rate": [None], "weight": [1.0], "shots": 20, "seeds
 
 
 def tuning_grid(comparison: ComparisonArguments) -> dict[str, Any] | None:
-    """The values of `tuning`, each a list but `shots` (None for all), with its defaults; None where nothing is tuned.
+    """The values of `tuning` with its defaults, each a list except `shots` (None for all); None if nothing is tuned.
 
     :raises ArgumentError: naming what cannot be used.
     """
@@ -127,32 +127,34 @@ def tuning_grid(comparison: ComparisonArguments) -> dict[str, Any] | None:
     _check_seeds("tuning: seeds", found["seeds"])
     _check_shots("tuning: shots", found["shots"])
     if set(found["seeds"]) & set(comparison.seeds):
-        raise ArgumentError("`tuning: seeds` and `seeds` share a seed: what is tuned on must not be reported.")
+        raise ArgumentError(
+            "`tuning: seeds` and `seeds` have a seed in common. Tune on other seeds than those that are reported."
+        )
     for name in found["data"]:
         if name not in comparison.data:
-            raise ArgumentError(f"`tuning: data` has {name!r}.{nearest(name, list(comparison.data))}")
+            raise ArgumentError(f"`tuning: data` contains {name!r}.{nearest(name, list(comparison.data))}")
     return found | {"shots": None if found["shots"] == "all" else found["shots"]}
 
 
 def _parsed(name: str, value: Any) -> Any:
-    """A value that was typed as text, as YAML has it: `--shots 20` as well as `--shots '[10, 20]'`."""
+    """Read a value typed as text as YAML: `--shots 20` as well as `--shots '[10, 20]'`."""
     if isinstance(value, str) and name not in ("output_dir", "methods", "reference"):
         try:
             return yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise ArgumentError(f"`{name}` is no valid YAML value: {value}") from error
+            raise ArgumentError(f"`{name}` is not a valid YAML value: {value}") from error
     return parse_yaml_value(value)
 
 
 def _check_seeds(name: str, seeds: list) -> None:
     for seed in seeds:
         if not _is_number(seed, 0):
-            raise ArgumentError(f"`{name}` has {seed!r}; they must be numbers from 0 on.")
+            raise ArgumentError(f"`{name}` contains {seed!r}; each seed must be a whole number of at least 0.")
 
 
 def _check_shots(name: str, shots: Any) -> None:
     if shots != "all" and not _is_number(shots, 1):
-        raise ArgumentError(f"`{name}` has {shots!r}; it must be a number above 0, or all.")
+        raise ArgumentError(f"`{name}` contains {shots!r}; each value must be a whole number above 0, or all.")
 
 
 def _is_number(value: Any, least: int) -> bool:
@@ -165,5 +167,5 @@ def _positive(name: str, value: Any) -> float:
     except (TypeError, ValueError):
         number = 0.0
     if not 0 < number < math.inf:
-        raise ArgumentError(f"`tuning: {name}` has {value!r}; it must be a number above 0.")
+        raise ArgumentError(f"`tuning: {name}` contains {value!r}; each value must be a number above 0.")
     return number

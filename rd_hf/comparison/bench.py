@@ -1,4 +1,4 @@
-"""What the runs of a comparison share: a data set with its labels drawn, decoded once, and a teacher loaded once."""
+"""What the runs of a comparison share: a decoded data set with its drawn labels, and a loaded teacher."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Bench:
         self.accelerator = accelerator
         self.run_data = load_run_data(arguments, keep_unlabelled=True)
         if not isinstance(self.run_data.task, SingleLabel):
-            raise ArgumentError("A comparison is for tasks of one label an image: logit methods need a softmax.")
+            raise ArgumentError("`compare` supports single-label tasks only, because logit methods need a softmax.")
         self._teachers: dict[tuple, LoadedTeacher] = {}
         self._opened: list[tuple[list[str], RunData]] = []
         self._pooled: dict[str, np.ndarray] = {}
@@ -58,7 +58,7 @@ class Bench:
         return build_models(arguments, self.run_data, self.accelerator, teacher)
 
     def open(self, arguments: DistillationArguments, transforms: Transforms) -> RunData:
-        """The task with its images as these models see them; without the unlabelled rows where they are not used."""
+        """The task with its images as these models see them, and without unlabelled rows if they are not used."""
         shown = [transform.processor.to_json_string() for transform in transforms.each()]
         run_data = next((run_data for seen, run_data in self._opened if seen[: len(shown)] == shown), None)
         if run_data is None:
@@ -83,7 +83,7 @@ class Bench:
 
 
 def as_teacher_task(run_data: RunData) -> RunData:
-    """The task with the teacher's pixels in the student's place."""
+    """The task with the teacher's pixels in place of the student's."""
 
     def turned(split: OpenSplit) -> OpenSplit:
         return replace(split, store=TeachersView(split.store))

@@ -47,7 +47,7 @@ RESULT_FILE, PREDICTIONS_FILE = "result.json", "predictions.safetensors"
 
 @dataclass
 class Trained:
-    """What a method came to.
+    """The result of a method.
 
     :param rows: what the task keeps of the model's answers on a split.
     """
@@ -105,7 +105,7 @@ def read_result(root: Path, cell: Cell) -> dict[str, Any]:
 
 
 def cell_settings(plan: Plan, cell: Cell, arguments: DistillationArguments) -> dict[str, Any]:
-    """What a run's result follows from, as plain values; a finished run is not used where these have changed."""
+    """Everything that a run's result depends on, as plain values. If it has changed, a finished run is not reused."""
     values, relevant = arguments.to_dict(), names(DistillationArguments, lambda fact: fact.affects_result)
     values = {name: values[name] for name in relevant}
     values |= {"comparison_method": cell.entry.method.name, "comparison_weight": cell.weight}
@@ -182,7 +182,7 @@ def _trainer(
 
 
 def _run(trainer: Trainer) -> dict[str, Any]:
-    """Train to the end; what there is to say of it."""
+    """Train to the end, and return the facts to report about it."""
     started = time.perf_counter()
     with hidden_progress(), PeakMemory(trainer.accelerator.device) as memory:
         trainer.train()

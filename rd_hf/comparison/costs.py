@@ -28,7 +28,7 @@ COUNTED_AS = 2  # with attention; to be raised when the same model comes to othe
 
 
 def measure_costs(plan: Plan, runs: Sequence[Run], root: Path) -> dict[str, Cost]:
-    """The cost of every deployed model, by `Run.cost_key`; those that costs.json has are not measured again."""
+    """The cost of every deployed model, by `Run.cost_key`; costs found in costs.json are not measured again."""
     path = root / COSTS_FILE
     found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if found.pop("counted_as", None) != COUNTED_AS:

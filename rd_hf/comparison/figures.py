@@ -1,4 +1,4 @@
-"""Plots of a comparison: scores against labels a class, the deployment frontier, training time."""
+"""Plots of a comparison: scores against labels per class, the deployment frontier, training time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MARKERS = "osD^v<>PX*hpd"
 
 
 def plot_scores(runs: Sequence[Run], title: str, path: Path) -> None:
-    """Mean test AUROC against labels a class, a line a method; bars are standard deviations over seeds."""
+    """Plot mean test AUROC against labels per class, one line per method; bars are standard deviations over seeds."""
     columns, groups = distinct_shots(runs), by_method(runs)
     apart = min(0.04, 0.6 / len(groups))  # so that the bars can be told apart
     figure, (axes,) = new_figure(1, 8.5, 5)
@@ -35,7 +35,7 @@ def plot_scores(runs: Sequence[Run], title: str, path: Path) -> None:
             label=method_title(own[0]), **style,
         )  # fmt: skip
     axes.set_xticks(range(len(columns)), [str(shots) for shots in columns])
-    axes.set_xlabel("labels a class")
+    axes.set_xlabel("labels per class")
     axes.set_ylabel("test AUROC, mean over seeds")
     axes.set_title(title)
     axes.legend(bbox_to_anchor=(1.01, 1), loc="upper left", fontsize=8, frameon=False)
@@ -45,7 +45,7 @@ def plot_scores(runs: Sequence[Run], title: str, path: Path) -> None:
 def plot_frontier(runs: Sequence[Run], costs: dict[str, Cost], title: str, path: Path) -> None:
     """Mean test AUROC against deployed parameters and against latency, both logarithmic.
 
-    At the number of labels a class with which most methods were run; the fewest of such.
+    The number of labels per class is the one that most methods were run with; the smallest if several tie.
     """
     from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
@@ -62,14 +62,14 @@ def plot_frontier(runs: Sequence[Run], costs: dict[str, Cost], title: str, path:
                     place, score, MARKERS[number % len(MARKERS)], color=_colour(number), label=method_title(own[0]),
                     markersize=9 if _is_ours(own) else 6,
                 )  # fmt: skip
-    for axes, label in zip(panels, ("deployed parameters", "CPU latency of one image, ms"), strict=True):
+    for axes, label in zip(panels, ("deployed parameters", "CPU latency per image, ms"), strict=True):
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel(label)
         axes.set_ylabel("test AUROC, mean over seeds")
-    figure.suptitle(f"{title}: {shots} labels a class")
+    figure.suptitle(f"{title}: {shots} labels per class")
     panels[-1].legend(bbox_to_anchor=(1.01, 1), loc="upper left", fontsize=8, frameon=False)
     figure.savefig(path, dpi=DOTS_PER_INCH)
 
@@ -84,7 +84,7 @@ def plot_costs(runs: Sequence[Run], path: Path) -> None:
     axes.bar_label(bars, [f"{value:.0f}" for value in seconds], padding=3, fontsize=8)
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.invert_yaxis()
-    axes.set_xlabel("seconds of a run, mean (on this machine, with other runs beside)")
+    axes.set_xlabel("mean time per run in seconds (on this machine, while other runs were active)")
     figure.savefig(path, dpi=DOTS_PER_INCH)
 
 

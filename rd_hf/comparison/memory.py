@@ -1,4 +1,4 @@
-"""How much memory a training takes beyond what its models and images took before it."""
+"""Measures how much memory a training takes in addition to its models and images."""
 
 from __future__ import annotations
 

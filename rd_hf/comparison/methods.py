@@ -18,7 +18,7 @@ Role = Literal["student alone", "teacher", "feature", "logit", "reprogramming"]
 
 @dataclass(frozen=True)
 class Method:
-    """One way to come to a classifier.
+    """One way to obtain a classifier.
 
     :ivar name: in YAML files.
     :ivar title: in tables.
@@ -44,17 +44,17 @@ class Method:
 
     @property
     def needs_teacher(self) -> bool:
-        """Whether there is a teacher in it."""
+        """Whether the method has a teacher."""
         return self.role != "student alone"
 
     @property
     def uses_unlabelled(self) -> bool:
-        """Whether it has a term that needs no label."""
+        """Whether its loss has a term that needs no labels."""
         return self.role in ("feature", "logit", "reprogramming")
 
     @property
     def adapts_by_training(self) -> bool:
-        """Whether another training, of the teacher, comes first."""
+        """Whether the teacher is trained first."""
         return self.role == "logit" and self.adaptation != "linear_probe"
 
     @property
@@ -133,7 +133,7 @@ _ALL = (
     ),
     Method("rd", "RD", "Zhou et al. 2024, arXiv 2407.06504, with DRD's KL term", "reprogramming", "rd"),
     Method("drd", "DRD", "Du et al. 2026, arXiv 2605.04447", "reprogramming", "drd"),
-    Method("rd_separate", "RD, separate classifier", "RD taken apart", "reprogramming", "rd", classifier="separate"),
-    Method("rd_first", "RD, teacher first", "RD taken apart", "reprogramming", "rd", classifier="first"),
+    Method("rd_separate", "RD, separate classifier", "ablation of RD", "reprogramming", "rd", classifier="separate"),
+    Method("rd_first", "RD, teacher first", "ablation of RD", "reprogramming", "rd", classifier="first"),
 )  # fmt: skip
 METHODS: dict[str, Method] = {method.name: method for method in _ALL}

@@ -7,7 +7,7 @@
     shots: [10, 20, all]
     seeds: [0, 1, 2]
 
-A method under another name and with arguments of its own is how an ablation is written.
+To write an ablation, give a method another name and arguments of its own.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Cell:
     """One training: a method on a data set from a teacher, with so many labels, under a seed.
 
     :ivar teacher: its name in the comparison; None for methods that take none.
-    :ivar shots: labels a class; None for all.
+    :ivar shots: labels per class; None for all.
     :ivar learning_rate: None for that of the arguments.
     :ivar weight: factor of the method's own weight of its loss (of the weight decay, where it has none).
     """
@@ -89,12 +89,12 @@ class Plan:
         self.entries = [_entry(value) for value in comparison.methods]
         for name in [*(entry.name for entry in self.entries), *comparison.data, *comparison.teachers]:
             if not NAME.fullmatch(name) or name == NO_TEACHER:
-                raise ArgumentError(f"{name!r} cannot be the name of a folder: take another.")
+                raise ArgumentError(f"{name!r} cannot be the name of a folder: choose another name.")
         if any(entry.method.needs_teacher for entry in self.entries) and not comparison.teachers:
-            raise ArgumentError("`teachers` is missing: all methods but ce need one.")
+            raise ArgumentError("`teachers` is missing: every method except ce needs a teacher.")
         names = [entry.name for entry in self.entries]
         if comparison.reference is not None and comparison.reference not in names:
-            raise ArgumentError(f"`reference` has {comparison.reference!r}.{nearest(comparison.reference, names)}")
+            raise ArgumentError(f"`reference` is {comparison.reference!r}.{nearest(comparison.reference, names)}")
         check_names(comparison.arguments, where=" under `arguments`")
         for kind in ("data", "teachers"):
             for name, values in getattr(comparison, kind).items():
@@ -106,26 +106,30 @@ class Plan:
         self.tuned: dict[tuple, tuple[float | None, float]] = {}  # learning rate and weight of each setting
 
     def _refuse_arguments(self) -> None:
-        """:raises ArgumentError: for an argument that would do nothing, or not what is expected."""
+        """:raises ArgumentError: for an argument that has no effect, or an unexpected one."""
         comparison, entries = self.comparison, [entry.arguments for entry in self.entries]
         common, of_data, of_teachers = [comparison.arguments], comparison.data.values(), comparison.teachers.values()
         of = {name: stated.compare for name, stated in options(DistillationArguments).items()}
         for name in itertools.chain(*common, *of_data, *of_teachers, *entries):
             if of[name] == "grid":
-                raise ArgumentError(f"`{name}` is said by the comparison's own names, not as an argument of runs.")
+                raise ArgumentError(
+                    f"`{name}` cannot be given for the runs, because the comparison sets it from its own `methods`, "
+                    "`shots`, `seeds`, `use_unlabeled` and `output_dir`."
+                )
             if of[name] == "never":
-                raise ArgumentError(f"`{name}` has no place in a comparison: leave it out.")
+                raise ArgumentError(f"`{name}` is not supported in a comparison: leave it out.")
         for name in itertools.chain(*common, *of_data, *entries):
             if of[name] == "teachers":
-                raise ArgumentError(f"A `{name}` is named under `teachers`.")
+                raise ArgumentError(f"`{name}` belongs under `teachers`: move it there.")
         for name in itertools.chain(*of_teachers, *entries):
             if of[name] == "data":
-                raise ArgumentError(f"`{name}` has to be the same for all methods: put it under `data`.")
+                raise ArgumentError(f"`{name}` must be the same for all methods: put it under `data`.")
         for entry in self.entries:
             for name in entry.arguments:
                 if of[name] == "reprogramming" and entry.method.role != "reprogramming":
                     raise ArgumentError(
-                        f"`{name}` does nothing in the method {entry.name!r}, which is no reprogramming."
+                        f"`{name}` has no effect on the method {entry.name!r}, because it does not reprogram the "
+                        "teacher: leave it out."
                     )
 
     def cells(self) -> list[Cell]:
@@ -136,7 +140,9 @@ class Plan:
         paths = Counter(cell.path for cell in cells)
         for cell in cells:
             if paths[cell.path] > 1:
-                raise ArgumentError(f"The name {cell.entry.name!r} of a method is given twice, or too like another's.")
+                raise ArgumentError(
+                    f"Two methods are named {cell.entry.name!r}, or have names too similar to tell apart: rename one."
+                )
         return cells
 
     def as_tuned(self, cell: Cell) -> Cell:
@@ -165,13 +171,13 @@ class Plan:
                     yield Cell(data, teacher, entry, unlabelled, shots, seed)
 
     def _unlabelled(self, method: Method, data: str, shots: int | None) -> Iterable[bool]:
-        """The wanted ones of with and without; a method that cannot use such rows, or finds none, runs once without."""
+        """Whether to use unlabelled rows, per run. A method that cannot use them, or finds none, runs once."""
         if not method.uses_unlabelled or not self.has_unlabelled(data, shots):
             return (False,)
         return tuple(dict.fromkeys(self.comparison.use_unlabeled))
 
     def has_unlabelled(self, data: str, shots: int | None) -> bool:
-        """Whether there are rows without label: those whose label is withheld, or a data set of such."""
+        """Whether there are unlabelled rows: train rows whose label is withheld, or an unlabelled data set."""
         return shots is not None or "unlabeled_dataset" in self.comparison.arguments | self.comparison.data[data]
 
     def tuning_cells(self) -> list[Cell]:
@@ -188,7 +194,7 @@ class Plan:
         return list(dict.fromkeys(tried))
 
     def _tries(self, entry: Entry) -> list[tuple[float | None, float]]:
-        """Learning rates and weights that an entry is tuned over: those that it does not name itself."""
+        """The learning rates and weights over which an entry is tuned, unless it sets them itself."""
         method, named = entry.method, entry.arguments
         if method.name == "linear_probe":  # chooses its own penalty, on validation
             return []
@@ -223,9 +229,11 @@ def _entry(value: Any) -> Entry:
     values = {"method": value} if isinstance(value, str) else dict(value) if isinstance(value, dict) else {}
     name = values.pop("method", None)
     if name not in METHODS:
-        raise ArgumentError(f"`methods` has {value!r}, which names no method.{nearest(str(name), list(METHODS))}")
+        raise ArgumentError(
+            f"`methods` contains {value!r}, which is not the name of a method.{nearest(str(name), list(METHODS))}"
+        )
     label = str(values.pop("name", name))
     if label in METHODS and label != name:
-        raise ArgumentError(f"The name {label!r} is that of another method than {name}: take another.")
+        raise ArgumentError(f"{label!r} is the name of another method than {name}: choose another name.")
     check_names(values, where=f" of the method {label!r}")
     return Entry(label, METHODS[name], values)

@@ -1,4 +1,4 @@
-"""What a comparison leaves beside its runs: results.csv, tables in Markdown, plots. All are made from the runs."""
+"""Writes a comparison's results.csv, Markdown tables and plots from its runs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def write_report(plan: Plan, cells: Sequence[Cell], root: Path) -> list[dict[str
     """
     runs = [Run(cell, root) for cell in cells]
     if not runs:
-        logger.warning("No run of %s is finished: there is nothing to put into a table.", root)
+        logger.warning("No run in %s is finished, so there is no table to make.", root)
         return []
     rows = [run.row for run in runs]
     with (root / "results.csv").open("w", newline="", encoding="utf-8") as file:
@@ -36,7 +36,7 @@ def write_report(plan: Plan, cells: Sequence[Cell], root: Path) -> list[dict[str
     missing = len(plan.cells()) - len(runs)
     parts = [
         f"Made by `rd-hf compare` {__version__} from {len(runs)} runs"
-        + (f"; {missing} more are not done." if missing else ".")
+        + (f"; {missing} more are not finished." if missing else ".")
     ]
     if len({run.cell.data for run in runs}) > 1:
         parts += _overviews(plan, runs)
@@ -46,7 +46,7 @@ def write_report(plan: Plan, cells: Sequence[Cell], root: Path) -> list[dict[str
         parts += [f"## {title}", score_table(own, "test"), differences, score_table(own, "validation")]
         if len({run.row["shots"] for run in own}) > 1:
             plot_scores(own, title, root / f"scores_{name}.png")
-            parts.append(f"![scores against labels a class](scores_{name}.png)")
+            parts.append(f"![scores against labels per class](scores_{name}.png)")
         if len({(run.row["deployed_parameters"], round(costs[run.cost_key].gflop, 3)) for run in own}) > 1:
             plot_frontier(own, costs, title, root / f"frontier_{name}.png")
             parts.append(f"![scores against parameters and latency](frontier_{name}.png)")
@@ -67,9 +67,9 @@ def _overviews(plan: Plan, runs: Sequence[Run]) -> Iterable[str]:
 
 
 def _tables(plan: Plan, runs: Sequence[Run]) -> Iterable[tuple[str, list[Run]]]:
-    """Runs that stand in one table: of a data set and teacher, with or without unlabelled rows.
+    """The runs of each table: one data set and teacher, with or without unlabelled rows.
 
-    A method that cannot use unlabelled rows, and one that finds none, stands in both.
+    A method that cannot use unlabelled rows, or finds none, is in both tables.
     """
     for data in plan.comparison.data:
         for teacher in plan.comparison.teachers or [None]:

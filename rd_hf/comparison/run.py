@@ -1,4 +1,4 @@
-"""`rd_hf.compare`: tunes, runs what is not done, then writes tables and plots."""
+"""`rd_hf.compare`: tunes, runs what is not finished yet, then writes tables and plots."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .workers import ComparisonError, check_finished, run_cells
 def compare(data: dict | None = None, **arguments: Any) -> list[dict[str, Any]]:
     """Compare methods on data sets under one protocol; see `ComparisonArguments` for the arguments.
 
-    :return: the rows of results.csv, one a run.
+    :return: the rows of results.csv, one per run.
     :raises ArgumentError: for an unknown or contradictory argument.
     :raises ComparisonError: after all other runs and the report, when some have failed.
     """
@@ -32,18 +32,22 @@ def compare(data: dict | None = None, **arguments: Any) -> list[dict[str, Any]]:
 def run_comparison(plan: Plan) -> list[dict[str, Any]]:
     """Run what is not done of a plan, tuning first, and write its report; see `compare`."""
     if getattr(multiprocessing.current_process(), "_inheriting", False):  # a worker that imports the user's script
-        raise ComparisonError('Call rd_hf.compare under `if __name__ == "__main__":`, since workers import the script.')
+        raise ComparisonError(
+            'Call rd_hf.compare under `if __name__ == "__main__":`, because each worker imports the script.'
+        )
     root = Path(plan.comparison.output_dir)
     _check_arguments(plan, root)
     if plan.comparison.table_only:
         return _run(plan, root)
     root.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(root / ".lock", timeout=0):  # the system frees it when the process ends, however it does
+        with FileLock(
+            root / ".lock", timeout=0
+        ):  # the system releases the lock when the process ends, for whatever reason
             return _run(plan, root)
     except Timeout as error:
         raise ComparisonError(
-            f"Another comparison is at work in {root}: wait for it, or name another `output_dir`."
+            f"Another comparison is running in {root}. Wait for it to finish, or choose another `output_dir`."
         ) from error
 
 
@@ -70,15 +74,15 @@ def _run(plan: Plan, root: Path) -> list[dict[str, Any]]:
         failed += run_cells(plan, cells, root, "comparing")
     done = [cell for cell in cells if is_done(root, cell)]
     if plan.comparison.table_only and not done:
-        raise ComparisonError(f"There is no finished run of this comparison in {root}, so there is no table to make.")
+        raise ComparisonError(f"{root} has no finished run of this comparison, so there is no table to make.")
     rows = write_report(plan, done, root)
     if failed:
-        raise ComparisonError(f"{len(failed)} runs failed, the others are in the tables:\n" + "\n".join(failed))
+        raise ComparisonError(f"{len(failed)} runs failed; the tables contain the others:\n" + "\n".join(failed))
     return rows
 
 
 def _tune(plan: Plan, root: Path) -> None:
-    """The runs of the tuning, those that adapt a teacher first: two-stage methods are tuned on the tuned one.
+    """Run the tuning. Runs that adapt a teacher go first, because two-stage methods are tuned with the tuned teacher.
 
     :raises ComparisonError: when some failed, since nothing can be chosen then.
     """
@@ -87,5 +91,5 @@ def _tune(plan: Plan, root: Path) -> None:
         own = [cell for cell in cells if (cell.entry.method.role == "teacher") == (role == "teacher")]
         failed = run_cells(plan, own, root, "tuning") if own else []
         if failed:
-            raise ComparisonError("Runs of the tuning failed, so nothing was compared:\n" + "\n".join(failed))
+            raise ComparisonError("Tuning runs failed, so nothing was compared:\n" + "\n".join(failed))
         plan.tuned = choose_settings(plan, root)

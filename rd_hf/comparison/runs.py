@@ -1,4 +1,4 @@
-"""A finished run of a comparison, as its tables and plots read it."""
+"""A finished run of a comparison, as tables and plots use it."""
 
 from __future__ import annotations
 

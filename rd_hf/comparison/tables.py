@@ -34,9 +34,9 @@ def score_table(runs: Sequence[Run], split: str) -> str:
     ranks = _ranks(means)
     seeds = sorted({run.cell.seed for run in runs})
     lines = [
-        f"AUROC on {split}, mean (standard deviation) over seeds {', '.join(map(str, seeds))}; n: of fewer runs.",
+        f"AUROC on {split}, mean (standard deviation) over seeds {', '.join(map(str, seeds))}; n marks fewer runs.",
         "",
-        "| labels a class | " + " | ".join(map(str, columns)) + " | rank |",
+        "| labels per class | " + " | ".join(map(str, columns)) + " | rank |",
         "|---" * (len(columns) + 2) + "|",
     ]
     for name, own in groups.items():
@@ -86,7 +86,7 @@ def difference_table(runs: Sequence[Run], reference: str | None = None) -> str:
     columns, groups = distinct_shots(runs), by_method(runs)
     reference = reference or _reference(groups)
     if reference not in groups:
-        return f"No differences: there is no run of {reference or 'RD or DRD'}."
+        return f"There are no differences, because there is no run of {reference or 'RD or DRD'}."
     found: dict[tuple[str, object], Difference] = {}
     for shots in columns:
         of_reference = {r.cell.seed: r for r in groups[reference] if r.row["shots"] == shots}
@@ -101,10 +101,10 @@ def difference_table(runs: Sequence[Run], reference: str | None = None) -> str:
     tested = {key: difference.p_value for key, difference in found.items() if not np.isnan(difference.p_value)}
     corrected = dict(zip(tested, holm(list(tested.values())), strict=True))
     lines = [
-        f"Difference to {method_title(groups[reference][0])} (95 % interval; p, corrected by Holm over this table), by "
-        "the chance of seeds and of test images.",
+        f"Difference from {method_title(groups[reference][0])}, with its 95 % interval over seeds and test images, "
+        "and the p-value after Holm correction over this table.",
         "",
-        "| labels a class | " + " | ".join(map(str, columns)) + " |",
+        "| labels per class | " + " | ".join(map(str, columns)) + " |",
         "|---" * (len(columns) + 1) + "|",
     ]
     for name, own in groups.items():
@@ -115,14 +115,14 @@ def difference_table(runs: Sequence[Run], reference: str | None = None) -> str:
 
 
 def cost_table(runs: Sequence[Run], costs: dict[str, Cost]) -> str:
-    """What each method trains, deploys and takes."""
+    """What each method trains and deploys, and what it costs."""
     lines = [
-        "Training time is the mean over runs, with others beside and with the teacher's passes that no run before had "
-        "cached. Memory is the median of what a training took at most beyond its models and images. Of methods with a "
-        "training of the teacher before, these and the parameters trained are the second training's. Arithmetic and "
-        "latency are of one image on this machine's CPU.",
+        "Training time is the mean over runs. It includes the teacher's forward passes that no earlier run had "
+        "cached, and other runs may have been active at the same time. Memory is the median peak of a training, "
+        "beyond its models and images. If a method trains the teacher first, training time, memory and trained "
+        "parameters are those of its second training. GFLOP and latency are per image, on this machine's CPU.",
         "",
-        "| | parameters trained | training, s | memory, MiB | parameters deployed | GFLOP an image | latency, ms |",
+        "| | trained parameters | training, s | memory, MiB | deployed parameters | GFLOP per image | latency, ms |",
         "|---|---|---|---|---|---|---|",
     ]
     for title, own in by_title(runs).items():
@@ -143,7 +143,7 @@ def cost_table(runs: Sequence[Run], costs: dict[str, Cost]) -> str:
 
 
 def distinct_shots(runs: Iterable[Run]) -> list:
-    """Numbers of labels a class, ascending; "all" last."""
+    """Numbers of labels per class, ascending; "all" last."""
     found = {run.row["shots"] for run in runs}
     return sorted(found, key=lambda shots: (shots == "all", shots if shots != "all" else 0))
 
@@ -157,7 +157,7 @@ def by_method(runs: Iterable[Run]) -> dict[str, list[Run]]:
 
 
 def by_title(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs that cost the same, under the name of their method, with the teacher's where there are several."""
+    """Group runs that cost the same by the name of their method, and of their teacher if there are several."""
     several = len({run.cell.teacher for run in runs if run.cell.teacher}) > 1
     groups: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
@@ -184,17 +184,17 @@ def _reference(groups: dict[str, list[Run]]) -> str | None:
 
 
 def metric_values(runs: Iterable[Run], shots: object, split: str) -> list[float]:
-    """The scores of those runs that had so many labels a class."""
+    """The scores of the runs with this number of labels per class."""
     return [run.row[f"{split}_{METRIC}"] for run in runs if run.row["shots"] == shots]
 
 
 def _most(values: dict[str, list[Sequence[float]]]) -> list[int]:
-    """How many values the methods that have most have, in each column."""
+    """The largest number of values that a method has, per column."""
     return [max(map(len, column)) for column in zip(*values.values(), strict=True)]
 
 
 def _comparable_means(values: dict[str, list[Sequence[float]]]) -> dict[str, list[float]]:
-    """Means by name and column; NaN where others have more values in that column."""
+    """Means by name and column; NaN if another method has more values in that column."""
     most = _most(values)
     return {
         name: [statistics.mean(v) if v and len(v) == n else np.nan for v, n in zip(own, most, strict=True)]

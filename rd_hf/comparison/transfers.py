@@ -1,4 +1,4 @@
-"""What a student takes over from a frozen teacher, as modules: a loss, what it compares, and what is trained for it."""
+"""Transfer losses from a frozen teacher, as modules that hold the loss and the layers trained for it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EMBEDDING = 128  # dimensions in which CRD compares; the paper's
 
 @dataclass(frozen=True)
 class Setting:
-    """What a transfer may need to know of the run.
+    """What a transfer may need to know about the run.
 
     :ivar teacher_stages: those that the student's are paired with, shallow to deep.
     :ivar rows: images of the training.
@@ -34,7 +34,7 @@ class Setting:
 
 
 class GuidedStudent(nn.Module):
-    """A student, and what is trained beside it for its transfer loss.
+    """A student, and the layers that are trained with it for its transfer loss.
 
     :param teacher: holds the student with its stages; its projectors are not used.
     """
@@ -45,7 +45,7 @@ class GuidedStudent(nn.Module):
         self.staged = teacher.staged_student
 
     def forward(self, student_pixel_values: Tensor, teacher_features: Sequence[StageFeature]) -> RDTeacherOutput:
-        """One pass of the student, its features tapped; the teacher's are handed on as they are."""
+        """Run the student once and tap its features; the teacher's features are passed on unchanged."""
         output, tape = self.staged.forward(student_pixel_values)
         return RDTeacherOutput(
             student_logits=output.logits,

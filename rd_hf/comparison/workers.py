@@ -1,4 +1,4 @@
-"""The runs of a comparison in processes of their own, which share out the processor."""
+"""Runs a comparison in worker processes, which share the CPU cores."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class ComparisonError(ValueError):
 
 
 def run_cells(plan: Plan, cells: Sequence[Cell], root: Path, title: str) -> list[str]:
-    """Run what is not done; what failed, in words.
+    """Run what is not finished, and return a line about each failure.
 
     :raises ComparisonError: when a finished run had other settings.
     """
@@ -68,13 +68,13 @@ def run_cells(plan: Plan, cells: Sequence[Cell], root: Path, title: str) -> list
                 progress.advance(sum(is_done(root, cell) for cell in cells) - progress.done)
         except BrokenProcessPool as error:
             raise ComparisonError(
-                "A worker ended before its runs. In a Python script, call rd_hf.compare under "
-                '`if __name__ == "__main__":`, since each worker imports the script. Else it was killed from outside, '
-                "as a system does that runs out of memory: finished runs are kept, and the same command goes on with "
-                "the others, with a smaller `workers` if memory was short."
+                "A worker died before it finished its runs. In a Python script, call rd_hf.compare under "
+                '`if __name__ == "__main__":`, because each worker imports the script. Otherwise the system has '
+                "probably killed it for lack of memory: repeat the command with a smaller `workers`. Finished runs are "
+                "kept, and the command continues with the others."
             ) from error
         except KeyboardInterrupt:
-            raise KeyboardInterrupt("Finished runs are kept; the same command goes on with the others.") from None
+            raise KeyboardInterrupt("Finished runs are kept. Repeat the command to continue with the others.") from None
         finally:
             stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
@@ -92,10 +92,10 @@ def check_finished(plan: Plan, cells: Sequence[Cell], root: Path) -> None:
         changed = [f"{name} was {before[name]!r}, is {now[name]!r}" for name in names]
         if changed:
             was_chosen = plan.tuning and not cell.tuning and TUNED & set(names)
-            tuned = "`tuning` may choose otherwise now than when it was run. " if was_chosen else ""
+            tuned = "`tuning` may now choose other values than before. " if was_chosen else ""
             raise ComparisonError(
-                f"The finished run {root / cell.path} had other settings ({'; '.join(changed)}). {tuned}Name another "
-                "`output_dir`, or delete that run's folder to have it run again."
+                f"The finished run {root / cell.path} had other settings ({'; '.join(changed)}). {tuned}Choose "
+                "another `output_dir`, or delete that run's folder to repeat the run."
             )
 
 
@@ -104,7 +104,7 @@ def split_into_jobs(cells: Sequence[Cell], workers: int) -> list[list[Cell]]:
     groups: dict[tuple, list[Cell]] = defaultdict(list)
     for cell in cells:
         groups[(cell.data, cell.shots, cell.seed)].append(cell)
-    for group in groups.values():  # those with a teacher first: they decode for both models
+    for group in groups.values():  # jobs with a teacher first, because they decode the images for both models
         group.sort(key=lambda cell: cell.teacher is None)
     jobs = list(groups.values())
     while len(jobs) < workers and max(map(len, jobs)) > 1:
@@ -121,7 +121,7 @@ def _cores() -> int:
 
 @contextmanager
 def _environment_of_workers(workers: int) -> Iterator[None]:
-    """Threads shared out among the workers."""
+    """Divide the threads among the workers."""
     threads = str(max(1, _cores() // workers))
     wanted = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     before = {name: os.environ.get(name) for name in wanted}
@@ -134,7 +134,7 @@ def _environment_of_workers(workers: int) -> Iterator[None]:
 
 
 def _context() -> multiprocessing.context.BaseContext:
-    """Workers that are forks of a clean process with the libraries imported, where the system has such."""
+    """Fork workers from a clean process that has imported the libraries, if the system supports it."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
@@ -164,7 +164,7 @@ def _end_with_the_parent() -> None:
 
 
 def run_job(comparison: dict[str, Any], tuned: dict, paths: list[str]) -> list[str]:
-    """Run cells that share a data set, its labels and a seed, in a worker; what failed, in words."""
+    """Run cells that share a data set, its labels and a seed in a worker, and return a line about each failure."""
     plan = Plan(ComparisonArguments(**comparison))
     plan.tuned = tuned
     known = {str(cell.path): cell for cell in [*plan.tuning_cells(), *map(plan.as_tuned, plan.cells())]}
@@ -181,7 +181,7 @@ def run_job(comparison: dict[str, Any], tuned: dict, paths: list[str]) -> list[s
         except Stopped as error:
             failed.append(f"{path}: {error}")
             break
-        except Exception as error:  # whatever it is, it says nothing of the other runs
+        except Exception as error:  # whatever the error is, the other runs may still succeed
             logger.debug("", exc_info=True)
             failed.append(f"{path}: {type(error).__name__}: {error}")
     return failed
@@ -196,7 +196,7 @@ def _open_bench(plan: Plan, cell: Cell, cells: Iterable[Cell], root: Path) -> Be
         is_same = other.data == cell.data and is_done(root, other)
         if is_same and read_result(root, other)["data"] != bench.run_data.source["fingerprint"]:
             raise ComparisonError(
-                f"The images or labels of {cell.data} have changed since the run {root / other.path}. Name another "
-                "`output_dir`, or delete that data set's folders in this one."
+                f"The images or labels of {cell.data} have changed since the run {root / other.path}. Choose another "
+                "`output_dir`, or delete the folders of that data set in this one."
             )
     return bench

@@ -64,7 +64,7 @@ class AugmentationParameters:
         for name in ("rotation_degrees", "scale", "shift", "brightness", "contrast", "gamma"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
-                raise AugmentationError(f"augmentation {name} is {value}: give a number of at least 0 (0 turns it off)")
+                raise AugmentationError(f"augmentation {name} is {value}; it must be at least 0 (0 turns it off)")
 
     @classmethod
     def from_arguments(cls, arguments: DistillationArguments) -> AugmentationParameters:
@@ -121,7 +121,9 @@ def draw(
     if views is None or isinstance(views, int):
         views = [views] * len(samples)
     if len(views) != len(samples):
-        raise AugmentationError(f"{len(views)} views came for {len(samples)} samples: give one each, or one for all")
+        raise AugmentationError(
+            f"got {len(views)} views for {len(samples)} samples; give one view per sample, or one for all"
+        )
     numbers = [EVALUATION_VIEW if view is None else int(view) for view in views]
     rows = [_uniform(seed, int(sample), view) for sample, view in zip(samples, numbers, strict=True)]
     uniform = torch.from_numpy(np.stack(rows) if rows else np.zeros((0, DRAWS_PER_VIEW)))
@@ -155,7 +157,7 @@ def apply(view: ViewParameters, batch: Tensor) -> Tensor:
     :raises AugmentationError: if there are not as many views as images.
     """
     if len(view) != len(batch):
-        raise AugmentationError(f"{len(view)} views came for {len(batch)} images: draw one view for each image")
+        raise AugmentationError(f"got {len(view)} views for {len(batch)} images; draw one view per image")
     images = batch.float()
     if bool(view.identity.all()):
         return images
@@ -177,7 +179,7 @@ def _uniform(seed: int, sample: int, view: int) -> np.ndarray:
         return np.zeros(DRAWS_PER_VIEW)
     if min(seed, sample, view) < 0:
         raise AugmentationError(
-            f"seed {seed}, sample {sample}, view {view}: none may be negative (view -1, the evaluation view, excepted)"
+            f"seed {seed}, sample {sample}, view {view}: each must be at least 0 (except view -1, the evaluation view)"
         )
     # The generator counts up in the lowest word, so (view, sample) in the higher ones never meet one another's draws.
     philox = np.random.Philox(key=[seed, 0], counter=[0, 0, view, sample])

@@ -20,7 +20,7 @@ LABEL_NAMES = ("label", "labels", "target", "targets", "finding", "findings", "d
 
 
 class DataError(ValueError):
-    """A data set that cannot be used as it is; the message names the file, column or row and the way out."""
+    """A data set that cannot be used as it is. The message names the file, column or row, and the way out."""
 
 
 def find_image_column(features: Features, wanted: str | None = None) -> str:
@@ -50,7 +50,7 @@ def find_label_column(features: Features, wanted: str | Sequence[str] | None = N
         return _named(features, wanted, "label_column")
     if wanted is not None:
         if not wanted or len(set(wanted)) < len(wanted):
-            raise DataError(f"label_column is {list(wanted)}; give one column, or a list of different columns")
+            raise DataError(f"label_column is {list(wanted)}; give one column, or a list of distinct columns")
         return [_named(features, name, "label_column") for name in wanted]
     typed = [name for name, feature in features.items() if _is_class_label(feature)]
     usual = [name for name in LABEL_NAMES if name in features]
@@ -109,18 +109,20 @@ def selected_rows(split: Dataset) -> np.ndarray | None:
 
 def _named(features: Features, wanted: str, argument: str) -> str:
     if wanted not in features:
-        raise DataError(f"{argument} is '{wanted}', which is not a column; columns found: {columns_found(features)}")
+        raise DataError(
+            f"{argument} is '{wanted}', but there is no such column; columns found: {columns_found(features)}"
+        )
     return wanted
 
 
 def _choose(features: Features, typed: list[str], usual: list[str], kind: str) -> str:
     candidates = typed or usual
     if not candidates:
-        raise DataError(f"no {kind} column found; name it with {kind}_column. Columns: {columns_found(features)}")
+        raise DataError(f"no {kind} column found; name it with {kind}_column. Columns found: {columns_found(features)}")
     if len(typed) > 1:
         candidates = [name for name in usual if name in typed]
         if not candidates:
-            raise DataError(f"{', '.join(typed)} could each be the {kind} column; name one with {kind}_column")
+            raise DataError(f"the {kind} column could be any of {', '.join(typed)}; name one with {kind}_column")
     return candidates[0]
 
 
@@ -142,7 +144,7 @@ def _as_image_storage(chunk: pa.Array, column: str, name: str) -> pa.StructArray
     is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
     is_binary = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
     if not (is_struct or is_text or is_binary):
-        raise DataError(f"column '{column}' of split '{name}' holds {kind}; images, image bytes or paths are expected")
+        raise DataError(f"column '{column}' of split '{name}' contains {kind}; expected images, image bytes or paths")
     return Image().cast_storage(chunk)
 
 

@@ -1,4 +1,4 @@
-"""Where the images of a folder lie, which folders are splits, and whether the others can be read as classes."""
+"""Finds the images of a folder, which folders are splits, and whether the others can be read as classes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,10 @@ class ImageFolder:
         for top in tops:
             split = standard_split_name(top)
             if split in found:
-                raise DataError(f"folders '{found[split]}' and '{top}' of '{self.root}' both mean {split}; keep one")
+                raise DataError(
+                    f"folders '{found[split]}' and '{top}' of '{self.root}' both stand for {split}; keep only one of "
+                    "them"
+                )
             if split is not None:
                 found[split] = PurePath(top)
         if not found or ("train" not in found and len(found) < len(tops)):
@@ -49,8 +52,8 @@ class ImageFolder:
         outside = [file for file in self.images if PurePath(file.parts[0]) not in found.values()]
         if outside:
             raise DataError(
-                f"'{self.root}' has split folders ({', '.join(map(str, found.values()))}), and also '{outside[0]}' "
-                "outside of them; move it into one of them, or out of the data set"
+                f"'{self.root}' has split folders ({', '.join(map(str, found.values()))}), but '{outside[0]}' is "
+                "outside them; move it into one of them, or out of the data set"
             )
         return found
 
@@ -69,7 +72,9 @@ class ImageFolder:
         found = {split: [file for file in files if file.parent == folder] for split, folder in splits.items()}
         for split, folder in splits.items():
             if not found[split]:
-                raise DataError(f"'{self.root / folder}' has no metadata file, as other split folders have")
+                raise DataError(
+                    f"'{self.root / folder}' has no metadata file, but other split folders have one; add one"
+                )
         return {split: [self.root / file for file in paths] for split, paths in found.items()}
 
     def has_class_folders(self) -> bool:
@@ -85,7 +90,7 @@ class ImageFolder:
     def check_class_folders(self) -> None:
         """Make sure that each image lies directly in a class folder, and that there are at least two of these.
 
-        `datasets` drops the labels without a word where images lie at several depths, and takes the last folder as the
+        `datasets` silently drops the labels if images lie at several depths, and takes the last folder as the
         class where there are several levels, which may be the patient's.
 
         :raises DataError: naming an image that lies elsewhere.
@@ -95,15 +100,15 @@ class ImageFolder:
         for file in self.images:
             inner = file.relative_to(next(folder for folder in folders if file.is_relative_to(folder)))
             if len(inner.parts) != 2:
-                where = "in no class folder" if len(inner.parts) == 1 else "in a folder within a class folder"
+                where = "not in a class folder" if len(inner.parts) == 1 else "in a folder within a class folder"
                 raise DataError(
-                    f"'{self.root / file}' lies {where}; labels are read from class folders that hold the images "
-                    "themselves. For any other arrangement list images and labels in a metadata.csv"
+                    f"'{self.root / file}' is {where}; labels are read from class folders that contain the images "
+                    "directly. For any other layout, list images and labels in a metadata.csv"
                 )
             classes.add(inner.parts[0])
         if len(classes) < 2:
             raise DataError(
-                f"'{self.root}' has one class folder, '{classes.pop()}'; at least two are needed, or a metadata.csv "
+                f"'{self.root}' has only one class folder, '{classes.pop()}'; add a second one, or a metadata.csv "
                 "that lists images and labels"
             )
 

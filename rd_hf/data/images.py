@@ -68,7 +68,7 @@ def _content(image: dict[str, Any]) -> bytes:
         return image["bytes"]
     path = image.get("path")
     if path is None:
-        raise ValueError("the row holds neither bytes nor a path")
+        raise ValueError("the row has neither bytes nor a path")
     if "://" in path:  # a member of an archive, or a file on a remote file system
         from datasets.utils.file_utils import xopen
 
@@ -88,7 +88,7 @@ def _open(image: ImageLike) -> Image.Image:
         return Image.open(BytesIO(image))
     if isinstance(image, (str, os.PathLike)):
         return Image.open(BytesIO(Path(image).read_bytes()))
-    raise ValueError(f"a {type(image).__name__} is no Pillow image, array, bytes or path")
+    raise ValueError(f"a {type(image).__name__} is not a Pillow image, array, bytes or path")
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
@@ -96,12 +96,14 @@ def _from_array(array: np.ndarray) -> Image.Image:
         array = array[:, :, 0]
     is_image = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
     if not is_image or array.size == 0:
-        raise ValueError(f"an array of shape {array.shape}; expected (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)")
+        raise ValueError(f"the array has shape {array.shape}; expected (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)")
     if array.dtype == np.bool_:
         array = array.astype(np.uint8) * 255
     elif array.dtype != np.uint8:
         if array.ndim == 3 and array.shape[2] == 4:
-            raise ValueError(f"four channels of {array.dtype}; an alpha channel is read from 8-bit arrays only")
+            raise ValueError(
+                f"the array has four channels of {array.dtype}; an alpha channel is supported in 8-bit arrays only"
+            )
         array = _stretch(array)
     return Image.fromarray(np.ascontiguousarray(array))
 
@@ -118,7 +120,7 @@ def _as_rgb(image: Image.Image) -> Image.Image:
 def _stretch(array: np.ndarray) -> np.ndarray:
     """Map an array's own minimum..maximum to 0..255 (uint8); a constant array becomes black."""
     if array.dtype.kind not in "iuf":
-        raise ValueError(f"pixels of type {array.dtype}; expected bool, integers or floats")
+        raise ValueError(f"the pixels are of type {array.dtype}; expected bool, integers or floats")
     values = array.astype(np.float64)
     finite = values[np.isfinite(values)]
     if finite.size == 0:
@@ -130,7 +132,7 @@ def _stretch(array: np.ndarray) -> np.ndarray:
 
 def _unreadable(image: ImageLike, name: str | None, error: Exception) -> str:
     # Pillow does not know the file of bytes in memory, and names the buffer instead.
-    reason = "the file is empty or of no known format" if isinstance(error, UnidentifiedImageError) else str(error)
+    reason = "the file is empty or its format is unknown" if isinstance(error, UnidentifiedImageError) else str(error)
     return f"{_describe(image, name)} is not a readable image: {reason.rstrip('.')}."
 
 

@@ -66,7 +66,7 @@ def read_labels(splits: DatasetDict, column: str | Sequence[str], names: Sequenc
     if isinstance(feature, ClassLabel):
         return _single_from_indices(rows, column, feature.names)
     if not isinstance(feature, Value):
-        raise DataError(f"label column '{column}' holds {type(feature).__name__}; expected class names or integers")
+        raise DataError(f"label column '{column}' contains {type(feature).__name__}; expected class names or integers")
     if _is_text(feature):
         return _single_from_values(rows, column, lambda value: value if value else None)
     if names is not None:
@@ -88,8 +88,8 @@ def align_labels(labels: Labels, names: Sequence[str]) -> Labels:
     unknown = [name for position, name in enumerate(labels.names) if name not in index and _occurs(labels, position)]
     if unknown:
         raise DataError(
-            f"the data has labels that the model does not know: {_abbreviate(unknown)}; its classes are "
-            f"{_abbreviate(names)}. Rename the data's labels, or leave those rows out"
+            f"the data has labels that the model does not know: {_abbreviate(unknown)}; the model's classes are "
+            f"{_abbreviate(names)}. Rename these labels in the data, or remove their rows"
         )
     if not labels.are_vectors:
         numbers = np.array([index.get(name, -1) for name in labels.names], dtype=np.int64)
@@ -121,15 +121,15 @@ def _common_feature(splits: DatasetDict, column: str) -> Any:
         names, first_names = _class_names(feature), _class_names(first)
         if names != first_names:
             raise DataError(
-                f"label column '{column}' has other names in split '{split}' ({names}) than in '{first_split}' "
-                f"({first_names}); cast it to one ClassLabel"
+                f"the class names of label column '{column}' differ between split '{split}' ({names}) and "
+                f"'{first_split}' ({first_names}); cast both to one ClassLabel"
             )
         kinds = {_describe_kind(feature), _describe_kind(first)}
         kinds.discard("null")  # a column without any label in it has no kind
         if len(kinds) > 1:
             raise DataError(
-                f"label column '{column}' holds {_describe_kind(feature)} in split '{split}', but "
-                f"{_describe_kind(first)} in '{first_split}'; bring them to one type"
+                f"label column '{column}' contains {_describe_kind(feature)} in split '{split}', but "
+                f"{_describe_kind(first)} in '{first_split}'; convert them to one type"
             )
     return first
 
@@ -170,7 +170,7 @@ def _single_from_values(rows: dict[str, list], column: str, parse: Any) -> Label
         parsed[split] = [None if _is_missing(label) else parse(label) for label in labels]
         for row, label in enumerate(parsed[split]):
             if label is None:
-                _refuse(split, row, column, labels[row], "is not a class name or a whole number from 0")
+                _refuse(split, row, column, labels[row], "is neither a class name nor a whole number of at least 0")
     distinct = sorted({label for labels in parsed.values() for label in labels})
     index = {label: position for position, label in enumerate(distinct)}
     values = {split: np.array([index[label] for label in labels], dtype=np.int64) for split, labels in parsed.items()}
@@ -180,7 +180,7 @@ def _single_from_values(rows: dict[str, list], column: str, parse: Any) -> Label
 def _multi_label(rows: dict[str, list], column: str, feature: Any, names: Sequence[str] | None) -> Labels:
     inner = feature.feature
     if not isinstance(inner, (ClassLabel, Value)):
-        raise DataError(f"label column '{column}' holds lists of {type(inner).__name__}; expected names or integers")
+        raise DataError(f"label column '{column}' contains lists of {type(inner).__name__}; expected names or integers")
     for split, labels in rows.items():
         for row, label in enumerate(labels):
             if label is None or any(_is_missing(entry) for entry in label):
@@ -213,7 +213,9 @@ def _are_vectors(everything: list[list]) -> bool:
 def _from_vectors(rows: dict[str, list], column: str, names: Sequence[str] | None) -> Labels:
     length = len(next(label for labels in rows.values() for label in labels))
     if names is not None and len(names) != length:
-        raise DataError(f"label column '{column}' has {length} entries per row, but {len(names)} names: {list(names)}")
+        raise DataError(
+            f"label column '{column}' has {length} entries per row, but there are {len(names)} names: {list(names)}"
+        )
     names = list(names) if names is not None else [str(position) for position in range(length)]
     values = {split: np.array(labels, dtype=np.float32).reshape(-1, length) for split, labels in rows.items()}
     return Labels.of_vectors(values, names)
@@ -223,7 +225,7 @@ def _number_entries(rows: dict[str, list], column: str) -> tuple[dict[str, list]
     for split, labels in rows.items():
         for row, label in enumerate(labels):
             if any(_whole_number(entry) is None for entry in label):
-                _refuse(split, row, column, label, "has an entry that is no whole number from 0")
+                _refuse(split, row, column, label, "has an entry that is not a whole number of at least 0")
     distinct = sorted({int(entry) for labels in rows.values() for label in labels for entry in label})
     index = {entry: position for position, entry in enumerate(distinct)}
     numbered = {split: [[index[int(entry)] for entry in label] for label in labels] for split, labels in rows.items()}
@@ -268,5 +270,5 @@ def _abbreviate(names: Sequence[str]) -> str:
 
 
 def _refuse(split: str, row: int, column: str, value: Any, reason: str) -> NoReturn:
-    hint = "; load rows without a label as the unlabelled set" if value is None or value == -1 else ""
+    hint = "; give unlabelled rows as unlabeled_dataset" if value is None or value == -1 else ""
     raise DataError(f"split '{split}', row {row}, column '{column}': label {value!r} {reason}{hint}")

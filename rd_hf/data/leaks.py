@@ -1,4 +1,4 @@
-"""Data that lie: one image or one patient in two splits, and one image under two labels. Found before any training."""
+"""Finds images or patients that two splits share, and images with two labels, before any training."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ def pixel_digest(rgb: Image.Image) -> np.ndarray:
 
 
 def shared_groups(groups: Mapping[str, Iterable[Hashable]]) -> list[str]:
-    """What two splits share of patients (or whatever the groups are).
+    """Count the patients (or other groups) that two splits share.
 
     :param groups: of each split, the group of each row; None where a row names none.
     :return: a sentence for each pair of splits that share some.
     """
     sets = {name: set(values) - {None} for name, values in groups.items()}
     return [
-        f"{len(shared)} groups are in both '{first}' and '{second}' as the data came: scores on '{second}' will be too "
-        "good."
+        f"{len(shared)} groups are in both '{first}' and '{second}' of the original data, so scores on '{second}' "
+        "will be too good."
         for first, second in combinations(sets, 2)
         if (shared := sets[first] & sets[second])
     ]
 
 
 def shared_images(images: Mapping[str, Mapping[int, bytes]]) -> list[str]:
-    """What two splits share of images, pixel by pixel.
+    """Count the images that two splits share, pixel by pixel.
 
     :param images: of each split, the digest of each row's pixels.
     :return: a sentence for each pair of splits that share some.
@@ -58,14 +58,14 @@ def shared_images(images: Mapping[str, Mapping[int, bytes]]) -> list[str]:
         if shared:
             pairs = [f"row {row} is row {rows[first][images[second][row]]} of '{first}'" for row in shared]
             sentences.append(
-                f"{len(shared)} of {len(images[second])} images of '{second}' are in '{first}' too, pixel by pixel "
-                f"({_some(pairs)}): scores on '{second}' will be too good."
+                f"{len(shared)} of {len(images[second])} images of '{second}' are also in '{first}', pixel by pixel "
+                f"({_some(pairs)}), so scores on '{second}' will be too good."
             )
     return sentences
 
 
 def conflicting_labels(images: Mapping[str, Mapping[int, bytes]], labels: Mapping[str, Mapping[int, str]]) -> list[str]:
-    """Identical images under different labels, in one split or in two.
+    """Find identical images with different labels, in one split or in two.
 
     :param images: of each split, the digest of each row's pixels.
     :param labels: of each split, the label of each row that has one.
@@ -80,21 +80,21 @@ def conflicting_labels(images: Mapping[str, Mapping[int, bytes]], labels: Mappin
 
 
 def report_leaks(sentences: Sequence[str], on_leak: str, source: dict[str, Any]) -> None:
-    """Warn of what splits share, and note it in `source`, from where it gets into configs, scores and cards.
+    """Warn about what splits share, and note it in `source`, which configs, scores and cards repeat.
 
     :raises LeakError: where there is anything and `on_leak` is "error".
     """
     if sentences and on_leak == "error":
-        raise LeakError("\n".join([*sentences, "Mend the splits, or train all the same with --on_leak warn."]))
+        raise LeakError("\n".join([*sentences, "Fix the splits, or train anyway with --on_leak warn."]))
     for sentence in sentences:
         logger.warning("%s", sentence)
         source.setdefault("leaks", []).append(sentence)
 
 
 def report_conflicts(sentences: Sequence[str]) -> None:
-    """Warn of labels that contradict each other, each image on a line."""
+    """Warn about contradictory labels, one line per image."""
     if sentences:
-        logger.warning("%d images have labels that contradict each other:", len(sentences))
+        logger.warning("%d images have contradictory labels:", len(sentences))
     for sentence in sentences:
         logger.warning("  %s", sentence)
 

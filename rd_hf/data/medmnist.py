@@ -37,7 +37,9 @@ def read_medmnist(path: Path) -> tuple[DatasetDict, list[str] | None]:
         raise DataError(f"'{path}' cannot be read as an .npz file of plain arrays: {error}") from error
     splits = [key.removesuffix("_images") for key in arrays if key.endswith("_images")]
     if not splits:
-        raise DataError(f"'{path}' has no array called train_images, val_images or test_images; it has {list(arrays)}")
+        raise DataError(
+            f"'{path}' has no array named train_images, val_images or test_images; its arrays are {list(arrays)}"
+        )
     fingerprint = [str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns]
     datasets = {split: _split(arrays, split, path, fingerprint=Hasher.hash([*fingerprint, split])) for split in splits}
     names = [str(name) for name in arrays["classes"].ravel()] if "classes" in arrays else None
@@ -51,9 +53,9 @@ def _split(arrays: dict[str, np.ndarray], split: str, path: Path, fingerprint: s
     where = f"'{path}', {split}_images"
     is_image = images.ndim == 3 or (images.ndim == 4 and images.shape[3] in (1, 3))
     if not is_image or images.dtype != np.uint8:
-        hint = "; of volumes only slices can be used" if images.ndim >= 4 and not is_image else ""
+        hint = "; of volumes, only slices are supported" if images.ndim >= 4 and not is_image else ""
         raise DataError(
-            f"{where}: {images.dtype} of shape {images.shape}; expected uint8 (N, H, W) or (N, H, W, 3){hint}"
+            f"{where}: got {images.dtype} of shape {images.shape}; expected uint8 (N, H, W) or (N, H, W, 3){hint}"
         )
     columns, features = {"image": _image_column(images)}, {"image": Image(decode=False)}
     if labels is not None:
@@ -84,12 +86,16 @@ def _image_column(images: np.ndarray) -> pa.ChunkedArray:
 
 def _label_column(labels: np.ndarray, where: str) -> tuple[pa.Array, List | Value]:
     if labels.dtype.kind not in "biu" or labels.ndim not in (1, 2):
-        raise DataError(f"{where}: {labels.dtype} of shape {labels.shape}; expected integers (N,), (N, 1) or (N, K)")
+        raise DataError(
+            f"{where}: got {labels.dtype} of shape {labels.shape}; expected integers (N,), (N, 1) or (N, K)"
+        )
     labels = labels.astype(np.int64)
     if labels.ndim == 1 or labels.shape[1] == 1:
         return pa.array(labels.ravel()), Value("int64")
     if not np.isin(labels, (0, 1)).all():
         row = int(np.flatnonzero(~np.isin(labels, (0, 1)).all(axis=1))[0])
-        raise DataError(f"{where}: row {row} is {labels[row].tolist()}; rows of several labels are 0 or 1 each")
+        raise DataError(
+            f"{where}: row {row} is {labels[row].tolist()}; with several labels per row, each must be 0 or 1"
+        )
     storage = pa.FixedSizeListArray.from_arrays(pa.array(labels.ravel()), labels.shape[1])
     return storage, List(Value("int64"), length=labels.shape[1])

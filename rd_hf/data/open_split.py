@@ -1,4 +1,4 @@
-"""Labelled splits, and the same with their images decoded."""
+"""Labelled splits, before and after their images are decoded."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from torch.utils.data import Sampler
 
 
 class Visit(NamedTuple):
-    """One look at one row: `view` numbers the looks at that row, and so its augmentation."""
+    """One visit of one row. `view` is the number of its augmented view."""
 
     row: int
     view: int
@@ -23,19 +23,19 @@ class Visit(NamedTuple):
 
 
 class RowOrder:
-    """An endless order over rows: one permutation an epoch, each a function of (seed, epoch).
+    """An endless order over rows: one permutation per epoch, each a function of (seed, epoch).
 
     :param rows: row numbers of the split.
     :param seed: seed of the run.
     :param stream: tells apart orders of one run (labelled, unlabelled).
-    :param num_views: views a row; they then come round again. None: a new one every epoch.
+    :param num_views: views per row, after which they repeat. None means a new view in every epoch.
     """
 
     def __init__(self, rows: np.ndarray, seed: int, stream: int, num_views: int | None = None):
         self.num_views = num_views
         self.rows = np.asarray(rows, dtype=np.int64)
         if len(self.rows) == 0:
-            raise ValueError("There is no row to take an order of.")
+            raise ValueError("There are no rows to order.")
         self._permutation = lru_cache(maxsize=4)(
             lambda epoch: np.random.Generator(np.random.Philox(key=[seed, (stream << 32) + epoch])).permutation(
                 self.rows

@@ -1,4 +1,4 @@
-"""Images after decoding and the geometry of the models' own processors, as uint8, made at first use and then kept."""
+"""Decodes images, applies the geometry of each model's processor at first use, and keeps the uint8 pixels."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class PixelStore:
         return {int(row): self._digests[row].tobytes() for row in rows}
 
     def decode(self, row: int) -> None:
-        """Have a row's pixels ready for every model.
+        """Make sure that a row's pixels are ready for every model.
 
         :raises BadImageError: where its image cannot be decoded.
         """
@@ -107,8 +107,8 @@ def check_images(store: PixelStore, rows: Sequence[int], on_bad_image: str) -> d
             progress.advance()
     if problems and on_bad_image != "skip":
         first = next(iter(problems.values()))
-        more = f" ({len(problems) - 1} more of {store.name} cannot be read.)" if len(problems) > 1 else ""
-        raise BadImageError(f"{first}{more} Mend the data, or leave such images out with --on_bad_image skip.")
+        more = f" ({len(problems) - 1} more images of {store.name} cannot be read.)" if len(problems) > 1 else ""
+        raise BadImageError(f"{first}{more} Fix the data, or leave such images out with --on_bad_image skip.")
     for reason in problems.values():
         logger.warning("Skipped: %s", reason)
     return problems

@@ -71,7 +71,7 @@ class PixelTransform:
         :raises PixelError: if the image is not RGB.
         """
         if rgb.mode != "RGB":
-            raise PixelError(f"an image of mode {rgb.mode!r} came where RGB is expected: convert it with to_rgb first")
+            raise PixelError(f"got an image of mode {rgb.mode!r}, but expected RGB: convert it with to_rgb first")
         return _geometry(self.processor, rgb)
 
     def normalize(self, batch: Tensor) -> Tensor:
@@ -95,8 +95,8 @@ class PixelTransform:
             if not difference <= TOLERANCE:
                 raise PixelError(
                     f"{type(self.processor).__name__} does not normalise by one affine map per channel: on a "
-                    f"{shape[0]}x{shape[1]} image it differs from one by {difference:.2g}. If it pads (do_pad), save a "
-                    "processor beside the weights that resizes to a fixed height and width instead, for instance "
+                    f"{shape[0]}x{shape[1]} image the difference is {difference:.2g}. If the processor pads (do_pad), "
+                    "save one that resizes to a fixed height and width beside the weights instead, for example "
                     f"default_processor({self.size[0]}) with this model's image_mean and image_std."
                 )
 
@@ -129,9 +129,9 @@ def load_processor(
         )
     except (OSError, ValueError) as error:
         raise PixelError(
-            f"no image processor could be loaded for {str(name_or_path)!r} ({str(error).strip().splitlines()[0]}). "
-            "If the name is right, its preprocessor_config.json is missing: work from a local copy of the model and "
-            "write one into it, from the processor the model was trained with, or by "
+            f"no image processor could be loaded for {str(name_or_path)!r} ({str(error).strip().splitlines()[0]}). If "
+            "the name is right, its preprocessor_config.json is missing. Copy the model to a local folder and save a "
+            "processor there: the one that the model was trained with, or "
             "rd_hf.data.pixels.default_processor(image_size).save_pretrained(folder)."
         ) from error
     if image_size is not None:
@@ -159,12 +159,12 @@ def _pixel_values(processor: BaseImageProcessor, rgb: Image.Image, **switches: b
     output = processor(rgb, return_tensors="pt", **switches)
     name = type(processor).__name__
     if "pixel_values" not in output:
-        raise PixelError(f"{name} returns {sorted(output)} and no pixel_values: a processor of still images is needed")
+        raise PixelError(f"{name} returns {sorted(output)} but no pixel_values: a processor for still images is needed")
     pixels = output["pixel_values"]
     if pixels.ndim != 4 or tuple(pixels.shape[:2]) != (1, 3):
         raise PixelError(
-            f"{name} makes pixel_values of shape {tuple(pixels.shape)} of one image, not (1, 3, h, w): models that "
-            "read patches, tiles, frames or one channel are not supported; take a model with an ordinary processor"
+            f"{name} makes pixel_values of shape {tuple(pixels.shape)} from one image, not (1, 3, h, w). Models that "
+            "read patches, tiles, frames or one channel are not supported: choose a model with an ordinary processor"
         )
     return pixels[0]
 
@@ -177,20 +177,20 @@ def _geometry(processor: BaseImageProcessor, rgb: Image.Image) -> Tensor:
     pixels = _pixel_values(processor, rgb, **switches)
     if pixels.dtype != torch.uint8:
         raise PixelError(
-            f"{type(processor).__name__} gives {pixels.dtype} with do_rescale and do_normalize off, not bytes: it does "
-            "more than resize, crop, rescale and normalise; take a model with an ordinary processor"
+            f"{type(processor).__name__} returns {pixels.dtype} instead of bytes when do_rescale and do_normalize are "
+            "off, so it does more than resize, crop, rescale and normalise: choose a model with an ordinary processor"
         )
     return pixels
 
 
 class Transforms(NamedTuple):
-    """What each model of a run is shown of an image; without a teacher its transform is None."""
+    """The transform of each model of a run; the teacher's is None if there is no teacher."""
 
     student: PixelTransform
     teacher: PixelTransform | None = None
 
     def each(self) -> list[PixelTransform]:
-        """Those that there are, the student's first."""
+        """The transforms that exist, the student's first."""
         return [self.student] if self.teacher is None else [self.student, self.teacher]
 
 
@@ -200,7 +200,7 @@ def _fixed_size(processor: BaseImageProcessor) -> tuple[int, int]:
     if wide != tall:
         raise PixelError(
             f"{type(processor).__name__} keeps the image's shape (a 64x96 image becomes {wide[0]}x{wide[1]}, a 96x64 "
-            f"one {tall[0]}x{tall[1]}), and a batch needs one size: give image_size to have images squashed to a square"
+            f"one {tall[0]}x{tall[1]}), but a batch needs one size: give image_size to resize every image to a square"
         )
     return wide
 
@@ -225,9 +225,11 @@ def _set_image_size(processor: BaseImageProcessor, image_size: int) -> None:
     try:
         found = _fixed_size(processor)
     except ValueError as error:
-        raise PixelError(f"{type(processor).__name__} takes no image_size ({error}): {advice}") from error
+        raise PixelError(f"{type(processor).__name__} does not support image_size ({error}): {advice}") from error
     if found != (image_size, image_size):
-        raise PixelError(f"{type(processor).__name__} makes {found} pixels of image_size={image_size}: {advice}")
+        raise PixelError(
+            f"{type(processor).__name__} makes images of {found} pixels with image_size={image_size}: {advice}"
+        )
 
 
 def _constant(value: int) -> Image.Image:

@@ -1,4 +1,4 @@
-"""What a user can name as a data set, each kind read by the `datasets` loader made for it."""
+"""Reads whatever a user can name as a data set, with the `datasets` loader for its kind."""
 
 from __future__ import annotations
 
@@ -75,12 +75,14 @@ def read_data(
     :raises DataError: if there is no such data set, or it cannot be read.
     """
     if isinstance(dataset, (IterableDataset, IterableDatasetDict)):
-        raise DataError("a streaming data set came, which has no rows to split; load it without streaming=True")
+        raise DataError("a streaming data set has no rows to split; load it without streaming=True")
     if isinstance(dataset, (Dataset, DatasetDict)):
         _refuse_hub_arguments("a data set in memory", config_name, revision)
         return RawData(_standard_splits(dataset))
     if not isinstance(dataset, (str, os.PathLike)):
-        raise DataError(f"a {type(dataset).__name__} is no data set; give a Hub id, a path, a Dataset or a DatasetDict")
+        raise DataError(
+            f"a {type(dataset).__name__} is not a data set; give a Hub id, a path, a Dataset or a DatasetDict"
+        )
     path = Path(dataset).expanduser()
     if not path.exists():
         return _read_hub(os.fspath(dataset), path, config_name, revision)
@@ -91,7 +93,9 @@ def read_data(
 def _refuse_hub_arguments(what: str, config_name: str | None, revision: str | None) -> None:
     for argument, value in (("config_name", config_name), ("revision", revision)):
         if value is not None:
-            raise DataError(f"{argument} is '{value}', but {what} is no Hub data set and has none; leave it out")
+            raise DataError(
+                f"{argument} is '{value}', but only Hub data sets have one, and {what} is not one; leave it out"
+            )
 
 
 def _standard_splits(loaded: Dataset | DatasetDict) -> DatasetDict:
@@ -102,7 +106,9 @@ def _standard_splits(loaded: Dataset | DatasetDict) -> DatasetDict:
     for own_name, split in loaded.items():
         name = standard_split_name(str(own_name)) or str(own_name)
         if name in splits:
-            raise DataError(f"splits '{own_names[name]}' and '{own_name}' both mean {name}; keep or rename one")
+            raise DataError(
+                f"splits '{own_names[name]}' and '{own_name}' both stand for {name}; keep one, or rename one"
+            )
         splits[name], own_names[name] = split, str(own_name)
     if not splits:
         raise DataError("the data set has no split")
@@ -120,7 +126,9 @@ def _read_file(file: Path) -> RawData:
         return RawData(_standard_splits(splits), label_names=names)
     if is_table(file):
         return _read_tables({split_of_file(PurePath(file.name)) or "train": [file]})
-    raise DataError(f"'{file}' is none of .npz, {', '.join(TABLE_LOADERS)}; for images give their folder")
+    raise DataError(
+        f"'{file}' has an unsupported format; expected .npz, {', '.join(TABLE_LOADERS)}. For images, give their folder"
+    )
 
 
 def _read_folder(folder: Path, labelled: bool) -> RawData:
@@ -136,7 +144,8 @@ def _read_folder(folder: Path, labelled: bool) -> RawData:
     file = next(iter(tables.values()))[0] if tables else None
     if file is not None and split_of_file(PurePath(file.name)) is None and found.has_class_folders():
         raise DataError(
-            f"'{folder}' has class folders and the table '{file.name}'; give the table itself, or move it away"
+            f"'{folder}' has both class folders and the table '{file.name}'; give the table itself, or move it "
+            "elsewhere"
         )
     if tables:
         return _read_tables(tables)
@@ -156,7 +165,7 @@ def _tables_by_split(found: ImageFolder) -> dict[str, list[Path]]:
     if unclear and by_split:
         raise DataError(
             f"'{found.root}' has a table for {' and '.join(by_split)}, and also '{unclear[0].name}', whose name does "
-            "not say which split it is; rename it, move it away, or give one file"
+            "not tell which split it is; rename it, move it elsewhere, or give one file"
         )
     return by_split or ({"train": unclear} if unclear else {})
 
@@ -168,8 +177,8 @@ def _nothing_to_read(found: ImageFolder) -> str:
         return f"'{found.root}' is empty; expected {expected}"
     advice = "; give the .npz file itself" if ".npz" in suffixes else ""
     if VOLUME_SUFFIXES & set(suffixes) or any(file.name.lower().endswith(".nii.gz") for file in found.others):
-        advice = "; convert DICOM files and volumes to PNG, with a window that suits the task"
-    return f"'{found.root}' holds files with {', '.join(suffixes[:10])}; expected {expected}{advice}"
+        advice = "; convert DICOM files and volumes to PNG, with an intensity window that suits the task"
+    return f"'{found.root}' contains files with {', '.join(suffixes[:10])}; expected {expected}{advice}"
 
 
 def _read_images(found: ImageFolder, labelled: bool) -> RawData:
@@ -187,7 +196,7 @@ def _read_tables(files: Mapping[str, Sequence[Path]]) -> RawData:
     suffixes = sorted({file.suffix.lower() for paths in files.values() for file in paths})
     first = next(iter(files.values()))[0]
     if len(suffixes) > 1:
-        raise DataError(f"'{first.parent}' has tables of several kinds ({', '.join(suffixes)}); give one file")
+        raise DataError(f"'{first.parent}' has tables of several formats ({', '.join(suffixes)}); give one file")
     options = {"sep": "\t"} if suffixes == [".tsv"] else {}
     splits, folders = {}, {}
     for split, paths in files.items():
@@ -208,7 +217,7 @@ def _load(loader: str, named: Path, files: dict[str, list[str]], size: int, **op
     that is gone right after loading, unless the data may not fit in memory.
     """
     if size > IN_MEMORY_BYTES:
-        logger.warning("'%s' is large: `datasets` keeps a copy in its cache, %s", named, config.HF_DATASETS_CACHE)
+        logger.warning("'%s' is large. `datasets` stores a copy in its cache, %s", named, config.HF_DATASETS_CACHE)
         return _loading(named, lambda: load_dataset(loader, data_files=files, **options))
     with tempfile.TemporaryDirectory(prefix="rd_hf_data_") as scratch:
         return _loading(
@@ -226,7 +235,7 @@ def _loading(named: Path, load: Callable[[], Any]) -> Any:
 
 def _read_hub(name: str, path: Path, config_name: str | None, revision: str | None) -> RawData:
     if not HUB_ID.fullmatch(name) or path.suffix.lower() in {*TABLE_LOADERS, *IMAGE_SUFFIXES, ".npz", ".zip"}:
-        raise DataError(f"no file or folder '{path}': {nearest_name(path.absolute())}")
+        raise DataError(f"there is no file or folder '{path}': {nearest_name(path.absolute())}")
     try:
         builder = load_dataset_builder(name, config_name, revision=revision)
         _check_revision(builder, name, revision)
@@ -240,11 +249,11 @@ def _read_hub(name: str, path: Path, config_name: str | None, revision: str | No
 
 
 def _check_revision(builder: DatasetBuilder, name: str, revision: str | None) -> None:
-    """Refuse another revision from the cache, which `datasets` takes where the Hub cannot be reached."""
+    """Reject another revision, which `datasets` takes from its cache if the Hub cannot be reached."""
     if revision is not None and isinstance(builder, Cache) and builder.hash != revision:
         raise DataError(
-            f"the Hub cannot be reached for revision '{revision}' of '{name}', and the cache holds {builder.hash}; "
-            "give that as revision, or go online"
+            f"the Hub cannot be reached for revision '{revision}' of '{name}', but the cache has {builder.hash}; give "
+            "that as the revision, or go online"
         )
 
 
@@ -254,5 +263,5 @@ def _hub_message(name: str, path: Path, config_name: str | None, revision: str |
     wanted += f", revision '{revision}'" if revision is not None else ""
     local = f"There is no such file or folder either: {nearest_name(path.absolute())}. ({error})"
     if config.HF_HUB_OFFLINE:
-        return f"{wanted} is not in the cache, and HF_HUB_OFFLINE keeps it from being downloaded. {local}"
+        return f"{wanted} is not in the cache, and HF_HUB_OFFLINE prevents its download. {local}"
     return f"{wanted} cannot be loaded. {local}"

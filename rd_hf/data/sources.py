@@ -1,4 +1,4 @@
-"""From what the user names as a data set to splits with standard columns and known labels."""
+"""Turns whatever the user names as a data set into splits with standard columns and known labels."""
 
 from __future__ import annotations
 
@@ -158,7 +158,9 @@ def _check_splits(splits: DatasetDict, columns: Sequence[str]) -> None:
     for name, split in splits.items():
         for column in columns:
             if column not in split.features:
-                raise DataError(f"split '{name}' has no column '{column}'; it has: {columns_found(split.features)}")
+                raise DataError(
+                    f"split '{name}' has no column '{column}'; its columns are: {columns_found(split.features)}"
+                )
         if len(split) == 0:
             raise DataError(f"split '{name}' has no rows")
 
@@ -196,7 +198,7 @@ def _group_table(split: Dataset, column: str, name: str) -> Table:
     groups = split.select_columns([column]).with_format("arrow")[:].column(column)
     if groups.null_count:
         row = groups.is_null().to_pylist().index(True)
-        raise DataError(f"split '{name}', row {row}: group column '{column}' is empty; give every row its group")
+        raise DataError(f"split '{name}', row {row}: group column '{column}' is empty; give every row a group")
     return split.data.select([column]).rename_columns(["group"])
 
 

@@ -47,8 +47,8 @@ def divide_by_split(rows: Dataset, is_metadata: bool) -> dict[str, Dataset]:
         unknown = sorted({word for word in words if standard_split_name(word) is None})
         if unknown:
             raise DataError(
-                f"column 'split' holds {unknown[:5]}; expected train, validation and test. Rename the column if it "
-                "means something else"
+                f"column 'split' contains {unknown[:5]}; expected train, validation and test. Rename the column if it "
+                "has another meaning"
             )
     elif is_metadata and "file_name" in rows.column_names:
         words = [str(value).replace("\\", "/").split("/")[0] for value in rows["file_name"]]

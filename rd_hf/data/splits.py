@@ -82,20 +82,20 @@ def choose_labelled(
     """Choose the train rows that keep their label; with neither `shots` nor `label_fraction` all of them do.
 
     `shots` goes through the classes from the rarest on and draws, among the rows of a class that are not chosen yet,
-    as many as it still lacks. With one label a row that is exactly `shots` rows a class; with several labels a row,
-    at least `shots` positive labels a class, and rows without any label are not drawn. `label_fraction` stratifies
-    (see `stratify`) and gives each class at least one row.
+    as many as it still lacks. With one label per row that is exactly `shots` rows per class; with several labels per
+    row, at least `shots` positive labels per class, and rows without any label are not drawn. `label_fraction`
+    stratifies (see `stratify`) and gives each class at least one row.
 
     :param data: data with a train split.
     :param marks: of labels: (N, K), 1 where a row has a class.
-    :param shots: labels a class. A class with fewer rows gives all of them, with a warning.
+    :param shots: labels per class. A class with fewer rows gives all of them, with a warning.
     :param label_fraction: share of the train rows, between 0 and 1.
     :param seed: seed of the choice.
     :return: the rows with and without label.
     :raises ValueError: if both `shots` and `label_fraction` are given.
     """
     if shots is not None and label_fraction is not None:
-        raise ValueError("shots and label_fraction both say how many labels are kept; give one of them")
+        raise ValueError("shots and label_fraction both set how many labels are kept; give one of them")
     has_class = marks(data.labels("train"))
     chosen = np.ones(len(has_class), dtype=bool)
     generator = np.random.default_rng([seed, _LABEL_STREAM])
@@ -104,7 +104,7 @@ def choose_labelled(
         for name, count in zip(data.label_names, has_class.sum(axis=0), strict=True):
             if count < shots:
                 logger.warning(
-                    "Class '%s' has %d rows in train, fewer than shots = %d; all are taken.", name, count, shots
+                    "Class '%s' has %d rows in train, fewer than shots = %d; all of them are used.", name, count, shots
                 )
     elif label_fraction is not None:
         chosen = stratify(_with_unmarked(has_class), [label_fraction, 1 - label_fraction], 1, generator) == 0
@@ -118,7 +118,7 @@ def stratify(
     generator: np.random.Generator,
     pinned: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Share units (rows, or groups of rows) out over sides so that each class is shared out by `fractions`.
+    """Divide units (rows, or groups of rows) between sides so that each class is divided by `fractions`.
 
     Iterative stratification (Sechidis, Tsoumakas and Vlahavas, 2011, "On the stratification of multi-label data"),
     with units of several rows: the class with the fewest units left is shared out first, its largest units first,
@@ -179,8 +179,8 @@ def _split_train(data: ImageData, marks: Marks, fractions: dict[str, float], see
     share = 1 - sum(fractions.values())
     if share <= 0:
         raise DataError(
-            f"the shares of train for {' and '.join(fractions)} ({', '.join(map(str, fractions.values()))}) leave "
-            "nothing to train on; lower validation_fraction or test_fraction"
+            f"the shares of train for {' and '.join(fractions)} ({', '.join(map(str, fractions.values()))}) leave no "
+            "rows for train; lower validation_fraction or test_fraction"
         )
     has_class = _with_unmarked(marks(data.labels("train")))
     groups = _group_values(data, "train")
@@ -198,8 +198,8 @@ def _split_train(data: ImageData, marks: Marks, fractions: dict[str, float], see
         rows = np.flatnonzero(sides[unit_of_row] == side)
         if len(rows) == 0:
             raise DataError(
-                f"train has {len(train)} rows in {len(pinned)} {kind} and no class with enough {kind} to make a "
-                f"'{name}' split from; add rows, or give the data a '{name}' split"
+                f"train has {len(train)} rows in {len(pinned)} {kind}, but no class has enough {kind} to make a "
+                f"'{name}' split; add rows, or give the data a '{name}' split"
             )
         splits[name] = train.select(rows)
     _warn_of_small_classes(data, counts, list(fractions), kind)
@@ -220,7 +220,7 @@ def _units(groups: list, elsewhere: set, rows: int) -> tuple[np.ndarray, np.ndar
     if not groups:
         return np.arange(rows), np.zeros(rows, dtype=bool)
     number_of: dict = {}
-    # A row that names no group belongs with no other row.
+    # A row without a group belongs to no other row.
     keys = [("row", row) if value is None else ("group", value) for row, value in enumerate(groups)]
     unit_of_row = np.array([number_of.setdefault(key, len(number_of)) for key in keys], dtype=np.int64)
     return unit_of_row, np.array([kind == "group" and value in elsewhere for kind, value in number_of], dtype=bool)
@@ -253,19 +253,19 @@ def _group_values(data: ImageData, split: str) -> list:
 def _check(data: ImageData, marks: Marks) -> None:
     if "train" not in data.splits:
         raise DataError(
-            f"the data has no 'train' split, only {_listed(list(data.splits))}; name the split or folder to learn "
-            "from 'train'"
+            f"the data has no 'train' split, only {_listed(list(data.splits))}; rename the split or folder to train "
+            "on to 'train'"
         )
     for name in SPLITS:
         if name in data.splits and len(data.splits[name]) == 0:
-            raise DataError(f"split '{name}' has no rows; fill it, or remove it to have it made from train")
+            raise DataError(f"split '{name}' has no rows; add rows, or remove the split so that it is made from train")
     if len(data.label_names) < 2:
-        raise DataError(f"the data has one class only ({_listed(data.label_names)}); at least two are needed")
+        raise DataError(f"the data has only one class ({_listed(data.label_names)}); at least two are needed")
     counts = marks(data.labels("train")).sum(axis=0)
     absent = [name for name, count in zip(data.label_names, counts, strict=True) if count == 0]
     if absent:
         raise DataError(
-            f"train has no row of class {_listed(absent)}, so it cannot be learnt; add rows to train, or remove the "
+            f"train has no row of class {_listed(absent)}, so no model can learn it; add rows to train, or remove the "
             "class from the data"
         )
 
@@ -274,7 +274,7 @@ def _warn_of_small_classes(data: ImageData, counts: np.ndarray, made: list[str],
     for name, units in zip(data.label_names, (counts > 0).sum(axis=0), strict=False):
         if units <= len(made):
             logger.warning(
-                "Class '%s' has %d %s, too few to share out over train, %s; kept in train.",
+                "Class '%s' has %d %s, too few to divide between train, %s; they stay in train.",
                 name, units, kind, ", ".join(made),
             )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""From a transformers image classifier to an ONNX file, described in its metadata, and quantised to int8."""
+"""Exports a transformers image classifier to ONNX, describes it in the metadata, and quantises it to int8."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def write_onnx(model: PreTrainedModel, image_size: tuple[int, int], path: Path, 
 
 
 def describe(path: Path, transform: PixelTransform, labels: list[str], problem_type: str, trained_on: dict) -> None:
-    """Write into the model's metadata what a reader needs to use it: labels and preprocessing.
+    """Write labels and preprocessing, which every user needs, into the model's metadata.
 
     :param trained_on: what is recorded of the data set, so that splits made for training can be made again.
     """
@@ -101,7 +101,7 @@ def describe(path: Path, transform: PixelTransform, labels: list[str], problem_t
 
 
 def _forget_the_machine(graph: Any) -> None:
-    """Removes what the exporter notes of the code that it followed, with the paths of its files."""
+    """Remove the exporter's notes about the traced code, which contain file paths."""
     for part in (graph, *graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info):
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
@@ -167,7 +167,9 @@ def checked_difference(model: nn.Module, exported: OnnxClassifier, pixel_values:
     """
     difference, magnitude = max_difference(model, exported, pixel_values)
     if not difference <= TOLERANCE * max(1.0, magnitude):
-        raise OnnxError(f"The ONNX model's logits differ from the student's by {difference:.2g}; nothing is written.")
+        raise OnnxError(
+            f"The logits of the ONNX model differ from those of the student by {difference:.2g}, so nothing is written."
+        )
     return difference
 
 
@@ -198,5 +200,5 @@ def any_size(model_type: str) -> Iterator[None]:
     except OnnxError as error:
         reason = str(error).splitlines()[0]
         raise OnnxError(
-            f"A {model_type} of this config takes one image size only: leave `dynamic_size` out. ({reason})"
+            f"A {model_type} with this config supports one image size only: leave `dynamic_size` out. ({reason})"
         ) from error

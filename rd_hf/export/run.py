@@ -1,4 +1,4 @@
-"""A student written as a plain transformers checkpoint, or as an ONNX model, each checked against the student."""
+"""Writes a student as a plain transformers checkpoint or as an ONNX model, and checks it against the student."""
 
 from __future__ import annotations
 
@@ -92,15 +92,15 @@ def export(
 
 def _check_arguments(format: str, quantize: str | None, dynamic_size: bool, dataset: Any, split: str) -> None:
     if format not in FORMATS:
-        raise ArgumentError(f"`format` must be {' or '.join(FORMATS)}, but is {format!r}.")
+        raise ArgumentError(f"`format` is {format!r}; it must be {' or '.join(FORMATS)}.")
     if quantize not in (None, "int8"):
-        raise ArgumentError(f"`quantize` must be int8, but is {quantize!r}.")
+        raise ArgumentError(f"`quantize` is {quantize!r}; it must be int8.")
     if format != "onnx" and (quantize or dynamic_size or dataset is not None):
-        raise ArgumentError("`quantize`, `dynamic_size` and `dataset` are for the format onnx.")
+        raise ArgumentError("`quantize`, `dynamic_size` and `dataset` are for `format` onnx only.")
     if quantize and dataset is None:
-        raise ArgumentError("`quantize` needs a `dataset`: its train split to calibrate on, another one to score.")
+        raise ArgumentError("`quantize` needs a `dataset`: it calibrates on the train split and scores on another one.")
     if quantize and split == "train":
-        raise ArgumentError("`split` is train, which `quantize` calibrates on: score on another one.")
+        raise ArgumentError("`split` is train, but `quantize` calibrates on train: choose another split to score on.")
     if format == "onnx":
         for package in ("onnx", "onnxruntime", "onnxscript"):
             require(package)
@@ -109,19 +109,19 @@ def _check_arguments(format: str, quantize: str | None, dynamic_size: bool, data
 def _check_model(name: str, loaded: LoadedModel) -> None:
     """:raises ArgumentError: for a model that has no other form."""
     if isinstance(loaded.model, OnnxClassifier):
-        raise ArgumentError(f"{name} is an ONNX model already: give the student that it was made from.")
+        raise ArgumentError(f"{name} is already an ONNX model: give the student that it was made from.")
     if loaded.model.config.model_type == "rd_teacher":
         raise ArgumentError(
-            f"{name} is a reprogrammed teacher, which runs the whole foundation model and has no other form. Export "
-            "the student that it taught (the folder `student` beside it), or use the teacher as it is."
+            f"{name} is a reprogrammed teacher. It runs the whole foundation model, so it has no other form. Export "
+            "its student (the folder `student` beside it), or use the teacher as it is."
         )
 
 
 @contextmanager
 def _new_folder(target: Path) -> Iterator[Path]:
-    """A folder aside, which becomes `target` when all went well."""
+    """A temporary folder, which is renamed to `target` if everything succeeds."""
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise ArgumentError(f"`output_dir` {target} is not empty. Name another one.")
+        raise ArgumentError(f"`output_dir` {target} is not empty. Choose another folder.")
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
@@ -137,7 +137,9 @@ def _new_folder(target: Path) -> Iterator[Path]:
 def _export_transformers(loaded: LoadedModel, folder: Path) -> dict[str, Any]:
     """The wrapped classifier's own checkpoint; its logits must be the student's to the bit."""
     if loaded.model.config.model_type != "rd_student":
-        raise ArgumentError(f"The model is of type {loaded.model.config.model_type}: it is no student to unwrap.")
+        raise ArgumentError(
+            f"The model has model_type {loaded.model.config.model_type}, but only an rd_student can be unwrapped."
+        )
     classifier = loaded.model.to_transformers()
     classifier.config.update({PROVENANCE: loaded.model.config.provenance})
     classifier.save_pretrained(folder)
@@ -148,7 +150,10 @@ def _export_transformers(loaded: LoadedModel, folder: Path) -> dict[str, Any]:
         in_own_memory(one)
     difference, _ = max_difference(loaded.model, again, pixel_values)
     if difference != 0:
-        raise ValueError(f"The exported {classifier.config.model_type} differs from the student by {difference:.2g}.")
+        raise ValueError(
+            f"The logits of the exported {classifier.config.model_type} differ from those of the student by "
+            f"{difference:.2g}."
+        )
     return {
         "format": "transformers",
         "model_type": classifier.config.model_type,

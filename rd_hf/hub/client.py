@@ -1,4 +1,4 @@
-"""Talking to the Hub: patience where it is busy or away, one sentence on what went wrong where that did not help."""
+"""Calls the Hub: retries while it is busy or unreachable, and explains a failure in one sentence."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ LONGEST_WAIT = 60.0
 # what the client raises, of the connection, of files and of names
 HUB_ERRORS = (HTTPError, OSError, RuntimeError, ValueError)
 REASONS = {
-    401: "The Hub does not accept the token: log in again with `hf auth login`",
-    403: "The token has no right to do this",
-    404: "The Hub does not find the repo or the branch",
-    409: "Somebody else is changing the repo",
-    412: "Somebody else has changed the repo meanwhile",
-    422: "The Hub refuses an uploaded file",
-    429: "The Hub asks for fewer requests: wait a while",
+    401: "The Hub rejects the token: log in again with `hf auth login`",
+    403: "The token lacks the permission for this",
+    404: "The Hub cannot find the repo or the branch",
+    409: "Someone else is changing the repo",
+    412: "Someone else has changed the repo in the meantime",
+    422: "The Hub rejects an uploaded file",
+    429: "The Hub limits the rate of requests: wait a while",
 }
 Answer = TypeVar("Answer")
 
 
 def retrying(call: Callable[[], Answer], repeat_lost: bool = True) -> Answer:
-    """`call`, again after a while where the Hub is busy or away; huggingface_hub itself repeats uploads only.
+    """Run `call`, and retry while the Hub is busy or unreachable; huggingface_hub itself retries uploads only.
 
-    :param repeat_lost: also where the connection broke, and the call may have been carried out.
+    :param repeat_lost: retry also if the connection broke, although the Hub may have carried out the call.
     """
     for attempt in range(ATTEMPTS):
         try:
@@ -46,19 +46,19 @@ def retrying(call: Callable[[], Answer], repeat_lost: bool = True) -> Answer:
             if not repeat_lost or attempt == ATTEMPTS - 1:
                 raise
             wait = 2.0**attempt
-        logger.info("The Hub is busy or away; trying again in %g s.", min(wait, LONGEST_WAIT))
+        logger.info("The Hub is busy or unreachable; retrying in %g s.", min(wait, LONGEST_WAIT))
         time.sleep(min(wait, LONGEST_WAIT))
     raise AssertionError("the last attempt returns or raises")
 
 
 def explain(error: BaseException) -> str:
-    """A sentence on what went wrong."""
+    """Explain an error in one sentence."""
     if isinstance(error, RuntimeError) and error.__cause__ is not None:  # of a thread that uploads
         return explain(error.__cause__)
     if isinstance(error, LocalTokenNotFoundError):
         return "You are not logged in: run `hf auth login`, or set HF_TOKEN."
     if isinstance(error, OfflineModeIsEnabled):
-        return "HF_HUB_OFFLINE is set, so that nothing reaches the Hub."
+        return "HF_HUB_OFFLINE is set, so rd_hf cannot reach the Hub: unset it."
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
         return f"{REASONS.get(status, 'The Hub failed')} (HTTP {status})."

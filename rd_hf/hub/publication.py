@@ -30,7 +30,7 @@ INITIAL_FILES = {".gitattributes", CARD_FILE, "LICENSE"}
 
 
 class PushError(ValueError):
-    """Nothing, or not all, was published; the message says why, what is safe and how to go on."""
+    """Nothing, or only a part, was published. The message says why, what is safe and how to continue."""
 
 
 def publishable_files(folder: Path) -> dict[str, Path]:
@@ -43,9 +43,9 @@ def publishable_files(folder: Path) -> dict[str, Path]:
     files = {p.name: p for p in sorted(folder.iterdir()) if p.is_file() and (p.suffix in SUFFIXES or p.name in NAMES)}
     left_out = sorted({path.name for path in folder.iterdir()} - set(files) - {Path(EVAL_RESULTS_FILE).parts[0]})
     if left_out:
-        logger.info("Not part of a model, and left out: %s", ", ".join(left_out))
+        logger.info("Left out, because they are not part of a model: %s", ", ".join(left_out))
     if not any(path.suffix in (".safetensors", ".onnx") for path in files.values()):
-        raise PushError(f"{folder} holds no weights: name the folder of a model, such as runs/xray/student.")
+        raise PushError(f"{folder} has no weights: give the folder of a model, such as runs/xray/student.")
     if (folder / EVAL_RESULTS_FILE).is_file():
         files[EVAL_RESULTS_FILE] = folder / EVAL_RESULTS_FILE
     return files
@@ -59,7 +59,7 @@ def read_model_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if "model_type" not in config:
-        raise PushError(f"{folder} has no config.json with a model_type: name the folder of a model.")
+        raise PushError(f"{folder} has no config.json with a model_type: give the folder of a model.")
     return config
 
 
@@ -71,18 +71,18 @@ def is_unwrapped(config: dict[str, Any], format: str | None) -> bool:
     model_type = config["model_type"]
     if format == ONNX:
         raise PushError(
-            "An ONNX model is written and checked first: `rd-hf export --format onnx --model ... --output_dir d`, then "
-            "`rd-hf push d`."
+            "`push` does not write ONNX models. Export the model first: `rd-hf export --format onnx --model ... "
+            "--output_dir d`, then `rd-hf push d`."
         )
     if format not in (None, *FORMATS):
-        raise PushError(f"`format` must be {' or '.join(FORMATS)}, but is {format!r}.")
+        raise PushError(f"`format` is {format!r}; it must be {' or '.join(FORMATS)}.")
     if format is not None and model_type != "rd_student":
-        raise PushError(f"`format` is for students; a {model_type} is pushed as it is: leave it out.")
+        raise PushError(f"`format` is for students only, and a {model_type} is pushed as it is: leave `format` out.")
     return model_type == "rd_student" and format != "rd_hf"
 
 
 def published_config(config: dict[str, Any], format: str | None) -> dict[str, Any]:
-    """What of the config a reader finds in the repo, as far as `model_kind` looks at it."""
+    """The part of the published config that `model_kind` reads."""
     if not is_unwrapped(config, format):
         return config
     return {
@@ -125,7 +125,7 @@ def model_kind(config: dict[str, Any]) -> Kind:
 
 
 def refusal(remote: dict[str, Any] | None, names: set[str], config: dict[str, Any]) -> str | None:
-    """Why a model must not be published where this is, or None where it may.
+    """Why a model must not replace what the repo holds, or None if it may.
 
     :param remote: config.json of the repo, None if it has none.
     :param names: the repo's files.
@@ -135,10 +135,10 @@ def refusal(remote: dict[str, Any] | None, names: set[str], config: dict[str, An
         return None
     mine = model_kind(config)
     if remote is None or "model_type" not in remote:
-        return f"holds files of another kind, not {mine}: name another repo."
+        return f"contains files of another kind, not {mine}: choose another repo."
     there = model_kind(remote)
     if there == mine:
         return None
     same_student = there.labels == mine.labels and (there.model_type == "rd_student") and mine.form == "plain"
-    way_out = "name another repo, or push with `--format rd_hf`." if same_student else "name another repo."
-    return f"holds {there}, not {mine}: {way_out}"
+    way_out = "choose another repo, or push with `--format rd_hf`." if same_student else "choose another repo."
+    return f"contains {there}, not {mine}: {way_out}"

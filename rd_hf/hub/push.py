@@ -1,4 +1,4 @@
-"""Publish a model on the Hub in one commit, or say in one sentence why not and what to do.
+"""Publishes a model on the Hub in one commit, or says in one sentence why it cannot and what to do.
 
 Everything that can be refused is checked before a byte goes up: the folder, the token's rights, what the repo already
 holds. The token is the one of huggingface_hub's login or HF_TOKEN; nothing here reads, keeps or prints it.
@@ -82,12 +82,12 @@ def push(
     found = published_config(config, format)
     message = commit_message or f"Upload {found['model_type']} with rd_hf"
     if create_pr and revision is not None:
-        raise PushError("`create_pr` opens a pull request against main: leave `revision` out.")
+        raise PushError("`create_pr` always opens a pull request against main: leave `revision` out.")
     again = _again(folder, repo_id, format, private, revision, create_pr)
     try:
         destination = check_destination(repo_id, found, revision=revision, create_pr=create_pr)
     except PushError as error:
-        if isinstance(error.__cause__, ValueError):  # refused for good: another try would end as this one
+        if isinstance(error.__cause__, ValueError):  # a final refusal: a retry would fail too
             raise
         raise PushError(f"{error} {again}") from error
     with _unwrapped(folder) if unwrap else nullcontext(files) as ready:
@@ -113,8 +113,8 @@ def push_student(student: PreTrainedModel, repo_id: str, **options: Any) -> str:
             if filecmp.cmp(Path(aside) / weights, folder / weights, shallow=False):
                 return push(folder, repo_id, **options)
     raise PushError(
-        "This student is not, or no longer, the one of a folder, with an image processor and a card of its own: save "
-        "it and its image processor in a folder (`save_pretrained`), then `rd_hf.push(folder, repo_id)`."
+        "This student was not loaded from a folder with an image processor and a card, or has changed since then. "
+        "Save it and its image processor in a folder (`save_pretrained`), then call `rd_hf.push(folder, repo_id)`."
     )
 
 
@@ -129,7 +129,7 @@ def check_destination(
     try:
         return _destination(repo_id, config, revision, create_pr)
     except HUB_ERRORS as error:
-        raise PushError(f"{explain(error)} Nothing was sent.") from error
+        raise PushError(f"{explain(error)} Nothing was uploaded.") from error
 
 
 def _destination(repo_id: str, config: dict[str, Any], revision: str | None, create_pr: bool) -> Destination:
@@ -157,9 +157,11 @@ def _check_rights(user: dict[str, Any], repo_id: str) -> None:
     roles = {org["name"]: org.get("roleInOrg") for org in user.get("orgs", [])}
     if namespace != user["name"] and (namespace not in roles or roles[namespace] == "read"):
         allowed = [user["name"], *(name for name, role in roles.items() if role != "read")]
-        raise PushError(f"{user['name']} may not publish in {namespace}; only in {', '.join(allowed)}.")
+        raise PushError(f"{user['name']} cannot publish in {namespace}, only in {', '.join(allowed)}.")
     if user.get("auth", {}).get("accessToken", {}).get("role") == "read":
-        raise PushError(f"The token of {user['name']} may only read: log in with one that may write (`hf auth login`).")
+        raise PushError(
+            f"The token of {user['name']} is read-only: log in with a token that can write (`hf auth login`)."
+        )
 
 
 def _find(api: HfApi, repo_id: str, revision: str | None) -> ModelInfo | None:
@@ -209,7 +211,7 @@ def _send(
     logger.info("Pushing to %s: %s", repo_id, ", ".join(operation.path_in_repo for operation in operations))
     # Uploads first, which huggingface_hub retries by itself: what is left for the commit may then be repeated safely.
     api.preupload_lfs_files(repo_id, operations, revision=revision, create_pr=create_pr, free_memory=False)
-    # With its parent named, the Hub refuses the commit where somebody else committed meanwhile.
+    # Because the parent is named, the Hub rejects the commit if someone else has committed in the meantime.
     commit = retrying(
         lambda: api.create_commit(
             repo_id, operations, commit_message=message, revision=revision, create_pr=create_pr, parent_commit=head
@@ -226,28 +228,28 @@ def _operations(files: dict[str, Path], destination: Destination) -> list[Commit
         return operations
     text = files[CARD_FILE].read_text(encoding="utf-8")
     if destination.card is not None and is_edited(destination.card) and not is_edited(text):
-        logger.info("The model card in %s was edited there and is kept as it is.", destination.repo_id)
+        logger.info("The model card in %s was edited there, so it is kept.", destination.repo_id)
         return operations
     return [*operations, CommitOperationAdd(CARD_FILE, card_for(text, destination.repo_id).encode())]
 
 
 def _state(destination: Destination, revision: str | None) -> str:
-    """What the failed push left in the repo, as far as the Hub still answers. A commit is whole or not there at all."""
+    """What the failed push left in the repo, if the Hub still answers. A commit is either complete or absent."""
     repo_id = destination.repo_id
     try:
         info = _find(HfApi(), repo_id, revision)
     except HUB_ERRORS:
-        return f"What {repo_id} holds now cannot be asked; a commit in it is whole or not there at all."
+        return f"The state of {repo_id} cannot be checked now. A commit is either complete in it or absent."
     if info is None:
         return f"{repo_id} does not exist."
     if info.sha == destination.head or not {sibling.rfilename for sibling in info.siblings} - INITIAL_FILES:
-        return f"{repo_id} is as it was before." if destination.head else f"{repo_id} was made and is empty."
-    return f"{repo_id} has a new commit, of this push or of somebody else: look there first."
+        return f"{repo_id} is unchanged." if destination.head else f"{repo_id} was created and is empty."
+    return f"{repo_id} has a new commit, from this push or from someone else: look at it before you retry."
 
 
 def _again(folder: Path, repo_id: str, format: str | None, private: bool, revision: str | None, create_pr: bool) -> str:
-    """What is safe, and the command to go on with."""
+    """What is safe, and the command to continue with."""
     words = ["rd-hf", "push", str(folder), "--repo_id", repo_id]
     words += ["--format", format] if format is not None else []
     words += ["--private"] * private + ["--revision", revision] * (revision is not None) + ["--create_pr"] * create_pr
-    return f"{folder} is complete on disk; push again with `{shlex.join(words)}`."
+    return f"{folder} is complete on disk. Push again with `{shlex.join(words)}`."

@@ -1,1 +1,1 @@
-"""Models at work: loading, evaluation, prediction."""
+"""Loads models, evaluates them, and predicts."""

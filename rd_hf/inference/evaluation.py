@@ -71,9 +71,9 @@ def load_splits(
     image_column: str | None = None,
     label_column: str | Sequence[str] | None = None,
 ) -> ImageData:
-    """Load the labelled images that a model is to be run on, their labels matched with the model's.
+    """Load the labelled images to run a model on, with their labels matched to the model's.
 
-    :param split: has to be there; where it was made from train when the model was trained, it is made again.
+    :param split: an existing split; one that was made from train for the model's training is made again.
     :raises ArgumentError: when it is missing.
     """
     recipe = loaded.trained_on.get("made_splits", {"names": []})
@@ -90,15 +90,15 @@ def load_splits(
     if split not in data.splits and made:
         if data.source["fingerprint"] != loaded.trained_on["fingerprint"]:
             raise ArgumentError(
-                f"The data has no split `{split}`. The model's own was made from its training data, and this is "
-                f"not the same: name one of the splits {', '.join(data.splits)}."
+                f"The data has no split `{split}`. That split was made from the model's training data, and this is "
+                f"other data: choose one of the splits {', '.join(data.splits)}."
             )
         data = complete_splits(
             data, loaded.task.marks, made["validation_fraction"], made["test_fraction"], made["seed"]
         )
     if split not in data.splits:
-        others = [f"{name} (as made for the training)" for name in recipe["names"] if name not in data.splits]
-        raise ArgumentError(f"The data has no split `{split}`. There are: {', '.join([*data.splits, *others])}.")
+        others = [f"{name} (as made for training)" for name in recipe["names"] if name not in data.splits]
+        raise ArgumentError(f"The data has no split `{split}`. Its splits are {', '.join([*data.splits, *others])}.")
     return data
 
 
@@ -109,7 +109,7 @@ def open_split(loaded: LoadedModel, data: ImageData, split: str, on_bad_image: s
     :raises BadImageError: for an unreadable image, unless `on_bad_image` is "skip".
     """
     if split not in data.splits:
-        raise ArgumentError(f"The data has no split `{split}`. There are: {', '.join(data.splits)}.")
+        raise ArgumentError(f"The data has no split `{split}`. Its splits are {', '.join(data.splits)}.")
     found = Split(split, data.splits[split], data.labels(split))
     return found.opened(Transforms(loaded.transform), on_bad_image)
 

@@ -55,7 +55,8 @@ def load_model(
     if backbone is not None:
         if config.model_type != "rd_teacher":
             raise ArgumentError(
-                f"`backbone` is for reprogrammed teachers; {model} is of model_type {config.model_type}."
+                f"`backbone` is for reprogrammed teachers only, but {model} has model_type {config.model_type}: leave "
+                "it out."
             )
         options["backbone"] = backbone
     loaded = AutoModelForImageClassification.from_pretrained(model, use_safetensors=True, **options).eval()
@@ -68,7 +69,9 @@ def load_model(
 
 def _load_onnx(model: str, revision: str | None, path: Path, backbone: str | None) -> LoadedModel:
     if backbone is not None:
-        raise ArgumentError(f"`backbone` is for reprogrammed teachers; {model} is an ONNX model.")
+        raise ArgumentError(
+            f"`backbone` is for reprogrammed teachers only, but {model} is an ONNX model: leave it out."
+        )
     exported = OnnxClassifier(path).eval()
     transform = PixelTransform.from_pretrained(model, revision=revision)
     task = make_task(exported.problem_type, exported.label_names)

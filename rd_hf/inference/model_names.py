@@ -15,17 +15,19 @@ class ModelNameError(ValueError):
 
 @contextmanager
 def loading(role: str, name: str) -> Iterator[None]:
-    """Around the loading of a model: what goes wrong is said of `role` and `name`.
+    """A context for loading a model: errors name `role` and `name`.
 
     :param role: the argument, such as "teacher".
     :raises ModelNameError: when `name` looks like a folder that is not there, or loading fails.
     """
     looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name
     if looks_local and not Path(name).expanduser().is_dir():
-        raise ModelNameError(f"The {role} {name!r} is no folder ({nearest_name(Path(name).absolute())}).")
+        raise ModelNameError(f"The {role} {name!r} is not a folder ({nearest_name(Path(name).absolute())}).")
     folder = Path(name).expanduser()
     if not (folder / "config.json").is_file() and (folder / "student" / "config.json").is_file():
-        raise ModelNameError(f"The {role} {name!r} is the folder of a run: its student is {str(folder / 'student')!r}.")
+        raise ModelNameError(
+            f"The {role} {name!r} is the folder of a run. Give its student, {str(folder / 'student')!r}."
+        )
     try:
         yield
     except OSError as error:

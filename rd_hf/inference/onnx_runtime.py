@@ -28,7 +28,7 @@ def require(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise OnnxError(f"ONNX needs the package {name}, which is missing: pip install 'rd-hf[onnx]'.") from error
+        raise OnnxError(f"ONNX needs the package {name}, which is not installed: pip install 'rd-hf[onnx]'.") from error
 
 
 def is_onnx_folder(model: str) -> bool:
@@ -52,11 +52,11 @@ class OnnxClassifier(nn.Module):
         try:
             self.session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except runtime.capi.onnxruntime_pybind11_state.InvalidProtobuf as error:
-            raise OnnxError(f"{path} is no ONNX model: {error}") from error
+            raise OnnxError(f"{path} is not an ONNX model: {error}") from error
         metadata: dict[str, str] = self.session.get_modelmeta().custom_metadata_map
         missing = sorted({"labels", "problem_type", "trained_on"} - set(metadata))
         if missing:
-            raise OnnxError(f"{path} was not exported by rd_hf: its metadata lacks {', '.join(missing)}.")
+            raise OnnxError(f"{path} was not exported by rd_hf, because its metadata lacks {', '.join(missing)}.")
         self.label_names: list[str] = json.loads(metadata["labels"])
         self.problem_type = metadata["problem_type"]
         self.trained_on: dict[str, Any] = json.loads(metadata["trained_on"])
@@ -81,5 +81,7 @@ class OnnxClassifier(nn.Module):
             logits = self.session.run([OUTPUT], {INPUT: pixel_values.float().cpu().numpy()})[0]
         except (errors.InvalidArgument, errors.Fail, errors.RuntimeException) as error:
             size = " x ".join(map(str, pixel_values.shape))
-            raise OnnxError(f"The ONNX model does not take images of {size}: {str(error).splitlines()[0]}") from error
+            raise OnnxError(
+                f"The ONNX model does not support images of size {size}: {str(error).splitlines()[0]}"
+            ) from error
         return ImageClassifierOutput(logits=torch.from_numpy(logits).to(pixel_values.device))

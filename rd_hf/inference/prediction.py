@@ -28,7 +28,7 @@ def predict(
     """Classify images.
 
     :param images: files, folders (searched for image files, deep) and globs.
-    :return: one dict an image: `image` (its path), `label` (multi-label: `labels`, those at 0.5 or above) and
+    :return: one dict per image: `image` (its path), `label` (multi-label: `labels`, those at 0.5 or above) and
         `probabilities` by class name; for a skipped one `image` and `error`.
     :raises ArgumentError: when a name matches nothing.
     :raises BadImageError: for an unreadable image, unless `on_bad_image` is "skip".
@@ -68,7 +68,7 @@ def prediction_table(rows: list[dict[str, Any]], top_k: int) -> str:
     lines = []
     for row in rows:
         if "error" in row:
-            lines.append(f"{row['image']:{width}}  not read: {row['error']}")
+            lines.append(f"{row['image']:{width}}  could not be read: {row['error']}")
             continue
         ranked = sorted(row["probabilities"].items(), key=lambda item: -item[1])[:top_k]
         lines.append(f"{row['image']:{width}}  " + "  ".join(f"{name} {value:.3f}" for name, value in ranked))

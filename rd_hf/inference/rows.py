@@ -1,4 +1,4 @@
-"""A split through a model: a row of numbers for each image, on one process or many."""
+"""Runs a model over a split, on one process or many, and keeps one row of numbers per image."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def predict_rows(
     :param forward: what `read` gives -> the model's output, such as logits (B, K).
     :param row: output in float32, and labels of its images -> what is kept of each, (B, S), as by
         `rd_hf.tasks.task.Task.row`.
-    :param model: put into eval mode meanwhile.
+    :param model: put into eval mode during the run.
     :param read: numbers of rows -> what `forward` takes; by default the pixel values (B, 3, h, w) of the student.
     :return: float32 (N, S) in the order of `split.rows`.
     """
@@ -45,7 +45,7 @@ def predict_rows(
     model.eval()
     answers = []
     with torch.no_grad():
-        # A process without a batch of its own runs one all the same, to know the length of a row.
+        # A process without a batch of its own still runs one, to learn the length of a row.
         for batch in own or batches[:1]:
             answers.append(row(forward(read(batch)).float(), torch.from_numpy(split.labels[batch])))
     model.train(was_training)
@@ -64,5 +64,5 @@ def pixel_values(pixels: ModelPixels, rows: list[int], device: torch.device) -> 
 
 
 def only_output(output: Tensor, labels: Tensor) -> Tensor:
-    """A row that is the model's output itself."""
+    """Keep the model's output itself as the row."""
     return output

@@ -24,7 +24,7 @@ from .tape import StagedModel, call_model, input_channels
 
 logger = logging.getLogger(__name__)
 
-# Larger batches of activations do not stay in the allocator's arenas on a CPU: every step would fault its pages anew.
+# Larger batches of activations do not stay in the allocator's arenas on a CPU: every step would fault its pages again.
 CPU_BATCH_SIZE = 8
 
 
@@ -33,7 +33,7 @@ class BackboneError(ValueError):
 
 
 class Backbone:
-    """A frozen vision model in eval mode, of which features after some stages are wanted.
+    """A frozen vision model in eval mode that returns its features after some stages.
 
     :ivar tower: the model, or its image tower where it has several; without gradients, and never in train mode.
     :ivar source: `id` (a Hub id or "local"), `revision` (a commit or None), `sha256` (see :func:`weights_hash`).
@@ -91,8 +91,8 @@ class Backbone:
         )
         if device_map is not None and any(parameter.is_meta for parameter in model.parameters()):
             raise BackboneError(
-                f"The weights of {name!r} do not fit on the devices of the device map {device_map!r}: some would be "
-                "fetched at every step. Take more devices, or a smaller teacher."
+                f"The weights of {name!r} do not fit on the devices of the device map {device_map!r}, so some would "
+                "be fetched at every step. Use more devices, or a smaller teacher."
             )
         tower = image_tower(model)
         prefix = next(path for path, module in model.named_modules() if module is tower)
@@ -127,12 +127,12 @@ class Backbone:
 
     @property
     def staged(self) -> StagedModel:
-        """The tower as the chain of the stages that were tapped.
+        """The tower as a chain of the tapped stages.
 
         :raises BackboneError: when none was.
         """
         if self._staged is None:
-            raise BackboneError("Tap the stages that are wanted before extracting features: backbone.tap(...).")
+            raise BackboneError("Call backbone.tap(...) with the stages before extracting features.")
         return self._staged
 
     @property
@@ -175,8 +175,8 @@ class Backbone:
             if found[stage.name] != stage:
                 raise BackboneError(
                     f"Stage {stage.name!r} of {type(self.tower).__name__} is {found[stage.name]} at the image size "
-                    f"{tuple(image_size)}, but {stage} was asked for. Is this the backbone, and the image size, of the "
-                    "training?"
+                    f"{tuple(image_size)}, but {stage} is expected. Give the backbone and the image size that were "
+                    "used in training."
                 )
         self._refuse_random_weights(staged.stages[-1], tuple(image_size))
         position = {stage.name: index for index, stage in enumerate(staged.stages)}
@@ -223,10 +223,11 @@ class Backbone:
         if random:
             raise BackboneError(
                 f"The checkpoint {self.source['id']!r} lacks weights of {type(self.tower).__name__} that run before "
-                f"the end of stage {last.name!r}: {', '.join(random[:8])}{' ...' if len(random) > 8 else ''}. They "
+                f"the end of stage {last.name!r}: {', '.join(random[:8])}{' ...' if len(random) > 8 else ''}. These "
+                "weights "
                 "would be random. Give a checkpoint of the whole backbone."
             )
-        logger.info("Not in the checkpoint, and not needed for the features: %s", ", ".join(self.missing))
+        logger.info("Weights that the checkpoint lacks and the features do not need: %s", ", ".join(self.missing))
 
 
 def cached_commit(repo_id: str, revision: str | None = None) -> str | None:

@@ -38,13 +38,13 @@ class MonaiNetConfig(PreTrainedConfig):
     ) -> None:
         if network not in CLASSIFIERS + SEGMENTERS:
             known = ", ".join(sorted(CLASSIFIERS + SEGMENTERS))
-            raise ValueError(f"`network` is {network!r}, but must be one of MONAI's {known}.")
+            raise ValueError(f"`network` is {network!r}; it must be one of MONAI's {known}.")
         if spatial_dims not in DEFAULT_SIDE:
-            raise ValueError(f"`spatial_dims` must be 2 (images) or 3 (volumes), but is {spatial_dims!r}.")
+            raise ValueError(f"`spatial_dims` is {spatial_dims!r}; it must be 2 (images) or 3 (volumes).")
         size = DEFAULT_SIDE[spatial_dims] if image_size is None else image_size
         size = [size] * spatial_dims if isinstance(size, int) else [int(side) for side in size]
         if len(size) != spatial_dims or min(size) < 1:
-            raise ValueError(f"`image_size` must be one side or {spatial_dims}, in pixels, but is {image_size!r}.")
+            raise ValueError(f"`image_size` is {image_size!r}; it must be one side or {spatial_dims} sides, in pixels.")
         self.network = network
         self.spatial_dims = spatial_dims
         self.in_channels = in_channels

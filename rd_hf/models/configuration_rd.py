@@ -18,7 +18,7 @@ def _nested_config(value: PreTrainedConfig | Mapping[str, Any] | None, field: st
     if isinstance(value, PreTrainedConfig):
         return value
     if not isinstance(value, Mapping) or "model_type" not in value:
-        raise ValueError(f"`{field}` must be a transformers config, or its dict with a `model_type`, but is {value!r}.")
+        raise ValueError(f"`{field}` is {value!r}; it must be a transformers config, or its dict with a `model_type`.")
     values = dict(value)
     return AutoConfig.for_model(values.pop("model_type"), **values)
 
@@ -28,7 +28,7 @@ def _image_size(value: int | Sequence[int], field: str) -> list[int]:
     size = [value, value] if isinstance(value, int) else [int(side) for side in value]
     if len(size) not in (2, 3) or min(size) < 1:
         raise ValueError(
-            f"`{field}` must be one side, [rows, columns] or [depth, rows, columns], in pixels, but is {value!r}."
+            f"`{field}` is {value!r}; it must be one side, [rows, columns] or [depth, rows, columns], in pixels."
         )
     return size
 
@@ -51,7 +51,7 @@ def _check_public(value: Any, field: str) -> None:
         if _is_local_path(value):
             raise ValueError(f"`{field}` is the local path {value!r}; give a Hub id, or the word 'local' and a hash.")
     elif value is not None and not isinstance(value, (bool, int, float)):
-        raise ValueError(f"`{field}` must be plain JSON, but holds a {type(value).__name__}.")
+        raise ValueError(f"`{field}` must be plain JSON, but contains a {type(value).__name__}.")
 
 
 def _without_origin(values: dict[str, Any]) -> dict[str, Any]:
@@ -181,7 +181,7 @@ class RDStudentConfig(_OneSourceOfLabels):
         if channels != 3:
             raise ValueError(
                 f"The student's classifier ({self.classifier_config.model_type}) takes {channels} channels; it must "
-                "take 3, as pipelines convert every image to RGB. Grey images are repeated."
+                "take 3, because pipelines convert every image to RGB. A grey image becomes three equal channels."
             )
         self.image_size = _image_size(image_size, "image_size")
         self.provenance = provenance or {}
@@ -231,13 +231,13 @@ class RDTeacherConfig(_OneSourceOfLabels):
         if isinstance(student_config, Mapping):
             student_config = RDStudentConfig(**{k: v for k, v in student_config.items() if k != "model_type"})
         if not isinstance(student_config, RDStudentConfig):
-            raise ValueError(f"`student_config` must be an RDStudentConfig or its dict, but is {student_config!r}.")
+            raise ValueError(f"`student_config` is {student_config!r}; it must be an RDStudentConfig or its dict.")
         if not isinstance(backbone_source, Mapping) or set(backbone_source) != {"id", "revision", "sha256"}:
-            raise ValueError(f"`backbone_source` must have `id`, `revision` and `sha256`, but is {backbone_source!r}.")
+            raise ValueError(f"`backbone_source` is {backbone_source!r}; it must have `id`, `revision` and `sha256`.")
         if len(teacher_stages) != len(student_stages) or not student_stages:
             raise ValueError(
-                "`teacher_stages` and `student_stages` must be paired one to one and not be empty, but there are "
-                f"{len(teacher_stages)} and {len(student_stages)}."
+                f"`teacher_stages` and `student_stages` have {len(teacher_stages)} and {len(student_stages)} entries; "
+                "they must be paired one to one and not be empty."
             )
         self.student_config = student_config
         self.backbone_config = None if backbone_config is None else _nested_config(backbone_config, "backbone_config")

@@ -81,7 +81,7 @@ def tensors(output: Any, path: Path = ()) -> Iterator[tuple[Path, Tensor]]:
 
 
 def replace_tensors(output: Any, replace: Callable[[Path, Tensor], Tensor], path: Path = ()) -> Any:
-    """A module's (nested) output with every tensor replaced by `replace(path, tensor)`; containers are built anew."""
+    """A copy of a module's (nested) output with every tensor replaced by `replace(path, tensor)`."""
     if isinstance(output, Tensor):
         return replace(path, output)
     values = {key: replace_tensors(value, replace, (*path, key)) for key, value in _children(output)}
@@ -183,8 +183,8 @@ class Form:
             if count == math.prod(grid):
                 return grid
         raise StageError(
-            f"{count} patch tokens fit no grid of {written(image_size)} images: at {written(self.image_size)} the grid "
-            f"is {written(self.grid)}. Call find_stages with the image size in use."
+            f"{count} patch tokens do not fit the grid of {written(image_size)} images: at {written(self.image_size)} "
+            f"the grid is {written(self.grid)}. Call find_stages with the image size that you use."
         )
 
 

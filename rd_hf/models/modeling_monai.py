@@ -43,7 +43,8 @@ def build_network(config: MonaiNetConfig) -> nn.Module:
         import monai.networks.nets as nets
     except ImportError as error:
         raise ImportError(
-            f"The network {config.network} is MONAI's, which cannot be imported ({error}): pip install rd-hf[volumes]"
+            f"The network {config.network} is from MONAI, which cannot be imported ({error}): pip install "
+            "rd-hf[volumes]"
         ) from error
     own = _OWN_NAMES.get(config.network, {})
     given = {
@@ -55,7 +56,9 @@ def build_network(config: MonaiNetConfig) -> nn.Module:
     }
     twice = sorted(given.keys() & config.arguments.keys())
     if twice:
-        raise ValueError(f"`arguments` of {config.network} must not have {twice[0]!r}: the rest of the config says it.")
+        raise ValueError(
+            f"`arguments` of {config.network} must not have {twice[0]!r}, because another field of the config sets it."
+        )
     return _off_meta(lambda: _call(config, getattr(nets, config.network), given | config.arguments))
 
 
@@ -63,7 +66,7 @@ def _call(config: MonaiNetConfig, network: Callable[..., nn.Module], given: Mapp
     try:
         return network(**given)
     except (TypeError, ValueError, AssertionError) as error:
-        raise ValueError(f"MONAI's {config.network} does not take `arguments` {config.arguments}: {error}") from error
+        raise ValueError(f"MONAI's {config.network} does not accept `arguments` {config.arguments}: {error}") from error
 
 
 def _off_meta(build: Callable[[], nn.Module]) -> nn.Module:
@@ -91,7 +94,7 @@ class MonaiNet(PreTrainedModel):
         super().__init__(config)
         if config.network not in self.networks:
             raise ValueError(
-                f"`network` is {config.network!r}, but {type(self).__name__} takes {', '.join(self.networks)}."
+                f"`network` is {config.network!r}, but {type(self).__name__} supports {', '.join(self.networks)}."
             )
         self.network = build_network(config)
         first_name: dict[nn.Parameter, str] = {}

@@ -94,8 +94,8 @@ class RDStudentForImageClassification(PreTrainedModel):
         if pixel_values is None or pixel_values.ndim != 4 or pixel_values.shape[1] != 3:
             shape = None if pixel_values is None else tuple(pixel_values.shape)
             raise ValueError(
-                f"pixel_values must have the shape (batch, 3, rows, columns), but is {shape}. Convert grey images to "
-                "RGB, as image.convert('RGB') does, before the image processor."
+                f"pixel_values has shape {shape}; it must be (batch, 3, rows, columns). Convert grey images to RGB "
+                "with image.convert('RGB') before the image processor."
             )
         return self.model(pixel_values=pixel_values, labels=labels, **kwargs)
 

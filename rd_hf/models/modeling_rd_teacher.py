@@ -113,7 +113,7 @@ class RDTeacherForImageClassification(PreTrainedModel):
         :raises StageError: when stages cannot be found, or a name is wrong.
         """
         if stages not in ("last", "all"):
-            raise ValueError(f"`stages` must be 'last' (RD) or 'all' (DRD), but is {stages!r}.")
+            raise ValueError(f"`stages` is {stages!r}; it must be 'last' (RD) or 'all' (DRD).")
         sides = (teacher_image_size,) * 2 if isinstance(teacher_image_size, int) else tuple(teacher_image_size)
         from_teacher = backbone.find_stages(sides, teacher_stages)
         of_student = find_stages(student.model, tuple(student.config.image_size), student_stages).stages
@@ -163,7 +163,8 @@ class RDTeacherForImageClassification(PreTrainedModel):
         if given != expected:
             raise BackboneError(
                 f"The projectors were trained with the backbone {self.config.backbone_source['id']!r}, whose weights "
-                f"hash to {expected}, but those of {backbone.source['id']!r} hash to {given}. Give the same checkpoint."
+                f"have the hash {expected}, but those of {backbone.source['id']!r} have {given}. Give the same "
+                "checkpoint."
             )
         backbone.to(self.device)
         self.tap(backbone)
@@ -315,9 +316,9 @@ class RDTeacherForImageClassification(PreTrainedModel):
         logits = [self._resumed_logits(image, feature) for image in (blank, other)]
         if not torch.allclose(*logits, equal_nan=True):
             raise StageError(
-                f"{type(self.student.model).__name__} reads more of its image than what it hands on after "
-                f"{self.student_stages[-1].name!r} (skip connections, or the image again), so that it cannot classify "
-                "the teacher's features alone. Pass student_pixel_values, the same images for the student, as well."
+                f"{type(self.student.model).__name__} cannot classify the teacher's features alone: behind "
+                f"{self.student_stages[-1].name!r} it also reads other features of the image, or the image itself "
+                "(skip connections). Pass student_pixel_values as well, the same images prepared for the student."
             )
         self._independent_student = self.staged_student
 
@@ -333,9 +334,11 @@ class RDTeacherForImageClassification(PreTrainedModel):
 
     def _extract(self, pixel_values: Tensor | None) -> list[StageFeature]:
         if self.backbone is None:
-            raise BackboneError("No backbone is attached: give teacher_features, or attach one with model.attach(...).")
+            raise BackboneError(
+                "No backbone is attached: pass teacher_features, or attach a backbone with model.attach(...)."
+            )
         if pixel_values is None:
-            raise ValueError("Give pixel_values for the backbone, or teacher_features.")
+            raise ValueError("Pass pixel_values for the backbone, or teacher_features.")
         if self._extractor is None or self._extractor.tower is not self.backbone:
             self._extractor = Backbone(self.backbone, self.config.backbone_source)
             self.tap(self._extractor)
@@ -358,8 +361,8 @@ def _fetch(
     if source["id"] == "local":
         raise BackboneError(
             "This teacher was trained with a local backbone, which is not in its checkpoint. Give the folder of the "
-            f"backbone whose weights hash to {source['sha256']}: from_pretrained(..., backbone='path/to/backbone'), "
-            "--backbone on the command line."
+            f"backbone whose weights have the hash {source['sha256']}: from_pretrained(..., "
+            "backbone='path/to/backbone'), or --backbone on the command line."
         )
     return Backbone.from_pretrained(source["id"], source["revision"], dtype, trust_remote_code)
 

@@ -122,9 +122,9 @@ def probe(model: nn.Module, pixel_values: Tensor, blocks: Collection[nn.Module])
             call_model(model, pixel_values, {})
         except (TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise StageError(
-                f"{type(model).__name__} does not run on images of shape {tuple(pixel_values.shape)} alone: {error}\n"
-                "Give find_stages the image size (and in_channels) the model is made for; of a model with several "
-                "towers (CLIP, SigLIP) take image_tower(model)."
+                f"{type(model).__name__} does not run on images of shape {tuple(pixel_values.shape)} alone: "
+                f"{error}\nCall find_stages with the image size (and in_channels) that the model is made for. For a "
+                "model with several towers (CLIP, SigLIP), pass image_tower(model)."
             ) from error
     return calls
 

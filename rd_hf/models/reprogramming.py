@@ -24,7 +24,8 @@ def common_grid(teacher_grid: Grid, student_grid: Grid) -> Grid:
     if len(teacher_grid) != len(student_grid):
         raise StageError(
             f"the teacher's stage has the grid {written(teacher_grid)} and the student's {written(student_grid)}: "
-            "features of images are not projected to a model of volumes; unfold those of the slices to a volume's grid."
+            "features of images cannot be projected to a model of volumes. Arrange the features of the slices into "
+            "the grid of a volume first."
         )
     return tuple(map(min, teacher_grid, student_grid))
 
@@ -136,13 +137,13 @@ class Projector(nn.Module):
         expected = (self.teacher_stage.channels, *self.input_grid)
         if shape != expected:
             raise ValueError(
-                f"the feature of teacher stage {name!r} has shape {shape} and its projector reads {expected} "
-                f"(channels, *grid); resample it to {self.input_grid} first"
+                f"the feature of teacher stage {name!r} has shape {shape}, but its projector reads {expected} "
+                f"(channels, *grid); resample the feature to {self.input_grid} first"
             )
         if self.prefix is not None and self.teacher_stage.prefix_tokens and feature.prefix is None:
             raise ValueError(
-                f"the feature of teacher stage {name!r} came without prefix tokens, but the student's are made from "
-                "the teacher's class token; extract or cache them too"
+                f"the feature of teacher stage {name!r} has no prefix tokens, but the student's are made from the "
+                "teacher's class token; extract or cache the prefix tokens too"
             )
 
 

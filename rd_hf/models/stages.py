@@ -65,8 +65,8 @@ def find_stages(
         calls = probe(model, pixel_values, set(list_blocks(model).values()))
         if not torch.equal(state, random_state(pixel_values.device)):
             raise StageError(
-                f"{type(model).__name__} draws random numbers in eval mode, as masked autoencoders do that shuffle "
-                "their tokens: what it hands on is no image map. Load its weights into the plain encoder's class."
+                f"{type(model).__name__} draws random numbers in eval mode, as masked autoencoders do to shuffle "
+                "their tokens, so its output is not an image map. Load its weights into the class of the plain encoder."
             )
 
         def keep(candidates: Sequence[Call]) -> list[Call]:
@@ -88,7 +88,9 @@ def pair_stages(num_teacher: int, num_student: int) -> list[int]:
     :raises ValueError: if either count is below one.
     """
     if min(num_teacher, num_student) < 1:
-        raise ValueError(f"both models need a stage, got {num_teacher} for the teacher, {num_student} for the student.")
+        raise ValueError(
+            f"both models need at least one stage, but the teacher has {num_teacher} and the student has {num_student}."
+        )
     return [max(0, math.floor((i + 1) * num_teacher / num_student + 0.5) - 1) for i in range(num_student)]
 
 
@@ -175,7 +177,7 @@ def _running_blocks(
         if called and all(call.number == 0 and call.form is not None for call in called):
             blocks.extend(called)
         else:
-            why = "children give no map or token sequence, or run more than once" if called else "children do not run"
+            why = "children output no map or token sequence, or run more than once" if called else "children do not run"
             reasons.append(f"{names[block_list]} (its {why})")
     return sorted(blocks, key=lambda call: call.started), reasons
 
@@ -250,16 +252,17 @@ def _not_found(model: nn.Module, calls: Sequence[Call], reasons: Sequence[str], 
     if candidates:
         return (
             f"no stages found in {name}: no gradient leads from its output to any of its blocks "
-            f"({', '.join(call.name for call in candidates[:6])} ...), so that what is injected there changes nothing."
+            f"({', '.join(call.name for call in candidates[:6])} ...), so a feature injected there would change "
+            "nothing."
         )
     looked_at = "; ".join(reasons) if reasons else "it has none"
     usable = [call.name for call in calls if call.form is not None and call.name]
     shallow = [name for name in usable if name.count(".") <= min(name.count(".") for name in usable) + 1]
     return (
-        f"no stages found in {name}. Looked at the children of its encoder's outermost nn.ModuleLists: {looked_at}; "
-        "and for modules with weights that run once and give a map. Name the last block of each stage by hand: "
-        "find_stages(model, image_size, names=[...]) takes the paths of modules whose output is a map or a token "
-        f"sequence, here for example {shallow[:12]}."
+        f"no stages found in {name}. rd_hf looked at the children of its encoder's outermost nn.ModuleLists "
+        f"({looked_at}) and for modules with weights that run once and output a map. Name the last block of each "
+        "stage yourself: find_stages(model, image_size, names=[...]) takes the paths of modules whose output is a "
+        f"map or a token sequence, for example {shallow[:12]}."
     )
 
 
@@ -272,7 +275,7 @@ def _group(blocks: list[Call], image_size: Grid, num_stages: int) -> list[Call]:
     """
     outputs = [math.prod(block.form.grid) for block in blocks]
     rise = next((i for i in range(1, len(blocks)) if outputs[i] > outputs[i - 1]), len(blocks))
-    blocks, outputs = blocks[:rise], outputs[:rise]  # a decoder is part of the rest
+    blocks, outputs = blocks[:rise], outputs[:rise]  # a decoder belongs to the rest of the model
     inputs = [
         output if block.input_grid in (None, image_size) else math.prod(block.input_grid)
         for block, output in zip(blocks, outputs, strict=True)
@@ -302,8 +305,8 @@ def _named_stages(model: nn.Module, calls: Sequence[Call], names: Sequence[str],
             raise StageError(f"{type(model).__name__} has no module {name!r}{hint}.")
         if len(runs) != 1:
             raise StageError(
-                f"module {name!r} of {type(model).__name__} is called {len(runs)} times in a pass; a stage must end in "
-                "a module that is called once."
+                f"module {name!r} of {type(model).__name__} is called {len(runs)} times in one forward pass; a stage "
+                "must end in a module that is called once."
             )
         if runs[0].form is None:
             raise StageError(
@@ -312,15 +315,17 @@ def _named_stages(model: nn.Module, calls: Sequence[Call], names: Sequence[str],
             )
         chosen.append(runs[0])
     if not chosen:
-        raise StageError("names is empty; name at least one module, or leave it out to have the stages found.")
+        raise StageError(
+            "names is empty; name at least one module, or leave names out so that the stages are found automatically."
+        )
     chosen.sort(key=lambda call: call.finished)
     reached = keep(chosen)
     silent = [call.name for call in chosen if call not in reached]
     if silent:
         raise StageError(
-            f"the output of {type(model).__name__} does not depend on what module {silent[0]!r} hands on: the "
-            "gradient there is zero, so that a feature injected there changes nothing. Name a shallower module, or one "
-            "inside it."
+            f"the output of {type(model).__name__} does not depend on the output of module {silent[0]!r}: its "
+            "gradient there is zero, so a feature injected there would change nothing. Name a shallower module, or "
+            "one inside it."
         )
     return chosen
 

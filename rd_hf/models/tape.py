@@ -1,4 +1,4 @@
-"""Record a model's ordinary pass, and run the rest of it from a stage on.
+"""Records a model's ordinary pass, and runs the rest of it from a stage on.
 
 The rest of a model (final norms, a last convolution, pooling, the head) is code inside its forward, so it is run, not
 taken out: the modules that had finished before the stage's last block replay what they returned in the recorded pass,
@@ -110,8 +110,8 @@ class StagedModel:
         for name, calls in self._recorded_calls.items():
             if not calls <= outputs.get(name, {}).keys():
                 raise StageError(
-                    f"module {name!r} of {type(self.model).__name__} was called when its stages were looked for, "
-                    "but not in this pass. Switch off what skips modules at random (layer drop)."
+                    f"module {name!r} of {type(self.model).__name__} was called when its stages were searched, but "
+                    "not in this pass. Turn off whatever skips modules at random (layer drop)."
                 )
         image_size = tuple(pixel_values.shape[2:])
         features = [
@@ -153,7 +153,7 @@ class StagedModel:
             result = call_model(self.model, tape.pixel_values, tape.kwargs)
         unused = [name for name, injection in injections.items() if not injection.used]
         if unused:
-            raise StageError(f"the resumed pass never called {unused[0]!r}, so it did not read the feature.")
+            raise StageError(f"the resumed pass never called {unused[0]!r}, so it did not read the injected feature.")
         return result
 
     def _injection(self, tape: Tape, index: int, feature: StageFeature) -> _Injection:
@@ -214,7 +214,7 @@ def _check_shape(stage: Stage, own: StageFeature, feature: StageFeature) -> None
         ]
         if expected != given:
             raise StageError(
-                f"stage {stage.name!r} hands on a {part} of shape {expected} in the recorded pass, the feature to "
+                f"stage {stage.name!r} outputs a {part} of shape {expected} in the recorded pass, but the feature to "
                 f"inject has {given}. Project it to the stage's channels, grid and prefix tokens, for the same images."
             )
 
@@ -274,7 +274,7 @@ def _without_side_effects(model: nn.Module, callers: Iterable[str]) -> Iterator[
 
 @contextmanager
 def without_running_statistics(model: nn.Module) -> Iterator[None]:
-    """Norms in train mode use the batch's statistics meanwhile, and neither read nor write their running ones."""
+    """In this context norms in train mode use the batch's statistics, and neither read nor write their running ones."""
     with ExitStack() as stack:
         for module in model.modules():
             if _tracks(module):

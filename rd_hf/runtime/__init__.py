@@ -1,1 +1,1 @@
-"""The process around a training: several processes, signals, progress, memory, checkpoints, files."""
+"""What surrounds the training loop: processes, signals, progress, memory, checkpoints and files."""

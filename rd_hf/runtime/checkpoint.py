@@ -1,4 +1,4 @@
-"""Training checkpoints: safetensors and JSON, written aside, synced and renamed, so that one is whole or absent."""
+"""Training checkpoints in safetensors and JSON. Each is written elsewhere, synced and renamed: complete or absent."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OWN_DIGEST = "sha256_of_the_rest"
 
 
 class CheckpointError(ValueError):
-    """No checkpoint can be read where one was asked for."""
+    """There is no readable checkpoint."""
 
 
 @dataclass
@@ -58,7 +58,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
         (aside / STATE_FILE).write_text(json.dumps(state, indent=2), encoding="utf-8")
         _sync(aside / STATE_FILE)
         _sync(aside)
-    except SafetensorError as error:  # what a full disk is to safetensors
+    except SafetensorError as error:  # safetensors raises this if the disk is full
         shutil.rmtree(aside, ignore_errors=True)
         raise OSError(str(error)) from error
     except BaseException:
@@ -91,7 +91,7 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def load_latest(folder: Path) -> Checkpoint:
-    """Read the newest checkpoint whose files have the recorded sha256; a damaged one is named and passed over.
+    """Read the newest checkpoint whose files have the recorded sha256; damaged ones are logged and skipped.
 
     :raises CheckpointError: when there is none.
     """
@@ -99,9 +99,9 @@ def load_latest(folder: Path) -> Checkpoint:
         try:
             return _load(path)
         except (OSError, ValueError, KeyError) as error:
-            logger.warning("Checkpoint %s is damaged (%s); trying the one before.", path.name, error)
+            logger.warning("Checkpoint %s is damaged (%s); rd_hf tries the previous one.", path.name, error)
     raise CheckpointError(
-        f"There is no readable checkpoint in {folder}: give --overwrite_output_dir instead of --resume to start anew."
+        f"{folder} has no readable checkpoint. To start again, give --overwrite_output_dir instead of --resume."
     )
 
 

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and readable by whom other new files are readable."""
+"""Writes files completely or not at all, with the permissions of other new files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def write_json(values: dict[str, Any], path: Path) -> None:
-    """Write plain values as JSON, whole or not at all."""
+    """Write plain values as JSON, completely or not at all."""
     aside = path.with_name(f".{path.name}.writing")
     aside.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     aside.replace(path)

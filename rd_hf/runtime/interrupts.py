@@ -1,4 +1,4 @@
-"""Signals and the run's time limit during a training: the step that is under way ends and is saved.
+"""Handles signals and the run's time limit during training: the current step is finished and saved.
 
 | what                                      | exit code |
 |-------------------------------------------|-----------|
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-EXIT_GO_ON_LATER = 85  # no code of a shell, of Python or of a signal
+EXIT_GO_ON_LATER = 85  # not an exit code of a shell, of Python or of a signal
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 if hasattr(signal, "SIGUSR1"):  # not on Windows
     EXIT_CODES[signal.SIGUSR1] = EXIT_GO_ON_LATER
 
 
 class Stopped(KeyboardInterrupt):
-    """The run was told to stop and did, at a step that can be resumed; the message says which."""
+    """The run was told to stop and has stopped. The message names the step from which it can be resumed."""
 
     def __init__(self, message: str, exit_code: int):
         """:param exit_code: what the process ends with."""
@@ -38,7 +38,7 @@ class Stopped(KeyboardInterrupt):
 
 
 class Interrupts:
-    """A context in which a signal or the end of the time is only noted; a second Ctrl-C stops at once.
+    """A context in which a signal or the time limit is only noted; a second Ctrl-C stops immediately.
 
     With several processes the second does not, since launchers pass on to each what the terminal has sent already.
     """
@@ -57,10 +57,10 @@ class Interrupts:
             signal.signal(number, handler)
 
     def in_any_process(self) -> int:
-        """The exit code to stop with, or 0; all processes learn it at the same step, as all leave the loop together."""
+        """The exit code to stop with, or 0. All processes get it at the same step, so they leave the loop together."""
         if self.deadline is not None and not self.noted and time.monotonic() >= self.deadline:
             self.noted = EXIT_GO_ON_LATER
-            self.reason = "The time of `max_run_time` is over. "
+            self.reason = "`max_run_time` has elapsed. "
             logger.info("%sSaving.", self.reason)
         if self.accelerator.num_processes == 1:
             return self.noted
@@ -71,19 +71,19 @@ class Interrupts:
 
     def _note(self, number: int, frame) -> None:
         if number == signal.SIGINT and self.noted and self.accelerator.num_processes == 1:
-            raise Stopped("Stopped at once; the last checkpoint, if there is one, is kept.", EXIT_CODES[signal.SIGINT])
+            raise Stopped("Stopped immediately; the last checkpoint, if any, is kept.", EXIT_CODES[signal.SIGINT])
         self.noted = self.noted or EXIT_CODES[number]
-        more = " Once more stops at once." if number == signal.SIGINT else ""
-        logger.info("%s: saving after this step.%s", signal.Signals(number).name, more)
+        more = " Press Ctrl-C again to stop immediately." if number == signal.SIGINT else ""
+        logger.info("%s received: saving a checkpoint after this step.%s", signal.Signals(number).name, more)
 
 
 @contextmanager
 def stopping_at_once() -> Iterator[None]:
-    """Outside of the training loop a signal ends the command, with the exit code that it has inside."""
+    """Outside the training loop, a signal ends the command with the same exit code as inside it."""
 
     def stop(number: int, frame) -> None:
         name = signal.Signals(number).name
-        raise Stopped(f"{name}: the last checkpoint, if there is one, is kept.", EXIT_CODES[number])
+        raise Stopped(f"{name} received; the last checkpoint, if any, is kept.", EXIT_CODES[number])
 
     before = _handle([number for number in EXIT_CODES if number != signal.SIGINT], stop)
     try:
@@ -94,7 +94,7 @@ def stopping_at_once() -> Iterator[None]:
 
 
 def _handle(numbers, handler) -> dict:
-    """Set a handler; those before. Python lets the main thread alone handle signals."""
+    """Set a handler, and return the previous ones. In Python only the main thread can handle signals."""
     if threading.current_thread() is not threading.main_thread():
         return {}
     return {number: signal.signal(number, handler) for number in numbers}

@@ -1,4 +1,4 @@
-"""The processes of a run: how each joins the others, and what it says when another does not answer."""
+"""The processes of a run: how they join, and the error if one does not answer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .interrupts import Stopped
 GRACE_SECONDS = 3
 OF_COMMUNICATION = ("gloo", "NCCL", "pair closure", "Connection closed by peer", "Connection reset by peer")
 LOG_FOLDER = "logs"
-PROGRESS = logging.getLogger("rd_hf.progress_of_a_process")  # for its own log alone
+PROGRESS = logging.getLogger("rd_hf.progress_of_a_process")  # written to the log of each process only
 PROGRESS.setLevel(logging.INFO)
 PROGRESS.propagate = False
 
@@ -36,7 +36,7 @@ def start_accelerator(arguments: DistillationArguments) -> Accelerator:
 
     :raises ArgumentError: when a tracker is not installed, or the processes would not train together.
     """
-    # Accelerate keeps one precision a process; a second run in it may want another.
+    # Accelerate keeps one precision per process, but a second run in the process may use another.
     AcceleratorState._reset_state()
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     accelerator = Accelerator(
@@ -50,12 +50,13 @@ def start_accelerator(arguments: DistillationArguments) -> Accelerator:
     )
     if accelerator.num_processes != launched:
         raise ArgumentError(
-            f"{launched} processes were launched, but each would train alone on {accelerator.device}: launch one."
+            f"{launched} processes were launched, but each would train on its own on {accelerator.device}: launch "
+            "only one."
         )
     if arguments.report_to is not None and not accelerator.log_with:
-        raise ArgumentError(f"`report_to` is {arguments.report_to}, which is not installed here: pip install it first.")
+        raise ArgumentError(f"`report_to` is {arguments.report_to}, which is not installed: install it with pip.")
     if not accelerator.is_main_process:
-        logging.getLogger("rd_hf").setLevel(logging.WARNING)  # what all say, one says
+        logging.getLogger("rd_hf").setLevel(logging.WARNING)  # what all processes would log, one logs
     if accelerator.device.type == "cpu":
         keep_freed_memory()
     return accelerator
@@ -110,14 +111,14 @@ def _who_is_silent(accelerator: Accelerator, store: torch.distributed.Store, err
         names = "0, which leads the run"
     reason = str(error).splitlines()[0]
     return (
-        f"Process {own} waited in vain for process {names or 'unknown'}: it has died, or is stuck for longer than "
-        f"process_timeout. The last checkpoint is kept: --resume goes on from it. ({reason})"
+        f"Process {own} got no answer from process {names or 'unknown'}, which has died or has been stuck for longer "
+        f"than process_timeout. The last checkpoint is kept; continue with --resume. ({reason})"
     )
 
 
 @contextmanager
 def own_log(accelerator: Accelerator, folder: Path) -> Iterator[None]:
-    """With several processes each writes a log of its own, `logs/process-N.log` in the run's folder."""
+    """With several processes, each writes its own log, `logs/process-N.log` in the run's folder."""
     if accelerator.num_processes == 1:
         yield
         return
@@ -140,7 +141,7 @@ def own_log(accelerator: Accelerator, folder: Path) -> Iterator[None]:
 
 
 def memory_used(accelerator: Accelerator) -> float:
-    """What the process that uses the most memory uses of it, in GiB: on its GPU at the most so far, else of its own."""
+    """Memory in GiB of the process that uses most: the peak on its GPU so far, or else its resident memory."""
     if accelerator.device.type == "cuda":
         used = torch.cuda.max_memory_allocated(accelerator.device)
     else:

@@ -1,4 +1,4 @@
-"""How far a long loop has come: a bar on a terminal or in a notebook, elsewhere a log line at intervals."""
+"""Shows the progress of a long loop: a bar on a terminal or in a notebook, elsewhere log lines at intervals."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ logger = logging.getLogger(__name__)
 
 SHARE_OF_A_LINE = 0.05  # a line is due after this share of the loop, but not before SHORTEST_INTERVAL
 SHORTEST_INTERVAL, LONGEST_INTERVAL = 10.0, 300.0  # seconds between two lines
-MEASURED_SECONDS = 1e-3  # in less time no rate is stated
+MEASURED_SECONDS = 1e-3  # no rate is shown before
 
 _shown: ContextVar[bool] = ContextVar("rd_hf_progress_shown", default=True)
 
 
 def has_bars() -> bool:
-    """Whether stderr is a place that a bar can be redrawn in: a terminal, or a notebook."""
+    """Whether stderr can redraw a bar: a terminal or a notebook."""
     return sys.stderr.isatty() or notebook_tqdm is not std_tqdm
 
 
@@ -55,19 +55,19 @@ class Progress:
             self._write_line()
 
     def advance(self, count: int = 1) -> None:
-        """Note that passes are done, and write a line where one is due."""
+        """Count finished passes, and write a line if one is due."""
         self.done += count
         self.bar.update(count)
         if self.writes_lines and self._line_is_due():
             self._write_line()
 
     def note(self, **values: str) -> None:
-        """Set the values that stand behind the count, such as the loss."""
+        """Set the values shown after the count, such as the loss."""
         self.values = values
         self.bar.set_postfix(values)
 
     def line(self) -> str:
-        """Where the loop stands, in one line: passes, values, rate and the time that is left."""
+        """The progress in one line: passes, values, rate and remaining time."""
         parts = [f"{self.title}: {self.unit} {self.done} of {self.total}"]
         parts += [f"{name} {value}" for name, value in self.values.items()]
         seconds, passes = time.monotonic() - self.started, self.done - self.first
@@ -91,7 +91,7 @@ class Progress:
 
 @contextmanager
 def hidden_progress() -> Iterator[None]:
-    """Loops begun inside show nothing: their caller has a progress of its own."""
+    """Loops inside show no progress, because their caller shows its own."""
     token = _shown.set(False)
     try:
         yield
@@ -101,7 +101,7 @@ def hidden_progress() -> Iterator[None]:
 
 @contextmanager
 def console(verbose: bool = True) -> Iterator[None]:
-    """Let log lines and bars of rd_hf reach the screen; bars of the libraries only where a bar can be redrawn.
+    """Show log lines and bars of rd_hf on the screen, and bars of the libraries only if a bar can be redrawn.
 
     Handlers and levels that the user has set for logging are used as they are.
 
@@ -119,7 +119,7 @@ def console(verbose: bool = True) -> Iterator[None]:
 
 @contextmanager
 def _log_level(level: int) -> Iterator[None]:
-    """rd_hf's logger at a level, with a handler to stderr where the user has set up none."""
+    """Set the level of rd_hf's logger, and add a handler to stderr if the user has set up none."""
     root = logging.getLogger("rd_hf")
     before, handler = root.level, logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
@@ -137,7 +137,7 @@ def _log_level(level: int) -> Iterator[None]:
 
 @contextmanager
 def _transformers_errors_only() -> Iterator[None]:
-    """Without transformers' reports on loading: what matters of them, rd_hf checks and says itself."""
+    """Hide transformers' reports on loading; rd_hf checks and reports itself what matters in them."""
     from transformers.utils import logging as of_transformers
 
     before = of_transformers.get_verbosity()
@@ -150,7 +150,7 @@ def _transformers_errors_only() -> Iterator[None]:
 
 @contextmanager
 def _no_library_bars() -> Iterator[None]:
-    """Without the bars of datasets and transformers; a user's own choice of them is restored."""
+    """Hide the bars of datasets and transformers, and restore the user's setting afterwards."""
     from datasets import utils as of_datasets
     from transformers.utils import logging as of_transformers
 

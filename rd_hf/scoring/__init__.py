@@ -1,1 +1,1 @@
-"""How good predictions are: metrics, intervals and plots."""
+"""Metrics of predictions, their intervals and plots."""

@@ -72,18 +72,20 @@ class Predictions:
         probabilities, labels = np.asarray(probabilities, dtype=np.float64), np.asarray(labels)
         if probabilities.ndim != 2 or 0 in probabilities.shape or probabilities.shape[1] != len(label_names):
             raise MetricError(
-                f"probabilities have shape {probabilities.shape}, expected (images, {len(label_names)}) for the "
+                f"probabilities have shape {probabilities.shape}; expected (images, {len(label_names)}) for the "
                 f"{len(label_names)} label names, with at least one image"
             )
         if not ((probabilities >= -ROUNDING) & (probabilities <= 1 + ROUNDING)).all():
-            raise MetricError("probabilities are NaN or outside 0..1: give softmax or sigmoid outputs, not logits")
+            raise MetricError("probabilities are NaN or outside 0 to 1: give softmax or sigmoid outputs, not logits")
         probabilities = probabilities.clip(0, 1)
         if exclusive:
             truth = _one_hot(labels, probabilities.shape)
             decisions = _one_hot(probabilities.argmax(axis=1), probabilities.shape)
         else:
             if labels.shape != probabilities.shape or not np.isin(labels, (0, 1)).all():
-                raise MetricError(f"several labels per image must be 0 or 1, of shape {probabilities.shape}")
+                raise MetricError(
+                    f"with several labels per image, labels must be 0 or 1, of shape {probabilities.shape}"
+                )
             truth, decisions = labels.astype(bool), probabilities >= 0.5
         return cls(probabilities, truth, decisions, tuple(label_names), exclusive)
 
@@ -163,18 +165,20 @@ def expected_calibration_error(weights: np.ndarray, predictions: Predictions) ->
 
 
 def undefined_reasons(predictions: Predictions, per_class: dict[str, np.ndarray]) -> dict[str, str]:
-    """What this split leaves undefined, or leaves out of a mean, and why: metric or metric/class to a sentence."""
+    """Which metrics are undefined on this split or leave out a label, and why: metric or metric/class to a sentence."""
     reasons: dict[str, str] = {}
     for name in CLASS_MEANS:
         missing = np.isnan(_summand(per_class, name, predictions.exclusive))
         if missing.any():
             names = ", ".join(repr(predictions.label_names[k]) for k in np.flatnonzero(missing))
             if predictions.exclusive:
-                reasons[name] = f"undefined: the split has no image of, or no image but of, {names}"
+                reasons[name] = f"undefined: the split has no image of, or only images of, {names}"
             elif missing.all():
-                reasons[name] = "undefined: no label has both values in this split"
+                reasons[name] = "undefined: no label has both positive and negative images in this split"
             else:
-                reasons[name] = f"mean over the other labels: the split has one value only of {names}"
+                reasons[name] = (
+                    f"mean over the other labels: the split has only positive or only negative images of {names}"
+                )
     for name, lacking in (("sensitivity", "with"), ("specificity", "without")):
         for k in np.flatnonzero(np.isnan(per_class[name])):
             label = predictions.label_names[k]
@@ -192,19 +196,22 @@ def validation_score(probabilities: np.ndarray, labels: np.ndarray, exclusive: b
     :raises MetricError: if the name is unknown, the inputs do not fit or this split leaves the score undefined.
     """
     if metric_name not in METRIC_NAMES:
-        raise MetricError(f"metric {metric_name!r} is not known: choose one of {', '.join(METRIC_NAMES)}")
+        raise MetricError(f"metric {metric_name!r} is unknown: choose one of {', '.join(METRIC_NAMES)}")
     names = [str(k) for k in range(np.shape(probabilities)[-1])]
     predictions = Predictions.check(probabilities, labels, names, exclusive)
     values, per_class = point_values(predictions)
     if np.isnan(values[metric_name]):
         reason = undefined_reasons(predictions, per_class)[metric_name]
-        raise MetricError(f"{metric_name} of the validation split is {reason}. Choose accuracy, or split anew")
+        raise MetricError(
+            f"{metric_name} of the validation split is {reason}. Choose accuracy as the metric, or make another "
+            "validation split"
+        )
     return values[metric_name]
 
 
 def _one_hot(labels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     if labels.shape != shape[:1] or not np.isin(labels, np.arange(shape[1])).all():
-        raise MetricError(f"labels must be class numbers 0 to {shape[1] - 1}, of shape ({shape[0]},)")
+        raise MetricError(f"labels must be class numbers from 0 to {shape[1] - 1}, of shape ({shape[0]},)")
     return labels[:, None] == np.arange(shape[1])
 
 

@@ -1,4 +1,4 @@
-"""What is known of a metric beside its formula."""
+"""The names and the direction of a metric."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a classifier is worth: `compute_metrics` for a report with intervals, `validation_score` while training."""
+"""Scores a classifier: `compute_metrics` for a report with intervals, `validation_score` during training."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def compute_metrics(
     :raises MetricError: if the inputs do not fit together or hold NaN.
     """
     if len(set(label_names)) != len(label_names):
-        raise MetricError(f"label_names {list(label_names)} repeat a name: results are keyed by name")
+        raise MetricError(f"label_names {list(label_names)} repeat a name, but results are keyed by name: rename one")
     checked = Predictions.check(probabilities, labels, label_names, exclusive)
     return scores_of(checked, bootstrap_samples, seed)
 
@@ -60,7 +60,9 @@ def scores_of(predictions: Predictions, bootstrap_samples: int, seed: int) -> di
     from sklearn.metrics import confusion_matrix, multilabel_confusion_matrix
 
     if bootstrap_samples < 0:
-        raise MetricError(f"bootstrap_samples is {bootstrap_samples}: give a positive number, or 0 for none")
+        raise MetricError(
+            f"bootstrap_samples is {bootstrap_samples}; it must be a positive number, or 0 for no intervals"
+        )
     values, per_class = point_values(predictions)
     names = predictions.label_names
     if predictions.exclusive:

@@ -120,7 +120,7 @@ def plot_roc(
     for position, k in enumerate(shown):
         truth = checked.truth[:, k]
         if truth.all() or not truth.any():
-            axes.plot([], [], " ", label=f"{label_names[k]}: no curve, only one value in this split")
+            axes.plot([], [], " ", label=f"{label_names[k]}: no curve, only positive or only negative images")
             continue
         false_positives, true_positives, _ = roc_curve(truth, checked.probabilities[:, k], drop_intermediate=False)
         areas.append(auc(false_positives, true_positives))

@@ -1,1 +1,1 @@
-"""The light models: loaded by name, listed within a budget, measured."""
+"""Loads students by name, lists those within a budget, and measures them."""

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 COUNT = re.compile(r"(.*\S)\s*([kKmM])")
 UNITS = {"k": 1e3, "m": 1e6}
-WORDS = {"parameters": "parameters", "gflop": "GFLOP an image", "milliseconds": "ms an image"}
+WORDS = {"parameters": "parameters", "gflop": "GFLOP per image", "milliseconds": "ms per image"}
 
 
 class BudgetError(ValueError):
@@ -86,7 +86,8 @@ def students_within(
         used = torch.get_num_threads()
     students = _keep(students, "milliseconds", budgets, image_size)
     logger.info(
-        "Most parameters first; ms on this CPU with %d thread%s. Train with --student_image_size %d.",
+        "Students are sorted by parameters, most first. ms is measured on this CPU with %d thread%s. Train with "
+        "--student_image_size %d.",
         used, "s" * (used > 1), image_size,
     )  # fmt: skip
     students.sort(key=lambda pair: -pair[1].parameters)
@@ -134,16 +135,16 @@ def _keep(
     kept = [(student, cost) for student, cost in students if getattr(cost, measure) <= budget]
     if not kept:
         least, cost = min(students, key=lambda pair: getattr(pair[1], measure))
-        of = "" if len(students) == len(READY_STUDENTS) else f" of the {len(students)} that the other arguments leave"
+        of = "" if len(students) == len(READY_STUDENTS) else f" among the {len(students)} that the other limits leave"
         raise BudgetError(
-            f"No ready student has at most {budget:,.10g} {WORDS[measure]} at {image_size} px; {least.name} comes "
-            f"nearest{of}, with {round(getattr(cost, measure), 4):,.10g}."
+            f"No ready student has at most {budget:,.10g} {WORDS[measure]} at {image_size} px. The nearest{of} is "
+            f"{least.name}, with {round(getattr(cost, measure), 4):,.10g}."
         )
     return kept
 
 
 def _build(student: ReadyStudent, image_size: int, num_labels: int, device: str):
-    """The student that `distill` would begin with, in eval mode; on the device "meta" without weights."""
+    """The student that `distill` would start from, in eval mode; on the device "meta" it has no weights."""
     labels = [str(number) for number in range(num_labels)]
     with torch.device(device), torch.random.fork_rng(devices=[]):
         return load_student(student.config, labels, SingleLabel.problem_type, image_size)[0].eval()
@@ -159,7 +160,7 @@ def _cost(student: ReadyStudent, image_size: int, num_labels: int, device: str) 
 
 
 def _timed(student: ReadyStudent, counted: Cost, image_size: int, num_labels: int) -> Cost:
-    # The operations stay those that the budget was held against.
+    # Keep the operations that were compared with the budget.
     return replace(counted, milliseconds=_cost(student, image_size, num_labels, "cpu").milliseconds)
 
 

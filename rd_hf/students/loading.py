@@ -21,8 +21,8 @@ from ..models.modeling_rd_student import RDStudentForImageClassification
 logger = logging.getLogger(__name__)
 
 DEFAULT_IMAGE_SIZE = 224
-# The defaults that transformers took over from TensorFlow as they were, where they are shares kept: of the units in
-# front of the head, and of the running statistics.
+# Defaults that transformers copied from TensorFlow, where they are the shares that are kept: of the units in front of
+# the head, and of the running statistics.
 KEPT_UNITS = {"mobilenet_v1": 0.999, "mobilenet_v2": 0.8}
 BATCH_NORM_MOMENTUM = 0.1  # torch's default
 
@@ -77,8 +77,9 @@ def adopt_student(model: PreTrainedModel, label_names: list[str], problem_type: 
     unnamed = [f"LABEL_{number}" for number in range(len(label_names))]
     if own not in (label_names, unnamed):
         raise StudentError(
-            f"The student's classes are {', '.join(own)}, those of the data {', '.join(label_names)}: load the student "
-            f"with num_labels={len(label_names)}, or with id2label and label2id of the data's names."
+            f"The student's classes are {', '.join(own)}, but those of the data are {', '.join(label_names)}. Load "
+            f"the student with num_labels={len(label_names)}, or with id2label and label2id set to the names of the "
+            "data."
         )
     model.config.id2label = dict(enumerate(label_names))
     model.config.label2id = {name: number for number, name in enumerate(label_names)}
@@ -87,7 +88,7 @@ def adopt_student(model: PreTrainedModel, label_names: list[str], problem_type: 
 
 
 def _read_kept_shares_as_dropped(model: PreTrainedModel) -> None:
-    """Have a MobileNet or EfficientNet drop what its authors drop, and keep running statistics.
+    """Give a MobileNet or EfficientNet the dropout that its authors use, and its batch norms torch's momentum.
 
     With a batch norm's momentum of 0.997 or 0.99 the running statistics, which inference uses, are those of the last
     batch; with a dropout of 0.8 the head is trained on a fifth of the features. See docs/explanation/decisions.md.
@@ -105,7 +106,10 @@ def _pretrained(student: str, image_size: int | None, labels: dict, revision: st
     options = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
     config = AutoConfig.from_pretrained(student, **options)
     if config.model_type not in ("rd_student", "monai") and type(config).is_custom_code():
-        raise StudentError(f"The student {student!r} is custom code; take a model whose classes are transformers' own.")
+        raise StudentError(
+            f"The student {student!r} uses custom code, which is not supported for students: choose a model class of "
+            "transformers."
+        )
     wrapped = config.classifier_config if config.model_type == "rd_student" else config
     vars(wrapped).pop(PROVENANCE, None)  # of the earlier distillation
     if image_size is not None and "image_size" in wrapped.to_dict():
@@ -121,14 +125,14 @@ def _pretrained(student: str, image_size: int | None, labels: dict, revision: st
     if unfit:
         raise StudentError(
             f"Weights of the student {student!r} do not fit an image size of {image_size}: {', '.join(unfit)}. Leave "
-            "student_image_size out, or take a student without position embeddings."
+            "student_image_size out, or choose a student without position embeddings."
         )
     if not same_task:
         fresh = AutoModelForImageClassification.from_config(config).state_dict()
         model.load_state_dict({name: fresh[name] for name in head}, strict=False)
     new = sorted({*loading["missing_keys"], *(set() if same_task else head)})
     if new:
-        logger.info("New weights in the student, not those of the checkpoint: %s", ", ".join(new))
+        logger.info("Student weights that the checkpoint lacks, so they are initialised: %s", ", ".join(new))
     is_folder = Path(student).is_dir()
     commit = None if is_folder else cached_commit(student, revision)
     return model.float(), {"id": "local" if is_folder else student, "revision": commit}
@@ -152,13 +156,13 @@ def _inline_config(student: dict[str, Any], image_size: int | None, labels: dict
     known = [name for name in (*MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES, "monai") if name in CONFIG_MAPPING]
     if model_type not in known:
         hint = nearest(model_type or "", known)
-        raise StudentError(f"The student's model_type {model_type!r} is no image classifier of transformers.{hint}")
+        raise StudentError(f"The student's model_type {model_type!r} is not an image classifier of transformers.{hint}")
     config_class = CONFIG_MAPPING[model_type]
     known = list(config_class().to_dict())
     for name in fields:
         if name not in known:
             raise StudentError(
-                f"The student's config has no field `{name}` in model_type {model_type}.{nearest(name, known)}"
+                f"The student's config of model_type {model_type} has no field `{name}`.{nearest(name, known)}"
             )
     if image_size is not None and "image_size" in known:
         fields.setdefault("image_size", image_size)
@@ -168,7 +172,7 @@ def _inline_config(student: dict[str, Any], image_size: int | None, labels: dict
     try:
         return config_class(**fields, **labels)
     except (TypeError, ValueError) as error:
-        raise StudentError(f"The student's config of model_type {model_type} is refused: {error}") from error
+        raise StudentError(f"The student's config of model_type {model_type} is not valid: {error}") from error
 
 
 def _side(config: PreTrainedConfig, image_size: int | None) -> int:

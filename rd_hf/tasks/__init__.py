@@ -1,1 +1,1 @@
-"""What a model is trained for: one object per task knows its loss, its rows of statistics and its scores."""
+"""Tasks: one object per task knows its loss, its rows of statistics and its scores."""

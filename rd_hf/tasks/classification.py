@@ -122,7 +122,7 @@ class SingleLabel(Classification):
     def __post_init__(self) -> None:
         """Check the values."""
         if not 0.0 <= self.label_smoothing < 1.0:
-            raise ValueError(f"label_smoothing is {self.label_smoothing}; it has to be in [0, 1)")
+            raise ValueError(f"label_smoothing is {self.label_smoothing}; it must be in [0, 1)")
 
     def for_training(self, labels: Tensor, balanced: bool, label_smoothing: float) -> SingleLabel:
         """With the weights of `balanced_class_weights` if asked for."""
@@ -186,7 +186,10 @@ class MultiLabel(Classification):
     def for_training(self, labels: Tensor, balanced: bool, label_smoothing: float) -> MultiLabel:
         """With the weights of `balanced_pos_weight` if asked for."""
         if label_smoothing:
-            raise ValueError("label_smoothing is for one label per image; the data has several")
+            raise ValueError(
+                "label_smoothing is for single-label tasks only, but the data has several labels per image: leave it "
+                "out"
+            )
         return replace(self, pos_weight=balanced_pos_weight(labels.sum(dim=0), len(labels)) if balanced else None)
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:

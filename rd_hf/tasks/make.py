@@ -17,5 +17,5 @@ def make_task(problem_type: str, names: Sequence[str]) -> Task:
     :raises ValueError: if there is no such task.
     """
     if problem_type not in TASKS:
-        raise ValueError(f"problem_type is {problem_type!r}; it has to be one of {', '.join(TASKS)}")
+        raise ValueError(f"problem_type is {problem_type!r}; it must be one of {', '.join(TASKS)}")
     return TASKS[problem_type](list(names))

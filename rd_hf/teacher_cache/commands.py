@@ -1,4 +1,4 @@
-"""`rd-hf cache info | build | verify | clear`: caches of teacher features listed, filled ahead, checked, deleted."""
+"""`rd-hf cache info | build | verify | clear`: lists, fills, checks and deletes caches of teacher features."""
 
 from __future__ import annotations
 
@@ -20,7 +20,12 @@ def info(cache_dir: str | None = None) -> str:
     folders = list_folders(root)
     if not folders:
         return f"There is no cache of teacher features in {root}."
-    return "\n\n".join([f"{len(folders)} in {root}, the one used last first", *map(_described, folders)])
+    return "\n\n".join(
+        [
+            f"{len(folders)} cache{'s' if len(folders) > 1 else ''} in {root}, most recently used first",
+            *map(_described, folders),
+        ]
+    )
 
 
 def _described(folder: KeyFolder) -> str:
@@ -28,20 +33,20 @@ def _described(folder: KeyFolder) -> str:
     entries = sum(len(file.present()) for file in files)
     head = (
         f"{folder.path.name}  teacher {folder.teacher}: {entries} entries in {len(files)} views, "
-        f"{_on_disk(folder) / 1e6:.1f} MB on disk ({entry_layout(folder.key).entry_bytes / 1000:.1f} KB an entry), "
-        f"made {_ago(folder.made)}, used {_ago(folder.used)}"
+        f"{_on_disk(folder) / 1e6:.1f} MB on disk ({entry_layout(folder.key).entry_bytes / 1000:.1f} KB per entry), "
+        f"created {_ago(folder.made)}, last used {_ago(folder.used)}"
     )
     return "\n    ".join([head, *in_words(folder.key)])
 
 
 def verify(cache_dir: str | None = None, key: str | None = None) -> str:
-    """Compare every entry with its checksum; damaged ones are dropped, so that a run computes them anew."""
+    """Compare every entry with its checksum; damaged ones are dropped, so that a run computes them again."""
     lines = []
     for folder in _chosen(cache_dir, key):
         entries = dropped = 0
         for file in _files(folder):
             if isinstance(file, Path):
-                lines.append(f"{file}: damaged (header or size), deleted")
+                lines.append(f"{file}: deleted, because its header or size was damaged")
                 file.unlink()
             else:
                 entries += len(file.present())
@@ -64,11 +69,11 @@ def clear(cache_dir: str | None = None, key: str | None = None, older_than_days:
             path.unlink(missing_ok=True)
         kept = ""
         if any(folder.path.iterdir()):
-            kept = ", but for files in it that are not the cache's"
+            kept = ", except files that do not belong to the cache"
         else:
             folder.path.rmdir()
         lines.append(f"Deleted {folder.path} (teacher {folder.teacher}, {size / 1e6:.1f} MB){kept}.")
-    return "\n".join(lines) or f"Nothing to delete in {cache_root(cache_dir)}."
+    return "\n".join(lines) or f"There is nothing to delete in {cache_root(cache_dir)}."
 
 
 def _chosen(cache_dir: str | None, key: str | None) -> list[KeyFolder]:
@@ -76,12 +81,12 @@ def _chosen(cache_dir: str | None, key: str | None) -> list[KeyFolder]:
     chosen = [folder for folder in folders if key is None or folder.path.name.startswith(key)]
     if key is not None and len(chosen) != 1:
         names = ", ".join(folder.path.name for folder in chosen or folders) or "none"
-        raise ArgumentError(f"`key` {key} fits {len(chosen)} caches; give one of those there are: {names}.")
+        raise ArgumentError(f"`key` {key} matches {len(chosen)} caches; give the key of one cache: {names}.")
     return chosen
 
 
 def _files(folder: KeyFolder) -> Iterator[FeatureFile | Path]:
-    """A cache's view files, open; of one whose header or size is wrong the path."""
+    """A cache's view files, opened; for a file with a wrong header or size, its path."""
     for path in sorted(folder.path.glob(VIEW_FILES)):
         view = path.stem.removeprefix("view_")
         metadata = {"format": FORMAT, "key": folder.path.name, "view": str(int(view)) if view.isdecimal() else view}

@@ -1,4 +1,4 @@
-"""The teacher's features on disk, as a training sees them: computed once for an image and view, then read."""
+"""The teacher's features on disk, as training uses them: computed once per image and view, then read."""
 
 from __future__ import annotations
 
@@ -44,21 +44,21 @@ class FeatureCache:
 
     @property
     def full(self) -> bool:
-        """Whether writing has failed, so that nothing more is kept."""
+        """Whether writing has failed, so that nothing more is stored."""
         return "write" in self._warned
 
     def lacks(self, row: int, view: int) -> bool:
-        """Whether the teacher is needed, so far as can be told without reading features or making a file."""
+        """Whether the teacher is needed, as far as this is known without reading features or creating a file."""
         file = self._file(view, make=False)
         return file is None or not file.has(row)
 
     def present(self, view: int) -> np.ndarray:
-        """The rows whose features are there in this view."""
+        """The rows whose features are stored for this view."""
         file = self._file(view, make=False)
         return np.empty(0, dtype=np.int64) if file is None else file.present()
 
     def read(self, rows: Sequence[int], views: Sequence[int]) -> tuple[list[StageFeature], list[int]]:
-        """The features of these (row, view)s, and the positions of those that are not there, whose values are any."""
+        """The features of these (row, view)s, and the positions of missing ones, whose values are arbitrary."""
         pinned = self.device.type == "cuda"
         shapes = self.layout.parts.values()
         parts = [torch.empty(len(rows), *shape, dtype=self.layout.dtype, pin_memory=pinned) for shape in shapes]
@@ -71,7 +71,7 @@ class FeatureCache:
         return self._as_features([part.to(self.device, non_blocking=True) for part in parts]), missing
 
     def write(self, rows: Sequence[int], views: Sequence[int], features: Sequence[StageFeature]) -> list[StageFeature]:
-        """Keep features of these (row, view)s, one `StageFeature` a stage.
+        """Store features of these (row, view)s, one `StageFeature` per stage.
 
         :return: the features as they are read from now on: in the precision of the cache, or, where that has no room
             for one of their values, as they came.
@@ -94,10 +94,12 @@ class FeatureCache:
         try:
             sound = file.read(row, into)
         except OSError as error:
-            self._warn_once("read", "Cached features cannot be read (%s); the teacher computes them.", error)
+            self._warn_once("read", "Cached features cannot be read (%s), so the teacher computes them.", error)
             return False
         if file.damaged > damaged:
-            self._warn_once("damaged", "Damaged features in %s are dropped and computed again.", file.path)
+            self._warn_once(
+                "damaged", "Damaged features in %s were dropped; the teacher computes them again.", file.path
+            )
         return sound
 
     def _write_entry(self, row: int, view: int, parts: list[np.ndarray]) -> None:
@@ -129,18 +131,19 @@ class FeatureCache:
         except OSError:
             free = ""
         message = (
-            "No more teacher features are cached in %s (%s%s). Training goes on, with the teacher at every step. Make "
-            "room (rd-hf cache info, rd-hf cache clear), name another --cache_dir, or turn it off with --no_cache."
+            "No more teacher features are cached in %s (%s%s). Training continues and runs the teacher at every step. "
+            "Free some space (rd-hf cache info, rd-hf cache clear), choose another --cache_dir, or turn the cache off "
+            "with --no_cache."
         )
         self._warn_once("write", message, self.folder.path, error.strerror or error, free)
 
     def _warn_of_range(self, count: int, largest: float) -> None:
         kind = str(self.layout.dtype).removeprefix("torch.")
-        way_out = " --cache_dtype bfloat16 has room for them." if kind == "float16" and math.isfinite(largest) else ""
+        way_out = " --cache_dtype bfloat16 can hold them." if kind == "float16" and math.isfinite(largest) else ""
         self._warn_once(
             "range",
-            "Features of %d images (largest value %.3g) are not finite in %s and not cached: the teacher runs for such "
-            "images at every visit.%s",
+            "Features of %d images (largest value %.3g) are not finite in %s, so they are not cached: the teacher "
+            "runs for these images every time.%s",
             count, largest, kind, way_out,
         )  # fmt: skip
 

@@ -93,7 +93,7 @@ class FeatureFile:
         self._verified = bytearray(layout.rows)
 
     def has(self, row: int) -> bool:
-        """Whether a row has an entry, of which only the checksum is looked at."""
+        """Whether a row has an entry; only its checksum is read."""
         return any(os.pread(self._handle, CHECKSUM_BYTES, self._checksums + row * CHECKSUM_BYTES))
 
     def present(self) -> np.ndarray:
@@ -118,7 +118,7 @@ class FeatureFile:
             return True
         self.damaged += 1
         self._verified[row] = 0
-        with suppress(OSError):  # a checksum that cannot be cleared goes on not to match
+        with suppress(OSError):  # a checksum that cannot be cleared still does not match
             os.pwrite(self._handle, bytes(CHECKSUM_BYTES), self._checksums + row * CHECKSUM_BYTES)
         return False
 
@@ -134,7 +134,7 @@ class FeatureFile:
         _write_all(self._handle, memoryview(slot), self._checksums + row * CHECKSUM_BYTES)
 
     def drop_damaged(self) -> int:
-        """Compare every entry with its checksum and drop those that do not have it; their number."""
+        """Compare every entry with its checksum, drop those that differ, and return their number."""
         before = self.damaged
         parts = [np.empty(size, dtype=np.uint8) for size in self.layout.part_bytes]
         for row in self.present():
@@ -177,9 +177,11 @@ def open_file(path: Path, layout: Layout, metadata: dict[str, str], make: bool =
         if os.fstat(handle).st_size == size and os.pread(handle, len(header), 0) == header:
             return FeatureFile(handle, path, layout, len(header))
         if make:
-            logger.warning("%s is damaged (header or size): it is dropped, and filled anew.", path)
+            logger.warning("%s has a damaged header or size: it is deleted and filled again.", path)
             with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(handle), os.stat(path)):  # not what another process has made meanwhile
+                if os.path.samestat(
+                    os.fstat(handle), os.stat(path)
+                ):  # but not what another process has created in the meantime
                     path.unlink()
         os.close(handle)
         if not make:
@@ -187,7 +189,7 @@ def open_file(path: Path, layout: Layout, metadata: dict[str, str], make: bool =
 
 
 def make_file(path: Path, header: bytes, size: int | None = None) -> None:
-    """Make a file that is there whole or not at all; one that another process has made meanwhile stays.
+    """Create a file, completely or not at all; a file that another process has created in the meantime stays.
 
     :param size: bytes of the file, what follows the header being a hole; by default there is nothing more.
     """

@@ -105,7 +105,7 @@ class KeyFolder:
 
 
 def cache_root(folder: str | os.PathLike | None = None) -> Path:
-    """Where caches are: `folder`, else the environment's RD_HF_CACHE, else a folder in that of the Hub's files."""
+    """The folder of the caches: `folder`, else the environment variable RD_HF_CACHE, else a folder in HF_HOME."""
     from huggingface_hub.constants import HF_HOME
 
     return Path(folder or os.environ.get("RD_HF_CACHE") or Path(HF_HOME) / "rd_hf" / "teacher_features").expanduser()
@@ -128,7 +128,7 @@ def open_folder(root: Path, key: dict[str, Any], teacher: str) -> KeyFolder:
 
 
 def read_folder(path: Path) -> KeyFolder | None:
-    """What a folder's key.json says; None where there is none, or none of ours."""
+    """Read a folder's key.json; None if it is missing or not rd_hf's."""
     try:
         content = json.loads((path / KEY_FILE).read_text(encoding="utf-8"))
         folder = KeyFolder(path, content["key"], content["teacher"], content["made"])
@@ -144,7 +144,7 @@ def list_folders(root: Path) -> list[KeyFolder]:
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """In which fields two keys differ, such as "rotation_degrees was 10.0, is 15.0"."""
+    """The fields in which two keys differ, such as "rotation_degrees was 10.0, is 15.0"."""
     old, new = _flat(before), _flat(now)
     names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
     return [f"{name} was {_short(old.get(name))}, is {_short(new.get(name))}" for name in names]
@@ -157,12 +157,12 @@ def nearest_difference(key: dict[str, Any], others: Sequence[KeyFolder]) -> list
 
 
 def in_words(key: dict[str, Any]) -> list[str]:
-    """A key's fields, a line each."""
+    """A key's fields, one per line."""
     return [f"{name}: {_short(value)}" for name, value in _flat(key).items() if value is not None]
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Fields with those of mappings inside drawn up; strengths of views keep the names of their arguments."""
+    """Flatten nested fields; strengths of views keep the names of their arguments."""
     flat = {}
     for name, value in values.items():
         if isinstance(value, dict):
@@ -178,7 +178,7 @@ def _short(value: Any) -> str:
 
 
 def _model_code(backbone: Backbone) -> str | None:
-    """SHA-256 of the file of a model class that is no part of transformers: such code changes without the weights."""
+    """SHA-256 of the file of a model class that is not part of transformers: such code changes without the weights."""
     if not type(backbone.config).is_custom_code():
         return None
     return hashlib.sha256(Path(inspect.getfile(type(backbone.tower))).read_bytes()).hexdigest()

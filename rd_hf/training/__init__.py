@@ -1,1 +1,1 @@
-"""One run, from names to a folder."""
+"""Runs one distillation, from names to the folder of a run."""

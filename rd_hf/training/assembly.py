@@ -1,4 +1,4 @@
-"""The parts of a training put together: models from their names, the order of the data, the loss, the trainer."""
+"""Assembles a training: models from their names, the order of the data, the loss and the trainer."""
 
 from __future__ import annotations
 
@@ -102,8 +102,8 @@ def assemble_models(
 def _with_synchronised_norms(model: nn.Module, accelerator: Accelerator) -> nn.Module:
     if accelerator.device.type == "cpu":
         raise ArgumentError(
-            "`sync_batch_norm` needs GPUs, since PyTorch has no such layer on a CPU. Leave it out, or take a student "
-            "without batch norm (convnextv2, vit, swin)."
+            "`sync_batch_norm` needs GPUs, because PyTorch has no such layer for CPUs. Leave it out, or choose a "
+            "student without batch norm (convnextv2, vit, swin)."
         )
     return nn.SyncBatchNorm.convert_sync_batchnorm(model)
 
@@ -116,7 +116,7 @@ def load_teacher(arguments: DistillationArguments, accelerator: Accelerator) -> 
     options = {"revision": arguments.teacher_revision, "trust_remote_code": arguments.trust_remote_code}
     if arguments.teacher_device_map is not None and accelerator.local_process_index > 0:
         raise ArgumentError(
-            "`teacher_device_map` spreads the teacher over the GPUs of a machine: launch one process a machine."
+            "`teacher_device_map` splits the teacher over all GPUs of a machine: launch one process per machine."
         )
     with loading("teacher", arguments.teacher):
         backbone = Backbone.from_pretrained(
@@ -203,7 +203,7 @@ def step_plan(arguments: DistillationArguments, run_data: RunData, accelerator: 
 
 
 def planned_steps(arguments: DistillationArguments, run_data: RunData, plan: StepPlan) -> int:
-    """Optimiser steps of the run: `max_steps`, or what `num_train_epochs` come to."""
+    """Optimiser steps of the run: `max_steps`, or the steps of `num_train_epochs`."""
     if arguments.max_steps > 0:
         return arguments.max_steps
     step_size = plan.labelled_size * plan.accumulation * plan.processes
@@ -232,7 +232,7 @@ def training_data(arguments: DistillationArguments, run_data: RunData, plan: Ste
 def build_inputs(
     arguments: DistillationArguments, run_data: RunData, models: Models, accelerator: Accelerator
 ) -> Inputs:
-    """What the models are shown, with the cache of the teacher's features where views are limited and it is wanted.
+    """The models' inputs, with the cache of the teacher's features if the arguments ask for one.
 
     :raises CacheError: when `verify_cache` finds features that are not the teacher's.
     """
@@ -244,7 +244,11 @@ def build_inputs(
     if cache is not None and arguments.verify_cache and accelerator.is_main_process:
         rows = np.concatenate([run_data.labelled_rows, run_data.unlabelled_rows])
         largest = compare_entries(cache, inputs, rows, arguments.views, arguments.verify_cache)
-        logger.info("Cached features computed again: they differ by %.1g of their norm at most.", largest)
+        logger.info(
+            "The teacher computed the checked features again. They differ from the cached ones by at most %.1g of "
+            "their norm.",
+            largest,
+        )
     return inputs
 
 

@@ -1,4 +1,4 @@
-"""What the cards of a run say, collected from it: plain values, without any path, file name or column of the data."""
+"""Collects the facts for a run's cards as plain values, without any path, file name or column of the data."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _named(origin: str) -> str:
 def _arguments(arguments: DistillationArguments) -> tuple[dict[str, Any], dict[str, Any]]:
     """The arguments that differ from their default, and the others.
 
-    The origin of teacher, student and data is told by their provenance, which has no paths.
+    The card shows the origin of teacher, student and data from their provenance, which has no paths.
     """
     defaults = {field.name: field.default for field in dataclasses.fields(arguments)}
     values, shown = arguments.to_dict(), names(type(arguments), lambda fact: fact.in_card)
@@ -94,7 +94,7 @@ def _arguments(arguments: DistillationArguments) -> tuple[dict[str, Any], dict[s
 
 
 def _splits(run_data: RunData) -> list[dict[str, Any]]:
-    """Images and images of each class of every split; of train those whose label was used."""
+    """The number of images per split and class; for train, those whose label was used."""
     labels = {"train (labelled)": run_data.labels[torch.from_numpy(run_data.labelled_rows)].numpy()}
     labels |= {split.name: split.labels[split.rows] for split in (run_data.validation, run_data.test)}
     return [
@@ -104,7 +104,7 @@ def _splits(run_data: RunData) -> list[dict[str, Any]]:
 
 
 def _costs(folder: Path, models: Models) -> dict[str, Cost]:
-    """Of the student as saved, on the CPU, and of the teacher up to its last tapped stage where it is."""
+    """Costs of the saved student on the CPU, and of the teacher up to its last tapped stage on its device."""
     student = RDStudentForImageClassification.from_pretrained(folder / "student", dtype=torch.float32).eval()
     transforms = models.transforms
     costs = {"student": measure_cost(lambda pixels: student(pixel_values=pixels), student, transforms.student.size)}

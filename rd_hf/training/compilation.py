@@ -1,4 +1,4 @@
-"""torch.compile, block by block, so that a model's stages can still be tapped and resumed from.
+"""Applies torch.compile block by block, so that a model's stages can still be tapped and resumed from.
 
 What is compiled is each block's `forward`, as an attribute of the instance: hooks that record a block's output run
 outside of it, and a resumed pass puts its own `forward` in place for as long as it runs (`rd_hf.models.tape`). Names of
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 def check_compiler() -> None:
-    """:raises ArgumentError: when torch.compile does not work on this machine, for want of a C++ compiler or Triton."""
+    """:raises ArgumentError: when torch.compile does not work on this machine, as without a C++ compiler or Triton."""
     try:
         torch.compile(lambda values: values.sin() + 1, fullgraph=True)(torch.zeros(8))
     except Exception as error:  # whatever a missing or broken tool chain raises
@@ -36,7 +36,7 @@ def check_compiler() -> None:
 
 @contextmanager
 def compiled(model: nn.Module, recorded: Collection[str] = ()) -> Iterator[list[str]]:
-    """Run the blocks of a model compiled meanwhile; each is translated at its first calls.
+    """A context in which the blocks of a model run compiled; each is compiled at its first calls.
 
     :param recorded: modules whose outputs are recorded; blocks that one of them lies inside of are left as they are.
     :return: names of the compiled blocks.
@@ -49,7 +49,7 @@ def compiled(model: nn.Module, recorded: Collection[str] = ()) -> Iterator[list[
     }
     if not blocks:
         raise ArgumentError(
-            f"`torch_compile` finds no blocks in nn.ModuleLists in {type(model).__name__} to compile: leave it out."
+            f"`torch_compile` finds no blocks to compile in the nn.ModuleLists of {type(model).__name__}: leave it out."
         )
     with ExitStack() as stack:
         for block in blocks.values():

@@ -88,7 +88,7 @@ def distill_from_models(
     """
     for name, stated in options(DistillationArguments).items():
         if stated.loading and name in arguments:
-            raise ArgumentError(f"`{name}` is for models and data that are loaded by name: leave it out here.")
+            raise ArgumentError(f"`{name}` is only for models and data that are loaded by name: leave it out here.")
     in_hand = {"student": MODEL_IN_MEMORY, "teacher": backbone and MODEL_IN_MEMORY, "dataset": data}
 
     def adopt_models(
@@ -133,7 +133,7 @@ def _run(arguments: DistillationArguments, load: LoadModels) -> RDStudentForImag
         run_data = load_run_data(arguments)
     folder = Path(arguments.output_dir)
     models = assemble_models(*load(arguments, run_data, accelerator), arguments, run_data, accelerator)
-    if arguments.push_to_hub and accelerator.is_main_process:  # before hours of training, not after them
+    if arguments.push_to_hub and accelerator.is_main_process:  # fail before hours of training, not after them
         _check_destinations(arguments, models)
     trainer = open_trainer(arguments, accelerator, run_data, models)
     if accelerator.is_main_process:
@@ -158,7 +158,7 @@ def _run(arguments: DistillationArguments, load: LoadModels) -> RDStudentForImag
 
 
 def train_and_report(run_data: RunData, models: Models, trainer: Trainer, deadline: float | None) -> None:
-    """Train and leave the report; no process goes before all are done."""
+    """Train and write the report; no process exits before all are done."""
     started = time.perf_counter()
     with compiled_models(models) if trainer.arguments.torch_compile else nullcontext():
         trainer.train(deadline)
@@ -197,6 +197,6 @@ def resolved(
 
 
 def _start_trackers(arguments: DistillationArguments, accelerator: Accelerator) -> None:
-    """Trackers get every argument but paths of this machine."""
+    """The arguments for trackers: all except local paths."""
     values = public_values(arguments)
     accelerator.init_trackers("rd_hf", config={name: str(value) for name, value in values.items()})

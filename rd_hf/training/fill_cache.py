@@ -1,4 +1,4 @@
-"""`rd-hf cache build`: teacher features computed ahead of a run."""
+"""`rd-hf cache build`: computes teacher features before a run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ def build(arguments: DistillationArguments) -> str:
     :raises ArgumentError: when the arguments leave no cache to build.
     """
     if not arguments.uses_cache:
-        raise ArgumentError("There is no cache to build: it takes a teacher, a number of views, and not `no_cache`.")
+        raise ArgumentError(
+            "There is no cache to build. A cache needs a teacher and a number of views, and `no_cache` must be left "
+            "out."
+        )
     arguments = replace(arguments, verify_cache=None, report_to=None)
     accelerator = start_accelerator(arguments)
     with accelerator.main_process_first():
@@ -36,7 +39,7 @@ def build(arguments: DistillationArguments) -> str:
     run_data.store = PixelStore(run_data.train, models.transforms, "train")
     inputs = build_inputs(arguments, run_data, models, accelerator)
     if inputs.cache is None:
-        raise OSError(f"Nothing can be written to {cache_root(arguments.cache_dir)}: name another --cache_dir.")
+        raise OSError(f"The cache cannot be written to {cache_root(arguments.cache_dir)}: choose another --cache_dir.")
     visits = [
         (int(row), view)
         for view in range(arguments.views)
@@ -52,9 +55,12 @@ def build(arguments: DistillationArguments) -> str:
             _fill(inputs, missing[start : start + size], arguments.on_bad_image)
             progress.advance(len(missing[start : start + size]))
             if inputs.cache.full:
-                raise OSError(f"The cache in {inputs.cache.folder.path} is not complete: there is no room for it.")
+                raise OSError(
+                    f"The cache in {inputs.cache.folder.path} is not complete, because the disk is full: free some "
+                    "space, or choose another --cache_dir."
+                )
     accelerator.wait_for_everyone()
-    return f"{inputs.cache.folder.path}: {len(visits)} entries, {len(missing)} of them computed by this process."
+    return f"{inputs.cache.folder.path}: {len(visits)} entries, of which this process computed {len(missing)}."
 
 
 def _fill(inputs: Inputs, visits: list[tuple[int, int]], on_bad_image: str) -> None:

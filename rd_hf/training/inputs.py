@@ -1,4 +1,4 @@
-"""What student and teacher get of a batch: pixels of the same views, and the frozen teacher's features."""
+"""The inputs of student and teacher for a batch: pixels of the same views, and the frozen teacher's features."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Inputs:
         self.backbone, self.cache, self.device = backbone, cache, device
 
     def needs_teacher_pixels(self, visit: Visit) -> bool:
-        """Whether the teacher will have to look at a visit; asked ahead, by the processes that fetch batches."""
+        """Whether the teacher is needed for a visit; the processes that fetch batches ask this in advance."""
         if self.backbone is None:
             return False
         return self.cache is None or self.cache.lacks(visit.row, visit.view)

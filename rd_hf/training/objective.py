@@ -64,15 +64,15 @@ class ObjectiveWeights:
         """
         for name in ("hybrid_weight", "hybrid_weight_end", "kl_weight", "kl_weight_end", "cka_weight"):
             if not 0.0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} is {getattr(self, name)}; it has to be 0 or more, and finite")
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be finite and at least 0")
         if self.total_steps < 1:
-            raise ValueError(f"total_steps is {self.total_steps}; it has to be at least 1")
+            raise ValueError(f"total_steps is {self.total_steps}; it must be at least 1")
         if not self.temperature > 0.0:
-            raise ValueError(f"temperature is {self.temperature}; it has to be above 0")
+            raise ValueError(f"temperature is {self.temperature}; it must be above 0")
         if self.cka_estimator not in MINIMUM_ROWS:
-            raise ValueError(f"cka_estimator is {self.cka_estimator!r}; it has to be one of {', '.join(MINIMUM_ROWS)}")
+            raise ValueError(f"cka_estimator is {self.cka_estimator!r}; it must be one of {', '.join(MINIMUM_ROWS)}")
         if self.cka_features not in ("pooled", "flattened"):
-            raise ValueError(f"cka_features is {self.cka_features!r}; it has to be 'pooled' or 'flattened'")
+            raise ValueError(f"cka_features is {self.cka_features!r}; it must be 'pooled' or 'flattened'")
 
 
 class Objective:
@@ -130,7 +130,7 @@ class Objective:
         labelled = 0 if labels is None else len(labels)
         if labelled > len(logits) or (labelled and labelled_count <= 0) or total_count <= 0:
             raise ValueError(
-                f"{labelled} labels for a micro-batch of {len(logits)} samples cannot be part of a step of "
+                f"a micro-batch of {len(logits)} samples, {labelled} of them labelled, cannot be part of a step of "
                 f"{total_count} samples, {labelled_count} of them labelled"
             )
         # A step without any labelled sample has the sum 0, whatever it is divided by.

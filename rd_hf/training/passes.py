@@ -1,4 +1,4 @@
-"""What a loss reads of a training step's forward passes."""
+"""The outputs of a training step's forward passes that a loss reads."""
 
 from __future__ import annotations
 

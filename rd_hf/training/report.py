@@ -1,4 +1,4 @@
-"""What a finished run leaves: models, scores, predictions and plots."""
+"""Writes the results of a finished run: models, scores, predictions and plots."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 class ReportError(OSError):
-    """What a finished training leaves cannot be written; the message says what is kept and how to go on."""
+    """The results of a finished training cannot be written. The message says what is kept and how to continue."""
 
 
 def write_report(
@@ -66,7 +66,7 @@ def write_report(
             _write_details(folder, run_data, student["test"], scores["test"])
             _write_plots(folder, models, trainer)
             _write_cards(folder, run_data, models, trainer, scores)
-        except (OSError, SafetensorError) as error:  # the latter is what a full disk is to safetensors
+        except (OSError, SafetensorError) as error:  # safetensors raises the latter if the disk is full
             raise ReportError(_how_to_go_on(folder, trainer, error)) from error
     return scores
 
@@ -74,11 +74,14 @@ def write_report(
 def _how_to_go_on(folder: Path, trainer: Trainer, error: Exception) -> str:
     kept = [checkpoint_step(path) for path in list_checkpoints(trainer.checkpoints)]
     if not kept:
-        return f"The run has ended, but {folder} cannot be written ({error}), and no checkpoint could be: it is lost."
-    way_out = f"`rd-hf report {folder}` writes the report and trains no step again"
+        return (
+            f"The run has ended, but neither its results in {folder} ({error}) nor a checkpoint could be written, so "
+            "the run is lost."
+        )
+    way_out = f"run `rd-hf report {folder}`, which writes the report without training again"
     if kept[-1] != trainer.step:
-        way_out = f"the command that trained it goes on with --resume from step {kept[-1]}"
-    return f"Step {trainer.step} is done, but {folder} cannot be written ({error}). Make room, then {way_out}."
+        way_out = f"repeat the training command with --resume, which continues from step {kept[-1]}"
+    return f"Step {trainer.step} is done, but {folder} cannot be written ({error}). Free some space, then {way_out}."
 
 
 def _save_models(folder: Path, models: Models) -> None:
@@ -108,7 +111,7 @@ def _write_cards(folder: Path, run_data: RunData, models: Models, trainer: Train
         repos = {"student": trainer.arguments.hub_model_id, "teacher": trainer.arguments.hub_teacher_id}
         name = (repos[kind] or f"rd_hf-{kind}").split("/")[-1]
         if not write_card(folder / kind, render_card(facts, name)):
-            logger.warning("%s was edited and is kept as it is.", folder / kind / CARD_FILE)
+            logger.warning("%s was edited by hand, so it is kept.", folder / kind / CARD_FILE)
         results = eval_results(facts)
         if results is not None:
             (folder / kind / EVAL_RESULTS_FILE).parent.mkdir(exist_ok=True)
@@ -116,7 +119,7 @@ def _write_cards(folder: Path, run_data: RunData, models: Models, trainer: Train
 
 
 def _student_rows(models: Models, split: OpenSplit, trainer: Trainer) -> np.ndarray:
-    """What the task keeps of the student's answers on a split."""
+    """What the task keeps of the student's outputs on a split."""
     return predict_rows(
         lambda pixels: models.student(pixel_values=pixels).logits,
         trainer.data.task.row,
@@ -128,7 +131,7 @@ def _student_rows(models: Models, split: OpenSplit, trainer: Trainer) -> np.ndar
 
 
 def _teacher_rows(models: Models, split: OpenSplit, trainer: Trainer) -> np.ndarray:
-    """The same of the reprogrammed teacher's answers."""
+    """The same for the reprogrammed teacher's outputs."""
     cache = open_cache_of_split(trainer.arguments, split, models, trainer.accelerator)
     return predict_rows(
         lambda features: models.teacher(teacher_features=features).logits,
@@ -159,7 +162,7 @@ def summary(scores: dict[str, Any], task: Task, folder: Path) -> str:
     rows += [("reprogrammed teacher, test", scores["teacher"]["test"])] if "teacher" in scores else []
     for name, values in rows:
         lines.append(f"{name:28}" + "".join(_with_interval(values, metric.name) for metric in shown))
-    return "\n".join([*lines, f"The student is in {folder / 'student'}, everything else beside it."])
+    return "\n".join([*lines, f"The student is in {folder / 'student'}, and everything else is beside it."])
 
 
 def _with_interval(values: dict[str, Any], metric: str) -> str:

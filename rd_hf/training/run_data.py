@@ -1,4 +1,4 @@
-"""The data of a run: its splits, which train rows keep their label, and which images serve without one."""
+"""The data of a run: its splits, the train rows that keep their label, and the images used without a label."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class RunData:
-    """What is to be learnt and from which images.
+    """The task of a run, and the images to learn it from.
 
     :param task: knows the classes.
     :param train: every train image, then those of `unlabeled_dataset`.
@@ -89,16 +89,18 @@ class RunData:
         free = shutil.disk_usage(tempfile.gettempdir()).free
         if needed > free:
             raise ArgumentError(
-                f"The decoded images need {needed / 2**30:.1f} GiB in {tempfile.gettempdir()}, where "
+                f"The decoded images need {needed / 2**30:.1f} GiB in {tempfile.gettempdir()}, but only "
                 f"{free / 2**30:.1f} GiB are free: set TMPDIR to a folder on a larger disk."
             )
 
     def _check_classes(self) -> None:
-        """:raises ArgumentError: when skipped images were all that a class had."""
+        """:raises ArgumentError: when all images of a class were skipped."""
         counts = self.task.marks(self.labels[self.labelled_rows].numpy()).sum(axis=0)
         for name, count in zip(self.task.names, counts, strict=True):
             if not count:
-                raise ArgumentError(f"Class {name!r} has no readable labelled image left in train.")
+                raise ArgumentError(
+                    f"Class {name!r} has no readable labelled image in train: add some, or remove the class."
+                )
 
 
 def load_run_data(arguments: DistillationArguments, keep_unlabelled: bool = False) -> RunData:
@@ -138,7 +140,7 @@ def load_run_data(arguments: DistillationArguments, keep_unlabelled: bool = Fals
     images = data.splits["train"].select_columns(["image"])
     unlabelled = chosen.unlabelled_rows if arguments.use_unlabeled else np.empty(0, dtype=np.int64)
     if arguments.use_unlabeled and not len(unlabelled):
-        logger.warning("use_unlabeled changes nothing: every row of train has kept its label.")
+        logger.warning("use_unlabeled has no effect, because every row of train keeps its label.")
     if arguments.unlabeled_dataset is not None:
         further = load_images_only(arguments.unlabeled_dataset, image_column=arguments.image_column)
         unlabelled = np.concatenate([unlabelled, np.arange(len(further)) + len(images)])

@@ -1,4 +1,4 @@
-"""The folder of a run: who may write into it, and the report that a finished run leaves there."""
+"""The folder of a run: whether a run may write into it, and how it is opened."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ FILES = (CONFIG_FILE, HISTORY_FILE, METRICS_FILE, "predictions.csv", "skipped_im
 
 
 def check_run_folder(arguments: DistillationArguments) -> None:
-    """Whether the run may use its folder, before anything is loaded; nothing is written.
+    """Check that the run may use its folder, before anything is loaded or written.
 
     :raises ArgumentError: when the folder holds something and neither `resume` nor `overwrite_output_dir` is set, or
         when a resumed run would be another one.
     """
     folder = Path(arguments.output_dir)
     if folder.exists() and not folder.is_dir():
-        raise ArgumentError(f"`output_dir` {folder} is a file.")
+        raise ArgumentError(f"`output_dir` {folder} is a file: give a folder.")
     is_run = (folder / CONFIG_FILE).is_file()
     if arguments.resume:
         if not is_run:
-            raise ArgumentError(f"There is no run to resume in {folder}: it has no {CONFIG_FILE}.")
+            raise ArgumentError(f"{folder} has no run to resume, because it has no {CONFIG_FILE}.")
     elif arguments.overwrite_output_dir and _holds_something(folder):
         if not is_run:
             raise ArgumentError(
-                f"`output_dir` {folder} holds no earlier run (no {CONFIG_FILE}) to overwrite: name another."
+                f"`output_dir` {folder} has no earlier run (no {CONFIG_FILE}) to overwrite: choose another folder."
             )
         _keep_inputs(folder, arguments)
     elif _holds_something(folder) and not arguments.overwrite_output_dir:
         raise ArgumentError(
-            f"`output_dir` {folder} is not empty. Name another, go on with --resume, or replace what the earlier run "
-            "left with --overwrite_output_dir."
+            f"`output_dir` {folder} is not empty. Choose another folder, continue the run there with --resume, or "
+            "replace it with --overwrite_output_dir."
         )
 
 
@@ -81,10 +81,10 @@ def _check_same_run(folder: Path, arguments: DistillationArguments) -> None:
             line = f"\n  {name}: {before.get(name)!r} then, {now[name]!r} now"
             lines[stated.resume == "allowed"] += line
     if lines[False]:
-        allowed = f"\nThese may differ:{lines[True]}" if lines[True] else ""
+        allowed = f"\nThese arguments may differ:{lines[True]}" if lines[True] else ""
         raise ArgumentError(f"The run in {folder} cannot be resumed with other arguments:{lines[False]}{allowed}")
     if lines[True]:
-        logger.info("Resumed with other arguments, which may differ:%s", lines[True])
+        logger.info("The run is resumed with other arguments, which may differ:%s", lines[True])
 
 
 def _keep_inputs(folder: Path, arguments: DistillationArguments) -> None:
@@ -94,7 +94,8 @@ def _keep_inputs(folder: Path, arguments: DistillationArguments) -> None:
         for own in (*FOLDERS, *FILES):
             if isinstance(value, str) and Path(value).resolve().is_relative_to((folder / own).resolve()):
                 raise ArgumentError(
-                    f"`{name}` {value} would be overwritten with the run in {folder}: name another folder."
+                    f"`{name}` {value} would be deleted together with the earlier run in {folder}: choose another "
+                    "folder."
                 )
 
 
@@ -112,7 +113,7 @@ def _remove_earlier_run(folder: Path) -> None:
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl; a last line that a killed process left half written is not one."""
+    """The rows of metrics.jsonl; a half-written last line of a killed process is ignored."""
     path = folder / HISTORY_FILE
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
     return [json.loads(line) for line in lines if line.endswith("\n")]

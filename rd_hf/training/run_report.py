@@ -1,4 +1,4 @@
-"""`rd_hf.report`: the report of a run that has ended or was killed, made from its folder without any training."""
+"""`rd_hf.report`: writes the report of a finished or killed run from its folder, without training."""
 
 from __future__ import annotations
 
@@ -64,29 +64,31 @@ def report(run: str | Path, *, verbose: bool = True) -> dict[str, Any]:
 
 
 def _arguments_of(folder: Path) -> DistillationArguments:
-    """The run's arguments, without what only a training does.
+    """The run's arguments, without those that only matter in training.
 
     :raises ArgumentError: when there is nothing to report on, or what config.yaml names cannot be opened again.
     """
     if not (folder / CONFIG_FILE).is_file():
-        raise ArgumentError(f"{folder} is not the folder of a run: it has no {CONFIG_FILE}. Give a run's `output_dir`.")
+        raise ArgumentError(
+            f"{folder} is not the folder of a run, because it has no {CONFIG_FILE}. Give the `output_dir` of a run."
+        )
     if not list_checkpoints(folder / "checkpoints") and not (folder / "student" / "config.json").is_file():
         raise ArgumentError(
-            f"The run in {folder} has neither a checkpoint nor a student yet, so there is nothing to report on: go on "
-            "with --resume."
+            f"The run in {folder} has neither a checkpoint nor a student yet, so there is nothing to report on. "
+            "Continue it with --resume."
         )
     values = read_config(folder / CONFIG_FILE)
     for name in ("teacher", "student", "dataset", "unlabeled_dataset"):
         value = values.get(name)
         if value in (IN_MEMORY, MODEL_IN_MEMORY):
             raise ArgumentError(
-                f"The run in {folder} got its `{name}` from memory, and no report can be made without it: save it in a "
-                f"file or folder, and name that in {folder / CONFIG_FILE}."
+                f"The `{name}` of the run in {folder} was given in memory, and no report can be made without it. Save "
+                f"it in a file or folder, and enter that path in {folder / CONFIG_FILE}."
             )
         if isinstance(value, str) and value.startswith((".", "/", "~")) and not Path(value).expanduser().exists():
             raise ArgumentError(
-                f"The `{name}` of the run in {folder}, {value}, is not there. Put it back, start the command in the "
-                f"folder that the run was started in, or correct `{name}` in {folder / CONFIG_FILE}."
+                f"The `{name}` of the run in {folder}, {value}, does not exist. Put it back, repeat the command in "
+                f"the folder that the run was started in, or correct `{name}` in {folder / CONFIG_FILE}."
             )
     own = {"output_dir": str(folder), "resume": True, "verify_cache": None, "report_to": None}
     return arguments_from(values | own)
@@ -113,12 +115,12 @@ def _where_it_stands(trainer: Trainer) -> str:
     if trainer.step == trainer.max_steps:
         stands = f"The run has ended at step {trainer.step}"
     else:
-        stands = f"The run stands at step {trainer.step} of {trainer.max_steps}"
-    return f"{stands}: this is the report of its best weights, those of step {trainer.best_step or trainer.step}."
+        stands = f"The run is at step {trainer.step} of {trainer.max_steps}"
+    return f"{stands}. This report is about its best weights, those of step {trainer.best_step or trainer.step}."
 
 
 def _seconds(folder: Path, step: int) -> float | None:
-    """How long the training took, which only an earlier report of the same step knows."""
+    """The duration of the training, if an earlier report of the same step recorded it."""
     path = folder / METRICS_FILE
     if not path.is_file():
         return None

@@ -1,4 +1,4 @@
-"""Weights over the course of a training."""
+"""Weights that change during training."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class NonFiniteLossError(FloatingPointError):
 
 @dataclass
 class MicroBatch:
-    """What the models take of a batch, labelled rows first; `teacher_features` is None where there is no teacher."""
+    """The models' inputs for a batch, labelled rows first; `teacher_features` is None if there is no teacher."""
 
     labels: Tensor
     student_pixels: Tensor
@@ -83,12 +83,13 @@ class Update:
         rows *= self.parts * self.accelerator.num_processes
         if self.has_two_passes:
             logger.info(
-                "CKA is that of all %d rows of a step: the student's forward, without hybrid passes, runs twice for "
-                "each of them, and a step's teacher features are held at once. --cka_batch local saves that.",
+                "CKA uses all %d rows of a step. The student's forward pass, without hybrid passes, therefore runs "
+                "twice for each row, and the teacher features of a whole step are held in memory. --cka_batch local "
+                "avoids this.",
                 rows,
             )
         elif self.is_global:
-            logger.info("CKA is that of all %d rows of a step, whose features the processes exchange.", rows)
+            logger.info("CKA uses all %d rows of a step, so the processes exchange their features.", rows)
 
     def __call__(self, step: int, batches: Iterable[dict]) -> dict[str, float]:
         """One update from `gradient_accumulation_steps` batches of this process.
@@ -131,7 +132,7 @@ class Update:
         return MicroBatch(labels, student_pixels, features)
 
     def backward(self, step: int, number: int, part: MicroBatch, whole: list[Compared] | None) -> dict[str, Tensor]:
-        """Add the gradient of a micro-batch; its terms."""
+        """Add the gradient of a micro-batch, and return its terms."""
         self.reseed(step, number)
         passes = self.forward(part)
         if self.is_global and whole is None:
@@ -146,7 +147,7 @@ class Update:
         return terms
 
     def forward(self, part: MicroBatch) -> Passes:
-        """The student's pass, and where there is a teacher the hybrid passes."""
+        """The student's pass, and the hybrid passes if there is a teacher."""
         with self.accelerator.autocast():
             if part.teacher_features is None:
                 return Passes(self.model(pixel_values=part.student_pixels).logits)
@@ -171,7 +172,7 @@ class Update:
         return [Compared(*pair) for pair in zip(own[::2], own[1::2], strict=True)]
 
     def over_processes(self, sums: dict[str, Tensor]) -> dict[str, float]:
-        """Terms averaged over the processes, so that all log, and stop for, the same."""
+        """Average terms over the processes, so that all of them log the same values and stop for the same reason."""
         values = torch.stack(list(sums.values()))
         if self.accelerator.num_processes > 1:
             values = self.accelerator.reduce(values, reduction="mean")
@@ -187,7 +188,7 @@ class Update:
         torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
 
     def clip(self) -> float:
-        """Clip the gradient to `max_grad_norm`; its norm before that."""
+        """Clip the gradient to `max_grad_norm`, and return its norm before clipping."""
         limit = self.arguments.max_grad_norm or math.inf
         return float(self.accelerator.clip_grad_norm_(self.model.parameters(), limit))
 

@@ -40,7 +40,7 @@ ROUNDING = 1e-3
 
 
 class CacheError(ValueError):
-    """What a cache holds is not what the teacher computes."""
+    """Cached features differ from what the teacher computes."""
 
 
 def open_cache(
@@ -50,7 +50,7 @@ def open_cache(
     augmentation: AugmentationParameters | None,
     accelerator: Accelerator,
 ) -> FeatureCache | None:
-    """The cache of a run's teacher features, made where there is none; the log says what is there and what it takes.
+    """The cache of a run's teacher features, created if there is none; the log says what it holds and its final size.
 
     :return: None, with a warning, where its folder cannot be written.
     """
@@ -61,12 +61,12 @@ def open_cache(
     root = cache_root(arguments.cache_dir)
     new = read_folder(root / key_id(key)) is None
     cache = _open(root, key, models, accelerator)
-    if cache is None:
-        logger.warning("The teacher runs at every step. Name another --cache_dir.")
-    elif accelerator.is_main_process:
+    if cache is not None and accelerator.is_main_process:
         changes = nearest_difference(key, list_folders(root)) if new else []
         if changes:
-            logger.info("A new cache: %s.", "; ".join(changes))
+            logger.info(
+                "A new cache is created, because its key differs from the most similar cache: %s.", "; ".join(changes)
+            )
         logger.info(
             "%s", describe(cache, len(run_data.labelled_rows) + len(run_data.unlabelled_rows), arguments.views, new)
         )
@@ -100,17 +100,22 @@ def _open(root: Path, key: dict[str, Any], models: Models, accelerator: Accelera
         try:
             return FeatureCache(open_folder(root, key, models.backbone.source["id"]), accelerator.device)
         except OSError as error:
-            logger.warning("Teacher features cannot be cached in %s (%s).", root, error.strerror)
+            logger.warning(
+                "Teacher features cannot be cached in %s (%s), so the teacher runs at every step. Choose another "
+                "--cache_dir.",
+                root,
+                error.strerror,
+            )
             return None
 
 
 def describe(cache: FeatureCache, images: int, num_views: int, new: bool) -> str:
-    """Where features are, how many, and how large they get, for the log of a run's start."""
+    """Say where features are stored, how many there are, and how large they get, for the log at the start of a run."""
     entries = sum(len(cache.present(view)) for view in range(num_views))
-    found = "new" if new else f"{entries} of {images * num_views} entries are there"
+    found = "new" if new else f"{entries} of {images * num_views} entries are cached"
     size = cache.layout.entry_bytes
     return (
-        f"Teacher features: {cache.folder.path} ({found}). {size / 1000:.1f} KB an image and view, "
+        f"Teacher features: {cache.folder.path} ({found}). {size / 1000:.1f} KB per image and view, "
         f"{images * num_views * size / 1e9:.2f} GB for {images} images in {num_views} views."
     )
 
@@ -144,8 +149,8 @@ def compare_entries(cache: FeatureCache, inputs: Inputs, rows: Sequence[int], nu
         largest = max(largest, float(differences[worst]))
         if not largest <= allowed:
             raise CacheError(
-                f"The cached features of row {own_rows[worst]} in view {views[worst]} differ by {largest:.2g} of their "
-                f"norm from what the teacher computes; their precision allows {allowed:.1g}. They are of no use: "
-                f"rd-hf cache clear --key {cache.folder.path.name} deletes them."
+                f"The cached features of row {own_rows[worst]} in view {views[worst]} differ by {largest:.2g} of "
+                f"their norm from what the teacher computes, but their precision allows only {allowed:.1g}. The cache "
+                f"is unusable. Delete it with `rd-hf cache clear --key {cache.folder.path.name}`."
             )
     return largest

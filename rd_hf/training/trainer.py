@@ -90,7 +90,7 @@ class Trainer:
 
         :param deadline: when to save and stop, by `time.monotonic`.
         :raises NonFiniteLossError: when a term of the loss is NaN or infinite.
-        :raises Stopped: after a signal or at the deadline, once a checkpoint is written; its message says how to go on.
+        :raises Stopped: after a signal or at the deadline, when a checkpoint is written; it says how to continue.
         """
         if self.arguments.resume:
             self.restore()
@@ -123,7 +123,7 @@ class Trainer:
                 if exit_code:
                     raise Stopped(interrupts.reason + self.how_to_go_on(), exit_code)
         if trained and self.accelerator.is_main_process:
-            logger.info("Waiting for data took %.1f %% of the training.", 100 * waited / trained)
+            logger.info("Waiting for data took %.1f %% of the training time.", 100 * waited / trained)
         self.restore_best()
 
     def loader(self) -> DataLoader:
@@ -138,7 +138,7 @@ class Trainer:
         )
 
     def timed(self, batches: Iterator[dict]) -> Iterator[dict]:
-        """The batches, with the time that each was waited for added to `data_wait`."""
+        """The batches; the time spent waiting for each is added to `data_wait`."""
         while True:
             asked = time.perf_counter()
             batch = next(batches, None)
@@ -148,7 +148,7 @@ class Trainer:
             yield batch
 
     def optimizer_step(self, batches) -> dict[str, float]:
-        """One update from the next `gradient_accumulation_steps` batches; what it has to log.
+        """Make one update from the next `gradient_accumulation_steps` batches, and return the values to log.
 
         :raises NonFiniteLossError: naming what is not finite and the checkpoint that is kept.
         """
@@ -162,8 +162,8 @@ class Trainer:
         kept = list_checkpoints(self.checkpoints)
         kept = f"checkpoint {kept[-1].name} is kept" if kept else "there was no checkpoint yet"
         return NonFiniteLossError(
-            f"The {what} not finite at step {step}; {kept}. A lower learning_rate or max_grad_norm helps where "
-            "training diverges; with fp16, try bf16."
+            f"The {what} not finite at step {step}; {kept}. If training diverges, lower learning_rate or "
+            "max_grad_norm. With fp16, try bf16."
         )
 
     def evaluate(self) -> None:
@@ -198,7 +198,7 @@ class Trainer:
         patience = self.arguments.early_stopping_patience
         stop = patience is not None and self.evaluations_without_gain >= patience
         if stop:
-            logger.info("Stopped at step %d: no better since step %d.", self.step, self.best_step)
+            logger.info("Stopped early at step %d: no improvement since step %d.", self.step, self.best_step)
         return stop
 
     def best_so_far(self) -> dict[str, str]:
@@ -223,14 +223,14 @@ class Trainer:
         return tensors
 
     def save(self) -> None:
-        """Write a checkpoint; where that fails the run goes on with the ones before."""
+        """Write a checkpoint. If that fails, the run continues with the earlier ones."""
         if self.accelerator.is_main_process:
             self.write_checkpoint()
         # None may leave, and so end the job, while the main process is writing.
         self.accelerator.wait_for_everyone()
 
     def write_checkpoint(self) -> None:
-        """Everything that a resumed run goes on from; a failure is logged, since the checkpoints before are intact."""
+        """Write everything that a resumed run needs. A failure is logged, because earlier checkpoints are intact."""
         groups = {"model": self.tensors(), "optimizer": optimizer_tensors(self.update.optimizer)}
         if self.best_tensors is not None:
             groups["best"] = self.best_tensors
@@ -248,27 +248,30 @@ class Trainer:
             save_checkpoint(self.checkpoints, Checkpoint(self.step, groups, state), self.arguments.save_total_limit)
         except OSError as error:
             logger.warning(
-                "No checkpoint at step %d: %s. The ones before are intact; training goes on.", self.step, error
+                "No checkpoint could be written at step %d: %s. Earlier checkpoints are intact, and training "
+                "continues.",
+                self.step,
+                error,
             )
 
     def how_to_go_on(self) -> str:
-        """A sentence on which step is saved, and how to resume."""
+        """Say which step is saved, and how to resume."""
         kept = list_checkpoints(self.checkpoints)
         if not kept:
             return f"Step {self.step} of {self.max_steps} could not be saved, and no checkpoint is kept."
         step = checkpoint_step(kept[-1])
-        lost = "" if step == self.step else f" (step {self.step} could not be)"
-        return f"Step {step} of {self.max_steps} is saved{lost}; the same command with --resume goes on."
+        lost = "" if step == self.step else f" (step {self.step} could not be saved)"
+        return f"Step {step} of {self.max_steps} is saved{lost}. Continue with the same command and --resume."
 
     def restore(self) -> None:
-        """Go back to the last checkpoint, or to the start where none was written yet.
+        """Return to the last checkpoint, or to the start if there is none yet.
 
         :raises CheckpointError: when none can be read, the data or a step's rows have changed, or processes disagree.
         """
         if list_checkpoints(self.checkpoints):
             self.restore_from(load_latest(self.checkpoints))
         else:
-            logger.warning("The run had no checkpoint yet: it starts from the beginning.")
+            logger.warning("The run has no checkpoint yet, so it starts from the beginning.")
         self.check_that_all_resume_here()
         if self.accelerator.is_main_process:
             forget_rows_after(self.output_dir / "metrics.jsonl", self.step)
@@ -283,15 +286,15 @@ class Trainer:
         before, now = checkpoint.state["rows_a_step"], self.rows_a_step()
         if before != now:
             raise CheckpointError(
-                f"A step had {before['labelled']} labelled and {before['unlabelled']} unlabelled rows, now it has "
-                f"{now['labelled']} and {now['unlabelled']}: change per_device_train_batch_size, "
-                "per_device_unlabeled_batch_size or gradient_accumulation_steps so that they are as many over all "
-                "processes."
+                f"Before, a step had {before['labelled']} labelled and {before['unlabelled']} unlabelled rows. Now it "
+                f"has {now['labelled']} and {now['unlabelled']}. Change per_device_train_batch_size, "
+                "per_device_unlabeled_batch_size or gradient_accumulation_steps so that the totals over all processes "
+                "are the same."
             )
         if checkpoint.state["processes"] != self.accelerator.num_processes:
             logger.warning(
-                "The run had %d processes and has %d now: it goes on along the same course up to rounding if the "
-                "student has neither dropout nor batch norm, and along a similar one if it has.",
+                "The run had %d processes and now has %d. Results match up to rounding if the student has neither "
+                "dropout nor batch norm; otherwise they are similar.",
                 checkpoint.state["processes"],
                 self.accelerator.num_processes,
             )
@@ -306,7 +309,10 @@ class Trainer:
         :raises CheckpointError: when the data is not that of the checkpoint's run.
         """
         if checkpoint.state["data"] != self.data.fingerprint:
-            raise CheckpointError("The data is not that of the run: its images or labels have changed.")
+            raise CheckpointError(
+                "The images or labels have changed since the run started. Use the original data, or start again with "
+                "--overwrite_output_dir."
+            )
         self.module.load_state_dict(checkpoint.tensors["model"], strict=False)
         self.step, self.best_step = checkpoint.step, checkpoint.state["best_step"]
         self.best_tensors = checkpoint.tensors.get("best")
@@ -318,8 +324,8 @@ class Trainer:
         steps = self.accelerator.gather(step).tolist()
         if len(set(steps)) > 1:
             raise CheckpointError(
-                f"The processes found checkpoints of the steps {', '.join(map(str, steps))}: `output_dir` has to be a "
-                "folder that all nodes share."
+                f"The processes found different checkpoints, of steps {', '.join(map(str, steps))}: `output_dir` must "
+                "be a folder that all nodes share."
             )
 
     def rows_a_step(self) -> dict[str, int]:

@@ -81,7 +81,7 @@ def test_the_teacher_is_an_adapter_and_what_is_local_is_in_no_metadata():
     text = render_card(facts, "sample")
     data = ModelCard(text).data
     assert data.base_model is None and data.datasets is None and data.license is None
-    assert "none was stated" in text and "f" * 64 in text and "from a local folder" in text
+    assert "has not stated one" in text and "f" * 64 in text and "from a local folder" in text
 
 
 def test_the_text_says_what_a_reader_needs():

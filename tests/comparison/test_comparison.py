@@ -99,41 +99,44 @@ def test_the_grid_has_each_run_once(grid):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"methods": ["rkdd"]}, "names no method. Did you mean `rkd`?"),
+        ({"methods": ["rkdd"]}, "which is not the name of a method. Did you mean `rkd`?"),
         ({"methods": [{"method": "rd", "cka_estimatr": "biased"}]}, "of the method 'rd'. Did you mean `cka_estimator`"),
-        ({"methods": ["rd", "rd"]}, "The name 'rd' of a method is given twice"),
-        ({"methods": [{"name": "a b", "method": "rd"}, {"name": "a_b", "method": "rd"}]}, "or too like another's"),
-        ({"methods": [{"name": "rd", "method": "drd"}]}, "that of another method than drd"),
-        ({"methods": [{"name": "x", "method": "cka", "cka_estimator": "biased"}]}, "does nothing in the method 'x'"),
+        ({"methods": ["rd", "rd"]}, "Two methods are named 'rd'"),
+        (
+            {"methods": [{"name": "a b", "method": "rd"}, {"name": "a_b", "method": "rd"}]},
+            "or have names too similar to tell apart",
+        ),
+        ({"methods": [{"name": "rd", "method": "drd"}]}, "'rd' is the name of another method than drd"),
+        ({"methods": [{"name": "x", "method": "cka", "cka_estimator": "biased"}]}, "has no effect on the method 'x'"),
         ({"methods": [{"name": "x", "method": "rd", "bf16": True}]}, "put it under `data`"),
-        ({"methods": [{"name": "x", "method": "rd", "teacher": "y"}]}, "named under `teachers`"),
-        ({"teachers": {"tiny": {"teacher": "x", "shots": 3}}}, "`shots` is said by"),
+        ({"methods": [{"name": "x", "method": "rd", "teacher": "y"}]}, "belongs under `teachers`"),
+        ({"teachers": {"tiny": {"teacher": "x", "shots": 3}}}, "`shots` cannot be given for the runs"),
         ({"teachers": {"no_teacher": {"teacher": "x"}}}, "cannot be the name of a folder"),
-        ({"arguments": {"gradient_accumulation_steps": 2}}, "has no place in a comparison"),
+        ({"arguments": {"gradient_accumulation_steps": 2}}, "is not supported in a comparison"),
         ({"arguments": {"max_step": 3}}, "under `arguments`. Did you mean `max_steps`"),
-        ({"arguments": {"seed": 3}}, "`seed` is said by the comparison's own names"),
+        ({"arguments": {"seed": 3}}, "`seed` cannot be given for the runs"),
         ({"data": {"a/b": {"dataset": "x"}}}, "cannot be the name of a folder"),
-        ({"data": {"blobs": {"dataset": "x", "shots": 3}}}, "`shots` is said by"),
+        ({"data": {"blobs": {"dataset": "x", "shots": 3}}}, "`shots` cannot be given for the runs"),
         ({"data": {}}, "`data` is missing"),
         ({"teachers": {}}, "`teachers` is missing"),
-        ({"shots": ["some"]}, "`shots` has 'some'"),
-        ({"seeds": [-1]}, "`seeds` has -1"),
-        ({"use_unlabeled": ["yes"]}, "`use_unlabeled` has 'yes'"),
+        ({"shots": ["some"]}, "`shots` contains 'some'"),
+        ({"seeds": [-1]}, "`seeds` contains -1"),
+        ({"use_unlabeled": ["yes"]}, "`use_unlabeled` contains 'yes'"),
         ({"workers": 0}, "`workers` is 0"),
         ({"workers": "auto"}, "`workers` is 'auto'"),
-        ({"shots": [[10]]}, "`shots` has [10]"),
-        ({"seeds": [[0]]}, "`seeds` has [0]"),
+        ({"shots": [[10]]}, "`shots` contains [10]"),
+        ({"seeds": [[0]]}, "`seeds` contains [0]"),
         ({"workers": 1.5}, "must be a whole number"),
         ({"output_dir": 2024}, "`output_dir` is 2024"),
-        ({"tuning": {"weight": None}}, "`tuning: weight` has None"),
-        ({"tuning": {"weight": [True]}}, "`tuning: weight` has True"),
-        ({"tuning": {"learning_rate": [float("inf")]}}, "`tuning: learning_rate` has inf"),
-        ({"reference": "rdd"}, "`reference` has 'rdd'. Did you mean `rd`"),
-        ({"tuning": {"seeds": [0]}}, "share a seed"),
+        ({"tuning": {"weight": None}}, "`tuning: weight` contains None"),
+        ({"tuning": {"weight": [True]}}, "`tuning: weight` contains True"),
+        ({"tuning": {"learning_rate": [float("inf")]}}, "`tuning: learning_rate` contains inf"),
+        ({"reference": "rdd"}, "`reference` is 'rdd'. Did you mean `rd`"),
+        ({"tuning": {"seeds": [0]}}, "have a seed in common"),
         ({"tuning": {"rate": [1]}}, "Unknown name `rate` under `tuning`"),
         ({"tuning": {"data": ["blob"]}}, "Did you mean `blobs`"),
-        ({"tuning": {"weight": [0]}}, "`tuning: weight` has 0"),
-        ({"tuning": {"shots": "few"}}, "`tuning: shots` has 'few'"),
+        ({"tuning": {"weight": [0]}}, "`tuning: weight` contains 0"),
+        ({"tuning": {"shots": "few"}}, "`tuning: shots` contains 'few'"),
     ],
 )
 def test_what_cannot_be_compared_is_named(grid, changes, message):
@@ -480,7 +483,7 @@ def test_the_command_runs_workers_and_leaves_tables_and_plots(grid, tmp_path, py
     assert len(rows) == 16 and {row["shots"] for row in rows} == {"5", "all"}
     text = (root / "results.md").read_text()
     assert "## blobs, teacher tiny, with the unlabelled rest" in text and "from 16 runs." in text
-    assert "| linear probe then KD | " in text and "Difference to RD" in text
+    assert "| linear probe then KD | " in text and "Difference from RD" in text
     for image in ("scores", "frontier"):
         (path,) = root.glob(f"{image}_blobs*.png")
         assert path.name in text and path.stat().st_size > 5000
@@ -490,7 +493,7 @@ def test_the_command_runs_workers_and_leaves_tables_and_plots(grid, tmp_path, py
     methods = {"methods": ["ce", "linear_probe", "lp_kd", "rd"], "reference": "lp_kd"}
     run_comparison(make_plan(grid, shots=[5, "all"], seeds=[0, 1], table_only=True, **methods))
     text = (root / "results.md").read_text()
-    assert "Difference to linear probe then KD" in text and "Difference to RD" not in text
+    assert "Difference from linear probe then KD" in text and "Difference from RD" not in text
 
 
 def test_a_multi_label_task_is_refused(grid, tmp_path):
@@ -500,7 +503,7 @@ def test_a_multi_label_task_is_refused(grid, tmp_path):
     np.savez(tmp_path / "several.npz", **arrays)
     plan = make_plan(grid, data={"several": {"dataset": str(tmp_path / "several.npz")}}, methods=["ce"])
     (line,) = run_here(plan)
-    assert "one label an image" in line
+    assert "single-label tasks only" in line
 
 
 def test_compare_is_a_function_too(grid, tmp_path):

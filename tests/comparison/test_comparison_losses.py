@@ -494,23 +494,23 @@ def test_not_a_number_is_not_hidden(name):
 @pytest.mark.parametrize("name", LOSSES)
 def test_batches_that_differ_or_are_too_small(name):
     student, teacher = tensors(name)
-    with pytest.raises(ValueError, match="batch has 5 samples and the teacher's 4"):
+    with pytest.raises(ValueError, match="batch has 5 samples, but the teacher's has 4"):
         LOSSES[name](student, teacher[:4])
     minimum = {"similarity": 2, "relational": 3, "probabilistic": 2, "contrastive": 2, "dist": 2}.get(name, 1)
     loss = partial(dkd, targets=TARGETS[:minimum]) if name == "dkd" else LOSSES[name]
     assert loss(student[:minimum], teacher[:minimum]).isfinite()
-    with pytest.raises(ValueError, match=f"at least {minimum} samples in a batch and got {minimum - 1}"):
+    with pytest.raises(ValueError, match=f"at least {minimum} samples in a batch, but got {minimum - 1}"):
         loss(student[: minimum - 1], teacher[: minimum - 1])
 
 
 def test_shapes_that_do_not_fit():
     maps = torch.randn(4, 3, 2, 2)
-    with pytest.raises(ValueError, match="3 channels and the teacher's 2"):
+    with pytest.raises(ValueError, match="3 channels, but the teacher's has 2"):
         hint(maps, maps[:, :2])
     for loss in (hint, attention):
-        with pytest.raises(ValueError, match=r"4 dimensions .* teacher's \(4, 3\)"):
+        with pytest.raises(ValueError, match=r"4 dimensions .* teacher's is \(4, 3\)"):
             loss(maps, maps[:, :, 0, 0])
-    with pytest.raises(ValueError, match="width 3 and the teacher's 2"):
+    with pytest.raises(ValueError, match="width 3, but the teacher's have 2"):
         contrastive(torch.randn(4, 3), torch.randn(4, 2), rows=10)
     logits = torch.randn(4, 3)
     for loss in (kd, partial(dkd, targets=torch.zeros(4, dtype=torch.long)), dist):
@@ -527,7 +527,7 @@ def test_settings_out_of_range():
         with pytest.raises(ValueError, match="temperature is 0"):
             loss(logits, logits, temperature=0.0)
     for settings in ({"rows": 0}, {"rows": 10, "temperature": -1.0}):
-        with pytest.raises(ValueError, match="have to be above 0"):
+        with pytest.raises(ValueError, match="must be above 0"):
             contrastive(logits, logits, **settings)
 
 

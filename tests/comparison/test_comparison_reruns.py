@@ -83,14 +83,16 @@ def test_a_changed_choice_of_the_tuning_is_said(grid):  # noqa: F811
     plan = make_plan(grid, methods=["ce"], tuning={"weight": [1.0, 3.0], "shots": 5})
     assert run_here(plan) == []
     plan.tuned = {(None, "ce", False): (None, 3.0)}
-    with pytest.raises(ComparisonError, match=r"comparison_weight was 1.0, is 3.0.*`tuning` may choose otherwise"):
+    with pytest.raises(
+        ComparisonError, match=r"comparison_weight was 1.0, is 3.0.*`tuning` may now choose other values"
+    ):
         check_finished(plan, [plan.as_tuned(cell) for cell in plan.cells()], Path(plan.comparison.output_dir))
 
 
 def test_a_second_comparison_does_not_touch_the_first_ones_folder(grid):  # noqa: F811
     root = Path(grid["output_dir"])
     root.mkdir()
-    with FileLock(root / ".lock"), pytest.raises(ComparisonError, match=f"Another comparison is at work in {root}"):
+    with FileLock(root / ".lock"), pytest.raises(ComparisonError, match=f"Another comparison is running in {root}"):
         run_comparison(make_plan(grid))
     assert [path.name for path in root.iterdir()] == [".lock"]
 

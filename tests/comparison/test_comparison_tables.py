@@ -156,9 +156,9 @@ def test_the_table_of_differences_compares_same_seeds_and_marks_what_is_signific
     assert float(alone[1]) == pytest.approx(np.mean(own) - np.mean(reference), abs=6e-4) and float(alone[3]) < 0
     assert re.search(r"\| DRD \| \+0.000 \(-0.\d+ to \+0.\d+; p 1.000\) \|", table) and "| RD |" not in table
     to_drd = difference_table(runs, "drd")
-    assert "Difference to DRD" in to_drd and "| RD | +0.000" in to_drd and "| DRD |" not in to_drd
-    assert difference_table(runs[4:8]) == "No differences: there is no run of RD or DRD."
-    assert difference_table(runs[4:8], "rd") == "No differences: there is no run of rd."
+    assert "Difference from DRD" in to_drd and "| RD | +0.000" in to_drd and "| DRD |" not in to_drd
+    assert difference_table(runs[4:8]) == "There are no differences, because there is no run of RD or DRD."
+    assert difference_table(runs[4:8], "rd") == "There are no differences, because there is no run of rd."
 
 
 def test_the_overview_has_the_data_sets_side_by_side(make_run):

@@ -194,11 +194,11 @@ def test_a_strength_that_makes_no_sense_is_named(value):
 
 
 def test_mismatched_lengths_and_negative_keys_are_named():
-    with pytest.raises(AugmentationError, match="2 views came for 3 samples"):
+    with pytest.raises(AugmentationError, match="got 2 views for 3 samples"):
         draw(STRONG, 0, [0, 1, 2], [0, 1])
     with pytest.raises(AugmentationError, match="sample -1"):
         draw(STRONG, 0, [-1], 0)
     with pytest.raises(AugmentationError, match="view -2"):
         draw(STRONG, 0, [1], -2)
-    with pytest.raises(AugmentationError, match="1 views came for 2 images"):
+    with pytest.raises(AugmentationError, match="got 1 views for 2 images"):
         apply(draw(STRONG, 0, [1], 0), smooth(2, 8, 8))

@@ -95,8 +95,8 @@ def test_the_first_of_several_frames_is_taken():
 @pytest.mark.parametrize(
     "image, message",
     [
-        (b"", "empty or of no known format"),
-        (b"no image at all", "empty or of no known format"),
+        (b"", "empty or its format is unknown"),
+        (b"no image at all", "empty or its format is unknown"),
         (encoded(Image.effect_noise((64, 64), 90))[:1500], "trunc"),
         ({"bytes": None, "path": None}, "neither bytes nor a path"),
         (np.zeros((2, 3, 4, 5), np.uint8), r"shape \(2, 3, 4, 5\)"),
@@ -104,8 +104,8 @@ def test_the_first_of_several_frames_is_taken():
         (np.zeros((2, 2), complex), "complex128"),
         (np.zeros((2, 2, 4), np.uint16), "four channels of uint16"),
         (np.full((2, 2), np.nan), "no finite pixel"),
-        (7, "a int is no Pillow image"),
-        (None, "a NoneType is no Pillow image"),
+        (7, "a int is not a Pillow image"),
+        (None, "a NoneType is not a Pillow image"),
     ],
 )  # fmt: skip
 def test_unreadable_images_say_which_and_why(image, message):
@@ -114,7 +114,7 @@ def test_unreadable_images_say_which_and_why(image, message):
 
 
 def test_a_file_in_memory_is_not_named_by_its_buffer():
-    with pytest.raises(BadImageError, match=r"readable image: the file is empty or of no known format\.$"):
+    with pytest.raises(BadImageError, match=r"readable image: the file is empty or its format is unknown\.$"):
         to_rgb(b"", name="row 5")
 
 

@@ -82,7 +82,7 @@ def test_only_the_rows_shown_are_read():
         (List(Value("string")), [["a", ""]], "row 0.*empty entry"),
         (List(Value("int64")), [[3], [-2, 1]], "row 1.*whole number"),
         (List(List(Value("int64"))), [[[1]]], "lists of List"),
-        ({"a": Value("int64")}, [{"a": 1}], "column 'y' holds"),
+        ({"a": Value("int64")}, [{"a": 1}], "column 'y' contains"),
     ],
 )
 def test_faulty_labels_name_their_row(feature, rows, message):
@@ -93,7 +93,7 @@ def test_faulty_labels_name_their_row(feature, rows, message):
 def test_values_outside_the_names_given():
     with pytest.raises(DataError, match=r"split 'test', row 1.*label 2"):
         read_labels(splits(Value("int64"), train=[0], test=[1, 2]), "y", ["a", "b"])
-    with pytest.raises(DataError, match="3 entries per row, but 2 names"):
+    with pytest.raises(DataError, match="3 entries per row, but there are 2 names"):
         read_labels(splits(List(Value("int64")), train=[[0, 1, 0]]), "y", ["a", "b"])
 
 
@@ -106,7 +106,7 @@ def test_a_column_that_is_neither_0_nor_1():
 @pytest.mark.parametrize(
     "train, test, message",
     [
-        (CLASS, ClassLabel(names=["a", "b"]), r"other names in split 'test' \(\['a', 'b'\]\)"),
+        (CLASS, ClassLabel(names=["a", "b"]), r"differ between split 'test' \(\['a', 'b'\]\)"),
         (Value("int64"), Value("string"), "text in split 'test', but numbers in 'train'"),
         (Value("bool"), Value("int64"), "numbers in split 'test', but bool in 'train'"),
         (Value("string"), List(Value("string")), "lists of text in split 'test', but text"),
@@ -138,7 +138,7 @@ def test_align_single_label():
     aligned = align_labels(labels, ["b", "c", "a"])
     assert aligned.names == ["b", "c", "a"]
     assert aligned.values["train"].tolist() == [2, 0] and aligned.values["test"].tolist() == [0]
-    with pytest.raises(DataError, match=r"\['b'\]; its classes are \['a'\]"):
+    with pytest.raises(DataError, match=r"\['b'\]; the model's classes are \['a'\]"):
         align_labels(labels, ["a"])
 
 

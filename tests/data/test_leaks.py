@@ -26,8 +26,8 @@ def test_shared_images_are_counted_for_each_pair_of_splits():
         "test": {0: b"b", 1: b"a", 2: b"b", 3: b"d"},
     }
     assert shared_images(images) == [
-        "3 of 4 images of 'test' are in 'train' too, pixel by pixel (row 0 is row 1 of 'train', row 1 is row 0 of "
-        "'train', row 2 is row 1 of 'train'): scores on 'test' will be too good."
+        "3 of 4 images of 'test' are also in 'train', pixel by pixel (row 0 is row 1 of 'train', row 1 is row 0 of "
+        "'train', row 2 is row 1 of 'train'), so scores on 'test' will be too good."
     ]
     assert shared_images({"train": {0: b"a", 1: b"a"}, "test": {0: b"b"}}) == []
 
@@ -35,7 +35,7 @@ def test_shared_images_are_counted_for_each_pair_of_splits():
 def test_shared_groups_are_counted_and_rows_without_a_group_share_nothing():
     groups = {"train": ["p1", "p2", None], "validation": ["p2", None], "test": ["p3"]}
     assert [sentence[:54] for sentence in shared_groups(groups)] == [
-        "1 groups are in both 'train' and 'validation' as the d"
+        "1 groups are in both 'train' and 'validation' of the o"
     ]
 
 
@@ -58,16 +58,16 @@ def leaking(tmp_path):
 
 def test_a_run_reports_leaks_before_training_or_refuses_them(teacher, leaking, tmp_path, caplog):
     values = settings(teacher, leaking, tmp_path / "run", shots=None, use_unlabeled=False, max_steps=1)
-    with pytest.raises(LeakError, match="3 of 24 images of 'test' are in 'train' too.*\n.*--on_leak warn"):
+    with pytest.raises(LeakError, match="3 of 24 images of 'test' are also in 'train'.*\n.*--on_leak warn"):
         rd_hf.distill(**values, on_leak="error")
     assert not (tmp_path / "run").exists()
     caplog.clear()
     rd_hf.distill(**values)
-    assert "3 of 24 images of 'test' are in 'train' too" in caplog.text
-    assert "1 images have labels that contradict each other" in caplog.text
+    assert "3 of 24 images of 'test' are also in 'train'" in caplog.text
+    assert "1 images have contradictory labels" in caplog.text
     assert "'malignant' in row 7 of 'train', 'benign' in row 9 of 'test'" in caplog.text
     (noted,) = json.loads((tmp_path / "run" / "metrics.json").read_text())["leaks"]
-    assert noted.startswith("3 of 24 images of 'test' are in 'train' too")
+    assert noted.startswith("3 of 24 images of 'test' are also in 'train'")
     assert "**3 of 24 images of 'test'" in (tmp_path / "run" / "student" / "README.md").read_text()
 
 

@@ -111,7 +111,8 @@ def test_a_class_too_small_to_share_out_stays_in_train_with_a_warning(caplog):
     made = complete_splits(image_data(train=single(50, 50, 2)), 0.2, 0.2, seed=0)
     assert class_counts(made, "train")[2] == 2
     assert (
-        "Class 'class 2' has 2 rows, too few to share out over train, validation, test; kept in train." in caplog.text
+        "Class 'class 2' has 2 rows, too few to divide between train, validation, test; they stay in train."
+        in caplog.text
     )
     assert "Split 'test' has no row of 'class 2'." in caplog.text
 
@@ -258,8 +259,8 @@ def test_shots_and_fraction_together_are_refused():
         (image_data(train=[0, 1], test=np.zeros(0, dtype=int)), "split 'test' has no rows"),
         (image_data(train=[0, 0, 2], test=[0, 1, 2]), "train has no row of class 'class 1'"),
         (image_data(train=[[1, 0], [1, 0]], test=[[0, 1]]), "train has no row of class 'class 1'"),
-        (image_data(train=[0, 0, 0]), "one class only \\('class 0'\\)"),
-        (image_data(train=[0, 1, 1]), "3 rows in 3 rows and no class with enough rows to make a 'validation' split"),
+        (image_data(train=[0, 0, 0]), "only one class \\('class 0'\\)"),
+        (image_data(train=[0, 1, 1]), "3 rows in 3 rows, but no class has enough rows to make a 'validation' split"),
     ],
 )
 def test_data_that_cannot_be_used_is_refused(data, message):
@@ -268,7 +269,7 @@ def test_data_that_cannot_be_used_is_refused(data, message):
 
 
 def test_fractions_that_leave_no_train_are_refused():
-    with pytest.raises(DataError, match="leave nothing to train on"):
+    with pytest.raises(DataError, match="leave no rows for train"):
         complete_splits(image_data(train=single(10, 10)), 0.5, 0.5, seed=0)
 
 

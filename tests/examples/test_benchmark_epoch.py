@@ -13,4 +13,4 @@ def test_the_tiny_benchmark_prints_every_row():
     assert done.returncode == 0, done.stderr[-3000:]
     for row in ("student alone", "reference loop", "RD live", "RD filling", "RD warm", "DRD live", "DRD warm"):
         assert f"| {row} | " in done.stdout
-    assert done.stdout.count("KB an image and view, on disk") == 2 and "100,000 entries" in done.stdout
+    assert done.stdout.count("KB per image and view, on disk") == 2 and "100,000 entries" in done.stdout

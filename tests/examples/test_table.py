@@ -29,7 +29,7 @@ def test_the_cards_of_the_table_are_those_of_the_best_seeds_on_validation(blobs_
     assert "| student alone | 0.800 (0.141) |" in done.stdout
     assert [path.name for path in cards.iterdir()] == ["busi_student_alone.md"]
     card = (cards / "busi_student_alone.md").read_text()
-    assert "Of 2 seed(s) the one that was best on validation, 1;" in card and str(tmp_path) not in card
+    assert "This is the card of seed 1, the best of 2 seed(s) on validation;" in card and str(tmp_path) not in card
     assert "`seed` | `1`" in card
     assert not re.search(r"\]\([^h]", card) and "<!--" not in card  # no link to a file that is not there
     assert ModelCard(card).data.pipeline_tag == "image-classification"

@@ -119,7 +119,7 @@ def test_a_pushed_student_is_loaded_back_in_a_fresh_process_with_the_same_logits
 ):
     done = push(client, folder, "--private", "--commit_message", "first", *options)
     assert done.returncode == 0, done.stderr
-    assert server.endpoint in done.stdout and "left out: patient_7.png, patients.json" in done.stderr
+    assert server.endpoint in done.stdout and "not part of a model: patient_7.png, patients.json" in done.stderr
     repo = server.repos["me/xray"]
     assert repo.private and [commit.title for commit in repo.commits.values()] == ["initial commit", "first"]
     assert set(files_of(server)) == PLAIN_FILES | (CODE_FILES if options else set())
@@ -147,7 +147,7 @@ def test_pushing_again_sends_only_what_changed_and_keeps_the_card_that_was_edite
     repo.add("main", "by hand", files_of(server) | {"README.md": (edited, False)}, repo.refs["main"])
     server.requests.clear()
     done = push(client, folder, "--commit_message", "again")
-    assert done.returncode == 0 and "was edited there and is kept" in done.stderr
+    assert done.returncode == 0 and "was edited there, so it is kept" in done.stderr
     assert not [path for method, path, _ in server.requests if method == "PUT"]
     assert files_of(server)["README.md"][0] == edited
     (folder / CARD_FILE).write_text("# Mine\n")  # an edit on disk is the user's latest word
@@ -176,29 +176,30 @@ OWN = THEIRS | {"rd_hf_provenance": {"method": "drd"}}
     [
         ("me/too/many", None, "Repo id must"),
         ("me/xray..", None, "me/xray"),
-        ("stranger/xray", None, "me may not publish in stranger; only in me, hospital"),
-        ("journal/xray", None, "me may not publish in journal"),
+        ("stranger/xray", None, "me cannot publish in stranger, only in me, hospital"),
+        ("journal/xray", None, "me cannot publish in journal"),
         (
             "me/bert",
             {"config.json": b'{"model_type": "bert"}'},
-            "me/bert holds a bert, not made by rd_hf, of no named classes, not a resnet of benign, malignant, normal:",
+            "me/bert contains a bert, not made by rd_hf, of no named classes, not a resnet of benign, malignant, "
+            "normal:",
         ),
-        ("me/notes", {"notes.txt": b"notes"}, "me/notes holds files of another kind"),
+        ("me/notes", {"notes.txt": b"notes"}, "me/notes contains files of another kind"),
         (
             "me/theirs",
             {"config.json": json.dumps(THEIRS).encode()},
-            "holds a resnet, not made by rd_hf, of benign, mal",
+            "contains a resnet, not made by rd_hf, of benign, mal",
         ),
         (
             "me/onnx",
             {"config.json": json.dumps(OWN | {"rd_hf_form": "onnx"}).encode()},
-            "holds a resnet in ONNX of ben",
+            "contains a resnet in ONNX of ben",
         ),
         (
             "me/code",
             {"config.json": json.dumps(THEIRS | {"model_type": "rd_student"}).encode()},
-            "holds a rd_student of benign, malignant, normal, not a resnet of benign, malignant, normal: name another "
-            "repo, or push with `--format rd_hf`.",
+            "contains a rd_student of benign, malignant, normal, not a resnet of benign, malignant, normal: choose "
+            "another repo, or push with `--format rd_hf`.",
         ),
     ],
 )
@@ -206,7 +207,7 @@ def test_refused_before_a_byte_goes_up(server, client, folder, repo, holds, says
     if holds is not None:
         server.make_repo(repo, holds)
     said = message(push(client, folder, repo=repo))
-    assert says in said and "Nothing was sent." in said and "push again" not in said
+    assert says in said and "Nothing was uploaded." in said and "Push again" not in said
     assert uploads(server) == []
 
 
@@ -214,16 +215,16 @@ def test_a_student_of_other_classes_does_not_replace_this_one(server, client, fo
     make_student(tmp_path / "other", labels=("left", "right"))
     assert push(client, tmp_path / "other").returncode == 0
     server.requests.clear()
-    assert "holds a resnet of left, right, not a resnet of benign, malignant, n" in message(push(client, folder))
+    assert "contains a resnet of left, right, not a resnet of benign, malignant, n" in message(push(client, folder))
     assert uploads(server) == []
 
 
 def test_without_a_token_with_a_wrong_one_with_one_that_reads_and_offline(server, client, folder):
     assert "You are not logged in" in message(push(client, folder, HF_TOKEN=""))
     wrong = push(client, folder, HF_TOKEN="hf_wrong")
-    assert "does not accept the token" in message(wrong) and "hf_wrong" not in wrong.stderr
+    assert "rejects the token" in message(wrong) and "hf_wrong" not in wrong.stderr
     server.role = "read"
-    assert "The token of me may only read" in message(push(client, folder))
+    assert "The token of me is read-only" in message(push(client, folder))
     assert "HF_HUB_OFFLINE is set" in message(push(client, folder, HF_HUB_OFFLINE="1"))
     assert uploads(server) == []
 
@@ -231,7 +232,7 @@ def test_without_a_token_with_a_wrong_one_with_one_that_reads_and_offline(server
 def test_a_folder_that_is_no_model_is_refused(server, client, folder):
     assert "There is no folder" in message(push(client, folder / "nothing"))
     (folder / "model.safetensors").unlink()
-    assert "holds no weights" in message(push(client, folder))
+    assert "has no weights" in message(push(client, folder))
     assert server.requests == []
 
 
@@ -266,16 +267,16 @@ def test_passing_trouble_is_waited_out(server, client, folder, fault):
 @pytest.mark.parametrize(
     "fault, says, state",
     [
-        (Fault("POST", "/repos/create", 403), "no right", "me/xray does not exist."),
-        (Fault("POST", "/preupload/", 401), "does not accept the token", "made and is empty"),
-        (Fault("POST", "/preupload/", 404), "does not find", "made and is empty"),
-        (Fault("PUT", "/lfs/", 403), "no right", "made and is empty"),
-        (Fault("PUT", "/lfs/", action="drop", times=99), "The connection to the Hub broke", "made and is empty"),
-        (Fault("PUT", "/lfs/", action="damage"), "refuses an uploaded file", "made and is empty"),
-        (Fault("POST", "/commit/", 409), "Somebody else is changing the repo", "made and is empty"),
-        (Fault("POST", "/commit/", 412), "Somebody else has changed the repo", "made and is empty"),
-        (Fault("POST", "/commit/", 500, times=99), "The Hub failed (HTTP 500)", "made and is empty"),
-        (Fault("POST", "/commit/", action="drop"), "The connection to the Hub broke", "made and is empty"),
+        (Fault("POST", "/repos/create", 403), "lacks the permission", "me/xray does not exist."),
+        (Fault("POST", "/preupload/", 401), "rejects the token", "created and is empty"),
+        (Fault("POST", "/preupload/", 404), "cannot find", "created and is empty"),
+        (Fault("PUT", "/lfs/", 403), "lacks the permission", "created and is empty"),
+        (Fault("PUT", "/lfs/", action="drop", times=99), "The connection to the Hub broke", "created and is empty"),
+        (Fault("PUT", "/lfs/", action="damage"), "rejects an uploaded file", "created and is empty"),
+        (Fault("POST", "/commit/", 409), "Someone else is changing the repo", "created and is empty"),
+        (Fault("POST", "/commit/", 412), "Someone else has changed the repo", "created and is empty"),
+        (Fault("POST", "/commit/", 500, times=99), "The Hub failed (HTTP 500)", "created and is empty"),
+        (Fault("POST", "/commit/", action="drop"), "The connection to the Hub broke", "created and is empty"),
         (Fault("POST", "/commit/", action="lose"), "The connection to the Hub broke", "has a new commit"),
     ],
     ids=lambda value: f"{value.path.strip('/')}-{value.action}-{value.status}" if isinstance(value, Fault) else "",
@@ -289,7 +290,7 @@ def test_lasting_trouble_ends_in_one_line_and_the_command_of_it_works(server, cl
         held = whole & set(files_of(server))
         assert held == (whole if "new commit" in state else set())
     server.faults.clear()
-    again = re.search("push again with `rd-hf (.*)`", said).group(1).split()
+    again = re.search("Push again with `rd-hf (.*)`", said).group(1).split()
     assert client("-m", "rd_hf", *again).returncode == 0
     assert files_of(server)["model.safetensors"][0] == (folder / "model.safetensors").read_bytes()
 
@@ -297,8 +298,8 @@ def test_lasting_trouble_ends_in_one_line_and_the_command_of_it_works(server, cl
 def test_a_push_that_failed_halfway_in_the_default_format_goes_on_with_its_command(server, client, folder):
     server.faults.append(Fault("PUT", "/lfs/", action="damage"))
     said = message(push(client, folder, "--private"))
-    assert "refuses an uploaded file" in said and set(files_of(server)) == {".gitattributes"}
-    again = re.search("push again with `rd-hf (.*)`", said).group(1).split()
+    assert "rejects an uploaded file" in said and set(files_of(server)) == {".gitattributes"}
+    again = re.search("Push again with `rd-hf (.*)`", said).group(1).split()
     assert client("-m", "rd_hf", *again).returncode == 0
     assert set(files_of(server)) == PLAIN_FILES
 
@@ -307,13 +308,13 @@ def test_a_push_that_failed_halfway_in_the_default_format_goes_on_with_its_comma
     "options, says",
     [
         (["--format", "onnx"], "rd-hf export --format onnx"),
-        (["--format", "pickle"], "`format` must be transformers or rd_hf, but is 'pickle'."),
+        (["--format", "pickle"], "`format` is 'pickle'; it must be transformers or rd_hf."),
     ],
 )
 def test_a_format_that_there_is_not_is_refused_with_the_way_to_it(options, says, server, client, folder):
     assert says in message(push(client, folder, *options))
     (folder / "config.json").write_text('{"model_type": "resnet"}')
-    assert "`format` is for students; a resnet is pushed as it is" in message(push_as_it_is(client, folder))
+    assert "`format` is for students only, and a resnet is pushed as it is" in message(push_as_it_is(client, folder))
     assert server.requests == []
 
 
@@ -324,14 +325,14 @@ def test_a_commit_of_somebody_else_meanwhile_is_not_run_over(server, client, fol
     def meddle():
         while not any("/preupload/" in path for _, path, _ in server.requests):
             waited.wait(0.02)
-        repo.add("main", "of somebody else", {"LICENSE": (b"theirs", False)}, repo.refs["main"])
+        repo.add("main", "from someone else", {"LICENSE": (b"theirs", False)}, repo.refs["main"])
 
     waited = threading.Event()
     thread = threading.Thread(target=meddle, daemon=True)
     thread.start()
     said = message(push_as_it_is(client, folder))
     thread.join()
-    assert "Somebody else has changed the repo meanwhile (HTTP 412)" in said
+    assert "Someone else has changed the repo in the meantime (HTTP 412)" in said
     assert set(files_of(server)) == {"LICENSE"}
 
 

@@ -123,7 +123,7 @@ model = AutoModelForImageClassification.from_pretrained("secret_run/KIND").eval(
 def test_a_second_place_that_is_refused_stops_the_run_before_it_trains(server, client, tmp_path):
     server.make_repo("me/taken", {"config.json": b'{"model_type": "bert"}'})
     said = message(distill(client, tmp_path, "me/xray", "--hub_teacher_id", "me/taken"))
-    assert "me/taken holds a bert" in said and "not a rd_teacher of benign, malignant, normal" in said
+    assert "me/taken contains a bert" in said and "not a rd_teacher of benign, malignant, normal" in said
     assert not (tmp_path / "secret_run").exists() and uploads(server) == []
 
 
@@ -135,7 +135,7 @@ def test_an_onnx_export_is_pushed_scored_and_run_by_its_id(server, client, blobs
         ".gitattributes", "README.md", "config.json", "preprocessor_config.json", "model.onnx", "export.json",
         "confusion_matrix.png", "roc.png", "curves.png", ".eval_results/rd_hf.yaml",
     }  # fmt: skip
-    assert "holds a resnet in ONNX" in message(push(client, tmp_path / "student", repo="me/onnx"))
+    assert "contains a resnet in ONNX" in message(push(client, tmp_path / "student", repo="me/onnx"))
     scores = client("-m", "rd_hf", "evaluate", "--model", str(tmp_path / "student"), "--dataset", str(blobs_npz))
     for name in ("student", "onnx", "hf_home"):
         shutil.rmtree(tmp_path / name)
@@ -175,15 +175,15 @@ def test_the_file_of_results_is_one_that_huggingface_hub_reads(server, client, t
 
 
 def test_distill_checks_where_it_will_push_before_it_trains(server, client, tmp_path):
-    assert "me may not publish in stranger" in message(distill(client, tmp_path, "stranger/xray"))
+    assert "me cannot publish in stranger" in message(distill(client, tmp_path, "stranger/xray"))
     assert not (tmp_path / "secret_run").exists() and uploads(server) == []
 
 
 def test_distill_whose_push_fails_leaves_a_whole_run_and_says_how_to_push_it(server, client, tmp_path):
     server.faults.append(Fault("POST", "/preupload/", 403))
     said = message(distill(client, tmp_path, "me/xray"))
-    assert "no right" in said and "secret_run/student is complete on disk" in said
-    again = re.search("push again with `rd-hf (.*)`", said).group(1).split()
+    assert "lacks the permission" in said and "secret_run/student is complete on disk" in said
+    again = re.search("Push again with `rd-hf (.*)`", said).group(1).split()
     assert client("-m", "rd_hf", *again).returncode == 0
     assert "model.safetensors" in files_of(server)
 

@@ -93,14 +93,14 @@ def test_several_stages_are_one_stage_where_there_is_one() -> None:
 def test_a_feature_that_does_not_fit_one_of_several_stages_is_refused() -> None:
     dense, staged = BY_NAME["UNet 3D"], staged_model("UNet 3D")
     _, tape = staged.forward(images(dense, 1))
-    with pytest.raises(StageError, match=r"'model.0' hands on a map of shape \(2, 4, 16, 16, 16\)"):
+    with pytest.raises(StageError, match=r"'model.0' outputs a map of shape \(2, 4, 16, 16, 16\)"):
         staged.resume(tape, {0: tape.features[1], 1: tape.features[1]})
 
 
 def test_a_stage_named_by_hand_that_reaches_no_output_is_refused() -> None:
     model = upernet_swin()
     dead = "backbone.swin.encoder.layers.3"  # the head reads what this hands on beside its feature
-    with pytest.raises(StageError, match=rf"{dead}' hands on: the gradient there is zero"):
+    with pytest.raises(StageError, match=rf"{dead}': its gradient there is zero"):
         find_stages(model, (64, 64), ["backbone.swin.encoder.layers.0", dead])
     assert len(find_stages(model, (64, 64), [dead], must_reach_output=False).stages) == 1
 

@@ -106,13 +106,13 @@ def test_what_cannot_be_built_is_refused():
         MonaiNetConfig("Unet")
     with pytest.raises(ValueError, match="spatial_dims"):
         MonaiNetConfig("UNet", 4)
-    with pytest.raises(ValueError, match=r"`image_size` must be one side or 3"):
+    with pytest.raises(ValueError, match=r"`image_size` is .*; it must be one side or 3"):
         MonaiNetConfig("UNet", 3, image_size=[8, 8])
-    with pytest.raises(ValueError, match="SegResNet does not take `arguments`.*filters"):
+    with pytest.raises(ValueError, match="SegResNet does not accept `arguments`.*filters"):
         build("SegResNet", arguments={"filters": 8})
     with pytest.raises(ValueError, match="must not have 'deep_supervision'"):
         build("DynUNet", arguments={**DYNUNET, "deep_supervision": True})
-    with pytest.raises(ValueError, match="'UNet', but MonaiNetForImageClassification takes DenseNet"):
+    with pytest.raises(ValueError, match="'UNet', but MonaiNetForImageClassification supports DenseNet"):
         MonaiNetForImageClassification(MonaiNetConfig("UNet", arguments=LEVELS))
 
 

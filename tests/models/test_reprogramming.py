@@ -202,9 +202,9 @@ def test_half_precision_features_from_a_cache():
 def test_wrong_features_are_refused_by_name():
     teacher, student = stage(10, (6, 6), 1), stage(6, (3, 3), 1)
     projector = Projector(teacher, student, hidden_channels=8)
-    with pytest.raises(ValueError, match=r"encoder\.stages\.1.*resample it to \(3, 3\)"):
+    with pytest.raises(ValueError, match=r"encoder\.stages\.1.*resample the feature to \(3, 3\)"):
         projector(feature(teacher, (6, 6)))
     with pytest.raises(ValueError, match=r"reads \(10, 3, 3\)"):
         projector(feature(stage(9, (3, 3), 1), (3, 3)))
-    with pytest.raises(ValueError, match="without prefix tokens"):
+    with pytest.raises(ValueError, match="no prefix tokens"):
         projector(StageFeature(torch.randn(2, 10, 3, 3), None))

@@ -186,7 +186,7 @@ def test_a_student_that_reads_its_image_after_the_last_stage_needs_it_at_inferen
         return output
 
     resnet.forward = with_skip
-    with pytest.raises(StageError, match=r"ResNetForImageClassification reads more.*Pass student_pixel_values"):
+    with pytest.raises(StageError, match=r"ResNetForImageClassification cannot classify.*Pass student_pixel_values"):
         model(teacher_features=features)
     assert model(student_pixel_values=pixels(1), teacher_features=features).logits.shape == (4, 3)
     resnet.forward = own_forward

@@ -38,7 +38,7 @@ def test_each_signal_saves_the_step_and_has_its_exit_code(
 
     monkeypatch.setattr(Trainer, "optimizer_step", signalled)
     assert main(options(values)) == code
-    assert "Step 4 of 6 is saved; the same command with --resume goes on." in capsys.readouterr().err
+    assert "Step 4 of 6 is saved. Continue with the same command and --resume." in capsys.readouterr().err
     assert [path.name for path in list_checkpoints(tmp_path / "run" / "checkpoints")] == ["step-00000004"]
     assert signal.getsignal(number) == before
 
@@ -51,7 +51,7 @@ def test_a_signal_before_the_training_ends_the_command_with_the_same_code(teache
 def test_when_its_time_is_over_a_run_saves_and_can_be_resumed_with_more_of_it(teacher, blobs_npz, tmp_path, capsys):
     values = settings(teacher, blobs_npz, tmp_path / "run", max_steps=3)
     assert main(options(values | {"max_run_time": 1e-9})) == 85
-    assert "The time of `max_run_time` is over. Step 1 of 3 is saved" in capsys.readouterr().err
+    assert "`max_run_time` has elapsed. Step 1 of 3 is saved" in capsys.readouterr().err
     assert [path.name for path in list_checkpoints(tmp_path / "run" / "checkpoints")] == ["step-00000001"]
     assert main([*options(values | {"max_run_time": "10:00:00"}), "--resume"]) == 0
     assert [row["step"] for row in read_history(tmp_path / "run") if "loss" in row] == [1, 2, 3]

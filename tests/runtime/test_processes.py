@@ -91,6 +91,6 @@ def test_a_process_that_does_not_answer_is_named(teacher, blobs_npz, tmp_path, j
     values = launched(teacher, blobs_npz, tmp_path / "run", process_timeout=0.2)[2:]
     done, _ = job(2, "-c", script.replace("FAULT", fault), *values)
     assert done.returncode == 1
-    expected = f"Process 0 waited in vain for process 1 on {socket.gethostname()}"
+    expected = f"Process 0 got no answer from process 1 on {socket.gethostname()}"
     assert expected in done.stderr, done.stderr[-3000:]
     assert expected in Path(tmp_path / "run" / "logs" / "process-0.log").read_text()

@@ -215,7 +215,7 @@ def test_validation_score_agrees_with_the_report_and_refuses_what_is_undefined()
     [
         (np.full((4, 2), np.nan), [0, 1, 0, 1], ["a", "b"], SINGLE, "NaN"),
         (np.full((4, 2), 3.0), [0, 1, 0, 1], ["a", "b"], SINGLE, "logits"),
-        (np.full((4, 2), 0.5), [0, 1, 0, -1], ["a", "b"], SINGLE, "class numbers 0 to 1"),
+        (np.full((4, 2), 0.5), [0, 1, 0, -1], ["a", "b"], SINGLE, "class numbers from 0 to 1"),
         (np.full((4, 2), 0.5), [0, 1, 0], ["a", "b"], SINGLE, r"\(4,\)"),
         (np.full((4, 2), 0.5), [0, 1, 0, 1], ["a", "b", "c"], SINGLE, "3 label names"),
         (np.full((0, 2), 0.5), [], ["a", "b"], SINGLE, "at least one image"),

@@ -32,9 +32,9 @@ def test_info_tells_keys_in_words_entries_bytes_and_age(cache_dir, capsys):
     os.utime(other.folder.path / "key.json", (time.time() - 5 * 24 * 3600,) * 2)
     assert main(["cache", "info"]) == 0
     printed = capsys.readouterr().out
-    assert printed.startswith(f"2 in {cache_dir}") and printed.count("3 entries in 2 views") == 2
+    assert printed.startswith(f"2 caches in {cache_dir}") and printed.count("3 entries in 2 views") == 2
     assert printed.index("dtype: float32") < printed.index("used 5 days ago") < printed.index("dtype: float16")
-    assert "0.1 KB an entry" in printed and "rows: 5" in printed
+    assert "0.1 KB per entry" in printed and "rows: 5" in printed
 
 
 def test_verify_drops_damaged_entries_and_files(cache_dir, capsys):
@@ -45,7 +45,10 @@ def test_verify_drops_damaged_entries_and_files(cache_dir, capsys):
     os.truncate(path / "view_0001.safetensors", 100)
     assert main(["cache", "verify"]) == 0
     printed = capsys.readouterr().out
-    assert "view_0001.safetensors: damaged" in printed and "2 entries, 1 of them damaged and dropped" in printed
+    assert (
+        "view_0001.safetensors: deleted, because its header or size was damaged" in printed
+        and "2 entries, 1 of them damaged and dropped" in printed
+    )
     assert make_cache(cache_dir).read([0, 1, 2], [0, 0, 1])[1] == [0, 2]
     assert main(["cache", "verify"]) == 0 and "1 entries, 0 of them" in capsys.readouterr().out
 
@@ -63,7 +66,7 @@ def test_clear_deletes_what_was_asked_for_and_only_what_is_ours(cache_dir, capsy
     assert main(["cache", "clear", "--key", one.name[:8]]) == 0 and not one.exists() and three.exists()
     assert main(["cache", "clear"]) == 0
     assert [path.name for path in three.iterdir()] == ["notes.txt"] and (cache_dir / "mine" / "key.json").exists()
-    assert main(["cache", "clear"]) == 0 and "Nothing to delete" in capsys.readouterr().out.splitlines()[-1]
+    assert main(["cache", "clear"]) == 0 and "There is nothing to delete" in capsys.readouterr().out.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -87,7 +90,7 @@ def test_what_a_run_needs_is_built_ahead_and_then_nothing_is_computed(
     images = Images(monkeypatch)
     assert "120 entries" in fill_cache.build(DistillationArguments(**values))
     assert images.seen == 120
-    assert "0 of them computed" in fill_cache.build(DistillationArguments(**values)) and images.seen == 120
+    assert "this process computed 0" in fill_cache.build(DistillationArguments(**values)) and images.seen == 120
     rd_hf.distill(**values)
     assert images.seen == 120 + 13  # those of the calibration
     with pytest.raises(ArgumentError, match="no cache to build"):
@@ -98,7 +101,7 @@ def test_two_processes_share_the_building(tmp_path, teacher, blobs_npz, cache_di
     write_config(DistillationArguments(**settings(teacher, blobs_npz, tmp_path / "run")), tmp_path / "x.yaml")
     for done in job(2, "-m", "rd_hf", "cache", "build", "--config", "x.yaml"):
         assert done.returncode == 0, done.stderr[-3000:]
-        assert "120 entries, 60 of them computed by this process" in done.stdout
+        assert "120 entries, of which this process computed 60" in done.stdout
     (folder,) = list_folders(cache_dir)
     cache = FeatureCache(folder, CPU)
     assert all(len(cache.present(view)) == 60 for view in (0, 1)) and cache.damaged == 0

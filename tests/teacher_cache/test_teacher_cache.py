@@ -161,7 +161,7 @@ def test_a_folder_that_vanishes_stops_nothing(tmp_path, caplog):
     (tmp_path / key_id(make_key())).rmdir()
     (tmp_path / key_id(make_key())).write_text("a file in its place")
     cache.write([1], [0], [StageFeature(torch.rand(1, 2, 3, 3))])
-    assert cache.read([1], [0])[1] == [0] and "Training goes on" in caplog.text
+    assert cache.read([1], [0])[1] == [0] and "Training continues" in caplog.text
 
 
 def test_a_damaged_entry_is_warned_of_once_and_missing(tmp_path, caplog):
@@ -284,16 +284,16 @@ def test_the_log_says_where_how_many_how_large_and_what_changed(
     (folder,) = list_folders(cache_dir)
     assert f"Teacher features: {folder.path} (new)" in caplog.text
     # 24 channels in a grid of 2 x 2 in float16, and a checksum: 0.2 KB
-    assert "KB an image and view" in caplog.text and "for 60 images in 2 views" in caplog.text
+    assert "KB per image and view" in caplog.text and "for 60 images in 2 views" in caplog.text
     caplog.clear()
     rd_hf.distill(**(values | {"output_dir": str(tmp_path / "two")}))
-    assert "A new cache" not in caplog.text and "of 120 entries are there" in caplog.text
+    assert "A new cache" not in caplog.text and "of 120 entries are cached" in caplog.text
     share = re.search(r"Waiting for data took ([\d.]+) % of the training", caplog.text)
     rows = [row["data_wait"] for row in read_history(tmp_path / "two") if "data_wait" in row]
     assert 0 < float(share.group(1)) < 100 and len(rows) == 1 and 0 < rows[0] < 1
     caplog.clear()
     rd_hf.distill(**(values | {"output_dir": str(tmp_path / "three"), "rotation_degrees": 15.0}))
-    assert "A new cache: rotation_degrees was 10.0, is 15.0." in caplog.text
+    assert "differs from the most similar cache: rotation_degrees was 10.0, is 15.0." in caplog.text
 
 
 def test_workers_fetch_teacher_pixels_only_where_they_are_needed(tmp_path, teacher, blobs_npz, monkeypatch, no_report):
@@ -320,7 +320,7 @@ def test_verify_cache_passes_what_is_right_and_names_the_way_out_of_what_is_not(
     values = settings(teacher, blobs_npz, tmp_path / "one", max_steps=2)
     rd_hf.distill(**values)
     rd_hf.distill(**(values | {"output_dir": str(tmp_path / "two"), "verify_cache": 10}))
-    assert "Cached features computed again" in caplog.text
+    assert "The teacher computed the checked features again" in caplog.text
     (folder,) = list_folders(cache_dir)
     cache = FeatureCache(folder, CPU)
     rows = cache.present(0)

@@ -80,10 +80,10 @@ def test_a_student_alone(student_folder, tmp_path):
 def test_what_does_not_fit_is_named(teacher, student_folder, tmp_path):
     backbone = in_hand(teacher, AutoModel)
     two = AutoModelForImageClassification.from_config(ResNetConfig(num_labels=2, depths=[1], hidden_sizes=[8]))
-    with pytest.raises(StudentError, match="those of the data benign, malignant, normal.*num_labels=3"):
+    with pytest.raises(StudentError, match="those of the data are benign, malignant, normal.*num_labels=3"):
         rd_hf.distill_from_models((two, default_processor(32)), backbone, blobs(), options("", tmp_path / "a"))
     student = in_hand(student_folder, AutoModelForImageClassification)
-    with pytest.raises(ArgumentError, match="`teacher_dtype` is for models and data that are loaded by name"):
+    with pytest.raises(ArgumentError, match="`teacher_dtype` is only for models and data that are loaded by name"):
         rd_hf.distill_from_models(student, backbone, blobs(), {"teacher_dtype": "float16"})
     with pytest.raises(ArgumentError, match="`teacher` is missing"):
         rd_hf.distill_from_models(student, None, blobs(), options("", tmp_path / "b"))

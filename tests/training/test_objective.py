@@ -318,7 +318,7 @@ def test_too_small_a_batch_for_cka_says_what_to_raise():
 def test_counts_that_do_not_fit_are_refused():
     objective = Objective(ObjectiveWeights(total_steps=10), SINGLE)
     for labels, labelled, total in ((LABELS, 0, 8), (LABELS, 5, 0), (torch.zeros(9, dtype=torch.long), 9, 9)):
-        with pytest.raises(ValueError, match=f"{len(labels)} labels for a micro-batch of 8 samples"):
+        with pytest.raises(ValueError, match=f"a micro-batch of 8 samples, {len(labels)} of them labelled"):
             objective(make_output(), labels, 0, labelled, total)
 
 
@@ -420,7 +420,7 @@ def test_settings_out_of_range_are_named(setting):
 def test_settings_of_the_task_are_checked():
     with pytest.raises(ValueError, match="label_smoothing"):
         SingleLabel(NAMES, label_smoothing=1.0)
-    with pytest.raises(ValueError, match="label_smoothing is for one label"):
+    with pytest.raises(ValueError, match="label_smoothing is for single-label tasks only"):
         MULTI.for_training(MULTI_LABELS, balanced=False, label_smoothing=0.1)
     with pytest.raises(ValueError, match="'regression'"):
         make_task("regression", NAMES)

@@ -45,7 +45,7 @@ def test_another_number_of_processes_goes_on_along_the_same_course(teacher, blob
     values |= {"per_device_train_batch_size": 4, "per_device_unlabeled_batch_size": 4, "max_run_time": 5}
     done, other = job(2, "-m", "rd_hf", *options(values), "--resume")
     assert done.returncode == other.returncode == 0, done.stderr[-3000:]
-    assert "The run had 1 processes and has 2 now: it goes on along the same course up to rounding" in done.stderr
+    assert "The run had 1 processes and now has 2. Results match up to rounding" in done.stderr
     assert "per_device_train_batch_size: 8 then, 4 now" in done.stderr
     assert losses(tmp_path / "cut") == pytest.approx(losses(tmp_path / "whole"), rel=1e-3)
     assert len(losses(tmp_path / "cut")) == 6
@@ -54,9 +54,11 @@ def test_another_number_of_processes_goes_on_along_the_same_course(teacher, blob
 def test_a_step_of_other_rows_and_other_settings_are_refused_by_name(teacher, blobs_npz, tmp_path, monkeypatch):
     values = settings(teacher, blobs_npz, tmp_path / "run")
     interrupted(monkeypatch, values, 2)
-    with pytest.raises(CheckpointError, match="8 labelled and 8 unlabelled.*now it has 4 and 8.*accumulation"):
+    with pytest.raises(CheckpointError, match="8 labelled and 8 unlabelled.*Now it has 4 and 8.*accumulation"):
         rd_hf.distill(**(values | {"per_device_train_batch_size": 4}), resume=True)
-    with pytest.raises(ArgumentError, match=r"cka_weight: 1.0 then, 0.5 now\nThese may differ:\n  save_total_limit: 2"):
+    with pytest.raises(
+        ArgumentError, match=r"cka_weight: 1.0 then, 0.5 now\nThese arguments may differ:\n  save_total_limit: 2"
+    ):
         rd_hf.distill(**(values | {"cka_weight": 0.5, "save_total_limit": 5}), resume=True)
 
 

@@ -103,7 +103,7 @@ def test_a_killed_run_is_reported_as_far_as_it_was_saved_and_can_go_on(
     log = (run / "metrics.jsonl").read_text()
     with no_training():
         scores = rd_hf.report(run)
-    assert "The run stands at step 3 of 6: this is the report of its best weights, those of step 3." in caplog.text
+    assert "The run is at step 3 of 6. This report is about its best weights, those of step 3." in caplog.text
     assert scores["training"]["steps"] == scores["training"]["best_step"] == 3
     assert scores["training"]["seconds"] is None
     validation = [row["validation/auroc"] for row in read_history(run) if "validation/auroc" in row]
@@ -122,15 +122,15 @@ def test_a_killed_run_is_reported_as_far_as_it_was_saved_and_can_go_on(
 
 
 def test_what_cannot_be_reported_is_said_in_a_sentence(ended, blobs_npz, tmp_path, capsys):
-    with pytest.raises(ArgumentError, match=r"is not the folder of a run: it has no config.yaml.*output_dir"):
+    with pytest.raises(ArgumentError, match=r"is not the folder of a run, because it has no config.yaml.*output_dir"):
         rd_hf.report(ended / "student")
     config = (ended / "config.yaml").read_text()
     (ended / "config.yaml").write_text(config.replace(str(blobs_npz), "(a data set in memory)"))
-    with pytest.raises(ArgumentError, match=r"`dataset` from memory.*name that in .*config.yaml"):
+    with pytest.raises(ArgumentError, match=r"`dataset` of the run .* in memory.*enter that path in .*config.yaml"):
         rd_hf.report(ended)
     (ended / "config.yaml").write_text(config)
     blobs_npz.rename(tmp_path / "moved.npz")
-    with pytest.raises(ArgumentError, match=r"`dataset` of the run .*blobs.npz, is not there. Put it back"):
+    with pytest.raises(ArgumentError, match=r"`dataset` of the run .*blobs.npz, does not exist. Put it back"):
         rd_hf.report(ended)
     (tmp_path / "moved.npz").rename(blobs_npz)
     shutil.rmtree(ended / "checkpoints"), shutil.rmtree(ended / "student")
@@ -142,7 +142,7 @@ def test_other_data_than_that_of_the_run_is_refused(ended, blobs_npz):
     arrays = dict(np.load(blobs_npz))
     arrays["train_labels"] = arrays["train_labels"][::-1].copy()
     np.savez(blobs_npz, **arrays)
-    with pytest.raises(CheckpointError, match="The data is not that of the run"):
+    with pytest.raises(CheckpointError, match="images or labels have changed since the run started"):
         rd_hf.report(ended)
 
 

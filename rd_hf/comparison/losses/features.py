@@ -32,8 +32,8 @@ def hint(student_map: Tensor, teacher_map: Tensor) -> Tensor:
     student_map, teacher_map = _common_grid(student_map, teacher_map)
     if student_map.shape[1] != teacher_map.shape[1]:
         raise ValueError(
-            f"the student's map has {student_map.shape[1]} channels and the teacher's {teacher_map.shape[1]}; "
-            "regress the student's to the teacher's first"
+            f"the student's map has {student_map.shape[1]} channels, but the teacher's has {teacher_map.shape[1]}; "
+            "regress the student's map to the teacher's channels first"
         )
     return (student_map - teacher_map).square().mean()
 
@@ -157,9 +157,11 @@ def contrastive(student: Tensor, teacher: Tensor, rows: int, temperature: float 
     """
     student, teacher = _flat_pair(student, teacher, minimum=2)
     if student.shape[1] != teacher.shape[1]:
-        raise ValueError(f"the student's embeddings have width {student.shape[1]} and the teacher's {teacher.shape[1]}")
+        raise ValueError(
+            f"the student's embeddings have width {student.shape[1]}, but the teacher's have {teacher.shape[1]}"
+        )
     if not (rows > 0 and temperature > 0.0):
-        raise ValueError(f"rows is {rows} and temperature {temperature}; both have to be above 0")
+        raise ValueError(f"rows is {rows} and temperature is {temperature}; both must be above 0")
     with _without_autocast(student):
         products = unit(student) @ unit(teacher).T / temperature
     # log h and log(1 - h) without the exponential, which overflows float32 at temperatures below 1/88.
@@ -196,9 +198,9 @@ def same_batch(student: Tensor, teacher: Tensor, minimum: int) -> tuple[Tensor, 
     :raises ValueError: If batch sizes differ or there are too few samples.
     """
     if len(student) != len(teacher):
-        raise ValueError(f"the student's batch has {len(student)} samples and the teacher's {len(teacher)}")
+        raise ValueError(f"the student's batch has {len(student)} samples, but the teacher's has {len(teacher)}")
     if len(student) < minimum:
-        raise ValueError(f"this loss needs at least {minimum} samples in a batch and got {len(student)}")
+        raise ValueError(f"this loss needs at least {minimum} samples in a batch, but got {len(student)}")
     dtype = torch.promote_types(torch.promote_types(student.dtype, teacher.dtype), torch.float32)
     return student.to(dtype), teacher.to(dtype)
 
@@ -213,8 +215,8 @@ def _common_grid(student_map: Tensor, teacher_map: Tensor) -> tuple[Tensor, Tens
     """Maps of the same batch, both averaged to the smaller height and width."""
     if student_map.dim() != 4 or teacher_map.dim() != 4:
         raise ValueError(
-            f"maps have 4 dimensions (B, C, h, w), but the student's shape is {tuple(student_map.shape)} "
-            f"and the teacher's {tuple(teacher_map.shape)}"
+            f"maps must have 4 dimensions (B, C, h, w), but the student's shape is {tuple(student_map.shape)} and the "
+            f"teacher's is {tuple(teacher_map.shape)}"
         )
     student_map, teacher_map = same_batch(student_map, teacher_map, minimum=1)
     grid = [min(sizes) for sizes in zip(student_map.shape[2:], teacher_map.shape[2:], strict=True)]

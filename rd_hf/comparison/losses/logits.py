@@ -104,11 +104,11 @@ def _logit_pair(student: Tensor, teacher: Tensor, temperature: float, minimum: i
     student, teacher = same_batch(student, teacher, minimum)
     if student.shape != teacher.shape or student.dim() != 2 or student.shape[1] < 2:
         raise ValueError(
-            f"logits have to be (B, K) with the same K of at least 2 on both sides, but the student's shape is "
-            f"{tuple(student.shape)} and the teacher's {tuple(teacher.shape)}"
+            "logits must be (B, K) with the same K of at least 2 on both sides, but the student's shape is "
+            f"{tuple(student.shape)} and the teacher's is {tuple(teacher.shape)}"
         )
     if not temperature > 0.0:
-        raise ValueError(f"temperature is {temperature}; it has to be above 0")
+        raise ValueError(f"temperature is {temperature}; it must be above 0")
     return student / temperature, teacher / temperature
 
 
