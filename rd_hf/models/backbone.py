@@ -230,6 +230,33 @@ class Backbone:
         logger.info("Weights that the checkpoint lacks and the features do not need: %s", ", ".join(self.missing))
 
 
+def fetch_backbone(
+    backbone: str | os.PathLike[str] | Backbone | PreTrainedModel | None,
+    source: dict[str, str | None],
+    dtype: torch.dtype,
+    trust_remote_code: bool,
+) -> Backbone:
+    """The backbone that was given, or else the one that `source` names.
+
+    :param backbone: its Hub id or folder, or the model itself.
+    :param source: as `Backbone.source`.
+    :raises BackboneError: when it was a local one and is not given.
+    """
+    if isinstance(backbone, Backbone):
+        return backbone
+    if isinstance(backbone, PreTrainedModel):
+        return Backbone.from_model(backbone)
+    if backbone is not None:
+        return Backbone.from_pretrained(backbone, dtype=dtype, trust_remote_code=trust_remote_code)
+    if source["id"] == "local":
+        raise BackboneError(
+            "This teacher was trained with a local backbone, which is not in its checkpoint. Give the folder of the "
+            f"backbone whose weights have the hash {source['sha256']}: from_pretrained(..., "
+            "backbone='path/to/backbone'), or --backbone on the command line."
+        )
+    return Backbone.from_pretrained(source["id"], source["revision"], dtype, trust_remote_code)
+
+
 def cached_commit(repo_id: str, revision: str | None = None) -> str | None:
     """The commit that a branch, tag or commit of a Hub model, just loaded, stands for in the local cache."""
     path = try_to_load_from_cache(repo_id, CONFIG_NAME, revision=revision)

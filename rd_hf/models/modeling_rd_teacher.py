@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
-from .backbone import Backbone, BackboneError
+from .backbone import Backbone, BackboneError, fetch_backbone
 from .configuration_rd import RDTeacherConfig
 from .features import Stage, StageError, StageFeature
 from .grids import Grid
@@ -193,7 +193,7 @@ class RDTeacherForImageClassification(PreTrainedModel):
             missing = ", ".join(sorted(loading["missing_keys"])[:8])
             raise ValueError(f"{pretrained_model_name_or_path} lacks weights of the reprogrammed teacher: {missing}.")
         if not model.config.backbone_included:
-            model.attach(_fetch(backbone, model.config.backbone_source, model.dtype, trust_remote_code))
+            model.attach(fetch_backbone(backbone, model.config.backbone_source, model.dtype, trust_remote_code))
         return (model, loading) if wants_info else model
 
     def save_pretrained(
@@ -343,28 +343,6 @@ class RDTeacherForImageClassification(PreTrainedModel):
             self._extractor = Backbone(self.backbone, self.config.backbone_source)
             self.tap(self._extractor)
         return self._extractor.extract(pixel_values)
-
-
-def _fetch(
-    backbone: str | os.PathLike[str] | Backbone | PreTrainedModel | None,
-    source: dict[str, str | None],
-    dtype: torch.dtype,
-    trust_remote_code: bool,
-) -> Backbone:
-    """The backbone that was given, or else the one that `source` names."""
-    if isinstance(backbone, Backbone):
-        return backbone
-    if isinstance(backbone, PreTrainedModel):
-        return Backbone.from_model(backbone)
-    if backbone is not None:
-        return Backbone.from_pretrained(backbone, dtype=dtype, trust_remote_code=trust_remote_code)
-    if source["id"] == "local":
-        raise BackboneError(
-            "This teacher was trained with a local backbone, which is not in its checkpoint. Give the folder of the "
-            f"backbone whose weights have the hash {source['sha256']}: from_pretrained(..., "
-            "backbone='path/to/backbone'), or --backbone on the command line."
-        )
-    return Backbone.from_pretrained(source["id"], source["revision"], dtype, trust_remote_code)
 
 
 # `save_pretrained` then puts this file and those that it imports beside the weights

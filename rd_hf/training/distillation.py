@@ -94,6 +94,7 @@ def distill_from_models(
     def adopt_models(
         arguments: DistillationArguments, run_data: RunData, accelerator: Accelerator
     ) -> tuple[LoadedStudent, LoadedTeacher | None]:
+        """The models in hand, once the data says which classes there are."""
         torch.manual_seed(arguments.seed)
         classifier, processor = student
         adopted = adopt_student(classifier, run_data.task.names, run_data.task.problem_type)

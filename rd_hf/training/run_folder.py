@@ -117,3 +117,13 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
     path = folder / HISTORY_FILE
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
     return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def forget_rows_after(path: Path, step: int) -> None:
+    """Drop the rows of metrics.jsonl that an interrupted run wrote after its last checkpoint."""
+    if path.exists():
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        aside = path.with_name(f".{path.name}.writing")
+        aside.write_text("".join(kept), encoding="utf-8")
+        aside.replace(path)

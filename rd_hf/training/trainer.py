@@ -39,6 +39,7 @@ from ..runtime.progress import Progress
 from ..tasks.task import Task
 from .inputs import Inputs
 from .objective import Objective
+from .run_folder import forget_rows_after
 from .step import NonFiniteLossError, Update
 
 logger = logging.getLogger(__name__)
@@ -339,13 +340,3 @@ class Trainer:
         """Put the weights with the best validation score into the module."""
         if self.best_tensors is not None:
             self.module.load_state_dict(self.best_tensors, strict=False)
-
-
-def forget_rows_after(path: Path, step: int) -> None:
-    """Drop the rows of metrics.jsonl that an interrupted run wrote after its last checkpoint."""
-    if path.exists():
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-        aside = path.with_name(f".{path.name}.writing")
-        aside.write_text("".join(kept), encoding="utf-8")
-        aside.replace(path)
