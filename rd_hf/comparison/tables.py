@@ -34,7 +34,8 @@ def score_table(runs: Sequence[Run], split: str) -> str:
     ranks = _ranks(means)
     seeds = sorted({run.cell.seed for run in runs})
     lines = [
-        f"AUROC on {split}, mean (standard deviation) over seeds {', '.join(map(str, seeds))}; n marks fewer runs.",
+        f"AUROC on {split}, mean (standard deviation) over seeds {', '.join(map(str, seeds))}; n gives the number of "
+        "runs if some are missing.",
         "",
         "| labels per class | " + " | ".join(map(str, columns)) + " | rank |",
         "|---" * (len(columns) + 2) + "|",

@@ -139,7 +139,7 @@ def test_the_table_of_scores_has_means_spreads_ranks_and_the_best_in_bold(make_r
     runs += [make_run("rd", 0, seed, shots, 0.7 + 0.1 * seed) for seed in (0, 1) for shots in (10, None)]
     runs += [make_run("linear_probe", 0, 0, 10, 0.9)]  # of one seed, and not with all labels: no rank, never the best
     table = score_table(runs, "test").splitlines()
-    assert table[2] == "| labels a class | 10 | all | rank |"
+    assert table[2] == "| labels per class | 10 | all | rank |"
     assert "| student alone | 0.650 (0.071) | 0.650 (0.071) | 2.0 |" in table
     assert "| RD | **0.750 (0.071)** | **0.750 (0.071)** | 1.0 |" in table
     assert "| linear probe † | 0.900 n 1 |  |  |" in table and table[-1] == "† deploys the teacher itself."
