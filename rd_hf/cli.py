@@ -42,6 +42,7 @@ CACHE_COMMANDS = {
     "verify": "compare all entries with their checksums, and drop damaged ones",
     "clear": "delete caches without asking, and print which",
 }
+FIRST = {"push": "folder", "report": "run"}  # options whose value may come first, without a flag
 USAGE = "usage: rd-hf COMMAND [options]\n\ncommands:\n" + "".join(f"  {n:10} {t}\n" for n, t in COMMANDS.items())
 USAGE += "\n`rd-hf COMMAND --help` lists a command's options.\n"
 
@@ -105,12 +106,12 @@ def _run(command: str, options: list[str]) -> int:
         return EXIT_FAILED
 
 
-def parse_distillation(options: list[str]) -> DistillationArguments:
+def parse_distillation(options: list[str], command: str = "distill") -> DistillationArguments:
     """Arguments of `distill` from flags, over those of `--config`, over the defaults.
 
     :raises ArgumentError: for an unknown name, a bad value or a missing file.
     """
-    parser = _parser("distill", DistillationArguments)
+    parser = _parser(command, DistillationArguments)
     parser.add_argument("--config", metavar="FILE", help="YAML file of arguments; flags override it")
     known, _ = parser.parse_known_args(options)
     if known.config is not None:
@@ -137,7 +138,8 @@ def parse_comparison(options: list[str]):
 def _parser(command: str, kind: type):
     from .arguments.parser import OptionParser
 
-    return OptionParser(kind, prog=f"rd-hf {command}", description=COMMANDS[command])
+    described = COMMANDS | {f"cache {name}": text for name, text in CACHE_COMMANDS.items()}
+    return OptionParser(kind, prog=f"rd-hf {command}", description=described[command], first=FIRST.get(command))
 
 
 def _parse(parser, options: list[str], kind: type):
@@ -262,7 +264,7 @@ def _cache(options: list[str]) -> int:
         raise ArgumentError(f"choose one of these commands:{lines}")
     command, options = options[0], options[1:]
     if command == "build":
-        arguments = parse_distillation(options)
+        arguments = parse_distillation(options, "cache build")
         from .runtime.progress import console
         from .training.fill_cache import build
 
@@ -271,7 +273,7 @@ def _cache(options: list[str]) -> int:
         print(done)
         return 0
     kind = {"info": CacheInfoArguments, "verify": CacheVerifyArguments, "clear": CacheClearArguments}[command]
-    arguments = _parse(_parser("cache", kind), options, kind)
+    arguments = _parse(_parser(f"cache {command}", kind), options, kind)
     from .teacher_cache import commands as cache_commands
 
     print(getattr(cache_commands, command)(**vars(arguments)))

@@ -20,11 +20,13 @@ class OptionParser(HfArgumentParser):
     """transformers' parser of dataclasses, which hands on each field's metadata to `add_argument`.
 
     :param kind: a dataclass whose fields are made by `options.option`.
+    :param first: the field whose value may come first, without its flag; for the usage line alone.
     """
 
-    def __init__(self, kind: type, **settings: Any):
+    def __init__(self, kind: type, first: str | None = None, **settings: Any):
         self.headings: dict[str, Any] = {}
-        needed = [f"--{field.name} {field.name.upper()}" for field in fields(kind) if field.default is MISSING]
+        names = [field.name for field in fields(kind) if field.default is MISSING]
+        needed = [name.upper() if name == first else f"--{name} {name.upper()}" for name in names]
         super().__init__(
             kind,
             usage=" ".join(["%(prog)s", *needed, "[options]"]),

@@ -127,14 +127,6 @@ def _encoder(model: nn.Module) -> nn.Module:
     return _encoder(inner[0]) if inner else model
 
 
-def _encoder(model: nn.Module) -> nn.Module:
-    """The part of a model that has the stages: its backbone or encoder, else its base model, else the model itself."""
-    children = dict(model.named_children())
-    names = ["backbone", "encoder", *([model.base_model_prefix] if isinstance(model, PreTrainedModel) else [])]
-    inner = [children[name] for name in names if name in children]
-    return _encoder(inner[0]) if inner else model
-
-
 def _automatic_stages(
     model: nn.Module,
     calls: Sequence[Call],

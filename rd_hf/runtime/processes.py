@@ -22,6 +22,7 @@ from ..arguments.distillation import DistillationArguments
 from ..arguments.values import ArgumentError
 from .allocator import keep_freed_memory
 from .interrupts import Stopped
+from .progress import hide_progress
 
 GRACE_SECONDS = 3
 OF_COMMUNICATION = ("gloo", "NCCL", "pair closure", "Connection closed by peer", "Connection reset by peer")
@@ -57,6 +58,7 @@ def start_accelerator(arguments: DistillationArguments) -> Accelerator:
         raise ArgumentError(f"`report_to` is {arguments.report_to}, which is not installed: install it with pip.")
     if not accelerator.is_main_process:
         logging.getLogger("rd_hf").setLevel(logging.WARNING)  # what all processes would log, one logs
+        hide_progress()
     if accelerator.device.type == "cpu":
         keep_freed_memory()
     return accelerator

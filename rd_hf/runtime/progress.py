@@ -89,6 +89,11 @@ class Progress:
         self.last_line_at, self.last_line_done = time.monotonic(), self.done
 
 
+def hide_progress() -> None:
+    """Loops begun from now on show nothing, in a process beside the main one."""
+    _shown.set(False)
+
+
 @contextmanager
 def hidden_progress() -> Iterator[None]:
     """Loops inside show no progress, because their caller shows its own."""
@@ -103,7 +108,7 @@ def hidden_progress() -> Iterator[None]:
 def console(verbose: bool = True) -> Iterator[None]:
     """Show log lines and bars of rd_hf on the screen, and bars of the libraries only if a bar can be redrawn.
 
-    Handlers and levels that the user has set for logging are used as they are.
+    Handlers that the user has set for logging are used as they are, and so is a level set for the logger `rd_hf`.
 
     :param verbose: False for silence: no bars, and of the log only warnings and errors.
     """
@@ -119,14 +124,15 @@ def console(verbose: bool = True) -> Iterator[None]:
 
 @contextmanager
 def _log_level(level: int) -> Iterator[None]:
-    """Set the level of rd_hf's logger, and add a handler to stderr if the user has set up none."""
+    """Set the level of rd_hf's logger, and a handler to stderr, where the user has set none; silence is always set."""
     root = logging.getLogger("rd_hf")
     before, handler = root.level, logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     is_own = not root.hasHandlers()
     if is_own:
         root.addHandler(handler)
-    root.setLevel(level)
+    if before == logging.NOTSET or level > logging.INFO:
+        root.setLevel(max(before, level))
     try:
         yield
     finally:

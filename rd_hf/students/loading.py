@@ -84,6 +84,7 @@ def adopt_student(model: PreTrainedModel, label_names: list[str], problem_type: 
     model.config.id2label = dict(enumerate(label_names))
     model.config.label2id = {name: number for number, name in enumerate(label_names)}
     model.config.problem_type = problem_type
+    _read_kept_shares_as_dropped(model)
     return RDStudentForImageClassification.from_classifier(model)
 
 

@@ -103,7 +103,8 @@ def distill_from_models(
             return own, None
         model, processor = backbone
         if not isinstance(model, Backbone):
-            model = Backbone.from_model(model, arguments.teacher_batch_size)
+            model = Backbone.from_model(model)
+        model.batch_size = arguments.teacher_batch_size or model.batch_size
         return own, LoadedTeacher(model, processor)
 
     with console(verbose):

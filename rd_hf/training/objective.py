@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from ..models.grids import mean
 from ..tasks.task import Task, at_least_float32
 from .cka import MINIMUM_ROWS, Estimator, cka
 from .passes import Passes
@@ -192,7 +193,7 @@ def comparable(feature: StageFeature, features: Literal["pooled", "flattened"]) 
         parts.append(at_least_float32(feature.prefix))
     if features == "flattened":
         return torch.cat([part.flatten(1) for part in parts], dim=1)
-    return torch.cat([parts[0].mean(dim=tuple(range(2, parts[0].ndim))), *(part[:, 0] for part in parts[1:])], dim=1)
+    return torch.cat([mean(parts[0]), *(part[:, 0] for part in parts[1:])], dim=1)
 
 
 def find_non_finite(terms: Mapping[str, Tensor]) -> str | None:

@@ -14,8 +14,8 @@ from ..arguments.distillation import IN_MEMORY, MODEL_IN_MEMORY, DistillationArg
 from ..arguments.values import ArgumentError
 from ..models.modeling_rd_student import RDStudentForImageClassification
 from ..models.modeling_rd_teacher import RDTeacherForImageClassification
-from ..runtime.checkpoint import list_checkpoints, load_latest
-from ..runtime.processes import start_accelerator
+from ..runtime.checkpoint import checkpoint_step, list_checkpoints, load_latest
+from ..runtime.processes import report_lost_process, start_accelerator
 from ..runtime.progress import console
 from .assembly import build_models, open_trainer
 from .report import summary, write_report
@@ -32,7 +32,8 @@ logger = logging.getLogger(__name__)
 def report(run: str | Path, *, verbose: bool = True) -> dict[str, Any]:
     """Write the report of a run again, or that of a killed run as far as it got. No step is trained.
 
-    Weights are the best ones of the last checkpoint; where there is no checkpoint, those in `student/` and `teacher/`.
+    Weights are the best ones of the last checkpoint; where there is none, or an earlier report is of a later step, those
+    in `student/` and `teacher/`.
     The command overwrites what it writes, but never a model card that was edited.
 
     :param run: the run's folder. Data and models are opened as its config.yaml names them.
@@ -50,16 +51,19 @@ def report(run: str | Path, *, verbose: bool = True) -> dict[str, Any]:
             run_data = load_run_data(arguments)
         models = build_models(arguments, run_data, accelerator)
         trainer = open_trainer(arguments, accelerator, run_data, models)
-        if list_checkpoints(trainer.checkpoints):
+        kept = list_checkpoints(trainer.checkpoints)
+        if kept and checkpoint_step(kept[-1]) >= _reported_step(folder):
             trainer.restore_weights(load_latest(trainer.checkpoints))
             trainer.restore_best()
         else:
             _restore_saved(folder, models, trainer)
-        logger.info("%s", _where_it_stands(trainer))
-        scores = write_report(folder, run_data, models, trainer, _seconds(folder, trainer.step))
-        if accelerator.is_main_process:
-            logger.info("%s", summary(scores, run_data.task, folder))
-        accelerator.wait_for_everyone()
+        seconds = _seconds(folder, trainer.step)
+        logger.info("%s", _where_it_stands(trainer, has_ended=seconds is not None))
+        with report_lost_process(accelerator):
+            scores = write_report(folder, run_data, models, trainer, seconds)
+            if accelerator.is_main_process:
+                logger.info("%s", summary(scores, run_data.task, folder))
+            accelerator.wait_for_everyone()
         return scores
 
 
@@ -111,8 +115,8 @@ def _restore_saved(folder: Path, models: Models, trainer: Trainer) -> None:
         trainer.best_step, trainer.best_score = best["step"], best[metric]
 
 
-def _where_it_stands(trainer: Trainer) -> str:
-    if trainer.step == trainer.max_steps:
+def _where_it_stands(trainer: Trainer, has_ended: bool) -> str:
+    if has_ended or trainer.step == trainer.max_steps:
         stands = f"The run has ended at step {trainer.step}"
     else:
         stands = f"The run is at step {trainer.step} of {trainer.max_steps}"
@@ -121,8 +125,17 @@ def _where_it_stands(trainer: Trainer) -> str:
 
 def _seconds(folder: Path, step: int) -> float | None:
     """The duration of the training, if an earlier report of the same step recorded it."""
+    training = _reported_training(folder)
+    return training["seconds"] if training["steps"] == step else None
+
+
+def _reported_step(folder: Path) -> int:
+    """The step that an earlier report was made of; 0 if there is none."""
+    return _reported_training(folder)["steps"]
+
+
+def _reported_training(folder: Path) -> dict[str, Any]:
     path = folder / METRICS_FILE
     if not path.is_file():
-        return None
-    training = json.loads(path.read_text(encoding="utf-8"))["training"]
-    return training["seconds"] if training["steps"] == step else None
+        return {"steps": 0, "seconds": None}
+    return json.loads(path.read_text(encoding="utf-8"))["training"]

@@ -17,7 +17,8 @@ MEMORY_FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}  # by a map
 class ScoredFeatures:
     """Features of the rows of a split, un-augmented: read from a cache if all of a batch are there, else computed.
 
-    The cache keeps them in the teacher's own precision, so scores do not depend on what was cached before.
+    The cache keeps them in the teacher's own precision. Scores do not depend on what was cached before, except for the
+    rounding of batches of another size.
 
     :param cache: None computes them each time.
     :param device: where features go.
@@ -32,16 +33,13 @@ class ScoredFeatures:
         if self.cache is not None and not any(self.cache.lacks(row, VIEW) for row in rows):
             features, missing = self.cache.read(rows, views)
             if not missing:
-                return [_as_computed(feature) for feature in features]
+                return [_in_one_format(feature) for feature in features]
         features = self.backbone.extract(pixel_values(self.split.store.teacher, rows, self.device))
         if self.cache is not None:
             self.cache.write(rows, views, features)
-        return features
+        return [_in_one_format(feature) for feature in features]
 
 
-def _as_computed(feature: StageFeature) -> StageFeature:
-    """A feature in the memory format in which convolutions and tokens leave a backbone.
-
-    A projector rounds differently in another.
-    """
+def _in_one_format(feature: StageFeature) -> StageFeature:
+    """A feature in channels_last, as most backbones compute it: a projector rounds differently in another format."""
     return feature._replace(map=feature.map.contiguous(memory_format=MEMORY_FORMATS[feature.map.ndim]))

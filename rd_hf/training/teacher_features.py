@@ -101,7 +101,7 @@ def _open(root: Path, key: dict[str, Any], models: Models, accelerator: Accelera
             return FeatureCache(open_folder(root, key, models.backbone.source["id"]), accelerator.device)
         except OSError as error:
             logger.warning(
-                "Teacher features cannot be cached in %s (%s), so the teacher runs at every step. Choose another "
+                "Teacher features cannot be cached in %s (%s), so the teacher runs each time. Choose another "
                 "--cache_dir.",
                 root,
                 error.strerror,

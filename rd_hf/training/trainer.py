@@ -123,6 +123,8 @@ class Trainer:
                 started += time.perf_counter() - aside
                 if exit_code:
                     raise Stopped(interrupts.reason + self.how_to_go_on(), exit_code)
+            if self.step < self.max_steps:  # stopped early, maybe between two checkpoints
+                self.save()
         if trained and self.accelerator.is_main_process:
             logger.info("Waiting for data took %.1f %% of the training time.", 100 * waited / trained)
         self.restore_best()
