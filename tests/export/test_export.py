@@ -251,7 +251,7 @@ def test_made_splits_are_made_again_for_the_onnx_model(tmp_path, python):
         ({"format": "onnx", "quantize": "int8"}, "needs a `dataset`"),
         ({"dataset": "x"}, "for `format` onnx only"),
         ({"dynamic_size": True}, "for `format` onnx only"),
-        ({"format": "onnx", "quantize": "int8", "dataset": "x", "split": "train"}, "score on another one"),
+        ({"format": "onnx", "quantize": "int8", "dataset": "x", "split": "train"}, "choose another split to score on"),
     ],
 )
 def test_contradictory_arguments_are_refused(options, message, saved, tmp_path):

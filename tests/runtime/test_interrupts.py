@@ -87,7 +87,7 @@ def test_a_signal_to_one_of_two_processes_stops_both_after_the_same_step(teacher
 
 def test_killed_at_random_moments_and_resumed_a_run_ends_as_if_it_had_not_been():
     script = REPOSITORY / "examples" / "kill_and_resume.py"
-    command = [sys.executable, str(script), "--kills", "2", "--steps", "24"]
+    command = [sys.executable, str(script), "--kills", "2", "--steps", "96"]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(REPOSITORY)})
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     assert json.loads(done.stdout)["differences"] == []
