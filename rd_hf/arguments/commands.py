@@ -7,7 +7,7 @@ from functools import partial
 from typing import Literal
 
 from .options import option
-from .values import parse_yaml_value
+from .values import parse_yaml_texts
 
 _model = partial(option, group="model")
 _data = partial(option, group="data")
@@ -59,7 +59,7 @@ class EvaluationArguments:
     trust_remote_code: bool = _model(False, "run model code from the repo")
 
     def __post_init__(self):
-        self.label_column = parse_yaml_value(self.label_column)
+        self.label_column = parse_yaml_texts(self.label_column)
 
 
 @dataclass
