@@ -24,6 +24,7 @@ from ..models.backbone import Backbone
 from ..models.modeling_rd_teacher import RDTeacherForImageClassification
 from ..runtime.checkpoint import list_checkpoints
 from ..students.loading import load_student
+from .checks import check_batch_norm, check_labels
 from .cka import check_rows
 from .inputs import Inputs
 from .objective import Objective, ObjectiveWeights
@@ -173,9 +174,11 @@ def build_trainer(
     plan = step_plan(arguments, run_data, accelerator)
     max_steps = planned_steps(arguments, run_data, plan)
     objective = build_objective(arguments, run_data, max_steps)
+    rows = plan.labelled_size + (plan.unlabelled_size if plan.unlabelled else 0)
+    shared = plan.processes if arguments.sync_batch_norm else 1
+    check_batch_norm(models.student.model, models.transforms.student.size, rows * shared)
     if models.teacher is not None and arguments.cka_weight:
         batches = plan.accumulation * plan.processes if arguments.cka_batch == "global" else 1
-        rows = plan.labelled_size + (plan.unlabelled_size if plan.unlabelled else 0)
         check_rows(rows * batches, arguments.cka_estimator)
     data = training_data(arguments, run_data, plan)
     goes_on = arguments.resume and list_checkpoints(folder / "checkpoints")  # which hold the projectors
@@ -222,11 +225,11 @@ def build_objective(arguments: DistillationArguments, run_data: RunData, max_ste
 def training_data(arguments: DistillationArguments, run_data: RunData, plan: StepPlan) -> TrainingData:
     """What the loop reads.
 
-    :raises MetricError: where validation does not define the metric that chooses the model: now, not during training.
+    :raises MetricError: where validation, without unreadable images, does not define the metric that chooses the model.
     """
-    task, validation = run_data.task, run_data.validation
-    task.check_metric(validation.labels[validation.rows], arguments.metric_for_best_model)
-    return TrainingData(task, run_data.store, run_data.labels, plan, validation, run_data.source["fingerprint"])
+    check_labels(arguments, run_data)
+    source = run_data.source["fingerprint"]
+    return TrainingData(run_data.task, run_data.store, run_data.labels, plan, run_data.validation, source)
 
 
 def build_inputs(
