@@ -15,11 +15,12 @@ from datasets.table import InMemoryTable
 
 from .columns import DataError
 from .label_values import clean
+from .scanner import printable
+from .stand_ins import HEAD_BYTES, stand_in
 
 logger = logging.getLogger(__name__)
 
-BEGINNING_BYTES = 512
-ZIP_MAGIC, NPY_MAGIC, LFS_MAGIC = b"PK", b"\x93NUMPY", b"version https://git-lfs"
+ZIP_MAGIC, NPY_MAGIC = b"PK", b"\x93NUMPY"
 DAMAGE = (OSError, EOFError, zlib.error, zipfile.BadZipFile)
 CHUNK_ROWS = 1024
 CHUNK_BYTES = 2**28  # far below the 2 GiB that an Arrow binary array can address
@@ -55,9 +56,12 @@ def read_medmnist(path: Path) -> tuple[DatasetDict, list[str] | None]:
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     with path.open("rb") as file:
-        start = file.read(BEGINNING_BYTES)
-    if not start.startswith(ZIP_MAGIC):
-        raise DataError(f"'{path}' is not an .npz file: {_what_it_is(start)}")
+        head = file.read(HEAD_BYTES)
+    if not head.startswith(ZIP_MAGIC):
+        advice = "it does not begin like one. Download it again, or save it with numpy.savez"
+        if head.startswith(NPY_MAGIC):
+            advice = "it is a single array (.npy). Save images and labels of all splits together with numpy.savez"
+        raise DataError(f"'{printable(path)}' is no .npz file: {stand_in(head) or advice}")
     try:
         file = np.load(path, allow_pickle=False)
     except (*DAMAGE, ValueError):
@@ -81,21 +85,6 @@ def _array(file: np.lib.npyio.NpzFile, key: str, path: Path) -> np.ndarray | byt
 
 def _damaged(path: Path) -> str:
     return f"'{path}' cannot be read: it is damaged, or was not downloaded completely. Download or copy it again"
-
-
-def _what_it_is(start: bytes) -> str:
-    if not start:
-        return "it is empty. Download or copy it again"
-    if start.startswith(LFS_MAGIC):
-        return (
-            "it is a pointer of Git LFS, a short text that stands for the data. Fetch the data with `git lfs pull`, or "
-            "download the file itself"
-        )
-    if start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "it is a web page, such as a log-in page or an error message. Download the file itself again"
-    if start.startswith(NPY_MAGIC):
-        return "it is a single array (.npy). Save images and labels of all splits together with numpy.savez"
-    return "it does not begin like one. Download it again, or save it with numpy.savez"
 
 
 def _split(arrays: dict[str, np.ndarray], split: str, path: Path, fingerprint: str) -> Dataset:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,14 @@ from typing import Any
 import torch
 
 from ..arguments.values import ArgumentError, nearest_name
-from ..data.folders import IMAGE_SUFFIXES
 from ..data.images import BadImageError, to_rgb
+from ..data.scanner import is_hidden, is_image, printable, scan
 from .loading import LoadedModel, load_model
 
 
 def predict(
     model: str,
-    images: Iterable[str],
+    images: str | os.PathLike | Iterable[str | os.PathLike],
     *,
     revision: str | None = None,
     backbone: str | None = None,
@@ -27,7 +28,7 @@ def predict(
 ) -> list[dict[str, Any]]:
     """Classify images.
 
-    :param images: files, folders (searched for image files, deep) and globs.
+    :param images: files, folders (searched for image files, deep) and globs; one, or several.
     :return: one dict per image: `image` (its path), `label` (multi-label: `labels`, those at 0.5 or above) and
         `probabilities` by class name; for a skipped one `image` and `error`.
     :raises ArgumentError: when a name matches nothing.
@@ -41,25 +42,35 @@ def predict(
     return rows
 
 
-def find_images(names: Iterable[str]) -> list[Path]:
+def find_images(names: str | os.PathLike | Iterable[str | os.PathLike]) -> list[Path]:
     """Image files from files, folders and globs, in order and without repeats.
 
+    A file that is named is taken as it is. Of folders and globs the images are (see `rd_hf.data.scanner.scan`).
+
+    :param names: one, or several.
     :raises ArgumentError: for a name that matches no file, or a folder without images.
     """
     found: dict[Path, None] = {}
-    for name in names:
-        path = Path(name)
+    for name in [names] if isinstance(names, (str, os.PathLike)) else names:
+        path = Path(name).expanduser()
         if path.is_dir():
-            matches = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+            matches = _images_of(path)
         elif path.is_file():
             matches = [path]
         else:
-            matches = sorted(p for p in map(Path, glob.glob(name, recursive=True)) if p.is_file())
+            files = [Path(file) for file in sorted(glob.glob(str(path), recursive=True))]
+            matches = [file for file in files if file.is_file() and is_image(file) and not is_hidden(file.name)]
         if not matches:
             hint = "" if path.is_dir() else f" ({nearest_name(path.absolute())})"
-            raise ArgumentError(f"There is no image at {name}{hint}.")
+            raise ArgumentError(f"There is no image at {printable(name)}{hint}.")
         found.update(dict.fromkeys(matches))
     return list(found)
+
+
+def _images_of(folder: Path) -> list[Path]:
+    found = scan(folder)
+    found.tell_what_is_left_out()
+    return [folder / file for file in found.images]
 
 
 def prediction_table(rows: list[dict[str, Any]], top_k: int) -> str:
@@ -79,12 +90,12 @@ def _predict_batch(loaded: LoadedModel, paths: list[Path], on_bad_image: str) ->
     pixels, rows = [], []
     for path in paths:
         try:
-            pixels.append(loaded.transform.geometry(to_rgb(str(path), name=str(path))))
-            rows.append({"image": str(path)})
+            pixels.append(loaded.transform.geometry(to_rgb(path, name=printable(path))))
+            rows.append({"image": printable(path)})
         except BadImageError as error:
             if on_bad_image != "skip":
                 raise
-            rows.append({"image": str(path), "error": str(error)})
+            rows.append({"image": printable(path), "error": str(error)})
     if not pixels:
         return rows
     with torch.no_grad():
