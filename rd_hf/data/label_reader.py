@@ -144,8 +144,8 @@ def _notes_on_text(rows: dict[str, list], cleaned: dict[str, list], counts: Coun
     words = empty_words(counts)
     if words:
         notes.append(
-            f"{' and '.join(map(repr, words))} in column '{column}' is read as a class. Leave the cell empty where a "
-            "row has no label."
+            f"Column '{column}' has classes named {' and '.join(map(repr, words))}. Leave the cell empty where a row "
+            "has no label."
         )
     return notes
 

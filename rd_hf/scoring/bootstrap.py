@@ -102,8 +102,10 @@ def weighted_ranking_values(
     :param weights: (R, N) non-negative.
     :param scores: (N,) higher meaning positive; ties count half in the area and stand together in the precision.
     :param truth: (N,) bool.
-    :return: two (R,) arrays, NaN where a weighting has one class only.
+    :return: two (R,) arrays, NaN where a weighting has one class only, or there is no image.
     """
+    if not len(scores):
+        return np.full(len(weights), np.nan), np.full(len(weights), np.nan)
     order = np.argsort(-scores, kind="stable")
     ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
     ordered = weights[:, order]
