@@ -138,11 +138,13 @@ def plot_roc(
     beside = named and lines_of(names.texts) > 1  # where the legend hides no curve
     with new_figure(path, 1, 6.5 + 3.2 * beside, 5.5, names=names) as (_, (axes,)):
         for position, k in enumerate(shown):
-            truth, name = checked.truth[:, k], names.texts[k]
+            known, name = checked.known[:, k], names.texts[k]
+            truth = checked.truth[known, k]
             if truth.all() or not truth.any():
                 axes.plot([], [], " ", label=f"{name}: no curve, only positive or only negative images")
                 continue
-            false_positives, true_positives, _ = roc_curve(truth, checked.probabilities[:, k], drop_intermediate=False)
+            scores = checked.probabilities[known, k]
+            false_positives, true_positives, _ = roc_curve(truth, scores, drop_intermediate=False)
             areas.append(auc(false_positives, true_positives))
             style = _style(position) if named else {"color": "#999999", "linewidth": 0.8}
             if binary and beside:
