@@ -78,7 +78,7 @@ def window_of(value: str | None) -> tuple[float, float] | None:
         center, width = math.nan, math.nan
     if not (math.isfinite(center) and math.isfinite(width) and width >= 1):
         raise ArgumentError(
-            f"`dicom_window` is {value!r}; it must be center,width with a width of at least 1 (such as 40,400), none or "
+            f"`dicom_window` is {value!r}; it must be center,width (such as 40,400; a width of 1 or more), none or "
             "minmax."
         )
     return center, width

@@ -211,7 +211,7 @@ def _from_pillow(image: Image.Image, notes: Note = Note.NONE) -> ReadImage:
         made = _from_channels(np.asarray(image), notes, white_is_zero)
         notes = made.notes | (Note.WHITE_IS_ZERO if white_is_zero else Note.NONE)
         return ReadImage(pillow.upright(made.rgb, turn), notes)
-    if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < 255:
+    if pillow.is_transparent(image):
         notes |= Note.TRANSPARENT
     return ReadImage(pillow.upright(image, turn).convert("RGB"), notes)
 

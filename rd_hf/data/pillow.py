@@ -104,6 +104,13 @@ def is_deep_grey(image: Image.Image) -> bool:
     return image.mode == "F" or image.mode.startswith("I")
 
 
+def is_transparent(image: Image.Image) -> bool:
+    """Whether a pixel of an image of eight bits is not fully opaque."""
+    if not image.has_transparency_data or is_deep_grey(image):
+        return False
+    return image.convert("RGBA").getchannel("A").getextrema()[0] < 255
+
+
 def is_white_zero(image: Image.Image) -> bool:
     """Whether a TIFF says that its smallest value is white; Pillow heeds this up to eight bits only."""
     return isinstance(image, TiffImageFile) and image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == 0

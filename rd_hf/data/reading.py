@@ -34,7 +34,7 @@ class Reading:
         return cls(arguments.page, arguments.dicom_window)
 
     @classmethod
-    def recorded(cls, trained_on: dict[str, Any], page: int | None, dicom_window: str | None) -> Reading:
+    def recorded(cls, trained_on: dict[str, Any], page: int | None = None, dicom_window: str | None = None) -> Reading:
         """The reading of a trained model, where nothing else is asked for.
 
         :param trained_on: what is recorded of the model's training data.
