@@ -21,6 +21,8 @@ from .reading import Reading
 if TYPE_CHECKING:
     from pydicom import Dataset
 
+DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".dic", ".ima"})
+START_BYTES = 132
 EXTRA = "pip install 'rd-hf[dicom]'"
 NOT_IMAGES = {
     "SEG": "a segmentation", "RTDOSE": "a radiotherapy dose", "RTSTRUCT": "a set of radiotherapy structures",
@@ -63,7 +65,7 @@ class Frame:
 def is_dicom(start: bytes) -> bool:
     """Whether a file begins like DICOM, with or without the preamble of 128 bytes.
 
-    :param start: its first 132 bytes or more.
+    :param start: its first START_BYTES bytes, or more.
     """
     if start[128:132] == b"DICM":
         return True

@@ -1,33 +1,38 @@
-"""Finds the images of a folder, which folders are splits, and whether the others can be read as classes."""
+"""Which folders of a folder of images are splits, and which are classes."""
 
 from __future__ import annotations
 
-import os
+import logging
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder as ImageFolderBuilder
-
 from .columns import DataError
+from .scanner import FoundFiles, counted_suffixes, printable, scan
 from .split_names import standard_split_name
 
-IMAGE_SUFFIXES = frozenset(ImageFolderBuilder.EXTENSIONS)
+logger = logging.getLogger(__name__)
+
 METADATA_STEM = "metadata"
-TABLE_LOADERS = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".jsonl": "json"}
 
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """The visible files below a folder, relative to it, in order.
+    """A folder of images in splits and classes.
 
-    :param root: the folder.
-    :param images: files with a suffix that `datasets` knows as an image's.
-    :param others: all other files.
+    :param found: its files.
     """
 
-    root: Path
-    images: tuple[PurePath, ...]
-    others: tuple[PurePath, ...]
+    found: FoundFiles
+
+    @property
+    def root(self) -> Path:
+        """The folder."""
+        return self.found.root
+
+    @property
+    def images(self) -> tuple[PurePath, ...]:
+        """The images, relative to the root, in the order of their paths."""
+        return self.found.images
 
     def split_folders(self) -> dict[str, PurePath]:
         """Give the folder of each split, relative to the root, or else the whole as `train`.
@@ -63,7 +68,7 @@ class ImageFolder:
         :return: empty if there is none.
         :raises DataError: if only some of the splits have one.
         """
-        files = [file for file in self.others if file.stem == METADATA_STEM and is_table(file)]
+        files = [file for file in self.found.tables if file.stem == METADATA_STEM]
         if any(len(file.parts) == 1 for file in files):
             return {"train": [self.root / file for file in files if len(file.parts) == 1]}
         if not any(len(file.parts) == 2 and standard_split_name(file.parts[0]) for file in files):
@@ -87,46 +92,65 @@ class ImageFolder:
                 classes.add(inner[0])
         return len(classes) > 1
 
-    def check_class_folders(self) -> None:
-        """Make sure that each image lies directly in a class folder, and that there are at least two of these.
+    def classes(self) -> dict[str, list[tuple[PurePath, str | None]]]:
+        """Give the images of each split with their class, which is the folder that they lie in.
 
-        `datasets` silently drops the labels if images lie at several depths, and takes the last folder as the
-        class where there are several levels, which may be the patient's.
+        A split besides train whose images all lie directly in its folder has no labels: they have no class.
 
-        :raises DataError: naming an image that lies elsewhere.
+        :raises DataError: if an image of another split does not lie directly in a class folder (its class might be a
+            patient), or if there are fewer than two class folders.
         """
-        folders = self.split_folders().values()
-        classes = set()
-        for file in self.images:
-            inner = file.relative_to(next(folder for folder in folders if file.is_relative_to(folder)))
-            if len(inner.parts) != 2:
-                where = "not in a class folder" if len(inner.parts) == 1 else "in a folder within a class folder"
-                raise DataError(
-                    f"'{self.root / file}' is {where}; labels are read from class folders that contain the images "
-                    "directly. For any other layout, list images and labels in a metadata.csv"
-                )
-            classes.add(inner.parts[0])
+        found = {}
+        for split, folder in self.split_folders().items():
+            inner = {file: file.relative_to(folder) for file in self.images if file.is_relative_to(folder)}
+            if split != "train" and all(len(file.parts) == 1 for file in inner.values()):
+                found[split] = [(file, None) for file in inner]
+                continue
+            for file, below in inner.items():
+                if len(below.parts) != 2:
+                    raise DataError(self._not_in_a_class(file, len(below.parts)))
+            found[split] = [(file, below.parts[0]) for file, below in inner.items()]
+        classes = {name for rows in found.values() for _, name in rows} - {None}
         if len(classes) < 2:
             raise DataError(
-                f"'{self.root}' has only one class folder, '{classes.pop()}'; add a second one, or a metadata.csv "
-                "that lists images and labels"
+                f"'{printable(self.root)}' has only one class folder with images, '{printable(classes.pop())}'; add a "
+                f"second one, or a metadata.csv that lists images and labels{self._unread_hint()}"
             )
+        return found
+
+    def tell_empty_folders(self) -> None:
+        """Warn of folders where splits or classes would be that hold no image."""
+        tops = {PurePath(folder.parts[0]) for folder in self.found.folders}
+        splits = {folder for folder in self.split_folders().values() if folder.parts}
+        places = {folder for folder in self.found.folders if folder.parent in (splits or {PurePath()})}
+        for folder in sorted(tops | places):
+            if any(file.is_relative_to(folder) for file in self.images):
+                continue
+            inside = [file for file in (*self.found.others, *self.found.tables) if file.is_relative_to(folder)]
+            masks = sum(file.is_relative_to(folder) for file in self.found.masks)
+            what = [f"files that are not read ({counted_suffixes(inside)})"] if inside else []
+            what += [f"masks ({masks})"] if masks else []
+            logger.warning(
+                "The folder '%s' has no image and counts neither as a split nor as a class; it holds %s.",
+                printable(self.root / folder), " and ".join(what) or "nothing",
+            )  # fmt: skip
+
+    def _not_in_a_class(self, file: PurePath, depth: int) -> str:
+        where = "not in a class folder" if depth == 1 else "in a folder within a class folder"
+        return (
+            f"'{printable(self.root / file)}' is {where}; labels are read from class folders that contain the images "
+            "directly. For any other layout, list images and labels in a metadata.csv"
+        )
+
+    def _unread_hint(self) -> str:
+        return f". Not read: {counted_suffixes(self.found.others)}" if self.found.others else ""
 
 
 def scan_folder(root: Path) -> ImageFolder:
-    """List the files below a folder, without names that start with a dot or two underscores (as `datasets` does).
+    """List the files below a folder, and log what is left out.
 
     :param root: an existing folder.
     """
-    images, others = [], []
-    for folder, subfolders, names in os.walk(root, followlinks=True):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith((".", "__")))
-        for name in sorted(name for name in names if not name.startswith((".", "__"))):
-            file = PurePath(os.path.relpath(os.path.join(folder, name), root))
-            (images if file.suffix.lower() in IMAGE_SUFFIXES else others).append(file)
-    return ImageFolder(root, tuple(images), tuple(others))
-
-
-def is_table(file: PurePath) -> bool:
-    """Tell whether a file's suffix is that of a table that `datasets` reads."""
-    return file.suffix.lower() in TABLE_LOADERS
+    found = scan(root)
+    found.tell_what_is_left_out()
+    return ImageFolder(found)

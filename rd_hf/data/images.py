@@ -115,7 +115,7 @@ def _content_of(image: ImageLike) -> bytes:
 
 def _from_content(content: bytes, path: str | None, reading: Reading) -> ReadImage:
     check_content(content)
-    if dicom.is_dicom(content) or (path or "").lower().endswith((".dcm", ".dicom")):
+    if dicom.is_dicom(content) or (path or "").lower().endswith(tuple(dicom.DICOM_SUFFIXES)):
         return _from_dicom(content, reading)
     if tiff.is_tiff(content):
         return _from_tiff(content, reading)

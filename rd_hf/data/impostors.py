@@ -6,6 +6,8 @@ import gzip
 import struct
 from io import BytesIO
 
+from .stand_ins import HEAD_BYTES, stand_in
+
 NIFTI_SIZES = (b"\x5c\x01\x00\x00", b"\x00\x00\x01\x5c", b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")
 _BEGINNINGS = {
     b"%PDF": "it is a PDF document: save its pictures as PNG files",
@@ -29,22 +31,14 @@ def check_content(content: bytes) -> None:
 
     :raises ValueError: saying what the file is, and the way out.
     """
-    if not content:
-        raise ValueError("the file is empty: fetch it again")
-    if content.startswith(b"version https://git-lfs"):
-        raise ValueError(
-            "it is a Git LFS pointer, which stands for a file that was not downloaded: run `git lfs pull` in its "
-            "repository"
-        )
-    start = content[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if start.startswith((b"<!doctype svg", b"<svg")) or (start.startswith(b"<?xml") and b"<svg" in content[:4096]):
+    start = content[:4096].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if start.startswith((b"<svg", b"<!doctype svg")) or (start.startswith((b"<?xml", b"<!--")) and b"<svg" in start):
         raise ValueError("it is an SVG drawing, which has no pixels: save it as PNG")
-    if start.startswith((b"<!doctype", b"<html", b"<head", b"<body", b"<!--")):
-        raise ValueError("it is an HTML page, such as a server sends in place of a file: download the file again")
-    if start.startswith((b"<?xml", b"<error")):
-        raise ValueError("it is an XML text, such as a server sends in place of a file: download the file again")
-    if start.startswith((b'{"', b"{\n", b"{\r", b"{ ")):
-        raise ValueError("it is a JSON text, such as a server sends in place of a file: download the file again")
+    known = stand_in(content[:HEAD_BYTES])
+    if known is not None:
+        raise ValueError(known)
+    if start.startswith((b'{"', b"{\n", b"{\r", b"{ ", b"<!--")):
+        raise ValueError("it is a text, such as a server sends in place of a file: download the file again")
     for beginning, reason in _BEGINNINGS.items():
         if content.startswith(beginning):
             raise ValueError(reason)

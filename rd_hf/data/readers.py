@@ -14,9 +14,13 @@ from typing import Any
 
 import pyarrow as pa
 from datasets import (
+    ClassLabel,
     Dataset,
     DatasetBuilder,
     DatasetDict,
+    DatasetInfo,
+    Features,
+    Image,
     IterableDataset,
     IterableDatasetDict,
     config,
@@ -26,19 +30,25 @@ from datasets import (
 )
 from datasets.exceptions import DatasetsError
 from datasets.packaged_modules.cache.cache import Cache
+from datasets.table import InMemoryTable
 
 from ..arguments.values import nearest_name
 from .columns import DataError
-from .folders import IMAGE_SUFFIXES, METADATA_STEM, TABLE_LOADERS, ImageFolder, is_table, scan_folder
+from .folders import METADATA_STEM, ImageFolder, scan_folder
+from .image_column import image_row
 from .medmnist import read_medmnist
+from .scanner import IMAGE_SUFFIXES, TABLE_LOADERS, counted_suffixes, is_table, printable
 from .split_names import SPLIT_NAMES, divide_by_split, split_of_file, standard_split_name
+from .stand_ins import HEAD_BYTES, stand_in
+from .tables import read_table
 
 logger = logging.getLogger(__name__)
 
 IN_MEMORY_BYTES = 4 * 2**30
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+NO_LABEL = -1  # of a ClassLabel, by the convention of `datasets`
 SAVED_DATASET_FILES = ("dataset_dict.json", "state.json")
-VOLUME_SUFFIXES = {".dcm", ".dicom", ".nii", ".mha", ".mhd", ".nrrd"}
+VOLUME_SUFFIXES = {".nii", ".mha", ".mhd", ".nrrd"}
 # What loaders raise on files that are damaged, mislabelled or at odds with one another, and the Hub's client on names
 # and connections (RuntimeError where the data set is a script, which `datasets` no longer runs).
 LOADING_ERRORS = (DatasetsError, OSError, ValueError, KeyError, TypeError, RuntimeError, pa.ArrowException)
@@ -51,12 +61,14 @@ class RawData:
     :param splits: as the loader gave them, under standard names.
     :param origin: ``id`` (Hub id or "local"), ``config_name`` and ``revision`` (commit), None where there is none.
     :param folders: per split where relative image paths start; a split without one takes them as they are.
+    :param images: of a folder with tables, all images that lie in it.
     :param label_names: names of integer labels, where the source gives them apart.
     """
 
     splits: DatasetDict
     origin: dict[str, Any] = field(default_factory=lambda: {"id": "local", "config_name": None, "revision": None})
     folders: dict[str, Path] = field(default_factory=dict)
+    images: list[str] | None = None
     label_names: list[str] | None = None
 
 
@@ -136,10 +148,10 @@ def _read_folder(folder: Path, labelled: bool) -> RawData:
         return RawData(_standard_splits(_loading(folder, lambda: load_from_disk(str(folder)))))
     found = scan_folder(folder)
     if found.images and not labelled:
-        return _read_images(found, labelled)
+        return RawData(DatasetDict(train=_images(found, found.images)))
     metadata = found.metadata_files()
     if metadata:
-        return _read_tables(metadata)
+        return _read_tables(metadata, found)
     tables = _tables_by_split(found)
     file = next(iter(tables.values()))[0] if tables else None
     if file is not None and split_of_file(PurePath(file.name)) is None and found.has_class_folders():
@@ -148,16 +160,17 @@ def _read_folder(folder: Path, labelled: bool) -> RawData:
             "elsewhere"
         )
     if tables:
-        return _read_tables(tables)
+        return _read_tables(tables, found)
     if found.images:
-        return _read_images(found, labelled)
+        return _read_class_folders(found)
     raise DataError(_nothing_to_read(found))
 
 
 def _tables_by_split(found: ImageFolder) -> dict[str, list[Path]]:
     """Find the tables of a folder itself, or (as in a copy of a Hub repository) .parquet files at any depth."""
-    files = [file for file in found.others if is_table(file) and len(file.parts) == 1]
-    files = files or [file for file in found.others if file.suffix.lower() == ".parquet"]
+    every = found.found.tables
+    files = [file for file in every if len(file.parts) == 1]
+    files = files or [file for file in every if file.suffix.lower() == ".parquet"]
     by_split: dict[str | None, list[Path]] = {}
     for file in files:
         by_split.setdefault(split_of_file(file), []).append(found.root / file)
@@ -171,43 +184,67 @@ def _tables_by_split(found: ImageFolder) -> dict[str, list[Path]]:
 
 
 def _nothing_to_read(found: ImageFolder) -> str:
-    suffixes = sorted({file.suffix.lower() or "no suffix" for file in found.others})
+    files = (*found.found.others, *found.found.tables, *found.found.masks)
     expected = f"images, a table ({', '.join(TABLE_LOADERS)}) or a saved data set"
-    if not suffixes:
-        return f"'{found.root}' is empty; expected {expected}"
+    if not files:
+        return f"'{printable(found.root)}' is empty; expected {expected}"
+    suffixes = {file.suffix.lower() for file in files}
     advice = "; give the .npz file itself" if ".npz" in suffixes else ""
-    if VOLUME_SUFFIXES & set(suffixes) or any(file.name.lower().endswith(".nii.gz") for file in found.others):
-        advice = "; convert DICOM files and volumes to PNG, with an intensity window that suits the task"
-    return f"'{found.root}' contains files with {', '.join(suffixes[:10])}; expected {expected}{advice}"
+    if VOLUME_SUFFIXES & suffixes or any(file.name.lower().endswith(".nii.gz") for file in files):
+        advice = "; convert volumes to images, with an intensity window that suits the task"
+    return f"'{printable(found.root)}' contains files with {counted_suffixes(files)}; expected {expected}{advice}"
 
 
-def _read_images(found: ImageFolder, labelled: bool) -> RawData:
-    folders = {"train": PurePath()}
-    if labelled:
-        found.check_class_folders()
-        folders = found.split_folders()
-    root = found.root.absolute()
-    patterns = {split: [os.path.join(glob.escape(str(root / folder)), "**")] for split, folder in folders.items()}
-    return RawData(_load("imagefolder", found.root, patterns, 0, drop_labels=not labelled, drop_metadata=True))
+def _read_class_folders(found: ImageFolder) -> RawData:
+    by_split = found.classes()
+    found.tell_empty_folders()
+    names = sorted({printable(name) for rows in by_split.values() for _, name in rows if name is not None})
+    number = {name: position for position, name in enumerate(names)} | {None: NO_LABEL}
+    splits = {}
+    for split, rows in by_split.items():
+        images = _images(found, [file for file, _ in rows])
+        labels = [number[None if name is None else printable(name)] for _, name in rows]
+        splits[split] = images.add_column("label", labels, feature=ClassLabel(names=names))
+    return RawData(_in_order(splits))
 
 
-def _read_tables(files: Mapping[str, Sequence[Path]]) -> RawData:
-    """Read tables whose image paths are relative to the table's own folder."""
-    suffixes = sorted({file.suffix.lower() for paths in files.values() for file in paths})
+def _images(found: ImageFolder, files: Sequence[PurePath]) -> Dataset:
+    rows = [image_row(str(found.root.absolute() / file)) for file in files]
+    table = pa.table({"image": pa.array(rows, type=Image.pa_type)})
+    return Dataset(InMemoryTable(table), info=DatasetInfo(features=Features({"image": Image()})))
+
+
+def _read_tables(files: Mapping[str, Sequence[Path]], found: ImageFolder | None = None) -> RawData:
+    """Read tables whose image paths are relative to the table's own folder.
+
+    :param found: the folder that the user gave, if it was not the table itself.
+    """
+    kinds = sorted({TABLE_LOADERS[file.suffix.lower()] for paths in files.values() for file in paths})
     first = next(iter(files.values()))[0]
-    if len(suffixes) > 1:
-        raise DataError(f"'{first.parent}' has tables of several formats ({', '.join(suffixes)}); give one file")
-    options = {"sep": "\t"} if suffixes == [".tsv"] else {}
-    splits, folders = {}, {}
-    for split, paths in files.items():
-        patterns = {"train": [glob.escape(str(path.absolute())) for path in paths]}
-        size = sum(path.stat().st_size for path in paths)
-        splits[split] = _load(TABLE_LOADERS[suffixes[0]], paths[0], patterns, size, **options)["train"]
-        folders[split] = paths[0].absolute().parent
+    if len(kinds) > 1:
+        raise DataError(f"'{first.parent}' has tables of several formats ({', '.join(kinds)}); give one file")
+    splits = {split: _read_split(paths, kinds[0]) for split, paths in files.items()}
+    folders = {split: paths[0].absolute().parent for split, paths in files.items()}
     if list(splits) == ["train"]:
         splits = divide_by_split(splits["train"], first.stem == METADATA_STEM)
         folders = dict.fromkeys(splits, folders["train"])
-    return RawData(_in_order(splits), folders=folders)
+    images = None if found is None else [str(found.root.absolute() / file) for file in found.images]
+    return RawData(_in_order(splits), folders=folders, images=images)
+
+
+def _read_split(paths: Sequence[Path], kind: str) -> Dataset:
+    if kind != "csv":
+        for path in paths:
+            with path.open("rb") as file:
+                if reason := stand_in(file.read(HEAD_BYTES)):
+                    raise DataError(f"'{printable(path)}' is no table: {reason}")
+        patterns = {"train": [glob.escape(str(path.absolute())) for path in paths]}
+        return _load(kind, paths[0], patterns, sum(path.stat().st_size for path in paths))["train"]
+    tables = [read_table(path) for path in paths]
+    for path, table in zip(paths, tables, strict=True):
+        if set(table.column_names) != set(tables[0].column_names):
+            raise DataError(f"'{printable(path)}' and '{printable(paths[0])}' name different columns")
+    return Dataset(InMemoryTable(pa.concat_tables([table.select(tables[0].column_names) for table in tables])))
 
 
 def _load(loader: str, named: Path, files: dict[str, list[str]], size: int, **options: Any) -> DatasetDict:

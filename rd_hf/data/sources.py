@@ -15,7 +15,9 @@ from datasets import ClassLabel, Dataset, DatasetDict, DatasetInfo, Features, Im
 from datasets.fingerprint import Hasher
 from datasets.table import InMemoryTable, Table, concat_tables
 
-from .columns import DataError, columns_found, find_image_column, find_label_column, image_table, selected_rows
+from .columns import DataError, columns_found, find_image_column, find_label_column
+from .image_column import image_table, selected_rows
+from .image_paths import ImagePaths
 from .images import BadImageError, image_bytes
 from .labels import Labels, align_labels, has_names, read_labels
 from .readers import RawData, read_data
@@ -83,14 +85,16 @@ def load_data(
     groups = [] if group_column is None else [group_column]
     _check_splits(raw.splits, [image, *([label] if isinstance(label, str) else label), *groups])
     labels = _read_labels(raw, label, label_names)
-    splits = DatasetDict()
+    splits, paths = DatasetDict(), _paths(raw)
     for name, split in raw.splits.items():
-        tables = [image_table(split, image, raw.folders.get(name), name), _label_table(split, labels, name)]
+        tables = [image_table(split, image, paths.get(name), name), _label_table(split, labels, name)]
         columns = {"image": Image(decode=False), "label": _label_feature(labels)}
         if group_column is not None:
             tables.append(_group_table(split, group_column, name))
             columns["group"] = split.features[group_column]
         splits[name] = _assemble(split, tables, columns)
+    for found in set(paths.values()):
+        found.tell_unlisted(raw.images)
     source = raw.origin | {
         "splits": {name: len(split) for name, split in splits.items()},
         "fingerprint": {name: fingerprint(split) for name, split in splits.items()},
@@ -115,11 +119,17 @@ def load_images_only(
         logger.warning("The images of all splits are used without labels: %s.", ", ".join(raw.splits))
     column = find_image_column(next(iter(raw.splits.values())).features, image_column)
     _check_splits(raw.splits, [column])
-    images = []
+    images, paths = [], _paths(raw)
     for name, split in raw.splits.items():
-        table = image_table(split, column, raw.folders.get(name), name)
+        table = image_table(split, column, paths.get(name), name)
         images.append(_assemble(split, [table], {"image": Image(decode=False)}))
     return concatenate_datasets(images)
+
+
+def _paths(raw: RawData) -> dict[str, ImagePaths]:
+    """What finds the files of each split's table; splits of one folder share it."""
+    of_folder = {folder: ImagePaths(folder) for folder in raw.folders.values()}
+    return {split: of_folder[folder] for split, folder in raw.folders.items()}
 
 
 def fingerprint(split: Dataset, max_rows: int = FINGERPRINT_ROWS) -> str:

@@ -43,7 +43,7 @@ def divide_by_split(rows: Dataset, is_metadata: bool) -> dict[str, Dataset]:
     :raises DataError: if the column ``split`` holds anything but names of splits.
     """
     if "split" in rows.column_names:
-        words = [str(value) for value in rows["split"]]
+        words = [str(value).strip() if value is not None else "" for value in rows["split"]]
         unknown = sorted({word for word in words if standard_split_name(word) is None})
         if unknown:
             raise DataError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import logging
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,10 @@ from typing import Any
 import torch
 
 from ..arguments.values import ArgumentError, nearest_name
-from ..data.folders import IMAGE_SUFFIXES
 from ..data.image_notes import Note, log_notes
 from ..data.images import BadImageError, read_image
 from ..data.reading import Reading
+from ..data.scanner import is_hidden, is_image, printable, scan
 from .loading import LoadedModel, load_model
 
 logger = logging.getLogger(__name__)
@@ -22,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 def predict(
     model: str,
-    images: Iterable[str],
+    images: str | os.PathLike | Iterable[str | os.PathLike],
     *,
     revision: str | None = None,
     backbone: str | None = None,
@@ -34,7 +35,7 @@ def predict(
 ) -> list[dict[str, Any]]:
     """Classify images.
 
-    :param images: files, folders (searched for image files, deep) and globs.
+    :param images: files, folders (searched for image files, deep) and globs; one, or several.
     :param page: page or frame to read of files that have several; by default the one that the model was trained with.
     :param dicom_window: see `rd_hf.data.reading.Reading`; by default the one that the model was trained with.
     :return: one dict per image: `image` (its path), `label` (multi-label: `labels`, those at 0.5 or above) and
@@ -53,25 +54,35 @@ def predict(
     return rows
 
 
-def find_images(names: Iterable[str]) -> list[Path]:
+def find_images(names: str | os.PathLike | Iterable[str | os.PathLike]) -> list[Path]:
     """Image files from files, folders and globs, in order and without repeats.
 
+    A file that is named is taken as it is. Of folders and globs the images are (see `rd_hf.data.scanner.scan`).
+
+    :param names: one, or several.
     :raises ArgumentError: for a name that matches no file, or a folder without images.
     """
     found: dict[Path, None] = {}
-    for name in names:
-        path = Path(name)
+    for name in [names] if isinstance(names, (str, os.PathLike)) else names:
+        path = Path(name).expanduser()
         if path.is_dir():
-            matches = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+            matches = _images_of(path)
         elif path.is_file():
             matches = [path]
         else:
-            matches = sorted(p for p in map(Path, glob.glob(name, recursive=True)) if p.is_file())
+            files = [Path(file) for file in sorted(glob.glob(str(path), recursive=True))]
+            matches = [file for file in files if file.is_file() and is_image(file) and not is_hidden(file.name)]
         if not matches:
             hint = "" if path.is_dir() else f" ({nearest_name(path.absolute())})"
-            raise ArgumentError(f"There is no image at {name}{hint}.")
+            raise ArgumentError(f"There is no image at {printable(name)}{hint}.")
         found.update(dict.fromkeys(matches))
     return list(found)
+
+
+def _images_of(folder: Path) -> list[Path]:
+    found = scan(folder)
+    found.tell_what_is_left_out()
+    return [folder / file for file in found.images]
 
 
 def prediction_table(rows: list[dict[str, Any]], top_k: int) -> str:
@@ -94,14 +105,14 @@ def _predict_batch(
     pixels, rows = [], []
     for path in paths:
         try:
-            image = read_image(str(path), str(path), reading)
+            image = read_image(path, printable(path), reading)
             pixels.append(loaded.transform.geometry(image.rgb))
-            notes[str(path)] = image.notes
-            rows.append({"image": str(path)})
+            notes[printable(path)] = image.notes
+            rows.append({"image": printable(path)})
         except BadImageError as error:
             if on_bad_image != "skip":
                 raise
-            rows.append({"image": str(path), "error": str(error)})
+            rows.append({"image": printable(path), "error": str(error)})
     if not pixels:
         return rows
     with torch.no_grad():

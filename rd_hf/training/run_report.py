@@ -32,8 +32,8 @@ logger = logging.getLogger(__name__)
 def report(run: str | Path, *, verbose: bool = True) -> dict[str, Any]:
     """Write the report of a run again, or that of a killed run as far as it got. No step is trained.
 
-    Weights are the best ones of the last checkpoint; where there is none, or an earlier report is of a later step, those
-    in `student/` and `teacher/`.
+    Weights are the best ones of the last checkpoint; where there is none, or an earlier report is of a later step,
+    those in `student/` and `teacher/`.
     The command overwrites what it writes, but never a model card that was edited.
 
     :param run: the run's folder. Data and models are opened as its config.yaml names them.

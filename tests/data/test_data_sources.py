@@ -110,7 +110,7 @@ def test_relative_folder(tmp_path, monkeypatch):
         (["a/1.png", "b/2.png", "3.png"], r"3\.png' is not in a class folder"),
         (["1.png"], "is not in a class folder"),
         (["train/1.png", "test/2.png"], "is not in a class folder"),
-        (["a/1.png"], "one class folder, 'a'"),
+        (["a/1.png"], "one class folder with images, 'a'"),
         (["train/a/1.png", "train/b/1.png", "extra/a/1.png"], "'extra/a/1.png' is outside them"),
         (["train/a/1.png", "val/a/1.png", "dev/b/1.png"], "both stand for validation"),
     ],
@@ -126,8 +126,8 @@ def test_folder_without_images_names_what_is_there(tmp_path):
     with pytest.raises(DataError, match="is empty"):
         load_data(tmp_path)
     (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "1.dcm").touch()
-    with pytest.raises(DataError, match=r"\.dcm.*convert DICOM"):
+    (tmp_path / "a" / "1.nii.gz").touch()
+    with pytest.raises(DataError, match=r"files with \.gz 1; expected images.*convert volumes"):
         load_data(tmp_path)
 
 
@@ -234,17 +234,21 @@ def test_parquet_that_may_not_fit_in_memory_goes_to_the_cache(tmp_path, cache, m
         ({"t.csv": "image,label\nb.png,0\na.pgn,1\n"}, r"1 of 2 images.*row 1.*a\.pgn.*nearest name.*'a\.png'"),
         ({"t.csv": "image,label\na.png,0\n,1\n"}, "row 1, whose column 'image' is empty"),
         ({"t.csv": "image,label\na.png,0\na.png,\n"}, "row 1, column 'label': label (nan|None)"),
-        ({"t.csv": "scan,label\na.png,0\n"}, r"no image column found.*scan \(large_string\), label \(int64\)"),
+        ({"t.csv": "scan,label\na.png,0\n"}, r"no image column found.*scan \(string\), label \(string\)"),
         ({"t.csv": "image,outcome\na.png,0\n"}, "no label column found.*outcome"),
         ({"train.csv": "image,label\na.png,0\n", "more.csv": "image,label\n"}, "also 'more.csv'"),
         ({"train.csv": "image,label\na.png,0\n", "test.csv": "image,dx\na.png,0\n"}, "'test' has no column 'label'"),
         (
-            {"train.csv": "image,label\na.png,0\n", "test.csv": "image,label\na.png,x\n"},
-            "text in split 'test', but numbers in 'train'",
+            {"train.csv": "image,label\na.png,0\n", "test.jsonl": '{"image": "a.png", "label": 0}'},
+            "tables of several formats",
         ),
-        ({"train.csv": "image,label\na.png,0\n", "test.tsv": "image\tlabel\na.png\t0\n"}, "tables of several formats"),
+        ({"train_1.csv": "image,label\na.png,0\n", "train_2.csv": "image,dx\na.png,0\n"}, "name different columns"),
         ({"t.parquet": "no parquet"}, r"t\.parquet' cannot be read"),
-        ({"t.csv": ""}, r"t\.csv' cannot be read"),
+        (
+            {"t.parquet": "version https://git-lfs.github.com/spec/v1\n"},
+            r"t\.parquet' is no table: it is a Git LFS pointer",
+        ),
+        ({"t.csv": ""}, r"t\.csv' is no table: it is empty"),
         ({"t.csv": "image,label\n"}, "no rows|cannot be read"),
     ],
 )

@@ -1,0 +1,124 @@
+"""The images of a split as one undecoded column."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset, Image
+from datasets.table import InMemoryTable, Table
+
+from ..arguments.values import nearest_name
+from .columns import DataError
+from .image_paths import ImagePaths, shown
+from .scanner import printable
+
+_BASE64 = re.compile(r"(?:data:image/[\w.+-]+;base64,)?(?P<content>[A-Za-z0-9+/\s]{40,}={0,2}\s*)")
+_IMAGE_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"II*\0", b"MM\0*", b"BM")
+
+
+def image_table(split: Dataset, column: str, paths: ImagePaths | None, name: str) -> Table:
+    """Give a split's images as a one-column table ``image`` of undecoded `datasets` images.
+
+    Embedded images are passed on without a copy, so a memory-mapped split stays on disk.
+
+    :param split: a split, whose column holds `Image`s, file contents (as bytes or base64 text), paths or ids.
+    :param column: the image column.
+    :param paths: finds the files of a table; None takes paths as they are.
+    :param name: what to call the split in an error.
+    :return: a table with the rows of ``split.data`` (without the split's selection of rows).
+    :raises DataError: if the column holds no images, or a file that a path names is missing.
+    """
+    stored = split.data.column(column)
+    if stored.type == Image.pa_type:
+        table = split.data.select([column]).rename_columns(["image"])
+    else:
+        chunks = [_as_image_storage(chunk, column, name, paths is not None) for chunk in stored.chunks]
+        table = InMemoryTable(pa.table({"image": pa.chunked_array(chunks, type=Image.pa_type)}))
+    if all(chunk.null_count == 0 and chunk.field("bytes").null_count == 0 for chunk in table.column("image").chunks):
+        return table
+    rows = [_unpacked(row) for row in table.column("image").to_pylist()]
+    selected = selected_rows(split)
+    used = range(len(rows)) if selected is None else selected
+    _check_empty([rows[index] for index in used], column, name)
+    if paths is None:
+        _check_files([rows[index] for index in used], name)
+    else:
+        relative = [index for index in used if rows[index]["bytes"] is None and "://" not in rows[index]["path"]]
+        files = paths.find([rows[index]["path"] for index in relative], name, column)
+        for index, file in zip(relative, files, strict=True):
+            rows[index] = image_row(file)
+    return InMemoryTable(pa.table({"image": pa.array(rows, type=Image.pa_type)}))
+
+
+def image_row(file: str) -> dict:
+    """A file as an undecoded image: by its path, or by its content if the path is not UTF-8, which Arrow cannot hold.
+
+    :param file: an absolute path.
+    """
+    path = printable(file)
+    return {"bytes": None if path == file else Path(file).read_bytes(), "path": path}
+
+
+def selected_rows(split: Dataset) -> np.ndarray | None:
+    """Give the rows of ``split.data`` that a split shows, in its order.
+
+    `datasets` has no public name for this; asking for it here keeps a selection of a large memory-mapped data set
+    from being copied (`flatten_indices`), or from being written into the user's folder (`map`).
+
+    :param split: a split.
+    :return: (N,) row numbers; None if the split shows all rows in order.
+    """
+    return None if split._indices is None else split._indices.column(0).to_numpy().astype(np.int64)
+
+
+def _as_image_storage(chunk: pa.Array, column: str, name: str, may_be_ids: bool) -> pa.StructArray:
+    kind = chunk.type
+    is_struct = pa.types.is_struct(kind) and {field.name for field in kind} & {"bytes", "path"}
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    is_binary = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    if pa.types.is_integer(kind) and may_be_ids:
+        chunk, is_text = chunk.cast(pa.string()), True
+    if not (is_struct or is_text or is_binary):
+        raise DataError(f"column '{column}' of split '{name}' contains {kind}; expected images, image bytes or paths")
+    return Image().cast_storage(chunk)
+
+
+def _unpacked(row: dict | None) -> dict | None:
+    """A row whose text is an image in base64, with the image's bytes."""
+    if row is None or row["bytes"] is not None or not row["path"]:
+        return row
+    match = _BASE64.fullmatch(row["path"])
+    try:
+        content = b"" if match is None else base64.b64decode(match["content"])
+    except binascii.Error:
+        return row
+    return {"bytes": content, "path": None} if content.startswith(_IMAGE_STARTS) else row
+
+
+def _check_empty(rows: list[dict | None], column: str, name: str) -> None:
+    empty = [index for index, row in enumerate(rows) if row is None or (row["bytes"] is None and not row["path"])]
+    if empty:
+        raise DataError(
+            f"{len(empty)} of {len(rows)} images of split '{name}' are missing; the first is row {empty[0]}, whose "
+            f"column '{column}' is empty"
+        )
+
+
+def _check_files(rows: list[dict], name: str) -> None:
+    missing = [
+        index
+        for index, row in enumerate(rows)
+        if row["bytes"] is None and "://" not in row["path"] and not os.path.isfile(row["path"])
+    ]
+    if missing:
+        path = rows[missing[0]]["path"]
+        raise DataError(
+            f"{len(missing)} of {len(rows)} images of split '{name}' are missing; the first is row {missing[0]}, "
+            f"'{shown(path)}' ({nearest_name(Path(path).absolute())})"
+        )

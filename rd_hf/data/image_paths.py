@@ -1,0 +1,181 @@
+"""Which file each image path or id of a table means."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+from pathlib import Path, PurePath
+
+from ..arguments.values import nearest_name
+from .columns import DataError
+from .scanner import IMAGE_SUFFIXES, is_hidden, is_image, masks_among, printable, scan
+
+logger = logging.getLogger(__name__)
+
+LONGEST_SHOWN = 60
+_DRIVE = re.compile(r"^[A-Za-z]:")
+
+
+class ImagePaths:
+    r"""The files that a table's paths can mean.
+
+    A path is relative to the table's folder. One that names no file there may have been written on another machine, or
+    be an id. It then means the one image below the folder that has
+
+    - the same path after the first few folders are left out (`C:\scans\train\1.png` for `train/1.png`),
+    - or else the same name in any folder,
+    - or, for an id, the same name without its suffix, or the same number (`13` for `00013.png`).
+
+    Capitals and the Unicode form of a name do not matter.
+
+    :param folder: the table's folder.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.listed: dict[str, str] = {}  # each file that was asked for, with the name that means it
+
+    def find(self, names: Sequence[str], split: str, column: str) -> list[str]:
+        """Give the file of each name.
+
+        :param names: paths or ids, as the table has them.
+        :param split: what an error calls the split.
+        :param column: the column that holds them.
+        :return: absolute paths.
+        :raises DataError: if a name means no file or several, or a file was also asked for under another name.
+        """
+        files = [os.path.join(self.folder, name) for name in names]
+        missing = [row for row, file in enumerate(files) if not os.path.isfile(file)]
+        for row in missing:
+            candidates = self._candidates(names[row])
+            if len(candidates) != 1:
+                raise DataError(self._not_found(names, missing, row, candidates, split, column))
+            files[row] = str(self.folder / candidates[0])
+        for row in {*range(len(names))} - {*missing}:
+            self.listed.setdefault(os.path.normpath(files[row]), names[row])
+        for row in missing:
+            other = self.listed.setdefault(os.path.normpath(files[row]), names[row])
+            if other != names[row]:
+                raise DataError(
+                    f"'{shown(other)}' and '{shown(names[row])}' in column '{column}' would both mean the file "
+                    f"'{printable(files[row])}'; correct the paths"
+                )
+        if missing:
+            fits = printable(os.path.relpath(files[missing[0]], self.folder))
+            logger.info(
+                "%d of %d paths in column '%s' of split '%s' name no file, but each fits one image, as '%s' fits '%s'.",
+                len(missing), len(names), column, split, shown(names[missing[0]]), fits,
+            )  # fmt: skip
+        return files
+
+    def tell_unlisted(self, found: Iterable[str] | None) -> None:
+        """Log how many images lie beside the listed ones without being listed.
+
+        :param found: the images of the folder that the user gave; if they gave only the table, None, and the folders of
+            the listed images are looked through.
+        """
+        listed = {os.path.realpath(file) for file in self.listed}
+        beside = self._beside() if found is None else found
+        unlisted = sorted(file for file in beside if os.path.realpath(file) not in listed)
+        if unlisted and listed:
+            logger.warning(
+                "The table lists %d images, but not %d others beside them, which are not used; the first is '%s'.",
+                len(listed), len(unlisted), printable(os.path.relpath(unlisted[0], self.folder)),
+            )  # fmt: skip
+
+    def _beside(self) -> list[str]:
+        images: list[Path] = []
+        for place in {os.path.dirname(file) for file in self.listed}:
+            files = [Path(place, name) for name in os.listdir(place) if not is_hidden(name)]
+            images += [file for file in files if file.is_file() and is_image(file)]
+        return [str(file) for file in {*images} - masks_among(images)]
+
+    def _candidates(self, name: str) -> list[PurePath]:
+        parts = _parts(name)
+        if not parts:
+            return []
+        for start in range(len(parts)):
+            if files := self._by_path.get("/".join(parts[start:])):
+                return files
+        if files := self._by_name.get(parts[-1]):
+            return files
+        if PurePath(parts[-1]).suffix in IMAGE_SUFFIXES:
+            return []
+        for start in range(len(parts)):
+            if files := self._by_path_without_suffix.get("/".join(parts[start:])):
+                return files
+        if files := self._by_stem.get(parts[-1]):
+            return files
+        return self._by_number.get(str(int(parts[-1])), []) if parts[-1].isdecimal() else []
+
+    @cached_property
+    def _images(self) -> tuple[PurePath, ...]:
+        return scan(self.folder).images
+
+    @cached_property
+    def _by_path(self) -> dict[str, list[PurePath]]:
+        return self._index(lambda file: _key(file.as_posix()))
+
+    @cached_property
+    def _by_path_without_suffix(self) -> dict[str, list[PurePath]]:
+        return self._index(lambda file: _key(file.with_suffix("").as_posix()))
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[PurePath]]:
+        return self._index(lambda file: _key(file.name))
+
+    @cached_property
+    def _by_stem(self) -> dict[str, list[PurePath]]:
+        return self._index(lambda file: _key(file.stem))
+
+    @cached_property
+    def _by_number(self) -> dict[str, list[PurePath]]:
+        return self._index(lambda file: str(int(file.stem)) if file.stem.isdecimal() else None)
+
+    def _index(self, key: Callable[[PurePath], str | None]) -> dict[str, list[PurePath]]:
+        index: dict[str, list[PurePath]] = {}
+        for file in self._images:
+            if (name := key(file)) is not None:
+                index.setdefault(name, []).append(file)
+        return index
+
+    def _not_found(
+        self, names: Sequence[str], missing: Sequence[int], row: int, files: Sequence[PurePath], split: str, column: str
+    ) -> str:
+        if files:
+            return (
+                f"'{shown(names[row])}', row {row} of split '{split}', fits several files, such as '{files[0]}' and "
+                f"'{files[1]}'; write paths relative to '{self.folder}' into column '{column}'"
+            )
+        path = Path(os.path.join(self.folder, names[row].strip()))
+        nearest = f" ({nearest_name(path.absolute())})" if len(names[row]) <= LONGEST_SHOWN else ""
+        example = f"An image there is '{printable(self._images[0])}'" if self._images else "There is no image at all"
+        wrong = sum(not self._candidates(names[number]) for number in missing)
+        return (
+            f"{wrong} of {len(names)} images of split '{split}' are missing; the first is row {row}, "
+            f"'{shown(names[row])}'{nearest}. Column '{column}' must hold paths relative to '{self.folder}', or file "
+            f"names that occur once below it. {example}"
+        )
+
+
+def shown(text: str) -> str:
+    """A cell as it can stand in a message: long ones, such as an image in base64, are cut."""
+    return text if len(text) <= 4 * LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
+
+
+def _parts(name: str) -> list[str]:
+    written = _DRIVE.sub("", name.strip().replace("\\", "/"))
+    return [part for part in _key(written).split("/") if part not in ("", ".")]
+
+
+def _key(name: str) -> str:
+    """What a name must have in common with a file's; a file's name that is not UTF-8 was written by old Windows."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        name = os.fsencode(name).decode("cp1252", errors="replace")
+    return unicodedata.normalize("NFC", name).casefold()

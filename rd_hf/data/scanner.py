@@ -1,0 +1,238 @@
+"""Finds the files below a folder: one rule for training, prediction, tables and images without labels."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder as ImageFolderBuilder
+
+from .columns import DataError
+from .dicom import DICOM_SUFFIXES, START_BYTES, is_dicom
+
+logger = logging.getLogger(__name__)
+
+# Pillow knows these suffixes, but has no decoder for them, or they hold no still image.
+_NOT_DECODED = frozenset({".bufr", ".grib", ".mpeg", ".mpg", ".emf", ".wmf", ".eps", ".ps"})
+IMAGE_SUFFIXES = (frozenset(ImageFolderBuilder.EXTENSIONS) - _NOT_DECODED) | DICOM_SUFFIXES | {".avif", ".mpo", ".pfm"}
+TABLE_LOADERS = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".jsonl": "json"}
+_OF_THE_SYSTEM = frozenset(
+    {"thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information", "@eadir", "icon\r"}
+)
+_MASK_WORDS = r"(?:masks?|msk|seg|segmentations?|gt|ground[_-]?truth|annotations?)"
+_MASK_AFTER = re.compile(rf"(?P<base>.+?)[_\-. ]{_MASK_WORDS}(?:[_\-. ]?\d+)?", re.IGNORECASE)
+_MASK_BEFORE = re.compile(rf"{_MASK_WORDS}[_\-. ](?P<base>.+)", re.IGNORECASE)
+_MASK_FOLDER = re.compile(rf"{_MASK_WORDS}|labels?(?:tr|ts|va)?", re.IGNORECASE)
+_MASKS_OF_FOLDER = re.compile(r"(?P<base>.+?)[_\-. ](?:masks?|msk|seg|segmentations?)", re.IGNORECASE)
+_IMAGE_FOLDER = re.compile(r"(?:images?|imgs?|pictures?)(?:tr|ts|va)?", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class FoundFiles:
+    """The visible files below a folder, relative to it, in the order of their paths.
+
+    :param root: the folder.
+    :param folders: all folders below it.
+    :param images: files that are read as images.
+    :param masks: images that look like the masks of others.
+    :param tables: files that are read as tables.
+    :param others: files that are not read.
+    :param broken_links: links that lead nowhere and do not look like an image.
+    :param loops: links to a folder that contains them.
+    """
+
+    root: Path
+    folders: tuple[PurePath, ...]
+    images: tuple[PurePath, ...]
+    masks: tuple[PurePath, ...]
+    tables: tuple[PurePath, ...]
+    others: tuple[PurePath, ...]
+    broken_links: tuple[PurePath, ...]
+    loops: tuple[PurePath, ...]
+
+    def tell_what_is_left_out(self) -> None:
+        """Log, in one line for each reason, which files are not read as images or tables."""
+        where = printable(self.root)
+        if self.others:
+            logger.info("%s in '%s' not read: %s.", _files_are(len(self.others)), where, counted_suffixes(self.others))
+        if self.masks:
+            logger.warning(
+                "%s in '%s' left out, because the names say that they are masks of other images; the first is '%s'.",
+                _files_are(len(self.masks)), where, printable(self.masks[0]),
+            )  # fmt: skip
+        if self.broken_links:
+            logger.warning(
+                "%d links in '%s' lead nowhere; the first is '%s'.",
+                len(self.broken_links), where, printable(self.broken_links[0]),
+            )  # fmt: skip
+        if self.loops:
+            logger.warning(
+                "%d links in '%s' lead back to a folder that contains them, and are not followed; the first is '%s'.",
+                len(self.loops), where, printable(self.loops[0]),
+            )  # fmt: skip
+
+
+def scan(root: Path) -> FoundFiles:
+    """List the files below a folder, through links to other folders.
+
+    - A file is an image by its suffix, in any case; a file without a suffix, or with a number as its suffix, if it
+      begins like DICOM.
+    - Names that start with a dot, and files that Windows, macOS and file servers leave behind, are passed over.
+    - An image counts as a mask if its name is that of another image in its folder with a word such as `_mask`, or if
+      its folder is named like one of masks and lies beside one of images (`masks` beside `images`, `benign_masks`
+      beside `benign`).
+
+    :param root: an existing folder.
+    :raises DataError: if a folder cannot be read; names it.
+    """
+    files: list[PurePath] = []
+    folders: list[PurePath] = []
+    loops: list[PurePath] = []
+    _walk(root, PurePath(), [_identity(root)], files, folders, loops)
+    files.sort(key=lambda file: file.as_posix())
+    kinds: dict[str, list[PurePath]] = {"image": [], "table": [], "other": [], "broken link": []}
+    for file in files:
+        kinds[_kind(root / file, file)].append(file)
+    masks = masks_among(kinds["image"])
+    return FoundFiles(
+        root,
+        folders=tuple(folders),
+        images=tuple(file for file in kinds["image"] if file not in masks),
+        masks=tuple(file for file in kinds["image"] if file in masks),
+        tables=tuple(kinds["table"]),
+        others=tuple(kinds["other"]),
+        broken_links=tuple(kinds["broken link"]),
+        loops=tuple(sorted(loops)),
+    )
+
+
+def is_hidden(name: str) -> bool:
+    """Tell whether a file or folder is passed over: `.DS_Store`, `._x.png`, `__MACOSX`, `Thumbs.db`."""
+    return name.startswith((".", "__")) or name.lower() in _OF_THE_SYSTEM
+
+
+def is_image(path: Path) -> bool:
+    """Tell whether a file is read as an image, by its suffix or, without one, by its first bytes."""
+    suffix = path.suffix.lower()
+    return suffix in IMAGE_SUFFIXES or (_says_nothing(suffix) and _begins_like_dicom(path))
+
+
+def is_table(file: PurePath) -> bool:
+    """Tell whether a file's suffix is that of a table that is read."""
+    return file.suffix.lower() in TABLE_LOADERS
+
+
+def counted_suffixes(files: Iterable[PurePath]) -> str:
+    """Suffixes with their number of files, the most frequent first: ``.heic 9, .txt 3``."""
+    counts = Counter(file.suffix.lower() or "no suffix" for file in files)
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    more = f" and {len(ordered) - 10} other kinds" if len(ordered) > 10 else ""
+    return ", ".join(f"{printable(suffix)} {count}" for suffix, count in ordered[:10]) + more
+
+
+def printable(path: str | os.PathLike) -> str:
+    """A path as text that can be printed and stored, also where its name is not valid UTF-8."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def masks_among(images: Sequence[PurePath]) -> set[PurePath]:
+    """Find the images whose names say that they are masks of others; see `scan`.
+
+    :param images: of one tree, with their folders.
+    """
+    names: dict[PurePath, set[str]] = {}
+    for file in images:
+        names.setdefault(file.parent, set()).add(_key(file.stem))
+    mask_folders = {folder for folder in names if _is_mask_folder(folder, names)}
+    return {
+        file
+        for file in images
+        if file.parent in mask_folders or any(base in names[file.parent] for base in _bases(file.stem))
+    }
+
+
+def _walk(
+    folder: Path,
+    inside: PurePath,
+    above: list[tuple[int, int]],
+    files: list[PurePath],
+    folders: list[PurePath],
+    loops: list[PurePath],
+) -> None:
+    """Collect what lies below `folder`. :param above: the identities of the folders that contain it, and its own."""
+    try:
+        with os.scandir(folder) as listing:
+            entries = sorted((entry for entry in listing if not is_hidden(entry.name)), key=lambda entry: entry.name)
+    except OSError as error:
+        raise DataError(f"the folder '{printable(folder)}' cannot be read: {error.strerror}") from error
+    for entry in entries:
+        here = inside / entry.name
+        if not entry.is_dir():
+            files.append(here)
+            continue
+        identity = _identity(folder / entry.name)
+        if identity in above:
+            loops.append(here)
+        else:
+            folders.append(here)
+            _walk(folder / entry.name, here, [*above, identity], files, folders, loops)
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
+
+
+def _kind(path: Path, file: PurePath) -> str:
+    if file.suffix.lower() in IMAGE_SUFFIXES:
+        return "image"
+    if not path.exists():
+        return "broken link"
+    if is_table(file):
+        return "table"
+    return "image" if is_image(path) else "other"
+
+
+def _says_nothing(suffix: str) -> bool:
+    return suffix[1:].isdecimal() or suffix == ""  # a DICOM file is often named by its UID, as 1.2.840.10008.1
+
+
+def _begins_like_dicom(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            return is_dicom(file.read(START_BYTES))
+    except OSError:
+        return False
+
+
+def _bases(stem: str) -> list[str]:
+    """The names of images whose mask a file may be: those of ``1_mask`` and ``mask_1`` are both ``1``."""
+    matches = (_MASK_AFTER.fullmatch(stem), _MASK_BEFORE.fullmatch(stem))
+    return [_key(match["base"]) for match in matches if match is not None]
+
+
+def _key(stem: str) -> str:
+    return unicodedata.normalize("NFC", stem).casefold()
+
+
+def _is_mask_folder(folder: PurePath, names: dict[PurePath, set[str]]) -> bool:
+    siblings = [other for other in names if other.parent == folder.parent and other != folder]
+    if _MASK_FOLDER.fullmatch(folder.name):
+        return any(_IMAGE_FOLDER.fullmatch(other.name) for other in siblings)
+    match = _MASKS_OF_FOLDER.fullmatch(folder.name)
+    if match is None:
+        return False
+    of_images = [names[other] for other in siblings if _key(other.name) == _key(match["base"])]
+    return any(all(name in of or set(_bases(name)) & of for name in names[folder]) for of in of_images)
+
+
+def _files_are(count: int) -> str:
+    return "1 file is" if count == 1 else f"{count} files are"

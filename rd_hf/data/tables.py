@@ -1,0 +1,115 @@
+"""Tables of separated values as columns of text, just as they are written."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import logging
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+
+from .columns import DataError
+from .scanner import IMAGE_SUFFIXES, printable
+from .stand_ins import HEAD_BYTES, stand_in
+
+logger = logging.getLogger(__name__)
+
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+SAMPLED_ROWS = 50
+_MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+
+
+def read_table(path: Path) -> pa.Table:
+    """Read a .csv or .tsv file, whatever separates its columns (comma, semicolon, tab or bar).
+
+    No type is guessed, so `007` stays `007`. An empty cell is null. Text that is not UTF-8 is read as Windows-1252.
+
+    :return: columns of text, named by the first line.
+    :raises DataError: if the file is no table, has no line of names, or a row has more cells than there are names.
+    """
+    lines = io.StringIO(_text(path), newline="").readlines()
+    separator = None
+    if lines and lines[0].strip().lower().startswith("sep=") and len(lines[0].strip()) == 5:
+        separator, lines = lines[0].strip()[4], lines[1:]  # Excel's own way of stating the separator
+    rows = _rows(lines, separator or _separator(lines, path), path)
+    if not rows:
+        raise DataError(
+            f"'{printable(path)}' has no line of text; expected a line of column names, then one row for each image"
+        )
+    names = _names(rows[0][1], path)
+    columns: list[list[str | None]] = [[] for _ in names]
+    for line, cells in rows[1:]:
+        if any(cells[len(names) :]):
+            raise DataError(
+                f"'{printable(path)}', line {line}: {len(cells)} cells, but the first line names {len(names)} columns; "
+                "put text that contains the separator in double quotes"
+            )
+        for position, column in enumerate(columns):
+            column.append((cells[position] or None) if position < len(cells) else None)
+    return pa.table({name: pa.array(column, pa.string()) for name, column in zip(names, columns, strict=True)})
+
+
+def _text(path: Path) -> str:
+    content = path.read_bytes()
+    if reason := stand_in(content[:HEAD_BYTES]):
+        raise DataError(f"'{printable(path)}' is no table: {reason}")
+    encoding = next((name for mark, name in _MARKS if content.startswith(mark)), "utf-8")
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError:
+        text = content.decode("cp1252", errors="replace")
+        logger.warning("'%s' is not in UTF-8; it is read as Windows-1252.", printable(path))
+    if "\0" in text:
+        raise DataError(f"'{printable(path)}' is no table of text, but a binary file; give the table itself")
+    return text
+
+
+def _separator(lines: list[str], path: Path) -> str:
+    """The separator that divides the first line into most columns, among those that fit the lines below best."""
+    best, best_score = ",", (0.0, 1)
+    for separator in SEPARATORS:
+        rows = [cells for _, cells in _rows(lines, separator, path, SAMPLED_ROWS)]
+        if rows and len(rows[0]) > 1:
+            fitting = sum(len(cells) == len(rows[0]) for cells in rows) / len(rows)
+            if (fitting, len(rows[0])) > best_score:
+                best, best_score = separator, (fitting, len(rows[0]))
+    if best != "," and path.suffix.lower() != ".tsv":
+        logger.info("The columns of '%s' are separated by %s.", printable(path), SEPARATORS[best])
+    return best
+
+
+def _rows(lines: list[str], separator: str, path: Path, limit: int | None = None) -> list[tuple[int, list[str]]]:
+    """The rows that are not blank, each with the number of its last line."""
+    before = csv.field_size_limit(sys.maxsize)  # a cell may hold a whole image
+    try:
+        reader = csv.reader(lines, delimiter=separator)
+        rows = []
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                rows.append((reader.line_num, cells))
+            if len(rows) == limit:
+                break
+        return rows
+    except csv.Error as error:
+        raise DataError(f"'{printable(path)}' cannot be read as a table: {error}") from error
+    finally:
+        csv.field_size_limit(before)
+
+
+def _names(cells: list[str], path: Path) -> list[str]:
+    while cells and not cells[-1].strip():  # spreadsheets write empty columns at the end
+        cells = cells[:-1]
+    names = [cell.strip() or f"column {position + 1}" for position, cell in enumerate(cells)]
+    like_data = next((name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES), None)
+    if like_data is not None:
+        raise DataError(
+            f"the first line of '{printable(path)}' holds '{like_data}', so it is a row and not the names of the "
+            "columns; put a line such as file_name,label before it"
+        )
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(f"'{printable(path)}' has two columns named '{twice}'; rename or remove one")
+    return names

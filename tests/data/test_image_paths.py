@@ -1,0 +1,111 @@
+import base64
+import logging
+import os
+import unicodedata
+
+import pytest
+from datasets import Dataset
+from PIL import Image
+
+from rd_hf.data.columns import DataError
+from rd_hf.data.images import to_rgb
+from rd_hf.data.sources import load_data
+
+
+def write(root, *files):
+    """Write images whose grey value is their number."""
+    for value, file in enumerate(files):
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (4, 4), value).save(root / file)
+
+
+def values(root, names, column="file_name"):
+    """The grey values of the images that a table of these names lists."""
+    lines = [f'"{name}",{"ab"[number % 2]}' for number, name in enumerate(names)]
+    (root / "t.csv").write_text("\n".join([f"{column},label", *lines]) + "\n")
+    return [to_rgb(row["image"]).getpixel((0, 0))[0] for row in load_data(root / "t.csv").splits["train"]]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["train/1.png", "train/2.png"],
+        ["./train/1.png", "test/../train/2.png"],
+        ["train\\1.png", "train\\2.png"],
+        ["C:\\scans\\set\\train\\1.png", "C:\\scans\\set\\train\\2.png"],
+        ["/home/else/train/1.png", "/home/else/train/2.png"],
+        ["archive/set/train/1.png", "archive/set/train/2.png"],
+        ["1.png", "2.png"],
+        [" train/1.png ", "train/2.png"],
+        ["TRAIN/1.PNG", "train/2.PNG"],
+        ["1", "2"],
+        ["train/1", "train/2"],
+        ["001", "2"],
+    ],
+)
+def test_names_that_mean_one_file(tmp_path, names):
+    write(tmp_path, "test/0.png", "train/1.png", "train/2.png")
+    assert values(tmp_path, names) == [1, 2]
+
+
+def test_ids_with_zeros_and_ids_that_are_numbers(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    write(tmp_path, "00000.png", "00013.png", "00002.png")
+    assert values(tmp_path, ["00013", "00002"]) == [1, 2]
+    assert "2 of 2 paths in column 'file_name' of split 'train' name no file, but each fits one image" in caplog.text
+    Dataset.from_dict({"image_id": [13, 2], "label": ["a", "b"]}).to_parquet(tmp_path / "t.parquet")
+    data = load_data(tmp_path / "t.parquet", image_column="image_id")
+    assert [to_rgb(row["image"]).getpixel((0, 0))[0] for row in data.splits["train"]] == [1, 2]
+
+
+def test_unicode_forms_and_bytes(tmp_path):
+    name = unicodedata.normalize("NFD", "Brüste.png")
+    write(tmp_path, name, "x.png")
+    assert values(tmp_path, [unicodedata.normalize("NFC", name), "x.png"]) == [0, 1]
+    os.rename(tmp_path / "x.png", os.fsencode(tmp_path) + "/für.png".encode("cp1252"))
+    assert values(tmp_path, [name, "für.png"]) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "files, names, message",
+    [
+        (["a/1.png", "b/1.png"], ["1.png", "b/1.png"], "row 0 of split 'train', fits several files, such as 'a/1.png'"),
+        (["1.png", "2.png"], ["p1/1.png", "p2/1.png"], "'p1/1.png' and 'p2/1.png' in column .* would both mean"),
+        (["1.png", "2.png"], ["1.png", "p2/1.png"], "'1.png' and 'p2/1.png' in column 'file_name' would both mean"),
+        (["x/1.jpg", "2.png"], ["1.png", "2.png"], r"1 of 2 images.*row 0, '1.png'.*An image there is '2.png'"),
+        (["img_1.png", "img_2.png"], ["1", "2"], r"2 of 2 images.*row 0, '1'.*An image there is 'img_1.png'"),
+    ],
+)  # fmt: skip
+def test_names_that_mean_no_file_or_several(tmp_path, files, names, message):
+    write(tmp_path, *files)
+    with pytest.raises(DataError, match=message):
+        values(tmp_path, names)
+
+
+def test_one_file_for_two_names_of_two_splits_is_refused(tmp_path):
+    write(tmp_path, "1.png", "2.png")
+    (tmp_path / "t.csv").write_text("file_name,label,split\nx/1.png,a,train\n2.png,b,train\ny/1.png,a,test\n")
+    with pytest.raises(DataError, match="would both mean the file"):
+        load_data(tmp_path / "t.csv")
+
+
+def test_images_that_a_table_does_not_list_are_counted(tmp_path, caplog):
+    write(tmp_path, "s/1.png", "s/2.png", "s/3.png", "s/1_mask.png", "other/4.png")
+    (tmp_path / "metadata.csv").write_text("file_name,label\ns/1.png,a\ns/2.png,b\n")
+    load_data(tmp_path)
+    assert "lists 2 images, but not 2 others beside them, which are not used; the first is 'other/4.png'" in caplog.text
+    caplog.clear()
+    load_data(tmp_path / "metadata.csv")  # the table alone: only the folders of its images count
+    assert "lists 2 images, but not 1 others beside them, which are not used; the first is 's/3.png'" in caplog.text
+
+
+def test_images_as_base64_text(tmp_path):
+    write(tmp_path, "0.png", "1.png")
+    texts = [base64.b64encode((tmp_path / f"{number}.png").read_bytes()).decode() for number in range(2)]
+    assert values(tmp_path, [texts[0], f"data:image/png;base64,{texts[1]}"], column="image") == [0, 1]
+
+
+def test_long_text_that_is_no_image_is_cut_in_the_message(tmp_path):
+    with pytest.raises(DataError) as caught:
+        values(tmp_path, ["not base64! " * 100, "x"])
+    assert "not base64! not base64!" in str(caught.value) and len(str(caught.value)) < 700

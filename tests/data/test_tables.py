@@ -1,0 +1,98 @@
+import logging
+
+import pytest
+from PIL import Image
+
+from rd_hf.data.columns import DataError
+from rd_hf.data.sources import load_data
+from rd_hf.data.tables import read_table
+
+
+def read(path, content):
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return read_table(path).to_pydict()
+
+
+ROWS = {"file_name": ["1.png", "2.png"], "label": ["benign", "malignant"]}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "file_name,label\n1.png,benign\n2.png,malignant\n",
+        "file_name;label\r\n1.png;benign\r\n2.png;malignant",
+        "file_name\tlabel\n1.png\tbenign\n\n2.png\tmalignant\n\n",
+        "file_name|label\n1.png|benign\n2.png|malignant\n",
+        "sep=;\nfile_name;label\n1.png;benign\n2.png;malignant\n",
+        '"file_name","label"\n"1.png","benign"\n"2.png","malignant"\n',
+        "file_name,label,,\n1.png,benign,,\n2.png,malignant,,\n",
+        b"\xef\xbb\xbffile_name,label\n1.png,benign\n2.png,malignant\n",
+        "file_name,label\n1.png,benign\n2.png,malignant\n".encode("utf-16"),
+        "file_name\rlabel\n".replace("\rlabel", ",label") + "1.png,benign\r2.png,malignant\r",
+    ],
+)
+@pytest.mark.parametrize("suffix", ["csv", "tsv"])
+def test_separators_and_encodings(tmp_path, content, suffix):
+    assert read(tmp_path / f"t.{suffix}", content) == ROWS
+
+
+def test_text_stays_as_it_is_written(tmp_path):
+    content = 'id,label,note,score\n007,01,None,"1,5"\n1e3,NA,"two\nlines",\nTrue,2020-01-02,"say ""x""",0\n'
+    assert read(tmp_path / "t.csv", content) == {
+        "id": ["007", "1e3", "True"],
+        "label": ["01", "NA", "2020-01-02"],
+        "note": ["None", "two\nlines", 'say "x"'],
+        "score": ["1,5", None, "0"],
+    }
+
+
+def test_decimal_commas_between_semicolons(tmp_path):
+    assert read(tmp_path / "t.csv", "file_name;age, years;label\n1.png;40,5;a\n2.png;61,0;b\n") == {
+        "file_name": ["1.png", "2.png"], "age, years": ["40,5", "61,0"], "label": ["a", "b"]
+    }  # fmt: skip
+
+
+def test_windows_1252_is_said(tmp_path, caplog):
+    rows = read(tmp_path / "t.csv", "file_name,label\n1.png,gutartig – früh\n".encode("cp1252"))
+    assert rows["label"] == ["gutartig – früh"]
+    assert "t.csv' is not in UTF-8; it is read as Windows-1252" in caplog.text
+
+
+def test_cell_of_any_length(tmp_path):
+    assert read(tmp_path / "t.csv", f"image,label\n{'A' * 300_000},x\n")["image"] == ["A" * 300_000]
+
+
+def test_unusual_separator_is_said(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    read(tmp_path / "t.csv", "file_name;label\n1.png;x\n")
+    assert "t.csv' are separated by semicolons" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("", "no table: it is empty"),
+        ("\n\n", "has no line of text"),
+        ("1.png,benign\n2.png,malignant\n", r"the first line of .* holds '1\.png'.*file_name,label"),
+        ("file_name,label\n1.png,benign\n2.png,a,b\n", "line 3: 3 cells, but the first line names 2"),
+        ("file_name,label,label\n1.png,a,b\n", "two columns named 'label'"),
+        (b"PK\x03\x04\0\0\0", "no table of text"),
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 4\n", "Git LFS pointer"),
+        ("<!DOCTYPE html>\n<html>\n</html>\n", "web page"),
+    ],
+)
+def test_what_is_no_table(tmp_path, content, message):
+    with pytest.raises(DataError, match=message):
+        read(tmp_path / "t.csv", content)
+
+
+def test_short_row_has_no_label(tmp_path):
+    assert read(tmp_path / "t.csv", "file_name,label\n1.png\n2.png,b\n")["label"] == [None, "b"]
+
+
+@pytest.mark.parametrize("columns", ["Image Index,Finding", "image_id,Diagnosis", "isic_id,Label", "Path,Target"])
+def test_usual_names_in_any_case(tmp_path, columns):
+    for number in range(2):
+        Image.new("L", (4, 4), number).save(tmp_path / f"{number}.png")
+    (tmp_path / "t.csv").write_text(f"{columns}\n0.png,a\n1.png,b\n")
+    assert load_data(tmp_path / "t.csv").label_names == ["a", "b"]
