@@ -115,7 +115,7 @@ def _content_of(image: ImageLike) -> bytes:
 
 def _from_content(content: bytes, path: str | None, reading: Reading) -> ReadImage:
     check_content(content)
-    if dicom.is_dicom(content) or (path or "").lower().endswith(tuple(dicom.DICOM_SUFFIXES)):
+    if dicom.is_dicom(content):
         return _from_dicom(content, reading)
     if tiff.is_tiff(content):
         return _from_tiff(content, reading)
@@ -131,6 +131,8 @@ def _from_content(content: bytes, path: str | None, reading: Reading) -> ReadIma
             pillow.check_depth(image, content)
             return _from_pillow(image, notes)
     except UnidentifiedImageError:
+        if (path or "").lower().endswith(tuple(dicom.DICOM_SUFFIXES)):
+            return _from_dicom(content, reading)
         raise ValueError(why_unknown(content)) from None
 
 
