@@ -156,10 +156,29 @@ def stored_values(dataset: Dataset, frame: int | None) -> np.ndarray:
 
 def modality_values(dataset: Dataset, stored: np.ndarray, frame: int) -> np.ndarray:
     """What stored values mean, such as Hounsfield units: through the modality LUT, or slope and intercept."""
-    from pydicom.pixels import apply_modality_lut
-
     group = _functional_group(dataset, frame, "PixelValueTransformationSequence")
-    return apply_modality_lut(stored, dataset if group is None else group)
+    item = dataset if group is None else group
+    if item.get("ModalityLUTSequence"):
+        return _through_table(stored, item.ModalityLUTSequence[0], dataset)
+    slope, intercept = _first(item.get("RescaleSlope")), _first(item.get("RescaleIntercept"))
+    if slope is None and intercept is None:
+        return stored
+    return stored.astype(np.float64) * (1 if slope is None else slope) + (intercept or 0)
+
+
+def _through_table(values: np.ndarray, item: Dataset, dataset: Dataset) -> np.ndarray:
+    """Values through a lookup table (PS3.3, C.11.1.1.1 and C.11.2.1.1); those outside take its first or last entry.
+
+    pydicom's own functions count 8-bit tables of more than 256 entries modulo 256, and take no float values.
+    """
+    count, first, _ = item.LUTDescriptor
+    data, order = item["LUTData"].value, "<" if dataset.file_meta.TransferSyntaxUID.is_little_endian else ">"
+    if isinstance(data, bytes):
+        data = np.frombuffer(data, np.uint8 if len(data) < 2 * (count or 65536) else np.dtype(f"{order}u2"))
+    table = np.atleast_1d(np.asarray(data))[: count or 65536]
+    if first > 32767 and values.min() < 0:  # a signed number that was written as an unsigned one
+        first -= 65536
+    return table[np.clip(np.rint(values) - first, 0, len(table) - 1).astype(np.int64)].astype(np.float64)
 
 
 def shown(dataset: Dataset, stored: np.ndarray, frame: int, reading: Reading) -> np.ndarray:
@@ -170,8 +189,8 @@ def shown(dataset: Dataset, stored: np.ndarray, frame: int, reading: Reading) ->
     if dataset.PhotometricInterpretation == "PALETTE COLOR":
         from pydicom.pixels import apply_color_lut
 
-        bits = dataset.RedPaletteColorLookupTableDescriptor[2]
-        colored = apply_color_lut(stored, dataset)
+        count, first, bits = dataset.RedPaletteColorLookupTableDescriptor
+        colored = apply_color_lut(np.clip(stored.astype(np.int64), first, first + (count or 65536) - 1), dataset)
         return np.rint(colored / ((1 << max(bits, 8 * colored.dtype.itemsize)) - 1) * 255).astype(np.uint8)
     if stored.ndim == 3:
         return stored.astype(np.uint8) if dataset.BitsStored <= 8 else stretch(stored, bounds=_bounds(dataset))
@@ -221,10 +240,9 @@ def _windowed(dataset: Dataset, values: np.ndarray, frame: int, reading: Reading
     item = _functional_group(dataset, frame, "FrameVOILUTSequence")
     item = dataset if item is None else item
     if item.get("VOILUTSequence"):
-        from pydicom.pixels import apply_voi
-
-        bits = item.VOILUTSequence[0].LUTDescriptor[2]
-        return np.clip(apply_voi(values, item).astype(np.float64) / ((1 << bits) - 1) * 255, 0, 255)
+        table = item.VOILUTSequence[0]
+        highest = (1 << table.LUTDescriptor[2]) - 1
+        return np.clip(_through_table(values, table, dataset) / highest * 255, 0, 255)
     center, width = _first(item.get("WindowCenter")), _first(item.get("WindowWidth"))
     function = str(item.get("VOILUTFunction") or "LINEAR").upper()
     if center is None or width is None or width <= (1 if function == "LINEAR" else 0):  # a step, or no window at all

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Mapping
 from enum import IntFlag
 
@@ -44,6 +45,7 @@ _FACTS = {
         "have more pixels than Pillow's limit of 89 million. They are read; make them smaller if that takes too long",
     ),
 }  # fmt: skip
+_SINGULAR = {"have": "has", "are": "is"}
 
 
 def count_notes(notes: Iterable[Note]) -> dict[str, int]:
@@ -62,6 +64,8 @@ def log_notes(logger: logging.Logger, notes: Mapping[str, Note], where: str) -> 
     for kind, (_, level, words) in _FACTS.items():
         found = [name for name, note in notes.items() if note & kind]
         if found:
-            count = "1 image" if len(found) == 1 else f"{len(found)} images"
-            words = words.replace("have ", "has ", 1).replace("are ", "is ", 1) if len(found) == 1 else words
-            logger.log(level, "%s of %s %s. The first is %s.", count, where, words, found[0])
+            if len(found) == 1:
+                count, said = "1 image", re.sub("^(have|are)", lambda verb: _SINGULAR[verb.group()], words)
+            else:
+                count, said = f"{len(found)} images", words
+            logger.log(level, "%s of %s %s. The first is %s.", count, where, said, found[0])

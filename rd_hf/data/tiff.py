@@ -33,11 +33,15 @@ def full_pages(content: bytes) -> list[int]:
     """Numbers (from 0) of the pages that are pictures of their own, not smaller copies or masks of others.
 
     :return: empty where the file's directory cannot be read.
+    :raises ValueError: for a page that holds several pictures.
     """
     with quiet("tifffile"):
         try:
             with TiffFile(BytesIO(content)) as file:
                 kinds = [page.subfiletype for page in file.pages]
+                _check_is_flat(file)
+        except UnsupportedError:
+            raise
         except _DAMAGED:
             return []
     return [number for number, kind in enumerate(kinds) if not kind & 0b101] or list(range(min(len(kinds), 1)))
@@ -71,6 +75,18 @@ def deep_channels(content: bytes, number: int) -> tuple[np.ndarray, bool, bool]:
 
 class UnsupportedError(ValueError):
     """A kind of TIFF page that is not read."""
+
+
+def _check_is_flat(file: TiffFile) -> None:
+    """:raises UnsupportedError: for a volume or stack that is stored as one page."""
+    page = file.pages[0]
+    pictures = page.imagedepth
+    if pictures == 1 and len(file.pages) == 1 and (file.is_shaped or file.is_imagej):
+        pictures = file.series[0].size // page.size
+    if pictures > 1:
+        raise UnsupportedError(
+            f"it holds a stack of {pictures} pictures as one page: save the picture as a file of its own"
+        )
 
 
 def _colours(content: bytes, page: TiffPage) -> tuple[np.ndarray, bool, bool]:

@@ -175,6 +175,8 @@ def test_arrays_with_four_deep_channels_lose_the_last():
     [
         (tiff(np.zeros((8, 8, 6), np.uint16), photometric="minisblack", planarconfig="contig"), "6 channels.*16 bits"),
         (tiff(np.zeros((8, 8, 6), np.uint8), photometric="minisblack", planarconfig="contig"), "6 channels.*8 bits"),
+        (tiff(np.zeros((5, 8, 8), np.uint16), photometric="minisblack", truncate=True), "stack of 5 pictures"),
+        (tiff(np.zeros((5, 8, 8), np.uint8), photometric="minisblack", volumetric=True), "stack of 5 pictures"),
         (tiff(DEEP, photometric="rgb")[:-500], "damaged or cut off"),
         (tiff(np.zeros((8, 8, 3), np.complex64), photometric="rgb"), "complex|bits"),
         (png(DEEP)[:900], "cut off"),

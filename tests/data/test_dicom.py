@@ -156,7 +156,7 @@ def test_a_window_that_is_none_is_refused(window):
 
 def lut(descriptor, values):
     item = Dataset()
-    item.add_new("LUTDescriptor", "US", descriptor)
+    item.add_new("LUTDescriptor", "SS" if descriptor[1] < 0 else "US", descriptor)
     item.add_new("LUTData", "US", values)
     return item
 
@@ -168,6 +168,17 @@ def test_lookup_tables_of_modality_and_of_interest():
     assert grey(make(values, ModalityLUTSequence=[table])) == [[0, 255, 85]]
     content = make(values, VOILUTSequence=[lut([3, 0, 8], [255, 0, 51])], WindowCenter=1, WindowWidth=2)
     assert grey(content) == [[255, 0, 51]]
+    ramp = lut([1024, -24, 8], [number // 4 for number in range(1024)])  # more entries than its eight bits count
+    content = make(np.array([[0, 400, 2000]], np.uint16), VOILUTSequence=[ramp], RescaleSlope=1, RescaleIntercept=-24)
+    assert grey(content) == [[0, 100, 255]]
+
+
+def test_a_missing_intercept_and_empty_elements_do_not_matter():
+    content = make(VALUES, bits=12, RescaleSlope=2, WindowCenter=400, WindowWidth=401)
+    assert grey(content)[0][2] == 128
+    assert grey(make(VALUES, bits=12, RescaleSlope=None, WindowCenter=None, WindowWidth=None)) == [
+        [0, 64, 128, 191, 255]
+    ]
 
 
 def test_the_padding_value_is_black_and_counts_for_no_range():
