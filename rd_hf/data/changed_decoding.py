@@ -9,7 +9,8 @@ from typing import Any
 from datasets import Dataset
 from PIL import Image, UnidentifiedImageError
 
-from . import dicom, pillow, png, pnm, tiff
+from . import pillow, png, pnm, tiff
+from .dicom_file import is_dicom
 from .images import BadImageError, image_bytes
 from .reading import Reading
 
@@ -35,7 +36,7 @@ def _is_read_anew(image: dict[str, Any]) -> bool:
         content = image_bytes(image)
     except BadImageError:
         return False
-    if dicom.is_dicom(content) or pnm.is_deep_colour(content):
+    if is_dicom(content) or pnm.is_deep_colour(content):
         return True
     if png.is_png(content) and png.is_deep_colour(content):
         return True

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from . import dicom, pillow, png, pnm, tiff
+from . import pillow, png, pnm, tiff
+from .dicom import read_frame
+from .dicom_file import DICOM_SUFFIXES, is_dicom
 from .image_notes import Note
 from .impostors import check_content, is_damaged, why_unknown
 from .intensity import stretch
@@ -115,7 +117,7 @@ def _content_of(image: ImageLike) -> bytes:
 
 def _from_content(content: bytes, path: str | None, reading: Reading) -> ReadImage:
     check_content(content)
-    if dicom.is_dicom(content):
+    if is_dicom(content):
         return _from_dicom(content, reading)
     if tiff.is_tiff(content):
         return _from_tiff(content, reading)
@@ -131,13 +133,13 @@ def _from_content(content: bytes, path: str | None, reading: Reading) -> ReadIma
             pillow.check_depth(image, content)
             return _from_pillow(image, notes)
     except UnidentifiedImageError:
-        if (path or "").lower().endswith(tuple(dicom.DICOM_SUFFIXES)):
+        if (path or "").lower().endswith(tuple(DICOM_SUFFIXES)):
             return _from_dicom(content, reading)
         raise ValueError(why_unknown(content)) from None
 
 
 def _from_dicom(content: bytes, reading: Reading) -> ReadImage:
-    frame = dicom.read_frame(content, reading)
+    frame = read_frame(content, reading)
     notes = Note.DICOM | (Note.BURNED_IN if frame.burned_in else Note.NONE)
     notes |= Note.PAGES if frame.frames > 1 else Note.NONE
     return ReadImage(Image.fromarray(frame.pixels).convert("RGB"), notes)

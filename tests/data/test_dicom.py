@@ -11,7 +11,7 @@ import pytest
 from conftest import SHARED
 from PIL import Image
 
-from rd_hf.data import dicom
+from rd_hf.data import dicom, dicom_file
 from rd_hf.data.image_notes import Note
 from rd_hf.data.images import BadImageError, read_image, to_rgb
 from rd_hf.data.reading import Reading
@@ -50,11 +50,11 @@ def test_public_files_have_the_right_values_and_pictures(row):
             read_image({"bytes": content, "path": "x.dcm"})
         assert "\n" not in str(caught.value)
         return
-    assert dicom.is_dicom(content)
-    dataset = dicom.open_dataset(content)
+    assert dicom_file.is_dicom(content)
+    dataset = dicom_file.open_dataset(content)
     values, pictures = [], []
-    for frame in range(dicom.number_of_frames(dataset)):
-        stored = dicom.stored_values(dataset, frame)
+    for frame in range(dicom_file.number_of_frames(dataset)):
+        stored = dicom_file.stored_values(dataset, frame)
         values.append(dicom.modality_values(dataset, stored, frame) if stored.ndim == 2 else stored)
         pictures.append(dicom.shown(dataset, stored, frame, Reading()))
     slope = float(row["slope"]) if row["slope"][:1].isdigit() else 1.0
@@ -232,8 +232,8 @@ def test_a_file_without_preamble_and_without_suffix_is_known_by_its_first_bytes(
     content = make(VALUES, bits=12)
     (tmp_path / "1.2.840.10008").write_bytes(content)
     assert grey(tmp_path / "1.2.840.10008") == [[0, 64, 128, 191, 255]]
-    assert dicom.is_dicom(content[132:]) and grey(content[132:]) == [[0, 64, 128, 191, 255]]
-    assert not dicom.is_dicom(b"\x89PNG\r\n\x1a\n" + b"\0" * 200)
+    assert dicom_file.is_dicom(content[132:]) and grey(content[132:]) == [[0, 64, 128, 191, 255]]
+    assert not dicom_file.is_dicom(b"\x89PNG\r\n\x1a\n" + b"\0" * 200)
 
 
 def test_what_is_burned_in_is_noted():
@@ -261,7 +261,7 @@ def test_what_cannot_be_read_says_why_without_a_word_about_the_patient(content, 
 
 
 def test_elements_of_the_patient_are_never_in_memory():
-    dataset = dicom.open_dataset(make(VALUES))
+    dataset = dicom_file.open_dataset(make(VALUES))
     assert "PatientName" not in dataset and "PatientID" not in dataset and "secret" not in str(dataset).lower()
 
 
