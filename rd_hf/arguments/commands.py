@@ -59,6 +59,9 @@ class EvaluationArguments:
     label_column: list | str | None = _data(
         None, "column of labels, or a YAML list of 0/1 columns, if it cannot be found automatically"
     )
+    uncertain: Literal["ignore", "positive", "negative"] | None = _data(
+        None, "how -1 is read in 0/1 columns; by default as in the model's training"
+    )
     batch_size: int = _model(64, "images per forward pass", above=0)
     on_bad_image: Literal["error", "skip"] = _data("error", "error stops at an unreadable image; skip leaves it out")
     page: int | None = _data(None, PAGE, above=0)

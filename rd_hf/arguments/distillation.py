@@ -101,6 +101,14 @@ class DistillationArguments:
     label_column: list | str | None = _data(
         None, "column of labels, or a YAML list of 0/1 columns for a multi-label task", text="words",
     )
+    label_kind: Literal["auto", "single", "multi"] = _data(
+        "auto", "labels per image: single is one and multi is any number; auto reads names joined by | as several, and "
+        "0/1 rows with exactly one 1 as one",
+    )
+    uncertain: Literal["ignore", "positive", "negative"] | None = _data(
+        None, "how -1 is read in 0/1 columns: ignore leaves it out of loss and scores, positive is 1, negative is 0; "
+        "each of them reads an empty cell as 0",
+    )
     group_column: str | None = _data(
         None, "column that identifies the patient: splits made here never share a patient", text="words",
     )
@@ -311,11 +319,6 @@ class DistillationArguments:
             raise ArgumentError(f"`license` is {self.license!r}; it must be spelled as on the Hub, such as apache-2.0.")
         if self.resume and self.overwrite_output_dir:
             raise ArgumentError("`resume` and `overwrite_output_dir` exclude each other. Give only one of them.")
-        if self.use_unlabeled and not (self.shots or self.label_fraction or self.unlabeled_dataset):
-            raise ArgumentError(
-                "`use_unlabeled` has no unlabelled rows to use, because every row of train keeps its label. Name an "
-                "`unlabeled_dataset`, or withhold labels with `shots` or `label_fraction`."
-            )
 
     def seconds_to_run(self) -> float | None:
         """`max_run_time` in seconds.

@@ -118,11 +118,12 @@ def plot_roc(
     shown = [1] if binary else list(range(len(label_names)))
     named, areas = len(shown) <= LABELLED_CURVES, []
     for position, k in enumerate(shown):
-        truth = checked.truth[:, k]
+        known = checked.known[:, k]
+        truth = checked.truth[known, k]
         if truth.all() or not truth.any():
             axes.plot([], [], " ", label=f"{label_names[k]}: no curve, only positive or only negative images")
             continue
-        false_positives, true_positives, _ = roc_curve(truth, checked.probabilities[:, k], drop_intermediate=False)
+        false_positives, true_positives, _ = roc_curve(truth, checked.probabilities[known, k], drop_intermediate=False)
         areas.append(auc(false_positives, true_positives))
         style = _style(position) if named else {"color": "#999999", "linewidth": 0.8}
         label = f"{label_names[k]} (AUROC {areas[-1]:.3f})" if named else None

@@ -75,7 +75,6 @@ def test_a_file_that_is_no_mapping_is_named(tmp_path, content):
         ({"label_fraction": 1.5}, "label_fraction"),
         ({"shots": 5, "label_fraction": 0.1}, "shots.*label_fraction"),
         ({"bf16": True, "fp16": True}, "bf16.*fp16"),
-        ({"use_unlabeled": True}, "use_unlabeled.*shots"),
         ({"teacher": None}, "teacher"),
         ({"dataset": None}, "dataset"),
         ({"resume": True, "overwrite_output_dir": True}, "resume.*overwrite_output_dir"),
