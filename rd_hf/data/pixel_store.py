@@ -23,6 +23,7 @@ from .reading import Reading
 logger = logging.getLogger(__name__)
 
 SHOW_PROGRESS_ROWS = 2000
+SHOWN_PROBLEMS = 5
 
 
 class ModelPixels:
@@ -103,7 +104,7 @@ class PixelStore:
 def check_images(store: PixelStore, rows: Sequence[int], on_bad_image: str) -> dict[int, str]:
     """Decode `rows` now, so that a bad image shows before any training; what is decoded is kept, and remarked on.
 
-    :return: skipped rows with the reason, also logged.
+    :return: skipped rows with the reason; the log has the first ones and the number of the others.
     :raises BadImageError: for the first unreadable one, unless `on_bad_image` is "skip".
     """
     problems: dict[int, str] = {}
@@ -118,8 +119,10 @@ def check_images(store: PixelStore, rows: Sequence[int], on_bad_image: str) -> d
         first = next(iter(problems.values()))
         more = f" ({len(problems) - 1} more images of {store.name} cannot be read.)" if len(problems) > 1 else ""
         raise BadImageError(f"{first}{more} Fix the data, or leave such images out with --on_bad_image skip.")
-    for reason in problems.values():
+    for reason in list(problems.values())[:SHOWN_PROBLEMS]:
         logger.warning("Skipped: %s", reason)
+    if len(problems) > SHOWN_PROBLEMS:
+        logger.warning("Skipped: %d more images of %s.", len(problems) - SHOWN_PROBLEMS, store.name)
     notes = store.notes(row for row in rows if row not in problems)
     log_notes(logger, {f"row {row}": note for row, note in notes.items()}, store.name)
     return problems
