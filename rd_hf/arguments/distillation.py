@@ -11,7 +11,15 @@ from functools import partial
 from typing import Any, Literal, get_type_hints
 
 from .options import check_values, names, option
-from .values import ArgumentError, number_of_views, parse_yaml_texts, parse_yaml_value, plain_value, seconds_of
+from .values import (
+    ArgumentError,
+    number_of_views,
+    parse_yaml_texts,
+    parse_yaml_value,
+    plain_value,
+    seconds_of,
+    window_of,
+)
 
 LICENSE = re.compile(r"[a-z0-9][a-z0-9.\-]*")
 IN_MEMORY = "(a data set in memory)"
@@ -133,6 +141,13 @@ class DistillationArguments:
     )
     on_bad_image: Literal["error", "skip"] = _data(
         "error", "error stops at an unreadable image; skip leaves it out and lists it",
+    )
+    page: int | None = _data(
+        None, "page or frame to read of files with several, from 1; by default they are refused", above=0, card=False,
+    )
+    dicom_window: str | None = _data(
+        None, "window of DICOM files: center,width (such as 40,400), minmax, or none for the whole range of the bits; "
+        "by default the file's own, or minmax", text="words",
     )
     on_leak: Literal["error", "warn"] = _data(
         "warn", "error stops if two splits share images (pixel by pixel) or values of group_column; warn counts and "
@@ -293,6 +308,7 @@ class DistillationArguments:
             )
         self._check_together()
         self.seconds_to_run()
+        window_of(self.dicom_window)
 
     def _check_together(self):
         if self.shots is not None and self.label_fraction is not None:

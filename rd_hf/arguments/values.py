@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 from datetime import date
 from pathlib import Path
@@ -84,6 +85,25 @@ def plain_value(name: str, value: Any, annotation: Any) -> Any:
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise ArgumentError(f"`{name}` is {value!r}; it must be of type {kind.__name__}.")
     return value
+
+
+def window_of(value: str | None) -> tuple[float, float] | None:
+    """The center and width that a DICOM window names in numbers; None for the other ways to choose one.
+
+    :raises ArgumentError: when it is neither two numbers nor one of the words, or the width is below 1.
+    """
+    if value is None or value in ("none", "minmax"):
+        return None
+    try:
+        center, width = (float(part) for part in value.split(","))
+    except (ValueError, AttributeError):
+        center, width = math.nan, math.nan
+    if not (math.isfinite(center) and math.isfinite(width) and width >= 1):
+        raise ArgumentError(
+            f"`dicom_window` is {value!r}; it must be center,width (such as 40,400; a width of 1 or more), none or "
+            "minmax."
+        )
+    return center, width
 
 
 def _text(name: str, value: Any) -> Any:

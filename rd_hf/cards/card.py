@@ -17,6 +17,7 @@ from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardDat
 from huggingface_hub.utils import validate_repo_id
 
 from ..arguments.distillation import LICENSE
+from .image_notes import image_remarks, reading_steps
 
 CARD_FILE = "README.md"
 EVAL_RESULTS_FILE = ".eval_results/rd_hf.yaml"
@@ -39,7 +40,7 @@ def render_card(facts: dict[str, Any], name: str) -> str:
     :param name: the model's name in the Hub's index of results.
     :raises CardError: when its metadata is not valid.
     """
-    use = render_use("rd_hf", kind=facts["kind"], teacher=facts["teacher"])
+    use = render_use("rd_hf", facts["dataset"], kind=facts["kind"], teacher=facts["teacher"])
     results = _template(facts["results"]).render(**facts)
     body = _template("template.md").render(**facts | {"results": results, "use": use})
     text = f"---\n{metadata(facts, name).to_yaml()}\n---\n\n{body}"
@@ -47,12 +48,13 @@ def render_card(facts: dict[str, Any], name: str) -> str:
     return stamp(text)
 
 
-def render_use(form: str, **values: Any) -> str:
+def render_use(form: str, dataset: dict[str, Any], **values: Any) -> str:
     """The section of a card that says how to use the model.
 
     :param form: "rd_hf" (with `kind` and `teacher` of the card's facts), "transformers" or "onnx" (with its `report`).
+    :param dataset: what is recorded of the training data.
     """
-    return _template("use.md").render(form=form, model_id_line=HERE, **values)
+    return _template("use.md").render(form=form, model_id_line=HERE, steps=reading_steps(dataset), **values)
 
 
 def _template(name: str) -> jinja2.Template:
@@ -62,6 +64,7 @@ def _template(name: str) -> jinja2.Template:
         "text": _text,
         "code": _code,
         "model_link": lambda name: _link(name, ""),
+        "image_remarks": image_remarks,
         "data_link": lambda name: _link(name, "datasets/"),
     }
     return environment.from_string((template_folder() / name).read_text(encoding="utf-8"))

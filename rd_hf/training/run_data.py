@@ -16,10 +16,13 @@ from torch import Tensor
 
 from ..arguments.distillation import DistillationArguments
 from ..arguments.values import ArgumentError
+from ..data.image_notes import count_notes
+from ..data.images import AS_IT_IS
 from ..data.leaks import conflicting_labels, report_conflicts, report_leaks, shared_images
 from ..data.open_split import OpenSplit, Split
 from ..data.pixel_store import PixelStore, check_images
 from ..data.pixels import Transforms
+from ..data.reading import Reading
 from ..data.sources import ImageData, load_data, load_images_only
 from ..data.splits import choose_labelled, complete_splits
 from ..data.unlabelled import outside_groups
@@ -40,7 +43,8 @@ class RunData:
     :param labelled_rows: rows of `train` whose label is used.
     :param unlabelled_rows: rows of `train` that serve without a label; empty unless asked for.
     :param validation: decoded by `open_images`, as `test` is.
-    :param source: where the data is from, without any path.
+    :param source: where the data is from, without any path, and what `open_images` found remarkable.
+    :param reading: which page of a file, and which window.
     """
 
     task: Task
@@ -51,6 +55,7 @@ class RunData:
     validation: Split | OpenSplit
     test: Split | OpenSplit
     source: dict[str, Any]
+    reading: Reading = AS_IT_IS
     store: PixelStore | None = None
     skipped: dict[str, dict[int, str]] = field(default_factory=dict)
 
@@ -61,16 +66,26 @@ class RunData:
         :raises LeakError: when splits share images and `on_leak` is "error".
         """
         self._check_space(transforms)
-        self.store = PixelStore(self.train, transforms, "train")
+        self.store = PixelStore(self.train, transforms, "train", self.reading)
         needed = np.concatenate([self.labelled_rows, self.unlabelled_rows])
         bad = self.skipped["train"] = check_images(self.store, needed.tolist(), on_bad_image)
         self.labelled_rows = _without(self.labelled_rows, bad)
         self.unlabelled_rows = _without(self.unlabelled_rows, bad)
         self._check_classes()
-        self.validation = self.validation.opened(transforms, on_bad_image)
-        self.test = self.test.opened(transforms, on_bad_image)
+        self.validation = self.validation.opened(transforms, on_bad_image, self.reading)
+        self.test = self.test.opened(transforms, on_bad_image, self.reading)
         self.skipped |= {split.name: split.skipped for split in (self.validation, self.test)}
+        self._count_notes()
         self._check_leaks(on_leak)
+
+    def _count_notes(self) -> None:
+        rows = np.concatenate([self.labelled_rows, self.unlabelled_rows])
+        notes = list(self.store.notes(rows).values())
+        for split in (self.validation, self.test):
+            notes += split.store.notes(split.rows).values()
+        counts = count_notes(notes)
+        if counts:
+            self.source["images"] = counts
 
     def _check_leaks(self, on_leak: str) -> None:
         rows = {"train": np.concatenate([self.labelled_rows, self.unlabelled_rows]).tolist()}
@@ -124,6 +139,9 @@ def load_run_data(arguments: DistillationArguments, keep_unlabelled: bool = Fals
     task = make_task(data.problem_type, data.label_names)
     made = [name for name in ("validation", "test") if name not in data.splits]
     source = data.source
+    reading = Reading.of(arguments)
+    if reading.chosen():  # kept with the student, which is to see other images in the same way
+        source["reading"] = reading.chosen()
     if made:
         source["made_splits"] = {  # kept with the student, so that the splits can be made again
             "names": made,
@@ -159,6 +177,7 @@ def load_run_data(arguments: DistillationArguments, keep_unlabelled: bool = Fals
         validation=Split("validation", data.splits["validation"], data.labels("validation")),
         test=Split("test", data.splits["test"], data.labels("test")),
         source=source,
+        reading=reading,
     )
 
 
