@@ -22,14 +22,15 @@ OTHER_LIBRARIES = {  # by a file of theirs, the first that is found
 }
 
 
-def problem_of(name: str) -> str | None:
+def problem_of(name: str, kind: str) -> str | None:
     """What is wrong with a model's files, in one clause; None if nothing shows.
 
     :param name: a folder, or a Hub id, of which only files that were downloaded are looked at.
+    :param kind: the Auto class of transformers that loads it.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
-        return _problem_of_config(folder) or _problem_of_weights(folder) or _nothing_to_read(name, folder)
+        return _problem_of_config(folder) or _problem_of_weights(folder) or _nothing_to_read(name, kind, folder)
     try:
         cached = try_to_load_from_cache(name, CONFIG_NAME)
     except ValueError:  # not a name that the Hub allows
@@ -45,12 +46,12 @@ def problem_of_processor(name: str) -> str | None:
     return _disguise(path) or _problem_of_json(path)
 
 
-def how_to_convert(name: str) -> str:
+def how_to_convert(name: str, kind: str) -> str:
     """Why PyTorch's own weight files are not read, and what to do; a clause."""
     return (
         "it has weights in PyTorch's own format only (pytorch_model.bin), and rd_hf reads safetensors only, because "
-        "the other can run code. If you trust the file, convert it in Python with transformers.AutoModel"
-        f".from_pretrained({name!r}, use_safetensors=False).save_pretrained('a_new_folder'), and copy "
+        "the other can run code. If you trust the file, convert it in Python with transformers."
+        f"{kind}.from_pretrained({name!r}, use_safetensors=False).save_pretrained('a_new_folder'), and copy "
         f"preprocessor_config.json there; for a repo on the Hub, {CONVERTER} does it."
     )
 
@@ -94,13 +95,13 @@ def _problem_of_weights(folder: Path) -> str | None:
     return next(filter(None, map(_problem_of_safetensors, sorted(folder.glob("*.safetensors")))), None)
 
 
-def _nothing_to_read(name: str, folder: Path) -> str | None:
+def _nothing_to_read(name: str, kind: str, folder: Path) -> str | None:
     if list(folder.glob("*.safetensors")):
         return None
     files = [path for suffix in ("bin", "pt", "pth", "ckpt") for path in folder.glob(f"*.{suffix}")]
     if not files:
         return "the folder has no weights (model.safetensors)."
-    return _disguise(files[0]) or how_to_convert(name)
+    return _disguise(files[0]) or how_to_convert(name, kind)
 
 
 def _problem_of_safetensors(path: Path) -> str | None:

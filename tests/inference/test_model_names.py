@@ -12,7 +12,7 @@ from requests import Response
 from transformers import AutoConfig, AutoModel, AutoModelForImageClassification
 
 from rd_hf.data.pixels import load_processor
-from rd_hf.inference.model_names import ModelNameError, loading
+from rd_hf.inference.model_names import ModelNameError, check_files, loading
 from rd_hf.models.backbone import Backbone, BackboneError
 from rd_hf.students.loading import StudentError, load_student
 
@@ -119,6 +119,12 @@ def test_a_processor_that_is_not_what_it_is_named(folder):
     assert "preprocessor_config.json is a pointer of git-lfs" in refusal(folder)
     (folder / "preprocessor_config.json").unlink()
     assert "preprocessor_config.json" in refusal(folder)
+
+
+def test_the_foundation_model_of_a_reprogrammed_teacher_is_named_too(folder):
+    (folder / "model.safetensors").write_bytes(POINTER)
+    with pytest.raises(ModelNameError, match="The backbone '.*cloned_model' cannot be loaded: .*git-lfs"):
+        check_files("backbone", str(folder))
 
 
 def test_a_file_is_no_folder(folder):
