@@ -9,6 +9,7 @@ import numpy as np
 
 from .dicom_file import DAMAGED, check_is_image, number_of_frames, open_dataset, require_pydicom, stored_values
 from .intensity import stretch
+from .pillow import check_size
 from .quiet import quiet
 from .reading import Reading
 
@@ -48,6 +49,7 @@ def read_frame(content: bytes, reading: Reading) -> Frame:
     if reading.page is not None and reading.page > frames:
         raise ValueError(f"the DICOM file has {frames} frame{'s' if frames > 1 else ''}, but --page is {reading.page}")
     frame = (reading.page or 1) - 1
+    check_size(dataset.get("Columns") or 0, dataset.get("Rows") or 0, 4)
     stored = stored_values(dataset, frame)
     with quiet("pydicom"):
         try:
