@@ -7,7 +7,7 @@ from functools import partial
 from typing import Literal
 
 from .options import option
-from .values import parse_yaml_value, window_of
+from .values import parse_yaml_texts, window_of
 
 PAGE = "page or frame to read of files that have several, from 1; by default the one that the model was trained with"
 WINDOW = (
@@ -70,7 +70,7 @@ class EvaluationArguments:
     trust_remote_code: bool = _model(False, "run model code from the repo")
 
     def __post_init__(self):
-        self.label_column = parse_yaml_value(self.label_column)
+        self.label_column = parse_yaml_texts(self.label_column)
         window_of(self.dicom_window)
 
 

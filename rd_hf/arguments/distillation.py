@@ -11,7 +11,15 @@ from functools import partial
 from typing import Any, Literal, get_type_hints
 
 from .options import check_values, names, option
-from .values import ArgumentError, number_of_views, parse_yaml_value, plain_value, seconds_of, window_of
+from .values import (
+    ArgumentError,
+    number_of_views,
+    parse_yaml_texts,
+    parse_yaml_value,
+    plain_value,
+    seconds_of,
+    window_of,
+)
 
 LICENSE = re.compile(r"[a-z0-9][a-z0-9.\-]*")
 IN_MEMORY = "(a data set in memory)"
@@ -288,11 +296,11 @@ class DistillationArguments:
         for name, annotation in get_type_hints(type(self)).items():
             setattr(self, name, plain_value(name, getattr(self, name), annotation))
         self.student = parse_yaml_value(self.student)
-        self.label_column = parse_yaml_value(self.label_column)
+        self.label_column = parse_yaml_texts(self.label_column)
         self.teacher_device_map = parse_yaml_value(self.teacher_device_map)
-        self.teacher_stages = parse_yaml_value(self.teacher_stages)
-        self.student_stages = parse_yaml_value(self.student_stages)
-        self.report_to = None if self.report_to == "none" else parse_yaml_value(self.report_to)
+        self.teacher_stages = parse_yaml_texts(self.teacher_stages)
+        self.student_stages = parse_yaml_texts(self.student_stages)
+        self.report_to = None if self.report_to == "none" else parse_yaml_texts(self.report_to)
         check_values(self)
         if self.method != "ce" and self.teacher is None:
             raise ArgumentError(

@@ -24,6 +24,8 @@ EVAL_RESULTS_FILE = ".eval_results/rd_hf.yaml"
 LOCAL = "local"
 IMAGES = ("confusion_matrix.png", "roc.png", "curves.png", "cka.png")
 HERE = 'model_id = "."  # this folder; elsewhere its path, or the name of its repo on the Hub'
+_MARKS = re.compile(r"[\\`*\[\]$~|]|(?<!\w)_|_(?!\w)")  # an underscore inside a word has no meaning
+_ENTITY = re.compile(r"&(?=#?\w+;)")
 _STAMP = re.compile(r"\n<!-- rd_hf card ([0-9a-f]{64}) -->\s*\Z")
 
 
@@ -60,6 +62,7 @@ def _template(name: str) -> jinja2.Template:
     environment.filters |= {
         "number": lambda value: f"{value:.3f}",
         "text": _text,
+        "code": _code,
         "model_link": lambda name: _link(name, ""),
         "image_remarks": image_remarks,
         "data_link": lambda name: _link(name, "datasets/"),
@@ -125,13 +128,14 @@ def eval_results(facts: dict[str, Any]) -> str | None:
     metric = (facts["defaults"] | facts["arguments"])["metric_for_best_model"]
     if not is_hub_id(dataset["id"]) or scores[metric] is None:
         return None
-    low, high = scores["intervals"][metric]
+    interval = scores["intervals"][metric]
+    certain = "no interval" if interval is None else f"95 % bootstrap interval {interval[0]:.4f} to {interval[1]:.4f}"
     entry = EvalResultEntry(
         dataset_id=dataset["id"],
         task_id=dataset["config_name"] or "default",
         value=round(scores[metric], 4),
         dataset_revision=dataset["revision"],
-        notes=f"{titles[metric]}, split test, 95 % bootstrap interval {low:.4f} to {high:.4f}",
+        notes=f"{titles[metric]}, split test, {certain}",
     )
     return yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False)
 
@@ -193,8 +197,14 @@ def _hash(text: str) -> str:
 
 
 def _text(value: Any) -> str:
-    """A value that cannot break out of a table's cell or into HTML."""
-    return " ".join(str(value).split()).replace("|", "\\|").replace("<", "&lt;").replace("`", "'")
+    """A value as it is: it cannot break out of a table's cell, into HTML, or into a link, an emphasis or a formula."""
+    text = _MARKS.sub(r"\\\g<0>", " ".join(str(value).split()))
+    return _ENTITY.sub("&amp;", text).replace("<", "&lt;")
+
+
+def _code(value: Any) -> str:
+    """The same in a span of code, inside which nothing but its end and the table's has a meaning."""
+    return " ".join(str(value).split()).replace("|", "\\|").replace("`", "'")
 
 
 def _link(name: str, folder: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from datasets import DatasetDict, Value
 
@@ -47,13 +47,22 @@ def check_spellings(counts: Mapping[str, int], where: str) -> None:
         )
 
 
+def leading_zeros(names: Iterable[str]) -> list[str]:
+    """Give the names that are the same number but for zeros in front, such as "1" and "01"."""
+    numbers: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        if name.isdecimal():
+            numbers[name.lstrip("0")].append(name)
+    return [name for same in numbers.values() if len(same) > 1 for name in same]
+
+
 def empty_words(counts: Mapping[str, int]) -> list[str]:
     """Give the names that other readers of tables take for an empty cell, such as "None" or "NA"."""
     return [name for name in counts if name.casefold() in EMPTY_WORDS]
 
 
 def names_beside(
-    splits: DatasetDict, column: str, numbers: Mapping[str, Sequence[int]], used: Sequence[str]
+    splits: DatasetDict, column: str, given: Sequence[str], numbers: Mapping[str, Sequence[int]], used: Sequence[str]
 ) -> tuple[dict[int, str] | None, str | None]:
     """Look for a text column that names the numbers of a label column.
 
@@ -62,37 +71,39 @@ def names_beside(
     says nothing of the kind is only pointed out.
 
     :param column: the label column.
-    :param numbers: of each split, the number of each row; negative for a row without label.
+    :param given: the numbers as they are written, by class index.
+    :param numbers: of each split, the class index of each row; negative for a row without label.
     :param used: columns that have another use.
-    :return: the name of each number, or None; and a sentence for the log, or None.
+    :return: the name of each class index, or None; and a sentence for the log, or None.
     """
-    distinct = {number for values in numbers.values() for number in values if number >= 0}
+    distinct = {int(number) for values in numbers.values() for number in values if number >= 0}
     rows = sum(number >= 0 for values in numbers.values() for number in values)
     if len(distinct) in (0, rows):
         return None, None
-    found: dict[int, list[tuple[str, dict[int, str]]]] = defaultdict(list)
+    found: dict[int, dict[str, dict[int, str]]] = defaultdict(dict)
+    unclear = None
     for other in _text_columns(splits, (column, *used)):
         names = _names_by_number(splits, other, numbers)
         rank = _rank(other, column)
         single = {number: next(iter(own)) for number, own in names.items() if len(own) == 1}
         if len(single) == len(distinct) and len(set(single.values())) == len(distinct):
-            found[rank].append((other, single))
+            found[rank][other] = single
         elif rank == 0:
-            return None, (
+            unclear = (
                 f"Column '{other}' does not give each number of '{column}' one name of its own, so it is not used: "
-                f"{_disagreement(names, distinct)}."
+                f"{_disagreement(names, distinct, given)}."
             )
-    best = found[min(found)] if found else []
-    if not best:
-        return None, None
-    others = ", ".join(f"'{name}'" for name, _ in best)
-    if min(found) == 2 or len(best) > 1:
+    best = found[min(found)] if found else {}
+    if not best or (unclear and min(found) > 0):
+        return None, unclear
+    name, names = next(iter(best.items()))
+    if min(found) == 2 or any(own != names for own in best.values()):
+        others = ", ".join(f"'{name}'" for name in best)
         return None, (
             f"The classes are numbers, and {others} could name them. Rename the right column to '{column}_name' to use "
             "its names."
         )
-    name, names = best[0]
-    pairs = ", ".join(f"{number} is {names[number]!r}" for number in sorted(names)[:20])
+    pairs = ", ".join(f"{given[number]} is {names[number]!r}" for number in sorted(names)[:20])
     return names, f"The numbers of '{column}' get their names from column '{name}': {pairs}."
 
 
@@ -130,8 +141,8 @@ def _rank(name: str, column: str) -> int:
     return 1 if name == "name" or any(word in name for word in words) else 2
 
 
-def _disagreement(names: Mapping[int, set[str]], distinct: set[int]) -> str:
+def _disagreement(names: Mapping[int, set[str]], distinct: set[int], given: Sequence[str]) -> str:
     for number in sorted(distinct):
         if len(names.get(number, ())) != 1:
-            return f"number {number} has the names {shown(sorted(names.get(number, ())))}"
+            return f"{given[number]} has the names {shown(sorted(names.get(number, ())))}"
     return f"its names are {shown(sorted(name for own in names.values() for name in own))}"

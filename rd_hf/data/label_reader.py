@@ -10,9 +10,9 @@ import numpy as np
 from datasets import ClassLabel, DatasetDict, LargeList, List, Value
 
 from .columns import DataError
-from .label_names import empty_words
+from .label_names import empty_words, leading_zeros
 from .label_text import describe_split, has_shared_parts, hint_at_combinations, is_list, parse_list, parts, separator
-from .label_values import NAN_WORDS, NUMERIC_NAN_WORDS, clean, is_decimal, is_missing, refuse, whole_number
+from .label_values import NAN_WORDS, NUMERIC_NAN_WORDS, clean, is_decimal, is_missing, refuse, shown, whole_number
 from .label_vectors import as_vectors, check_index, column_values, from_columns, from_lists
 from .labels import LabelKind, Labels, Uncertain
 
@@ -140,6 +140,12 @@ def _notes_on_text(rows: dict[str, list], cleaned: dict[str, list], counts: Coun
         notes.append(
             f"{len(trimmed)} labels of column '{column}' are read without the spaces around them, or in Unicode's "
             f"composed form; the first is {trimmed[0]!r}."
+        )
+    zeros = leading_zeros(counts)
+    if zeros:
+        notes.append(
+            f"Column '{column}' has the labels {shown(zeros)}, which differ only in zeros in front. They are different "
+            "classes."
         )
     words = empty_words(counts)
     if words:

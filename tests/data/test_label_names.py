@@ -75,7 +75,7 @@ def test_numbers_get_the_names_beside_them(feature, column, caplog):
     data = load_data(rows(values, feature, **{column: ["well", "ill", "ill ", None]}))
     assert data.label_names == ["ill", "well"]  # in the numbers' order
     assert named(data) == ["well", "ill", "ill", "well"]
-    assert f"The numbers of 'label' get their names from column '{column}': 0 is 'ill', 1 is 'well'" in caplog.text
+    assert f"The numbers of 'label' get their names from column '{column}': 2 is 'ill', 10 is 'well'" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -83,6 +83,7 @@ def test_numbers_get_the_names_beside_them(feature, column, caplog):
     [
         ({"label_name": ["a", "b", "B", "a"]}, "Column 'label_name' does not give each number .*1 has the names"),
         ({"label_name": ["a", "a", "a", "a"]}, "Column 'label_name' does not give each number"),
+        ({"label_name": ["a", "b", "B", "a"], "sex": ["a", "b", "b", "a"]}, "'label_name' does not give each number"),
         ({"class_a": ["a", "b", "b", "a"], "class_b": ["c", "d", "d", "c"]}, "'class_a', 'class_b' could name them"),
         ({"hospital": ["x", "y", "y", "x"]}, "'hospital' could name them"),
     ],
@@ -92,6 +93,14 @@ def test_columns_that_may_not_be_the_names(columns, words, caplog):
     data = load_data(rows([0, 1, 1, 0], Value("int64"), **columns))
     assert data.label_names == ["0", "1"]
     assert any(re.search(words, line) for line in caplog.messages), caplog.messages
+
+
+def test_codes_with_leading_zeros_get_names_and_columns_that_agree_serve_alike():
+    names = ["well", "ill", "ill"]
+    data = load_data(rows(["01", "007", "007"], Value("string"), label_name=names, class_name=names))
+    assert data.label_names == ["ill", "well"] and named(data) == names
+    codes = load_data(rows(["01", "007", "007"], Value("string"), label_name=names), label_names=["01", "007"])
+    assert codes.labels("train").tolist() == [0, 1, 1]
 
 
 def test_other_columns_are_passed_over_in_silence(caplog):

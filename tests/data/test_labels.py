@@ -261,6 +261,7 @@ def test_single_keeps_a_bar_in_the_name():
         (["nan", "b", "a"], "1 rows of column 'y' contain the word nan"),
         (["nan", "1", "0"], "1 rows of column 'y' contain the word nan"),
         (["None", "NA", "b"], "Column 'y' has classes named 'None' and 'NA'"),
+        (["1", "01", "2"], r"\['1', '01'\], which differ only in zeros in front"),
         (["a|b", "a"], r"1 of 2 different labels contain '\|'.*several labels per image.*label_kind single"),
         (["a|b", "c"], r"1 of 2 labels contain '\|'.*no part of them occurs in two.*label_kind multi"),
         (["a;b", "a"], "1 of 2 labels contain ';'.*label_kind multi"),

@@ -43,11 +43,24 @@ def test_a_row_is_not_finite_where_the_logits_are_not(task, labels, link):
 
 @CASES
 def test_a_metric_that_the_labels_leave_undefined_is_refused_before_training(task, labels, link):
-    task.check_metric(labels.numpy(), "auroc")
     same = np.zeros_like(labels.numpy())
-    with pytest.raises(MetricError, match="auroc of the validation split is undefined"):
-        task.check_metric(same, "auroc")
-    task.check_metric(same, "accuracy")
+    task.check_metric({"train": same, "validation": labels.numpy(), "test": same}, "auroc")
+    splits = {"train": labels.numpy(), "validation": same, "test": same}
+    with pytest.raises(MetricError, match="is auroc, .*--metric_for_best_model accuracy, .*add images"):
+        task.check_metric(splits, "auroc")
+    task.check_metric(splits, "accuracy")
+
+
+def test_the_classes_that_leave_a_metric_undefined_are_named_with_their_images():
+    splits = {"train": np.array([0, 1, 1, 2]), "validation": np.array([0, 1]), "test": np.array([0, 0])}
+    with pytest.raises(MetricError, match=r"none of 'cyst' \(1 in train, 0 in validation, 0 in test\). Choose another"):
+        SingleLabel(["benign", "malignant", "cyst"]).check_metric(splits, "f1")
+    many = SingleLabel([str(k) for k in range(20)])
+    with pytest.raises(MetricError, match=r"'6' \(.*\); and 13 more. Choose"):
+        many.check_metric(splits, "auroc")
+    findings = {"train": np.eye(2), "validation": np.array([[1.0, 0.0]]), "test": np.eye(2)}
+    with pytest.raises(MetricError, match="none of the labels 'effusion', 'nodule' has both positive and negative"):
+        MultiLabel(["effusion", "nodule"]).check_metric(findings, "auroc")
 
 
 def test_labels_in_words_marks_and_answers():
@@ -103,5 +116,5 @@ def test_rows_keep_what_is_not_known():
     assert np.isfinite(rows).all() and np.array_equal(task.labels(rows), UNKNOWN.numpy(), equal_nan=True)
     assert list(task.table(rows))[7][0] == "" and task.marks(UNKNOWN.numpy()).sum() == int((UNKNOWN == 1).sum())
     assert task.describe_label(np.array([1, np.nan, 0])) == "a"
-    task.check_metric(UNKNOWN.numpy(), "auroc")
+    task.check_metric(dict.fromkeys(("train", "validation", "test"), UNKNOWN.numpy()), "auroc")
     assert 0 < task.validation_score(rows, "auroc") < 1
