@@ -14,7 +14,7 @@ from pathlib import Path, PurePath
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder as ImageFolderBuilder
 
 from .columns import DataError
-from .dicom_file import DICOM_SUFFIXES, START_BYTES, is_dicom
+from .decoding.dicom_file import DICOM_SUFFIXES, START_BYTES, is_dicom
 
 logger = logging.getLogger(__name__)
 

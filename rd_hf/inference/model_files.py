@@ -10,9 +10,9 @@ from typing import Any
 from huggingface_hub import try_to_load_from_cache
 from transformers.utils import CONFIG_NAME, IMAGE_PROCESSOR_NAME, SAFE_WEIGHTS_INDEX_NAME
 
+from ..runtime.stand_ins import HEAD_BYTES, stand_in
+
 CONVERTER = "https://huggingface.co/spaces/safetensors/convert"
-LFS_POINTER = b"version https://git-lfs"
-WEB_PAGES = (b"<!doctype", b"<html", b"<head", b"<?xml")
 PYTORCH_FILES = (b"PK\x03\x04", b"\x80\x02")  # a zip archive, a pickle
 OTHER_LIBRARIES = {  # by a file of theirs, the first that is found
     "open_clip_config.json": "open_clip",
@@ -127,16 +127,9 @@ def _problem_of_safetensors(path: Path) -> str | None:
 def _disguise(path: Path) -> str | None:
     """What a file is that is not what its name says."""
     with path.open("rb") as file:
-        start = file.read(256)
-    if not start:
-        return f"{path.name} is empty. Download it again."
-    if start.startswith(LFS_POINTER):
-        return (
-            f"{path.name} is a pointer of git-lfs: the folder was cloned without git-lfs, so the file itself was never "
-            "downloaded. Run `git lfs install` and `git lfs pull` there, or download the model again."
-        )
-    if start.lstrip().lower().startswith(WEB_PAGES):
-        return f"{path.name} is a web page, which a failed download left in place of the file. Download it again."
+        start = file.read(HEAD_BYTES)
+    if reason := stand_in(start):
+        return f"{path.name} cannot be read: {reason}."
     if path.suffix == ".safetensors" and start.startswith(PYTORCH_FILES):
         return f"{path.name} is a file of PyTorch's own format under another name. Convert it: see {CONVERTER}."
     return None

@@ -7,7 +7,7 @@ from datasets import load_dataset
 from PIL import Image
 
 from rd_hf.data.columns import DataError
-from rd_hf.data.images import to_rgb
+from rd_hf.data.decoding.images import to_rgb
 from rd_hf.data.scanner import scan
 from rd_hf.data.sources import load_data, load_images_only
 from rd_hf.inference.prediction import find_images
