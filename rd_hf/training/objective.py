@@ -195,8 +195,8 @@ class Objective:
         resemble each other on both sides, so the debiased estimate is above 0 even where the features of student and
         teacher are independent of each other. It serves as a loss, not as an estimate of the CKA of all positions.
 
-        The debiased estimator works on matrices of (B P)^2 numbers: 9 MB each in float32 for 96 images of 16 positions,
-        and 16 times that for 64 positions. The backward pass keeps several of a stage.
+        The debiased estimator works on matrices of (B P)^2 numbers, of which the backward pass keeps two per stage. One
+        has 9 MB in float32 for 96 images of 16 positions, and 16 times that for 64 positions.
 
         :param draws: With "positions", (B, P) from `rd_hf.training.positions.draw`; else not read.
         :raises ValueError: With "positions", if there are no draws, or the grids of a stage differ.
