@@ -22,9 +22,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from drawing import leave_plots_empty
 from hub_server import TOKEN, HubServer
 from transformers import AutoModel, ResNetConfig, ViTImageProcessorPil
-from warm_python import WarmPython
+from warm_python import EMPTY_PLOTS, WarmPython
 
 torch.set_num_threads(1)
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a background job of a script; tests interrupt runs
@@ -40,6 +41,12 @@ def cache_dir(tmp_path, monkeypatch) -> Path:
     """An empty folder for cached teacher features, so that no test finds those of another."""
     monkeypatch.setenv("RD_HF_CACHE", str(tmp_path / "teacher_features"))
     return tmp_path / "teacher_features"
+
+
+@pytest.fixture(autouse=True)
+def empty_plots(monkeypatch):
+    """Plots are composed but not drawn, which takes half of the time of a small run; tests of plots override this."""
+    leave_plots_empty(monkeypatch.setattr)
 
 
 @pytest.fixture
@@ -108,8 +115,9 @@ def python(warm_python, cache_dir, tmp_path):
 
 @pytest.fixture
 def job(warm_python, cache_dir, tmp_path):
-    """Runs `python *command` in several processes of one job; :return: the finished processes."""
-    return functools.partial(warm_python.processes, cwd=tmp_path, environment={"RD_HF_CACHE": str(cache_dir)})
+    """Runs `python *command` in several processes of one job, with empty plots; :return: the finished processes."""
+    environment = {"RD_HF_CACHE": str(cache_dir)} | EMPTY_PLOTS
+    return functools.partial(warm_python.processes, cwd=tmp_path, environment=environment)
 
 
 @pytest.fixture(scope="session")

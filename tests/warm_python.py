@@ -20,6 +20,8 @@ LIBRARIES = """accelerate datasets evaluate huggingface_hub.hf_api jinja2 kornia
     transformers.modeling_utils transformers.pipelines transformers.models.resnet.modeling_resnet
     transformers.models.vit.modeling_vit transformers.models.vit.image_processing_pil_vit"""
 
+EMPTY_PLOTS = {"RD_HF_TESTS_EMPTY_PLOTS": "1"}  # in the environment of a command whose plots nobody looks at
+
 
 class WarmPython:
     """Starts with the first command.
@@ -116,6 +118,10 @@ def _become(command: list[str], cwd: str, timeout: int, output: list[str], envir
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
+    if EMPTY_PLOTS.keys() <= environment.keys():
+        import drawing
+
+        drawing.leave_plots_empty()
     for number, path in enumerate(output, start=1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

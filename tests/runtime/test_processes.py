@@ -1,10 +1,8 @@
 """Several processes: launched as the README says, on one machine or two, and when one of them does not answer."""
 
 import json
-import os
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,9 +13,6 @@ from test_interrupts import options
 from warm_python import free_port
 
 from rd_hf.training.run_folder import read_history
-
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 
 
 def launched(teacher, blobs_npz, folder, **changes):
@@ -32,16 +27,25 @@ def check(folder, processes):
     assert row["memory_gib"] > 0 and row["images_per_second"] > 0 and row["gradient_norm"] > 0
 
 
-@pytest.mark.parametrize(("config", "processes"), [("one_cpu", 1), ("two_cpu", 2)])
-def test_accelerate_launch_starts_as_many_processes_as_its_config_says(teacher, blobs_npz, tmp_path, config, processes):
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
-    command = [*launcher, str(REPOSITORY / "examples" / "accelerate" / f"{config}.yaml")]
-    command += launched(teacher, blobs_npz, tmp_path / "run")
-    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
+def accelerate_launch(python, config, *command):
+    path = REPOSITORY / "examples" / "accelerate" / f"{config}.yaml"
+    done = python("-m", "accelerate.commands.launch", "--config_file", str(path), *command, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
-    check(tmp_path / "run", processes)
+    return done.stdout
+
+
+def test_accelerate_launch_starts_as_many_processes_as_its_config_says(teacher, blobs_npz, tmp_path, python):
+    accelerate_launch(python, "two_cpu", *launched(teacher, blobs_npz, tmp_path / "run"))
+    check(tmp_path / "run", 2)
     logs = sorted(path.name for path in (tmp_path / "run").glob("logs/*"))
-    assert logs == [f"process-{rank}.log" for rank in range(processes) if processes > 1]
+    assert logs == ["process-0.log", "process-1.log"]
+
+
+def test_accelerate_launch_starts_one_process_on_a_cpu_where_its_config_says_so(tmp_path, python):
+    """A run in such a process is launched in test_readme."""
+    code = "from accelerate import PartialState; state = PartialState(); print(state.num_processes, state.device)"
+    (tmp_path / "script.py").write_text(code)
+    assert accelerate_launch(python, "one_cpu", "script.py").split() == ["1", "cpu"]
 
 
 @pytest.mark.parametrize("config", ["one_cpu", "two_cpu", "multi_gpu", "two_nodes"])
@@ -52,17 +56,17 @@ def test_the_accelerate_configs_are_ones_that_accelerate_takes(config):
     assert load_config_from_file(str(path)).num_processes == yaml.safe_load(path.read_text())["num_processes"]
 
 
-def test_two_nodes_train_together(teacher, blobs_npz, tmp_path):
+def test_two_nodes_train_together(teacher, blobs_npz, tmp_path, warm_python):
     """Two launchers, each with one process, that meet on the loopback address."""
     port = free_port()
     launchers = []
     for node in (0, 1):
         meeting = ["--nnodes", "2", "--nproc_per_node", "1", "--node_rank", str(node), "--master_addr", "127.0.0.1"]
-        command = [*TORCHRUN, *meeting, "--master_port", port, *launched(teacher, blobs_npz, tmp_path / "run")]
-        launchers.append(subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=ENVIRONMENT))
-    for launcher in launchers:
-        _, errors = launcher.communicate(timeout=300)
-        assert launcher.returncode == 0, errors.decode()[-3000:]
+        command = [*meeting, "--master_port", port, *launched(teacher, blobs_npz, tmp_path / "run")]
+        launchers.append(warm_python.start("-m", "torch.distributed.run", *command, cwd=tmp_path, timeout=300))
+    for finish in launchers:
+        done = finish()
+        assert done.returncode == 0, done.stderr[-3000:]
     check(tmp_path / "run", 2)
 
 
