@@ -27,10 +27,11 @@ class WarmPython:
     """Starts with the first command.
 
     :param environment: of the server and of its commands; libraries read some variables once, when they are imported.
+    :param libraries: names of the modules that it has imported.
     """
 
-    def __init__(self, environment: dict[str, str]):
-        self.environment, self.server = environment, None
+    def __init__(self, environment: dict[str, str], libraries: str = LIBRARIES):
+        self.environment, self.libraries, self.server = environment, libraries, None
 
     def start(
         self, *command: str, cwd: Path, environment: dict[str, str] | None = None, timeout: int = 240
@@ -41,7 +42,7 @@ class WarmPython:
         :return: waits for its end, and gives what it printed, as text.
         """
         if self.server is None:
-            line = [sys.executable, __file__]
+            line = [sys.executable, __file__, self.libraries]
             pipe = subprocess.PIPE
             self.server = subprocess.Popen(line, stdin=pipe, stdout=pipe, text=True, env=self.environment)
         folder = tempfile.TemporaryDirectory()
@@ -92,7 +93,7 @@ def serve() -> None:
     os.dup2(2, 1)  # libraries may print
     import importlib
 
-    for name in LIBRARIES.split():
+    for name in sys.argv[1].split():
         importlib.import_module(name)
     for line in sys.stdin:
         request = json.loads(line)

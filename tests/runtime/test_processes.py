@@ -10,7 +10,7 @@ import yaml
 from conftest import REPOSITORY
 from test_distillation import settings
 from test_interrupts import options
-from warm_python import free_port
+from warm_python import EMPTY_PLOTS, free_port
 
 from rd_hf.training.run_folder import read_history
 
@@ -57,14 +57,23 @@ def test_the_accelerate_configs_are_ones_that_accelerate_takes(config):
 
 
 def test_two_nodes_train_together(teacher, blobs_npz, tmp_path, warm_python):
-    """Two launchers, each with one process, that meet on the loopback address."""
-    port = free_port()
+    """With what two launchers, each with one process, tell their processes when they meet on the loopback address."""
+    names = ["WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK"]
+    (tmp_path / "told.py").write_text(f"import json, os; print(json.dumps({{n: os.environ[n] for n in {names}}}))")
+    port, nodes = free_port(), ["--nnodes", "2", "--nproc_per_node", "1", "--master_addr", "127.0.0.1"]
     launchers = []
-    for node in (0, 1):
-        meeting = ["--nnodes", "2", "--nproc_per_node", "1", "--node_rank", str(node), "--master_addr", "127.0.0.1"]
-        command = [*meeting, "--master_port", port, *launched(teacher, blobs_npz, tmp_path / "run")]
-        launchers.append(warm_python.start("-m", "torch.distributed.run", *command, cwd=tmp_path, timeout=300))
+    for node in ("0", "1"):
+        command = ["-m", "torch.distributed.run", *nodes, "--node_rank", node, "--master_port", port, "told.py"]
+        launchers.append(warm_python.start(*command, cwd=tmp_path))
+    told = []
     for finish in launchers:
+        done = finish()
+        assert done.returncode == 0, done.stderr[-3000:]
+        told.append(json.loads(done.stdout))
+    assert [(node["RANK"], node["LOCAL_RANK"]) for node in told] == [("0", "0"), ("1", "0")]
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "ACCELERATE_USE_CPU": "true"} | EMPTY_PLOTS
+    command = launched(teacher, blobs_npz, tmp_path / "run")
+    for finish in [warm_python.start(*command, cwd=tmp_path, environment=meeting | node) for node in told]:
         done = finish()
         assert done.returncode == 0, done.stderr[-3000:]
     check(tmp_path / "run", 2)
