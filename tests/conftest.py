@@ -34,6 +34,15 @@ atexit.register(shutil.rmtree, os.environ["RD_HF_CACHE"], ignore_errors=True)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared"
+LONGEST_FIRST = """test_distillation test_comparison test_processes test_docs test_step test_run_report test_hub
+    test_readme test_interrupts test_export test_hub_loading test_compilation test_resume test_import test_references
+    test_teacher_cache test_student_zoo test_comparison_reruns test_without_rd_hf test_models_in_hand"""
+
+
+def pytest_collection_modifyitems(items):
+    """The files that take longest start first, so that both processes of pytest-xdist end together."""
+    place = {name: number for number, name in enumerate(LONGEST_FIRST.split())}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
 
 
 @pytest.fixture(autouse=True)

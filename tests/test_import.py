@@ -23,7 +23,10 @@ for model in (RDStudentForImageClassification, RDTeacherForImageClassification):
 @pytest.fixture(scope="module")
 def run():
     """Runs code where torch and sklearn are imported, but neither transformers nor rd_hf."""
-    python = WarmPython(os.environ | {"PYTHONPATH": str(REPOSITORY)}, "torch torch._dynamo torch.distributed.tensor sklearn.metrics pandas")
+    python = WarmPython(
+        os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        "torch torch._dynamo torch.distributed.tensor sklearn.metrics pandas",
+    )
 
     def run(*parts: str) -> None:
         done = python.run("-c", "\n".join(textwrap.dedent(part) for part in parts), cwd=REPOSITORY)

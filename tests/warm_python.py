@@ -39,7 +39,7 @@ class WarmPython:
         """Start `python *command`, with `-m module ...` or `-c code ...`.
 
         :param environment: variables that the libraries read at each use.
-        :return: waits for its end, and gives what it printed, as text.
+        :return: waits for its end, and gives what it printed, as text; its `pid` is that of the process.
         """
         if self.server is None:
             line = [sys.executable, __file__, self.libraries]
@@ -55,6 +55,7 @@ class WarmPython:
                 code = self.ask(wait=child)
                 return subprocess.CompletedProcess(command, code, *(Path(path).read_text() for path in output))
 
+        finish.pid = child
         return finish
 
     def run(self, *command: str, **options) -> subprocess.CompletedProcess:
