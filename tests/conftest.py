@@ -25,7 +25,7 @@ import torch
 from drawing import leave_plots_empty
 from hub_server import TOKEN, HubServer
 from transformers import AutoModel, ResNetConfig, ViTImageProcessorPil
-from warm_python import EMPTY_PLOTS, WarmPython
+from warm_python import EMPTY_PLOTS, SHORT_WAITS, WarmPython
 
 torch.set_num_threads(1)
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a background job of a script; tests interrupt runs
@@ -138,6 +138,7 @@ def hub_python(tmp_path_factory):
     values |= {
         "HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(tmp_path_factory.mktemp("hub") / "hf_home"),
         "HF_TOKEN": TOKEN, "PYTHONPATH": str(REPOSITORY), "NO_PROXY": "127.0.0.1", "OMP_NUM_THREADS": "1",
+        **SHORT_WAITS,
     }  # fmt: skip
     warm = WarmPython(values)
     yield warm

@@ -236,17 +236,18 @@ def test_every_method_trains_from_the_same_start_on_the_same_views(grid, tmp_pat
 
     monkeypatch.setattr(Trainer, "train", watched)
     monkeypatch.setattr(StepPlan, "batch", seen)
+    grid["arguments"] |= {"max_steps": 3, "eval_steps": 3}
     plan = make_plan(grid, methods=list(METHODS), use_unlabeled=[True, False])
     assert run_here(plan) == []
     assert len(starts) > 20 and all(torch.equal(starts[0], start) for start in starts[1:])
-    for step in range(4):
+    for step in range(3):
         assert len({rows for number, rows in visits if number == step}) == 1
         assert len({rows for number, rows in rest if number == step and rows}) == 1  # none where they are not used
     found = results(plan, tmp_path)
     assert len(found) == 2 * len(METHODS) - 4  # ce, linear_probe, lora and full cannot use unlabelled rows
     for name, result in found.items():
         assert 0 <= result["test"]["auroc"] <= 1 and 0 <= result["validation"]["auroc"] <= 1, name
-        assert result["trained_parameters"] > 0 and result.get("steps", 4) == 4, name
+        assert result["trained_parameters"] > 0 and result.get("steps", 3) == 3, name
     students = {result["deployed_parameters"] for name, result in found.items() if "linear" not in name}
     students -= {found[name]["deployed_parameters"] for name in ("lora", "full")}
     assert len(students) == 1 and found["full"]["deployed_parameters"] == found["lora"]["deployed_parameters"]

@@ -90,7 +90,10 @@ def test_the_slurm_scripts_are_sound_shell():
         subprocess.run(["bash", "-n", str(path)], check=True)
 
 
-@pytest.mark.parametrize("fault", ["time.sleep(30)", "os.kill(os.getpid(), 9)"], ids=["stuck", "killed"])
+STUCK = "\n     while 'no answer' not in open('run/logs/process-0.log').read(): time.sleep(0.1)"
+
+
+@pytest.mark.parametrize("fault", [STUCK, "os.kill(os.getpid(), 9)"], ids=["stuck", "killed"])
 def test_a_process_that_does_not_answer_is_named(teacher, blobs_npz, tmp_path, job, fault):
     script = (
         "import os, sys, time; from rd_hf.cli import main; from rd_hf.training.step import Update\n"
