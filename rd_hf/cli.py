@@ -46,6 +46,13 @@ FIRST = {"push": "folder", "report": "run"}  # options whose value may come firs
 USAGE = "usage: rd-hf COMMAND [options]\n\ncommands:\n" + "".join(f"  {n:10} {t}\n" for n, t in COMMANDS.items())
 USAGE += "\n`rd-hf COMMAND --help` lists a command's options.\n"
 
+OUT_OF_MEMORY = (
+    "There is too little memory. Take fewer images per batch: per_device_train_batch_size (gradient_accumulation_steps "
+    "keeps the total), teacher_batch_size and per_device_eval_batch_size of a training, batch_size elsewhere."
+)
+UNFORESEEN = (
+    "This error was not foreseen. Please report it to the maintainers of rd_hf, with the lines above and the command."
+)
 EXIT_USAGE = 2
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
@@ -104,6 +111,18 @@ def _run(command: str, options: list[str]) -> int:
         logging.getLogger("rd_hf").debug("", exc_info=True)
         print(f"rd-hf {command}: {error}", file=sys.stderr)
         return EXIT_FAILED
+    except Exception as error:
+        if _is_out_of_memory(error):
+            print(f"rd-hf {command}: {OUT_OF_MEMORY}", file=sys.stderr)
+            return EXIT_FAILED
+        error.add_note(f"rd-hf {command}: {UNFORESEEN}")  # the last line, under the traceback
+        raise
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    from torch import OutOfMemoryError
+
+    return isinstance(error, MemoryError | OutOfMemoryError)
 
 
 def parse_distillation(options: list[str], command: str = "distill") -> DistillationArguments:

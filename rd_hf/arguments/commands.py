@@ -7,7 +7,13 @@ from functools import partial
 from typing import Literal
 
 from .options import option
-from .values import parse_yaml_value
+from .values import parse_yaml_texts, window_of
+
+PAGE = "page or frame to read of files that have several, from 1; by default the one that the model was trained with"
+WINDOW = (
+    "window of DICOM files: center,width, minmax, or none for the whole range of the bits; by default the one that the "
+    "model was trained with, or the file's own"
+)
 
 _model = partial(option, group="model")
 _data = partial(option, group="data")
@@ -53,13 +59,19 @@ class EvaluationArguments:
     label_column: list | str | None = _data(
         None, "column of labels, or a YAML list of 0/1 columns, if it cannot be found automatically"
     )
+    uncertain: Literal["ignore", "positive", "negative"] | None = _data(
+        None, "how -1 is read in 0/1 columns; by default as in the model's training"
+    )
     batch_size: int = _model(64, "images per forward pass", above=0)
     on_bad_image: Literal["error", "skip"] = _data("error", "error stops at an unreadable image; skip leaves it out")
+    page: int | None = _data(None, PAGE, above=0)
+    dicom_window: str | None = _data(None, WINDOW)
     predictions: str | None = _output(None, "also write the probabilities of every row to this CSV file")
     trust_remote_code: bool = _model(False, "run model code from the repo")
 
     def __post_init__(self):
-        self.label_column = parse_yaml_value(self.label_column)
+        self.label_column = parse_yaml_texts(self.label_column)
+        window_of(self.dicom_window)
 
 
 @dataclass
@@ -77,6 +89,11 @@ class PredictionArguments:
     trust_remote_code: bool = option(False, "run model code from the repo")
     json: bool = option(False, "print one JSON object per line, with every class")
     on_bad_image: Literal["error", "skip"] = option("error", "error stops at an unreadable image; skip leaves it out")
+    page: int | None = option(None, PAGE, above=0)
+    dicom_window: str | None = option(None, WINDOW)
+
+    def __post_init__(self):
+        window_of(self.dicom_window)
 
 
 @dataclass

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import yaml
 
 from .distillation import DistillationArguments
-from .values import ArgumentError, nearest
+from .values import ArgumentError, is_text, nearest
+from .yaml_text import load_yaml
 
 
 def arguments_from(values: dict[str, Any], kind: type = DistillationArguments):
@@ -38,13 +39,21 @@ def read_config(path: str | Path, kind: type = DistillationArguments) -> dict[st
     if not path.is_file():
         raise ArgumentError(f"There is no configuration file {path}.")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = load_yaml(path.read_text(encoding="utf-8"), text_names())
     except yaml.YAMLError as error:
         raise ArgumentError(f"{path} is not valid YAML: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ArgumentError(f"{path} is not a text file in UTF-8. Save it as UTF-8.") from error
     if not isinstance(values, dict):
         raise ArgumentError(f"{path} must contain `name: value` lines, but it contains a {type(values).__name__}.")
     check_names(values, kind, f" in {path}")
     return values
+
+
+def text_names() -> set[str]:
+    """The names under which a file of a run or of a comparison has texts."""
+    of_run = {name for name, annotation in get_type_hints(DistillationArguments).items() if is_text(annotation)}
+    return of_run | {"name", "reference"}  # of a method, in a comparison
 
 
 def write_config(arguments: DistillationArguments, path: str | Path) -> None:

@@ -11,7 +11,15 @@ from functools import partial
 from typing import Any, Literal, get_type_hints
 
 from .options import check_values, names, option
-from .values import ArgumentError, number_of_views, parse_yaml_value, plain_value, seconds_of
+from .values import (
+    ArgumentError,
+    number_of_views,
+    parse_yaml_texts,
+    parse_yaml_value,
+    plain_value,
+    seconds_of,
+    window_of,
+)
 
 LICENSE = re.compile(r"[a-z0-9][a-z0-9.\-]*")
 IN_MEMORY = "(a data set in memory)"
@@ -101,6 +109,14 @@ class DistillationArguments:
     label_column: list | str | None = _data(
         None, "column of labels, or a YAML list of 0/1 columns for a multi-label task", text="words",
     )
+    label_kind: Literal["auto", "single", "multi"] = _data(
+        "auto", "labels per image: single is one and multi is any number; auto reads names joined by | as several, and "
+        "0/1 rows with exactly one 1 as one",
+    )
+    uncertain: Literal["ignore", "positive", "negative"] | None = _data(
+        None, "how -1 is read in 0/1 columns: ignore leaves it out of loss and scores, positive is 1, negative is 0; "
+        "each of them reads an empty cell as 0",
+    )
     group_column: str | None = _data(
         None, "column that identifies the patient: splits made here never share a patient", text="words",
     )
@@ -125,6 +141,13 @@ class DistillationArguments:
     )
     on_bad_image: Literal["error", "skip"] = _data(
         "error", "error stops at an unreadable image; skip leaves it out and lists it",
+    )
+    page: int | None = _data(
+        None, "page or frame to read of files with several, from 1; by default they are refused", above=0, card=False,
+    )
+    dicom_window: str | None = _data(
+        None, "window of DICOM files: center,width (such as 40,400), minmax, or none for the whole range of the bits; "
+        "by default the file's own, or minmax", text="words",
     )
     on_leak: Literal["error", "warn"] = _data(
         "warn", "error stops if two splits share images (pixel by pixel) or values of group_column; warn counts and "
@@ -273,11 +296,11 @@ class DistillationArguments:
         for name, annotation in get_type_hints(type(self)).items():
             setattr(self, name, plain_value(name, getattr(self, name), annotation))
         self.student = parse_yaml_value(self.student)
-        self.label_column = parse_yaml_value(self.label_column)
+        self.label_column = parse_yaml_texts(self.label_column)
         self.teacher_device_map = parse_yaml_value(self.teacher_device_map)
-        self.teacher_stages = parse_yaml_value(self.teacher_stages)
-        self.student_stages = parse_yaml_value(self.student_stages)
-        self.report_to = None if self.report_to == "none" else parse_yaml_value(self.report_to)
+        self.teacher_stages = parse_yaml_texts(self.teacher_stages)
+        self.student_stages = parse_yaml_texts(self.student_stages)
+        self.report_to = None if self.report_to == "none" else parse_yaml_texts(self.report_to)
         check_values(self)
         if self.method != "ce" and self.teacher is None:
             raise ArgumentError(
@@ -285,6 +308,7 @@ class DistillationArguments:
             )
         self._check_together()
         self.seconds_to_run()
+        window_of(self.dicom_window)
 
     def _check_together(self):
         if self.shots is not None and self.label_fraction is not None:
@@ -303,11 +327,6 @@ class DistillationArguments:
             raise ArgumentError(f"`license` is {self.license!r}; it must be spelled as on the Hub, such as apache-2.0.")
         if self.resume and self.overwrite_output_dir:
             raise ArgumentError("`resume` and `overwrite_output_dir` exclude each other. Give only one of them.")
-        if self.use_unlabeled and not (self.shots or self.label_fraction or self.unlabeled_dataset):
-            raise ArgumentError(
-                "`use_unlabeled` has no unlabelled rows to use, because every row of train keeps its label. Name an "
-                "`unlabeled_dataset`, or withhold labels with `shots` or `label_fraction`."
-            )
 
     def seconds_to_run(self) -> float | None:
         """`max_run_time` in seconds.

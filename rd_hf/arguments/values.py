@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
+from datetime import date
 from pathlib import Path
 from typing import Any, get_args
 
@@ -39,11 +41,32 @@ def parse_yaml_value(value: Any) -> Any:
     return value
 
 
+def parse_yaml_texts(value: Any) -> Any:
+    """Read a value as a YAML list of texts if it is written as a list; `[01, no]` has the texts 01 and no.
+
+    :raises ArgumentError: if it is not valid YAML.
+    """
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            return yaml.load(value, Loader=yaml.BaseLoader)
+        except yaml.YAMLError as error:
+            raise ArgumentError(f"This is not a valid YAML value: {value}") from error
+    return value
+
+
+def is_text(annotation: Any) -> bool:
+    """Whether an argument takes text and no number."""
+    kinds = get_args(annotation) or (annotation,)
+    return str in kinds and not {int, float, bool} & set(kinds)
+
+
 def plain_value(name: str, value: Any, annotation: Any) -> Any:
-    """A value as its annotation wants it: numbers from YAML's text, text from paths, lists from tuples.
+    """A value as its annotation wants it: numbers from YAML's text, text from paths and numbers, lists from tuples.
 
     :raises ArgumentError: when it is of another kind.
     """
+    if is_text(annotation):
+        value = [_text(name, item) for item in value] if isinstance(value, list) else _text(name, value)
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
     if isinstance(value, str) and value.startswith("~"):
@@ -62,6 +85,38 @@ def plain_value(name: str, value: Any, annotation: Any) -> Any:
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise ArgumentError(f"`{name}` is {value!r}; it must be of type {kind.__name__}.")
     return value
+
+
+def window_of(value: str | None) -> tuple[float, float] | None:
+    """The center and width that a DICOM window names in numbers; None for the other ways to choose one.
+
+    :raises ArgumentError: when it is neither two numbers nor one of the words, or the width is below 1.
+    """
+    if value is None or value in ("none", "minmax"):
+        return None
+    try:
+        center, width = (float(part) for part in value.split(","))
+    except (ValueError, AttributeError):
+        center, width = math.nan, math.nan
+    if not (math.isfinite(center) and math.isfinite(width) and width >= 1):
+        raise ArgumentError(
+            f"`dicom_window` is {value!r}; it must be center,width (such as 40,400; a width of 1 or more), none or "
+            "minmax."
+        )
+    return center, width
+
+
+def _text(name: str, value: Any) -> Any:
+    """A number or a date as its text; data, models and mappings as they are.
+
+    :raises ArgumentError: for a truth value, which YAML may have made of a name.
+    """
+    if isinstance(value, bool):
+        raise ArgumentError(
+            f"`{name}` is {str(value).lower()}, but it must be text. YAML reads yes, no, on, off, true and false as "
+            f"truth values: put a name like that in quotes, or leave `{name}` out."
+        )
+    return str(value) if isinstance(value, int | float | date) else value
 
 
 def number_of_views(value: Any) -> Any:
@@ -84,12 +139,8 @@ def seconds_of(name: str, value: Any) -> float:
     except ValueError:
         hours = minutes = seconds = 0.0
     total = 3600 * hours + 60 * minutes + seconds
-    # YAML reads 12:00:00 without quotes as the number 43200.
     if not 0 < total < 3600 * LONGEST_HOURS or minutes < 0 or seconds < 0:
-        raise ArgumentError(
-            f"`{name}` is {value!r}; it must be a number of hours below {LONGEST_HOURS}, or HH:MM:SS (quoted in a "
-            "YAML file)."
-        )
+        raise ArgumentError(f"`{name}` is {value!r}; it must be a number of hours below {LONGEST_HOURS}, or HH:MM:SS.")
     return total
 
 

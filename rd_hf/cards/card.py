@@ -17,12 +17,15 @@ from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardDat
 from huggingface_hub.utils import validate_repo_id
 
 from ..arguments.distillation import LICENSE
+from .image_notes import image_remarks, reading_steps
 
 CARD_FILE = "README.md"
 EVAL_RESULTS_FILE = ".eval_results/rd_hf.yaml"
 LOCAL = "local"
 IMAGES = ("confusion_matrix.png", "roc.png", "curves.png", "cka.png")
 HERE = 'model_id = "."  # this folder; elsewhere its path, or the name of its repo on the Hub'
+_MARKS = re.compile(r"[\\`*\[\]$~|]|(?<!\w)_|_(?!\w)")  # an underscore inside a word has no meaning
+_ENTITY = re.compile(r"&(?=#?\w+;)")
 _STAMP = re.compile(r"\n<!-- rd_hf card ([0-9a-f]{64}) -->\s*\Z")
 
 
@@ -37,7 +40,7 @@ def render_card(facts: dict[str, Any], name: str) -> str:
     :param name: the model's name in the Hub's index of results.
     :raises CardError: when its metadata is not valid.
     """
-    use = render_use("rd_hf", kind=facts["kind"], teacher=facts["teacher"])
+    use = render_use("rd_hf", facts["dataset"], kind=facts["kind"], teacher=facts["teacher"])
     results = _template(facts["results"]).render(**facts)
     body = _template("template.md").render(**facts | {"results": results, "use": use})
     text = f"---\n{metadata(facts, name).to_yaml()}\n---\n\n{body}"
@@ -45,12 +48,13 @@ def render_card(facts: dict[str, Any], name: str) -> str:
     return stamp(text)
 
 
-def render_use(form: str, **values: Any) -> str:
+def render_use(form: str, dataset: dict[str, Any], **values: Any) -> str:
     """The section of a card that says how to use the model.
 
     :param form: "rd_hf" (with `kind` and `teacher` of the card's facts), "transformers" or "onnx" (with its `report`).
+    :param dataset: what is recorded of the training data.
     """
-    return _template("use.md").render(form=form, model_id_line=HERE, **values)
+    return _template("use.md").render(form=form, model_id_line=HERE, steps=reading_steps(dataset), **values)
 
 
 def _template(name: str) -> jinja2.Template:
@@ -58,7 +62,9 @@ def _template(name: str) -> jinja2.Template:
     environment.filters |= {
         "number": lambda value: f"{value:.3f}",
         "text": _text,
+        "code": _code,
         "model_link": lambda name: _link(name, ""),
+        "image_remarks": image_remarks,
         "data_link": lambda name: _link(name, "datasets/"),
     }
     return environment.from_string((template_folder() / name).read_text(encoding="utf-8"))
@@ -122,13 +128,14 @@ def eval_results(facts: dict[str, Any]) -> str | None:
     metric = (facts["defaults"] | facts["arguments"])["metric_for_best_model"]
     if not is_hub_id(dataset["id"]) or scores[metric] is None:
         return None
-    low, high = scores["intervals"][metric]
+    interval = scores["intervals"][metric]
+    certain = "no interval" if interval is None else f"95 % bootstrap interval {interval[0]:.4f} to {interval[1]:.4f}"
     entry = EvalResultEntry(
         dataset_id=dataset["id"],
         task_id=dataset["config_name"] or "default",
         value=round(scores[metric], 4),
         dataset_revision=dataset["revision"],
-        notes=f"{titles[metric]}, split test, 95 % bootstrap interval {low:.4f} to {high:.4f}",
+        notes=f"{titles[metric]}, split test, {certain}",
     )
     return yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False)
 
@@ -190,8 +197,14 @@ def _hash(text: str) -> str:
 
 
 def _text(value: Any) -> str:
-    """A value that cannot break out of a table's cell or into HTML."""
-    return " ".join(str(value).split()).replace("|", "\\|").replace("<", "&lt;").replace("`", "'")
+    """A value as it is: it cannot break out of a table's cell, into HTML, or into a link, an emphasis or a formula."""
+    text = _MARKS.sub(r"\\\g<0>", " ".join(str(value).split()))
+    return _ENTITY.sub("&amp;", text).replace("<", "&lt;")
+
+
+def _code(value: Any) -> str:
+    """The same in a span of code, inside which nothing but its end and the table's has a meaning."""
+    return " ".join(str(value).split()).replace("|", "\\|").replace("`", "'")
 
 
 def _link(name: str, folder: str) -> str:

@@ -10,8 +10,10 @@ from typing import Any
 
 import yaml
 
+from ..arguments.config import text_names
 from ..arguments.options import option
-from ..arguments.values import ArgumentError, nearest, parse_yaml_value, plain_value
+from ..arguments.values import ArgumentError, nearest, plain_value
+from ..arguments.yaml_text import load_yaml
 
 _grid = partial(option, group="what is compared")
 _runs = partial(option, group="runs")
@@ -72,8 +74,9 @@ class ComparisonArguments:
         for field_ in fields(self):
             value = _parsed(field_.name, getattr(self, field_.name))
             setattr(self, field_.name, defaults.get(field_.name) if value is None else value)
+        for name in ("output_dir", "reference"):
+            setattr(self, name, plain_value(name, getattr(self, name), str | None))
         self._check_kinds()
-        self.output_dir = plain_value("output_dir", self.output_dir, str)
 
     def _check_kinds(self) -> None:
         if not isinstance(self.output_dir, str | os.PathLike | None):
@@ -138,12 +141,14 @@ def tuning_grid(comparison: ComparisonArguments) -> dict[str, Any] | None:
 
 def _parsed(name: str, value: Any) -> Any:
     """Read a value typed as text as YAML: `--shots 20` as well as `--shots '[10, 20]'`."""
-    if isinstance(value, str) and name not in ("output_dir", "methods", "reference"):
-        try:
-            return yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ArgumentError(f"`{name}` is not a valid YAML value: {value}") from error
-    return parse_yaml_value(value)
+    if not isinstance(value, str) or name in ("output_dir", "reference"):
+        return value
+    if name == "methods" and not value.lstrip().startswith(("{", "[")):
+        return value
+    try:
+        return load_yaml(value, text_names())
+    except yaml.YAMLError as error:
+        raise ArgumentError(f"`{name}` is not a valid YAML value: {value}") from error
 
 
 def _check_seeds(name: str, seeds: list) -> None:

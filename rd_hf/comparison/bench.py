@@ -59,7 +59,7 @@ class Bench:
 
     def open(self, arguments: DistillationArguments, transforms: Transforms) -> RunData:
         """The task with its images as these models see them, and without unlabelled rows if they are not used."""
-        shown = [transform.processor.to_json_string() for transform in transforms.each()]
+        shown = [f"{each.channels} {each.processor.to_json_string()}" for each in transforms.each()]
         run_data = next((run_data for seen, run_data in self._opened if seen[: len(shown)] == shown), None)
         if run_data is None:
             run_data = replace(self.run_data, skipped={})

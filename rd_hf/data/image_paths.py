@@ -17,7 +17,7 @@ from .scanner import IMAGE_SUFFIXES, is_hidden, is_image, masks_among, printable
 logger = logging.getLogger(__name__)
 
 LONGEST_SHOWN = 60
-_DRIVE = re.compile(r"^[A-Za-z]:")
+_DRIVE = re.compile(r"^[A-Za-z]:(?=[/\\])")
 
 
 class ImagePaths:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,14 @@ from datasets.fingerprint import Hasher
 from datasets.table import InMemoryTable
 
 from .columns import DataError
+from .label_values import clean
+from .scanner import printable
+from .stand_ins import HEAD_BYTES, stand_in
 
+logger = logging.getLogger(__name__)
+
+ZIP_MAGIC, NPY_MAGIC = b"PK", b"\x93NUMPY"
+DAMAGE = (OSError, EOFError, zlib.error, zipfile.BadZipFile)
 CHUNK_ROWS = 1024
 CHUNK_BYTES = 2**28  # far below the 2 GiB that an Arrow binary array can address
 
@@ -20,8 +29,9 @@ CHUNK_BYTES = 2**28  # far below the 2 GiB that an Arrow binary array can addres
 def read_medmnist(path: Path) -> tuple[DatasetDict, list[str] | None]:
     """Read a MedMNIST-layout file (Yang et al. 2023) with columns ``image`` and, where it has labels, ``label``.
 
-    Its keys are ``{split}_images``, (N, H, W), (N, H, W, 1) or (N, H, W, 3) uint8, ``{split}_labels``, (N,), (N, 1),
-    or (N, K) with 0 and 1 for K labels, and ``classes``, the names, if it has them. Any split may be missing.
+    Its keys are ``{split}_images``, uint8 of shape (N, H, W), (N, H, W, 1) or (N, H, W, 3), or with the channels first,
+    ``{split}_labels``, numbers or names of shape (N,) or (N, 1), or (N, K) with 0 and 1 (or -1 and NaN, see
+    `rd_hf.data.label_vectors`) for K labels, and ``classes``, the names, if it has them. Any split may be missing.
 
     Images become binary PGM/PPM bytes: a header and the pixels as they are. That costs no encoding, reads in
     microseconds, and is the same on every platform, as the bytes of a PNG are not.
@@ -30,11 +40,7 @@ def read_medmnist(path: Path) -> tuple[DatasetDict, list[str] | None]:
     :return: the splits by the file's own names, and the class names or None.
     :raises DataError: if the file cannot be read or is laid out otherwise; names the file and the key.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"'{path}' cannot be read as an .npz file of plain arrays: {error}") from error
+    arrays = _read_arrays(path)
     splits = [key.removesuffix("_images") for key in arrays if key.endswith("_images")]
     if not splits:
         raise DataError(
@@ -42,28 +48,82 @@ def read_medmnist(path: Path) -> tuple[DatasetDict, list[str] | None]:
         )
     fingerprint = [str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns]
     datasets = {split: _split(arrays, split, path, fingerprint=Hasher.hash([*fingerprint, split])) for split in splits}
-    names = [str(name) for name in arrays["classes"].ravel()] if "classes" in arrays else None
+    names = [clean(_as_text(name)) for name in arrays["classes"].ravel()] if "classes" in arrays else None
     if names is not None and len(set(names)) < len(names):
         raise DataError(f"'{path}', classes: a name occurs twice in {names}")
     return DatasetDict(datasets), names
 
 
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    if not head.startswith(ZIP_MAGIC):
+        advice = "it does not begin like one. Download it again, or save it with numpy.savez"
+        if head.startswith(NPY_MAGIC):
+            advice = "it is a single array (.npy). Save images and labels of all splits together with numpy.savez"
+        raise DataError(f"'{printable(path)}' is no .npz file: {stand_in(head) or advice}")
+    try:
+        file = np.load(path, allow_pickle=False)
+    except (*DAMAGE, ValueError):
+        raise DataError(_damaged(path)) from None
+    with file:
+        arrays = {key: _array(file, key, path) for key in file.files}
+    return {key: array for key, array in arrays.items() if isinstance(array, np.ndarray)}
+
+
+def _array(file: np.lib.npyio.NpzFile, key: str, path: Path) -> np.ndarray | bytes:
+    try:
+        return file[key]
+    except DAMAGE:
+        raise DataError(_damaged(path)) from None
+    except ValueError:  # what numpy says of it advises to run code that the file holds
+        raise DataError(
+            f"'{path}', {key}: not a plain array of numbers or texts. It holds Python objects, perhaps because images "
+            "differ in size or labels in length. Save images of one size as uint8, and labels as numbers or texts"
+        ) from None
+
+
+def _damaged(path: Path) -> str:
+    return f"'{path}' cannot be read: it is damaged, or was not downloaded completely. Download or copy it again"
+
+
 def _split(arrays: dict[str, np.ndarray], split: str, path: Path, fingerprint: str) -> Dataset:
     images, labels = arrays[f"{split}_images"], arrays.get(f"{split}_labels")
-    where = f"'{path}', {split}_images"
-    is_image = images.ndim == 3 or (images.ndim == 4 and images.shape[3] in (1, 3))
-    if not is_image or images.dtype != np.uint8:
-        hint = "; of volumes, only slices are supported" if images.ndim >= 4 and not is_image else ""
-        raise DataError(
-            f"{where}: got {images.dtype} of shape {images.shape}; expected uint8 (N, H, W) or (N, H, W, 3){hint}"
-        )
+    images = _channels_last(images, f"'{path}', {split}_images")
     columns, features = {"image": _image_column(images)}, {"image": Image(decode=False)}
     if labels is not None:
         if len(labels) != len(images):
-            raise DataError(f"{where}: {len(images)} images, but {len(labels)} labels in {split}_labels")
+            raise DataError(
+                f"'{path}', {split}_images: {len(images)} images, but {len(labels)} labels in {split}_labels"
+            )
         columns["label"], features["label"] = _label_column(labels, f"'{path}', {split}_labels")
     info = DatasetInfo(features=Features(features))
     return Dataset(InMemoryTable(pa.table(columns)), info=info, fingerprint=fingerprint)
+
+
+def _channels_last(images: np.ndarray, where: str) -> np.ndarray:
+    """Give images as (N, H, W) or (N, H, W, channels).
+
+    :raises DataError: if they are not of type uint8, or of another shape.
+    """
+    if images.ndim == 4 and images.shape[3] not in (1, 3) and images.shape[1] in (1, 3) and min(images.shape[2:]) > 4:
+        logger.info("%s: %s is read as channels first, (N, C, H, W).", where, images.shape)
+        images = images.transpose(0, 2, 3, 1)
+    is_image = images.ndim == 3 or (images.ndim == 4 and images.shape[3] in (1, 3))
+    if is_image and images.dtype == np.uint8 and 0 not in images.shape[1:]:
+        return images
+    hint = ""
+    if images.ndim == 4 and images.shape[3] == 4 and min(images.shape[1:3]) > 4:
+        hint = "; leave out the fourth channel"
+    elif images.ndim >= 4 and not is_image:
+        hint = "; of volumes, only slices are supported"
+    elif is_image and images.dtype.kind == "f" and images.size and images.min() >= 0 and images.max() <= 1:
+        hint = ". Values from 0 to 1 become uint8 by (255 * images).round().astype(numpy.uint8)"
+    elif is_image and images.dtype != np.uint8:
+        hint = ". Scale the values to 0..255 by a rule that is the same for all images, and save them as uint8"
+    raise DataError(
+        f"{where}: got {images.dtype} of shape {images.shape}; expected uint8 (N, H, W) or (N, H, W, 3){hint}"
+    )
 
 
 def _image_column(images: np.ndarray) -> pa.ChunkedArray:
@@ -85,17 +145,33 @@ def _image_column(images: np.ndarray) -> pa.ChunkedArray:
 
 
 def _label_column(labels: np.ndarray, where: str) -> tuple[pa.Array, List | Value]:
-    if labels.dtype.kind not in "biu" or labels.ndim not in (1, 2):
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.dtype.kind in "US" and labels.ndim == 1:
+        return pa.array([_as_text(label) for label in labels], type=pa.string()), Value("string")
+    if labels.dtype.kind not in "biuf" or labels.ndim not in (1, 2) or not _are_whole(labels):
         raise DataError(
-            f"{where}: got {labels.dtype} of shape {labels.shape}; expected integers (N,), (N, 1) or (N, K)"
+            f"{where}: got {labels.dtype} of shape {labels.shape}; expected whole numbers (N,), (N, 1) or (N, K), or "
+            "names (N,)"
         )
-    labels = labels.astype(np.int64)
-    if labels.ndim == 1 or labels.shape[1] == 1:
-        return pa.array(labels.ravel()), Value("int64")
-    if not np.isin(labels, (0, 1)).all():
-        row = int(np.flatnonzero(~np.isin(labels, (0, 1)).all(axis=1))[0])
+    kind = "float64" if labels.dtype.kind == "f" else "int64"
+    labels = labels.astype(kind)
+    if labels.ndim == 1:
+        return pa.array(labels), Value(kind)
+    is_entry = np.isin(labels, (-1, 0, 1)) | np.isnan(labels)
+    if not is_entry.all():
+        row = int(np.flatnonzero(~is_entry.all(axis=1))[0])
         raise DataError(
-            f"{where}: row {row} is {labels[row].tolist()}; with several labels per row, each must be 0 or 1"
+            f"{where}: row {row} is {labels[row].tolist()}; with several labels per row, each must be 0 or 1 (or -1 "
+            "for uncertain, or NaN)"
         )
     storage = pa.FixedSizeListArray.from_arrays(pa.array(labels.ravel()), labels.shape[1])
-    return storage, List(Value("int64"), length=labels.shape[1])
+    return storage, List(Value(kind), length=labels.shape[1])
+
+
+def _are_whole(labels: np.ndarray) -> bool:
+    return labels.dtype.kind != "f" or bool((np.isnan(labels) | (labels == np.round(labels))).all())
+
+
+def _as_text(name: str | bytes) -> str:
+    return name.decode("utf-8", errors="replace") if isinstance(name, bytes) else str(name)

@@ -8,8 +8,10 @@ import numpy as np
 from datasets import Dataset
 
 from ..arguments.values import ArgumentError
+from .images import AS_IT_IS
 from .pixel_store import PixelStore, check_images
 from .pixels import Transforms
+from .reading import Reading
 
 
 @dataclass(frozen=True)
@@ -24,13 +26,18 @@ class Split:
     images: Dataset
     labels: np.ndarray
 
-    def opened(self, transforms: Transforms, on_bad_image: str) -> OpenSplit:
+    @property
+    def used_labels(self) -> np.ndarray:
+        """The labels of the images that are scored."""
+        return self.labels
+
+    def opened(self, transforms: Transforms, on_bad_image: str, reading: Reading = AS_IT_IS) -> OpenSplit:
         """Decode every image.
 
         :raises BadImageError: for an unreadable one, unless `on_bad_image` is "skip".
         :raises ArgumentError: when none is readable.
         """
-        store = PixelStore(self.images, transforms, self.name)
+        store = PixelStore(self.images, transforms, self.name, reading)
         skipped = check_images(store, range(len(self.images)), on_bad_image)
         rows = [row for row in range(len(self.images)) if row not in skipped]
         if not rows:
@@ -49,3 +56,8 @@ class OpenSplit(Split):
     store: PixelStore
     rows: list[int]
     skipped: dict[int, str]
+
+    @property
+    def used_labels(self) -> np.ndarray:
+        """Those of the readable images."""
+        return self.labels[self.rows]

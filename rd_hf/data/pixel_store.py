@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -13,14 +13,17 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..runtime.progress import Progress
-from .images import BadImageError, to_rgb
+from .image_notes import Note, log_notes
+from .images import AS_IT_IS, BadImageError, read_image
 from .leaks import DIGEST_BYTES, pixel_digest
 from .order import Visit
 from .pixels import PixelTransform, Transforms
+from .reading import Reading
 
 logger = logging.getLogger(__name__)
 
 SHOW_PROGRESS_ROWS = 2000
+SHOWN_PROBLEMS = 5
 
 
 class ModelPixels:
@@ -59,15 +62,17 @@ class PixelStore:
     :param split: data set with an `image` column, decoding off.
     :param transforms: of student and teacher.
     :param name: what errors call the split.
+    :param reading: which page of a file, and which window.
     :ivar student: what the student sees.
     :ivar teacher: what the teacher sees; None without one.
     """
 
-    def __init__(self, split, transforms: Transforms, name: str):
-        self.split, self.name = split, name
+    def __init__(self, split, transforms: Transforms, name: str, reading: Reading = AS_IT_IS):
+        self.split, self.name, self.reading = split, name, reading
         self.student = ModelPixels(self, transforms.student)
         self.teacher = None if transforms.teacher is None else ModelPixels(self, transforms.teacher)
         self._digests = scratch(len(split), DIGEST_BYTES)
+        self._notes = scratch(len(split))
         self._present = scratch(len(split))
 
     def __len__(self) -> int:
@@ -77,24 +82,29 @@ class PixelStore:
         """What identifies the images of rows that are decoded, pixel by pixel."""
         return {int(row): self._digests[row].tobytes() for row in rows}
 
+    def notes(self, rows: Iterable[int]) -> dict[int, Note]:
+        """What is remarkable about the images of rows that are decoded."""
+        return {int(row): Note(int(self._notes[row])) for row in rows}
+
     def decode(self, row: int) -> None:
         """Make sure that a row's pixels are ready for every model.
 
         :raises BadImageError: where its image cannot be decoded.
         """
         if not self._present[row]:
-            rgb = to_rgb(self.split[row]["image"], name=f"row {row} of {self.name}")
+            image = read_image(self.split[row]["image"], f"row {row} of {self.name}", self.reading)
             for model in (self.student, self.teacher):
                 if model is not None:
-                    model.take(row, rgb)
-            self._digests[row] = pixel_digest(rgb)
+                    model.take(row, image.rgb)
+            self._digests[row] = pixel_digest(image.rgb)
+            self._notes[row] = image.notes
             self._present[row] = 1
 
 
 def check_images(store: PixelStore, rows: Sequence[int], on_bad_image: str) -> dict[int, str]:
-    """Decode `rows` now, so that a bad image shows before any training; what is decoded is kept.
+    """Decode `rows` now, so that a bad image shows before any training; what is decoded is kept, and remarked on.
 
-    :return: skipped rows with the reason, also logged.
+    :return: skipped rows with the reason; the log has the first ones and the number of the others.
     :raises BadImageError: for the first unreadable one, unless `on_bad_image` is "skip".
     """
     problems: dict[int, str] = {}
@@ -109,8 +119,12 @@ def check_images(store: PixelStore, rows: Sequence[int], on_bad_image: str) -> d
         first = next(iter(problems.values()))
         more = f" ({len(problems) - 1} more images of {store.name} cannot be read.)" if len(problems) > 1 else ""
         raise BadImageError(f"{first}{more} Fix the data, or leave such images out with --on_bad_image skip.")
-    for reason in problems.values():
+    for reason in list(problems.values())[:SHOWN_PROBLEMS]:
         logger.warning("Skipped: %s", reason)
+    if len(problems) > SHOWN_PROBLEMS:
+        logger.warning("Skipped: %d more images of %s.", len(problems) - SHOWN_PROBLEMS, store.name)
+    notes = store.notes(row for row in rows if row not in problems)
+    log_notes(logger, {f"row {row}": note for row, note in notes.items()}, store.name)
     return problems
 
 

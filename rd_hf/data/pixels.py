@@ -7,6 +7,7 @@ processor is split in two: its *geometry* (resize, crop, channel order), which g
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -29,13 +30,23 @@ class PixelError(ValueError):
 class PixelTransform:
     """A transformers image processor, split into geometry (bytes of a fixed size) and normalisation (affine).
 
-    :param processor: an image processor that makes one (3, h, w) array of an image.
-    :raises PixelError: if the output's size follows the image's shape, or if the processor's arithmetic is not an
-        affine map per channel (padding that is put in after normalising, for one).
+    :ivar processor: the model's own.
+    :ivar channels: that the model reads: 3, or 1 for a model of grey images, which gets the mean of the three.
+    :raises PixelError: if the output's size follows the image's shape, if the processor's arithmetic is not an affine
+        map per channel (padding that is put in after normalising, for one), or if the model reads other channels.
     """
 
-    def __init__(self, processor: BaseImageProcessor) -> None:
-        self.processor = processor
+    def __init__(self, processor: BaseImageProcessor, channels: int = 3) -> None:
+        """:param processor: an image processor that makes one (3, h, w) array of an image, or has one mean for grey."""
+        if channels not in (1, 3):
+            raise PixelError(
+                f"the model reads images of {channels} channels, but rd_hf shows it colour images (3 channels) or grey "
+                "ones (1): choose a model of such images"
+            )
+        self.processor, self.channels = processor, channels
+        if channels == 1:
+            processor = _for_three_channels(processor)
+        self._shown = processor
         self.size = _fixed_size(processor)
         low, high = (self._middle(_constant(value)).double() for value in (0, 255))
         self._scale = ((high - low) / 255).float().view(3, 1, 1)
@@ -49,9 +60,10 @@ class PixelTransform:
         revision: str | None = None,
         image_size: int | None = None,
         trust_remote_code: bool = False,
+        channels: int = 3,
     ) -> PixelTransform:
         """Split the processor of a Hub repository or local folder; see `load_processor` for the arguments."""
-        return cls(load_processor(name_or_path, revision, image_size, trust_remote_code))
+        return cls(load_processor(name_or_path, revision, image_size, trust_remote_code), channels)
 
     @property
     def scale(self) -> Tensor:
@@ -72,26 +84,30 @@ class PixelTransform:
         """
         if rgb.mode != "RGB":
             raise PixelError(f"got an image of mode {rgb.mode!r}, but expected RGB: convert it with to_rgb first")
-        return _geometry(self.processor, rgb)
+        return _geometry(self._shown, rgb)
 
     def normalize(self, batch: Tensor) -> Tensor:
         """Bring bytes to the scale the model was trained on.
 
         :param batch: (B, 3, h, w) uint8, or float in 0..255, on any device.
-        :return: (B, 3, h, w) float32 on the same device; `batch` itself is left alone.
+        :return: (B, `channels`, h, w) float32 on the same device; `batch` itself is left alone.
         """
+        pixels = self._normalize(batch)
+        return pixels if self.channels == 3 else pixels.mean(dim=1, keepdim=True)
+
+    def _normalize(self, batch: Tensor) -> Tensor:
         return torch.addcmul(self._bias.to(batch.device), batch.float(), self._scale.to(batch.device))
 
     def _middle(self, rgb: Image.Image) -> Tensor:
         """The (3,) values at the centre, which neither padding nor a border reaches."""
-        pixels = _pixel_values(self.processor, rgb)
+        pixels = _pixel_values(self._shown, rgb)
         return pixels[:, pixels.shape[1] // 2, pixels.shape[2] // 2]
 
     def _verify(self) -> None:
         for shape in PROBE_SHAPES:
             rgb = _noise(shape)
-            expected = _pixel_values(self.processor, rgb).float()
-            difference = (self.normalize(self.geometry(rgb)[None])[0] - expected).abs().max().item()
+            expected = _pixel_values(self._shown, rgb).float()
+            difference = (self._normalize(self.geometry(rgb)[None])[0] - expected).abs().max().item()
             if not difference <= TOLERANCE:
                 raise PixelError(
                     f"{type(self.processor).__name__} does not normalise by one affine map per channel: on a "
@@ -127,7 +143,7 @@ def load_processor(
         processor = AutoImageProcessor.from_pretrained(
             name_or_path, revision=revision, backend="pil", trust_remote_code=trust_remote_code
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, ImportError) as error:
         raise PixelError(
             f"no image processor could be loaded for {str(name_or_path)!r} ({str(error).strip().splitlines()[0]}). If "
             "the name is right, its preprocessor_config.json is missing. Copy the model to a local folder and save a "
@@ -156,8 +172,17 @@ def default_processor(image_size: int) -> BaseImageProcessor:
 
 def _pixel_values(processor: BaseImageProcessor, rgb: Image.Image, **switches: bool) -> Tensor:
     """(3, h, w): what the processor makes of one image."""
-    output = processor(rgb, return_tensors="pt", **switches)
     name = type(processor).__name__
+    try:
+        output = processor(rgb, return_tensors="pt", **switches)
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, ImportError, RuntimeError) as error:
+        means = getattr(processor, "image_mean", None)
+        grey = isinstance(means, list | tuple) and len(means) != 3
+        reason = f"its image_mean has {len(means)} value(s), not 3" if grey else str(error).strip().split("\n")[0]
+        raise PixelError(
+            f"{name} cannot prepare a colour image ({reason}): correct the model's preprocessor_config.json in a local "
+            "folder, or choose another model"
+        ) from error
     if "pixel_values" not in output:
         raise PixelError(f"{name} returns {sorted(output)} but no pixel_values: a processor for still images is needed")
     pixels = output["pixel_values"]
@@ -167,6 +192,16 @@ def _pixel_values(processor: BaseImageProcessor, rgb: Image.Image, **switches: b
             "read patches, tiles, frames or one channel are not supported: choose a model with an ordinary processor"
         )
     return pixels[0]
+
+
+def _for_three_channels(processor: BaseImageProcessor) -> BaseImageProcessor:
+    """A processor of grey images with its only mean and deviation for each of three channels, which are equal."""
+    shown = copy.deepcopy(processor)
+    for name in ("image_mean", "image_std"):
+        value = getattr(shown, name, None)
+        if isinstance(value, list | tuple) and len(value) == 1:
+            setattr(shown, name, list(value) * 3)
+    return shown
 
 
 def _geometry(processor: BaseImageProcessor, rgb: Image.Image) -> Tensor:

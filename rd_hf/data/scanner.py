@@ -14,10 +14,10 @@ from pathlib import Path, PurePath
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder as ImageFolderBuilder
 
 from .columns import DataError
+from .dicom_file import DICOM_SUFFIXES, START_BYTES, is_dicom
 
 logger = logging.getLogger(__name__)
 
-DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".dic", ".ima"})
 # Pillow knows these suffixes, but has no decoder for them, or they hold no still image.
 _NOT_DECODED = frozenset({".bufr", ".grib", ".mpeg", ".mpg", ".emf", ".wmf", ".eps", ".ps"})
 IMAGE_SUFFIXES = (frozenset(ImageFolderBuilder.EXTENSIONS) - _NOT_DECODED) | DICOM_SUFFIXES | {".avif", ".mpo", ".pfm"}
@@ -31,7 +31,6 @@ _MASK_BEFORE = re.compile(rf"{_MASK_WORDS}[_\-. ](?P<base>.+)", re.IGNORECASE)
 _MASK_FOLDER = re.compile(rf"{_MASK_WORDS}|labels?(?:tr|ts|va)?", re.IGNORECASE)
 _MASKS_OF_FOLDER = re.compile(r"(?P<base>.+?)[_\-. ](?:masks?|msk|seg|segmentations?)", re.IGNORECASE)
 _IMAGE_FOLDER = re.compile(r"(?:images?|imgs?|pictures?)(?:tr|ts|va)?", re.IGNORECASE)
-_DICOM_START = 132
 
 
 @dataclass(frozen=True)
@@ -209,7 +208,7 @@ def _begins_like_dicom(path: Path) -> bool:
         return False
     try:
         with path.open("rb") as file:
-            return file.read(_DICOM_START)[-4:] == b"DICM"
+            return is_dicom(file.read(START_BYTES))
     except OSError:
         return False
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,11 @@ from .columns import DataError, columns_found, find_image_column, find_label_col
 from .image_column import image_table, selected_rows
 from .image_paths import ImagePaths
 from .images import BadImageError, image_bytes
-from .labels import Labels, align_labels, has_names, read_labels
+from .label_names import check_spellings, names_beside
+from .label_reader import read_labels
+from .labels import LabelKind, Labels, Uncertain, align_labels, without_unused
 from .readers import RawData, read_data
+from .unlabelled import divide_labelled, without_label_column
 
 logger = logging.getLogger(__name__)
 
@@ -38,15 +41,20 @@ class ImageData:
     :param problem_type: transformers' name of the problem that the labels pose.
     :param source: plain JSON without paths: ``id`` (Hub id or "local"), ``config_name``, ``revision`` (commit),
         ``splits`` (rows of each, as loaded) and ``fingerprint`` (of each, as loaded; see `fingerprint`).
+    :param unlabelled: the rows of train without a label, with the columns ``image`` and perhaps ``group``; None if
+        every row has one.
+    :param without_labels: splits that are left out because no row of them has a label.
     """
 
     splits: DatasetDict
     label_names: list[str]
     problem_type: str
     source: dict[str, Any]
+    unlabelled: Dataset | None = None
+    without_labels: tuple[str, ...] = ()
 
     def labels(self, split: str) -> np.ndarray:
-        """Give a split's labels: (N,) int64 class indices, or (N, K) float32 of 0 and 1."""
+        """Give a split's labels: (N,) int64 class indices, or (N, K) float32 of 0 and 1, NaN where not known."""
         rows = self.splits[split].select_columns(["label"]).with_format("arrow")[:].column("label").to_pylist()
         if isinstance(self.splits[split].features["label"], List):
             return np.asarray(rows, dtype=np.float32).reshape(-1, len(self.label_names))
@@ -62,6 +70,9 @@ def load_data(
     label_column: str | Sequence[str] | None = None,
     group_column: str | None = None,
     label_names: Sequence[str] | None = None,
+    label_kind: LabelKind = "auto",
+    uncertain: Uncertain | None = None,
+    scored: Sequence[str] = ("validation", "test"),
 ) -> ImageData:
     """Load labelled images from the Hub, from a local file or folder, or from memory.
 
@@ -75,6 +86,9 @@ def load_data(
     :param group_column: column whose equal values belong together, such as the patient's id.
     :param label_names: a trained model's class names in its order. Labels are matched with them by name; integers
         without names are indices into them.
+    :param label_kind: see `rd_hf.data.label_reader.read_labels`.
+    :param uncertain: likewise.
+    :param scored: splits in which either every row has a label or none.
     :return: the splits that the data set has, usual names standardised (`val` to `validation`).
     :raises DataError: if the data cannot be used as it is; the message names the file, column or row.
     """
@@ -83,8 +97,13 @@ def load_data(
     image = find_image_column(features, image_column)
     label = find_label_column(features, label_column)
     groups = [] if group_column is None else [group_column]
-    _check_splits(raw.splits, [image, *([label] if isinstance(label, str) else label), *groups])
-    labels = _read_labels(raw, label, label_names)
+    label_columns = [label] if isinstance(label, str) else label
+    bare = without_label_column(raw.splits, label_columns)
+    raw = replace(raw, splits=DatasetDict({name: split for name, split in raw.splits.items() if name not in bare}))
+    _check_splits(raw.splits, [image, *label_columns, *groups])
+    labels = _read_labels(raw, label, [image, *groups, "split"], label_names, label_kind, uncertain)
+    for note in labels.notes:
+        logger.info("%s", note)
     splits, paths = DatasetDict(), _paths(raw)
     for name, split in raw.splits.items():
         tables = [image_table(split, image, paths.get(name), name), _label_table(split, labels, name)]
@@ -95,11 +114,14 @@ def load_data(
         splits[name] = _assemble(split, tables, columns)
     for found in set(paths.values()):
         found.tell_unlisted(raw.images)
+    splits, unlabelled, empty = divide_labelled(splits, labels, label, scored)
     source = raw.origin | {
         "splits": {name: len(split) for name, split in splits.items()},
         "fingerprint": {name: fingerprint(split) for name, split in splits.items()},
     }
-    return ImageData(splits, labels.names, labels.problem_type, source)
+    if uncertain is not None:
+        source["uncertain"] = uncertain  # kept with the student, so that it is evaluated on the same reading
+    return ImageData(splits, labels.names, labels.problem_type, source, unlabelled, (*bare, *empty))
 
 
 def load_images_only(
@@ -175,15 +197,34 @@ def _check_splits(splits: DatasetDict, columns: Sequence[str]) -> None:
             raise DataError(f"split '{name}' has no rows")
 
 
-def _read_labels(raw: RawData, column: str | list[str], wanted: Sequence[str] | None) -> Labels:
-    labels = read_labels(raw.splits, column, raw.label_names)
+def _read_labels(
+    raw: RawData,
+    column: str | list[str],
+    used: Sequence[str],
+    wanted: Sequence[str] | None,
+    kind: LabelKind,
+    uncertain: Uncertain | None,
+) -> Labels:
+    labels = read_labels(raw.splits, column, raw.label_names, kind, uncertain)
+    named = _name_numbers(raw.splits, column, labels, used)
     if wanted is None:
+        where = f"label column '{column}'" if isinstance(column, str) else f"label_column {column}"
+        check_spellings(dict(zip(named.names, named.counts().tolist(), strict=True)), where)
+        return without_unused(named) if isinstance(column, str) else named
+    if named.names != labels.names and set(named.names) & set(wanted):
+        return align_labels(named, wanted)
+    if not labels.are_numbered or set(labels.names) <= set(wanted):  # it may have been trained on the same numbers
+        return align_labels(labels, wanted)
+    return read_labels(raw.splits, column, wanted, kind, uncertain)  # other numbers are the model's indices
+
+
+def _name_numbers(splits: DatasetDict, column: str | list[str], labels: Labels, used: Sequence[str]) -> Labels:
+    """Take the names of numbers from a column beside them, where there is one."""
+    are_codes = labels.are_numbered or all(name.isdecimal() for name in labels.names)
+    if not isinstance(column, str) or labels.are_vectors or not are_codes:
         return labels
-    if isinstance(column, str) and raw.label_names is None and not set(labels.names) <= set(wanted):
-        feature = next(iter(raw.splits.values())).features[column]
-        if not has_names(feature):  # numbers that are not the model's names are its indices
-            return read_labels(raw.splits, column, wanted)
-    return align_labels(labels, wanted)
+    names, note = names_beside(splits, column, labels.names, labels.values, used)
+    return labels.noted(note) if names is None else labels.renamed(names).noted(note)
 
 
 def _label_feature(labels: Labels) -> ClassLabel | List:

@@ -251,6 +251,8 @@ def _group_values(data: ImageData, split: str) -> list:
 
 
 def _check(data: ImageData, marks: Marks) -> None:
+    if "train" in data.without_labels:
+        raise DataError("no row of split 'train' has a label; label some of its rows")
     if "train" not in data.splits:
         raise DataError(
             f"the data has no 'train' split, only {_listed(list(data.splits))}; rename the split or folder to train "
@@ -265,8 +267,8 @@ def _check(data: ImageData, marks: Marks) -> None:
     absent = [name for name, count in zip(data.label_names, counts, strict=True) if count == 0]
     if absent:
         raise DataError(
-            f"train has no row of class {_listed(absent)}, so no model can learn it; add rows to train, or remove the "
-            "class from the data"
+            f"train has no row of class {_listed(absent)}, so no model can learn it; add such rows to train, or leave "
+            "the class out: its rows in the other splits, or its column in label_column"
         )
 
 

@@ -12,12 +12,15 @@ from accelerate import Accelerator
 from transformers import PreTrainedModel
 
 from ..arguments.values import ArgumentError
+from ..data.labels import Uncertain
 from ..data.open_split import OpenSplit, Split
 from ..data.pixels import Transforms
+from ..data.reading import Reading
 from ..data.sources import ImageData, load_data
 from ..data.split_names import standard_split_name
 from ..data.splits import complete_splits
 from ..runtime.files import write_predictions
+from ..tasks.classification import SingleLabel
 from .loading import LoadedModel, load_model
 from .onnx_runtime import OnnxClassifier
 from .rows import predict_rows
@@ -36,8 +39,11 @@ def evaluate(
     dataset_revision: str | None = None,
     image_column: str | None = None,
     label_column: str | Sequence[str] | None = None,
+    uncertain: Uncertain | None = None,
     batch_size: int = 64,
     on_bad_image: str = "error",
+    page: int | None = None,
+    dicom_window: str | None = None,
     predictions: str | None = None,
     trust_remote_code: bool = False,
 ) -> dict[str, Any]:
@@ -45,6 +51,9 @@ def evaluate(
 
     A split that the data does not have, but that was made from the same data when the model was trained, is made again.
 
+    :param uncertain: how -1 is read in columns of 0 and 1; by default as in the model's training.
+    :param page: page or frame to read of files that have several; by default the one that the model was trained with.
+    :param dicom_window: see `rd_hf.data.reading.Reading`; by default the one that the model was trained with.
     :param predictions: CSV file for the probabilities of every row.
     :return: the metrics of `rd_hf.scoring.metrics.compute_metrics`; rows skipped as unreadable under `skipped_rows`.
     :raises ArgumentError: when the split is missing, or the data's labels are not the model's.
@@ -52,9 +61,10 @@ def evaluate(
     """
     split = standard_split_name(split) or split
     loaded = load_model(model, revision, backbone, trust_remote_code)
-    names = {"image_column": image_column, "label_column": label_column}
+    reading = Reading.recorded(loaded.trained_on, page, dicom_window)
+    names = {"image_column": image_column, "label_column": label_column, "uncertain": uncertain}
     data = load_splits(loaded, dataset, split, dataset_config_name, dataset_revision, **names)
-    opened = open_split(loaded, data, split, on_bad_image)
+    opened = open_split(loaded, data, split, on_bad_image, reading)
     rows = split_rows(loaded, opened, batch_size)
     if predictions is not None:
         write_predictions(Path(predictions), opened.rows, loaded.task.columns(), loaded.task.table(rows))
@@ -70,11 +80,13 @@ def load_splits(
     *,
     image_column: str | None = None,
     label_column: str | Sequence[str] | None = None,
+    uncertain: Uncertain | None = None,
 ) -> ImageData:
     """Load the labelled images to run a model on, with their labels matched to the model's.
 
     :param split: an existing split; one that was made from train for the model's training is made again.
-    :raises ArgumentError: when it is missing.
+    :param uncertain: how -1 is read in columns of 0 and 1; by default as in the model's training.
+    :raises ArgumentError: when it is missing or has no labels.
     """
     recipe = loaded.trained_on.get("made_splits", {"names": []})
     made = recipe if split in recipe["names"] else {}
@@ -86,6 +98,9 @@ def load_splits(
         label_column=label_column,
         group_column=made.get("group_column"),
         label_names=loaded.task.names,
+        label_kind="single" if isinstance(loaded.task, SingleLabel) else "multi",
+        uncertain=uncertain or loaded.trained_on.get("uncertain"),
+        scored=[split],
     )
     if split not in data.splits and made:
         if data.source["fingerprint"] != loaded.trained_on["fingerprint"]:
@@ -96,22 +111,30 @@ def load_splits(
         data = complete_splits(
             data, loaded.task.marks, made["validation_fraction"], made["test_fraction"], made["seed"]
         )
+    if split in data.without_labels and split not in data.splits:
+        raise ArgumentError(
+            f"Split `{split}` has no labels, so it cannot be scored. `rd-hf predict` answers images without labels."
+        )
     if split not in data.splits:
         others = [f"{name} (as made for training)" for name in recipe["names"] if name not in data.splits]
         raise ArgumentError(f"The data has no split `{split}`. Its splits are {', '.join([*data.splits, *others])}.")
     return data
 
 
-def open_split(loaded: LoadedModel, data: ImageData, split: str, on_bad_image: str = "error") -> OpenSplit:
+def open_split(
+    loaded: LoadedModel, data: ImageData, split: str, on_bad_image: str = "error", reading: Reading | None = None
+) -> OpenSplit:
     """Decode the images of one split.
 
+    :param reading: by default the one that the model was trained with.
     :raises ArgumentError: when it is missing or has no readable image.
     :raises BadImageError: for an unreadable image, unless `on_bad_image` is "skip".
     """
     if split not in data.splits:
         raise ArgumentError(f"The data has no split `{split}`. Its splits are {', '.join(data.splits)}.")
     found = Split(split, data.splits[split], data.labels(split))
-    return found.opened(Transforms(loaded.transform), on_bad_image)
+    reading = reading or Reading.recorded(loaded.trained_on)
+    return found.opened(Transforms(loaded.transform), on_bad_image, reading)
 
 
 def split_rows(

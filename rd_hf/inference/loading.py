@@ -13,6 +13,7 @@ from transformers.utils import cached_file
 from ..arguments.values import ArgumentError
 from ..cards.provenance import is_onnx, read_provenance
 from ..data.pixels import PixelTransform
+from ..models.tape import input_channels
 from ..tasks.classification import SingleLabel
 from ..tasks.make import make_task
 from ..tasks.task import Task
@@ -59,10 +60,14 @@ def load_model(
                 "it out."
             )
         options["backbone"] = backbone
-    loaded = AutoModelForImageClassification.from_pretrained(model, use_safetensors=True, **options).eval()
-    names = [loaded.config.id2label[number] for number in range(loaded.config.num_labels)]
-    task = make_task(loaded.config.problem_type or SingleLabel.problem_type, names)
-    transform = PixelTransform.from_pretrained(model, revision=revision, trust_remote_code=trust_remote_code)
+    with loading("model", model):
+        loaded = AutoModelForImageClassification.from_pretrained(model, use_safetensors=True, **options).eval()
+        names = [loaded.config.id2label[number] for number in range(loaded.config.num_labels)]
+        task = make_task(loaded.config.problem_type or SingleLabel.problem_type, names)
+        shown = loaded.backbone if config.model_type == "rd_teacher" else loaded
+        transform = PixelTransform.from_pretrained(
+            model, revision=revision, trust_remote_code=trust_remote_code, channels=input_channels(shown)
+        )
     trained_on = read_provenance(loaded.config).get("dataset") or {}
     return LoadedModel(loaded.to(Accelerator().device), transform, task, trained_on)
 

@@ -1,12 +1,30 @@
-"""Errors that name the model at fault: the Hub's client often says only that something could not be reached."""
+"""Errors that name the model at fault: what a library says of one often names neither the model nor the reason."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..arguments.values import nearest_name
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, StrictDataclassError
+from safetensors import SafetensorError
+
+from ..arguments.values import ArgumentError, nearest_name
+from ..data.pixels import PixelError
+from ..models.backbone import BackboneError
+from ..models.features import StageError
+from ..students.loading import StudentError
+from .model_files import how_to_convert, problem_of, problem_of_processor
+from .onnx_runtime import OnnxError
+
+OWN_ERRORS = (ArgumentError, BackboneError, OnnxError, StageError, StudentError)
+# What transformers, safetensors, PyTorch and a repo's own code raise for a model that they cannot build.
+FOREIGN_ERRORS = (
+    OSError, ValueError, TypeError, LookupError, AttributeError, ImportError, RuntimeError, AssertionError,
+    SafetensorError, StrictDataclassError,
+)  # fmt: skip
+_PACKAGE = re.compile(r"pip install ([\w.\-\[\]]+)")
 
 
 class ModelNameError(ValueError):
@@ -21,6 +39,8 @@ def loading(role: str, name: str) -> Iterator[None]:
     :raises ModelNameError: when `name` looks like a folder that is not there, or loading fails.
     """
     looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name
+    if Path(name).expanduser().is_file():
+        raise ModelNameError(f"The {role} {name!r} is a file. Give the folder that holds config.json and the weights.")
     if looks_local and not Path(name).expanduser().is_dir():
         raise ModelNameError(f"The {role} {name!r} is not a folder ({nearest_name(Path(name).absolute())}).")
     folder = Path(name).expanduser()
@@ -28,8 +48,60 @@ def loading(role: str, name: str) -> Iterator[None]:
         raise ModelNameError(
             f"The {role} {name!r} is the folder of a run. Give its student, {str(folder / 'student')!r}."
         )
+    with naming(role, name):
+        yield
+
+
+@contextmanager
+def naming(role: str, name: str) -> Iterator[None]:
+    """A context for work with a model: errors about it name `role` and `name`, and say the reason in a sentence.
+
+    :raises ModelNameError: for what a library raises, and for an image processor that cannot be used.
+    """
     try:
         yield
-    except OSError as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelNameError(f"The {role} {name!r} cannot be loaded: {reason}") from error
+    except PixelError as error:
+        found = problem_of_processor(name) or str(error)
+        raise ModelNameError(f"The {role} {name!r} cannot be used: {found}") from error
+    except (ModelNameError, *OWN_ERRORS):
+        raise
+    except FOREIGN_ERRORS as error:
+        raise ModelNameError(f"The {role} {name!r} cannot be loaded: {_reason(name, error)}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, with the second if it only announces that; its kind where there is none."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[: 1 + lines[0].endswith(":")])
+
+
+def _reason(name: str, error: Exception) -> str:
+    """Why a model cannot be loaded: a missing package or right, its files, or else what the library says."""
+    chain: list[BaseException] = [error]
+    while (earlier := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(earlier)
+    for cause in chain:
+        if isinstance(cause, ImportError):
+            package = _PACKAGE.search(str(cause))
+            package = package.group(1) if package else cause.name
+            if package:
+                return f"it needs the package {package}, which is not installed: pip install {package}."
+    if any(isinstance(cause, GatedRepoError) for cause in chain):
+        return (
+            f"its repo is gated. Ask for access at https://huggingface.co/{name}, and then log in with `hf auth login` "
+            "or set HF_TOKEN."
+        )
+    if any(isinstance(cause, RepositoryNotFoundError) for cause in chain):
+        return (
+            "the Hub has no such repo, or it is private. Correct the name, or log in with `hf auth login` or set "
+            "HF_TOKEN."
+        )
+    if "use_safetensors" in str(error) and not Path(name).expanduser().is_dir():
+        return how_to_convert(name)
+    found = problem_of(name)
+    if found is not None:
+        return found
+    if "ignore_mismatched_sizes" in str(error) or "size mismatch" in str(error):
+        return "its weights do not have the shapes that its config.json describes. Download both again from one source."
+    said = first_line(error)
+    return f"{type(error).__name__}: {said}" if isinstance(error, LookupError | TypeError | AttributeError) else said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,9 +12,13 @@ from typing import Any
 import torch
 
 from ..arguments.values import ArgumentError, nearest_name
-from ..data.images import BadImageError, to_rgb
+from ..data.image_notes import Note, log_notes
+from ..data.images import BadImageError, read_image
+from ..data.reading import Reading
 from ..data.scanner import is_hidden, is_image, printable, scan
 from .loading import LoadedModel, load_model
+
+logger = logging.getLogger(__name__)
 
 
 def predict(
@@ -24,11 +29,15 @@ def predict(
     backbone: str | None = None,
     batch_size: int = 64,
     on_bad_image: str = "error",
+    page: int | None = None,
+    dicom_window: str | None = None,
     trust_remote_code: bool = False,
 ) -> list[dict[str, Any]]:
     """Classify images.
 
     :param images: files, folders (searched for image files, deep) and globs; one, or several.
+    :param page: page or frame to read of files that have several; by default the one that the model was trained with.
+    :param dicom_window: see `rd_hf.data.reading.Reading`; by default the one that the model was trained with.
     :return: one dict per image: `image` (its path), `label` (multi-label: `labels`, those at 0.5 or above) and
         `probabilities` by class name; for a skipped one `image` and `error`.
     :raises ArgumentError: when a name matches nothing.
@@ -36,9 +45,12 @@ def predict(
     """
     paths = find_images(images)
     loaded = load_model(model, revision, backbone, trust_remote_code)
+    reading = Reading.recorded(loaded.trained_on, page, dicom_window)
     rows: list[dict[str, Any]] = []
+    notes: dict[str, Note] = {}
     for start in range(0, len(paths), batch_size):
-        rows += _predict_batch(loaded, paths[start : start + batch_size], on_bad_image)
+        rows += _predict_batch(loaded, paths[start : start + batch_size], on_bad_image, reading, notes)
+    log_notes(logger, notes, "those to classify")
     return rows
 
 
@@ -86,11 +98,16 @@ def prediction_table(rows: list[dict[str, Any]], top_k: int) -> str:
     return "\n".join(lines)
 
 
-def _predict_batch(loaded: LoadedModel, paths: list[Path], on_bad_image: str) -> list[dict[str, Any]]:
+def _predict_batch(
+    loaded: LoadedModel, paths: list[Path], on_bad_image: str, reading: Reading, notes: dict[str, Note]
+) -> list[dict[str, Any]]:
+    """:param notes: where what is remarkable about each image is added."""
     pixels, rows = [], []
     for path in paths:
         try:
-            pixels.append(loaded.transform.geometry(to_rgb(path, name=printable(path))))
+            image = read_image(path, printable(path), reading)
+            pixels.append(loaded.transform.geometry(image.rgb))
+            notes[printable(path)] = image.notes
             rows.append({"image": printable(path)})
         except BadImageError as error:
             if on_bad_image != "skip":

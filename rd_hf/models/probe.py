@@ -18,6 +18,24 @@ from .tape import call_model, instance_attribute
 PROBE_BATCH = 2
 
 
+class UnfitImageError(StageError):
+    """A model that does not run on images of the size and channels that it is given.
+
+    :ivar model: that model.
+    :ivar reason: what it says, in one line.
+    """
+
+    def __init__(self, model: nn.Module, shape: tuple[int, ...], error: Exception) -> None:
+        """:param shape: of the images."""
+        self.model = model
+        self.reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        super().__init__(
+            f"{type(model).__name__} does not run on images of shape {shape} alone: {self.reason} Give the image size "
+            "(and in_channels) that the model is made for. For a model with several towers (CLIP, SigLIP), pass "
+            "image_tower(model)."
+        )
+
+
 @dataclass(eq=False)
 class Call:
     """One call of a module in the probe.
@@ -78,7 +96,7 @@ def probe(model: nn.Module, pixel_values: Tensor, blocks: Collection[nn.Module])
 
     :param pixel_values: images (B, C, *image size).
     :param blocks: modules whose outputs are known to be features.
-    :raises StageError: if the model does not run on these images.
+    :raises UnfitImageError: if the model does not run on these images.
     """
     image_size = tuple(pixel_values.shape[2:])
     names = {module: name for name, module in model.named_modules()}
@@ -120,12 +138,8 @@ def probe(model: nn.Module, pixel_values: Tensor, blocks: Collection[nn.Module])
             stack.enter_context(module.register_forward_hook(after))
         try:
             call_model(model, pixel_values, {})
-        except (TypeError, ValueError, RuntimeError, AttributeError) as error:
-            raise StageError(
-                f"{type(model).__name__} does not run on images of shape {tuple(pixel_values.shape)} alone: "
-                f"{error}\nCall find_stages with the image size (and in_channels) that the model is made for. For a "
-                "model with several towers (CLIP, SigLIP), pass image_tower(model)."
-            ) from error
+        except (TypeError, ValueError, RuntimeError, AttributeError, LookupError, AssertionError) as error:
+            raise UnfitImageError(model, tuple(pixel_values.shape), error) from error
     return calls
 
 

@@ -75,13 +75,16 @@ def resamples(predictions: Predictions, samples: int, seed: int) -> Iterator[np.
 
 def weighted_class_values(weights: np.ndarray, predictions: Predictions) -> dict[str, np.ndarray]:
     """What `class_values` gives, under (R, N) weights of the images: (R, K) per name, NaN where undefined."""
-    truth, decisions = predictions.truth.astype(np.float64), predictions.decisions.astype(np.float64)
-    total = weights.sum(axis=1, keepdims=True)
+    known = predictions.known
+    truth, decisions = predictions.truth.astype(np.float64), (predictions.decisions & known).astype(np.float64)
+    total = weights @ known.astype(np.float64)
     hits, positives, decided = weights @ (truth * decisions), weights @ truth, weights @ decisions
-    ranked = [
-        weighted_ranking_values(weights, predictions.probabilities[:, k], predictions.truth[:, k])
-        for k in range(truth.shape[1])
-    ]
+    ranked = []
+    for k in range(truth.shape[1]):
+        rows = slice(None) if known[:, k].all() else known[:, k]
+        ranked.append(
+            weighted_ranking_values(weights[:, rows], predictions.probabilities[rows, k], predictions.truth[rows, k])
+        )
     return {
         "sensitivity": _divide(hits, positives),
         "specificity": _divide(total - positives - decided + hits, total - positives),
@@ -99,8 +102,10 @@ def weighted_ranking_values(
     :param weights: (R, N) non-negative.
     :param scores: (N,) higher meaning positive; ties count half in the area and stand together in the precision.
     :param truth: (N,) bool.
-    :return: two (R,) arrays, NaN where a weighting has one class only.
+    :return: two (R,) arrays, NaN where a weighting has one class only, or there is no image.
     """
+    if not len(scores):
+        return np.full(len(weights), np.nan), np.full(len(weights), np.nan)
     order = np.argsort(-scores, kind="stable")
     ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
     ordered = weights[:, order]

@@ -15,6 +15,9 @@ expected_calibration_error     of the decided class's probability             of
 A class's value is undefined where the split lacks what it is a share of: no image of the class (sensitivity, F1), none
 of any other (specificity), or either (AUROC, average precision). With one label per image a mean over classes is then
 undefined too; with several, the mean is over the other labels. Both are told in words.
+
+With several labels per image a label may be NaN, which is not known. All shares of a label are then of the images of
+which it is known, and accuracy is the share of the known pairs.
 """
 
 from __future__ import annotations
@@ -49,10 +52,11 @@ class Predictions:
     """Checked probabilities and labels of N images and K classes.
 
     :param probabilities: (N, K) float64.
-    :param truth: (N, K) bool, whether the image has the class.
+    :param truth: (N, K) bool, whether the image has the class; False where that is not known.
     :param decisions: (N, K) bool, whether the model says so.
     :param label_names: K names.
     :param exclusive: whether each image has exactly one class.
+    :param known: (N, K) bool, whether the truth is known.
     """
 
     probabilities: np.ndarray
@@ -60,6 +64,7 @@ class Predictions:
     decisions: np.ndarray
     label_names: tuple[str, ...]
     exclusive: bool
+    known: np.ndarray
 
     @classmethod
     def check(
@@ -79,15 +84,17 @@ class Predictions:
             raise MetricError("probabilities are NaN or outside 0 to 1: give softmax or sigmoid outputs, not logits")
         probabilities = probabilities.clip(0, 1)
         if exclusive:
-            truth = _one_hot(labels, probabilities.shape)
+            truth, known = _one_hot(labels, probabilities.shape), np.ones(probabilities.shape, dtype=bool)
             decisions = _one_hot(probabilities.argmax(axis=1), probabilities.shape)
         else:
-            if labels.shape != probabilities.shape or not np.isin(labels, (0, 1)).all():
+            unknown = np.isnan(labels) if labels.dtype.kind == "f" else np.zeros(labels.shape, dtype=bool)
+            if labels.shape != probabilities.shape or not (np.isin(labels, (0, 1)) | unknown).all():
                 raise MetricError(
-                    f"with several labels per image, labels must be 0 or 1, of shape {probabilities.shape}"
+                    f"with several labels per image, labels must be 0 or 1 (or NaN, not known), of shape "
+                    f"{probabilities.shape}"
                 )
-            truth, decisions = labels.astype(bool), probabilities >= 0.5
-        return cls(probabilities, truth, decisions, tuple(label_names), exclusive)
+            truth, decisions, known = (labels == 1), probabilities >= 0.5, ~unknown
+        return cls(probabilities, truth, decisions, tuple(label_names), exclusive, known)
 
 
 def point_values(predictions: Predictions) -> tuple[dict[str, float], dict[str, np.ndarray]]:
@@ -108,12 +115,16 @@ def class_values(predictions: Predictions) -> dict[str, np.ndarray]:
     from sklearn.metrics import average_precision_score, f1_score, recall_score, roc_auc_score
 
     truth, decisions, probabilities = predictions.truth, predictions.decisions, predictions.probabilities
+    known = predictions.known
     columns = range(truth.shape[1])
-    present, absent = truth.any(axis=0), ~truth.all(axis=0)
+    present, absent = truth.any(axis=0), (known & ~truth).any(axis=0)
     both = present & absent
 
     def each(score, inputs, defined):
-        return np.array([score(truth[:, k], inputs[:, k]) if defined[k] else np.nan for k in columns])
+        values = ((truth[known[:, k], k], inputs[known[:, k], k]) for k in columns)
+        return np.array(
+            [score(*pair) if is_defined else np.nan for pair, is_defined in zip(values, defined, strict=True)]
+        )
 
     return {
         "sensitivity": each(recall_score, decisions, present),
@@ -143,6 +154,8 @@ def mean_over_classes(
 def accuracy(weights: np.ndarray, predictions: Predictions) -> np.ndarray:
     """(R,) accuracies under (R, N) weights of the images."""
     right = predictions.truth == predictions.decisions
+    if not predictions.known.all():
+        return _share(weights @ (right & predictions.known).sum(axis=1), weights @ predictions.known.sum(axis=1))
     right = right.all(axis=1) if predictions.exclusive else right.mean(axis=1)
     return weights @ right.astype(np.float64) / weights.sum(axis=1)
 
@@ -157,10 +170,15 @@ def expected_calibration_error(weights: np.ndarray, predictions: Predictions) ->
         confidence, truth = confidence.max(axis=1, keepdims=True), (truth & predictions.decisions).any(1, keepdims=True)
     bins = np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
     gaps = truth - confidence
+    if not predictions.known.all():
+        gaps = np.where(predictions.known, gaps, 0)
     errors = [
         np.abs(weights @ (np.eye(CALIBRATION_BINS)[bins[:, k]] * gaps[:, k, None])).sum(axis=1)
         for k in range(gaps.shape[1])
     ]
+    if not predictions.known.all():
+        shares = _share(np.stack(errors, axis=1), weights @ predictions.known.astype(np.float64))
+        return _mean_of_defined(shares)
     return np.mean(errors, axis=0) / weights.sum(axis=1)
 
 
@@ -202,11 +220,19 @@ def validation_score(probabilities: np.ndarray, labels: np.ndarray, exclusive: b
     values, per_class = point_values(predictions)
     if np.isnan(values[metric_name]):
         reason = undefined_reasons(predictions, per_class)[metric_name]
-        raise MetricError(
-            f"{metric_name} of the validation split is {reason}. Choose accuracy as the metric, or make another "
-            "validation split"
-        )
+        raise MetricError(f"{metric_name} of the validation split is {reason}. Accuracy is defined for any labels")
     return values[metric_name]
+
+
+def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """The quotient, NaN where the whole is 0."""
+    return np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=whole > 0)
+
+
+def _mean_of_defined(values: np.ndarray) -> np.ndarray:
+    """The mean over the last axis without NaN; NaN where nothing is left."""
+    defined = ~np.isnan(values)
+    return _share(np.where(defined, values, 0).sum(axis=-1), defined.sum(axis=-1))
 
 
 def _one_hot(labels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

@@ -34,7 +34,7 @@ def compute_metrics(
     same as an `evaluate.Metric`.
 
     :param probabilities: (N, K), softmax or sigmoid outputs.
-    :param labels: (N,) class numbers, or (N, K) of 0 and 1 for several labels per image.
+    :param labels: (N,) class numbers, or (N, K) of 0 and 1, or NaN where not known, for several labels per image.
     :param label_names: K distinct names.
     :param exclusive: whether each image has exactly one class.
     :param bootstrap_samples: resamples behind the 95 % percentile intervals; 0 for none (`intervals` is then empty).
@@ -69,7 +69,8 @@ def scores_of(predictions: Predictions, bootstrap_samples: int, seed: int) -> di
         truth, decisions = predictions.truth.argmax(1), predictions.decisions.argmax(1)
         matrix = confusion_matrix(truth, decisions, labels=range(len(names)))
     else:
-        matrix = multilabel_confusion_matrix(predictions.truth, predictions.decisions)
+        matrix = multilabel_confusion_matrix(predictions.truth, predictions.decisions & predictions.known)
+        matrix[:, 0, 0] -= (~predictions.known).sum(axis=0)  # counted as neither true nor decided
     result: dict = {name: _number(values[name]) for name in METRIC_NAMES}
     for name in ("sensitivity", "specificity"):
         result[name] = dict(zip(names, map(_number, per_class[name]), strict=True))

@@ -1,17 +1,20 @@
 """Figures of a run: loss and validation curves, CKA, confusion matrix, ROC. Written as PNG without a display.
 
 Colours are Okabe and Ito's, which colour-blind readers can tell apart; line styles and markers tell them apart again.
+Class names are drawn as they are; `rd_hf.scoring.drawn_names` says what becomes of long ones and rare letters.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .classification import METRICS, Predictions
+from .drawn_names import DrawnNames, drawn_names, lines_of, longest_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,6 +34,9 @@ LOSS_TERMS = {
 METRIC_TITLES = {metric.name: metric.title for metric in METRICS}
 LABELLED_CURVES = 8
 DOTS_PER_INCH = 150
+# In inches: a cell of a confusion matrix, the side of the largest matrix, and the letters and lines of class names.
+CELL, LARGEST_MATRIX, LETTER, LINE_HEIGHT = 0.7, 40.0, 0.085, 0.17
+LETTER_POINTS = 10
 
 
 def plot_curves(history: list[dict], path: str | Path) -> None:
@@ -40,17 +46,16 @@ def plot_curves(history: list[dict], path: str | Path) -> None:
         "hybrid", "kl", "cka_loss"), validation rows "validation/<metric>". Terms that no row has are left out.
     :param path: the PNG to write.
     """
-    figure, (left, right) = new_figure(2)
     terms = {title: _series(history, key) for key, title in LOSS_TERMS.items()}
     terms["validation"] = _series(history, "validation/loss")
-    _lines(left, terms, "no loss recorded")
-    left.set(title="Loss and its terms", xlabel="optimiser step", ylabel="loss")
     keys = sorted({key for row in history for key in row if key.startswith("validation/") and key != "validation/loss"})
     names = [key.removeprefix("validation/") for key in keys]
     metrics = {METRIC_TITLES.get(name, name): _series(history, f"validation/{name}") for name in names}
-    _lines(right, metrics, "no validation recorded")
-    right.set(title="Validation", xlabel="optimiser step", ylabel="value")
-    figure.savefig(path, dpi=DOTS_PER_INCH)
+    with new_figure(path, 2) as (_, (left, right)):
+        _lines(left, terms, "no loss recorded")
+        left.set(title="Loss and its terms", xlabel="optimiser step", ylabel="loss")
+        _lines(right, metrics, "no validation recorded")
+        right.set(title="Validation", xlabel="optimiser step", ylabel="value")
 
 
 def plot_cka(history: list[dict], path: str | Path) -> None:
@@ -59,16 +64,15 @@ def plot_cka(history: list[dict], path: str | Path) -> None:
     :param history: rows of metrics.jsonl; rows with "cka/1", "cka/2", ... hold the CKA value of those stages.
     :param path: the PNG to write.
     """
-    figure, (axes,) = new_figure(1)
     stages = {key.removeprefix("cka/") for row in history for key in row if key.startswith("cka/")}
     ordered = sorted(stages, key=lambda stage: (not stage.isdigit(), int(stage) if stage.isdigit() else 0, stage))
     several = len(ordered) > 1
     names = {stage: f"stage {stage}" if several else "last stage" for stage in ordered}
-    _lines(axes, {name: _series(history, f"cka/{stage}") for stage, name in names.items()}, "no CKA recorded")
-    axes.set(title="Reprogrammed teacher features against student features", xlabel="optimiser step", ylabel="CKA")
     lowest = min((value for stage in ordered for value in _series(history, f"cka/{stage}")[1]), default=0.0)
-    axes.set_ylim(min(lowest, 0.0) - 0.02, 1.02)
-    figure.savefig(path, dpi=DOTS_PER_INCH)
+    with new_figure(path, 1) as (_, (axes,)):
+        _lines(axes, {name: _series(history, f"cka/{stage}") for stage, name in names.items()}, "no CKA recorded")
+        axes.set(title="Reprogrammed teacher features against student features", xlabel="optimiser step", ylabel="CKA")
+        axes.set_ylim(min(lowest, 0.0) - 0.02, 1.02)
 
 
 def plot_confusion_matrix(matrix: Sequence, label_names: Sequence[str], path: str | Path) -> None:
@@ -78,24 +82,38 @@ def plot_confusion_matrix(matrix: Sequence, label_names: Sequence[str], path: st
     :param label_names: K names.
     :param path: the PNG to write.
     """
-    counts = np.asarray(matrix)
+    counts, names = np.asarray(matrix), drawn_names(label_names)
     if counts.ndim == 2:
-        side = max(4.5, 0.7 * len(label_names) + 2.5)
-        figure, (axes,) = new_figure(1, side + 1, side)
-        _matrix(axes, counts, label_names)
+        _plot_matrix(counts, names, path)
+    else:
+        _plot_matrices(counts, names, path)
+
+
+def _plot_matrix(counts: np.ndarray, names: DrawnNames, path: str | Path) -> None:
+    """One matrix of all classes, whose cells and letters shrink where there are very many."""
+    cell = min(CELL, LARGEST_MATRIX / len(counts))
+    room = max(0.0, LETTER * longest_line(names.texts) - 1.0)  # beyond that for short names
+    side = max(4.5, cell * len(counts) + 2.5) + room
+    with new_figure(path, 1, side + 1, side, names=names) as (figure, (axes,)):
+        _matrix(axes, counts, names.texts, cell / CELL)
         axes.set_title("Confusion matrix: images of the test split")
         figure.colorbar(axes.images[0], ax=axes, label="share of the true class", shrink=0.8)
-    else:
-        columns = min(4, len(label_names))
-        rows = -(-len(label_names) // columns)
-        figure, grid = new_figure(columns, 2.6 * columns, 2.8 * rows + 0.5, rows)
-        for axes, name, cell in zip(grid, label_names, counts, strict=False):
+
+
+def _plot_matrices(counts: np.ndarray, names: DrawnNames, path: str | Path) -> None:
+    """A matrix of each label, which is absent or present."""
+    columns = min(4, len(counts))
+    rows = -(-len(counts) // columns)
+    several = lines_of(names.texts) > 1
+    width = max(2.6, LETTER * longest_line(names.texts) + 0.6 * several)
+    height = 2.6 + LINE_HEIGHT * lines_of(names.texts)
+    with new_figure(path, columns, width * columns, height * rows + 0.7, rows, names) as (figure, grid):
+        for axes, name, cell in zip(grid, names.texts, counts, strict=False):
             _matrix(axes, cell, ("absent", "present"))
-            axes.set_title(name)
-        for axes in grid[len(label_names) :]:
+            axes.set_title(name, fontsize="small" if several else None)
+        for axes in grid[len(counts) :]:
             axes.set_visible(False)
-        figure.suptitle("Confusion matrices: images of the test split, shaded by share of the row")
-    figure.savefig(path, dpi=DOTS_PER_INCH)
+        figure.suptitle("Confusion matrices: images of the test split,\nshaded by share of the row")
 
 
 def plot_roc(
@@ -114,46 +132,77 @@ def plot_roc(
 
     checked = Predictions.check(probabilities, labels, label_names, exclusive)
     binary = len(label_names) == 2 and exclusive
-    figure, (axes,) = new_figure(1, 6.5, 5.5)
+    names = drawn_names(label_names)
     shown = [1] if binary else list(range(len(label_names)))
     named, areas = len(shown) <= LABELLED_CURVES, []
-    for position, k in enumerate(shown):
-        truth = checked.truth[:, k]
-        if truth.all() or not truth.any():
-            axes.plot([], [], " ", label=f"{label_names[k]}: no curve, only positive or only negative images")
-            continue
-        false_positives, true_positives, _ = roc_curve(truth, checked.probabilities[:, k], drop_intermediate=False)
-        areas.append(auc(false_positives, true_positives))
-        style = _style(position) if named else {"color": "#999999", "linewidth": 0.8}
-        label = f"{label_names[k]} (AUROC {areas[-1]:.3f})" if named else None
-        axes.plot(false_positives, true_positives, label=label, **style)
-    if areas and not named:
-        axes.plot([], [], color="#999999", linewidth=0.8, label=f"{len(areas)} classes (AUROC {np.mean(areas):.3f})")
-    axes.plot([0, 1], [0, 1], color="#999999", linewidth=1, linestyle=(0, (1, 3)), label="chance (AUROC 0.500)")
-    against = f"{label_names[1]} against {label_names[0]}" if binary else "each class against the rest"
-    axes.set(
-        title=f"ROC on the test split: {against}",
-        xlabel="1 - specificity (false positive rate)",
-        ylabel="sensitivity (true positive rate)",
-    )
-    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
-    axes.legend(loc="lower right", frameon=False, fontsize="small")
-    figure.savefig(path, dpi=DOTS_PER_INCH)
+    beside = named and lines_of(names.texts) > 1  # where the legend hides no curve
+    with new_figure(path, 1, 6.5 + 3.2 * beside, 5.5, names=names) as (_, (axes,)):
+        for position, k in enumerate(shown):
+            known, name = checked.known[:, k], names.texts[k]
+            truth = checked.truth[known, k]
+            if truth.all() or not truth.any():
+                axes.plot([], [], " ", label=f"{name}: no curve, only positive or only negative images")
+                continue
+            scores = checked.probabilities[known, k]
+            false_positives, true_positives, _ = roc_curve(truth, scores, drop_intermediate=False)
+            areas.append(auc(false_positives, true_positives))
+            style = _style(position) if named else {"color": "#999999", "linewidth": 0.8}
+            if binary and beside:
+                name += f"\nagainst\n{names.texts[0]}"
+            label = f"{name} (AUROC {areas[-1]:.3f})" if named else None
+            axes.plot(false_positives, true_positives, label=label, **style)
+        if areas and not named:
+            mean = f"{len(areas)} classes (AUROC {np.mean(areas):.3f})"
+            axes.plot([], [], color="#999999", linewidth=0.8, label=mean)
+        axes.plot([0, 1], [0, 1], color="#999999", linewidth=1, linestyle=(0, (1, 3)), label="chance (AUROC 0.500)")
+        against = f"{names.texts[1]} against {names.texts[0]}" if binary else "each class against the rest"
+        axes.set(
+            title="ROC on the test split" + ("" if binary and beside else f": {against}"),
+            xlabel="1 - specificity (false positive rate)",
+            ylabel="sensitivity (true positive rate)",
+        )
+        axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+        place = {"loc": "upper left", "bbox_to_anchor": (1.01, 1)} if beside else {"loc": "lower right"}
+        _legend(axes, **place)
 
 
+@contextmanager
 def new_figure(
-    columns: int, width: float | None = None, height: float = 4.5, rows: int = 1
-) -> tuple[Figure, list[Axes]]:
-    """A figure on the Agg canvas, apart from pyplot's global state, and its axes row by row."""
+    path: str | Path,
+    columns: int,
+    width: float | None = None,
+    height: float = 4.5,
+    rows: int = 1,
+    names: DrawnNames | None = None,
+) -> Iterator[tuple[Figure, list[Axes]]]:
+    """A figure on the Agg canvas, apart from pyplot's state, and its axes row by row; it is saved after the context.
+
+    No text in it is read as a formula.
+
+    :param path: the PNG to write.
+    :param names: of classes, for their fonts and their note.
+    """
+    from matplotlib import rc_context, rcParams
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width or 6.5 * columns, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for axes in grid.flat:
-        axes.spines[["top", "right"]].set_visible(False)
-    return figure, list(grid.flat)
+    families = rcParams["font.family"] if names is None else names.families
+    with rc_context({"text.parse_math": False, "text.usetex": False, "font.family": families}):
+        figure = Figure(figsize=(width or 6.5 * columns, height), layout="constrained")
+        FigureCanvasAgg(figure)
+        grid = figure.subplots(rows, columns, squeeze=False)
+        for axes in grid.flat:
+            axes.spines[["top", "right"]].set_visible(False)
+        yield figure, list(grid.flat)
+        if names is not None and names.note:
+            figure.supxlabel(names.note, fontsize="small", color="#666666")
+        figure.savefig(path, dpi=DOTS_PER_INCH)
+
+
+def _legend(axes: Axes, **place: object) -> None:
+    """A legend of every labelled line: by itself it leaves out labels that begin with an underscore."""
+    lines = [line for line in axes.get_lines() if not line.get_label().startswith("_child")]  # their own number
+    axes.legend(lines, [line.get_label() for line in lines], frameon=False, fontsize="small", **place)
 
 
 def _series(history: list[dict], key: str) -> tuple[list[float], list[float]]:
@@ -177,7 +226,7 @@ def _lines(axes: Axes, series: dict[str, tuple[list[float], list[float]]], empty
     axes.grid(axis="y", color="#DDDDDD", linewidth=0.6)
     axes.set_axisbelow(True)
     if drawn:
-        axes.legend(frameon=False, fontsize="small")
+        _legend(axes)
     else:
         axes.text(0.5, 0.5, empty, transform=axes.transAxes, ha="center", va="center", color="#666666")
 
@@ -190,17 +239,27 @@ def _style(position: int) -> dict:
     }
 
 
-def _matrix(axes: Axes, counts: np.ndarray, names: Sequence[str]) -> None:
-    """Counts as cells; a class without images has a blank row."""
+def _matrix(axes: Axes, counts: np.ndarray, names: Sequence[str], scale: float = 1.0) -> None:
+    """Counts as cells; a class without images has a blank row.
+
+    :param scale: of the letters; below 1 empty cells are left blank too.
+    """
     totals = counts.sum(axis=1, keepdims=True)
     share = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     axes.spines[:].set_visible(False)
     ticks = range(len(names))
-    long = max(map(len, names)) > 8 or len(names) > 6
-    axes.set_xticks(ticks, names, rotation=45 if long else 0, ha="right" if long else "center")
-    axes.set_yticks(ticks, names)
+    if lines_of(names) > 1 or scale < 1:
+        turned = {"rotation": 90, "ha": "center"}
+    elif max(map(len, names)) > 8 or len(names) > 6:
+        turned = {"rotation": 45, "ha": "right"}
+    else:
+        turned = {"rotation": 0, "ha": "center"}
+    size = LETTER_POINTS * scale * (0.8 if lines_of(names) > 1 else 1)
+    axes.set_xticks(ticks, names, fontsize=size, **turned)
+    axes.set_yticks(ticks, names, fontsize=size)
     axes.set(xlabel="predicted", ylabel="true")
-    for row, column in np.ndindex(counts.shape):
+    for row, column in zip(*np.nonzero(counts >= (0 if scale == 1 else 1)), strict=True):
         colour = "white" if share[row, column] > 0.55 else "black"
-        axes.text(column, row, f"{counts[row, column]}", ha="center", va="center", color=colour)
+        text = f"{counts[row, column]}"
+        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=LETTER_POINTS * scale)

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..models.tape import input_channels
+
 MAX_RUNS = 10
 MAX_SECONDS = 2.0
 
@@ -35,12 +37,12 @@ class Cost:
 def measure_cost(forward: Callable[[Tensor], Any], module: nn.Module, size: tuple[int, int]) -> Cost:
     """Count and time `forward` on one image.
 
-    :param forward: takes (1, 3, rows, columns) on the device of `module`.
+    :param forward: takes (1, channels, rows, columns) on the device of `module`.
     :param module: the module whose parameters are counted; it should be in eval mode.
     :param size: rows and columns of the image.
     """
     device = next(module.parameters()).device
-    pixels = torch.zeros(1, 3, *size, device=device)
+    pixels = torch.zeros(1, input_channels(module), *size, device=device)
     # The counter does not know the CPU's fused attention; taken apart, attention is products of matrices.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         forward(pixels)

@@ -17,10 +17,12 @@ from ..cards.provenance import PROVENANCE
 from ..data.pixels import default_processor, load_processor
 from ..models.backbone import cached_commit
 from ..models.modeling_rd_student import RDStudentForImageClassification
+from ..models.tape import input_channels
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_IMAGE_SIZE = 224
+COLOUR_CHANNELS = 3
 # Defaults that transformers copied from TensorFlow, where they are the shares that are kept: of the units in front of
 # the head, and of the running statistics.
 KEPT_UNITS = {"mobilenet_v1": 0.999, "mobilenet_v2": 0.8}
@@ -62,6 +64,7 @@ def load_student(
         processor = load_processor(student, revision, image_size, trust_remote_code)
     if isinstance(model, RDStudentForImageClassification):
         model = model.model
+    _refuse_other_channels(model)
     _read_kept_shares_as_dropped(model)
     return RDStudentForImageClassification.from_classifier(model), processor, source
 
@@ -81,11 +84,26 @@ def adopt_student(model: PreTrainedModel, label_names: list[str], problem_type: 
             f"the student with num_labels={len(label_names)}, or with id2label and label2id set to the names of the "
             "data."
         )
+    _refuse_other_channels(model)
     model.config.id2label = dict(enumerate(label_names))
     model.config.label2id = {name: number for number, name in enumerate(label_names)}
     model.config.problem_type = problem_type
     _read_kept_shares_as_dropped(model)
     return RDStudentForImageClassification.from_classifier(model)
+
+
+def _refuse_other_channels(model: PreTrainedModel) -> None:
+    """A student gets colour images, in training as from its own processor later; grey ones have three equal channels.
+
+    :raises StudentError: for a model of other images.
+    """
+    channels = input_channels(model)
+    if channels != COLOUR_CHANNELS:
+        raise StudentError(
+            f"The student reads images of {channels} channel{'s' if channels > 1 else ''}, but rd_hf trains students "
+            "on colour images of 3 (a grey image has three equal ones). Leave num_channels or in_channels out of its "
+            "config, or choose another student."
+        )
 
 
 def _read_kept_shares_as_dropped(model: PreTrainedModel) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,9 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..scoring import plots
-from ..scoring.classification import METRICS, Predictions, point_values, validation_score
+from ..scoring.classification import METRICS, MetricError, Predictions, point_values, validation_score
 from ..scoring.metrics import compute_metrics
 from .task import Task, at_least_float32
+
+ALWAYS_DEFINED = "accuracy"
+NAMED_CLASSES = 5  # in a message
 
 
 @dataclass(frozen=True)
@@ -75,10 +78,31 @@ class Classification(Task):
         """One metric, which chooses the best model."""
         return validation_score(self.predicted(rows), self.labels(rows), self.exclusive, metric)
 
-    def check_metric(self, labels: np.ndarray, metric: str) -> None:
-        """Check that a split's labels define a metric; whether they do depends on no prediction."""
+    def check_metric(self, splits: Mapping[str, np.ndarray], metric: str) -> None:
+        """Whether labels define a metric depends on no prediction."""
+        labels = splits["validation"]
         guess = np.full((len(labels), len(self.names)), 1 / len(self.names))
-        validation_score(guess, labels, self.exclusive, metric)
+        truth = Predictions.check(guess, labels, self.names, self.exclusive)
+        if not np.isnan(point_values(truth)[0][metric]):
+            return
+        advice = f"Choose another metric, such as --metric_for_best_model {ALWAYS_DEFINED}"
+        if not self.exclusive:
+            names = ", ".join(map(repr, self.names))
+            raise MetricError(
+                f"`metric_for_best_model` is {metric}, which validation does not define: none of the labels {names} "
+                f"has both positive and negative images there. {advice}, or add images to validation."
+            )
+        counts = {name: self.marks(own).sum(axis=0) for name, own in splits.items()}
+        missing = np.flatnonzero(counts["validation"] == 0)
+        held = "; ".join(
+            f"{self.names[k]!r} ({', '.join(f'{count[k]} in {split}' for split, count in counts.items())})"
+            for k in missing[:NAMED_CLASSES]
+        )
+        more = f"; and {len(missing) - NAMED_CLASSES} more" if len(missing) > NAMED_CLASSES else ""
+        raise MetricError(
+            f"`metric_for_best_model` is {metric}, which needs images of every class in validation, but there are none "
+            f"of {held}{more}. {advice}, add images, or leave such a class out of the data."
+        )
 
     def answers(self, logits: Tensor) -> list[dict[str, Any]]:
         """`label`, or `labels` with several per image, and `probabilities` by class name."""
@@ -175,28 +199,40 @@ class SingleLabel(Classification):
 class MultiLabel(Classification):
     """Any number of classes per image: labels (n, K) of 0 and 1, a sigmoid per class; losses are means over classes.
 
+    A label may be NaN, which is not known: the loss is then the mean over the image's other classes.
+
     :param pos_weight: (K,) weights of the positives in the cross-entropy, as in torch.
+    :param has_unknown: whether a training label is NaN.
     """
 
     problem_type = "multi_label_classification"
     exclusive = False
 
     pos_weight: Tensor | None = None
+    has_unknown: bool = False
 
     def for_training(self, labels: Tensor, balanced: bool, label_smoothing: float) -> MultiLabel:
         """With the weights of `balanced_pos_weight` if asked for."""
         if label_smoothing:
             raise ValueError(
-                "label_smoothing is for single-label tasks only, but the data has several labels per image: leave it "
-                "out"
+                "`label_smoothing` is for single-label tasks only, but the data has several labels per image: leave it "
+                "out. If rare labels are the reason, --class_weights balanced gives them more weight."
             )
-        return replace(self, pos_weight=balanced_pos_weight(labels.sum(dim=0), len(labels)) if balanced else None)
+        known = ~labels.isnan()
+        weights = balanced_pos_weight(labels.nansum(dim=0), known.sum(dim=0)) if balanced else None
+        return replace(self, pos_weight=weights, has_unknown=not bool(known.all()))
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Binary cross-entropy."""
         logits = at_least_float32(logits)
         pos_weight = None if self.pos_weight is None else self.pos_weight.to(logits)
-        losses = F.binary_cross_entropy_with_logits(logits, labels.to(logits), pos_weight=pos_weight, reduction="none")
+        labels = labels.to(logits)
+        if self.has_unknown:
+            known = ~labels.isnan()
+            labels = labels.nan_to_num()
+        losses = F.binary_cross_entropy_with_logits(logits, labels, pos_weight=pos_weight, reduction="none")
+        if self.has_unknown:
+            return ((losses * known).sum(dim=1) / known.sum(dim=1).clamp(min=1)).sum()
         return losses.mean(dim=1).sum()
 
     def divergence(self, hybrid: Tensor, student: Tensor, temperature: float) -> Tensor:
@@ -212,16 +248,21 @@ class MultiLabel(Classification):
 
     def describe_label(self, label: np.ndarray) -> str:
         """The names of the image's classes."""
-        return " and ".join(name for name, on in zip(self.names, label, strict=True) if on) or "none"
+        return " and ".join(name for name, on in zip(self.names, label, strict=True) if on > 0.5) or "none"
 
     @staticmethod
     def probabilities(logits: Tensor) -> np.ndarray:
         """A sigmoid per class."""
         return torch.sigmoid(logits.double()).numpy()
 
+    def row(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """(B, 2K); a label that is not known is -1, so that only logits can make a row not finite."""
+        return super().row(logits, labels.nan_to_num(nan=-1))
+
     def labels(self, rows: np.ndarray) -> np.ndarray:
-        """(N, K) float32 of 0 and 1."""
-        return rows[:, len(self.names) :]
+        """(N, K) float32 of 0 and 1, NaN where not known."""
+        labels = rows[:, len(self.names) :]
+        return np.where(labels < 0, np.float32(np.nan), labels)
 
     def decided(self, probabilities: dict[str, float]) -> dict[str, Any]:
         """`labels`, the classes at a probability of 0.5 or above."""
@@ -246,11 +287,11 @@ def balanced_class_weights(class_counts: Tensor) -> Tensor:
     return torch.where(occurring, counts.sum() / (occurring.sum() * counts.clamp(min=1)), 0.0)
 
 
-def balanced_pos_weight(positive_counts: Tensor, total: int) -> Tensor:
+def balanced_pos_weight(positive_counts: Tensor, total: Tensor | int) -> Tensor:
     """Weights under which the positives of every label count as much as its negatives.
 
     :param positive_counts: Training samples that have each label (num_labels,).
-    :param total: Training samples.
+    :param total: Training samples; or those of which each label is known (num_labels,).
     :return: negatives / positives, and 1 for a label that no sample or every sample has.
     """
     positives = positive_counts.to(torch.float32)

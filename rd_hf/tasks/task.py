@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -93,10 +93,11 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def check_metric(self, labels: np.ndarray, metric: str) -> None:
-        """Check before any training that a split's labels define a metric.
+    def check_metric(self, splits: Mapping[str, np.ndarray], metric: str) -> None:
+        """Check before any training that the labels of validation define a metric.
 
-        :raises MetricError: where they do not.
+        :param splits: the labels of train, validation and test.
+        :raises MetricError: where they do not; it names the classes at fault, and the way out.
         """
 
     @abstractmethod

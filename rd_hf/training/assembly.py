@@ -19,11 +19,14 @@ from ..arguments.values import ArgumentError
 from ..data.augmentation import AugmentationParameters
 from ..data.order import RowOrder, StepPlan
 from ..data.pixels import PixelTransform, Transforms, load_processor
-from ..inference.model_names import loading
+from ..inference.model_names import loading, naming
 from ..models.backbone import Backbone
 from ..models.modeling_rd_teacher import RDTeacherForImageClassification
+from ..models.probe import UnfitImageError
+from ..models.tape import input_channels
 from ..runtime.checkpoint import list_checkpoints
 from ..students.loading import load_student
+from .checks import check_labels, check_student, unfit
 from .cka import check_rows
 from .inputs import Inputs
 from .objective import Objective, ObjectiveWeights
@@ -80,7 +83,8 @@ def assemble_models(
 ) -> Models:
     """Put new projectors between student and teacher, and both on the device of the run."""
     student, processor, base = student
-    models = Models(student, processor, Transforms(PixelTransform(processor)))
+    with naming("student", str(arguments.student)):
+        models = Models(student, processor, Transforms(PixelTransform(processor)))
     student.config.image_size = list(models.transforms.student.size)
     if arguments.sync_batch_norm:
         student.model = _with_synchronised_norms(student.model, accelerator)
@@ -133,17 +137,25 @@ def _add_teacher(
     models: Models, arguments: DistillationArguments, loaded: LoadedTeacher, accelerator: Accelerator
 ) -> None:
     models.backbone, models.teacher_processor = loaded
-    models.transforms = models.transforms._replace(teacher=PixelTransform(models.teacher_processor))
-    models.teacher = RDTeacherForImageClassification.from_parts(
-        models.student,
-        models.backbone,
-        teacher_image_size=models.transforms.teacher.size,
-        stages="all" if arguments.method == "drd" else "last",
-        hidden_channels=arguments.projector_channels,
-        projector_layers=arguments.projector_layers,
-        teacher_stages=arguments.teacher_stages,
-        student_stages=arguments.student_stages,
-    )
+    with naming("teacher", arguments.teacher):
+        channels = input_channels(models.backbone.tower)
+        transform = PixelTransform(models.teacher_processor, channels)
+    if channels == 1:
+        logger.info("The teacher %r reads grey images, so it gets the mean of the three channels.", arguments.teacher)
+    models.transforms = models.transforms._replace(teacher=transform)
+    try:
+        models.teacher = RDTeacherForImageClassification.from_parts(
+            models.student,
+            models.backbone,
+            teacher_image_size=transform.size,
+            stages="all" if arguments.method == "drd" else "last",
+            hidden_channels=arguments.projector_channels,
+            projector_layers=arguments.projector_layers,
+            teacher_stages=arguments.teacher_stages,
+            student_stages=arguments.student_stages,
+        )
+    except UnfitImageError as error:
+        raise unfit(error, models, arguments) from error
     models.backbone.to(accelerator.device)
     models.teacher.to(accelerator.device)
 
@@ -173,9 +185,11 @@ def build_trainer(
     plan = step_plan(arguments, run_data, accelerator)
     max_steps = planned_steps(arguments, run_data, plan)
     objective = build_objective(arguments, run_data, max_steps)
+    rows = plan.labelled_size + (plan.unlabelled_size if plan.unlabelled else 0)
+    shared = plan.processes if arguments.sync_batch_norm else 1
+    check_student(models, arguments, rows * shared)
     if models.teacher is not None and arguments.cka_weight:
         batches = plan.accumulation * plan.processes if arguments.cka_batch == "global" else 1
-        rows = plan.labelled_size + (plan.unlabelled_size if plan.unlabelled else 0)
         check_rows(rows * batches, arguments.cka_estimator)
     data = training_data(arguments, run_data, plan)
     goes_on = arguments.resume and list_checkpoints(folder / "checkpoints")  # which hold the projectors
@@ -222,11 +236,11 @@ def build_objective(arguments: DistillationArguments, run_data: RunData, max_ste
 def training_data(arguments: DistillationArguments, run_data: RunData, plan: StepPlan) -> TrainingData:
     """What the loop reads.
 
-    :raises MetricError: where validation does not define the metric that chooses the model: now, not during training.
+    :raises MetricError: where validation, without unreadable images, does not define the metric that chooses the model.
     """
-    task, validation = run_data.task, run_data.validation
-    task.check_metric(validation.labels[validation.rows], arguments.metric_for_best_model)
-    return TrainingData(task, run_data.store, run_data.labels, plan, validation, run_data.source["fingerprint"])
+    check_labels(arguments, run_data)
+    source = run_data.source["fingerprint"]
+    return TrainingData(run_data.task, run_data.store, run_data.labels, plan, run_data.validation, source)
 
 
 def build_inputs(

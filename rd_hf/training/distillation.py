@@ -29,6 +29,7 @@ from ..runtime.processes import own_log, report_lost_process, start_accelerator
 from ..runtime.progress import console
 from ..students.loading import adopt_student
 from .assembly import assemble_models, load_models, open_trainer
+from .checks import check_labels
 from .compilation import check_compiler, compiled_models
 from .report import summary, write_report
 from .run_data import RunData, load_run_data
@@ -133,6 +134,7 @@ def _run(arguments: DistillationArguments, load: LoadModels) -> RDStudentForImag
         check_compiler()
     with accelerator.main_process_first():
         run_data = load_run_data(arguments)
+    check_labels(arguments, run_data)
     folder = Path(arguments.output_dir)
     models = assemble_models(*load(arguments, run_data, accelerator), arguments, run_data, accelerator)
     if arguments.push_to_hub and accelerator.is_main_process:  # fail before hours of training, not after them

@@ -1,9 +1,16 @@
-"""Writes the results of a finished run: models, scores, predictions and plots."""
+"""Writes the results of a finished run: models, scores, predictions and plots.
+
+Models come first and scores second. Each file that only shows them is written on its own: one that cannot be drawn or
+rendered costs the run nothing else.
+"""
 
 from __future__ import annotations
 
+import errno
 import logging
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +36,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+
 
 class ReportError(OSError):
     """The results of a finished training cannot be written. The message says what is kept and how to continue."""
@@ -43,6 +52,9 @@ def write_report(
     :return: what metrics.json holds: the student's scores under `validation` and `test`, those of the reprogrammed
         teacher under `teacher`.
     """
+    if trainer.accelerator.is_main_process:
+        with _told_what_is_kept(folder, trainer):
+            _save_models(folder, models)
     splits = (run_data.validation, run_data.test)
     task = run_data.task
     student = {split.name: _student_rows(models, split, trainer) for split in splits}
@@ -60,15 +72,48 @@ def write_report(
     if "leaks" in run_data.source:
         scores["leaks"] = run_data.source["leaks"]
     if trainer.accelerator.is_main_process:
-        try:
-            _save_models(folder, models)
+        with _told_what_is_kept(folder, trainer):
             write_json(scores, folder / METRICS_FILE)
             _write_details(folder, run_data, student["test"], scores["test"])
             _write_plots(folder, models, trainer)
             _write_cards(folder, run_data, models, trainer, scores)
-        except (OSError, SafetensorError) as error:  # safetensors raises the latter if the disk is full
-            raise ReportError(_how_to_go_on(folder, trainer, error)) from error
     return scores
+
+
+@contextmanager
+def _told_what_is_kept(folder: Path, trainer: Trainer) -> Iterator[None]:
+    """A context for writing to the run's folder.
+
+    :raises ReportError: when that is not possible, as on a full disk.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:  # safetensors raises the latter if the disk is full
+        raise ReportError(_how_to_go_on(folder, trainer, error)) from error
+
+
+@contextmanager
+def _on_its_own(folder: Path, *names: str) -> Iterator[None]:
+    """A context for writing files that only show results: whatever goes wrong is a warning, except on a full disk.
+
+    A name, a value or a library's new release may break a drawing in ways that nobody foresees, and training has ended.
+
+    :param folder: of the run.
+    :param names: the files, relative to it.
+    """
+    try:
+        yield
+    except SafetensorError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+            raise
+        reason = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
+        logger.warning(
+            "%s could not be written (%s). The models and %s are complete. `rd-hf report %s` tries again.",
+            " and ".join(names), reason, METRICS_FILE, folder,
+        )  # fmt: skip
+        logger.debug("", exc_info=True)
 
 
 def _how_to_go_on(folder: Path, trainer: Trainer, error: Exception) -> str:
@@ -96,26 +141,46 @@ def _save_models(folder: Path, models: Models) -> None:
 def _write_plots(folder: Path, models: Models, trainer: Trainer) -> None:
     # A killed run may have logged steps after its last checkpoint.
     history = [row for row in read_history(folder) if row["step"] <= trainer.step]
-    plots.plot_curves(history, folder / "curves.png")
+    with _on_its_own(folder, "curves.png"):
+        plots.plot_curves(history, folder / "curves.png")
     if models.teacher is not None:
-        plots.plot_cka(history, folder / "cka.png")
+        with _on_its_own(folder, "cka.png"):
+            plots.plot_cka(history, folder / "cka.png")
 
 
 def _write_cards(folder: Path, run_data: RunData, models: Models, trainer: Trainer, scores: dict[str, Any]) -> None:
     """A card beside each model, with the plots that it shows."""
-    for kind, facts in card_facts(folder, run_data, models, trainer, scores).items():
-        for image in facts["images"]:
-            shutil.copyfile(folder / image, folder / kind / image)
-        if kind == "teacher":  # the run's folder has the student's
-            run_data.task.draw_scores(facts["scores"], folder / kind)
-        repos = {"student": trainer.arguments.hub_model_id, "teacher": trainer.arguments.hub_teacher_id}
-        name = (repos[kind] or f"rd_hf-{kind}").split("/")[-1]
-        if not write_card(folder / kind, render_card(facts, name)):
-            logger.warning("%s was edited by hand, so it is kept.", folder / kind / CARD_FILE)
-        results = eval_results(facts)
-        if results is not None:
-            (folder / kind / EVAL_RESULTS_FILE).parent.mkdir(exist_ok=True)
-            (folder / kind / EVAL_RESULTS_FILE).write_text(results, encoding="utf-8")
+    kinds = ["student"] if models.teacher is None else ["student", "teacher"]
+    with _on_its_own(folder, *(f"{kind}/{CARD_FILE}" for kind in kinds)):
+        for kind, facts in card_facts(folder, run_data, models, trainer, scores).items():
+            if kind == "teacher":  # the run's folder has the student's
+                own = run_data.task.figures_of_scores
+                with _on_its_own(folder, *(f"{kind}/{name}" for name in own)):
+                    run_data.task.draw_scores(facts["scores"], folder / kind)
+            else:
+                own = {}
+            _copy_images([name for name in facts["images"] if name not in own], folder, folder / kind)
+            facts["images"] = {n: title for n, title in facts["images"].items() if (folder / kind / n).is_file()}
+            with _on_its_own(folder, f"{kind}/{CARD_FILE}"):
+                _write_card(folder / kind, facts, trainer)
+
+
+def _copy_images(names: list[str], source: Path, target: Path) -> None:
+    """Copy the plots that could be drawn."""
+    for name in names:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
+
+
+def _write_card(folder: Path, facts: dict[str, Any], trainer: Trainer) -> None:
+    repos = {"student": trainer.arguments.hub_model_id, "teacher": trainer.arguments.hub_teacher_id}
+    name = (repos[facts["kind"]] or f"rd_hf-{facts['kind']}").split("/")[-1]
+    if not write_card(folder, render_card(facts, name)):
+        logger.warning("%s was edited by hand, so it is kept.", folder / CARD_FILE)
+    results = eval_results(facts)
+    if results is not None:
+        (folder / EVAL_RESULTS_FILE).parent.mkdir(exist_ok=True)
+        (folder / EVAL_RESULTS_FILE).write_text(results, encoding="utf-8")
 
 
 def _student_rows(models: Models, split: OpenSplit, trainer: Trainer) -> np.ndarray:
@@ -147,9 +212,12 @@ def _teacher_rows(models: Models, split: OpenSplit, trainer: Trainer) -> np.ndar
 def _write_details(folder: Path, run_data: RunData, rows: np.ndarray, scores: dict[str, Any]) -> None:
     """The student's predictions and figures on test, from its rows, and what was skipped."""
     task = run_data.task
-    write_predictions(folder / "predictions.csv", run_data.test.rows, task.columns(), task.table(rows))
-    task.draw_scores(scores, folder)
-    task.draw_rows(rows, folder)
+    with _on_its_own(folder, "predictions.csv"):
+        write_predictions(folder / "predictions.csv", run_data.test.rows, task.columns(), task.table(rows))
+    with _on_its_own(folder, *task.figures_of_scores):
+        task.draw_scores(scores, folder)
+    with _on_its_own(folder, *task.figures_of_rows):
+        task.draw_rows(rows, folder)
     if any(run_data.skipped.values()):
         write_json(run_data.skipped, folder / "skipped_images.json")
 
@@ -168,5 +236,7 @@ def summary(scores: dict[str, Any], task: Task, folder: Path) -> str:
 def _with_interval(values: dict[str, Any], metric: str) -> str:
     if values[metric] is None:
         return f"{'undefined':>19}"
+    if values["intervals"][metric] is None:
+        return f"{values[metric]:19.3f}"
     low, high = values["intervals"][metric]
     return f"  {values[metric]:.3f} ({low:.2f}-{high:.2f})".rjust(19)

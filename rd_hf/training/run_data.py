@@ -16,12 +16,16 @@ from torch import Tensor
 
 from ..arguments.distillation import DistillationArguments
 from ..arguments.values import ArgumentError
+from ..data.image_notes import count_notes
+from ..data.images import AS_IT_IS
 from ..data.leaks import conflicting_labels, report_conflicts, report_leaks, shared_images
 from ..data.open_split import OpenSplit, Split
 from ..data.pixel_store import PixelStore, check_images
 from ..data.pixels import Transforms
-from ..data.sources import load_data, load_images_only
+from ..data.reading import Reading
+from ..data.sources import ImageData, load_data, load_images_only
 from ..data.splits import choose_labelled, complete_splits
+from ..data.unlabelled import outside_groups
 from ..tasks.make import make_task
 from ..tasks.task import Task
 
@@ -33,12 +37,14 @@ class RunData:
     """The task of a run, and the images to learn it from.
 
     :param task: knows the classes.
-    :param train: every train image, then those of `unlabeled_dataset`.
+    :param train: every labelled train image, then those without label if they are used, then those of
+        `unlabeled_dataset`.
     :param labels: of `train`: (N,) int64, or (N, K) float32; rows outside `labelled_rows` are not read.
     :param labelled_rows: rows of `train` whose label is used.
     :param unlabelled_rows: rows of `train` that serve without a label; empty unless asked for.
     :param validation: decoded by `open_images`, as `test` is.
-    :param source: where the data is from, without any path.
+    :param source: where the data is from, without any path, and what `open_images` found remarkable.
+    :param reading: which page of a file, and which window.
     """
 
     task: Task
@@ -49,6 +55,7 @@ class RunData:
     validation: Split | OpenSplit
     test: Split | OpenSplit
     source: dict[str, Any]
+    reading: Reading = AS_IT_IS
     store: PixelStore | None = None
     skipped: dict[str, dict[int, str]] = field(default_factory=dict)
 
@@ -59,16 +66,26 @@ class RunData:
         :raises LeakError: when splits share images and `on_leak` is "error".
         """
         self._check_space(transforms)
-        self.store = PixelStore(self.train, transforms, "train")
+        self.store = PixelStore(self.train, transforms, "train", self.reading)
         needed = np.concatenate([self.labelled_rows, self.unlabelled_rows])
         bad = self.skipped["train"] = check_images(self.store, needed.tolist(), on_bad_image)
         self.labelled_rows = _without(self.labelled_rows, bad)
         self.unlabelled_rows = _without(self.unlabelled_rows, bad)
         self._check_classes()
-        self.validation = self.validation.opened(transforms, on_bad_image)
-        self.test = self.test.opened(transforms, on_bad_image)
+        self.validation = self.validation.opened(transforms, on_bad_image, self.reading)
+        self.test = self.test.opened(transforms, on_bad_image, self.reading)
         self.skipped |= {split.name: split.skipped for split in (self.validation, self.test)}
+        self._count_notes()
         self._check_leaks(on_leak)
+
+    def _count_notes(self) -> None:
+        rows = np.concatenate([self.labelled_rows, self.unlabelled_rows])
+        notes = list(self.store.notes(rows).values())
+        for split in (self.validation, self.test):
+            notes += split.store.notes(split.rows).values()
+        counts = count_notes(notes)
+        if counts:
+            self.source["images"] = counts
 
     def _check_leaks(self, on_leak: str) -> None:
         rows = {"train": np.concatenate([self.labelled_rows, self.unlabelled_rows]).tolist()}
@@ -116,10 +133,15 @@ def load_run_data(arguments: DistillationArguments, keep_unlabelled: bool = Fals
         image_column=arguments.image_column,
         label_column=arguments.label_column,
         group_column=arguments.group_column,
+        label_kind=arguments.label_kind,
+        uncertain=arguments.uncertain,
     )
     task = make_task(data.problem_type, data.label_names)
     made = [name for name in ("validation", "test") if name not in data.splits]
     source = data.source
+    reading = Reading.of(arguments)
+    if reading.chosen():  # kept with the student, which is to see other images in the same way
+        source["reading"] = reading.chosen()
     if made:
         source["made_splits"] = {  # kept with the student, so that the splits can be made again
             "names": made,
@@ -137,14 +159,7 @@ def load_run_data(arguments: DistillationArguments, keep_unlabelled: bool = Fals
         arguments.on_leak,
     )
     chosen = choose_labelled(data, task.marks, arguments.shots, arguments.label_fraction, arguments.seed)
-    images = data.splits["train"].select_columns(["image"])
-    unlabelled = chosen.unlabelled_rows if arguments.use_unlabeled else np.empty(0, dtype=np.int64)
-    if arguments.use_unlabeled and not len(unlabelled):
-        logger.warning("use_unlabeled has no effect, because every row of train keeps its label.")
-    if arguments.unlabeled_dataset is not None:
-        further = load_images_only(arguments.unlabeled_dataset, image_column=arguments.image_column)
-        unlabelled = np.concatenate([unlabelled, np.arange(len(further)) + len(images)])
-        images = concatenate_datasets([images, further])
+    images, unlabelled = _with_unlabelled(arguments, data, chosen.unlabelled_rows)
     if not (arguments.uses_unlabeled or keep_unlabelled):
         unlabelled = np.empty(0, dtype=np.int64)
     labels = torch.from_numpy(data.labels("train"))
@@ -162,7 +177,42 @@ def load_run_data(arguments: DistillationArguments, keep_unlabelled: bool = Fals
         validation=Split("validation", data.splits["validation"], data.labels("validation")),
         test=Split("test", data.splits["test"], data.labels("test")),
         source=source,
+        reading=reading,
     )
+
+
+def _with_unlabelled(
+    arguments: DistillationArguments, data: ImageData, withheld: np.ndarray
+) -> tuple[Dataset, np.ndarray]:
+    """The images of train, then those without label, and the rows among them that serve without a label.
+
+    :param withheld: labelled rows of train whose label is not used.
+    :raises ArgumentError: when there are none, although they are asked for.
+    """
+    parts, rows = [data.splits["train"].select_columns(["image"])], []
+    if arguments.use_unlabeled:
+        rows.append(withheld)
+    if data.unlabelled is not None:
+        bare = outside_groups(data.unlabelled, data.splits, ("validation", "test"))
+        if arguments.use_unlabeled:
+            rows.append(np.arange(len(bare)) + len(parts[0]))
+            parts.append(bare.select_columns(["image"]))
+        else:
+            words = "%d rows of train have no label and are passed over. --use_unlabeled trains on them too."
+            logger.info(words, len(data.unlabelled))
+    if arguments.use_unlabeled and not sum(map(len, rows)):
+        if arguments.shots is None and arguments.label_fraction is None and arguments.unlabeled_dataset is None:
+            raise ArgumentError(
+                "`use_unlabeled` has no unlabelled rows to use, because every row of train has and keeps its label. "
+                "Name an `unlabeled_dataset`, or withhold labels with `shots` or `label_fraction`."
+            )
+        logger.warning("use_unlabeled has no effect, because every row of train keeps its label.")
+    if arguments.unlabeled_dataset is not None:
+        further = load_images_only(arguments.unlabeled_dataset, image_column=arguments.image_column)
+        rows.append(np.arange(len(further)) + sum(map(len, parts)))
+        parts.append(further)
+    images = parts[0] if len(parts) == 1 else concatenate_datasets(parts)
+    return images, np.concatenate([np.empty(0, dtype=np.int64), *rows])
 
 
 def _without(rows: np.ndarray, bad: dict[int, str]) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -74,11 +75,13 @@ def open_run_folder(arguments: DistillationArguments) -> None:
 
 
 def _check_same_run(folder: Path, arguments: DistillationArguments) -> None:
-    before, now = read_config(folder / CONFIG_FILE), arguments.to_dict()
+    # A run of an earlier version did what the default of a later argument does.
+    defaults = {field.name: field.default for field in fields(arguments)}
+    before, now = defaults | read_config(folder / CONFIG_FILE), arguments.to_dict()
     lines: dict[bool, str] = {True: "", False: ""}
     for name, stated in options(DistillationArguments).items():
-        if before.get(name) != now[name] and stated.resume != "ignored":
-            line = f"\n  {name}: {before.get(name)!r} then, {now[name]!r} now"
+        if before[name] != now[name] and stated.resume != "ignored":
+            line = f"\n  {name}: {before[name]!r} then, {now[name]!r} now"
             lines[stated.resume == "allowed"] += line
     if lines[False]:
         allowed = f"\nThese arguments may differ:{lines[True]}" if lines[True] else ""

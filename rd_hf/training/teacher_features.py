@@ -14,7 +14,9 @@ from datasets import Dataset
 
 from ..arguments.distillation import DistillationArguments
 from ..data.augmentation import AugmentationParameters
+from ..data.changed_decoding import decoding_mark
 from ..data.open_split import OpenSplit
+from ..data.reading import Reading
 from ..data.sources import fingerprint
 from ..teacher_cache.features import FeatureCache
 from ..teacher_cache.key import (
@@ -57,7 +59,7 @@ def open_cache(
     precision = models.backbone.dtype
     wanted = arguments.cache_dtype
     dtype = getattr(torch, wanted) if wanted else torch.float16 if precision == torch.float32 else precision
-    key = _key(models, run_data.train, augmentation, arguments.seed_of_views, dtype)
+    key = _key(models, run_data.train, augmentation, arguments.seed_of_views, dtype, run_data.reading)
     root = cache_root(arguments.cache_dir)
     new = read_folder(root / key_id(key)) is None
     cache = _open(root, key, models, accelerator)
@@ -82,15 +84,20 @@ def open_cache_of_split(
     """
     if not arguments.cache:
         return None
-    key = _key(models, split.images, None, 0, models.backbone.dtype)
+    key = _key(models, split.images, None, 0, models.backbone.dtype, Reading.of(arguments))
     return _open(cache_root(arguments.cache_dir), key, models, accelerator)
 
 
 def _key(
-    models: Models, images: Dataset, augmentation: AugmentationParameters | None, seed: int, dtype: torch.dtype
+    models: Models,
+    images: Dataset,
+    augmentation: AugmentationParameters | None,
+    seed: int,
+    dtype: torch.dtype,
+    reading: Reading,
 ) -> dict[str, Any]:
     rows = len(images)
-    data = fingerprint(images, max_rows=rows)
+    data = fingerprint(images, max_rows=rows) + decoding_mark(images, reading)
     shown = (models.teacher_processor, augmentation, seed, data, rows)
     return teacher_key(models.teacher, models.backbone, *shown, dtype)
 

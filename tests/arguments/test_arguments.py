@@ -1,6 +1,7 @@
 import dataclasses
 import inspect
 import re
+from datetime import date
 from typing import get_args, get_type_hints
 
 import pytest
@@ -75,7 +76,6 @@ def test_a_file_that_is_no_mapping_is_named(tmp_path, content):
         ({"label_fraction": 1.5}, "label_fraction"),
         ({"shots": 5, "label_fraction": 0.1}, "shots.*label_fraction"),
         ({"bf16": True, "fp16": True}, "bf16.*fp16"),
-        ({"use_unlabeled": True}, "use_unlabeled.*shots"),
         ({"teacher": None}, "teacher"),
         ({"dataset": None}, "dataset"),
         ({"resume": True, "overwrite_output_dir": True}, "resume.*overwrite_output_dir"),
@@ -100,6 +100,65 @@ def test_a_written_configuration_gives_the_same_arguments_again(tmp_path):
     write_config(arguments, tmp_path / "config.yaml")
     assert arguments_from(read_config(tmp_path / "config.yaml")) == arguments
     assert set(yaml.safe_load((tmp_path / "config.yaml").read_text())) == set(arguments.to_dict())
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        ("output_dir: 20240115", "20240115"), ("output_dir: 0123", "0123"), ("output_dir: 2024-01-15", "2024-01-15"),
+        ("output_dir: 12:30", "12:30"), ("output_dir: 1_000", "1_000"), ("output_dir: 1.50", "1.50"),
+        ("output_dir: ~", None), ("output_dir: 'no'", "no"), ("output_dir: 0x1F", "0x1F"), ("teacher: 123", "123"),
+        ("dataset: 007", "007"), ("student: 18", "18"), ("max_run_time: 12:00:00", "12:00:00"),
+        ("label_column: [01, no, b]", ["01", "no", "b"]), ("label_column: '[01, no, b]'", ["01", "no", "b"]),
+        ("student: {model_type: resnet, depths: [1_0]}", {"model_type": "resnet", "depths": [10]}),
+        ("seed: 010", 8), ("num_views: 3", 3), ("learning_rate: 1_0", 10.0), ("augment: no", False),
+    ],
+)  # fmt: skip
+def test_a_number_that_stands_for_a_name_is_the_text_as_it_is_written(tmp_path, line, value):
+    (tmp_path / "job.yaml").write_text(line)
+    values = NEEDED | read_config(tmp_path / "job.yaml")
+    name = line.split(":")[0]
+    assert getattr(DistillationArguments(**values), name) == value
+
+
+def test_numbers_and_dates_given_in_python_are_names_too():
+    arguments = DistillationArguments(**NEEDED | {"teacher": 123, "output_dir": date(2024, 1, 15)}, max_run_time=1.5)
+    assert (arguments.teacher, arguments.output_dir, arguments.seconds_to_run()) == ("123", "2024-01-15", 5400)
+
+
+@pytest.mark.parametrize("line", ["license: no", "output_dir: on", "teacher: yes", "group_column: true"])
+def test_a_truth_value_for_a_name_is_refused_with_its_argument(tmp_path, line):
+    (tmp_path / "job.yaml").write_text(line)
+    with pytest.raises(ArgumentError, match=f"`{line.split(':')[0]}` is (true|false), but it must be text.*quotes"):
+        DistillationArguments(**NEEDED | read_config(tmp_path / "job.yaml"))
+
+
+def test_names_in_a_comparison_are_read_as_they_are_written(tmp_path):
+    lines = """
+        data: {2024-01-15: {dataset: 007, student: {model_type: resnet, hidden_sizes: [8]}}, no: {dataset: x}}
+        methods: [ce, {name: 01, method: rd, student_stages: [1, 2]}]
+        teachers: {123: {teacher: 0123}}
+        shots: [10, all]
+        output_dir: 20240115
+        reference: 01
+        """
+    (tmp_path / "compare.yaml").write_text(lines)
+    found = ComparisonArguments(**read_config(tmp_path / "compare.yaml", ComparisonArguments))
+    assert found.data == {
+        "2024-01-15": {"dataset": "007", "student": {"model_type": "resnet", "hidden_sizes": [8]}},
+        "no": {"dataset": "x"},
+    }
+    assert found.methods[1] == {"name": "01", "method": "rd", "student_stages": ["1", "2"]}
+    assert found.teachers == {"123": {"teacher": "0123"}} and found.shots == [10, "all"]
+    assert (found.output_dir, found.reference) == ("20240115", "01")
+    typed = ComparisonArguments(data="{007: {dataset: 010}}", output_dir="x", teachers="{1: {teacher: 2}}")
+    assert typed.data == {"007": {"dataset": "010"}} and typed.teachers == {"1": {"teacher": "2"}}
+
+
+def test_a_configuration_that_is_no_text_is_named(tmp_path):
+    (tmp_path / "job.yaml").write_bytes(b"output_dir: caf\xe9\n")
+    with pytest.raises(ArgumentError, match="job.yaml is not a text file in UTF-8"):
+        read_config(tmp_path / "job.yaml")
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,40 @@ def test_without_a_teacher_and_with_scores_that_are_undefined():
     assert "roc_auc" not in [result.metric_type for result in ModelCard(text).data.eval_results]
 
 
+def test_a_value_without_an_interval_is_given_alone():
+    scores = sample_scores()
+    scores["intervals"] |= {"auroc": None, "sensitivity": dict.fromkeys(NAMES)}
+    text = render_card(sample_facts(scores=scores), "sample")
+    lines = text.splitlines()
+    assert "| AUROC | 0.877 (no interval) | 0.900 (0.867 to 0.887) |" in lines
+    assert "| malignant | 0.700 (no interval) | 0.700 (0.600 to 0.800) |" in lines
+    assert text.count("A value has no interval if") == 1
+    assert "A value has no interval if" not in render_card(sample_facts(), "sample")
+    (entry,) = parse_eval_result_entries(yaml.safe_load(eval_results(sample_facts(scores=scores))))
+    assert entry.notes == "AUROC, split test, no interval" and entry.value == 0.8765
+
+
+@pytest.mark.parametrize(
+    "name, cell",
+    [
+        ("a$_low_$", "a\\$\\_low\\_\\$"), ("_b_", "\\_b\\_"), ("lung_opacity", "lung_opacity"), ("a*b*", "a\\*b\\*"),
+        ("[x](y)", "\\[x\\](y)"), ("`code`", "\\`code\\`"), ("a\\|b", "a\\\\\\|b"), ("two\nlines\u2028", "two lines"),
+        ("R&amp;D", "R&amp;amp;D"), ("سرطان", "سرطان"), ("心房", "心房"), ("x" * 120, "x" * 120),
+        ("{{ 1 }}", "{{ 1 }}"),
+    ],
+)  # fmt: skip
+def test_any_label_name_stands_in_a_card_as_it_is(name, cell):
+    names = [name, "other"]
+    scores = sample_scores(sensitivity=dict.fromkeys(names, 0.7), specificity=dict.fromkeys(names, 0.7))
+    scores["intervals"] |= {measure: {n: [0.6, 0.8] for n in names} for measure in ("sensitivity", "specificity")}
+    splits = [{"name": "test", "images": 9, "counts": [4, 5]}]
+    text = render_card(sample_facts(label_names=names, scores=scores, splits=splits), "sample")
+    lines = text.splitlines()
+    assert f"| {cell} | 0.700 (0.600 to 0.800) | 0.700 (0.600 to 0.800) |" in lines
+    assert f"| split | images | {cell} | other |" in lines
+    assert not is_edited(text) and is_edited(text.replace("research", "us"))
+
+
 @pytest.mark.parametrize(
     "metadata, says",
     [

@@ -492,6 +492,7 @@ def test_a_multi_label_task_is_refused(grid, tmp_path):
     arrays = blob_arrays()
     for split in ("train", "val", "test"):
         arrays[f"{split}_labels"] = np.eye(3, dtype=np.uint8)[arrays[f"{split}_labels"][:, 0]]
+        arrays[f"{split}_labels"][0] = 1
     np.savez(tmp_path / "several.npz", **arrays)
     plan = make_plan(grid, data={"several": {"dataset": str(tmp_path / "several.npz")}}, methods=["ce"])
     (line,) = run_here(plan)

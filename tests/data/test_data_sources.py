@@ -233,7 +233,7 @@ def test_parquet_that_may_not_fit_in_memory_goes_to_the_cache(tmp_path, cache, m
     [
         ({"t.csv": "image,label\nb.png,0\na.pgn,1\n"}, r"1 of 2 images.*row 1.*a\.pgn.*nearest name.*'a\.png'"),
         ({"t.csv": "image,label\na.png,0\n,1\n"}, "row 1, whose column 'image' is empty"),
-        ({"t.csv": "image,label\na.png,0\na.png,\n"}, "row 1, column 'label': label (nan|None)"),
+        ({"t.csv": "image,label\na.png,0\na.png,0.5\n"}, "row 1, column 'label': label '0.5'"),
         ({"t.csv": "scan,label\na.png,0\n"}, r"no image column found.*scan \(string\), label \(string\)"),
         ({"t.csv": "image,outcome\na.png,0\n"}, "no label column found.*outcome"),
         ({"train.csv": "image,label\na.png,0\n", "more.csv": "image,label\n"}, "also 'more.csv'"),
@@ -299,12 +299,12 @@ def test_npz_in_colour_with_several_labels(tmp_path):
         ({"train_images": np.zeros((2, 4, 4, 4), np.uint8)}, r"\(2, 4, 4, 4\).*only slices are supported"),
         ({"train_images": np.zeros((2, 4, 4))}, "float64"),
         ({"train_images": np.zeros((2, 4, 4), np.uint8), "train_labels": np.zeros(3, int)}, "2 images, but 3 labels"),
-        ({"train_images": np.zeros((2, 4, 4), np.uint8), "train_labels": np.zeros(2)}, "expected integers"),
+        ({"train_images": np.zeros((2, 4, 4), np.uint8), "train_labels": np.full(2, 0.5)}, "expected whole numbers"),
         ({"train_images": np.zeros((2, 4, 4), np.uint8), "train_labels": np.array([[0, 1], [2, 0]])}, r"row 1 is \[2"),
         ({"train_images": np.zeros((2, 4, 4), np.uint8)}, "no label column"),
         ({"train_images": np.zeros((1, 4, 4), np.uint8), "train_labels": [[3]], "classes": ["a", "b"]}, "label 3.*2"),
         ({"train_images": np.zeros((1, 4, 4), np.uint8), "train_labels": [[0]], "classes": ["a", "a"]}, "occurs twice"),
-        ({"train_images": np.array([{}], dtype=object)}, "plain arrays"),
+        ({"train_images": np.array([{}], dtype=object)}, "not a plain array of numbers"),
     ],
 )  # fmt: skip
 def test_faulty_npz(tmp_path, arrays, message):
@@ -313,10 +313,95 @@ def test_faulty_npz(tmp_path, arrays, message):
         load_data(tmp_path / "x.npz")
 
 
-def test_npz_that_is_cut_off(blobs_npz):
-    blobs_npz.write_bytes(blobs_npz.read_bytes()[:500])
-    with pytest.raises(DataError, match=r"blobs\.npz' cannot be read"):
+@pytest.mark.parametrize("kept", [500, -1, -40, 0.5])
+def test_npz_that_is_cut_off(blobs_npz, kept):
+    content = blobs_npz.read_bytes()
+    blobs_npz.write_bytes(content[: kept if isinstance(kept, int) else int(len(content) * kept)])
+    with pytest.raises(DataError, match=r"blobs\.npz' cannot be read: it is damaged, or was not downloaded completely"):
         load_data(blobs_npz)
+
+
+def test_npz_with_a_damaged_array(blobs_npz):
+    content = bytearray(blobs_npz.read_bytes())
+    content[len(content) // 2] ^= 255
+    blobs_npz.write_bytes(content)
+    with pytest.raises(DataError, match="it is damaged"):
+        load_data(blobs_npz)
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 4\n", "Git LFS pointer"),
+        (b"\n<!DOCTYPE html><html>Sign in</html>", "web page"),
+        (b"", "it is empty"),
+        (b"\x93NUMPY\x01\x00", "single array"),
+        (b"nothing of the kind", "does not begin like one"),
+    ],
+)
+def test_files_that_are_no_npz(tmp_path, content, message):
+    (tmp_path / "x.npz").write_bytes(content)
+    with pytest.raises(DataError, match=rf"x\.npz' is no \.npz file: .*{message}") as error:
+        load_data(tmp_path / "x.npz")
+    assert "pickle" not in str(error.value)
+
+
+def test_npz_of_objects_is_refused_without_unsafe_advice(tmp_path):
+    np.savez(tmp_path / "x.npz", train_images=np.array([np.zeros(2), np.zeros(3)], dtype=object))
+    with pytest.raises(DataError, match="x.npz', train_images: .*differ in size") as error:
+        load_data(tmp_path / "x.npz")
+    assert "pickle" not in str(error.value) and error.value.__cause__ is None and error.value.__suppress_context__
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_npz_with_channels_first(tmp_path, caplog, channels):
+    caplog.set_level(logging.INFO)
+    images = np.random.default_rng(0).integers(0, 256, (2, 6, 5, channels)).astype(np.uint8)
+    np.savez(tmp_path / "x.npz", train_images=images.transpose(0, 3, 1, 2), train_labels=[0, 1])
+    data = load_data(tmp_path / "x.npz")
+    assert "read as channels first" in caplog.text
+    for row, image in enumerate(images):
+        pixels = np.asarray(to_rgb(data.splits["train"][row]["image"]))
+        assert np.array_equal(pixels, np.broadcast_to(image, (6, 5, 3)))
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 3, 3), (2, 3, 6, 3), (2, 6, 5, 1)])
+def test_npz_with_channels_last_stays_so(tmp_path, shape):
+    images = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    np.savez(tmp_path / "x.npz", train_images=images, train_labels=[0, 1])
+    pixels = np.asarray(to_rgb(load_data(tmp_path / "x.npz").splits["train"][1]["image"]))
+    assert np.array_equal(pixels, np.broadcast_to(images[1], (*shape[1:3], 3)))
+
+
+@pytest.mark.parametrize(
+    "labels, names, expected",
+    [
+        (np.eye(2, dtype=np.float32)[[0, 1, 1]], ["0", "1"], [0, 1, 1]),  # one-hot, as Keras writes it
+        (np.array([0.0, 2.0, 0.0]), ["0", "2"], [0, 1, 0]),
+        (np.array(["well", "ill ", "well"]), ["ill", "well"], [1, 0, 1]),
+        (np.array([b"well", b"ill", b"well"]), ["ill", "well"], [1, 0, 1]),
+        (np.array([["b"], ["a"], ["b"]]), ["a", "b"], [1, 0, 1]),
+    ],
+)
+def test_npz_with_labels_of_other_types(tmp_path, labels, names, expected):
+    np.savez(tmp_path / "x.npz", train_images=np.zeros((3, 4, 4), np.uint8), train_labels=labels)
+    data = load_data(tmp_path / "x.npz")
+    assert data.label_names == names and data.labels("train").tolist() == expected
+
+
+def test_npz_with_uncertain_labels(tmp_path):
+    labels = np.array([[1, -1], [1, 1], [0, 0]])
+    np.savez(tmp_path / "x.npz", train_images=np.zeros((3, 4, 4), np.uint8), train_labels=labels, classes=["a", "b"])
+    with pytest.raises(DataError, match="b: 1 uncertain .*--uncertain"):
+        load_data(tmp_path / "x.npz")
+    data = load_data(tmp_path / "x.npz", uncertain="negative")
+    assert data.labels("train").tolist() == [[1, 0], [1, 1], [0, 0]] and data.source["uncertain"] == "negative"
+
+
+def test_npz_split_without_labels_is_left_out(tmp_path):
+    images = np.zeros((2, 4, 4), np.uint8)
+    np.savez(tmp_path / "x.npz", train_images=images, train_labels=[0, 1], test_images=images)
+    assert load_data(tmp_path / "x.npz").without_labels == ("test",)
 
 
 @pytest.mark.parametrize(

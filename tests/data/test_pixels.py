@@ -149,3 +149,18 @@ def test_the_real_teacher_beside_the_project(shared_data):
         pytest.skip("the MobileNetV2 checkpoint beside the project is not here")
     assert PixelTransform.from_pretrained(str(folder)).size == (224, 224)
     assert "torchvision" not in sys.modules
+
+
+def test_a_model_of_grey_images_gets_the_mean_of_the_channels():
+    settings = {"size": {"height": 24, "width": 20}, "image_mean": [0.3], "image_std": [0.2]}
+    transform = PixelTransform(ViTImageProcessorPil(**settings), channels=1)
+    assert list(transform.processor.image_mean) == [0.3]  # the model's own, which is saved with it
+    rgb = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8))
+    pixels = transform.geometry(rgb)
+    shown = transform.normalize(pixels[None])
+    assert shown.shape == (1, 1, 24, 20)
+    torch.testing.assert_close(shown[0, 0], (pixels.float().mean(dim=0) / 255 - 0.3) / 0.2, rtol=1e-5, atol=1e-5)
+    with pytest.raises(PixelError, match="images of 4 channels, but rd_hf shows"):
+        PixelTransform(ViTImageProcessorPil(**settings), channels=4)
+    with pytest.raises(PixelError, match=r"cannot prepare a colour image \(its image_mean has 1 value"):
+        PixelTransform(ViTImageProcessorPil(**settings))

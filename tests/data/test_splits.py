@@ -25,6 +25,7 @@ class ImageData:
     label_names: list[str]
     task: Task
     source: dict
+    without_labels: tuple[str, ...] = ()
 
     def labels(self, split):
         dtype = np.float32 if isinstance(self.task, MultiLabel) else np.int64

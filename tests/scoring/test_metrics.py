@@ -258,3 +258,62 @@ def test_offline_it_writes_nothing_and_importing_it_is_light(tmp_path):
     places = {"HOME": str(home), "HF_HOME": str(home / "hf"), "TMPDIR": str(temporary), "HF_HUB_OFFLINE": "1"}
     subprocess.run([sys.executable, "-c", code], check=True, env=kept | places)
     assert [path for path in tmp_path.rglob("*") if path not in (home, temporary)] == []
+
+
+# --- labels that are not known
+
+
+def with_gaps(count: int = 120, labels: int = 3) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    probabilities, truth, names = multi(count, labels)
+    gaps = np.random.default_rng(5).random(truth.shape) < 0.3
+    return probabilities, np.where(gaps, np.nan, truth), names
+
+
+def test_unknown_labels_are_left_out_of_every_value():
+    probabilities, truth, names = with_gaps()
+    scores = compute_metrics(probabilities, truth, names, MULTI, bootstrap_samples=0)
+    alone = []
+    for k in range(len(names)):
+        known = ~np.isnan(truth[:, k])
+        own = compute_metrics(probabilities[known, k, None], truth[known, k, None], [names[k]], MULTI, 0)
+        alone.append(own)
+        matrix = sk.confusion_matrix(truth[known, k], probabilities[known, k] >= 0.5)
+        assert scores["confusion_matrix"][k] == matrix.tolist()
+        for name in ("sensitivity", "specificity"):
+            assert scores[name][names[k]] == own[name][names[k]]
+    for name in ("auroc", "average_precision", "f1", "balanced_accuracy", "expected_calibration_error"):
+        assert scores[name] == pytest.approx(np.mean([own[name] for own in alone])), name
+    known = ~np.isnan(truth)
+    assert scores["accuracy"] == pytest.approx(((probabilities >= 0.5) == (truth == 1))[known].mean())
+
+
+def test_intervals_with_unknown_labels_are_those_of_the_resampled_rows():
+    probabilities, truth, names = with_gaps()
+    predictions = Predictions.check(probabilities, truth, names, MULTI)
+    weights = next(resamples(predictions, 5, seed=0))
+    values = weighted_class_values(weights, predictions)
+    for row, drawn in enumerate(weights.astype(int)):
+        again = np.repeat(np.arange(len(truth)), drawn)
+        expected = Predictions.check(probabilities[again], truth[again], names, MULTI)
+        for name, own in class_values(expected).items():
+            assert values[name][row] == pytest.approx(own), name
+        once = np.ones((1, len(again)))
+        for score in (accuracy, expected_calibration_error):
+            assert score(weights[row : row + 1], predictions) == pytest.approx(score(once, expected))
+
+
+def test_a_label_that_is_never_known_is_undefined_and_left_out_of_the_means():
+    probabilities, truth, names = multi(60, 3)
+    truth = truth.astype(float)
+    whole = compute_metrics(probabilities[:, :2], truth[:, :2], names[:2], MULTI, 50)
+    truth[:, 2] = np.nan
+    scores = compute_metrics(probabilities, truth, names, MULTI, 50)
+    for name in METRIC_NAMES:
+        assert scores[name] == pytest.approx(whole[name]), name
+        assert scores["intervals"][name] == pytest.approx(whole["intervals"][name]), name
+    assert scores["sensitivity"][names[2]] is None and scores["confusion_matrix"][2] == [[0, 0], [0, 0]]
+
+
+def test_one_label_per_image_has_to_be_known():
+    with pytest.raises(MetricError, match="class numbers"):
+        compute_metrics(np.full((2, 2), 0.5), np.array([0.0, np.nan]), ["a", "b"], SINGLE, 0)

@@ -2,12 +2,15 @@
 
 import subprocess
 import sys
+import warnings
+from contextlib import contextmanager
 
+import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
 
-from rd_hf.scoring import plots
+from rd_hf.scoring import drawn_names, plots
 from rd_hf.scoring.classification import MetricError
 
 HISTORY = [
@@ -37,10 +40,11 @@ def drawn(monkeypatch):
     kept = []
     original = plots.new_figure
 
+    @contextmanager
     def keeping(*arguments, **keywords):
-        figure, axes = original(*arguments, **keywords)
-        kept.extend(axes)
-        return figure, axes
+        with original(*arguments, **keywords) as (figure, axes):
+            kept.extend(axes)
+            yield figure, axes
 
     monkeypatch.setattr(plots, "new_figure", keeping)
     return kept
@@ -51,7 +55,7 @@ def lines(axes) -> dict[str, list[tuple[float, float]]]:
     return {
         line.get_label(): [(float(x), float(y)) for x, y in zip(*line.get_data(), strict=True)]
         for line in axes.get_lines()
-        if not line.get_label().startswith("_")
+        if not line.get_label().startswith("_child")
     }
 
 
@@ -163,6 +167,73 @@ def test_roc_of_many_classes_gives_their_mean(tmp_path, drawn):
 def test_roc_refuses_logits(tmp_path):
     with pytest.raises(MetricError, match="logits"):
         plots.plot_roc(np.full((4, 2), 5.0), np.zeros(4, int), ["a", "b"], True, tmp_path / "roc.png")
+
+
+LONG = [
+    "ductal carcinoma in situ, high grade, with comedo necrosis and microcalcifications, margins involved, oestrogen +",
+    "ductal carcinoma in situ, low grade, without comedo necrosis, with microcalcifications, margins free, oestrogen -",
+]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["a$_low_$", "$\\frac{$"], ["_left", "__"], LONG, ["x" * 119 + "y", "x" * 120], ["سرطان الثدي", "ורם"],
+        ["心房颤动", "benign"], ["bell \x07", "zero\u200bwidth\ufeff"], ["byte \udce9", ""], ["two\nlines", "tab\t"],
+    ],
+)  # fmt: skip
+def test_any_name_is_drawn_without_a_warning(tmp_path, names):
+    probabilities, labels = outputs(2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for exclusive, matrix, truth in ((True, (2, 2), labels), (False, (2, 2, 2), np.eye(2, dtype=int)[labels])):
+            path = tmp_path / f"{exclusive}.png"
+            plots.plot_confusion_matrix(np.ones(matrix, int), names, path)
+            plots.plot_roc(probabilities, truth, names, exclusive, tmp_path / f"roc_{path.name}")
+            assert_figure(path), assert_figure(tmp_path / f"roc_{path.name}")
+
+
+def test_names_are_drawn_as_they_are(tmp_path, drawn):
+    plots.plot_roc(*outputs(3), ["_a_", "b$c$", "d_e"], True, tmp_path / "roc.png")
+    assert [text.get_text().split(" (")[0] for text in drawn[0].get_legend().get_texts()] == [
+        "_a_", "b$c$", "d_e", "chance",
+    ]  # fmt: skip
+    assert not any(text.get_parse_math() for text in drawn[0].findobj(matplotlib.text.Text))
+
+
+def test_long_names_stay_different_and_inside_the_figure(tmp_path, drawn):
+    plots.plot_confusion_matrix([[1, 2], [3, 4]], LONG, tmp_path / "m.png")
+    labels = drawn[0].get_yticklabels()
+    assert [" ".join(label.get_text().split("\n")) for label in labels] == LONG
+    with Image.open(tmp_path / "m.png") as image:
+        pixels = np.asarray(image.convert("L"))
+    for edge in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]):
+        assert (edge == 255).all(), "letters reach the edge"
+    longer = drawn_names.drawn_names([LONG[0] * 2 + tail for tail in ("a", "b")]).texts
+    assert longer[0] != longer[1] and all("…" in text for text in longer)
+    same = drawn_names.drawn_names(["x" * 300 + "1" + "x" * 100, "x" * 300 + "2" + "x" * 100]).texts
+    assert [text[:3] for text in same] == ["0: ", "1: "]
+
+
+def test_a_name_in_letters_of_no_font_is_a_number_and_another_font_is_used_where_there_is_one(monkeypatch):
+    fonts = {}
+    monkeypatch.setattr(drawn_names, "_installed_fonts", lambda: fonts)
+    found = drawn_names.drawn_names(["benign", "心房"])
+    assert found.texts == ["benign", "class 1"] and "no installed font" in found.note
+    letters = drawn_names._letters
+    fonts |= {"Latin": "latin.ttf", "Han": "han.ttf"}
+    own = {"latin.ttf": frozenset(map(ord, "benign")), "han.ttf": frozenset(map(ord, "心房"))}
+    monkeypatch.setattr(drawn_names, "_letters", lambda font: own[font] if font in own else letters(font))
+    found = drawn_names.drawn_names(["benign", "心房"])
+    assert found.texts == ["benign", "心房"] and found.families[-1] == "Han" and not found.note
+
+
+def test_cells_shrink_where_a_matrix_would_be_too_large(tmp_path, monkeypatch, drawn):
+    monkeypatch.setattr(plots, "LARGEST_MATRIX", 4.0)
+    plots.plot_confusion_matrix(np.eye(12, dtype=int), list("abcdefghijkl"), tmp_path / "m.png")
+    with Image.open(tmp_path / "m.png") as image:
+        assert max(image.size) < (4.0 + 2.5 + 1.5) * plots.DOTS_PER_INCH
+    assert [text.get_text() for text in drawn[0].texts] == ["1"] * 12  # cells without images are blank
 
 
 def test_importing_plots_is_light():

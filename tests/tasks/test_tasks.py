@@ -43,11 +43,24 @@ def test_a_row_is_not_finite_where_the_logits_are_not(task, labels, link):
 
 @CASES
 def test_a_metric_that_the_labels_leave_undefined_is_refused_before_training(task, labels, link):
-    task.check_metric(labels.numpy(), "auroc")
     same = np.zeros_like(labels.numpy())
-    with pytest.raises(MetricError, match="auroc of the validation split is undefined"):
-        task.check_metric(same, "auroc")
-    task.check_metric(same, "accuracy")
+    task.check_metric({"train": same, "validation": labels.numpy(), "test": same}, "auroc")
+    splits = {"train": labels.numpy(), "validation": same, "test": same}
+    with pytest.raises(MetricError, match="is auroc, .*--metric_for_best_model accuracy, .*add images"):
+        task.check_metric(splits, "auroc")
+    task.check_metric(splits, "accuracy")
+
+
+def test_the_classes_that_leave_a_metric_undefined_are_named_with_their_images():
+    splits = {"train": np.array([0, 1, 1, 2]), "validation": np.array([0, 1]), "test": np.array([0, 0])}
+    with pytest.raises(MetricError, match=r"none of 'cyst' \(1 in train, 0 in validation, 0 in test\). Choose another"):
+        SingleLabel(["benign", "malignant", "cyst"]).check_metric(splits, "f1")
+    many = SingleLabel([str(k) for k in range(20)])
+    with pytest.raises(MetricError, match=r"'6' \(.*\); and 13 more. Choose"):
+        many.check_metric(splits, "auroc")
+    findings = {"train": np.eye(2), "validation": np.array([[1.0, 0.0]]), "test": np.eye(2)}
+    with pytest.raises(MetricError, match="none of the labels 'effusion', 'nodule' has both positive and negative"):
+        MultiLabel(["effusion", "nodule"]).check_metric(findings, "auroc")
 
 
 def test_labels_in_words_marks_and_answers():
@@ -66,3 +79,42 @@ def test_labels_in_words_marks_and_answers():
 def test_the_metrics_that_may_choose_a_model_are_those_that_are_better_when_higher():
     choices = get_args(get_type_hints(DistillationArguments)["metric_for_best_model"])
     assert list(choices) == [metric.name for metric in METRICS if metric.higher_is_better]
+
+
+# --- labels that are not known
+
+
+UNKNOWN = VECTORS.clone()
+UNKNOWN[::4, 0] = UNKNOWN[1::5, 2] = float("nan")
+UNKNOWN[7] = float("nan")
+
+
+def test_the_loss_is_the_mean_over_the_known_classes_of_each_image():
+    task = MultiLabel(NAMES).for_training(UNKNOWN, balanced=False, label_smoothing=0.0)
+    logits = LOGITS.clone().requires_grad_()
+    expected = 0
+    for row, labels in zip(LOGITS, UNKNOWN, strict=True):
+        known = ~labels.isnan()
+        if known.any():
+            expected += torch.nn.functional.binary_cross_entropy_with_logits(row[known], labels[known])
+    loss = task.loss(logits, UNKNOWN)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert torch.equal(gradient == 0, UNKNOWN.isnan())
+    assert not MultiLabel(NAMES).for_training(VECTORS, balanced=False, label_smoothing=0.0).has_unknown
+
+
+def test_balanced_weights_count_the_known_labels():
+    labels = torch.tensor([[1.0, 1.0], [0.0, float("nan")], [0.0, float("nan")], [0.0, 0.0], [0.0, 0.0]])
+    task = MultiLabel(["a", "b"]).for_training(labels, balanced=True, label_smoothing=0.0)
+    assert task.pos_weight.tolist() == [4.0, 2.0]
+
+
+def test_rows_keep_what_is_not_known():
+    task = MultiLabel(NAMES)
+    rows = task.row(LOGITS, UNKNOWN).numpy()
+    assert np.isfinite(rows).all() and np.array_equal(task.labels(rows), UNKNOWN.numpy(), equal_nan=True)
+    assert list(task.table(rows))[7][0] == "" and task.marks(UNKNOWN.numpy()).sum() == int((UNKNOWN == 1).sum())
+    assert task.describe_label(np.array([1, np.nan, 0])) == "a"
+    task.check_metric(dict.fromkeys(("train", "validation", "test"), UNKNOWN.numpy()), "auroc")
+    assert 0 < task.validation_score(rows, "auroc") < 1

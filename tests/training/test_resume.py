@@ -104,3 +104,16 @@ def test_a_run_without_a_checkpoint_yet_starts_from_the_beginning(teacher, blobs
             rd_hf.distill(**values)
     rd_hf.distill(**values, resume=True)
     assert "no checkpoint yet" in caplog.text and len(losses(tmp_path / "run")) == 6
+
+
+def test_the_run_of_a_version_without_an_argument_is_resumed_under_its_default(
+    teacher, blobs_npz, tmp_path, monkeypatch
+):
+    values = settings(teacher, blobs_npz, tmp_path / "run")
+    interrupted(monkeypatch, values, 2)
+    config = tmp_path / "run" / "config.yaml"
+    kept = [line for line in config.read_text().splitlines() if not line.startswith("label_kind")]
+    config.write_text("\n".join(kept) + "\n")
+    with pytest.raises(ArgumentError, match="label_kind: 'auto' then, 'single' now"):
+        rd_hf.distill(**values, label_kind="single", resume=True)
+    rd_hf.distill(**values, resume=True)

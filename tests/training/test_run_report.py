@@ -17,6 +17,8 @@ from rd_hf import cli
 from rd_hf.arguments.values import ArgumentError
 from rd_hf.models.backbone import Backbone
 from rd_hf.runtime.checkpoint import CheckpointError
+from rd_hf.tasks.classification import Classification, SingleLabel
+from rd_hf.training.report import summary
 from rd_hf.training.run_folder import read_history
 from rd_hf.training.trainer import Trainer
 
@@ -119,6 +121,63 @@ def test_a_killed_run_is_reported_as_far_as_it_was_saved_and_can_go_on(
         load_file(Path(folder) / "student" / "model.safetensors") for folder in (run, whole["output_dir"])
     )
     assert all((resumed[name] == value).all() for name, value in uninterrupted.items())
+
+
+def broken(*_, **__):
+    raise TypeError("unsupported format string\nand more")
+
+
+def test_a_plot_or_card_that_fails_costs_nothing_else_and_report_makes_it(blobs_npz, tmp_path, monkeypatch, caplog):
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr("rd_hf.scoring.plots.plot_roc", broken)
+        patch.setattr("rd_hf.scoring.plots.plot_curves", broken)
+        rd_hf.distill(**settings(None, blobs_npz, run, method="ce"))
+    reason = f"(TypeError: unsupported format string). The models and metrics.json are complete. `rd-hf report {run}`"
+    for name in ("roc.png", "curves.png"):
+        assert f"{name} could not be written {reason}" in caplog.text
+        assert not (run / name).exists()
+    assert (run / "confusion_matrix.png").is_file() and (run / "predictions.csv").is_file()
+    card = (run / "student" / "README.md").read_text()
+    assert "(confusion_matrix.png)" in card and "roc.png" not in card and "curves.png" not in card
+    with no_training(), monkeypatch.context() as patch:
+        patch.setattr("rd_hf.training.report.render_card", broken)
+        rd_hf.report(run)
+    assert f"student/README.md could not be written {reason}" in caplog.text
+    assert (run / "student" / "roc.png").is_file() and (run / "curves.png").is_file()
+    caplog.clear()
+    with no_training():
+        rd_hf.report(run)
+    assert "could not be written" not in caplog.text
+    assert "(roc.png)" in (run / "student" / "README.md").read_text()
+
+
+def test_a_plot_of_the_student_never_stands_in_for_one_of_the_teacher(teacher, blobs_npz, tmp_path, monkeypatch):
+    draw = Classification.draw_scores
+
+    def only_for_the_student(self, scores, folder):
+        (broken if folder.name == "teacher" else draw)(self, scores, folder)
+
+    monkeypatch.setattr(Classification, "draw_scores", only_for_the_student)
+    run = tmp_path / "run"
+    rd_hf.distill(**settings(teacher, blobs_npz, run, max_steps=2))
+    assert (run / "student" / "confusion_matrix.png").is_file()
+    assert not (run / "teacher" / "confusion_matrix.png").exists()
+    assert "confusion_matrix.png" not in (run / "teacher" / "README.md").read_text()
+
+
+def test_scores_that_cannot_be_computed_cost_no_weights(blobs_npz, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    monkeypatch.setattr(Classification, "scores", broken)
+    with pytest.raises(TypeError):
+        rd_hf.distill(**settings(None, blobs_npz, run, method="ce", max_steps=2))
+    assert (run / "student" / "model.safetensors").is_file()
+
+
+def test_the_closing_line_gives_a_value_without_its_interval():
+    scores = {"auroc": 0.5, "accuracy": None, "intervals": {"auroc": None, "accuracy": None}}
+    lines = summary({"validation": scores, "test": scores}, SingleLabel(["a", "b"]), Path("run")).splitlines()
+    assert lines[2].split() == ["student,", "test", "0.500", "undefined"]
 
 
 def test_what_cannot_be_reported_is_said_in_a_sentence(ended, blobs_npz, tmp_path, capsys):

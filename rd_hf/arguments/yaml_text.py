@@ -1,0 +1,47 @@
+"""YAML whose texts stay as they are written: YAML takes 0123 for 83, 12:30 for 750 and 2024-01-15 for a date."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+import yaml
+
+
+def load_yaml(text: str, texts: set[str]) -> Any:
+    """Read YAML, with numbers and dates as text where text is meant: under some names, and as a mapping's key.
+
+    A truth value (no, yes, on, off, true, false) under such a name stays one, so that whoever checks it can ask for
+    quotes; in a list of texts it is text. A mapping under such a name, such as a model's config, is read as usual.
+
+    :param texts: the names.
+    :raises yaml.YAMLError: when it is not valid.
+    """
+    return _as_written(yaml.safe_load(text), yaml.load(text, Loader=yaml.BaseLoader), texts)  # which reads text only
+
+
+def _as_written(value: Any, written: Any, texts: set[str]) -> Any:
+    """:param written: the same value as the file writes it."""
+    if isinstance(value, list) and len(value) == len(written):
+        return [_as_written(item, own, texts) for item, own in zip(value, written, strict=True)]
+    if not isinstance(value, dict) or len(value) != len(written):  # merged mappings have more names than are written
+        return value
+    found = {}
+    for (name, item), (key, own) in zip(value.items(), written.items(), strict=True):
+        name = key if _is_number(name) or isinstance(name, bool) else name
+        found[name] = _text(item, own) if name in texts else _as_written(item, own, texts)
+    return found
+
+
+def _text(value: Any, written: Any) -> Any:
+    if isinstance(value, list):
+        return [
+            own if _is_number(item) or isinstance(item, bool) else item
+            for item, own in zip(value, written, strict=True)
+        ]
+    return written if _is_number(value) else value
+
+
+def _is_number(value: Any) -> bool:
+    """Whether YAML made a number or a date of what may have been a name."""
+    return isinstance(value, int | float | date) and not isinstance(value, bool)

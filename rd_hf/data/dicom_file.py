@@ -1,0 +1,164 @@
+"""Opens DICOM files: what they hold, and the values as they are stored.
+
+Only the elements of `_ELEMENTS` are ever read, and none of them describes a patient. The library's own words are kept
+out of logs and errors, because they may quote other elements.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .quiet import quiet
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".dic", ".ima"})
+START_BYTES = 132
+EXTRA = "pip install 'rd-hf[dicom]'"
+NOT_IMAGES = {
+    "SEG": "a segmentation", "RTDOSE": "a radiotherapy dose", "RTSTRUCT": "a set of radiotherapy structures",
+    "RTPLAN": "a radiotherapy plan", "RTRECORD": "a radiotherapy record", "SR": "a structured report",
+    "PR": "a presentation state", "KO": "a selection of key objects", "REG": "a registration", "FID": "fiducials",
+    "DOC": "a document", "RWV": "a value mapping", "PLAN": "a plan", "ECG": "a waveform", "HD": "a waveform",
+    "AU": "a sound", "M3D": "a 3D model", "SMR": "stereometry", "ANN": "annotations",
+}  # fmt: skip
+DAMAGED = (
+    AttributeError, EOFError, IndexError, KeyError, NotImplementedError, OSError, OverflowError, RuntimeError,
+    TypeError, ValueError, struct.error, zlib.error,
+)  # fmt: skip
+_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+_ELEMENTS = [
+    "SOPClassUID", "Modality", "BurnedInAnnotation", "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames",
+    "Rows", "Columns", "PlanarConfiguration", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
+    "PixelPaddingValue", "PixelPaddingRangeLimit", "ModalityLUTSequence", "RescaleSlope", "RescaleIntercept",
+    "VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction", "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence", "ExtendedOffsetTable", "ExtendedOffsetTableLengths", *_PIXELS,
+    *(f"{color}PaletteColorLookupTable{part}" for color in ("Red", "Green", "Blue") for part in ("Descriptor", "Data")),
+    *(f"Segmented{color}PaletteColorLookupTableData" for color in ("Red", "Green", "Blue")),
+]  # fmt: skip
+_OVERLAY_BITS = [group << 16 | 0x0102 for group in range(0x6000, 0x6020, 2)]
+
+
+def is_dicom(start: bytes) -> bool:
+    """Whether a file begins like DICOM, with or without the preamble of 128 bytes.
+
+    :param start: its first START_BYTES bytes, or more.
+    """
+    if start[128:132] == b"DICM":
+        return True
+    if start[:2] not in (b"\x08\0", b"\x02\0") or len(start) < 8 or start[3] != 0:
+        return False
+    return start[4:6].isupper() or int.from_bytes(start[4:8], "little") <= 256
+
+
+def open_dataset(content: bytes) -> Dataset:
+    """The elements that an image depends on.
+
+    :raises ValueError: when the file is damaged, or does not say how its pixels are encoded.
+    """
+    import pydicom
+
+    with quiet("pydicom"), pydicom.config.disable_value_validation():
+        try:
+            dataset = pydicom.dcmread(BytesIO(content), force=True, specific_tags=[*_ELEMENTS, *_OVERLAY_BITS])
+            is_encoded = bool(dataset.file_meta.get("TransferSyntaxUID"))
+        except DAMAGED:
+            raise ValueError("the DICOM file is damaged or cut off: fetch it again") from None
+    if not any(name in dataset for name in _PIXELS):
+        raise ValueError(
+            f"the DICOM file holds {_kind(dataset) or 'no pixels'}, or it is damaged: leave it out, or fetch it again"
+        )
+    if not is_encoded:
+        raise ValueError(
+            "the DICOM file does not say how its pixels are encoded, because its file meta information lacks the "
+            "transfer syntax: write it again with the program that it comes from, or convert it to PNG"
+        )
+    return dataset
+
+
+def number_of_frames(dataset: Dataset) -> int:
+    """How many frames the pixels hold."""
+    try:
+        return max(int(dataset.get("NumberOfFrames") or 1), 1)
+    except (TypeError, ValueError):
+        return 1
+
+
+def stored_values(dataset: Dataset, frame: int | None) -> np.ndarray:
+    """The values as stored, colours as RGB except for palettes: (H, W[, 3]), of all frames (N, H, W[, 3]).
+
+    :param frame: number from 0, or None for all.
+    :raises ValueError: when they cannot be decoded.
+    """
+    from pydicom.pixels import pixel_array
+
+    _check_decoder(dataset)
+    with quiet("pydicom"), np.errstate(all="ignore"):
+        try:
+            stored = pixel_array(dataset, index=frame)
+            embedded = [dataset[tag].value for tag in _OVERLAY_BITS if tag in dataset]
+        except DAMAGED:
+            raise ValueError(_why_damaged(dataset)) from None
+    if any(embedded) and stored.dtype.kind == "u":  # old files keep drawings in the bits above the value
+        stored = stored & ((1 << dataset.BitsStored) - 1)
+    return stored
+
+
+def check_is_image(dataset: Dataset) -> None:
+    """:raises ValueError: for an object that is known to be no image."""
+    kind = _kind(dataset)
+    if kind is not None:
+        raise ValueError(f"the DICOM file holds {kind}, not an image: leave it out")
+
+
+def _kind(dataset: Dataset) -> str | None:
+    """What the object is, where its class or modality is known to be no image's."""
+    from pydicom.uid import UID
+
+    modality = str(dataset.get("Modality", "")).strip()
+    if modality in NOT_IMAGES:
+        return NOT_IMAGES[modality]
+    kind = UID(str(dataset.get("SOPClassUID") or ""))
+    known = kind.keyword
+    is_image = "Image" in known or known in ("BreastTomosynthesisImageStorage", "EnhancedUSVolumeStorage")
+    return None if not known or is_image else f"an object of class {kind.name}"
+
+
+def _check_decoder(dataset: Dataset) -> None:
+    from pydicom.pixels import get_decoder
+
+    syntax = dataset.file_meta.TransferSyntaxUID
+    name = syntax.name if syntax.keyword else "an unknown transfer syntax"
+    try:
+        available = get_decoder(syntax).is_available
+    except NotImplementedError:
+        raise ValueError(f"the DICOM file is compressed as {name}, which cannot be read: convert it to PNG") from None
+    if not available:
+        raise ValueError(f"the DICOM file is compressed as {name}, whose decoder is not installed: {EXTRA}")
+
+
+def _why_damaged(dataset: Dataset) -> str:
+    from pydicom.pixels.utils import get_expected_length
+
+    syntax = dataset.file_meta.TransferSyntaxUID
+    try:
+        there, needed = len(dataset.PixelData), get_expected_length(dataset)
+    except DAMAGED:
+        there, needed = 0, 0
+    if not syntax.is_compressed and there < needed:
+        return f"the DICOM file is cut off, with {there} of {needed} bytes of pixels: fetch it again"
+    return f"the DICOM file is damaged: its pixels ({syntax.name}) cannot be decoded"
+
+
+def require_pydicom() -> None:
+    """:raises ValueError: naming the extra, where pydicom is not installed."""
+    try:
+        import pydicom  # noqa: F401
+    except ImportError:
+        raise ValueError(f"reading DICOM files needs the extra `dicom`: {EXTRA}, or convert the file to PNG") from None

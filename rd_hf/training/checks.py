@@ -1,0 +1,95 @@
+"""Checks of a run before any training: what would otherwise stop it late, or in a library's own words."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..arguments.distillation import DistillationArguments
+from ..arguments.values import ArgumentError
+from ..models.probe import UnfitImageError, probe, quiet, random_pixels
+from ..models.tape import call_model, input_channels
+from .run_data import RunData
+from .run_models import Models
+
+COLOURS = 3
+
+
+def check_labels(arguments: DistillationArguments, run_data: RunData) -> None:
+    """Check that the labels allow what the arguments ask for; no image is needed for that.
+
+    :raises MetricError: where validation does not define the metric that chooses the model.
+    :raises ValueError: for a setting of the loss that the task does not have.
+    """
+    labels = run_data.labels[run_data.labelled_rows]
+    run_data.task.for_training(labels, arguments.class_weights == "balanced", arguments.label_smoothing)
+    splits = {"train": labels.numpy()}
+    splits |= {split.name: split.used_labels for split in (run_data.validation, run_data.test)}
+    run_data.task.check_metric(splits, arguments.metric_for_best_model)
+
+
+def unfit(error: UnfitImageError, models: Models, arguments: DistillationArguments) -> ArgumentError:
+    """The error of a model that does not run on the images that it would be shown, in the words of its role."""
+    if error.model is models.student.model:
+        size, advice = models.transforms.student.size, "choose another student_image_size, or another student"
+        role, name = "student", "" if isinstance(arguments.student, dict) else f" {arguments.student!r}"
+    else:
+        size, role, name = models.transforms.teacher.size, "teacher", f" {arguments.teacher!r}"
+        advice = (
+            "copy it to a folder and set the size that it was trained for in preprocessor_config.json there, or choose "
+            "a teacher of images"
+        )
+    return ArgumentError(
+        f"The {role}{name} ({type(error.model).__name__}) does not run on images of {size[0]} x {size[1]} pixels, as "
+        f"its image processor makes them: {error.reason.rstrip('.')}. If it takes images of another size, {advice}."
+    )
+
+
+def check_student(models: Models, arguments: DistillationArguments, rows: int) -> None:
+    """Check that the student can be trained on its images.
+
+    :param rows: images per batch over which its batch norms take their statistics.
+    :raises ArgumentError: when it reads other than colour images, does not run on images of their size, or has a batch
+        norm that would see one value.
+    """
+    model, size = models.student.model, models.transforms.student.size
+    if models.teacher is None:  # with a teacher, the search for stages has run it
+        try:
+            with quiet(model):
+                probe(model, random_pixels(model, COLOURS, size), ())
+        except UnfitImageError as error:
+            raise unfit(error, models, arguments) from error
+    check_batch_norm(model, size, rows)
+
+
+def check_batch_norm(model: nn.Module, image_size: tuple[int, ...], rows: int) -> None:
+    """Refuse batches of one image for a model whose batch norms would then see one value per channel.
+
+    Batches are always full, so that no last batch is smaller than the others.
+
+    :param image_size: rows and columns of the model's images.
+    :param rows: images per batch and process.
+    :raises ArgumentError: naming the argument.
+    """
+    norms = {module: name for name, module in model.named_modules() if isinstance(module, _BatchNorm)}
+    if rows > 1 or not norms:
+        return
+    single: list[str] = []
+
+    def note(module: nn.Module, args: tuple[Tensor, ...], output: Any) -> None:
+        if args[0][:1, 0].numel() == 1:
+            single.append(norms[module])
+
+    with quiet(model), ExitStack() as stack:
+        for module in norms:
+            stack.enter_context(module.register_forward_hook(note))
+        call_model(model, random_pixels(model, input_channels(model), image_size), {})
+    if single:
+        raise ArgumentError(
+            "`per_device_train_batch_size` is 1, and so the batch norm of the student has one value per channel to "
+            f"normalise (in {single[0]}, where the map is a single pixel). Use batches of 2 or more images, a larger "
+            "student_image_size, or a student without batch norm (convnextv2, vit, swin)."
+        )

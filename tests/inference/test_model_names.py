@@ -1,0 +1,163 @@
+"""A model that cannot be loaded is named, with its role and the reason in one sentence."""
+
+import json
+import re
+import shutil
+from importlib.util import find_spec
+
+import pytest
+import torch
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+from requests import Response
+from transformers import AutoConfig, AutoModel, AutoModelForImageClassification
+
+from rd_hf.data.pixels import load_processor
+from rd_hf.inference.model_names import ModelNameError, loading
+from rd_hf.models.backbone import Backbone, BackboneError
+from rd_hf.students.loading import StudentError, load_student
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d4d\nsize 346293852\n"
+AGAIN = "Download it again"
+
+
+@pytest.fixture
+def folder(teacher, tmp_path):
+    """A teacher of one's own, to be damaged."""
+    return shutil.copytree(teacher, tmp_path / "cloned_model")
+
+
+def refusal(folder) -> str:
+    """What loading the folder as a teacher ends in."""
+    with pytest.raises(ModelNameError) as caught, loading("teacher", str(folder)):
+        Backbone.from_pretrained(folder)
+        load_processor(str(folder))
+    said = str(caught.value)
+    assert said.startswith(f"The teacher '{folder}' cannot be ") and "\n" not in said
+    return said
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (POINTER, "model.safetensors is a pointer of git-lfs.*git lfs pull"),
+        (b"<!DOCTYPE html><html>404</html>", "model.safetensors is a web page.*Download it again"),
+        (b"\n<html>", "is a web page"),
+        (b"", "is empty"),
+        (b"PK\x03\x04 and so on", "PyTorch's own format under another name"),
+        (b"\xff" * 100, "damaged or incomplete"),
+        (bytes([5, 0, 0, 0, 0, 0, 0, 0]) + b"{nope", "damaged or incomplete"),
+    ],
+)
+def test_weights_that_are_not_what_they_are_named(folder, content, reason):
+    (folder / "model.safetensors").write_bytes(content)
+    assert re.search(reason, refusal(folder))
+
+
+def test_a_download_that_stopped_says_how_much_is_there(folder):
+    path = folder / "model.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert f"it has {len(whole) // 2:,} of {len(whole):,} bytes. {AGAIN}" in refusal(folder)
+
+
+def test_a_missing_shard_is_named(folder):
+    model = AutoModel.from_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    model.save_pretrained(folder, max_shard_size="10KB")
+    shards = sorted(folder.glob("*.safetensors"))
+    shards[1].unlink()
+    assert f"of its {len(shards)} files of weights, {shards[1].name} is missing. {AGAIN}" in refusal(folder)
+
+
+def test_pytorch_weights_are_never_loaded_but_converting_is_explained(folder, monkeypatch):
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("a pickle was loaded"))
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    said = refusal(folder)
+    assert "safetensors only" in said and "can run code" in said and "use_safetensors=False" in said
+    assert "safetensors/convert" in said
+    (folder / "pytorch_model.bin").write_bytes(POINTER)
+    assert "pytorch_model.bin is a pointer of git-lfs" in refusal(folder)
+    (folder / "pytorch_model.bin").unlink()
+    assert "has no weights (model.safetensors)" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b'{"model_type": "resnet",', "config.json is not valid JSON"),
+        (b"\xff\xfe\x00{", "config.json is not valid JSON"),
+        (POINTER, "config.json is a pointer of git-lfs"),
+        (b'{"a": 1}', "config.json has no model_type"),
+        (b"[1]", "config.json has no model_type"),
+        (b'{"model_type": "no_such_model"}', "no_such_model"),
+        (b'{"model_type": "resnet", "hidden_sizes": "wide"}', "hidden_sizes"),
+        pytest.param(
+            b'{"architecture": "resnet18", "pretrained_cfg": {}}',
+            "needs the package timm.*pip install timm",
+            marks=pytest.mark.skipif(find_spec("timm") is not None, reason="timm is installed"),
+        ),
+    ],
+)
+def test_a_config_that_cannot_be_used(folder, content, reason):
+    (folder / "config.json").write_bytes(content)
+    assert re.search(reason, refusal(folder))
+
+
+def test_the_models_of_other_libraries_are_named(folder):
+    (folder / "config.json").rename(folder / "open_clip_config.json")
+    assert "has no config.json" in refusal(folder) and "those of open_clip" in refusal(folder)
+
+
+def test_weights_of_another_config(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"hidden_sizes": [8, 16, 40]}))
+    assert "do not have the shapes that its config.json describes" in refusal(folder)
+
+
+def test_a_processor_that_is_not_what_it_is_named(folder):
+    (folder / "preprocessor_config.json").write_bytes(POINTER)
+    assert "preprocessor_config.json is a pointer of git-lfs" in refusal(folder)
+    (folder / "preprocessor_config.json").unlink()
+    assert "preprocessor_config.json" in refusal(folder)
+
+
+def test_a_file_is_no_folder(folder):
+    with pytest.raises(ModelNameError, match="is a file. Give the folder"), loading("teacher", f"{folder}/config.json"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("cause", "reason"),
+    [
+        (GatedRepoError("401", response=Response()), "repo is gated. Ask for access at .*org/model.*hf auth login"),
+        (RepositoryNotFoundError("404", response=Response()), "no such repo, or it is private.*hf auth login"),
+        (ImportError("This needs: einops. Run `pip install einops`"), "needs the package einops.*pip install einops"),
+        (ModuleNotFoundError("No module named 'xformers'", name="xformers"), "pip install xformers"),
+        (KeyError("stem.weight"), "KeyError: 'stem.weight'"),
+        (OSError("no file named model.safetensors. Do not set use_safetensors=True."), "safetensors only"),
+    ],
+)
+def test_what_a_library_says_names_the_model_and_the_way_out(cause, reason):
+    with pytest.raises(ModelNameError, match=f"The student 'org/model' cannot be loaded: .*{reason}"):  # noqa: SIM117
+        with loading("student", "org/model"):
+            try:
+                raise cause
+            except OSError as error:
+                raise OSError(f"{error}\nand much more") from error
+
+
+def test_own_sentences_and_interrupts_pass_as_they_are():
+    for error in (BackboneError("as it is"), StudentError("as it is"), KeyboardInterrupt("as it is")):
+        with pytest.raises(type(error), match="^as it is$"), loading("teacher", "org/model"):
+            raise error
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_a_student_of_other_channels_is_refused(channels, teacher, tmp_path):
+    config = AutoConfig.from_pretrained(teacher, num_channels=channels)
+    AutoModelForImageClassification.from_config(config).save_pretrained(tmp_path)
+    shutil.copy(teacher / "preprocessor_config.json", tmp_path)
+    inline = {"model_type": "resnet", "num_channels": channels}
+    for student in (str(tmp_path), inline):
+        with pytest.raises(StudentError, match=f"reads images of {channels} channels?, .*num_channels"):
+            load_student(student, ["a", "b"], "single_label_classification")

@@ -1,0 +1,75 @@
+"""What would stop a run late, or in a library's own words, is said in a sentence before any training."""
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset, DatasetDict
+from PIL import Image
+from test_distillation import settings
+from torch import nn
+
+import rd_hf
+from rd_hf.arguments.values import ArgumentError
+from rd_hf.data.order import RowOrder, StepPlan
+from rd_hf.data.pixel_store import PixelStore
+from rd_hf.scoring.classification import MetricError
+from rd_hf.training.checks import check_batch_norm
+
+
+@pytest.fixture
+def no_image_is_read(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("an image was read")
+
+    monkeypatch.setattr(PixelStore, "decode", refuse)
+
+
+def table(folder, rows, header):
+    """A CSV file of small images with these columns."""
+    lines = [header]
+    for number, labels in enumerate(rows):
+        Image.fromarray(np.full((8, 8), number, np.uint8)).save(folder / f"{number}.png")
+        lines.append(f"{number}.png,{labels}")
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+    return folder / "labels.csv"
+
+
+def test_a_class_that_stays_in_train_is_named_with_the_argument(tmp_path, no_image_is_read):
+    data = table(
+        tmp_path, ["cyst" if n == 40 else ("benign", "malignant")[n % 2] for n in range(41)], "file_name,label"
+    )
+    with pytest.raises(
+        MetricError, match=r"'cyst' \(1 in train, 0 in validation, 0 in test\).*--metric_for_best_model"
+    ):
+        rd_hf.distill(**settings(None, data, tmp_path / "run", method="ce"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_label_smoothing_of_several_labels_is_refused_with_an_argument_that_exists(tmp_path, no_image_is_read):
+    images = [Image.fromarray(np.full((8, 8), n, np.uint8)) for n in range(40)]
+    findings = {"effusion": [n % 2 for n in range(40)], "nodule": [int(n % 4 < 2) for n in range(40)]}
+    data = DatasetDict(train=Dataset.from_dict({"image": images} | findings).cast_column("image", datasets.Image()))
+    values = settings(None, None, tmp_path / "run", method="ce", label_column=["effusion", "nodule"]) | {
+        "dataset": data
+    }
+    with pytest.raises(ValueError, match="`label_smoothing` is for single-label.*--class_weights balanced"):
+        rd_hf.distill(**values, label_smoothing=0.1)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_batch_of_one_image_is_refused_where_a_batch_norm_would_see_one_value():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Conv2d(4, 4, 1))
+    statistics = model[1].running_mean.clone()
+    check_batch_norm(model, (8, 8), 1)  # its map has 3 x 3 pixels
+    with pytest.raises(ArgumentError, match="`per_device_train_batch_size` is 1.*batch norm.*in 1, where"):
+        check_batch_norm(model, (3, 3), 1)
+    check_batch_norm(model, (3, 3), 2)
+    assert model.training and torch.equal(model[1].running_mean, statistics)
+    check_batch_norm(nn.Conv2d(3, 4, 3), (3, 3), 1)
+
+
+def test_no_batch_is_smaller_than_the_others():
+    """33 images in batches of 32: the epoch's last image is not alone."""
+    plan = StepPlan(RowOrder(np.arange(33), 0, 0), None, 32, 0)
+    assert {len(plan.batch(step, 0)) for step in range(5)} == {32}

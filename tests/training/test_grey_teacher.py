@@ -1,0 +1,58 @@
+"""A teacher of grey images, and teachers and students of another image size than they are shown."""
+
+import json
+
+import pytest
+import torch
+from test_distillation import settings
+from transformers import AutoModel, ResNetConfig, ViTConfig, ViTImageProcessorPil
+
+import rd_hf
+from rd_hf.arguments.values import ArgumentError
+from rd_hf.models.backbone import Backbone
+
+
+@pytest.fixture
+def grey_teacher(tmp_path):
+    """A small frozen model of one channel, whose processor has one mean."""
+    torch.manual_seed(5)
+    config = ResNetConfig(num_channels=1, embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")
+    AutoModel.from_config(config).save_pretrained(tmp_path / "grey")
+    processor = ViTImageProcessorPil(size={"height": 32, "width": 32}, image_mean=[0.4], image_std=[0.3])
+    processor.save_pretrained(tmp_path / "grey")
+    return tmp_path / "grey"
+
+
+def test_a_teacher_of_grey_images_is_shown_such(grey_teacher, blobs_npz, tmp_path, monkeypatch, caplog):
+    shown = []
+    extract = Backbone.extract
+    monkeypatch.setattr(Backbone, "extract", lambda self, pixels: shown.append(pixels) or extract(self, pixels))
+    run = tmp_path / "run"
+    rd_hf.distill(**settings(grey_teacher, blobs_npz, run, method="drd", max_steps=3, num_views=1))
+    assert shown and {tuple(pixels.shape[1:]) for pixels in shown} == {(1, 32, 32)}
+    assert "reads grey images, so it gets the mean of the three channels" in caplog.text
+    first = json.loads((run / "metrics.json").read_text())["teacher"]["test"]
+    again = rd_hf.evaluate(str(run / "teacher"), str(blobs_npz), backbone=str(grey_teacher))
+    assert again["confusion_matrix"] == first["confusion_matrix"]
+
+
+def test_a_teacher_that_does_not_take_the_size_of_its_processor_is_named_with_both_sizes(blobs_npz, tmp_path):
+    config = ViTConfig(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, patch_size=8, image_size=32
+    )
+    AutoModel.from_config(config).save_pretrained(tmp_path / "vit")
+    ViTImageProcessorPil(size={"height": 48, "width": 48}).save_pretrained(tmp_path / "vit")
+    says = r"The teacher '.*vit' \(ViTModel\) does not run on images of 48 x 48 .*\(32\*32\).*preprocessor_config.json"
+    with pytest.raises(ArgumentError, match=says):
+        rd_hf.distill(**settings(tmp_path / "vit", blobs_npz, tmp_path / "run"))
+
+
+@pytest.mark.parametrize("method", ["ce", "rd"])
+def test_a_student_that_does_not_take_its_images_is_named_with_the_argument(method, teacher, blobs_npz, tmp_path):
+    student = {
+        "model_type": "vit", "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "intermediate_size": 32, "patch_size": 8, "image_size": 32,
+    }  # fmt: skip
+    values = settings(teacher, blobs_npz, tmp_path / "run", method=method, student=student, student_image_size=48)
+    with pytest.raises(ArgumentError, match=r"The student \(ViT.*48 x 48 .*\(32\*32\).*student_image_size"):
+        rd_hf.distill(**values)
