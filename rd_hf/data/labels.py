@@ -88,6 +88,10 @@ def align_labels(labels: Labels, names: Sequence[str]) -> Labels:
     index |= {name: position for position, name in enumerate(names)}
     occurring = [name for name, count in zip(labels.names, labels.counts(), strict=True) if count]
     unknown = [name for name in occurring if name not in index]
+    plain = [name.lstrip("0") or "0" if name.isdecimal() else name for name in labels.names]
+    if unknown and set(plain) <= set(index) and len(set(plain)) == len(plain):  # earlier versions read 01 as 1
+        note = f"The labels {shown(unknown)} are the model's {shown(plain)}, without the zeros in front."
+        return align_labels(replace(labels, names=plain), names).noted(note)
     if unknown:
         raise DataError(
             f"the data has labels that the model does not know: {shown(unknown)}; the model's classes are "

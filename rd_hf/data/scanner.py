@@ -23,7 +23,16 @@ _NOT_DECODED = frozenset({".bufr", ".grib", ".mpeg", ".mpg", ".emf", ".wmf", ".e
 IMAGE_SUFFIXES = (frozenset(ImageFolderBuilder.EXTENSIONS) - _NOT_DECODED) | DICOM_SUFFIXES | {".avif", ".mpo", ".pfm"}
 TABLE_LOADERS = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".jsonl": "json"}
 _OF_THE_SYSTEM = frozenset(
-    {"thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information", "@eadir", "icon\r"}
+    {
+        "thumbs.db",
+        "ehthumbs.db",
+        "desktop.ini",
+        "dicomdir",
+        "$recycle.bin",
+        "system volume information",
+        "@eadir",
+        "icon\r",
+    }
 )
 _MASK_WORDS = r"(?:masks?|msk|seg|segmentations?|gt|ground[_-]?truth|annotations?)"
 _MASK_AFTER = re.compile(rf"(?P<base>.+?)[_\-. ]{_MASK_WORDS}(?:[_\-. ]?\d+)?", re.IGNORECASE)

@@ -260,6 +260,19 @@ def test_what_cannot_be_read_says_why_without_a_word_about_the_patient(content, 
     assert "secret" not in (str(caught.value) + caplog.text + "".join(str(w.message) for w in recwarn)).lower()
 
 
+def test_no_warning_quotes_what_a_damaged_file_holds(recwarn, caplog):
+    """A damaged length makes an element swallow those of the patient that follow it."""
+    content = make(VALUES)
+    for place in range(130, 600):
+        broken = bytearray(content)
+        broken[place] = 0x99
+        try:
+            read_image(bytes(broken))
+        except BadImageError as error:
+            assert "secret" not in str(error).lower()
+    assert not recwarn.list and not caplog.text
+
+
 def test_elements_of_the_patient_are_never_in_memory():
     dataset = dicom_file.open_dataset(make(VALUES))
     assert "PatientName" not in dataset and "PatientID" not in dataset and "secret" not in str(dataset).lower()

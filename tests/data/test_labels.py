@@ -183,6 +183,14 @@ def test_align_keeps_rows_without_label_and_old_names_with_spaces():
     assert np.isnan(aligned[0, 0]) and aligned[0, 1] == 1
 
 
+def test_align_matches_numbers_that_an_earlier_version_read_without_zeros():
+    labels = Labels.of_numbers({"train": np.array([0, 1, 2])}, ["00", "01", "2"])
+    aligned = align_labels(labels, ["2", "1", "0"])
+    assert aligned.values["train"].tolist() == [2, 1, 0] and "without the zeros in front" in aligned.notes[0]
+    with pytest.raises(DataError, match="does not know: .'01'"):
+        align_labels(Labels.of_numbers({"train": np.array([0, 1])}, ["01", "1"]), ["0", "1"])
+
+
 def test_align_names_the_spelling_that_the_model_knows():
     labels = Labels.of_numbers({"train": np.array([0, 1])}, ["Benign", "malignant"])
     with pytest.raises(DataError, match="'Benign' differs from the model's 'benign' only in capitals"):
