@@ -11,10 +11,10 @@ import pytest
 from conftest import SHARED
 from PIL import Image
 
-from rd_hf.data import dicom, dicom_file
-from rd_hf.data.image_notes import Note
-from rd_hf.data.images import BadImageError, read_image, to_rgb
-from rd_hf.data.reading import Reading
+from rd_hf.data.decoding import dicom, dicom_file
+from rd_hf.data.decoding.image_notes import Note
+from rd_hf.data.decoding.images import BadImageError, read_image, to_rgb
+from rd_hf.data.decoding.reading import Reading
 
 pydicom = pytest.importorskip("pydicom", reason="the extra `dicom` is not installed")
 from pydicom.data import get_testdata_file  # noqa: E402
@@ -258,6 +258,19 @@ def test_what_cannot_be_read_says_why_without_a_word_about_the_patient(content, 
     with caplog.at_level(logging.DEBUG), pytest.raises(BadImageError, match=f"DICOM file.*({message})") as caught:
         read_image(content, "row 1")
     assert "secret" not in (str(caught.value) + caplog.text + "".join(str(w.message) for w in recwarn)).lower()
+
+
+def test_no_warning_quotes_what_a_damaged_file_holds(recwarn, caplog):
+    """A damaged length makes an element swallow those of the patient that follow it."""
+    content = make(VALUES)
+    for place in range(130, 600):
+        broken = bytearray(content)
+        broken[place] = 0x99
+        try:
+            read_image(bytes(broken))
+        except BadImageError as error:
+            assert "secret" not in str(error).lower()
+    assert not recwarn.list and not caplog.text
 
 
 def test_elements_of_the_patient_are_never_in_memory():

@@ -7,9 +7,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .dicom_file import DAMAGED, check_is_image, number_of_frames, open_dataset, require_pydicom, stored_values
+from .dicom_file import (
+    DAMAGED,
+    DicomError,
+    check_is_image,
+    number_of_frames,
+    open_dataset,
+    private_reading,
+    require_pydicom,
+    stored_values,
+)
 from .intensity import stretch
-from .quiet import quiet
+from .pillow import check_size
 from .reading import Reading
 
 if TYPE_CHECKING:
@@ -33,28 +42,44 @@ class Frame:
 def read_frame(content: bytes, reading: Reading) -> Frame:
     """Decode the frame that `reading` chooses, and show it through its window.
 
-    :raises ValueError: for a file without an image, one of several frames where none is chosen, or one that cannot be
+    :raises DicomError: for a file without an image, one of several frames where none is chosen, or one that cannot be
         decoded; without any value of the file that could name a patient.
     """
     require_pydicom()
+    from pydicom.errors import BytesLengthException, InvalidDicomError
+
+    with private_reading():
+        try:
+            return _decoded(content, reading)
+        except DicomError:
+            raise
+        except (*DAMAGED, BytesLengthException, InvalidDicomError):
+            raise DicomError("the DICOM file is damaged: its elements do not make up a picture") from None
+
+
+def _decoded(content: bytes, reading: Reading) -> Frame:
     dataset = open_dataset(content)
     check_is_image(dataset)
     frames = number_of_frames(dataset)
+    frame = _chosen_frame(frames, reading)
+    try:
+        check_size(int(dataset.get("Columns") or 0), int(dataset.get("Rows") or 0), 4)
+    except ValueError as error:
+        raise DicomError(str(error)) from None
+    burned_in = str(dataset.get("BurnedInAnnotation", "")).strip().upper() == "YES"
+    return Frame(shown(dataset, stored_values(dataset, frame), frame, reading), frames, burned_in)
+
+
+def _chosen_frame(frames: int, reading: Reading) -> int:
+    """The number of the frame, from 0."""
     if reading.page is None and frames > 1:
-        raise ValueError(
+        raise DicomError(
             f"the DICOM file has {frames} frames, and a volume or film is not one image: choose a frame with --page (1 "
             f"to {frames}), or save the frames as files of their own"
         )
     if reading.page is not None and reading.page > frames:
-        raise ValueError(f"the DICOM file has {frames} frame{'s' if frames > 1 else ''}, but --page is {reading.page}")
-    frame = (reading.page or 1) - 1
-    stored = stored_values(dataset, frame)
-    with quiet("pydicom"):
-        try:
-            pixels = shown(dataset, stored, frame, reading)
-        except DAMAGED:
-            raise ValueError("the DICOM file is damaged: its pixels cannot be turned into a picture") from None
-    return Frame(pixels, frames, str(dataset.get("BurnedInAnnotation", "")).strip().upper() == "YES")
+        raise DicomError(f"the DICOM file has {frames} frame{'s' if frames > 1 else ''}, but --page is {reading.page}")
+    return (reading.page or 1) - 1
 
 
 def modality_values(dataset: Dataset, stored: np.ndarray, frame: int) -> np.ndarray:

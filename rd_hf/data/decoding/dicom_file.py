@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .quiet import quiet
+from ...runtime.quiet import quiet
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -45,6 +47,10 @@ _ELEMENTS = [
 _OVERLAY_BITS = [group << 16 | 0x0102 for group in range(0x6000, 0x6020, 2)]
 
 
+class DicomError(ValueError):
+    """A DICOM file that is not read, in a sentence that quotes none of its elements."""
+
+
 def is_dicom(start: bytes) -> bool:
     """Whether a file begins like DICOM, with or without the preamble of 128 bytes.
 
@@ -57,25 +63,33 @@ def is_dicom(start: bytes) -> bool:
     return start[4:6].isupper() or int.from_bytes(start[4:8], "little") <= 256
 
 
-def open_dataset(content: bytes) -> Dataset:
-    """The elements that an image depends on.
-
-    :raises ValueError: when the file is damaged, or does not say how its pixels are encoded.
-    """
+@contextmanager
+def private_reading() -> Iterator[None]:
+    """Keep pydicom from quoting elements in warnings and logs, which it also does when a value is first used."""
     import pydicom
 
     with quiet("pydicom"), pydicom.config.disable_value_validation():
+        yield
+
+
+def open_dataset(content: bytes) -> Dataset:
+    """The elements that an image depends on.
+
+    :raises DicomError: when the file is damaged, or does not say how its pixels are encoded.
+    """
+    import pydicom
+
+    with private_reading():
         try:
             dataset = pydicom.dcmread(BytesIO(content), force=True, specific_tags=[*_ELEMENTS, *_OVERLAY_BITS])
             is_encoded = bool(dataset.file_meta.get("TransferSyntaxUID"))
         except DAMAGED:
-            raise ValueError("the DICOM file is damaged or cut off: fetch it again") from None
+            raise DicomError("the DICOM file is damaged or cut off: fetch it again") from None
     if not any(name in dataset for name in _PIXELS):
-        raise ValueError(
-            f"the DICOM file holds {_kind(dataset) or 'no pixels'}, or it is damaged: leave it out, or fetch it again"
-        )
+        check_is_image(dataset)
+        raise DicomError("the DICOM file holds no pixels, or it is damaged: leave it out, or fetch it again")
     if not is_encoded:
-        raise ValueError(
+        raise DicomError(
             "the DICOM file does not say how its pixels are encoded, because its file meta information lacks the "
             "transfer syntax: write it again with the program that it comes from, or convert it to PNG"
         )
@@ -94,7 +108,7 @@ def stored_values(dataset: Dataset, frame: int | None) -> np.ndarray:
     """The values as stored, colours as RGB except for palettes: (H, W[, 3]), of all frames (N, H, W[, 3]).
 
     :param frame: number from 0, or None for all.
-    :raises ValueError: when they cannot be decoded.
+    :raises DicomError: when they cannot be decoded.
     """
     from pydicom.pixels import pixel_array
 
@@ -104,17 +118,17 @@ def stored_values(dataset: Dataset, frame: int | None) -> np.ndarray:
             stored = pixel_array(dataset, index=frame)
             embedded = [dataset[tag].value for tag in _OVERLAY_BITS if tag in dataset]
         except DAMAGED:
-            raise ValueError(_why_damaged(dataset)) from None
+            raise DicomError(_why_damaged(dataset)) from None
     if any(embedded) and stored.dtype.kind == "u":  # old files keep drawings in the bits above the value
         stored = stored & ((1 << dataset.BitsStored) - 1)
     return stored
 
 
 def check_is_image(dataset: Dataset) -> None:
-    """:raises ValueError: for an object that is known to be no image."""
+    """:raises DicomError: for an object that is known to be no image."""
     kind = _kind(dataset)
     if kind is not None:
-        raise ValueError(f"the DICOM file holds {kind}, not an image: leave it out")
+        raise DicomError(f"the DICOM file holds {kind}, not an image: leave it out")
 
 
 def _kind(dataset: Dataset) -> str | None:
@@ -138,9 +152,9 @@ def _check_decoder(dataset: Dataset) -> None:
     try:
         available = get_decoder(syntax).is_available
     except NotImplementedError:
-        raise ValueError(f"the DICOM file is compressed as {name}, which cannot be read: convert it to PNG") from None
+        raise DicomError(f"the DICOM file is compressed as {name}, which cannot be read: convert it to PNG") from None
     if not available:
-        raise ValueError(f"the DICOM file is compressed as {name}, whose decoder is not installed: {EXTRA}")
+        raise DicomError(f"the DICOM file is compressed as {name}, whose decoder is not installed: {EXTRA}")
 
 
 def _why_damaged(dataset: Dataset) -> str:
@@ -157,8 +171,8 @@ def _why_damaged(dataset: Dataset) -> str:
 
 
 def require_pydicom() -> None:
-    """:raises ValueError: naming the extra, where pydicom is not installed."""
+    """:raises DicomError: naming the extra, where pydicom is not installed."""
     try:
         import pydicom  # noqa: F401
     except ImportError:
-        raise ValueError(f"reading DICOM files needs the extra `dicom`: {EXTRA}, or convert the file to PNG") from None
+        raise DicomError(f"reading DICOM files needs the extra `dicom`: {EXTRA}, or convert the file to PNG") from None
