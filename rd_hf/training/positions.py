@@ -1,9 +1,9 @@
 """Positions of feature maps as the rows of CKA: for a model whose output is a map, an image is many samples.
 
-Each image has its own positions, the same on both sides, and a function of (seed, optimiser step, data row, view)
-alone. A data row and its view go with the image wherever it is computed, while its place in a batch and the number of
-batches do not; so one large batch, accumulated batches and several processes draw the same positions, in every pass
-over them, and a resumed run goes on with those that it would have had. Two views of an image in one step differ.
+Each image has positions of its own, which both sides share. They are a function of (seed, optimiser step, data row,
+view): row and view go with an image wherever it is computed, whereas its place depends on how the rows are divided. So
+one large batch, accumulated batches and several processes draw the same positions, in each pass over a batch, and a
+resumed run draws those of an uninterrupted one. If a row is in a step twice, its two views have different positions.
 """
 
 from __future__ import annotations

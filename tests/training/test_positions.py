@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from itertools import combinations
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -13,10 +13,12 @@ import torch
 import rd_hf
 from rd_hf.models.features import StageFeature
 from rd_hf.tasks.classification import SingleLabel
+from rd_hf.training import step
 from rd_hf.training.cka import cka
 from rd_hf.training.objective import Compared, Objective, ObjectiveWeights
 from rd_hf.training.passes import Passes
 from rd_hf.training.positions import at_positions, choose, draw, fewest
+from rd_hf.training.run_folder import read_history
 
 LABELS = torch.tensor([0, 2, 1])
 ROWS, VIEWS = [7, 3, 3, 20, 5, 11], [0, 1, 2, 0, 5, 1]
@@ -177,24 +179,25 @@ def test_positions_of_one_image_raise_the_estimate_for_independent_features():
     assert np.mean(positions) > 0.3
 
 
-def test_a_run_trains_on_positions_where_too_few_images_have_no_cka(teacher, blobs_npz, tmp_path):
+def test_a_run_draws_positions_at_each_step_also_where_images_are_too_few_for_cka(
+    teacher, blobs_npz, tmp_path, monkeypatch
+):
     student = {
         "model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic",
     }  # fmt: skip
     values = {
-        "teacher": str(teacher), "student": student, "dataset": str(blobs_npz), "student_image_size": 32,
+        "teacher": str(teacher), "student": student, "dataset": str(blobs_npz), "student_image_size": 32, "seed": 3,
         "method": "drd", "max_steps": 2, "logging_steps": 1, "per_device_train_batch_size": 3, "shots": 5,
     }  # fmt: skip
-    with pytest.raises(ValueError, match="at least 4 samples in a batch, but got 3"):
-        rd_hf.distill(**values, output_dir=str(tmp_path / "pooled"))
-    logged = []
-    for name, count in (("two", 2), ("default", 16), ("again", 16)):
-        positions = {} if count == 16 else {"cka_positions": count}
-        rd_hf.distill(**values, **positions, cka_features="positions", output_dir=str(tmp_path / name))
-        rows = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
-        logged.append([(row["cka/1"], row["cka/2"], row["loss"]) for row in rows if "loss" in row])
-        assert len(logged[-1]) == 2 and np.isfinite(logged[-1]).all()
-    assert logged[1] == logged[2] != logged[0]
-    with pytest.raises(ValueError, match="but got 3"):
-        one = {"cka_features": "positions", "cka_positions": 1}
-        rd_hf.distill(**values, **one, output_dir=str(tmp_path / "one"))
+    one = {"cka_features": "positions", "cka_positions": 1}
+    for name, changes in (("pooled", {}), ("one", one)):
+        with pytest.raises(ValueError, match="at least 4 samples in a batch, but got 3"):
+            rd_hf.distill(**values, **changes, output_dir=str(tmp_path / name))
+    drawn = Mock(side_effect=draw)
+    monkeypatch.setattr(step, "draw", drawn)
+    rd_hf.distill(**values, cka_features="positions", output_dir=str(tmp_path / "run"))
+    assert [(seed, number, len(rows), count) for (seed, number, rows, _, count), _ in drawn.call_args_list] == [
+        (3, 0, 3, 16), (3, 1, 3, 16),
+    ]  # fmt: skip
+    rows = [row for row in read_history(tmp_path / "run") if "loss" in row]
+    assert len(rows) == 2 and np.isfinite([(row["cka/1"], row["cka/2"], row["loss"]) for row in rows]).all()
