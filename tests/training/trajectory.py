@@ -25,7 +25,7 @@ TINY_VIT = {
     "model_type": "vit", "hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 32,
     "patch_size": 8, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
 }  # fmt: skip
-# Grids of 8x8, 4x4 and 2x2, the last of them smaller than the number of positions below.
+# Grids of 4x4, 2x2 and 2x2, the last two with fewer cells than the positions below.
 TINY_SWIN = {
     "model_type": "swin", "embed_dim": 8, "depths": [1, 1, 1], "num_heads": [1, 1, 1], "window_size": 2,
     "patch_size": 4, "drop_path_rate": 0.0,
