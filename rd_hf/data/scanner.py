@@ -69,11 +69,11 @@ class FoundFiles:
         """Log, in one line for each reason, which files are not read as images or tables."""
         where = printable(self.root)
         if self.others:
-            logger.info("%s not read: %s.", _files_are(len(self.others), where), counted_suffixes(self.others))
+            logger.info("%s not read in '%s': %s.", _files(len(self.others)), where, counted_suffixes(self.others))
         if self.masks:
             logger.warning(
-                "%s left out, because the names say that they are masks of other images; the first is '%s'.",
-                _files_are(len(self.masks), where), printable(self.masks[0]),
+                "%s left out in '%s', because the names say that they are masks of other images; the first is '%s'.",
+                _files(len(self.masks)), where, printable(self.masks[0]),
             )  # fmt: skip
         if self.broken_links:
             logger.warning(
@@ -250,5 +250,5 @@ def _are_masks_of(masks: set[str], images: set[str]) -> bool:
     return bool(masks) and all(name in images or set(_bases(name)) & images for name in masks)
 
 
-def _files_are(count: int, where: str) -> str:
-    return f"1 file in '{where}' is" if count == 1 else f"{count} files in '{where}' are"
+def _files(count: int) -> str:
+    return "1 file" if count == 1 else f"{count} files"

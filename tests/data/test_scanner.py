@@ -68,7 +68,7 @@ def test_files_that_are_not_read_are_counted(tmp_path, log):
     for name in ("a/3.heic", "a/4.HEIC", "b/5.txt", "b/noted"):
         (tmp_path / name).write_bytes(b"x")
     load_data(tmp_path)
-    assert f"4 files in '{tmp_path}' are not read: .heic 2, .txt 1, no suffix 1." in log.text
+    assert f"4 files not read in '{tmp_path}': .heic 2, .txt 1, no suffix 1." in log.text
 
 
 def test_links_are_followed_and_loops_are_told_once(tmp_path, log):

@@ -22,8 +22,8 @@ from .reading import Reading
 # What Pillow's plug-ins raise on files that are cut off, mislabelled or hostile, and fsspec on a remote file whose
 # protocol needs another package.
 _UNREADABLE = (
-    OSError, ImportError, SyntaxError, ValueError, EOFError, struct.error, IndexError, KeyError, TypeError, OverflowError,
-    MemoryError, Image.DecompressionBombError,
+    OSError, ImportError, SyntaxError, ValueError, EOFError, struct.error, IndexError, KeyError, TypeError,
+    OverflowError, MemoryError, Image.DecompressionBombError,
 )  # fmt: skip
 AS_IT_IS = Reading()
 
