@@ -79,8 +79,10 @@ def selected_rows(split: Dataset) -> np.ndarray | None:
 def _as_image_storage(chunk: pa.Array, column: str, name: str, may_be_ids: bool) -> pa.StructArray:
     kind = chunk.type
     is_struct = pa.types.is_struct(kind) and {field.name for field in kind} & {"bytes", "path"}
-    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
     is_binary = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    if pa.types.is_string_view(kind):
+        chunk, is_text = chunk.cast(pa.string()), True
     if may_be_ids and pa.types.is_floating(kind) and all(x is None or x.is_integer() for x in chunk.to_pylist()):
         kind, chunk = pa.int64(), chunk.cast(pa.int64())  # whole numbers, which readers of tables write as 13.0
     if may_be_ids and pa.types.is_integer(kind):

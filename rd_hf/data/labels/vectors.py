@@ -150,7 +150,7 @@ def _from_vectors(
             without = sum(int(rows.sum()) for rows in missing.values())
             raise DataError(
                 f"{where}: {counted}. With --uncertain negative an empty cell is read as 0, a finding that is not "
-                f"mentioned, but a row that is empty in all columns has no label ({without} are). If every empty cell "
+                f"mentioned, but a row that is empty in all columns has no label ({without} rows). If every empty cell "
                 "means 0, write 0 into it"
             )
         if uncertain is None:
