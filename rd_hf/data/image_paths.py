@@ -155,9 +155,10 @@ def tell_unlisted(tables: Sequence[ImagePaths], found: Iterable[str] | None) -> 
     unlisted = sorted(file for file in beside if os.path.realpath(file) not in listed)
     if unlisted and listed:
         what = "The table lists" if len(tables) == 1 else "The tables list"
+        above = os.path.commonpath([table.folder for table in tables])
         logger.warning(
             "%s %d images, but not %d others beside them, which are not used; the first is '%s'.",
-            what, len(listed), len(unlisted), printable(os.path.relpath(unlisted[0], tables[0].folder)),
+            what, len(listed), len(unlisted), printable(os.path.relpath(unlisted[0], above)),
         )  # fmt: skip
 
 

@@ -170,5 +170,5 @@ def test_images_that_the_table_of_another_split_lists_are_listed(tmp_path, caplo
     (tmp_path / "test" / "metadata.csv").write_text("file_name,label\n1.png,a\n")
     load_data(tmp_path)
     assert caplog.messages == [
-        "The tables list 3 images, but not 1 others beside them, which are not used; the first is '../test/2.png'."
+        "The tables list 3 images, but not 1 others beside them, which are not used; the first is 'test/2.png'."
     ]
