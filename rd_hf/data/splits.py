@@ -193,12 +193,13 @@ def _split_train(data: ImageData, marks: Marks, fractions: dict[str, float], see
     sides = stratify(counts, [share, *fractions.values()], len(fractions) + 1, generator, pinned)
     _return_to_train(sides, counts[:, : len(data.label_names)])
     kind = "groups" if groups else "rows"
+    rows_in_words = f"{len(train)} rows" + (f" in {len(pinned)} groups" if groups else "")
     splits = dict(data.splits)
     for side, name in enumerate(["train", *fractions]):
         rows = np.flatnonzero(sides[unit_of_row] == side)
         if len(rows) == 0:
             raise DataError(
-                f"train has {len(train)} rows in {len(pinned)} {kind}, but no class has enough {kind} to make a "
+                f"train has {rows_in_words}, but no class has enough {kind} to make a "
                 f"'{name}' split; add rows, or give the data a '{name}' split"
             )
         splits[name] = train.select(rows)

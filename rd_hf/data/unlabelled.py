@@ -35,10 +35,10 @@ def divide_labelled(
 
     :param splits: with columns ``image``, ``label`` and perhaps ``group``.
     :param column: the label column(s), for messages.
-    :param scored: splits in which either every row has a label or none.
+    :param scored: splits in which either every row has a label or none; rows whose label is uncertain are left out.
     :return: splits of labelled rows only; the other rows of train, without the column ``label``, or None; and the
         names of the splits in which no row has a label, which are left out.
-    :raises DataError: if only some rows of a scored split have a label, or if no row of any split has one.
+    :raises DataError: if only some rows of a scored split have a label or an uncertain one, or if no row of any split has one.
     """
     found, unlabelled, empty = DatasetDict(), None, []
     for name, split in splits.items():
@@ -46,8 +46,12 @@ def divide_labelled(
         if missing.all():
             empty.append(name)
             continue
-        if missing.any() and name in scored:
-            raise DataError(_some_lack_labels(name, missing, column))
+        unsure = labels.uncertain.get(name, np.zeros_like(missing))
+        if (missing & ~unsure).any() and name in scored:
+            raise DataError(_some_lack_labels(name, missing & ~unsure, column))
+        if unsure.any() and name in scored:
+            words = "%d of %d rows of split '%s' are uncertain, so they are not scored."
+            logger.info(words, unsure.sum(), len(split), name)
         found[name] = split.select(np.flatnonzero(~missing)) if missing.any() else split
         if missing.any() and name == "train":
             unlabelled = split.select(np.flatnonzero(missing)).remove_columns("label")

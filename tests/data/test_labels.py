@@ -379,6 +379,14 @@ def test_uncertain_in_rows_of_a_list_and_in_one_column():
     assert read == {"ignore": [0, 1, -1], "positive": [0, 1, 1], "negative": [0, 1, 0]}
 
 
+def test_uncertain_rows_of_one_column_are_known():
+    read = read_labels(splits(Value("string"), train=["0", "1", "-1", ""]), "y", uncertain="ignore")
+    assert read.uncertain["train"].tolist() == [False, False, True, False]
+    assert read.missing["train"].tolist() == [False, False, True, True]
+    for rule in ("positive", "negative", None):
+        assert read_labels(splits(Value("int64"), train=[0, 1, -1]), "y", uncertain=rule).uncertain == {}
+
+
 @pytest.mark.parametrize("cell", ["yes", "2", "0.5", "01"])
 def test_other_cells_of_columns_are_refused(cell):
     with pytest.raises(DataError, match=f"row 1, column 'mass': label '{cell}' is neither 0 nor 1"):

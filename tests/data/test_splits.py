@@ -264,7 +264,7 @@ def test_shots_and_fraction_together_are_refused():
         (image_data(train=[0, 0, 2], test=[0, 1, 2]), "train has no row of class 'class 1'"),
         (image_data(train=[[1, 0], [1, 0]], test=[[0, 1]]), "train has no row of class 'class 1'"),
         (image_data(train=[0, 0, 0]), "only one class \\('class 0'\\)"),
-        (image_data(train=[0, 1, 1]), "3 rows in 3 rows, but no class has enough rows to make a 'validation' split"),
+        (image_data(train=[0, 1, 1]), "train has 3 rows, but no class has enough rows to make a 'validation' split"),
     ],
 )
 def test_data_that_cannot_be_used_is_refused(data, message):

@@ -109,3 +109,18 @@ def test_cells_of_the_split_column_that_are_empty_are_counted(tmp_path):
     (tmp_path / "t.csv").write_text("file_name,label,split\n0.png,a,train\n1.png,b,\n")
     with pytest.raises(DataError, match="1 of 2 rows have nothing in column 'split'; the first is row 1"):
         load_data(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize("names", [None, ["0", "1"], ["00", "01"]])
+def test_uncertain_rows_of_one_column_are_not_scored(names, caplog):
+    caplog.set_level("INFO")
+    number = Value("int64")
+    splits = DatasetDict(train=rows([0, 1, -1, 1], number), test=rows([-1, 1, 0, -1], number))
+    data = load_data(splits, uncertain="ignore", label_names=names)
+    assert data.labels("test").tolist() == [1, 0] and values(data.splits["test"]) == [1, 2]
+    assert data.labels("train").tolist() == [0, 1, 1] and values(data.unlabelled) == [2]
+    assert "2 of 4 rows of split 'test' are uncertain, so they are not scored." in caplog.text
+    with pytest.raises(DataError, match="1 of 3 rows of split 'test' have no label.*the first is row 2"):
+        load_data(DatasetDict(train=splits["train"], test=rows([-1, 1, None], number)), uncertain="ignore")
+    with pytest.raises(DataError, match="2 of 4 rows of split 'test' have no label"):
+        load_data(splits)

@@ -27,6 +27,7 @@ class Labels:
     :param missing: per split (N,) bool, whether the row has no label at all.
     :param are_numbered: whether the names are only the data's own numbers.
     :param notes: sentences for the log about how the labels were read.
+    :param uncertain: per split (N,) bool, which of the rows without label have one that is not known; empty if none.
     """
 
     values: dict[str, np.ndarray]
@@ -35,6 +36,7 @@ class Labels:
     missing: dict[str, np.ndarray]
     are_numbered: bool = False
     notes: list[str] = field(default_factory=list)
+    uncertain: dict[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def of_numbers(cls, values: dict[str, np.ndarray], names: Sequence[str], are_numbered: bool = False) -> Labels:

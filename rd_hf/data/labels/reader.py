@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -269,7 +270,11 @@ def _from_numbers(rows: dict[str, list], column: str, uncertain: Uncertain | Non
         words = f"uncertain, which is read as {'no label' if meaning is None else meaning}"
     note = f"{negative} rows of column '{column}' are -1, {words}."
     values = {split: [meaning if label == -1 else label for label in labels] for split, labels in parsed.items()}
-    return _from_values(values, are_numbered=True).noted(note)
+    found = _from_values(values, are_numbered=True).noted(note)
+    if uncertain != "ignore" or not others <= {0, 1}:
+        return found
+    unsure = {split: np.array([label == -1 for label in labels], dtype=bool) for split, labels in parsed.items()}
+    return replace(found, uncertain=unsure)
 
 
 def _from_truth_values(rows: dict[str, list]) -> Labels:
