@@ -38,7 +38,8 @@ def divide_labelled(
     :param scored: splits in which either every row has a label or none; rows whose label is uncertain are left out.
     :return: splits of labelled rows only; the other rows of train, without the column ``label``, or None; and the
         names of the splits in which no row has a label, which are left out.
-    :raises DataError: if only some rows of a scored split have a label or an uncertain one, or if no row of any split has one.
+    :raises DataError: if only some rows of a scored split have a label or an uncertain one, or if no row of any split
+        has a label.
     """
     found, unlabelled, empty = DatasetDict(), None, []
     for name, split in splits.items():
