@@ -13,6 +13,7 @@ from typing import Any, Literal, get_type_hints
 from .options import check_values, names, option
 from .values import (
     ArgumentError,
+    bytes_of,
     number_of_views,
     parse_yaml_texts,
     parse_yaml_value,
@@ -186,6 +187,11 @@ class DistillationArguments:
         None, "folder of the caches; by default the environment variable RD_HF_CACHE, or else rd_hf/teacher_features "
         "in the Hugging Face cache", text="folder", resume="allowed", affects_result=False,
     )
+    cache_limit: str | None = _views(
+        None, "largest size of the cache, such as 500MB, 20GB or 20GiB; features beyond it are computed at every step. "
+        "By default half of the free disk, to which the space of the cache itself counts",
+        text="words", resume="allowed", affects_result=False,
+    )
     cache_dtype: Literal["float16", "bfloat16", "float32"] | None = _views(
         None, "precision of cached features; by default float16 for a float32 teacher, otherwise the teacher's own",
     )
@@ -308,6 +314,7 @@ class DistillationArguments:
             )
         self._check_together()
         self.seconds_to_run()
+        self.bytes_to_cache()
         window_of(self.dicom_window)
 
     def _check_together(self):
@@ -334,6 +341,13 @@ class DistillationArguments:
         :raises ArgumentError: when it is neither hours nor HH:MM:SS.
         """
         return None if self.max_run_time is None else seconds_of("max_run_time", self.max_run_time)
+
+    def bytes_to_cache(self) -> int | None:
+        """`cache_limit` in bytes.
+
+        :raises ArgumentError: when it is not a number with a unit.
+        """
+        return None if self.cache_limit is None else bytes_of("cache_limit", self.cache_limit)
 
     @property
     def seed_of_views(self) -> int:
