@@ -30,7 +30,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel, ResNetConfig, ResNetModel, get_cosine_schedule_with_warmup
 
-from rd_hf.data.images import to_rgb
+from rd_hf.data.decoding.images import to_rgb
 from rd_hf.data.pixels import PixelTransform, default_processor
 from rd_hf.data.sources import ImageData, load_data
 from rd_hf.data.splits import choose_labelled

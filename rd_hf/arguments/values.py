@@ -69,6 +69,8 @@ def plain_value(name: str, value: Any, annotation: Any) -> Any:
     :raises ArgumentError: when it is of another kind.
     """
     if is_text(annotation):
+        if type(value) in (list, dict) and type(value) not in get_args(annotation):
+            raise ArgumentError(f"`{name}` is {value}; it must be one text.")
         value = [_text(name, item) for item in value] if isinstance(value, list) else _text(name, value)
     if isinstance(value, os.PathLike):
         value = os.fspath(value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-# By the name under which a run counts such images (`rd_hf.data.image_notes`).
+# By the name under which a run counts such images (`rd_hf.data.decoding.image_notes`).
 _REMARKS = {
     "transparent": "Images with transparent pixels, whose alpha channel was dropped",
     "deeper_than_8_bits": "Images of more than 8 bits per value, each stretched from its own minimum and maximum",

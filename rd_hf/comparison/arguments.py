@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
@@ -79,8 +78,6 @@ class ComparisonArguments:
         self._check_kinds()
 
     def _check_kinds(self) -> None:
-        if not isinstance(self.output_dir, str | os.PathLike | None):
-            raise ArgumentError(f"`output_dir` is {self.output_dir!r}; it must be the path of a folder.")
         for name in ("data", "output_dir"):
             if not getattr(self, name):
                 raise ArgumentError(

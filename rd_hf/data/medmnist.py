@@ -13,10 +13,10 @@ from datasets import Dataset, DatasetDict, DatasetInfo, Features, Image, List, V
 from datasets.fingerprint import Hasher
 from datasets.table import InMemoryTable
 
+from ..runtime.stand_ins import HEAD_BYTES, stand_in
 from .columns import DataError
-from .label_values import clean
+from .labels.values import clean
 from .scanner import printable
-from .stand_ins import HEAD_BYTES, stand_in
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ def read_medmnist(path: Path) -> tuple[DatasetDict, list[str] | None]:
 
     Its keys are ``{split}_images``, uint8 of shape (N, H, W), (N, H, W, 1) or (N, H, W, 3), or with the channels first,
     ``{split}_labels``, numbers or names of shape (N,) or (N, 1), or (N, K) with 0 and 1 (or -1 and NaN, see
-    `rd_hf.data.label_vectors`) for K labels, and ``classes``, the names, if it has them. Any split may be missing.
+    `rd_hf.data.labels.vectors`) for K labels, and ``classes``, the names, if it has them. Any split may be missing.
 
     Images become binary PGM/PPM bytes: a header and the pixels as they are. That costs no encoding, reads in
     microseconds, and is the same on every platform, as the bytes of a PNG are not.

@@ -8,10 +8,10 @@ import numpy as np
 from datasets import Dataset
 
 from ..arguments.values import ArgumentError
-from .images import AS_IT_IS
+from .decoding.images import AS_IT_IS
+from .decoding.reading import Reading
 from .pixel_store import PixelStore, check_images
 from .pixels import Transforms
-from .reading import Reading
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..runtime.progress import Progress
-from .image_notes import Note, log_notes
-from .images import AS_IT_IS, BadImageError, read_image
+from .decoding.image_notes import Note, log_notes
+from .decoding.images import AS_IT_IS, BadImageError, read_image
+from .decoding.reading import Reading
 from .leaks import DIGEST_BYTES, pixel_digest
 from .order import Visit
 from .pixels import PixelTransform, Transforms
-from .reading import Reading
 
 logger = logging.getLogger(__name__)
 

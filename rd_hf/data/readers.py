@@ -33,13 +33,13 @@ from datasets.packaged_modules.cache.cache import Cache
 from datasets.table import InMemoryTable
 
 from ..arguments.values import nearest_name
+from ..runtime.stand_ins import HEAD_BYTES, stand_in
 from .columns import DataError
 from .folders import METADATA_STEM, ImageFolder, scan_folder
 from .image_column import image_row
 from .medmnist import read_medmnist
 from .scanner import IMAGE_SUFFIXES, TABLE_LOADERS, counted_suffixes, is_table, printable
 from .split_names import SPLIT_NAMES, divide_by_split, split_of_file, standard_split_name
-from .stand_ins import HEAD_BYTES, stand_in
 from .tables import read_table
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from pathlib import Path, PurePath
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder as ImageFolderBuilder
 
 from .columns import DataError
-from .dicom_file import DICOM_SUFFIXES, START_BYTES, is_dicom
+from .decoding.dicom_file import DICOM_SUFFIXES, START_BYTES, is_dicom
 
 logger = logging.getLogger(__name__)
 
@@ -69,11 +69,11 @@ class FoundFiles:
         """Log, in one line for each reason, which files are not read as images or tables."""
         where = printable(self.root)
         if self.others:
-            logger.info("%s in '%s' not read: %s.", _files_are(len(self.others)), where, counted_suffixes(self.others))
+            logger.info("%s not read in '%s': %s.", _files(len(self.others)), where, counted_suffixes(self.others))
         if self.masks:
             logger.warning(
-                "%s in '%s' left out, because the names say that they are masks of other images; the first is '%s'.",
-                _files_are(len(self.masks)), where, printable(self.masks[0]),
+                "%s left out in '%s', because the names say that they are masks of other images; the first is '%s'.",
+                _files(len(self.masks)), where, printable(self.masks[0]),
             )  # fmt: skip
         if self.broken_links:
             logger.warning(
@@ -243,5 +243,5 @@ def _is_mask_folder(folder: PurePath, names: dict[PurePath, set[str]]) -> bool:
     return any(all(name in of or set(_bases(name)) & of for name in names[folder]) for of in of_images)
 
 
-def _files_are(count: int) -> str:
-    return "1 file is" if count == 1 else f"{count} files are"
+def _files(count: int) -> str:
+    return "1 file" if count == 1 else f"{count} files"

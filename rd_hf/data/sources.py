@@ -16,12 +16,12 @@ from datasets.fingerprint import Hasher
 from datasets.table import InMemoryTable, Table, concat_tables
 
 from .columns import DataError, columns_found, find_image_column, find_label_column
+from .decoding.images import BadImageError, image_bytes
 from .image_column import image_table, selected_rows
 from .image_paths import ImagePaths
-from .images import BadImageError, image_bytes
-from .label_names import check_spellings, names_beside
-from .label_reader import read_labels
-from .labels import LabelKind, Labels, Uncertain, align_labels, without_unused
+from .labels.labels import LabelKind, Labels, Uncertain, align_labels, without_unused
+from .labels.reader import read_labels
+from .labels.spellings import check_spellings, names_beside
 from .readers import RawData, read_data
 from .unlabelled import divide_labelled, without_label_column
 
@@ -35,8 +35,9 @@ BATCH_ROWS = 64
 class ImageData:
     """Labelled images in splits.
 
-    :param splits: with the columns ``image``, undecoded (``{"bytes", "path"}``, see `rd_hf.data.images.to_rgb`);
-        ``label``, a class index or K entries of 0.0 and 1.0; and ``group``, if asked for.
+    :param splits: with the columns ``image``, undecoded (``{"bytes", "path"}``, see
+        `rd_hf.data.decoding.images.to_rgb`); ``label``, a class index or K entries of 0.0 and 1.0; and ``group``, if
+        asked for.
     :param label_names: the K class names, in the order of the indices.
     :param problem_type: transformers' name of the problem that the labels pose.
     :param source: plain JSON without paths: ``id`` (Hub id or "local"), ``config_name``, ``revision`` (commit),
@@ -86,7 +87,7 @@ def load_data(
     :param group_column: column whose equal values belong together, such as the patient's id.
     :param label_names: a trained model's class names in its order. Labels are matched with them by name; integers
         without names are indices into them.
-    :param label_kind: see `rd_hf.data.label_reader.read_labels`.
+    :param label_kind: see `rd_hf.data.labels.reader.read_labels`.
     :param uncertain: likewise.
     :param scored: splits in which either every row has a label or none.
     :return: the splits that the data set has, usual names standardised (`val` to `validation`).

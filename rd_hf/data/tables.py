@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from ..runtime.stand_ins import HEAD_BYTES, stand_in
 from .columns import DataError
 from .scanner import IMAGE_SUFFIXES, printable
-from .stand_ins import HEAD_BYTES, stand_in
 
 logger = logging.getLogger(__name__)
 

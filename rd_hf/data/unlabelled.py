@@ -9,7 +9,7 @@ import numpy as np
 from datasets import Dataset, DatasetDict
 
 from .columns import DataError
-from .labels import Labels
+from .labels.labels import Labels
 
 logger = logging.getLogger(__name__)
 

@@ -12,10 +12,10 @@ from accelerate import Accelerator
 from transformers import PreTrainedModel
 
 from ..arguments.values import ArgumentError
-from ..data.labels import Uncertain
+from ..data.decoding.reading import Reading
+from ..data.labels.labels import Uncertain
 from ..data.open_split import OpenSplit, Split
 from ..data.pixels import Transforms
-from ..data.reading import Reading
 from ..data.sources import ImageData, load_data
 from ..data.split_names import standard_split_name
 from ..data.splits import complete_splits
@@ -53,7 +53,7 @@ def evaluate(
 
     :param uncertain: how -1 is read in columns of 0 and 1; by default as in the model's training.
     :param page: page or frame to read of files that have several; by default the one that the model was trained with.
-    :param dicom_window: see `rd_hf.data.reading.Reading`; by default the one that the model was trained with.
+    :param dicom_window: see `rd_hf.data.decoding.reading.Reading`; by default the one that the model was trained with.
     :param predictions: CSV file for the probabilities of every row.
     :return: the metrics of `rd_hf.scoring.metrics.compute_metrics`; rows skipped as unreadable under `skipped_rows`.
     :raises ArgumentError: when the split is missing, or the data's labels are not the model's.

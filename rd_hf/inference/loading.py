@@ -17,7 +17,7 @@ from ..models.tape import input_channels
 from ..tasks.classification import SingleLabel
 from ..tasks.make import make_task
 from ..tasks.task import Task
-from .model_names import loading
+from .model_names import check_files, loading
 from .onnx_runtime import MODEL_FILE, OnnxClassifier, is_onnx_folder
 
 
@@ -59,6 +59,7 @@ def load_model(
                 f"`backbone` is for reprogrammed teachers only, but {model} has model_type {config.model_type}: leave "
                 "it out."
             )
+        check_files("backbone", backbone)
         options["backbone"] = backbone
     with loading("model", model):
         loaded = AutoModelForImageClassification.from_pretrained(model, use_safetensors=True, **options).eval()

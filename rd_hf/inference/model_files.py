@@ -10,9 +10,9 @@ from typing import Any
 from huggingface_hub import try_to_load_from_cache
 from transformers.utils import CONFIG_NAME, IMAGE_PROCESSOR_NAME, SAFE_WEIGHTS_INDEX_NAME
 
+from ..runtime.stand_ins import HEAD_BYTES, stand_in
+
 CONVERTER = "https://huggingface.co/spaces/safetensors/convert"
-LFS_POINTER = b"version https://git-lfs"
-WEB_PAGES = (b"<!doctype", b"<html", b"<head", b"<?xml")
 PYTORCH_FILES = (b"PK\x03\x04", b"\x80\x02")  # a zip archive, a pickle
 OTHER_LIBRARIES = {  # by a file of theirs, the first that is found
     "open_clip_config.json": "open_clip",
@@ -22,14 +22,15 @@ OTHER_LIBRARIES = {  # by a file of theirs, the first that is found
 }
 
 
-def problem_of(name: str) -> str | None:
+def problem_of(name: str, kind: str) -> str | None:
     """What is wrong with a model's files, in one clause; None if nothing shows.
 
     :param name: a folder, or a Hub id, of which only files that were downloaded are looked at.
+    :param kind: the Auto class of transformers that loads it.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
-        return _problem_of_config(folder) or _problem_of_weights(folder) or _nothing_to_read(name, folder)
+        return _problem_of_config(folder) or _problem_of_weights(folder) or _nothing_to_read(name, kind, folder)
     try:
         cached = try_to_load_from_cache(name, CONFIG_NAME)
     except ValueError:  # not a name that the Hub allows
@@ -45,12 +46,12 @@ def problem_of_processor(name: str) -> str | None:
     return _disguise(path) or _problem_of_json(path)
 
 
-def how_to_convert(name: str) -> str:
+def how_to_convert(name: str, kind: str) -> str:
     """Why PyTorch's own weight files are not read, and what to do; a clause."""
     return (
         "it has weights in PyTorch's own format only (pytorch_model.bin), and rd_hf reads safetensors only, because "
-        "the other can run code. If you trust the file, convert it in Python with transformers.AutoModel"
-        f".from_pretrained({name!r}, use_safetensors=False).save_pretrained('a_new_folder'), and copy "
+        "the other can run code. If you trust the file, convert it in Python with transformers."
+        f"{kind}.from_pretrained({name!r}, use_safetensors=False).save_pretrained('a_new_folder'), and copy "
         f"preprocessor_config.json there; for a repo on the Hub, {CONVERTER} does it."
     )
 
@@ -94,13 +95,13 @@ def _problem_of_weights(folder: Path) -> str | None:
     return next(filter(None, map(_problem_of_safetensors, sorted(folder.glob("*.safetensors")))), None)
 
 
-def _nothing_to_read(name: str, folder: Path) -> str | None:
+def _nothing_to_read(name: str, kind: str, folder: Path) -> str | None:
     if list(folder.glob("*.safetensors")):
         return None
     files = [path for suffix in ("bin", "pt", "pth", "ckpt") for path in folder.glob(f"*.{suffix}")]
     if not files:
         return "the folder has no weights (model.safetensors)."
-    return _disguise(files[0]) or how_to_convert(name)
+    return _disguise(files[0]) or how_to_convert(name, kind)
 
 
 def _problem_of_safetensors(path: Path) -> str | None:
@@ -126,16 +127,9 @@ def _problem_of_safetensors(path: Path) -> str | None:
 def _disguise(path: Path) -> str | None:
     """What a file is that is not what its name says."""
     with path.open("rb") as file:
-        start = file.read(256)
-    if not start:
-        return f"{path.name} is empty. Download it again."
-    if start.startswith(LFS_POINTER):
-        return (
-            f"{path.name} is a pointer of git-lfs: the folder was cloned without git-lfs, so the file itself was never "
-            "downloaded. Run `git lfs install` and `git lfs pull` there, or download the model again."
-        )
-    if start.lstrip().lower().startswith(WEB_PAGES):
-        return f"{path.name} is a web page, which a failed download left in place of the file. Download it again."
+        start = file.read(HEAD_BYTES)
+    if reason := stand_in(start):
+        return f"{path.name} cannot be read: {reason}."
     if path.suffix == ".safetensors" and start.startswith(PYTORCH_FILES):
         return f"{path.name} is a file of PyTorch's own format under another name. Convert it: see {CONVERTER}."
     return None

@@ -66,7 +66,18 @@ def naming(role: str, name: str) -> Iterator[None]:
     except (ModelNameError, *OWN_ERRORS):
         raise
     except FOREIGN_ERRORS as error:
-        raise ModelNameError(f"The {role} {name!r} cannot be loaded: {_reason(name, error)}") from error
+        raise ModelNameError(f"The {role} {name!r} cannot be loaded: {_reason(role, name, error)}") from error
+
+
+def check_files(role: str, name: str) -> None:
+    """Look at the files of a model that is loaded as a part of another.
+
+    :raises ModelNameError: when something is wrong with them.
+    """
+    with loading(role, name):
+        found = problem_of(name, _kind(role))
+    if found is not None:
+        raise ModelNameError(f"The {role} {name!r} cannot be loaded: {found}")
 
 
 def first_line(error: BaseException) -> str:
@@ -75,7 +86,12 @@ def first_line(error: BaseException) -> str:
     return " ".join(lines[: 1 + lines[0].endswith(":")])
 
 
-def _reason(name: str, error: Exception) -> str:
+def _kind(role: str) -> str:
+    """The Auto class that loads a model: only its features are read of a foundation model."""
+    return "AutoModel" if role in ("teacher", "backbone") else "AutoModelForImageClassification"
+
+
+def _reason(role: str, name: str, error: Exception) -> str:
     """Why a model cannot be loaded: a missing package or right, its files, or else what the library says."""
     chain: list[BaseException] = [error]
     while (earlier := chain[-1].__cause__ or chain[-1].__context__) is not None:
@@ -97,8 +113,8 @@ def _reason(name: str, error: Exception) -> str:
             "HF_TOKEN."
         )
     if "use_safetensors" in str(error) and not Path(name).expanduser().is_dir():
-        return how_to_convert(name)
-    found = problem_of(name)
+        return how_to_convert(name, _kind(role))
+    found = problem_of(name, _kind(role))
     if found is not None:
         return found
     if "ignore_mismatched_sizes" in str(error) or "size mismatch" in str(error):

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from ..arguments.values import ArgumentError, nearest_name
-from ..data.image_notes import Note, log_notes
-from ..data.images import BadImageError, read_image
-from ..data.reading import Reading
+from ..data.decoding.image_notes import Note, log_notes
+from ..data.decoding.images import BadImageError, read_image
+from ..data.decoding.reading import Reading
 from ..data.scanner import is_hidden, is_image, printable, scan
 from .loading import LoadedModel, load_model
 
@@ -37,7 +37,7 @@ def predict(
 
     :param images: files, folders (searched for image files, deep) and globs; one, or several.
     :param page: page or frame to read of files that have several; by default the one that the model was trained with.
-    :param dicom_window: see `rd_hf.data.reading.Reading`; by default the one that the model was trained with.
+    :param dicom_window: see `rd_hf.data.decoding.reading.Reading`; by default the one that the model was trained with.
     :return: one dict per image: `image` (its path), `label` (multi-label: `labels`, those at 0.5 or above) and
         `probabilities` by class name; for a skipped one `image` and `error`.
     :raises ArgumentError: when a name matches nothing.

@@ -8,7 +8,7 @@ import torch
 
 from ..arguments.distillation import DistillationArguments
 from ..arguments.values import ArgumentError
-from ..data.images import BadImageError
+from ..data.decoding.images import BadImageError
 from ..data.pixel_store import PixelStore
 from ..runtime.processes import start_accelerator
 from ..runtime.progress import Progress

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from ..arguments.distillation import DistillationArguments
 from ..arguments.values import ArgumentError
-from ..data.image_notes import count_notes
-from ..data.images import AS_IT_IS
+from ..data.decoding.image_notes import count_notes
+from ..data.decoding.images import AS_IT_IS
+from ..data.decoding.reading import Reading
 from ..data.leaks import conflicting_labels, report_conflicts, report_leaks, shared_images
 from ..data.open_split import OpenSplit, Split
 from ..data.pixel_store import PixelStore, check_images
 from ..data.pixels import Transforms
-from ..data.reading import Reading
 from ..data.sources import ImageData, load_data, load_images_only
 from ..data.splits import choose_labelled, complete_splits
 from ..data.unlabelled import outside_groups

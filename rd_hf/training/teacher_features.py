@@ -14,9 +14,9 @@ from datasets import Dataset
 
 from ..arguments.distillation import DistillationArguments
 from ..data.augmentation import AugmentationParameters
-from ..data.changed_decoding import decoding_mark
+from ..data.decoding.changed_decoding import decoding_mark
+from ..data.decoding.reading import Reading
 from ..data.open_split import OpenSplit
-from ..data.reading import Reading
 from ..data.sources import fingerprint
 from ..teacher_cache.features import FeatureCache
 from ..teacher_cache.key import (

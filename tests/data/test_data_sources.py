@@ -13,7 +13,7 @@ from PIL import Image as PillowImage
 
 from rd_hf.data import readers
 from rd_hf.data.columns import DataError
-from rd_hf.data.images import BadImageError, to_rgb
+from rd_hf.data.decoding.images import BadImageError, to_rgb
 from rd_hf.data.sources import fingerprint, load_data, load_images_only
 from rd_hf.tasks.classification import MultiLabel, SingleLabel
 

@@ -9,8 +9,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from rd_hf.data.image_notes import Note
-from rd_hf.data.images import BadImageError, read_image, to_rgb
+from rd_hf.data.decoding.image_notes import Note
+from rd_hf.data.decoding.images import BadImageError, read_image, to_rgb
 
 DEEP = np.random.default_rng(0).integers(300, 4096, (24, 20, 3)).astype(np.uint16)
 

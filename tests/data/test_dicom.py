@@ -11,10 +11,10 @@ import pytest
 from conftest import SHARED
 from PIL import Image
 
-from rd_hf.data import dicom, dicom_file
-from rd_hf.data.image_notes import Note
-from rd_hf.data.images import BadImageError, read_image, to_rgb
-from rd_hf.data.reading import Reading
+from rd_hf.data.decoding import dicom, dicom_file
+from rd_hf.data.decoding.image_notes import Note
+from rd_hf.data.decoding.images import BadImageError, read_image, to_rgb
+from rd_hf.data.decoding.reading import Reading
 
 pydicom = pytest.importorskip("pydicom", reason="the extra `dicom` is not installed")
 from pydicom.data import get_testdata_file  # noqa: E402

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from rd_hf.data.columns import DataError
-from rd_hf.data.images import BadImageError, to_rgb
+from rd_hf.data.decoding.images import BadImageError, to_rgb
 from rd_hf.data.scanner import scan
 from rd_hf.data.sources import load_data, load_images_only
 from rd_hf.inference.prediction import find_images

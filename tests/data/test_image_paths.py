@@ -8,7 +8,7 @@ from datasets import Dataset
 from PIL import Image
 
 from rd_hf.data.columns import DataError
-from rd_hf.data.images import to_rgb
+from rd_hf.data.decoding.images import to_rgb
 from rd_hf.data.sources import load_data
 
 

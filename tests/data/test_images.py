@@ -8,9 +8,9 @@ import tifffile
 from PIL import Image, PngImagePlugin
 from transformers.image_utils import load_image
 
-from rd_hf.data.image_notes import Note
-from rd_hf.data.images import BadImageError, image_bytes, read_image, to_rgb
-from rd_hf.data.reading import Reading
+from rd_hf.data.decoding.image_notes import Note
+from rd_hf.data.decoding.images import BadImageError, image_bytes, read_image, to_rgb
+from rd_hf.data.decoding.reading import Reading
 
 
 def pixels(image, **options):

@@ -7,7 +7,7 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, Value
 
 from rd_hf.data.columns import DataError
-from rd_hf.data.label_names import check_spellings, folded
+from rd_hf.data.labels.spellings import check_spellings, folded
 from rd_hf.data.sources import load_data
 
 PICTURE = {"bytes": b"P5\n2 2\n255\n\x00\x01\x02\x03", "path": None}

@@ -5,8 +5,8 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 
 from rd_hf.data.columns import DataError
-from rd_hf.data.label_reader import read_labels
-from rd_hf.data.labels import Labels, align_labels
+from rd_hf.data.labels.labels import Labels, align_labels
+from rd_hf.data.labels.reader import read_labels
 from rd_hf.tasks.classification import MultiLabel, SingleLabel
 
 CLASS = ClassLabel(names=["b", "a"])

@@ -7,7 +7,7 @@ from datasets import load_dataset
 from PIL import Image
 
 from rd_hf.data.columns import DataError
-from rd_hf.data.images import to_rgb
+from rd_hf.data.decoding.images import to_rgb
 from rd_hf.data.scanner import scan
 from rd_hf.data.sources import load_data, load_images_only
 from rd_hf.inference.prediction import find_images
@@ -68,7 +68,7 @@ def test_files_that_are_not_read_are_counted(tmp_path, log):
     for name in ("a/3.heic", "a/4.HEIC", "b/5.txt", "b/noted"):
         (tmp_path / name).write_bytes(b"x")
     load_data(tmp_path)
-    assert f"4 files are in '{tmp_path}' not read: .heic 2, .txt 1, no suffix 1." in log.text
+    assert f"4 files not read in '{tmp_path}': .heic 2, .txt 1, no suffix 1." in log.text
 
 
 def test_links_are_followed_and_loops_are_told_once(tmp_path, log):

@@ -12,7 +12,7 @@ from requests import Response
 from transformers import AutoConfig, AutoModel, AutoModelForImageClassification
 
 from rd_hf.data.pixels import load_processor
-from rd_hf.inference.model_names import ModelNameError, loading
+from rd_hf.inference.model_names import ModelNameError, check_files, loading
 from rd_hf.models.backbone import Backbone, BackboneError
 from rd_hf.students.loading import StudentError, load_student
 
@@ -39,9 +39,9 @@ def refusal(folder) -> str:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (POINTER, "model.safetensors is a pointer of git-lfs.*git lfs pull"),
-        (b"<!DOCTYPE html><html>404</html>", "model.safetensors is a web page.*Download it again"),
-        (b"\n<html>", "is a web page"),
+        (POINTER, "model.safetensors cannot be read: it is a Git LFS pointer.*git lfs pull"),
+        (b"<!DOCTYPE html><html>404</html>", "model.safetensors cannot be read: it is a web page.*download the file again"),
+        (b"\n<html>", "it is a web page"),
         (b"", "is empty"),
         (b"PK\x03\x04 and so on", "PyTorch's own format under another name"),
         (b"\xff" * 100, "damaged or incomplete"),
@@ -76,7 +76,7 @@ def test_pytorch_weights_are_never_loaded_but_converting_is_explained(folder, mo
     assert "safetensors only" in said and "can run code" in said and "use_safetensors=False" in said
     assert "safetensors/convert" in said
     (folder / "pytorch_model.bin").write_bytes(POINTER)
-    assert "pytorch_model.bin is a pointer of git-lfs" in refusal(folder)
+    assert "pytorch_model.bin cannot be read: it is a Git LFS pointer" in refusal(folder)
     (folder / "pytorch_model.bin").unlink()
     assert "has no weights (model.safetensors)" in refusal(folder)
 
@@ -86,7 +86,7 @@ def test_pytorch_weights_are_never_loaded_but_converting_is_explained(folder, mo
     [
         (b'{"model_type": "resnet",', "config.json is not valid JSON"),
         (b"\xff\xfe\x00{", "config.json is not valid JSON"),
-        (POINTER, "config.json is a pointer of git-lfs"),
+        (POINTER, "config.json cannot be read: it is a Git LFS pointer"),
         (b'{"a": 1}', "config.json has no model_type"),
         (b"[1]", "config.json has no model_type"),
         (b'{"model_type": "no_such_model"}', "no_such_model"),
@@ -116,9 +116,15 @@ def test_weights_of_another_config(folder):
 
 def test_a_processor_that_is_not_what_it_is_named(folder):
     (folder / "preprocessor_config.json").write_bytes(POINTER)
-    assert "preprocessor_config.json is a pointer of git-lfs" in refusal(folder)
+    assert "preprocessor_config.json cannot be read: it is a Git LFS pointer" in refusal(folder)
     (folder / "preprocessor_config.json").unlink()
     assert "preprocessor_config.json" in refusal(folder)
+
+
+def test_the_foundation_model_of_a_reprogrammed_teacher_is_named_too(folder):
+    (folder / "model.safetensors").write_bytes(POINTER)
+    with pytest.raises(ModelNameError, match="The backbone '.*cloned_model' cannot be loaded: .*Git LFS pointer"):
+        check_files("backbone", str(folder))
 
 
 def test_a_file_is_no_folder(folder):

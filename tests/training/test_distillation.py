@@ -26,7 +26,7 @@ from transformers import (
 import rd_hf
 from rd_hf.arguments.values import ArgumentError
 from rd_hf.data.columns import DataError
-from rd_hf.data.images import BadImageError
+from rd_hf.data.decoding.images import BadImageError
 from rd_hf.data.pixels import PixelTransform
 from rd_hf.inference.model_names import ModelNameError
 from rd_hf.models.backbone import weights_hash

@@ -14,8 +14,8 @@ from transformers import pipeline
 import rd_hf
 from rd_hf.arguments.distillation import DistillationArguments
 from rd_hf.arguments.values import ArgumentError
-from rd_hf.data.changed_decoding import decoding_mark
-from rd_hf.data.reading import Reading
+from rd_hf.data.decoding.changed_decoding import decoding_mark
+from rd_hf.data.decoding.reading import Reading
 from rd_hf.export.run import export
 
 pydicom = pytest.importorskip("pydicom", reason="the extra `dicom` is not installed")

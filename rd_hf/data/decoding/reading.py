@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..arguments.values import window_of
+from ...arguments.values import window_of
 
 if TYPE_CHECKING:
-    from ..arguments.commands import EvaluationArguments
-    from ..arguments.distillation import DistillationArguments
+    from ...arguments.commands import EvaluationArguments
+    from ...arguments.distillation import DistillationArguments
 
 
 @dataclass(frozen=True)

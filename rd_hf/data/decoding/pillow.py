@@ -11,8 +11,8 @@ from io import BytesIO
 from PIL import ExifTags, Image
 from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
+from ...runtime.quiet import quiet
 from .image_notes import Note
-from .quiet import quiet
 from .reading import Reading
 
 PILLOW_LIMIT = 1024**3 // 4 // 3  # pixels, above which Pillow warns of a "decompression bomb" and then refuses

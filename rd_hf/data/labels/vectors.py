@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from datasets import DatasetDict
 
-from .columns import DataError
-from .label_values import NUMERIC_NAN_WORDS, clean, is_missing, refuse, whole_number
+from ..columns import DataError
 from .labels import LabelKind, Labels, Uncertain
+from .values import NUMERIC_NAN_WORDS, clean, is_missing, refuse, whole_number
 
 _TRUTH = {"true": 1, "false": 0}
 

@@ -25,5 +25,5 @@ def stand_in(head: bytes) -> str | None:
     if start.startswith(_ANSWERS):
         return "it is an XML text, such as a server sends in place of a file: download the file again"
     if not head:
-        return "it is empty"
+        return "it is empty, so download it again"
     return None

@@ -7,7 +7,7 @@ import re
 import unicodedata
 from typing import Any, NoReturn
 
-from .columns import DataError
+from ..columns import DataError
 
 # White space, with the no-break ones, and characters without a width: joiners, soft hyphens, the byte order mark.
 _EDGE = "[\\s\u00ad\u200b-\u200f\u2060\ufeff]+"

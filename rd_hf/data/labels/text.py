@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from .label_values import clean, shown
+from .values import clean, shown
 
 SEPARATORS = ("|", ";", ",")
 OTHER_SEPARATORS = ("/", "+", "&")

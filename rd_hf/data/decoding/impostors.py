@@ -6,7 +6,7 @@ import gzip
 import struct
 from io import BytesIO
 
-from .stand_ins import HEAD_BYTES, stand_in
+from ...runtime.stand_ins import HEAD_BYTES, stand_in
 
 NIFTI_SIZES = (b"\x5c\x01\x00\x00", b"\x00\x00\x01\x5c", b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")
 _BEGINNINGS = {

@@ -8,9 +8,9 @@ from typing import Literal
 
 import numpy as np
 
-from .columns import DataError
-from .label_names import folded
-from .label_values import clean, shown
+from ..columns import DataError
+from .spellings import folded
+from .values import clean, shown
 
 LabelKind = Literal["auto", "single", "multi"]
 Uncertain = Literal["ignore", "positive", "negative"]

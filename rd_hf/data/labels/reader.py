@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from datasets import ClassLabel, DatasetDict, LargeList, List, Value
 
-from .columns import DataError
-from .label_names import empty_words, leading_zeros
-from .label_text import describe_split, has_shared_parts, hint_at_combinations, is_list, parse_list, parts, separator
-from .label_values import NAN_WORDS, NUMERIC_NAN_WORDS, clean, is_decimal, is_missing, refuse, shown, whole_number
-from .label_vectors import as_vectors, check_index, column_values, from_columns, from_lists
+from ..columns import DataError
 from .labels import LabelKind, Labels, Uncertain
+from .spellings import empty_words, leading_zeros
+from .text import describe_split, has_shared_parts, hint_at_combinations, is_list, parse_list, parts, separator
+from .values import NAN_WORDS, NUMERIC_NAN_WORDS, clean, is_decimal, is_missing, refuse, shown, whole_number
+from .vectors import as_vectors, check_index, column_values, from_columns, from_lists
 
 TRUE_WORDS, FALSE_WORDS = ("True", "TRUE", "true"), ("False", "FALSE", "false")
 
@@ -34,7 +34,7 @@ def read_labels(
       one entry per class: multi-label, or single-label if every row has exactly one 1.
     - Several columns of 0 and 1: likewise, named by the columns.
 
-    Names are cleaned (see `rd_hf.data.label_values.clean`). None, NaN, an empty text and a -1 among class numbers are
+    Names are cleaned (see `rd_hf.data.labels.values.clean`). None, NaN, an empty text and a -1 among class numbers are
     no label.
 
     :param splits: splits that all have the column(s).

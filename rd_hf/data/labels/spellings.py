@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from datasets import DatasetDict, Value
 
-from .columns import DataError
-from .label_values import clean, is_missing, shown
+from ..columns import DataError
+from .values import clean, is_missing, shown
 
 NAME_WORDS = ("label", "class", "diagnos", "finding", "categor", "target", "disease", "patholog")
 # Words that readers of tables take for an empty cell, and that may as well be the name of a class.

@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 from tifffile import TiffFile, TiffPage
 
+from ...runtime.quiet import quiet
 from .pillow import check_size
-from .quiet import quiet
 
 _BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _SEPARATED = 0, 1, 2, 3, 5

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .quiet import quiet
+from ...runtime.quiet import quiet
 
 if TYPE_CHECKING:
     from pydicom import Dataset
