@@ -68,8 +68,8 @@ class FeatureCache:
         return sum(len(self.present(view)) for view in {int(name) for name in names if name.isdecimal()})
 
     def has_room_for(self, entries: int) -> bool:
-        """Whether the cache stays within its limit with so many more entries, whichever process writes them."""
-        return self.count() + entries <= self._most
+        """Whether so many more entries fit within the limit, whichever process writes them; none always do."""
+        return entries <= max(self._most - self.count(), 0)
 
     def share_room(self, processes: int, index: int) -> None:
         """Keep a process's share of the room, so that the processes of a run together stay within the limit.

@@ -75,7 +75,7 @@ def open_cache(
         logger.info("%s", describe(cache, rows, arguments.views, new))
     ways_out = ["lower --num_views"] if arguments.views > 1 else []
     ways_out += ["choose a smaller --cache_dtype"] if dtype == torch.float32 else []
-    _keep_to_limit(cache, rows, arguments.views, ways_out, accelerator)
+    _keep_to_limit(cache, rows, arguments.views, "at every step", ways_out, accelerator)
     return cache
 
 
@@ -91,7 +91,7 @@ def open_cache_of_split(
     key = _key(models, split.images, None, 0, models.backbone.dtype, Reading.of(arguments))
     cache = _open(cache_root(arguments.cache_dir), key, models, accelerator, arguments)
     if cache is not None:
-        _keep_to_limit(cache, split.rows, 1, [], accelerator)
+        _keep_to_limit(cache, split.rows, 1, "whenever they are scored", [], accelerator)
     return cache
 
 
@@ -129,10 +129,16 @@ def _open(
 
 
 def _keep_to_limit(
-    cache: FeatureCache, rows: Sequence[int], num_views: int, ways_out: list[str], accelerator: Accelerator
+    cache: FeatureCache,
+    rows: Sequence[int],
+    num_views: int,
+    when: str,
+    ways_out: list[str],
+    accelerator: Accelerator,
 ) -> None:
     """Where the features of these rows and views do not all fit, share the room among the processes, and say so.
 
+    :param when: features that are not stored are computed.
     :param ways_out: what would make the cache smaller.
     """
     lacking = _lacking(cache, rows, num_views)
@@ -142,12 +148,13 @@ def _keep_to_limit(
         more = ["To cache more, raise --cache_limit", *ways_out, "or put --cache_dir on a larger disk."]
         logger.warning(
             "The complete cache in %s would take %s, but its limit is %s: the other features (%d of %d) are computed "
-            "at every step. %s",
+            "%s. %s",
             cache.folder.path,
             in_bytes((cache.count() + lacking) * cache.layout.entry_bytes),
             in_bytes(cache.limit),
             lacking - cache.room,
             len(rows) * num_views,
+            when,
             ", ".join(more),
         )
     cache.share_room(accelerator.num_processes, accelerator.process_index)

@@ -40,7 +40,10 @@ def refusal(folder) -> str:
     ("content", "reason"),
     [
         (POINTER, "model.safetensors cannot be read: it is a Git LFS pointer.*git lfs pull"),
-        (b"<!DOCTYPE html><html>404</html>", "model.safetensors cannot be read: it is a web page.*download the file again"),
+        (
+            b"<!DOCTYPE html><html>404</html>",
+            "model.safetensors cannot be read: it is a web page.*download the file again",
+        ),
         (b"\n<html>", "it is a web page"),
         (b"", "is empty"),
         (b"PK\x03\x04 and so on", "PyTorch's own format under another name"),
