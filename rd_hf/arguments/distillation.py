@@ -164,8 +164,11 @@ class DistillationArguments:
     cka_estimator: Literal["debiased", "biased"] = _method(
         "debiased", "estimator of CKA; the biased one gives almost no signal in small batches",
     )
-    cka_features: Literal["pooled", "flattened"] = _method(
-        "pooled", "CKA of what the head reads, or of whole feature maps",
+    cka_features: Literal["pooled", "flattened", "positions"] = _method(
+        "pooled", "CKA of what the head reads, of whole feature maps, or of positions of these, each a row",
+    )
+    cka_positions: int = _method(
+        16, "positions per image and stage, drawn at every step; only with cka_features positions", above=0,
     )
     detach_hybrid_in_kl: bool = _method(True, "the KL term trains the student only, not the projectors")
     detach_reprogrammed_in_cka: bool = _method(False, "the CKA term trains the student only, not the projectors")

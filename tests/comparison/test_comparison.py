@@ -97,6 +97,15 @@ def test_the_grid_has_each_run_once(grid):
     assert arguments.use_unlabeled and arguments.view_seed == 0  # all seeds share the cache
 
 
+def test_methods_differ_in_the_positions_that_cka_compares(grid):
+    positions = {"name": "positions", "method": "rd", "cka_features": "positions", "cka_positions": 4}
+    plan = make_plan(grid, methods=["rd", positions], shots=5, seeds=[0])
+    of = {cell.entry.name: plan.cell_arguments(cell, "folder") for cell in plan.cells()}
+    assert {name: (arguments.cka_features, arguments.cka_positions) for name, arguments in of.items()} == {
+        "rd": ("pooled", 16), "positions": ("positions", 4),
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -109,6 +118,7 @@ def test_the_grid_has_each_run_once(grid):
         ),
         ({"methods": [{"name": "rd", "method": "drd"}]}, "'rd' is the name of another method than drd"),
         ({"methods": [{"name": "x", "method": "cka", "cka_estimator": "biased"}]}, "has no effect on the method 'x'"),
+        ({"methods": [{"name": "x", "method": "cka", "cka_positions": 4}]}, "has no effect on the method 'x'"),
         ({"methods": [{"name": "x", "method": "rd", "bf16": True}]}, "put it under `data`"),
         ({"methods": [{"name": "x", "method": "rd", "teacher": "y"}]}, "belongs under `teachers`"),
         ({"teachers": {"tiny": {"teacher": "x", "shots": 3}}}, "`shots` cannot be given for the runs"),
