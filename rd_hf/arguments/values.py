@@ -176,6 +176,8 @@ def nearest_name(path: Path) -> str:
     :param path: a path that is not there.
     :return: a clause to put into an error message.
     """
+    if path.is_symlink():
+        return f"it is a link to '{os.readlink(path)}', which does not exist"
     missing = path
     while not missing.parent.exists():
         missing = missing.parent

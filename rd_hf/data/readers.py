@@ -138,9 +138,10 @@ def _read_file(file: Path) -> RawData:
         return RawData(_standard_splits(splits), label_names=names)
     if is_table(file):
         return _read_tables({split_of_file(PurePath(file.name)) or "train": [file]})
-    raise DataError(
-        f"'{file}' has an unsupported format; expected .npz, {', '.join(TABLE_LOADERS)}. For images, give their folder"
-    )
+    advice = "For images, give their folder"
+    if file.suffix.lower() in (".xlsx", ".xls", ".ods"):
+        advice = "Save the sheet as .csv"
+    raise DataError(f"'{file}' has an unsupported format; expected .npz, {', '.join(TABLE_LOADERS)}. {advice}")
 
 
 def _read_folder(folder: Path, labelled: bool) -> RawData:
@@ -243,7 +244,10 @@ def _read_split(paths: Sequence[Path], kind: str) -> Dataset:
     tables = [read_table(path) if kind == "csv" else read_json_lines(path) for path in paths]
     for path, table in zip(paths, tables, strict=True):
         if set(table.column_names) != set(tables[0].column_names):
-            raise DataError(f"'{printable(path)}' and '{printable(paths[0])}' name different columns")
+            raise DataError(
+                f"'{printable(path)}' and '{printable(paths[0])}' name different columns, so they cannot be one table; "
+                "give the one that lists the images, or move the other elsewhere"
+            )
     together = [table.select(tables[0].column_names) for table in tables]
     return Dataset(InMemoryTable(pa.concat_tables(together, promote_options="permissive")))
 
