@@ -305,6 +305,8 @@ class DistillationArguments:
         for name, annotation in get_type_hints(type(self)).items():
             setattr(self, name, plain_value(name, getattr(self, name), annotation))
         self.student = parse_yaml_value(self.student)
+        if isinstance(self.student, list):
+            raise ArgumentError(f"`student` is {self.student}; it must be one text, or a mapping with a model_type.")
         self.label_column = parse_yaml_texts(self.label_column)
         self.teacher_device_map = parse_yaml_value(self.teacher_device_map)
         self.teacher_stages = parse_yaml_texts(self.teacher_stages)
