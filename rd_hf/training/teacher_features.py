@@ -63,10 +63,8 @@ def open_cache(
     root = cache_root(arguments.cache_dir)
     new = read_folder(root / key_id(key)) is None
     cache = _open(root, key, models, accelerator, arguments)
-    if cache is None:
-        return None
     rows = np.concatenate([run_data.labelled_rows, run_data.unlabelled_rows])
-    if accelerator.is_main_process:
+    if cache is not None and accelerator.is_main_process:
         changes = nearest_difference(key, list_folders(root)) if new else []
         if changes:
             logger.info(
@@ -75,7 +73,9 @@ def open_cache(
         logger.info("%s", describe(cache, rows, arguments.views, new))
     ways_out = ["lower --num_views"] if arguments.views > 1 else []
     ways_out += ["choose a smaller --cache_dtype"] if dtype == torch.float32 else []
-    _keep_to_limit(cache, rows, arguments.views, "at every step", ways_out, accelerator)
+    if cache is not None:
+        _keep_to_limit(cache, rows, arguments.views, "at every step", ways_out, accelerator)
+    accelerator.wait_for_everyone()  # all have counted the entries before one writes
     return cache
 
 
@@ -92,6 +92,7 @@ def open_cache_of_split(
     cache = _open(cache_root(arguments.cache_dir), key, models, accelerator, arguments)
     if cache is not None:
         _keep_to_limit(cache, split.rows, 1, "whenever they are scored", [], accelerator)
+    accelerator.wait_for_everyone()  # all have counted the entries before one writes
     return cache
 
 
@@ -124,7 +125,6 @@ def _open(
                 root,
                 error.strerror,
             )
-    accelerator.wait_for_everyone()  # all have counted the entries before one writes
     return cache
 
 
