@@ -78,7 +78,8 @@ class ImageFolder:
         for split, folder in splits.items():
             if not found[split]:
                 raise DataError(
-                    f"'{self.root / folder}' has no metadata file, but other split folders have one; add one"
+                    f"'{self.root / folder}' has no metadata file, but other split folders have one; add one, or, "
+                    "if its images have no labels, leave it out: move the folder elsewhere"
                 )
         return {split: [self.root / file for file in paths] for split, paths in found.items()}
 

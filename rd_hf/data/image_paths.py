@@ -72,28 +72,6 @@ class ImagePaths:
             )  # fmt: skip
         return files
 
-    def tell_unlisted(self, found: Iterable[str] | None) -> None:
-        """Log how many images lie beside the listed ones without being listed.
-
-        :param found: the images of the folder that the user gave; if they gave only the table, None, and the folders of
-            the listed images are looked through.
-        """
-        listed = {os.path.realpath(file) for file in self.listed}
-        beside = self._beside() if found is None else found
-        unlisted = sorted(file for file in beside if os.path.realpath(file) not in listed)
-        if unlisted and listed:
-            logger.warning(
-                "The table lists %d images, but not %d others beside them, which are not used; the first is '%s'.",
-                len(listed), len(unlisted), printable(os.path.relpath(unlisted[0], self.folder)),
-            )  # fmt: skip
-
-    def _beside(self) -> list[str]:
-        images: list[Path] = []
-        for place in {os.path.dirname(file) for file in self.listed}:
-            files = [Path(place, name) for name in os.listdir(place) if not is_hidden(name)]
-            images += [file for file in files if file.is_file() and is_image(file)]
-        return [str(file) for file in {*images} - masks_among(images)]
-
     def _candidates(self, name: str) -> list[PurePath]:
         parts = _parts(name)
         if not parts:
@@ -162,6 +140,34 @@ class ImagePaths:
             f"'{shown(names[row])}'{nearest}. Column '{column}' must hold paths relative to '{self.folder}', or file "
             f"names that occur once below it. {example}"
         )
+
+
+def tell_unlisted(tables: Sequence[ImagePaths], found: Iterable[str] | None) -> None:
+    """Log how many images lie beside the listed ones without being listed.
+
+    :param tables: what found the files of each table.
+    :param found: the images of the folder that the user gave; if they gave only a table, None, and the folders of the
+        listed images are looked through.
+    """
+    names = {file for table in tables for file in table.listed}
+    listed = {os.path.realpath(file) for file in names}
+    beside = _beside(names) if found is None else found
+    unlisted = sorted(file for file in beside if os.path.realpath(file) not in listed)
+    if unlisted and listed:
+        what = "The table lists" if len(tables) == 1 else "The tables list"
+        above = os.path.commonpath([table.folder for table in tables])
+        logger.warning(
+            "%s %d images, but not %d others beside them, which are not used; the first is '%s'.",
+            what, len(listed), len(unlisted), printable(os.path.relpath(unlisted[0], above)),
+        )  # fmt: skip
+
+
+def _beside(listed: Iterable[str]) -> list[str]:
+    images: list[Path] = []
+    for place in {os.path.dirname(file) for file in listed}:
+        files = [Path(place, name) for name in os.listdir(place) if not is_hidden(name)]
+        images += [file for file in files if file.is_file() and is_image(file)]
+    return [str(file) for file in {*images} - masks_among(images)]
 
 
 def is_there(file: str) -> bool:

@@ -18,7 +18,7 @@ from datasets.table import InMemoryTable, Table, concat_tables
 from .columns import DataError, columns_found, find_image_column, find_label_column
 from .decoding.images import BadImageError, image_bytes
 from .image_column import image_table, selected_rows
-from .image_paths import ImagePaths
+from .image_paths import ImagePaths, tell_unlisted
 from .labels.labels import LabelKind, Labels, Uncertain, align_labels, names_of_numbers, without_unused
 from .labels.reader import read_labels
 from .labels.spellings import check_spellings, names_beside
@@ -115,8 +115,7 @@ def load_data(
             tables.append(_group_table(split, group_column, name))
             columns["group"] = split.features[group_column]
         splits[name] = _assemble(split, tables, columns)
-    for found in set(paths.values()):
-        found.tell_unlisted(raw.images)
+    tell_unlisted([*dict.fromkeys(paths.values())], raw.images)
     splits, unlabelled, empty = divide_labelled(splits, labels, label, scored)
     source = raw.origin | {
         "splits": {name: len(split) for name, split in splits.items()},
@@ -148,8 +147,7 @@ def load_images_only(
     for name, split in raw.splits.items():
         table = image_table(split, column, paths.get(name), name)
         images.append(_assemble(split, [table], {"image": Image(decode=False)}))
-    for found in set(paths.values()):
-        found.tell_unlisted(raw.images)
+    tell_unlisted([*dict.fromkeys(paths.values())], raw.images)
     return concatenate_datasets(images)
 
 

@@ -160,3 +160,15 @@ def test_images_that_an_unlabelled_table_does_not_list_are_counted(tmp_path, cap
     (tmp_path / "t.csv").write_text("file_name\n1.png\n")
     assert len(load_images_only(tmp_path / "t.csv")) == 1
     assert "The table lists 1 images, but not 2 others beside them" in caplog.text
+
+
+def test_images_that_the_table_of_another_split_lists_are_listed(tmp_path, caplog):
+    write(tmp_path, "train/1.png", "train/2.png", "test/1.png", "test/2.png")
+    for split in ("train", "test"):
+        (tmp_path / split / "metadata.csv").write_text("file_name,label\n1.png,a\n2.png,b\n")
+    assert load_data(tmp_path).source["splits"] == {"train": 2, "test": 2} and "others beside" not in caplog.text
+    (tmp_path / "test" / "metadata.csv").write_text("file_name,label\n1.png,a\n")
+    load_data(tmp_path)
+    assert caplog.messages == [
+        "The tables list 3 images, but not 1 others beside them, which are not used; the first is 'test/2.png'."
+    ]

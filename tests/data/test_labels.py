@@ -253,6 +253,12 @@ def test_text_as_several_labels(rows, kind, names, expected):
     assert labels.problem_type == MultiLabel.problem_type
 
 
+def test_the_way_out_of_several_labels_is_named_where_they_were_only_found():
+    made = splits(Value("string"), train=["a|b", "a"])
+    assert "--label_kind single" in read_labels(made, "y").notes[0]
+    assert "--label_kind" not in read_labels(made, "y", kind="multi").notes[0]  # as for a model, or if it was given
+
+
 def test_a_list_that_cannot_be_understood_is_refused():
     with pytest.raises(DataError, match=r"'a' b\].*cannot be read as one.*label_kind single"):
         read_labels(splits(Value("string"), train=["['a' b]", "['a']"]), "y")

@@ -130,7 +130,9 @@ def _from_text(
             split: [None if label is None else parts(label, sign) for label in labels]
             for split, labels in cleaned.items()
         }
-        return from_lists(divided, column, None, "multi", uncertain).noted(*notes, describe_split(list(counts), sign))
+        return from_lists(divided, column, None, "multi", uncertain).noted(
+            *notes, describe_split(list(counts), sign, kind == "multi")
+        )
     hint = hint_at_combinations(list(counts)) if kind == "auto" else None
     return _from_values(cleaned).noted(*notes, hint)
 

@@ -85,10 +85,14 @@ def hint_at_combinations(names: Sequence[str]) -> str | None:
     return None
 
 
-def describe_split(names: Sequence[str], sign: str) -> str:
-    """Say that names were split into several labels, with an example."""
+def describe_split(names: Sequence[str], sign: str, is_certain: bool) -> str:
+    """Say that names were split into several labels, with an example.
+
+    :param is_certain: whether several labels per image are known to be meant.
+    """
     joined = [name for name in names if len(parts(name, sign)) > 1]
+    way_out = "" if is_certain else " --label_kind single reads each as one class."
     return (
         f"{len(joined)} of {len(names)} different labels contain '{sign}', such as {joined[0]!r}, and are read as "
-        f"several labels per image ({shown(parts(joined[0], sign))}). --label_kind single reads each as one class."
+        f"several labels per image ({shown(parts(joined[0], sign))}).{way_out}"
     )

@@ -207,8 +207,9 @@ def _one_per_row(labels: Labels, where: str) -> Labels:
             own = [name for name, value in zip(labels.names, rows[row], strict=True) if value == 1]
             unclear = " and some that are uncertain" if np.isnan(rows[row]).any() else ""
             raise DataError(
-                f"split '{split}', row {row}, {where}: has {len(own)} labels {own}{unclear}, but label_kind is single, "
-                f"so each row needs exactly one. {wrong.sum()} rows of this split are like that"
+                f"split '{split}', row {row}, {where}: has {len(own)} labels {own}{unclear}, but each row needs "
+                f"exactly one where one label per image is expected (label_kind single). {wrong.sum()} rows of this "
+                "split are like that"
             )
         numbers[split] = np.where(labels.missing[split], -1, rows.argmax(axis=1)).astype(np.int64)
     return Labels.of_numbers(numbers, labels.names, labels.are_numbered).noted(*labels.notes)
