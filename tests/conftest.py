@@ -22,9 +22,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from drawing import leave_plots_empty
 from hub_server import TOKEN, HubServer
 from transformers import AutoModel, ResNetConfig, ViTImageProcessorPil
-from warm_python import WarmPython
+from warm_python import EMPTY_PLOTS, SHORT_WAITS, WarmPython
 
 torch.set_num_threads(1)
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a background job of a script; tests interrupt runs
@@ -33,6 +34,15 @@ atexit.register(shutil.rmtree, os.environ["RD_HF_CACHE"], ignore_errors=True)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared"
+LONGEST_FIRST = """test_distillation test_comparison test_processes test_docs test_step test_run_report test_hub
+    test_readme test_interrupts test_export test_hub_loading test_compilation test_resume test_import test_references
+    test_teacher_cache test_student_zoo test_comparison_reruns test_without_rd_hf test_models_in_hand"""
+
+
+def pytest_collection_modifyitems(items):
+    """The files that take longest start first, so that both processes of pytest-xdist end together."""
+    place = {name: number for number, name in enumerate(LONGEST_FIRST.split())}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +50,12 @@ def cache_dir(tmp_path, monkeypatch) -> Path:
     """An empty folder for cached teacher features, so that no test finds those of another."""
     monkeypatch.setenv("RD_HF_CACHE", str(tmp_path / "teacher_features"))
     return tmp_path / "teacher_features"
+
+
+@pytest.fixture(autouse=True)
+def empty_plots(monkeypatch):
+    """Plots are composed but not drawn, which takes half of the time of a small run; tests of plots override this."""
+    leave_plots_empty(monkeypatch.setattr)
 
 
 @pytest.fixture
@@ -108,8 +124,9 @@ def python(warm_python, cache_dir, tmp_path):
 
 @pytest.fixture
 def job(warm_python, cache_dir, tmp_path):
-    """Runs `python *command` in several processes of one job; :return: the finished processes."""
-    return functools.partial(warm_python.processes, cwd=tmp_path, environment={"RD_HF_CACHE": str(cache_dir)})
+    """Runs `python *command` in several processes of one job, with empty plots; :return: the finished processes."""
+    environment = {"RD_HF_CACHE": str(cache_dir)} | EMPTY_PLOTS
+    return functools.partial(warm_python.processes, cwd=tmp_path, environment=environment)
 
 
 @pytest.fixture(scope="session")
@@ -121,6 +138,7 @@ def hub_python(tmp_path_factory):
     values |= {
         "HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(tmp_path_factory.mktemp("hub") / "hf_home"),
         "HF_TOKEN": TOKEN, "PYTHONPATH": str(REPOSITORY), "NO_PROXY": "127.0.0.1", "OMP_NUM_THREADS": "1",
+        **SHORT_WAITS,
     }  # fmt: skip
     warm = WarmPython(values)
     yield warm

@@ -1,17 +1,21 @@
 """The pages of the documentation, what they tell a user to run, and how that is run on tiny models.
 
 `Reader.read` runs every command and Python block of a page in its order. What cannot run in a test is in `NOT_RUN`.
+What README.md has too is run with it.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
+import io
 import re
 import runpy
 import shlex
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from configparser import ConfigParser
 from pathlib import Path
 from typing import NamedTuple
@@ -25,7 +29,7 @@ from PIL import Image
 from test_without_rd_hf import BLOCKER
 from transformers import AutoModel, ResNetConfig, ViTConfig, ViTImageProcessorPil
 
-from rd_hf.cli import parse_comparison, parse_distillation
+from rd_hf.cli import main, parse_comparison, parse_distillation
 
 DOCS = sorted(path.relative_to(REPOSITORY).as_posix() for path in REPOSITORY.glob("docs/**/*.md"))
 PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", *DOCS]
@@ -91,6 +95,11 @@ def steps(page: str) -> list[Step]:
         lines = (line.strip() for line in block.replace("\\\n", " ").splitlines())
         found += [Step(language, line) for line in lines if line and not line.startswith("#")]
     return found
+
+
+def to_run(page: str) -> list[Step]:
+    """The steps of a page that are run."""
+    return [step for step in steps(page) if step.reason_not_to_run is None]
 
 
 def code_spans(page: str) -> list[str]:
@@ -160,9 +169,9 @@ class Reader:
     def __init__(self, python: Callable, client: Callable, server: HubServer):
         self.python, self.client, self.server = python, client, server
 
-    def read(self, page: str) -> dict[str, str]:
-        """Run all that the page has; :return: what each step that ran printed, under its text."""
-        return {step.text: self.run(step) for step in steps(page) if step.reason_not_to_run is None}
+    def read(self, page: str, but: Sequence[Step] = ()) -> dict[str, str]:
+        """Run all that the page has, `but` some steps; :return: what each step that ran printed, under its text."""
+        return {step.text: self.run(step) for step in to_run(page) if step not in but}
 
     def run(self, step: Step) -> str:
         """:return: what it printed."""
@@ -189,6 +198,14 @@ class Reader:
         if "classify =" in code:
             code += "print(classify('new_images/one.png')[0]['label'])"
         return ["-c", code]
+
+
+def run_here(*words: str) -> subprocess.CompletedProcess:
+    """Run `python -m rd_hf *words[2:]` in this process, in the working directory; :return: as of a finished process."""
+    output, errors = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+        code = main(list(words[2:]))
+    return subprocess.CompletedProcess(words, code, output.getvalue(), errors.getvalue())
 
 
 def check_arguments(command: str) -> None:

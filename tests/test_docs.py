@@ -9,31 +9,49 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import REPOSITORY
-from pages import DOCS, NOT_RUN, PAGES, Reader, check_arguments, code_spans, make_workplace, small, steps, text_of
+from pages import (
+    DOCS,
+    NOT_RUN,
+    PAGES,
+    Reader,
+    check_arguments,
+    code_spans,
+    make_workplace,
+    run_here,
+    small,
+    steps,
+    text_of,
+    to_run,
+)  # fmt: skip
 
 import rd_hf
 from rd_hf.cli import CACHE_COMMANDS, COMMANDS
 from rd_hf.comparison.arguments import ComparisonArguments
 from rd_hf.comparison.methods import METHODS
 from rd_hf.comparison.plan import Plan
+from rd_hf.students.zoo import READY_STUDENTS
 
 FIRST_RUN, STUDENTS = "docs/getting-started/first-run.md", "docs/how-to/choose-a-student.md"
 EXPORTS, PUBLISHING = "docs/how-to/load-and-export.md", "docs/how-to/publish.md"
 COMPARING, PYTHON, MAP = "docs/how-to/compare-methods.md", "docs/reference/python.md", "CONTRIBUTING.md"
 
-TO_RUN = [page for page in PAGES if page != "README.md" and any(not step.reason_not_to_run for step in steps(page))]
+OF_README = to_run("README.md")
+TO_RUN = [page for page in PAGES if any(step not in OF_README for step in to_run(page))]
 NOT_TO_RUN = sorted({step.text for page in PAGES for step in steps(page) if step.reason_not_to_run})
+SMALLEST = ["resnet_tiny", "mobilenet_v2_0.35", "resnet_10_0.25", "mobilenet_v1_0.25"]
 FOLDERS = ("examples/", "model_cards/", "docs/", "tests/", "rd_hf/")
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, warm_python) -> Path:
+def trained(tmp_path_factory) -> Path:
     """A workplace with the student of the first run and its ONNX form, which pages take for granted."""
     folder = make_workplace(tmp_path_factory.mktemp("workplace"))
-    for page, part in ((FIRST_RUN, "rd-hf distill"), (EXPORTS, "exports/onnx")):
-        command = next(step.text for step in steps(page) if part in step.text)
-        done = warm_python.run("-m", "rd_hf", *small(command)[1:], cwd=folder)
-        assert done.returncode == 0, done.stderr
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for page, part in ((FIRST_RUN, "rd-hf distill"), (EXPORTS, "exports/onnx")):
+            command = next(step.text for step in steps(page) if part in step.text)
+            done = run_here("-m", "rd_hf", *small(command)[1:])
+            assert done.returncode == 0, done.stderr
     return folder
 
 
@@ -41,7 +59,7 @@ def check_students(answers, folder, server):
     text = next(text for text in answers if text.startswith("rd-hf students"))
     header, *rows = answers[text].splitlines()
     names = [row.split()[0] for row in rows]
-    assert names == ["resnet_tiny", "mobilenet_v2_0.35", "resnet_10_0.25", "mobilenet_v1_0.25"]
+    assert names == SMALLEST
     shown = re.search(r"^name .*?(?=^```)", text_of(STUDENTS), flags=re.DOTALL | re.MULTILINE)[0].splitlines()
     assert header.split() == shown[0].split()
     configs = {row.split()[0]: row[row.index("'{") :] for row in rows}
@@ -80,12 +98,30 @@ CHECKS = {
 
 
 @pytest.mark.parametrize("page", TO_RUN)
-def test_every_command_and_python_block_of_a_page_runs(page, trained, python, client, server, tmp_path):
-    """Those in `pages.NOT_RUN` aside, whatever stands in a block of a page is run here (README.md: in test_readme)."""
+def test_every_command_and_python_block_of_a_page_runs(
+    page, trained, python, client, server, job, tmp_path, monkeypatch
+):
+    """Those in `pages.NOT_RUN` aside, whatever stands in a block of a page is run here (README.md: in test_readme).
+
+    Commands of rd-hf run in this process, those that accelerate launches in two.
+    """
     shutil.copytree(trained, tmp_path, symlinks=True, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    few = [student for student in READY_STUDENTS if student.name in (*SMALLEST, "vit_tiny")]
+    monkeypatch.setattr("rd_hf.students.budget.READY_STUDENTS", few)
     if page == EXPORTS:
         shutil.rmtree(tmp_path / "exports")
-    answers = Reader(python, client, server).read(page)
+
+    def run(*words):
+        if words[:2] == ("-m", "rd_hf") and words[2] != "compare":  # which starts processes of its own
+            return run_here(*words)
+        if words[0] == "-c" or words[2] == "compare":
+            return python(*words)
+        done, other = job(2, *words[words.index("rd_hf") - 1 :])
+        assert other.returncode == 0, other.stderr
+        return done
+
+    answers = Reader(run, client, server).read(page, but=OF_README)
     if page in CHECKS:
         CHECKS[page](answers, tmp_path, server)
 

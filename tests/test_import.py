@@ -1,13 +1,13 @@
 """The import is light, and the Auto classes know both models in whichever order things are imported."""
 
+import os
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
 import pytest
-
-REPOSITORY = Path(__file__).resolve().parents[1]
+from conftest import REPOSITORY
+from warm_python import WarmPython
 
 IS_KNOWN = """
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -20,26 +20,35 @@ for model in (RDStudentForImageClassification, RDTeacherForImageClassification):
 """
 
 
-def run(*parts: str) -> str:
-    code = "\n".join(textwrap.dedent(part) for part in parts)
-    result = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    return result.stdout
+@pytest.fixture(scope="module")
+def run():
+    """Runs code where torch and sklearn are imported, but neither transformers nor rd_hf."""
+    python = WarmPython(
+        os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        "torch torch._dynamo torch.distributed.tensor sklearn.metrics pandas",
+    )
+
+    def run(*parts: str) -> None:
+        done = python.run("-c", "\n".join(textwrap.dedent(part) for part in parts), cwd=REPOSITORY)
+        assert done.returncode == 0, done.stderr
+
+    yield run
+    python.close()
 
 
 def test_import_is_light():
-    output = run(
-        """
-        import sys
-        import rd_hf
-        assert rd_hf.__version__ and "distill" in dir(rd_hf)
-        heavy = {"torch", "transformers", "datasets", "evaluate", "kornia", "sklearn", "matplotlib", "accelerate"}
-        print(sorted(heavy & set(sys.modules)))
-        import transformers
-        print("torch" in sys.modules)
-        """
-    )
-    assert output.split("\n")[:2] == ["[]", "False"]
+    code = """
+import sys
+import rd_hf
+assert rd_hf.__version__ and "distill" in dir(rd_hf)
+heavy = {"torch", "transformers", "datasets", "evaluate", "kornia", "sklearn", "matplotlib", "accelerate"}
+print(sorted(heavy & set(sys.modules)))
+import transformers
+print("torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[:2] == ["[]", "False"]
 
 
 @pytest.mark.parametrize(
@@ -52,11 +61,11 @@ def test_import_is_light():
         "import rd_hf.models.configuration_rd",
     ],
 )
-def test_auto_classes_know_the_models(first):
+def test_auto_classes_know_the_models(first, run):
     run(first, IS_KNOWN)
 
 
-def test_registration_leaves_the_import_system_as_it_was():
+def test_registration_leaves_the_import_system_as_it_was(run):
     run(
         """
         import importlib, sys
@@ -76,7 +85,7 @@ def test_registration_leaves_the_import_system_as_it_was():
     )
 
 
-def test_names_are_looked_up_when_used():
+def test_names_are_looked_up_when_used(run):
     run(
         """
         import rd_hf

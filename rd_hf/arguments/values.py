@@ -5,13 +5,16 @@ from __future__ import annotations
 import difflib
 import math
 import os
+import re
 from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, get_args
 
 import yaml
 
 LONGEST_HOURS = 10_000
+SIZE = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)\s*([kmgtp]?)(i?)b?", re.IGNORECASE)
 
 
 class ArgumentError(ValueError):
@@ -146,6 +149,21 @@ def seconds_of(name: str, value: Any) -> float:
     return total
 
 
+def bytes_of(name: str, value: Any) -> int:
+    """A size in bytes: 20GB is 20 x 1000^3, 20GiB is 20 x 1024^3; 20G is short for 20GB, 20Gi for 20GiB.
+
+    :raises ArgumentError: when it is not a number with a unit.
+    """
+    text = str(value).strip()
+    found = SIZE.fullmatch(text)
+    if found is None or not text[-1].isalpha() or (found[3] and not found[2]):
+        raise ArgumentError(
+            f"`{name}` is {value!r}; it must be a number and a unit, such as 500MB, 20GB, 1.5TB or 20GiB."
+        )
+    number, prefix, binary = found[1], found[2].lower(), found[3]
+    return int(Decimal(number) * (1024 if binary else 1000) ** " kmgtp".index(prefix or " "))
+
+
 def _without_tuples(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_tuples(item) for key, item in value.items()}
@@ -158,6 +176,8 @@ def nearest_name(path: Path) -> str:
     :param path: a path that is not there.
     :return: a clause to put into an error message.
     """
+    if path.is_symlink():
+        return f"it is a link to '{os.readlink(path)}', which does not exist"
     missing = path
     while not missing.parent.exists():
         missing = missing.parent

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import os
 import re
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from datasets.table import InMemoryTable, Table
 
 from ..arguments.values import nearest_name
 from .columns import DataError
-from .image_paths import ImagePaths, shown
+from .image_paths import ImagePaths, is_there, shown
 from .scanner import printable
 
 _BASE64 = re.compile(r"(?:data:image/[\w.+-]+;base64,)?(?P<content>[A-Za-z0-9+/\s]{40,}={0,2}\s*)")
@@ -82,7 +81,11 @@ def _as_image_storage(chunk: pa.Array, column: str, name: str, may_be_ids: bool)
     is_struct = pa.types.is_struct(kind) and {field.name for field in kind} & {"bytes", "path"}
     is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
     is_binary = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-    if pa.types.is_integer(kind) and may_be_ids:
+    if pa.types.is_string_view(kind):
+        chunk, is_text = chunk.cast(pa.string()), True
+    if may_be_ids and pa.types.is_floating(kind) and all(x is None or x.is_integer() for x in chunk.to_pylist()):
+        kind, chunk = pa.int64(), chunk.cast(pa.int64())  # whole numbers, which readers of tables write as 13.0
+    if may_be_ids and pa.types.is_integer(kind):
         chunk, is_text = chunk.cast(pa.string()), True
     if not (is_struct or is_text or is_binary):
         raise DataError(f"column '{column}' of split '{name}' contains {kind}; expected images, image bytes or paths")
@@ -114,7 +117,7 @@ def _check_files(rows: list[dict], name: str) -> None:
     missing = [
         index
         for index, row in enumerate(rows)
-        if row["bytes"] is None and "://" not in row["path"] and not os.path.isfile(row["path"])
+        if row["bytes"] is None and "://" not in row["path"] and not is_there(row["path"])
     ]
     if missing:
         path = rows[missing[0]]["path"]

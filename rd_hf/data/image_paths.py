@@ -49,7 +49,7 @@ class ImagePaths:
         :raises DataError: if a name means no file or several, or a file was also asked for under another name.
         """
         files = [os.path.join(self.folder, name) for name in names]
-        missing = [row for row, file in enumerate(files) if not os.path.isfile(file)]
+        missing = [row for row, file in enumerate(files) if not is_there(file)]
         for row in missing:
             candidates = self._candidates(names[row])
             if len(candidates) != 1:
@@ -110,7 +110,8 @@ class ImagePaths:
                 return files
         if files := self._by_stem.get(parts[-1]):
             return files
-        return self._by_number.get(str(int(parts[-1])), []) if parts[-1].isdecimal() else []
+        number = parts[-1].removesuffix(".0")  # readers of tables write ids as 13.0 where some are missing
+        return self._by_number.get(str(int(number)), []) if number.isdecimal() else []
 
     @cached_property
     def _images(self) -> tuple[PurePath, ...]:
@@ -153,6 +154,7 @@ class ImagePaths:
             )
         path = Path(os.path.join(self.folder, names[row].strip()))
         nearest = f" ({nearest_name(path.absolute())})" if len(names[row]) <= LONGEST_SHOWN else ""
+        nearest = " (a folder)" if os.path.isdir(path) else nearest
         example = f"An image there is '{printable(self._images[0])}'" if self._images else "There is no image at all"
         wrong = sum(not self._candidates(names[number]) for number in missing)
         return (
@@ -160,6 +162,11 @@ class ImagePaths:
             f"'{shown(names[row])}'{nearest}. Column '{column}' must hold paths relative to '{self.folder}', or file "
             f"names that occur once below it. {example}"
         )
+
+
+def is_there(file: str) -> bool:
+    """Tell whether a path names a file, or a link that leads nowhere, which is an unreadable image."""
+    return os.path.isfile(file) or (os.path.islink(file) and not os.path.exists(file))
 
 
 def shown(text: str) -> str:

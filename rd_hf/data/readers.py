@@ -40,7 +40,7 @@ from .image_column import image_row
 from .medmnist import read_medmnist
 from .scanner import IMAGE_SUFFIXES, TABLE_LOADERS, counted_suffixes, is_table, printable
 from .split_names import SPLIT_NAMES, divide_by_split, split_of_file, standard_split_name
-from .tables import read_table
+from .tables import read_json_lines, read_table
 
 logger = logging.getLogger(__name__)
 
@@ -138,9 +138,10 @@ def _read_file(file: Path) -> RawData:
         return RawData(_standard_splits(splits), label_names=names)
     if is_table(file):
         return _read_tables({split_of_file(PurePath(file.name)) or "train": [file]})
-    raise DataError(
-        f"'{file}' has an unsupported format; expected .npz, {', '.join(TABLE_LOADERS)}. For images, give their folder"
-    )
+    advice = "For images, give their folder"
+    if file.suffix.lower() in (".xlsx", ".xls", ".ods"):
+        advice = "Save the sheet as .csv"
+    raise DataError(f"'{file}' has an unsupported format; expected .npz, {', '.join(TABLE_LOADERS)}. {advice}")
 
 
 def _read_folder(folder: Path, labelled: bool) -> RawData:
@@ -233,18 +234,22 @@ def _read_tables(files: Mapping[str, Sequence[Path]], found: ImageFolder | None 
 
 
 def _read_split(paths: Sequence[Path], kind: str) -> Dataset:
-    if kind != "csv":
+    if kind == "parquet":
         for path in paths:
             with path.open("rb") as file:
                 if reason := stand_in(file.read(HEAD_BYTES)):
                     raise DataError(f"'{printable(path)}' is no table: {reason}")
         patterns = {"train": [glob.escape(str(path.absolute())) for path in paths]}
         return _load(kind, paths[0], patterns, sum(path.stat().st_size for path in paths))["train"]
-    tables = [read_table(path) for path in paths]
+    tables = [read_table(path) if kind == "csv" else read_json_lines(path) for path in paths]
     for path, table in zip(paths, tables, strict=True):
         if set(table.column_names) != set(tables[0].column_names):
-            raise DataError(f"'{printable(path)}' and '{printable(paths[0])}' name different columns")
-    return Dataset(InMemoryTable(pa.concat_tables([table.select(tables[0].column_names) for table in tables])))
+            raise DataError(
+                f"'{printable(path)}' and '{printable(paths[0])}' name different columns, so they cannot be one table; "
+                "give the one that lists the images, or move the other elsewhere"
+            )
+    together = [table.select(tables[0].column_names) for table in tables]
+    return Dataset(InMemoryTable(pa.concat_tables(together, promote_options="permissive")))
 
 
 def _load(loader: str, named: Path, files: dict[str, list[str]], size: int, **options: Any) -> DatasetDict:

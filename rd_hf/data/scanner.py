@@ -34,9 +34,9 @@ _OF_THE_SYSTEM = frozenset(
         "icon\r",
     }
 )
-_MASK_WORDS = r"(?:masks?|msk|seg|segmentations?|gt|ground[_-]?truth|annotations?)"
-_MASK_AFTER = re.compile(rf"(?P<base>.+?)[_\-. ]{_MASK_WORDS}(?:[_\-. ]?\d+)?", re.IGNORECASE)
-_MASK_BEFORE = re.compile(rf"{_MASK_WORDS}[_\-. ](?P<base>.+)", re.IGNORECASE)
+_MASK_WORDS = r"(?:masks?|msk|seg|segmentations?|gt|ground[_-]?truth|anno|annotations?|contours?|outlines?)"
+_MASK_AFTER = re.compile(rf"(?P<base>.+?)[_\-. ]*\(?(?:{_MASK_WORDS}|labels?)(?:[_\-. ]?\d+)?\)?", re.IGNORECASE)
+_MASK_BEFORE = re.compile(rf"(?:{_MASK_WORDS}|labels?)[_\-. ]*(?P<base>.+)", re.IGNORECASE)
 _MASK_FOLDER = re.compile(rf"{_MASK_WORDS}|labels?(?:tr|ts|va)?", re.IGNORECASE)
 _MASKS_OF_FOLDER = re.compile(r"(?P<base>.+?)[_\-. ](?:masks?|msk|seg|segmentations?)", re.IGNORECASE)
 _IMAGE_FOLDER = re.compile(r"(?:images?|imgs?|pictures?)(?:tr|ts|va)?", re.IGNORECASE)
@@ -69,11 +69,11 @@ class FoundFiles:
         """Log, in one line for each reason, which files are not read as images or tables."""
         where = printable(self.root)
         if self.others:
-            logger.info("%s in '%s' not read: %s.", _files_are(len(self.others)), where, counted_suffixes(self.others))
+            logger.info("%s not read in '%s': %s.", _files(len(self.others)), where, counted_suffixes(self.others))
         if self.masks:
             logger.warning(
-                "%s in '%s' left out, because the names say that they are masks of other images; the first is '%s'.",
-                _files_are(len(self.masks)), where, printable(self.masks[0]),
+                "%s left out in '%s', because the names say that they are masks of other images; the first is '%s'.",
+                _files(len(self.masks)), where, printable(self.masks[0]),
             )  # fmt: skip
         if self.broken_links:
             logger.warning(
@@ -95,7 +95,7 @@ def scan(root: Path) -> FoundFiles:
     - Names that start with a dot, and files that Windows, macOS and file servers leave behind, are passed over.
     - An image counts as a mask if its name is that of another image in its folder with a word such as `_mask`, or if
       its folder is named like one of masks and lies beside one of images (`masks` beside `images`, `benign_masks`
-      beside `benign`).
+      beside `benign`) or beside the images themselves, with their names.
 
     :param root: an existing folder.
     :raises DataError: if a folder cannot be read; names it.
@@ -155,14 +155,16 @@ def masks_among(images: Sequence[PurePath]) -> set[PurePath]:
 
     :param images: of one tree, with their folders.
     """
-    names: dict[PurePath, set[str]] = {}
+    names: dict[PurePath, set[str]] = {}  # of the images directly in each folder; empty for folders of folders
     for file in images:
         names.setdefault(file.parent, set()).add(_key(file.stem))
+        for folder in file.parent.parents:
+            names.setdefault(folder, set())
     mask_folders = {folder for folder in names if _is_mask_folder(folder, names)}
     return {
         file
         for file in images
-        if file.parent in mask_folders or any(base in names[file.parent] for base in _bases(file.stem))
+        if mask_folders & {*file.parents} or any(base in names[file.parent] for base in _bases(file.stem))
     }
 
 
@@ -235,13 +237,18 @@ def _key(stem: str) -> str:
 def _is_mask_folder(folder: PurePath, names: dict[PurePath, set[str]]) -> bool:
     siblings = [other for other in names if other.parent == folder.parent and other != folder]
     if _MASK_FOLDER.fullmatch(folder.name):
-        return any(_IMAGE_FOLDER.fullmatch(other.name) for other in siblings)
+        above = names.get(folder.parent, set())
+        return any(_IMAGE_FOLDER.fullmatch(other.name) for other in siblings) or _are_masks_of(names[folder], above)
     match = _MASKS_OF_FOLDER.fullmatch(folder.name)
     if match is None:
         return False
     of_images = [names[other] for other in siblings if _key(other.name) == _key(match["base"])]
-    return any(all(name in of or set(_bases(name)) & of for name in names[folder]) for of in of_images)
+    return any(_are_masks_of(names[folder], of) for of in of_images)
 
 
-def _files_are(count: int) -> str:
-    return "1 file is" if count == 1 else f"{count} files are"
+def _are_masks_of(masks: set[str], images: set[str]) -> bool:
+    return bool(masks) and all(name in images or set(_bases(name)) & images for name in masks)
+
+
+def _files(count: int) -> str:
+    return "1 file" if count == 1 else f"{count} files"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from .columns import DataError, columns_found, find_image_column, find_label_col
 from .decoding.images import BadImageError, image_bytes
 from .image_column import image_table, selected_rows
 from .image_paths import ImagePaths
-from .labels.labels import LabelKind, Labels, Uncertain, align_labels, without_unused
+from .labels.labels import LabelKind, Labels, Uncertain, align_labels, names_of_numbers, without_unused
 from .labels.reader import read_labels
 from .labels.spellings import check_spellings, names_beside
 from .readers import RawData, read_data
@@ -101,15 +101,17 @@ def load_data(
     label_columns = [label] if isinstance(label, str) else label
     bare = without_label_column(raw.splits, label_columns)
     raw = replace(raw, splits=DatasetDict({name: split for name, split in raw.splits.items() if name not in bare}))
-    _check_splits(raw.splits, [image, *label_columns, *groups])
+    _check_splits(raw.splits, [image, *label_columns])
     labels = _read_labels(raw, label, [image, *groups, "split"], label_names, label_kind, uncertain)
+    labelled = [name for name in raw.splits if not labels.missing[name].all()]
+    _check_splits({name: raw.splits[name] for name in labelled}, groups)
     for note in labels.notes:
         logger.info("%s", note)
     splits, paths = DatasetDict(), _paths(raw)
     for name, split in raw.splits.items():
         tables = [image_table(split, image, paths.get(name), name), _label_table(split, labels, name)]
         columns = {"image": Image(decode=False), "label": _label_feature(labels)}
-        if group_column is not None:
+        if group_column is not None and name in labelled:
             tables.append(_group_table(split, group_column, name))
             columns["group"] = split.features[group_column]
         splits[name] = _assemble(split, tables, columns)
@@ -146,6 +148,8 @@ def load_images_only(
     for name, split in raw.splits.items():
         table = image_table(split, column, paths.get(name), name)
         images.append(_assemble(split, [table], {"image": Image(decode=False)}))
+    for found in set(paths.values()):
+        found.tell_unlisted(raw.images)
     return concatenate_datasets(images)
 
 
@@ -187,12 +191,13 @@ def _content(image: dict[str, Any]) -> bytes:
         return b""
 
 
-def _check_splits(splits: DatasetDict, columns: Sequence[str]) -> None:
+def _check_splits(splits: Mapping[str, Dataset], columns: Sequence[str]) -> None:
     for name, split in splits.items():
         for column in columns:
             if column not in split.features:
                 raise DataError(
-                    f"split '{name}' has no column '{column}'; its columns are: {columns_found(split.features)}"
+                    f"split '{name}' has no column '{column}'; its columns are: {columns_found(split.features)}. "
+                    "Rename the column that is meant, or leave this split out of the data"
                 )
         if len(split) == 0:
             raise DataError(f"split '{name}' has no rows")
@@ -216,7 +221,17 @@ def _read_labels(
         return align_labels(named, wanted)
     if not labels.are_numbered or set(labels.names) <= set(wanted):  # it may have been trained on the same numbers
         return align_labels(labels, wanted)
-    return read_labels(raw.splits, column, wanted, kind, uncertain)  # other numbers are the model's indices
+    same_numbers = names_of_numbers(labels, wanted)
+    if same_numbers is not None:
+        return align_labels(same_numbers, wanted)
+    read = read_labels(raw.splits, column, wanted, kind, uncertain)
+    numbers = [int(name) for name in labels.names if name.isdecimal() and not labels.are_vectors]
+    pairs = ", ".join(f"{number} is {wanted[number]!r}" for number in numbers[:20])
+    return read.noted(
+        f"The numbers of '{column}' are read as positions of the model's classes, counted from 0: {pairs}."
+        if numbers
+        else None
+    )
 
 
 def _name_numbers(splits: DatasetDict, column: str | list[str], labels: Labels, used: Sequence[str]) -> Labels:

@@ -44,6 +44,12 @@ def divide_by_split(rows: Dataset, is_metadata: bool) -> dict[str, Dataset]:
     """
     if "split" in rows.column_names:
         words = [str(value).strip() if value is not None else "" for value in rows["split"]]
+        gaps = words.count("")
+        if 0 < gaps < len(words):
+            raise DataError(
+                f"{gaps} of {len(words)} rows have nothing in column 'split'; the first is row {words.index('')}. "
+                "Write train, validation or test into each, or remove these rows"
+            )
         unknown = sorted({word for word in words if standard_split_name(word) is None})
         if unknown:
             raise DataError(

@@ -1,13 +1,15 @@
-"""Tables of separated values as columns of text, just as they are written."""
+"""Tables as they are written: separated values as columns of text, and lines of JSON with JSON's own types."""
 
 from __future__ import annotations
 
 import codecs
 import csv
 import io
+import json
 import logging
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -50,6 +52,41 @@ def read_table(path: Path) -> pa.Table:
         for position, column in enumerate(columns):
             column.append((cells[position] or None) if position < len(cells) else None)
     return pa.table({name: pa.array(column, pa.string()) for name, column in zip(names, columns, strict=True)})
+
+
+def read_json_lines(path: Path) -> pa.Table:
+    """Read a .jsonl file, one object per line. Text stays text, also where it is written like a date.
+
+    :return: columns by key; a key that a line lacks is null there.
+    :raises DataError: if a line is no JSON object, or a column mixes types.
+    """
+    rows = []
+    for number, line in enumerate(_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"'{printable(path)}', line {number} is not valid JSON: {error}") from error
+        if not isinstance(row, dict):
+            raise DataError(
+                f"'{printable(path)}', line {number} is no JSON object; write each row as {{...}} on one line"
+            )
+        rows.append(row)
+    if not rows:
+        raise DataError(f"'{printable(path)}' has no line of text; expected one JSON object for each image")
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return pa.table({name: _json_column([row.get(name) for row in rows], name, path) for name in names})
+
+
+def _json_column(values: list[Any], name: str, path: Path) -> pa.Array:
+    try:
+        return pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+        kinds = " and ".join(sorted({type(value).__name__ for value in values if value is not None}))
+        raise DataError(
+            f"'{printable(path)}': column '{name}' mixes values of type {kinds}; write all of them in one type"
+        ) from error
 
 
 def _text(path: Path) -> str:

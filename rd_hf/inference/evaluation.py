@@ -103,6 +103,13 @@ def load_splits(
         scored=[split],
     )
     if split not in data.splits and made:
+        trained = loaded.trained_on.get("uncertain")
+        if uncertain is not None and uncertain != trained:
+            raise ArgumentError(
+                f"Split `{split}` was made from the model's training data, whose labels were read with uncertain = "
+                f"{trained}; it cannot be made again with {uncertain}. Leave `uncertain` out, or choose one of the "
+                f"splits {', '.join(data.splits)}."
+            )
         if data.source["fingerprint"] != loaded.trained_on["fingerprint"]:
             raise ArgumentError(
                 f"The data has no split `{split}`. That split was made from the model's training data, and this is "

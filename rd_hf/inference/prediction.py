@@ -15,7 +15,7 @@ from ..arguments.values import ArgumentError, nearest_name
 from ..data.decoding.image_notes import Note, log_notes
 from ..data.decoding.images import BadImageError, read_image
 from ..data.decoding.reading import Reading
-from ..data.scanner import is_hidden, is_image, printable, scan
+from ..data.scanner import is_hidden, is_image, masks_among, printable, scan
 from .loading import LoadedModel, load_model
 
 logger = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ def find_images(names: str | os.PathLike | Iterable[str | os.PathLike]) -> list[
     :param names: one, or several.
     :raises ArgumentError: for a name that matches no file, or a folder without images.
     """
-    found: dict[Path, None] = {}
+    found: dict[str, Path] = {}
     for name in [names] if isinstance(names, (str, os.PathLike)) else names:
         path = Path(name).expanduser()
         if path.is_dir():
@@ -70,19 +70,40 @@ def find_images(names: str | os.PathLike | Iterable[str | os.PathLike]) -> list[
         elif path.is_file():
             matches = [path]
         else:
-            files = [Path(file) for file in sorted(glob.glob(str(path), recursive=True))]
-            matches = [file for file in files if file.is_file() and is_image(file) and not is_hidden(file.name)]
+            matches = _images_of_glob(path)
         if not matches:
             hint = "" if path.is_dir() else f" ({nearest_name(path.absolute())})"
             raise ArgumentError(f"There is no image at {printable(name)}{hint}.")
-        found.update(dict.fromkeys(matches))
-    return list(found)
+        for file in matches:
+            found.setdefault(os.path.abspath(file), file)
+    return list(found.values())
 
 
 def _images_of(folder: Path) -> list[Path]:
     found = scan(folder)
     found.tell_what_is_left_out()
     return [folder / file for file in found.images]
+
+
+def _images_of_glob(pattern: Path) -> list[Path]:
+    parts = pattern.parts
+    fixed = next((number for number, part in enumerate(parts) if glob.has_magic(part)), len(parts))
+    files = [Path(file) for file in sorted(glob.glob(str(pattern), recursive=True))]
+    visible = [file for file in files if not any(map(is_hidden, file.parts[fixed:]))]
+    images = [file for file in visible if file.is_file() and is_image(file) and not _is_in_loop(file)]
+    masks = masks_among(images)
+    if masks:
+        logger.warning(
+            "%d files that '%s' matches are left out, because the names say that they are masks of other images; the "
+            "first is '%s'.", len(masks), printable(pattern), printable(min(masks)),
+        )  # fmt: skip
+    return [file for file in images if file not in masks]
+
+
+def _is_in_loop(file: Path) -> bool:
+    """Tell whether a path goes through a link to a folder that contains the link."""
+    folders = [os.path.realpath(folder) for folder in Path(os.path.abspath(file)).parents]
+    return len(set(folders)) < len(folders)
 
 
 def prediction_table(rows: list[dict[str, Any]], top_k: int) -> str:

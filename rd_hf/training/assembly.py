@@ -30,6 +30,7 @@ from .checks import check_labels, check_student, unfit
 from .cka import check_rows
 from .inputs import Inputs
 from .objective import Objective, ObjectiveWeights
+from .positions import fewest
 from .run_data import RunData
 from .run_models import LoadedStudent, LoadedTeacher, Models
 from .teacher_features import compare_entries, open_cache
@@ -190,7 +191,10 @@ def build_trainer(
     check_student(models, arguments, rows * shared)
     if models.teacher is not None and arguments.cka_weight:
         batches = plan.accumulation * plan.processes if arguments.cka_batch == "global" else 1
-        check_rows(rows * batches, arguments.cka_estimator)
+        positions = 1
+        if arguments.cka_features == "positions":
+            positions = fewest(arguments.cka_positions, [stage.grid for stage in models.teacher.student_stages])
+        check_rows(rows * batches * positions, arguments.cka_estimator)
     data = training_data(arguments, run_data, plan)
     goes_on = arguments.resume and list_checkpoints(folder / "checkpoints")  # which hold the projectors
     if models.teacher is not None and not goes_on:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,14 +15,21 @@ from ..models.grids import mean
 from ..tasks.task import Task, at_least_float32
 from .cka import MINIMUM_ROWS, Estimator, cka
 from .passes import Passes
+from .positions import at_positions
 from .schedules import Linear
 
 if TYPE_CHECKING:
     from ..models.stages import StageFeature
 
 
+CKAFeatures = Literal["pooled", "flattened", "positions"]
+
+
 class Compared(NamedTuple):
-    """The two sides of CKA at a stage: features (rows, width) of the student and reprogrammed ones."""
+    """The two sides of CKA at a stage, features of the student and reprogrammed ones.
+
+    Each is (B, width) with a row an image, or (B, P, C) with a row a position.
+    """
 
     student: Tensor
     reprogrammed: Tensor
@@ -41,7 +49,7 @@ class ObjectiveWeights:
     :param cka_weight: Weight of 1 - CKA (gamma in DRD).
     :param temperature: Divides the logits in the KL term, which is multiplied by its square (Hinton et al. 2015).
     :param cka_estimator: "debiased" or "biased"; see `rd_hf.training.cka`.
-    :param cka_features: What CKA compares, "pooled" or "flattened"; see `comparable`.
+    :param cka_features: What CKA compares, "pooled", "flattened" or "positions"; see `Objective.compared`.
     :param detach_hybrid_in_kl: Whether KL trains only the student, and not the hybrid logits too.
     :param detach_reprogrammed_in_cka: Whether CKA trains only the student, and not the projectors too.
     """
@@ -54,7 +62,7 @@ class ObjectiveWeights:
     cka_weight: float = 1.0
     temperature: float = 1.0
     cka_estimator: Estimator = "debiased"
-    cka_features: Literal["pooled", "flattened"] = "pooled"
+    cka_features: CKAFeatures = "pooled"
     detach_hybrid_in_kl: bool = True
     detach_reprogrammed_in_cka: bool = False
 
@@ -72,8 +80,10 @@ class ObjectiveWeights:
             raise ValueError(f"temperature is {self.temperature}; it must be above 0")
         if self.cka_estimator not in MINIMUM_ROWS:
             raise ValueError(f"cka_estimator is {self.cka_estimator!r}; it must be one of {', '.join(MINIMUM_ROWS)}")
-        if self.cka_features not in ("pooled", "flattened"):
-            raise ValueError(f"cka_features is {self.cka_features!r}; it must be 'pooled' or 'flattened'")
+        if self.cka_features not in get_args(CKAFeatures):
+            raise ValueError(
+                f"cka_features is {self.cka_features!r}; it must be one of {', '.join(get_args(CKAFeatures))}"
+            )
 
 
 class Objective:
@@ -110,6 +120,7 @@ class Objective:
         total_count: float,
         whole: Sequence[Compared] | None = None,
         start: int = 0,
+        draws: np.ndarray | None = None,
     ) -> dict[str, Tensor]:
         """The terms of one micro-batch, labelled samples first.
 
@@ -121,7 +132,8 @@ class Objective:
             gradients are averaged over processes, as DDP does, that number divided by the number of processes.
         :param total_count: All samples of the whole optimiser step, likewise.
         :param whole: What `compared` gives for the global batch, over processes and micro-batches, as constants.
-        :param start: The first of this micro-batch's rows in `whole`.
+        :param start: The first of this micro-batch's images in `whole`.
+        :param draws: What `compared` takes.
         :return: "supervised" and, where their weight is not 0 throughout, "hybrid", "kl" and "cka_loss", unweighted;
             detached "cka/1", "cka/2", ... from shallow to deep; "loss", their weighted sum. All but "cka/..." carry
             gradients and are to be added over micro-batches.
@@ -145,10 +157,11 @@ class Objective:
             terms["kl"] = sum(self._divergence(hybrid, logits) for hybrid in passes.hybrids) / total_count
             loss = loss + self.kl.weight(step) * terms["kl"]
         if passes.reprogrammed and config.cka_weight:
-            pairs = self.compared(passes.features, passes.reprogrammed)
+            pairs = self.compared(passes.features, passes.reprogrammed, draws)
             if whole is not None:
                 pairs = [map(partial(_with_live_rows, start), *sides) for sides in zip(pairs, whole, strict=True)]
-            values = [cka(student, reprogrammed, config.cka_estimator) for student, reprogrammed in pairs]
+            # (B, width) stays; (B, P, C) becomes (B * P, C).
+            values = [cka(*(side.flatten(0, -2) for side in sides), config.cka_estimator) for sides in pairs]
             terms |= {f"cka/{stage}": value.detach() for stage, value in enumerate(values, start=1)}
             terms["cka_loss"] = sum(1.0 - value for value in values) * (len(logits) / total_count)
             loss = loss + config.cka_weight * terms["cka_loss"]
@@ -166,15 +179,43 @@ class Objective:
         hybrid = hybrid.detach() if self.config.detach_hybrid_in_kl else hybrid
         return self.task.divergence(hybrid, student, self.config.temperature)
 
-    def compared(self, features: Sequence[StageFeature], reprogrammed: Sequence[StageFeature]) -> list[Compared]:
-        """What CKA compares of the student's and the reprogrammed features, per stage."""
+    def compared(
+        self,
+        features: Sequence[StageFeature],
+        reprogrammed: Sequence[StageFeature],
+        draws: np.ndarray | None = None,
+    ) -> list[Compared]:
+        """What CKA compares of the student's and the reprogrammed features, per stage.
+
+        With "pooled" and "flattened" a row of CKA is an image; see `comparable`. With "positions" it is one of up to P
+        positions of an image's map. CKA then compares what the models say of places, also in a batch of few images.
+        Prefix tokens are left out, because they belong to no place.
+
+        The estimators suppose that rows are independent, and rows of one image are not. Positions of one image
+        resemble each other on both sides, so the debiased estimate is above 0 even where the features of student and
+        teacher are independent of each other. It serves as a loss, not as an estimate of the CKA of all positions.
+
+        The debiased estimator works on matrices of (B P)^2 numbers, of which the backward pass keeps two per stage. One
+        has 9 MB in float32 for 96 images of 16 positions, and 16 times that for 64 positions.
+
+        :param draws: With "positions", (B, P) from `rd_hf.training.positions.draw`; else not read.
+        :raises ValueError: With "positions", if there are no draws, or the grids of a stage differ.
+        """
         pairs = []
         for own, other in zip(features, reprogrammed, strict=True):
-            target = comparable(other, self.config.cka_features)
-            if self.config.detach_reprogrammed_in_cka:
-                target = target.detach()
-            pairs.append(Compared(comparable(own, self.config.cka_features), target))
+            student, target = self._sides(own, other, draws)
+            pairs.append(Compared(student, target.detach() if self.config.detach_reprogrammed_in_cka else target))
         return pairs
+
+    def _sides(
+        self, own: StageFeature, other: StageFeature, draws: np.ndarray | None
+    ) -> tuple[Tensor, Tensor] | list[Tensor]:
+        """The two sides at one stage."""
+        if self.config.cka_features != "positions":
+            return [comparable(feature, self.config.cka_features) for feature in (own, other)]
+        if draws is None:
+            raise ValueError("cka_features is 'positions', which needs the draws of rd_hf.training.positions.draw")
+        return at_positions((own.map, other.map), draws)
 
 
 def comparable(feature: StageFeature, features: Literal["pooled", "flattened"]) -> Tensor:

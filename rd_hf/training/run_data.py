@@ -193,8 +193,8 @@ def _with_unlabelled(
     if arguments.use_unlabeled:
         rows.append(withheld)
     if data.unlabelled is not None:
-        bare = outside_groups(data.unlabelled, data.splits, ("validation", "test"))
         if arguments.use_unlabeled:
+            bare = outside_groups(data.unlabelled, data.splits, ("validation", "test"))
             rows.append(np.arange(len(bare)) + len(parts[0]))
             parts.append(bare.select_columns(["image"]))
         else:

@@ -15,6 +15,7 @@ import math
 from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from ..models.tape import without_running_statistics
 from .inputs import Inputs
 from .objective import Compared, Objective, find_non_finite
 from .passes import Passes
+from .positions import draw
 
 logger = logging.getLogger(__name__)
 
@@ -38,11 +40,16 @@ class NonFiniteLossError(FloatingPointError):
 
 @dataclass
 class MicroBatch:
-    """The models' inputs for a batch, labelled rows first; `teacher_features` is None if there is no teacher."""
+    """The models' inputs for a batch, labelled rows first.
+
+    :ivar teacher_features: None if there is no teacher.
+    :ivar draws: those of the positions that CKA compares; None if it compares whole images.
+    """
 
     labels: Tensor
     student_pixels: Tensor
     teacher_features: list[StageFeature] | None
+    draws: np.ndarray | None
 
 
 class Update:
@@ -77,6 +84,7 @@ class Update:
         has_cka = inputs.backbone is not None and arguments.cka_weight > 0
         self.is_global = several and has_cka and arguments.cka_batch == "global"
         self.has_two_passes = self.is_global and self.parts > 1
+        self.has_positions = has_cka and arguments.cka_features == "positions"
 
     def log_cka_cost(self, rows: int) -> None:
         """:param rows: of a micro-batch."""
@@ -101,7 +109,7 @@ class Update:
         for group in self.optimizer.param_groups:
             group["lr"] = self.arguments.learning_rate * self.learning_rate_factor(step)
         self.model.train()
-        parts = map(self.prepare, batches)
+        parts = map(partial(self.prepare, step), batches)
         whole = None
         if self.has_two_passes:
             parts = list(parts)
@@ -124,25 +132,28 @@ class Update:
         self.prepared_optimizer.zero_grad()
         return values | {"learning_rate": self.optimizer.param_groups[0]["lr"], "images": images}
 
-    def prepare(self, batch: dict) -> MicroBatch:
+    def prepare(self, step: int, batch: dict) -> MicroBatch:
         """One augmented view of each row for the student, and the teacher's features of the same views."""
         labels = batch["labels"].to(self.accelerator.device)
         student_pixels = self.inputs.student_pixels(batch)
         features = None if self.inputs.backbone is None else self.inputs.teacher_features(batch)
-        return MicroBatch(labels, student_pixels, features)
+        draws = None
+        if self.has_positions:
+            draws = draw(self.arguments.seed, step, batch["rows"], batch["views"], self.arguments.cka_positions)
+        return MicroBatch(labels, student_pixels, features, draws)
 
     def backward(self, step: int, number: int, part: MicroBatch, whole: list[Compared] | None) -> dict[str, Tensor]:
         """Add the gradient of a micro-batch, and return its terms."""
         self.reseed(step, number)
         passes = self.forward(part)
         if self.is_global and whole is None:
-            pairs = self.objective.compared(passes.features, passes.reprogrammed)
+            pairs = self.objective.compared(passes.features, passes.reprogrammed, part.draws)
             whole = self.gather([[Compared(*map(Tensor.detach, pair)) for pair in pairs]])
         # DDP averages gradients over processes, so a term's share is its count on one process.
         rows = len(part.student_pixels)
         counts = {"labelled_count": len(part.labels) * self.parts, "total_count": rows * self.parts}
         start = (self.accelerator.process_index * self.parts + number) * rows
-        terms = self.objective(passes, part.labels, step, **counts, whole=whole, start=start)
+        terms = self.objective(passes, part.labels, step, **counts, whole=whole, start=start, draws=part.draws)
         self.accelerator.backward(terms["loss"])
         return terms
 
@@ -161,14 +172,15 @@ class Update:
         self.reseed(step, number)
         with self.accelerator.autocast(), without_running_statistics(self.module):
             output = self.module.compared_features(part.student_pixels, part.teacher_features)
-        return self.objective.compared(output.student_features, output.reprogrammed_features)
+        return self.objective.compared(output.student_features, output.reprogrammed_features, part.draws)
 
     def gather(self, parts: list[list[Compared]]) -> list[Compared]:
         """The features of the global batch, per stage: processes in their order, micro-batches of each in theirs."""
         own = [torch.cat(rows) for side in zip(*parts, strict=True) for rows in zip(*side, strict=True)]
         if self.accelerator.num_processes > 1:
-            gathered = self.accelerator.gather(torch.cat(own, dim=1))
-            own = list(gathered.split([features.shape[1] for features in own], dim=1))
+            flat = [features.flatten(1) for features in own]
+            gathered = self.accelerator.gather(torch.cat(flat, dim=1)).split([f.shape[1] for f in flat], dim=1)
+            own = [f.unflatten(1, shape.shape[1:]) for f, shape in zip(gathered, own, strict=True)]
         return [Compared(*pair) for pair in zip(own[::2], own[1::2], strict=True)]
 
     def over_processes(self, sums: dict[str, Tensor]) -> dict[str, float]:

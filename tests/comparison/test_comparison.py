@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModel
 
 import rd_hf
 from rd_hf.arguments.values import ArgumentError
+from rd_hf.cli import main
 from rd_hf.comparison import workers
 from rd_hf.comparison.adaptation import INVERSE_PENALTIES, AdaptedTeacher, linear_probe, with_lora
 from rd_hf.comparison.arguments import ComparisonArguments
@@ -96,6 +97,15 @@ def test_the_grid_has_each_run_once(grid):
     assert arguments.use_unlabeled and arguments.view_seed == 0  # all seeds share the cache
 
 
+def test_methods_differ_in_the_positions_that_cka_compares(grid):
+    positions = {"name": "positions", "method": "rd", "cka_features": "positions", "cka_positions": 4}
+    plan = make_plan(grid, methods=["rd", positions], shots=5, seeds=[0])
+    of = {cell.entry.name: plan.cell_arguments(cell, "folder") for cell in plan.cells()}
+    assert {name: (arguments.cka_features, arguments.cka_positions) for name, arguments in of.items()} == {
+        "rd": ("pooled", 16), "positions": ("positions", 4),
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -108,6 +118,7 @@ def test_the_grid_has_each_run_once(grid):
         ),
         ({"methods": [{"name": "rd", "method": "drd"}]}, "'rd' is the name of another method than drd"),
         ({"methods": [{"name": "x", "method": "cka", "cka_estimator": "biased"}]}, "has no effect on the method 'x'"),
+        ({"methods": [{"name": "x", "method": "cka", "cka_positions": 4}]}, "has no effect on the method 'x'"),
         ({"methods": [{"name": "x", "method": "rd", "bf16": True}]}, "put it under `data`"),
         ({"methods": [{"name": "x", "method": "rd", "teacher": "y"}]}, "belongs under `teachers`"),
         ({"teachers": {"tiny": {"teacher": "x", "shots": 3}}}, "`shots` cannot be given for the runs"),
@@ -236,17 +247,18 @@ def test_every_method_trains_from_the_same_start_on_the_same_views(grid, tmp_pat
 
     monkeypatch.setattr(Trainer, "train", watched)
     monkeypatch.setattr(StepPlan, "batch", seen)
+    grid["arguments"] |= {"max_steps": 3, "eval_steps": 3}
     plan = make_plan(grid, methods=list(METHODS), use_unlabeled=[True, False])
     assert run_here(plan) == []
     assert len(starts) > 20 and all(torch.equal(starts[0], start) for start in starts[1:])
-    for step in range(4):
+    for step in range(3):
         assert len({rows for number, rows in visits if number == step}) == 1
         assert len({rows for number, rows in rest if number == step and rows}) == 1  # none where they are not used
     found = results(plan, tmp_path)
     assert len(found) == 2 * len(METHODS) - 4  # ce, linear_probe, lora and full cannot use unlabelled rows
     for name, result in found.items():
         assert 0 <= result["test"]["auroc"] <= 1 and 0 <= result["validation"]["auroc"] <= 1, name
-        assert result["trained_parameters"] > 0 and result.get("steps", 4) == 4, name
+        assert result["trained_parameters"] > 0 and result.get("steps", 3) == 3, name
     students = {result["deployed_parameters"] for name, result in found.items() if "linear" not in name}
     students -= {found[name]["deployed_parameters"] for name in ("lora", "full")}
     assert len(students) == 1 and found["full"]["deployed_parameters"] == found["lora"]["deployed_parameters"]
@@ -464,34 +476,24 @@ def test_tuning_chooses_on_validation_and_never_sees_the_test_split(grid, tmp_pa
 
 
 def test_the_command_runs_workers_and_leaves_tables_and_plots(grid, tmp_path, python):
+    grid["arguments"]["max_steps"] = 2
     (tmp_path / "grid.yaml").write_text(yaml.safe_dump(grid | {"shots": [5, "all"], "seeds": [0, 1]}))
-    line = [
-        "-m",
-        "rd_hf",
-        "compare",
-        "--config",
-        "grid.yaml",
-        "--methods",
-        "[ce, linear_probe, lp_kd, rd]",
-        "--workers",
-        "2",
-    ]
-    done = python(*line)
+    line = ["compare", "--config", str(tmp_path / "grid.yaml"), "--methods", "[ce, lp_kd, rd]", "--workers", "2"]
+    done = python("-m", "rd_hf", *line)
     assert done.returncode == 0, done.stderr
     root = tmp_path / "compared"
     with (root / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 16 and {row["shots"] for row in rows} == {"5", "all"}
+    assert len(rows) == 12 and {row["shots"] for row in rows} == {"5", "all"}
     text = (root / "results.md").read_text()
-    assert "## blobs, teacher tiny, with the unlabelled rest" in text and "from 16 runs." in text
+    assert "## blobs, teacher tiny, with the unlabelled rest" in text and "from 12 runs." in text
     assert "| linear probe then KD | " in text and "Difference from RD" in text
     for image in ("scores", "frontier"):
         (path,) = root.glob(f"{image}_blobs*.png")
         assert path.name in text and path.stat().st_size > 5000
     assert (root / "costs.png").stat().st_size > 5000
-    again = python(*line, "--table_only", "true")
-    assert again.returncode == 0 and (root / "results.md").read_text() == text
-    methods = {"methods": ["ce", "linear_probe", "lp_kd", "rd"], "reference": "lp_kd"}
+    assert main([*line, "--table_only", "true"]) == 0 and (root / "results.md").read_text() == text
+    methods = {"methods": ["ce", "lp_kd", "rd"], "reference": "lp_kd"}
     run_comparison(make_plan(grid, shots=[5, "all"], seeds=[0, 1], table_only=True, **methods))
     text = (root / "results.md").read_text()
     assert "Difference from linear probe then KD" in text and "Difference from RD" not in text

@@ -1,8 +1,6 @@
 """`rd-hf compare`, called again: what holds from before, what is refused, and who may write."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -110,10 +108,10 @@ def test_arguments_are_checked_before_anything_is_run(grid):  # noqa: F811
     assert not Path(grid["output_dir"]).exists()
 
 
-def test_a_script_without_a_guard_is_told_of_it(grid, tmp_path):  # noqa: F811
+def test_a_script_without_a_guard_is_told_of_it(grid, tmp_path, python):  # noqa: F811
     arguments = {**grid, "methods": ["ce"], "workers": 1}
     (tmp_path / "script.py").write_text(f"import rd_hf\nrd_hf.compare(**{arguments!r})\n")
-    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = python("-c", "import runpy; runpy.run_path('script.py', run_name='__main__')")
     assert done.returncode != 0 and 'under `if __name__ == "__main__":`' in done.stderr.splitlines()[-1]
     assert "Another comparison" not in done.stderr
 

@@ -3,13 +3,15 @@ import logging
 import os
 import unicodedata
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset
 from PIL import Image
 
 from rd_hf.data.columns import DataError
-from rd_hf.data.decoding.images import to_rgb
-from rd_hf.data.sources import load_data
+from rd_hf.data.decoding.images import BadImageError, to_rgb
+from rd_hf.data.sources import load_data, load_images_only
 
 
 def write(root, *files):
@@ -41,6 +43,7 @@ def values(root, names, column="file_name"):
         ["1", "2"],
         ["train/1", "train/2"],
         ["001", "2"],
+        ["1.0", "2.0"],
     ],
 )
 def test_names_that_mean_one_file(tmp_path, names):
@@ -109,3 +112,51 @@ def test_long_text_that_is_no_image_is_cut_in_the_message(tmp_path):
     with pytest.raises(DataError) as caught:
         values(tmp_path, ["not base64! " * 100, "x"])
     assert "not base64! not base64!" in str(caught.value) and len(str(caught.value)) < 700
+
+
+def test_ids_of_a_table_with_gaps_are_whole_numbers(tmp_path):
+    write(tmp_path, "00000.png", "00013.png")
+    Dataset.from_dict({"image_id": [13.0, 0.0], "label": ["a", "b"]}).to_parquet(tmp_path / "t.parquet")
+    data = load_data(tmp_path / "t.parquet")
+    assert [to_rgb(row["image"]).getpixel((0, 0))[0] for row in data.splits["train"]] == [1, 0]
+    Dataset.from_dict({"image_id": [13.5, 0.0], "label": ["a", "b"]}).to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(DataError, match="column 'image_id' of split 'train' contains double"):
+        load_data(tmp_path / "t.parquet")
+
+
+def test_texts_of_any_arrow_type(tmp_path):
+    write(tmp_path, "0.png", "1.png", "2.png")
+    cells = {"file_name": ["2.png", "1.png"], "label": ["b", "a"], "label_name": ["x", "y"]}
+    columns = {name: pa.array(texts, pa.string_view()) for name, texts in cells.items()}
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    data = load_data(tmp_path / "t.parquet")
+    assert [to_rgb(row["image"]).getpixel((0, 0))[0] for row in data.splits["train"]] == [2, 1]
+    assert [data.label_names[label] for label in data.labels("train")] == ["b", "a"]
+
+
+def test_listed_links_and_folders_are_called_so(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    write(tmp_path, "1.png", "3/2.png", "3/4.png")
+    (tmp_path / "0.png").symlink_to("gone.png")
+    (tmp_path / "t.csv").write_text("file_name,label\n0.png,a\n1.png,b\n")
+    data = load_data(tmp_path / "t.csv")
+    with pytest.raises(
+        BadImageError, match="0.png is not a readable image: it is a link to 'gone.png', which does not"
+    ):
+        to_rgb(data.splits["train"][0]["image"])
+    assert "but each fits" not in caplog.text
+    with pytest.raises(DataError, match=r"row 0, '3' \(a folder\)"):
+        values(tmp_path, ["3", "1.png"])
+
+
+def test_addresses_that_cannot_be_opened_are_unreadable_images(tmp_path):
+    data = load_data(Dataset.from_dict({"image": ["nowhere://x/1.png", "nowhere://x/2.png"], "label": ["a", "b"]}))
+    with pytest.raises(BadImageError, match="nowhere://x/1.png is not a readable image"):
+        to_rgb(data.splits["train"][0]["image"])
+
+
+def test_images_that_an_unlabelled_table_does_not_list_are_counted(tmp_path, caplog):
+    write(tmp_path, "0.png", "1.png", "2.png")
+    (tmp_path / "t.csv").write_text("file_name\n1.png\n")
+    assert len(load_images_only(tmp_path / "t.csv")) == 1
+    assert "The table lists 1 images, but not 2 others beside them" in caplog.text

@@ -64,6 +64,13 @@ def test_class_names_with_spaces_are_one_class():
     assert data.label_names == ["ill", "well"] and data.labels("train").tolist() == [0, 0, 1]
 
 
+def test_class_names_in_two_forms_of_unicode_are_one_class(caplog):
+    caplog.set_level("INFO")
+    data = load_data(rows([0, 1, 2], ClassLabel(names=["e\u0301", "ill", "\u00e9"])))
+    assert data.label_names == ["\u00e9", "ill"] and data.labels("train").tolist() == [0, 1, 0]
+    assert "['e\u0301', '\u00e9'] of column 'label' differ only in the spaces around them or in the form" in caplog.text
+
+
 # --- names beside numbers
 
 
@@ -113,6 +120,28 @@ def test_other_columns_are_passed_over_in_silence(caplog):
 def test_models_of_names_numbers_and_indices(model):
     data = load_data(rows([0, 1, 1], Value("string"), label_name=["a", "b", "b"]), label_names=model)
     assert data.labels("train").tolist() == ([1, 0, 0] if model == ["b", "a"] else [0, 1, 1])
+
+
+@pytest.mark.parametrize("labels, feature", [([1], Value("int64")), (["1"], Value("string"))])
+def test_numbers_are_the_models_numbers_with_zeros_before_they_are_positions(labels, feature, caplog):
+    caplog.set_level("INFO")
+    data = load_data(rows(labels, feature), label_names=["00", "02", "01"])
+    assert named(data) == ["01"] and "The labels ['1'] are the model's ['01']" in caplog.text
+    assert named(load_data(rows(labels, feature), label_names=["a", "b", "c"])) == ["b"]
+    assert (
+        "The numbers of 'label' are read as positions of the model's classes, counted from 0: 1 is 'b'" in caplog.text
+    )
+
+
+@pytest.mark.parametrize("labels, feature", [([True], Value("bool")), (["True"], Value("string"))])
+def test_truth_values_are_positions_of_the_models_names(labels, feature):
+    assert named(load_data(rows(labels, feature), label_names=["well", "ill"])) == ["ill"]
+
+
+@pytest.mark.parametrize("feature", [Value("string"), Value("int64"), List(Value("string"))])
+def test_rows_that_all_lack_a_label_are_refused_for_a_model_too(feature):
+    with pytest.raises(DataError, match="no row of train has a label"):
+        load_data(rows([None, None], feature), label_names=["a", "b"])
 
 
 # --- names without rows

@@ -243,6 +243,7 @@ def test_text_as_one_label(rows, names, expected):
         (["[0 1 1]", "[1 0 0]"], "auto", ["0", "1", "2"], [[0, 1, 1], [1, 0, 0]]),
         (["[0., 1.]", "[1., 1.]"], "auto", ["0", "1"], [[0, 1], [1, 1]]),
         (["[3, 5]", "[5]"], "auto", ["3", "5"], [[1, 1], [0, 1]]),
+        (["{'a', 'b'}", "{'b'}"], "auto", ["a", "b"], [[1, 1], [0, 1]]),
         (["x", "y"], "multi", ["x", "y"], [[1, 0], [0, 1]]),
     ],
 )
@@ -269,6 +270,7 @@ def test_single_keeps_a_bar_in_the_name():
         (["nan", "b", "a"], "1 rows of column 'y' contain the word nan"),
         (["nan", "1", "0"], "1 rows of column 'y' contain the word nan"),
         (["None", "NA", "b"], "Column 'y' has classes named 'None' and 'NA'"),
+        (["-1", "a", "b"], "Column 'y' has classes named '-1'. Leave the cell empty"),
         (["1", "01", "2"], r"\['1', '01'\], which differ only in zeros in front"),
         (["a|b", "a"], r"1 of 2 different labels contain '\|'.*several labels per image.*label_kind single"),
         (["a|b", "c"], r"1 of 2 labels contain '\|'.*no part of them occurs in two.*label_kind multi"),
@@ -358,6 +360,9 @@ def test_uncertain_findings_are_asked_for():
     assert "unlabelled" not in str(error.value)
     with pytest.raises(DataError, match="mass: 0 uncertain.*1 empty"):
         read_labels(findings(mass=["1", ""], cyst=["1", "1"]), ["mass", "cyst"])
+    with pytest.raises(DataError, match=r"1 empty.*empty in all columns has no label \(1 rows\).*write 0") as error:
+        read_labels(findings(mass=["1", "", ""], cyst=["1", "1", ""]), ["mass", "cyst"])
+    assert "Say how -1 is read" not in str(error.value)
 
 
 def test_uncertain_in_rows_of_a_list_and_in_one_column():

@@ -1,13 +1,14 @@
 import logging
 import os
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 import pytest
 from datasets import load_dataset
 from PIL import Image
 
+from rd_hf.arguments.values import ArgumentError
 from rd_hf.data.columns import DataError
-from rd_hf.data.decoding.images import to_rgb
+from rd_hf.data.decoding.images import BadImageError, to_rgb
 from rd_hf.data.scanner import scan
 from rd_hf.data.sources import load_data, load_images_only
 from rd_hf.inference.prediction import find_images
@@ -68,7 +69,7 @@ def test_files_that_are_not_read_are_counted(tmp_path, log):
     for name in ("a/3.heic", "a/4.HEIC", "b/5.txt", "b/noted"):
         (tmp_path / name).write_bytes(b"x")
     load_data(tmp_path)
-    assert f"4 files are in '{tmp_path}' not read: .heic 2, .txt 1, no suffix 1." in log.text
+    assert f"4 files not read in '{tmp_path}': .heic 2, .txt 1, no suffix 1." in log.text
 
 
 def test_links_are_followed_and_loops_are_told_once(tmp_path, log):
@@ -92,6 +93,29 @@ def test_links_are_followed_and_loops_are_told_once(tmp_path, log):
 def test_link_to_a_missing_image_is_an_image_that_cannot_be_read(tmp_path):
     (tmp_path / "1.png").symlink_to(tmp_path / "gone.png")
     assert paths(scan(tmp_path).images) == ["1.png"]
+    write(tmp_path, "a/1.png", "b/1.png")
+    (tmp_path / "1.png").rename(tmp_path / "a" / "2.png")
+    data = load_data(tmp_path)
+    assert data.labels("train").tolist() == [0, 0, 1]
+    with pytest.raises(BadImageError, match="2.png is not a readable image: it is a link to '.*gone.png', which does"):
+        to_rgb(data.splits["train"][1]["image"])
+    with pytest.raises(ArgumentError, match=r"no image at .*2.png \(it is a link to '.*gone.png'"):
+        find_images(tmp_path / "a" / "2.png")
+
+
+def test_globs_pass_over_what_folders_do(tmp_path, log):
+    write(tmp_path, "a/1.png", "a/1_mask.png", "__MACOSX/2.png", "b/1.png")
+    (tmp_path / "a" / "again").symlink_to(tmp_path, target_is_directory=True)
+    (tmp_path / "c").symlink_to(tmp_path / "b", target_is_directory=True)
+    assert find_images(tmp_path / "**" / "*.png") == [tmp_path / name for name in ("a/1.png", "b/1.png", "c/1.png")]
+    assert log.text.count("1 files that") == 1 and "are masks of other images; the first is" in log.text
+    assert find_images(tmp_path / "a" / "*_mask.png") == [tmp_path / "a" / "1_mask.png"]
+
+
+def test_one_file_by_several_names_is_found_once(tmp_path, monkeypatch):
+    write(tmp_path, "1.png")
+    monkeypatch.chdir(tmp_path)
+    assert find_images(["1.png", "./1.png", str(tmp_path / "1.png"), "."]) == [Path("1.png")]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -114,7 +138,15 @@ def test_folder_without_permission_is_named(tmp_path):
         (["images/1.png", "masks/1.png"], ["masks/1.png"]),
         (["imagesTr/1.png", "labelsTr/1.png"], ["labelsTr/1.png"]),
         (["benign/1.png", "benign_masks/1.png", "normal/1.png"], ["benign_masks/1.png"]),
+        (
+            ["1.png", "1 (mask).png", "1mask.png", "mask1.png", "1_anno.bmp"],
+            ["1 (mask).png", "1_anno.bmp", "1mask.png", "mask1.png"],
+        ),
+        (["images/a/1.png", "masks/a/1.png"], ["masks/a/1.png"]),
+        (["1.png", "2.png", "masks/1.png", "masks/2_mask.png"], ["masks/1.png", "masks/2_mask.png"]),
         # none of these is a mask
+        (["1.png", "masks/1.png", "masks/2.png"], []),
+        (["mask/1.png", "no_mask/1.png"], []),
         (["face_mask.png", "mask.png", "seg_1.png"], []),
         (["masks/1.png", "faces/2.png"], []),
         (["a/1.png", "b/1_mask.png"], []),

@@ -5,7 +5,7 @@ from PIL import Image
 
 from rd_hf.data.columns import DataError
 from rd_hf.data.sources import load_data
-from rd_hf.data.tables import read_table
+from rd_hf.data.tables import read_json_lines, read_table
 
 
 def read(path, content):
@@ -96,3 +96,35 @@ def test_usual_names_in_any_case(tmp_path, columns):
         Image.new("L", (4, 4), number).save(tmp_path / f"{number}.png")
     (tmp_path / "t.csv").write_text(f"{columns}\n0.png,a\n1.png,b\n")
     assert load_data(tmp_path / "t.csv").label_names == ["a", "b"]
+
+
+def test_lines_of_json_keep_their_types(tmp_path):
+    lines = [
+        '{"file_name": "1.png", "label": "2024-01-02", "number": 1, "marks": ["a", "b"]}',
+        '{"label": "01", "file_name": "2.png", "number": 2.5, "marks": []}',
+        "",
+        '{"file_name": "3.png", "label": null}',
+    ]
+    (tmp_path / "t.jsonl").write_text("\r\n".join(lines))
+    assert read_json_lines(tmp_path / "t.jsonl").to_pydict() == {
+        "file_name": ["1.png", "2.png", "3.png"],
+        "label": ["2024-01-02", "01", None],
+        "number": [1.0, 2.5, None],
+        "marks": [["a", "b"], [], None],
+    }
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ('{"label": "a"}\n{"label": \n', "line 2 is not valid JSON"),
+        ('["a", "b"]', "line 1 is no JSON object"),
+        ('{"label": "a"}\n{"label": 1}', "column 'label' mixes values of type int and str"),
+        ("\n", "has no line of text"),
+        ("<html>", "no table: it is a web page"),
+    ],
+)
+def test_what_is_no_table_of_json(tmp_path, content, message):
+    (tmp_path / "t.jsonl").write_text(content)
+    with pytest.raises(DataError, match=message):
+        read_json_lines(tmp_path / "t.jsonl")

@@ -94,3 +94,18 @@ def test_several_columns_that_are_all_empty_are_no_label():
     data = load_data(table.cast_column("image", Image()), label_column=["mass", "cyst"])
     assert data.labels("train").tolist() == [[1, 1], [0, 0]] and values(data.unlabelled) == [1]
     assert data.labels("train").dtype == np.float32
+
+
+def test_a_split_that_is_left_out_needs_no_groups():
+    train, test = rows([0, 1], patient=["p", "q"]), rows([-1, -1], patient=[None, "q"])
+    for bare in (test, test.remove_columns("patient")):
+        data = load_data(DatasetDict(train=train, test=bare), group_column="patient")
+        assert data.without_labels == ("test",) and data.splits["train"]["group"][:] == ["p", "q"]
+    with pytest.raises(DataError, match="split 'train', row 0: group column 'patient' is empty"):
+        load_data(DatasetDict(train=rows([0, 1], patient=[None, "q"]), test=test), group_column="patient")
+
+
+def test_cells_of_the_split_column_that_are_empty_are_counted(tmp_path):
+    (tmp_path / "t.csv").write_text("file_name,label,split\n0.png,a,train\n1.png,b,\n")
+    with pytest.raises(DataError, match="1 of 2 rows have nothing in column 'split'; the first is row 1"):
+        load_data(tmp_path / "t.csv")

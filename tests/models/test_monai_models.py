@@ -1,12 +1,9 @@
 """MONAI's networks as models of transformers: built by name, saved and loaded, distilled into."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
-from conftest import REPOSITORY
 from transformers import AutoConfig, AutoModelForImageClassification, AutoModelForSemanticSegmentation
 
 import rd_hf
@@ -116,7 +113,7 @@ def test_what_cannot_be_built_is_refused():
         MonaiNetForImageClassification(MonaiNetConfig("UNet", arguments=LEVELS))
 
 
-def test_monai_is_imported_only_where_a_network_is_built(tmp_path):
+def test_monai_is_imported_only_where_a_network_is_built(tmp_path, python):
     build("ResNet").save_pretrained(tmp_path)
     code = f"""
 import sys
@@ -135,7 +132,7 @@ except ImportError as error:
 else:
     raise AssertionError
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    done = python("-c", code)
     assert done.returncode == 0, done.stderr
 
 

@@ -29,7 +29,8 @@ from rd_hf.models.configuration_rd import RDStudentConfig
 from rd_hf.models.modeling_rd_student import RDStudentForImageClassification
 from rd_hf.students.loading import load_student
 
-WIDTHS = {"hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1]}
+WIDTHS = {"hidden_sizes": [8, 16], "depths": [1, 1]}
+TWO_STAGES = WIDTHS | {"num_encoder_blocks": 2, "patch_sizes": [7, 3], "strides": [4, 2]}
 FAMILIES = {
     "resnet": ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1]),
     "mobilenet_v2": MobileNetV2Config(depth_multiplier=0.35, image_size=32),
@@ -37,9 +38,9 @@ FAMILIES = {
         hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, image_size=32, patch_size=8
     ),
     "swin": SwinConfig(image_size=32, patch_size=4, embed_dim=8, depths=[1, 1], num_heads=[1, 2], window_size=4),
-    "segformer": SegformerConfig(num_attention_heads=[1, 1, 1, 1], **WIDTHS),
-    "convnextv2": ConvNextV2Config(**WIDTHS),
-    "poolformer": PoolFormerConfig(**WIDTHS),
+    "segformer": SegformerConfig(num_attention_heads=[1, 2], sr_ratios=[4, 2], mlp_ratios=[2, 2], **TWO_STAGES),
+    "convnextv2": ConvNextV2Config(num_stages=2, **WIDTHS),
+    "poolformer": PoolFormerConfig(padding=[2, 1], mlp_ratios=[2.0, 2.0], **TWO_STAGES),
 }
 NAMES = {0: "benign", 1: "malignant", 2: "normal"}
 

@@ -1,10 +1,8 @@
 """Several processes: launched as the README says, on one machine or two, and when one of them does not answer."""
 
 import json
-import os
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,12 +10,9 @@ import yaml
 from conftest import REPOSITORY
 from test_distillation import settings
 from test_interrupts import options
-from warm_python import free_port
+from warm_python import EMPTY_PLOTS, free_port
 
 from rd_hf.training.run_folder import read_history
-
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 
 
 def launched(teacher, blobs_npz, folder, **changes):
@@ -32,16 +27,25 @@ def check(folder, processes):
     assert row["memory_gib"] > 0 and row["images_per_second"] > 0 and row["gradient_norm"] > 0
 
 
-@pytest.mark.parametrize(("config", "processes"), [("one_cpu", 1), ("two_cpu", 2)])
-def test_accelerate_launch_starts_as_many_processes_as_its_config_says(teacher, blobs_npz, tmp_path, config, processes):
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
-    command = [*launcher, str(REPOSITORY / "examples" / "accelerate" / f"{config}.yaml")]
-    command += launched(teacher, blobs_npz, tmp_path / "run")
-    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
+def accelerate_launch(python, config, *command):
+    path = REPOSITORY / "examples" / "accelerate" / f"{config}.yaml"
+    done = python("-m", "accelerate.commands.launch", "--config_file", str(path), *command, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
-    check(tmp_path / "run", processes)
+    return done.stdout
+
+
+def test_accelerate_launch_starts_as_many_processes_as_its_config_says(teacher, blobs_npz, tmp_path, python):
+    accelerate_launch(python, "two_cpu", *launched(teacher, blobs_npz, tmp_path / "run"))
+    check(tmp_path / "run", 2)
     logs = sorted(path.name for path in (tmp_path / "run").glob("logs/*"))
-    assert logs == [f"process-{rank}.log" for rank in range(processes) if processes > 1]
+    assert logs == ["process-0.log", "process-1.log"]
+
+
+def test_accelerate_launch_starts_one_process_on_a_cpu_where_its_config_says_so(tmp_path, python):
+    """A run in such a process is launched in test_readme."""
+    code = "from accelerate import PartialState; state = PartialState(); print(state.num_processes, state.device)"
+    (tmp_path / "script.py").write_text(code)
+    assert accelerate_launch(python, "one_cpu", "script.py").split() == ["1", "cpu"]
 
 
 @pytest.mark.parametrize("config", ["one_cpu", "two_cpu", "multi_gpu", "two_nodes"])
@@ -52,17 +56,26 @@ def test_the_accelerate_configs_are_ones_that_accelerate_takes(config):
     assert load_config_from_file(str(path)).num_processes == yaml.safe_load(path.read_text())["num_processes"]
 
 
-def test_two_nodes_train_together(teacher, blobs_npz, tmp_path):
-    """Two launchers, each with one process, that meet on the loopback address."""
-    port = free_port()
+def test_two_nodes_train_together(teacher, blobs_npz, tmp_path, warm_python):
+    """With what two launchers, each with one process, tell their processes when they meet on the loopback address."""
+    names = ["WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK"]
+    (tmp_path / "told.py").write_text(f"import json, os; print(json.dumps({{n: os.environ[n] for n in {names}}}))")
+    port, nodes = free_port(), ["--nnodes", "2", "--nproc_per_node", "1", "--master_addr", "127.0.0.1"]
     launchers = []
-    for node in (0, 1):
-        meeting = ["--nnodes", "2", "--nproc_per_node", "1", "--node_rank", str(node), "--master_addr", "127.0.0.1"]
-        command = [*TORCHRUN, *meeting, "--master_port", port, *launched(teacher, blobs_npz, tmp_path / "run")]
-        launchers.append(subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=ENVIRONMENT))
-    for launcher in launchers:
-        _, errors = launcher.communicate(timeout=300)
-        assert launcher.returncode == 0, errors.decode()[-3000:]
+    for node in ("0", "1"):
+        command = ["-m", "torch.distributed.run", *nodes, "--node_rank", node, "--master_port", port, "told.py"]
+        launchers.append(warm_python.start(*command, cwd=tmp_path))
+    told = []
+    for finish in launchers:
+        done = finish()
+        assert done.returncode == 0, done.stderr[-3000:]
+        told.append(json.loads(done.stdout))
+    assert [(node["RANK"], node["LOCAL_RANK"]) for node in told] == [("0", "0"), ("1", "0")]
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "ACCELERATE_USE_CPU": "true"} | EMPTY_PLOTS
+    command = launched(teacher, blobs_npz, tmp_path / "run")
+    for finish in [warm_python.start(*command, cwd=tmp_path, environment=meeting | node) for node in told]:
+        done = finish()
+        assert done.returncode == 0, done.stderr[-3000:]
     check(tmp_path / "run", 2)
 
 
@@ -77,7 +90,10 @@ def test_the_slurm_scripts_are_sound_shell():
         subprocess.run(["bash", "-n", str(path)], check=True)
 
 
-@pytest.mark.parametrize("fault", ["time.sleep(30)", "os.kill(os.getpid(), 9)"], ids=["stuck", "killed"])
+STUCK = "\n     while 'no answer' not in open('run/logs/process-0.log').read(): time.sleep(0.1)"
+
+
+@pytest.mark.parametrize("fault", [STUCK, "os.kill(os.getpid(), 9)"], ids=["stuck", "killed"])
 def test_a_process_that_does_not_answer_is_named(teacher, blobs_npz, tmp_path, job, fault):
     script = (
         "import os, sys, time; from rd_hf.cli import main; from rd_hf.training.step import Update\n"

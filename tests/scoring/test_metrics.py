@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -259,13 +258,6 @@ def test_offline_it_writes_nothing_and_importing_it_is_light(tmp_path):
     places = {"HOME": str(home), "HF_HOME": str(home / "hf"), "TMPDIR": str(temporary), "HF_HUB_OFFLINE": "1"}
     subprocess.run([sys.executable, "-c", code], check=True, env=kept | places)
     assert [path for path in tmp_path.rglob("*") if path not in (home, temporary)] == []
-
-
-def test_a_thousand_resamples_are_quick():
-    predictions = Predictions.check(*single(624, 3), SINGLE)
-    start = time.perf_counter()
-    intervals(predictions, class_values(predictions), 1000, seed=0)
-    assert time.perf_counter() - start < 3
 
 
 # --- labels that are not known

@@ -30,6 +30,11 @@ HISTORY = [
 
 
 @pytest.fixture
+def empty_plots():
+    """Plots are drawn here."""
+
+
+@pytest.fixture
 def drawn(monkeypatch):
     """The axes of the figures that a test draws, to look at what is in them."""
     kept = []

@@ -4,7 +4,6 @@ import errno
 import logging
 import os
 import re
-import subprocess
 import sys
 
 import numpy as np
@@ -330,29 +329,24 @@ def test_verify_cache_passes_what_is_right_and_names_the_way_out_of_what_is_not(
         rd_hf.distill(**(values | {"output_dir": str(tmp_path / "three"), "verify_cache": 100}))
 
 
-def test_two_processes_fill_one_cache(tmp_path, cache_dir):
-    code = """
-import sys, torch
+def test_two_processes_fill_one_cache(tmp_path, cache_dir, warm_python):
+    code = f"""
+import os, sys, time, torch
+sys.path[:0] = {sys.path!r}
 from pathlib import Path
 from test_teacher_cache import make_cache
 from rd_hf.models.features import StageFeature
-cache = make_cache(Path(sys.argv[1]), rows=300)
-print("ready", flush=True)
-sys.stdin.readline()
+cache = make_cache(Path("cache"), rows=300)
+Path(f"ready_{{os.getpid()}}").touch()
+while len(list(Path().glob("ready_*"))) < 2:
+    time.sleep(0.001)
 for row in range(300):
     for view in (0, 1):
         cache.write([row], [view], [StageFeature(torch.full((1, 2, 3, 3), float(row + view / 2)))])
 """
-    command = [sys.executable, "-c", code, str(tmp_path / "cache")]
-    options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    writers = [subprocess.Popen(command, env=environment, **options) for _ in range(2)]
-    for writer in writers:
-        writer.stdout.readline()
-    for writer in writers:
-        writer.stdin.write("\n")
-        writer.stdin.flush()
-    assert [writer.wait() for writer in writers] == [0, 0]
+    for finish in [warm_python.start("-c", code, cwd=tmp_path) for _ in range(2)]:
+        done = finish()
+        assert done.returncode == 0, done.stderr
     cache = make_cache(tmp_path / "cache", rows=300)
     for view in (0, 1):
         (feature,), missing = cache.read(range(300), [view] * 300)

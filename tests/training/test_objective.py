@@ -420,7 +420,7 @@ def test_settings_out_of_range_are_named(setting):
 def test_settings_of_the_task_are_checked():
     with pytest.raises(ValueError, match="label_smoothing"):
         SingleLabel(NAMES, label_smoothing=1.0)
-    with pytest.raises(ValueError, match="label_smoothing is for single-label tasks only"):
+    with pytest.raises(ValueError, match="`label_smoothing` is for single-label tasks only"):
         MULTI.for_training(MULTI_LABELS, balanced=False, label_smoothing=0.1)
     with pytest.raises(ValueError, match="'regression'"):
         make_task("regression", NAMES)

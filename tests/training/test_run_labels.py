@@ -46,9 +46,11 @@ def arguments(dataset, tmp_path, **changes):
     return DistillationArguments(**values(dataset, tmp_path / "run", teacher="t", **({"method": "rd"} | changes)))
 
 
-def test_rows_without_label_serve_as_unlabelled_images(tmp_path):
+def test_rows_without_label_serve_as_unlabelled_images(tmp_path, caplog):
     path = patients(tmp_path / "data")
+    caplog.set_level("INFO")
     without = load_run_data(arguments(path, tmp_path))
+    assert "6 rows of train have no label and are passed over" in caplog.text and "left out" not in caplog.text
     run = load_run_data(arguments(path, tmp_path, use_unlabeled=True))
     bare = [row for row in range(40) if row % 4 == 3 and row % 10 < 6]
     assert len(without.train) + len(without.validation.images) + len(without.test.images) == 40 - len(bare)
@@ -88,6 +90,8 @@ def test_uncertain_findings_are_left_out_of_training_and_scores(tmp_path):
     }
     other = rd_hf.evaluate(student, str(path), "train", label_column=["mass", "cyst"], uncertain="positive")
     assert np.sum(other["confusion_matrix"], axis=(1, 2)).tolist() == [80, 80]
+    with pytest.raises(ArgumentError, match="read with uncertain = ignore.*cannot be made again with positive"):
+        rd_hf.evaluate(student, str(path), label_column=["mass", "cyst"], uncertain="positive")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import blob_arrays
 from safetensors.torch import load_file
-from trajectory import CASES, TINY_VIT
+from trajectory import CASES, STEPS, TINY_VIT
 from transformers import AutoModel, ResNetConfig, ViTImageProcessorPil
 
 SCRIPT = Path(__file__).parent / "trajectory.py"
@@ -36,7 +36,7 @@ def folder(tmp_path_factory, warm_python):
 def test_one_trajectory_in_one_large_batch_in_processes_and_in_accumulated_parts(folder, layout, case):
     exact = CASES[case]["dtype"] == torch.float64
     expected, found = (json.loads((folder / name / f"{case}.json").read_text()) for name in ("one", layout))
-    assert len(found) == 20 and {"supervised", "hybrid", "kl", "cka_loss", "cka/1"} <= found[0].keys()
+    assert len(found) == STEPS and {"supervised", "hybrid", "kl", "cka_loss", "cka/1"} <= found[0].keys()
     for one, other in zip(expected, found, strict=True):
         if not exact:  # a norm of 15 has no five digits after the point
             one.pop("gradient_norm"), other.pop("gradient_norm")
@@ -50,9 +50,9 @@ def test_one_trajectory_in_one_large_batch_in_processes_and_in_accumulated_parts
 
 def test_metrics_of_one_and_three_processes_are_identical_to_the_last_digit(folder, tmp_path, job):
     values = {
-        "teacher": folder / "teacher", "dataset": folder / "blobs.npz", "method": "rd", "max_steps": 4,
+        "teacher": folder / "teacher", "dataset": folder / "blobs.npz", "method": "rd", "max_steps": 2,
         "student": json.dumps(TINY_VIT), "student_image_size": 32,
-        "per_device_eval_batch_size": 5, "output_dir": tmp_path / "run", "save_steps": 4,
+        "per_device_eval_batch_size": 5, "output_dir": tmp_path / "run", "save_steps": 2,
     }  # fmt: skip
     options = [word for name, value in values.items() for word in (f"--{name}", str(value))]
     scores = []

@@ -19,10 +19,11 @@ from .impostors import check_content, is_damaged, why_unknown
 from .intensity import stretch
 from .reading import Reading
 
-# What Pillow's plug-ins raise on files that are cut off, mislabelled or hostile.
+# What Pillow's plug-ins raise on files that are cut off, mislabelled or hostile, and fsspec on a remote file whose
+# protocol needs another package.
 _UNREADABLE = (
-    OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, KeyError, TypeError, OverflowError,
-    MemoryError, Image.DecompressionBombError,
+    OSError, ImportError, SyntaxError, ValueError, EOFError, struct.error, IndexError, KeyError, TypeError,
+    OverflowError, MemoryError, Image.DecompressionBombError,
 )  # fmt: skip
 AS_IT_IS = Reading()
 
@@ -223,7 +224,9 @@ def _from_pillow(image: Image.Image, notes: Note = Note.NONE) -> ReadImage:
 def _unreadable(image: ImageLike, name: str | None, error: Exception) -> str:
     reason = str(error).rstrip(".")
     if isinstance(error, FileNotFoundError):
-        reason = "there is no such file"
+        path = _path_of(image)
+        is_link = path is not None and os.path.islink(path)
+        reason = f"it is a link to '{os.readlink(path)}', which does not exist" if is_link else "there is no such file"
     elif isinstance(error, MemoryError):
         reason = "it needs more memory than there is: make it smaller"
     elif is_damaged(error):

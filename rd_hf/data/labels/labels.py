@@ -97,15 +97,32 @@ def align_labels(labels: Labels, names: Sequence[str]) -> Labels:
             f"the data has labels that the model does not know: {shown(unknown)}; the model's classes are "
             f"{shown(names)}. Rename these labels in the data, or remove their rows{_hint(unknown, names)}"
         )
-    positions = np.array([index.get(name, -1) for name in labels.names], dtype=np.int64)
+    positions = np.array([*(index.get(name, -1) for name in labels.names), -1], dtype=np.int64)  # the last one is -1's
     if not labels.are_vectors:
-        values = {split: np.where(rows < 0, -1, positions[rows]) for split, rows in labels.values.items()}
+        values = {split: positions[rows] for split, rows in labels.values.items()}
         return replace(labels, values=values, names=list(names))
     values = {split: np.zeros((len(rows), len(names)), dtype=np.float32) for split, rows in labels.values.items()}
+    positions = positions[:-1]
     known = positions >= 0
     for split, rows in labels.values.items():
         values[split][:, positions[known]] = rows[:, known]
     return replace(labels, values=values, names=list(names))
+
+
+def names_of_numbers(labels: Labels, names: Sequence[str]) -> Labels | None:
+    """Give numbers the names of a trained model that are the same numbers with zeros in front, such as 01 for 1.
+
+    :return: None if a number has no such name, or several.
+    """
+    by_number: dict[str, list[str]] = {}
+    for name in names:
+        if name.isdecimal():
+            by_number.setdefault(name.lstrip("0") or "0", []).append(name)
+    found = {position: by_number.get(number, []) for position, number in enumerate(labels.names)}
+    if any(len(same) != 1 for same in found.values()):
+        return None
+    renamed = labels.renamed({position: same[0] for position, same in found.items()})
+    return renamed.noted(f"The labels {shown(labels.names)} are the model's {shown(renamed.names)}.")
 
 
 def without_unused(labels: Labels) -> Labels:

@@ -7,13 +7,23 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from datasets import ClassLabel, DatasetDict, LargeList, List, Value
+from datasets import ClassLabel, DatasetDict, Json, LargeList, List, Value
 
 from ..columns import DataError
 from .labels import LabelKind, Labels, Uncertain
 from .spellings import empty_words, leading_zeros
 from .text import describe_split, has_shared_parts, hint_at_combinations, is_list, parse_list, parts, separator
-from .values import NAN_WORDS, NUMERIC_NAN_WORDS, clean, is_decimal, is_missing, refuse, shown, whole_number
+from .values import (
+    NAN_WORDS,
+    NUMERIC_NAN_WORDS,
+    clean,
+    is_decimal,
+    is_missing,
+    is_text,
+    refuse,
+    shown,
+    whole_number,
+)
 from .vectors import as_vectors, check_index, column_values, from_columns, from_lists
 
 TRUE_WORDS, FALSE_WORDS = ("True", "TRUE", "true"), ("False", "FALSE", "false")
@@ -55,8 +65,9 @@ def read_labels(
     if isinstance(feature, ClassLabel):
         labels = _from_indices(rows, column, feature.names)
     elif not isinstance(feature, Value):
-        raise DataError(f"label column '{column}' contains {type(feature).__name__}; expected class names or integers")
-    elif feature.dtype in ("string", "large_string"):
+        kind = "values of several kinds" if isinstance(feature, Json) else type(feature).__name__
+        raise DataError(f"label column '{column}' contains {kind}; expected class names only, or integers only")
+    elif is_text(feature):
         labels = _from_text(rows, column, names, kind, uncertain)
     elif names is not None:
         labels = _from_indices(rows, column, names)
@@ -104,7 +115,8 @@ def _from_text(
         _refuse_decimals(cleaned, column)
     if words and all(label in (*TRUE_WORDS, *FALSE_WORDS) for label in words):
         truth = dict.fromkeys(TRUE_WORDS, True) | dict.fromkeys(FALSE_WORDS, False)
-        return _from_truth_values(_replaced(cleaned, truth, NUMERIC_NAN_WORDS))
+        told = _replaced(cleaned, truth, NUMERIC_NAN_WORDS)
+        return _from_indices(told, column, names) if names else _from_truth_values(told)
     notes = [_note_on_gaps(counts, NAN_WORDS, column), *_notes_on_text(rows, cleaned, counts, column)]
     cleaned = _replaced(cleaned, {label: label for label in counts}, NAN_WORDS)
     counts = {label: count for label, count in counts.items() if label not in NAN_WORDS}
@@ -212,7 +224,11 @@ def _from_indices(rows: dict[str, list], column: str, given: Sequence[str]) -> L
     found = Labels.of_numbers(values, names)
     if len(names) == len(given):
         return found
-    return found.noted(f"Class names of column '{column}' that differ only in the spaces around them are one class.")
+    united = [name for name in given if sum(clean(other) == clean(name) for other in given) > 1]
+    return found.noted(
+        f"The class names {shown(united)} of column '{column}' differ only in the spaces around them or in the form of "
+        "a letter in Unicode. They are read as one class each."
+    )
 
 
 def _unite(given: Sequence[str]) -> tuple[list[str], list[int]]:
@@ -293,7 +309,7 @@ def _describe_kind(feature: Any) -> str:
         return f"lists of {_describe_kind(feature.feature)}"
     if not isinstance(feature, Value):
         return type(feature).__name__
-    if feature.dtype in ("string", "large_string"):
+    if is_text(feature):
         return "text"
     return feature.dtype if feature.dtype in ("bool", "null") else "numbers"
 

@@ -6,14 +6,14 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
-from datasets import DatasetDict, Value
+from datasets import DatasetDict
 
 from ..columns import DataError
-from .values import clean, is_missing, shown
+from .values import clean, is_missing, is_text, shown
 
 NAME_WORDS = ("label", "class", "diagnos", "finding", "categor", "target", "disease", "patholog")
 # Words that readers of tables take for an empty cell, and that may as well be the name of a class.
-EMPTY_WORDS = ("none", "na", "n/a", "null", "n.a.", "<na>", "-", "?")
+EMPTY_WORDS = ("none", "na", "n/a", "null", "n.a.", "<na>", "-", "-1", "?")
 
 
 def folded(name: str) -> str:
@@ -112,12 +112,8 @@ def _text_columns(splits: DatasetDict, used: Sequence[str]) -> list[str]:
     return [
         name
         for name in first.column_names
-        if name not in used and all(_is_text(split.features.get(name)) for split in splits.values())
+        if name not in used and all(is_text(split.features.get(name)) for split in splits.values())
     ]
-
-
-def _is_text(feature: object) -> bool:
-    return isinstance(feature, Value) and feature.dtype in ("string", "large_string")
 
 
 def _names_by_number(splits: DatasetDict, column: str, numbers: Mapping[str, Sequence[int]]) -> dict[int, set[str]]:

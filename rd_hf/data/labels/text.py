@@ -11,14 +11,14 @@ from .values import clean, shown
 
 SEPARATORS = ("|", ";", ",")
 OTHER_SEPARATORS = ("/", "+", "&")
-_LIST = re.compile(r"\[.*\]|\(\s*['\"].*\)", re.DOTALL)
+_LIST = re.compile(r"\[.*\]|\(\s*['\"].*\)|\{\s*['\"].*\}", re.DOTALL)
 _QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
 _NUMBER = re.compile(r"-?\d+\.?\d*")
 _WORDS = {"True": 1, "False": 0, "nan": float("nan"), "None": float("nan")}
 
 
 def is_list(text: str) -> bool:
-    """Tell whether a text is written like a list: "['a', 'b']", "[0 1 0]", "('a', 'b')"."""
+    """Tell whether a text is written like a list: "['a', 'b']", "[0 1 0]", "('a', 'b')", "{'a', 'b'}"."""
     return _LIST.fullmatch(text) is not None
 
 

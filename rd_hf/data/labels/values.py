@@ -7,6 +7,8 @@ import re
 import unicodedata
 from typing import Any, NoReturn
 
+from datasets import Value
+
 from ..columns import DataError
 
 # White space, with the no-break ones, and characters without a width: joiners, soft hyphens, the byte order mark.
@@ -21,6 +23,11 @@ NUMERIC_NAN_WORDS = (*NAN_WORDS, "<NA>")
 def clean(text: str) -> str:
     """Give a text in Unicode's form NFC, without white space and characters without a width at its ends."""
     return _EDGES.sub("", unicodedata.normalize("NFC", text))
+
+
+def is_text(feature: Any) -> bool:
+    """Tell whether a column holds texts, in any of Arrow's types for them."""
+    return isinstance(feature, Value) and feature.dtype in ("string", "large_string", "string_view")
 
 
 def is_missing(value: Any) -> bool:

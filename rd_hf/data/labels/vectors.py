@@ -146,6 +146,13 @@ def _from_vectors(
     notes = []
     if uncertain_cells.any() or empty_cells.any():
         counted = _count_cells(names, uncertain_cells, empty_cells)
+        if uncertain is None and not uncertain_cells.any():
+            without = sum(int(rows.sum()) for rows in missing.values())
+            raise DataError(
+                f"{where}: {counted}. With --uncertain negative an empty cell is read as 0, a finding that is not "
+                f"mentioned, but a row that is empty in all columns has no label ({without} rows). If every empty cell "
+                "means 0, write 0 into it"
+            )
         if uncertain is None:
             raise DataError(
                 f"{where}: {counted}. Say how -1 is read: --uncertain ignore leaves it out of the loss and of the "
