@@ -90,11 +90,12 @@ def _set_up_logging() -> None:
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    logging.getLogger("huggingface_hub").propagate = False  # it has a handler of its own, so every line came twice
 
 
 def _run(command: str, options: list[str]) -> int:
-    _set_up_logging()
     try:
+        _set_up_logging()
         commands = {
             "distill": _distill, "compare": _compare, "students": _students, "evaluate": _evaluate,
             "report": _report, "predict": _predict, "export": _export, "push": _push, "cache": _cache,

@@ -5,13 +5,16 @@ from __future__ import annotations
 import difflib
 import math
 import os
+import re
 from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, get_args
 
 import yaml
 
 LONGEST_HOURS = 10_000
+SIZE = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)\s*([kmgtp]?)(i?)b?", re.IGNORECASE)
 
 
 class ArgumentError(ValueError):
@@ -144,6 +147,21 @@ def seconds_of(name: str, value: Any) -> float:
     if not 0 < total < 3600 * LONGEST_HOURS or minutes < 0 or seconds < 0:
         raise ArgumentError(f"`{name}` is {value!r}; it must be a number of hours below {LONGEST_HOURS}, or HH:MM:SS.")
     return total
+
+
+def bytes_of(name: str, value: Any) -> int:
+    """A size in bytes: 20GB is 20 x 1000^3, 20GiB is 20 x 1024^3; 20G is short for 20GB, 20Gi for 20GiB.
+
+    :raises ArgumentError: when it is not a number with a unit.
+    """
+    text = str(value).strip()
+    found = SIZE.fullmatch(text)
+    if found is None or not text[-1].isalpha() or (found[3] and not found[2]):
+        raise ArgumentError(
+            f"`{name}` is {value!r}; it must be a number and a unit, such as 500MB, 20GB, 1.5TB or 20GiB."
+        )
+    number, prefix, binary = found[1], found[2].lower(), found[3]
+    return int(Decimal(number) * (1024 if binary else 1000) ** " kmgtp".index(prefix or " "))
 
 
 def _without_tuples(value: Any) -> Any:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ..scoring.drawn_names import drawn_names
 from ..scoring.plots import COLOURS, new_figure
 from ..students.cost import Cost
@@ -28,7 +30,9 @@ def plot_scores(runs: Sequence[Run], title: str, path: Path) -> None:
         lines = []
         for number, (name, own) in enumerate(groups.items()):
             points = [(i, metric_values(own, s, "test")) for i, s in enumerate(columns) if name in beside[i]]
-            spread = [statistics.stdev(values) if len(values) > 1 else 0.0 for _, values in points]
+            spread = [
+                np.std(values, ddof=1) if len(values) > 1 else 0.0 for _, values in points
+            ]  # NaN for undefined ones
             places = [i + apart * (beside[i].index(name) - (len(beside[i]) - 1) / 2) for i, _ in points]
             means = [statistics.mean(values) for _, values in points]
             style = {"linewidth": 2.2, "zorder": 3} if _is_ours(own) else {"linewidth": 1.0, "alpha": 0.75}

@@ -44,7 +44,7 @@ def score_table(runs: Sequence[Run], split: str) -> str:
         found = zip(values[name], means[name], best, strict=True)
         entries = [_entry(scores, mean == high, len(seeds)) for scores, mean, high in found]
         rank = f"{ranks[name]:.1f}" if name in ranks else ""
-        lines.append(f"| {method_title(own[0])} | " + " | ".join(entries) + f" | {rank} |")
+        lines.append(f"| {_cell(method_title(own[0]))} | " + " | ".join(entries) + f" | {rank} |")
     if any(run.cell.entry.method.role == "teacher" for run in runs):
         lines += ["", "† deploys the teacher itself."]
     return "\n".join(lines)
@@ -66,7 +66,9 @@ def overview_table(runs: Sequence[Run]) -> str:
     most, means = _most(values), _comparable_means(values)
     best = [np.nanmax([*column, -1.0]) for column in zip(*means.values(), strict=True)]
     lines = [
-        "| test AUROC, mean over seeds | " + " | ".join(f"{data} {shots}" for data, shots in columns) + " | mean |",
+        "| test AUROC, mean over seeds | "
+        + " | ".join(f"{_cell(data)} {shots}" for data, shots in columns)
+        + " | mean |",
         "|---" * (len(columns) + 2) + "|",
     ]
     over_all = {name: np.mean(own) for name, own in means.items()}
@@ -75,7 +77,7 @@ def overview_table(runs: Sequence[Run]) -> str:
         found = zip(values[name], means[name], best, most, strict=True)
         entries = [_entry(scores, mean == high, number, spread=False) for scores, mean, high, number in found]
         entries.append("" if np.isnan(over_all[name]) else _entry([over_all[name]], over_all[name] == highest, 1))
-        lines.append(f"| {method_title(own[0])} | " + " | ".join(entries) + " |")
+        lines.append(f"| {_cell(method_title(own[0]))} | " + " | ".join(entries) + " |")
     return "\n".join(lines)
 
 
@@ -111,7 +113,7 @@ def difference_table(runs: Sequence[Run], reference: str | None = None) -> str:
     for name, own in groups.items():
         if name != reference:
             entries = [_difference(found.get((name, s)), corrected.get((name, s))) for s in columns]
-            lines.append(f"| {method_title(own[0])} | " + " | ".join(entries) + " |")
+            lines.append(f"| {_cell(method_title(own[0]))} | " + " | ".join(entries) + " |")
     return "\n".join(lines)
 
 
@@ -131,7 +133,7 @@ def cost_table(runs: Sequence[Run], costs: dict[str, Cost]) -> str:
         memory = [run.row["training_memory_mib"] for run in own if run.row["training_memory_mib"] not in ("", None)]
         trained, deployed = (own[0].row[f"{kind}_parameters"] for kind in ("trained", "deployed"))
         entries = [
-            title,
+            _cell(title),
             f"{trained:,}",
             f"{statistics.mean(run.row['seconds'] for run in own):.0f}",
             f"{statistics.median(memory):.0f}" if memory else "",
@@ -172,6 +174,11 @@ def method_title(run: Run) -> str:
     entry = run.cell.entry
     title = METHODS[entry.name].title if entry.name in METHODS else entry.name
     return f"{title} †" if entry.method.role == "teacher" else title
+
+
+def _cell(name: str) -> str:
+    """A name that does not end its cell of a Markdown table."""
+    return name.replace("|", "\\|")
 
 
 def _reference(groups: dict[str, list[Run]]) -> str | None:
@@ -227,7 +234,9 @@ def _entry(values: Sequence[float], is_best: bool, seeds: int, spread: bool = Tr
 def _difference(found: Difference | None, p_value: float | None) -> str:
     if found is None:
         return ""
-    if p_value is None:  # one seed, or an undefined score
+    if np.isnan(found.mean):
+        return "undefined"
+    if p_value is None:  # one seed
         return f"{found.mean:+.3f}"
     text = f"{found.mean:+.3f} ({found.low:+.3f} to {found.high:+.3f}; p {p_value:.3f})"
     return f"**{text}**" if p_value < SIGNIFICANT else text

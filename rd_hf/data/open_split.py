@@ -41,7 +41,10 @@ class Split:
         skipped = check_images(store, range(len(self.images)), on_bad_image)
         rows = [row for row in range(len(self.images)) if row not in skipped]
         if not rows:
-            raise ArgumentError(f"Split `{self.name}` has no readable image.")
+            raise ArgumentError(
+                f"Split `{self.name}` has no readable image: none of its {len(self.images)} can be read. Fix them, or "
+                "leave the split out of the data."
+            )
         return OpenSplit(self.name, self.images, self.labels, store, rows, skipped)
 
 

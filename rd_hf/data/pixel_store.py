@@ -117,15 +117,19 @@ def check_images(store: PixelStore, rows: Sequence[int], on_bad_image: str) -> d
             progress.advance()
     if problems and on_bad_image != "skip":
         first = next(iter(problems.values()))
-        more = f" ({len(problems) - 1} more images of {store.name} cannot be read.)" if len(problems) > 1 else ""
+        more = f" ({_more(len(problems) - 1)} of {store.name} cannot be read.)" if len(problems) > 1 else ""
         raise BadImageError(f"{first}{more} Fix the data, or leave such images out with --on_bad_image skip.")
     for reason in list(problems.values())[:SHOWN_PROBLEMS]:
         logger.warning("Skipped: %s", reason)
     if len(problems) > SHOWN_PROBLEMS:
-        logger.warning("Skipped: %d more images of %s.", len(problems) - SHOWN_PROBLEMS, store.name)
+        logger.warning("Skipped: %s of %s.", _more(len(problems) - SHOWN_PROBLEMS), store.name)
     notes = store.notes(row for row in rows if row not in problems)
     log_notes(logger, {f"row {row}": note for row, note in notes.items()}, store.name)
     return problems
+
+
+def _more(count: int) -> str:
+    return f"{count} more image{'s' if count > 1 else ''}"
 
 
 def scratch(*shape: int) -> np.memmap:

@@ -46,6 +46,7 @@ class PixelTransform:
         self.processor, self.channels = processor, channels
         if channels == 1:
             processor = _for_three_channels(processor)
+        _refuse_no_deviation(processor)
         self._shown = processor
         self.size = _fixed_size(processor)
         low, high = (self._middle(_constant(value)).double() for value in (0, 255))
@@ -192,6 +193,16 @@ def _pixel_values(processor: BaseImageProcessor, rgb: Image.Image, **switches: b
             "read patches, tiles, frames or one channel are not supported: choose a model with an ordinary processor"
         )
     return pixels[0]
+
+
+def _refuse_no_deviation(processor: BaseImageProcessor) -> None:
+    """:raises PixelError: for an image_std of 0, by which nothing can be divided."""
+    deviations = getattr(processor, "image_std", None)
+    if 0 in (deviations if isinstance(deviations, list | tuple) else [deviations]):
+        raise PixelError(
+            f"{type(processor).__name__} divides by an image_std of 0: correct the model's preprocessor_config.json in "
+            "a local folder"
+        )
 
 
 def _for_three_channels(processor: BaseImageProcessor) -> BaseImageProcessor:

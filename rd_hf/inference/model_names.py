@@ -7,7 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, StrictDataclassError
+from huggingface_hub import constants
+from huggingface_hub.errors import (
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    StrictDataclassError,
+)
 from safetensors import SafetensorError
 
 from ..arguments.values import ArgumentError, nearest_name
@@ -24,6 +31,7 @@ FOREIGN_ERRORS = (
     OSError, ValueError, TypeError, LookupError, AttributeError, ImportError, RuntimeError, AssertionError,
     SafetensorError, StrictDataclassError,
 )  # fmt: skip
+_ADDRESS = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.\-]+/[\w.\-]+)")
 _PACKAGE = re.compile(r"pip install ([\w.\-\[\]]+)")
 
 
@@ -36,8 +44,12 @@ def loading(role: str, name: str) -> Iterator[None]:
     """A context for loading a model: errors name `role` and `name`.
 
     :param role: the argument, such as "teacher".
-    :raises ModelNameError: when `name` looks like a folder that is not there, or loading fails.
+    :raises ModelNameError: when `name` is an address or looks like a folder that is not there, or loading fails.
     """
+    if "://" in name:
+        found = _ADDRESS.match(name)
+        way_out = f"Give the name of the repo, {found.group(1)!r}" if found else "Give a Hub id or a folder"
+        raise ModelNameError(f"The {role} {name!r} is an address. {way_out}.")
     looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name
     if Path(name).expanduser().is_file():
         raise ModelNameError(f"The {role} {name!r} is a file. Give the folder that holds config.json and the weights.")
@@ -91,6 +103,16 @@ def _kind(role: str) -> str:
     return "AutoModel" if role in ("teacher", "backbone") else "AutoModelForImageClassification"
 
 
+def _unreachable() -> str:
+    """Why a repo that is not in the cache cannot be loaded."""
+    if constants.HF_HUB_OFFLINE:
+        return "it is not in the cache, and HF_HUB_OFFLINE prevents its download. Unset that, or give a local folder."
+    return (
+        f"it is not in the cache, and the Hub ({constants.ENDPOINT}) cannot be reached. Check the connection, or "
+        "download the repo elsewhere and give its folder."
+    )
+
+
 def _reason(role: str, name: str, error: Exception) -> str:
     """Why a model cannot be loaded: a missing package or right, its files, or else what the library says."""
     chain: list[BaseException] = [error]
@@ -112,6 +134,8 @@ def _reason(role: str, name: str, error: Exception) -> str:
             "the Hub has no such repo, or it is private. Correct the name, or log in with `hf auth login` or set "
             "HF_TOKEN."
         )
+    if any(isinstance(cause, LocalEntryNotFoundError | OfflineModeIsEnabled) for cause in chain):
+        return _unreachable()
     if "use_safetensors" in str(error) and not Path(name).expanduser().is_dir():
         return how_to_convert(name, _kind(role))
     found = problem_of(name, _kind(role))

@@ -46,12 +46,18 @@ class Backbone:
         source: dict[str, str | None],
         missing: Iterable[str] = (),
         batch_size: int | None = None,
+        name: str | None = None,
     ) -> None:
-        """:param missing: names of weights of the tower that its checkpoint did not have, so that they are random."""
+        """Freezes the tower.
+
+        :param missing: names of weights of the tower that its checkpoint did not have, so that they are random.
+        :param name: what errors call it, which may be a folder; by default `id` of the source.
+        """
         self.tower = tower.eval().requires_grad_(False)
         self.source = dict(source)
         self.missing = tuple(sorted(missing))
         self.batch_size = batch_size
+        self.name = name or self.source["id"]
         self.memory_format = torch.channels_last if _is_2d_convolutional(tower) else torch.contiguous_format
         self.tower.to(memory_format=self.memory_format)
         self.is_spread = False
@@ -104,7 +110,7 @@ class Backbone:
             "sha256": weights_hash(tower, missing),
         }
         dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
-        backbone = cls(tower.to(dtype), source, missing, batch_size)
+        backbone = cls(tower.to(dtype), source, missing, batch_size, name)
         backbone.is_spread = device_map is not None
         return backbone
 
@@ -222,10 +228,9 @@ class Backbone:
         random = [key for key in self.missing if _owner(key, started) in started["before"]]
         if random:
             raise BackboneError(
-                f"The checkpoint {self.source['id']!r} lacks weights of {type(self.tower).__name__} that run before "
-                f"the end of stage {last.name!r}: {', '.join(random[:8])}{' ...' if len(random) > 8 else ''}. These "
-                "weights "
-                "would be random. Give a checkpoint of the whole backbone."
+                f"The checkpoint {self.name!r} lacks weights of {type(self.tower).__name__} that run before the end of "
+                f"stage {last.name!r}: {', '.join(random[:8])}{' ...' if len(random) > 8 else ''}. These weights would "
+                "be random. Give a checkpoint of the whole backbone."
             )
         logger.info("Weights that the checkpoint lacks and the features do not need: %s", ", ".join(self.missing))
 

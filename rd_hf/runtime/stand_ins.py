@@ -4,6 +4,7 @@ from __future__ import annotations
 
 HEAD_BYTES = 512
 _POINTER = b"version https://git-lfs"
+_ANNEX = b"/annex/objects/"
 _PAGES = (b"<!doctype html", b"<html", b"<head", b"<body")
 _ANSWERS = (b"<?xml", b"<error")
 
@@ -18,6 +19,11 @@ def stand_in(head: bytes) -> str | None:
         return (
             "it is a Git LFS pointer, which stands for a file that was not downloaded: run `git lfs pull` in its "
             "repository"
+        )
+    if head.startswith(_ANNEX) or (head.startswith((b"../", b".git/")) and _ANNEX in head):
+        return (
+            "it is a pointer of git-annex or DataLad, which stands for a file that was not downloaded: run `git annex "
+            "get` or `datalad get` on it"
         )
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if start.startswith(_PAGES):

@@ -8,10 +8,9 @@ from pathlib import Path
 
 from ..arguments.values import ArgumentError
 from .file import FeatureFile, open_file
-from .key import FORMAT, KEY_FILE, KeyFolder, cache_root, entry_layout, in_words, list_folders
+from .key import FORMAT, KEY_FILE, VIEW_FILES, KeyFolder, cache_root, entry_layout, in_words, list_folders
 
 DAY = 24 * 3600
-VIEW_FILES = "view_*.safetensors"
 
 
 def info(cache_dir: str | None = None) -> str:

@@ -13,11 +13,7 @@ from torch import Tensor
 
 from ..models.features import StageFeature
 from .file import FeatureFile, as_bytes, open_file
-from .key import (
-    FORMAT,
-    KeyFolder,
-    entry_layout,
-)
+from .key import FORMAT, VIEW_FILES, KeyFolder, entry_layout
 
 logger = logging.getLogger(__name__)
 
@@ -30,12 +26,21 @@ class FeatureCache:
 
     :param folder: of the key; see `rd_hf.teacher_cache.key.open_folder`.
     :param device: where features go.
+    :param limit: bytes of the entries up to which new ones are stored; None is half of the disk's free space, to which
+        the entries that are there count. So a run that is resumed has the same limit.
+    :ivar room: entries that this process may still add; see `share_room`.
+    :raises OSError: when the folder cannot be read.
     """
 
-    def __init__(self, folder: KeyFolder, device: torch.device):
+    def __init__(self, folder: KeyFolder, device: torch.device, limit: int | None = None):
         self.folder, self.device, self.layout = folder, device, entry_layout(folder.key)
         self._files: dict[int, FeatureFile] = {}
         self._warned: set[str] = set()
+        entries = self.count()
+        if limit is None:
+            limit = (shutil.disk_usage(folder.path).free + entries * self.layout.entry_bytes) // 2
+        self.limit = limit
+        self._set_room(self._most - entries)
 
     @property
     def damaged(self) -> int:
@@ -56,6 +61,23 @@ class FeatureCache:
         """The rows whose features are stored for this view."""
         file = self._file(view, make=False)
         return np.empty(0, dtype=np.int64) if file is None else file.present()
+
+    def count(self) -> int:
+        """The entries of all views, also of those that other runs stored."""
+        names = [path.stem.removeprefix("view_") for path in self.folder.path.glob(VIEW_FILES)]
+        return sum(len(self.present(view)) for view in {int(name) for name in names if name.isdecimal()})
+
+    def has_room_for(self, entries: int) -> bool:
+        """Whether so many more entries fit within the limit, whichever process writes them; none always do."""
+        return entries <= max(self._most - self.count(), 0)
+
+    def share_room(self, processes: int, index: int) -> None:
+        """Keep a process's share of the room, so that the processes of a run together stay within the limit.
+
+        :param processes: of the run, each of which calls this before it writes.
+        :param index: this process's number, from 0.
+        """
+        self._set_room(self.room // processes + (index < self.room % processes))
 
     def read(self, rows: Sequence[int], views: Sequence[int]) -> tuple[list[StageFeature], list[int]]:
         """The features of these (row, view)s, and the positions of missing ones, whose values are arbitrary."""
@@ -107,16 +129,36 @@ class FeatureCache:
         if file is None or self.full:
             return
         try:
+            new = not file.has(row)
+            if new and not self.room:
+                return
             file.write(row, parts)
+            if new:
+                self._use_room()
         except OSError as error:
             self._warn_of_writing(error)
+
+    @property
+    def _most(self) -> int:
+        """The entries that the limit allows."""
+        return self.limit // self.layout.entry_bytes
+
+    def _set_room(self, entries: int) -> None:
+        """Set the room, and when entries are counted again: after an eighth of it, as other runs may fill it too."""
+        self.room = max(entries, 0)
+        self._count_at = self.room - max(self.room // 8, 1)
+
+    def _use_room(self) -> None:
+        self.room -= 1
+        if self.room <= self._count_at:
+            self._set_room(min(self.room, self._most - self.count()))
 
     def _file(self, view: int, make: bool) -> FeatureFile | None:
         if view not in self._files:
             path = self.folder.path / f"view_{view:04d}.safetensors"
             metadata = {"format": FORMAT, "key": self.folder.path.name, "view": str(view)}
             try:
-                file = open_file(path, self.layout, metadata, make and not self.full)
+                file = open_file(path, self.layout, metadata, make and not self.full and self.room > 0)
             except OSError as error:
                 self._warn_of_writing(error)
                 return None

@@ -22,6 +22,7 @@ from .file import Layout, make_file
 
 FORMAT = "rd_hf teacher features 1"
 KEY_FILE = "key.json"
+VIEW_FILES = "view_*.safetensors"
 # Of a model's config: what does not enter its features.
 NOT_OF_THE_FEATURES = {
     "_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype", "id2label", "label2id",

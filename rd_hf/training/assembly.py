@@ -20,7 +20,7 @@ from ..data.augmentation import AugmentationParameters
 from ..data.order import RowOrder, StepPlan
 from ..data.pixels import PixelTransform, Transforms, load_processor
 from ..inference.model_names import loading, naming
-from ..models.backbone import Backbone
+from ..models.backbone import Backbone, BackboneError
 from ..models.modeling_rd_teacher import RDTeacherForImageClassification
 from ..models.probe import UnfitImageError
 from ..models.tape import input_channels
@@ -292,4 +292,10 @@ def calibrate_projectors(models: Models, run_data: RunData, plan: StepPlan) -> N
     models.student.load_state_dict(buffers, strict=False)  # running statistics as they were
     features = zip(models.teacher.projectors, models.backbone.extract(teacher_pixels), tape.features, strict=True)
     for projector, of_teacher, of_student in features:
+        if not of_teacher.map.isfinite().all():
+            raise BackboneError(
+                f"The teacher {models.backbone.name!r} gives features that are not finite (NaN or infinity). Download "
+                "it again, because its weights may be damaged, or set teacher_dtype to float32 if they overflow in "
+                "another."
+            )
         projector.calibrate(of_teacher, of_student)

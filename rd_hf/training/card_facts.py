@@ -47,6 +47,7 @@ def card_facts(
         "metrics": task.metrics,
         "results": task.card_template,
         "pipeline_tag": task.pipeline_tag,
+        "problem_type": task.problem_type,
         "splits": _splits(run_data),
         "unlabelled_images": len(run_data.unlabelled_rows),
         "skipped_images": sum(len(skipped) for skipped in run_data.skipped.values()),

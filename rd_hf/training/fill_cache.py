@@ -12,10 +12,12 @@ from ..data.decoding.images import BadImageError
 from ..data.pixel_store import PixelStore
 from ..runtime.processes import start_accelerator
 from ..runtime.progress import Progress
+from ..teacher_cache.features import FeatureCache
 from ..teacher_cache.key import cache_root
 from .assembly import build_inputs, build_models
 from .inputs import Inputs
 from .run_data import load_run_data
+from .teacher_features import in_bytes
 
 
 def build(arguments: DistillationArguments) -> str:
@@ -50,17 +52,30 @@ def build(arguments: DistillationArguments) -> str:
     missing = [visit for visit in own if inputs.cache.lacks(*visit)]
     size = models.backbone.chunk_size or 64
     shown = accelerator.is_main_process
-    with Progress("teacher features", len(own), "view", len(own) - len(missing), shown) as progress:
-        for start in range(0, len(missing), size):
-            _fill(inputs, missing[start : start + size], arguments.on_bad_image)
-            progress.advance(len(missing[start : start + size]))
+    there, computed = len(own) - len(missing), 0
+    with Progress("teacher features", there + min(len(missing), inputs.cache.room), "view", there, shown) as progress:
+        while computed < len(missing) and inputs.cache.room > 0:
+            visits_now = missing[computed : computed + min(size, inputs.cache.room)]
+            _fill(inputs, visits_now, arguments.on_bad_image)
+            computed += len(visits_now)
+            progress.advance(len(visits_now))
             if inputs.cache.full:
                 raise OSError(
                     f"The cache in {inputs.cache.folder.path} is not complete, because the disk is full: free some "
                     "space, or choose another --cache_dir."
                 )
     accelerator.wait_for_everyone()
-    return f"{inputs.cache.folder.path}: {len(visits)} entries, of which this process computed {len(missing)}."
+    return _outcome(inputs.cache, visits, computed)
+
+
+def _outcome(cache: FeatureCache, visits: list[tuple[int, int]], computed: int) -> str:
+    lacking = sum(cache.lacks(*visit) for visit in visits)
+    if cache.has_room_for(lacking):
+        return f"{cache.folder.path}: {len(visits)} entries, of which this process computed {computed}."
+    return (
+        f"{cache.folder.path}: {len(visits) - lacking} of {len(visits)} entries are cached, and this process computed "
+        f"{computed}. The limit of {in_bytes(cache.limit)} leaves no room for the others: raise --cache_limit."
+    )
 
 
 def _fill(inputs: Inputs, visits: list[tuple[int, int]], on_bad_image: str) -> None:

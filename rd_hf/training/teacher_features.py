@@ -62,16 +62,20 @@ def open_cache(
     key = _key(models, run_data.train, augmentation, arguments.seed_of_views, dtype, run_data.reading)
     root = cache_root(arguments.cache_dir)
     new = read_folder(root / key_id(key)) is None
-    cache = _open(root, key, models, accelerator)
+    cache = _open(root, key, models, accelerator, arguments)
+    rows = np.concatenate([run_data.labelled_rows, run_data.unlabelled_rows])
     if cache is not None and accelerator.is_main_process:
         changes = nearest_difference(key, list_folders(root)) if new else []
         if changes:
             logger.info(
                 "A new cache is created, because its key differs from the most similar cache: %s.", "; ".join(changes)
             )
-        logger.info(
-            "%s", describe(cache, len(run_data.labelled_rows) + len(run_data.unlabelled_rows), arguments.views, new)
-        )
+        logger.info("%s", describe(cache, rows, arguments.views, new))
+    ways_out = ["lower --num_views"] if arguments.views > 1 else []
+    ways_out += ["choose a smaller --cache_dtype"] if dtype == torch.float32 else []
+    if cache is not None:
+        _keep_to_limit(cache, rows, arguments.views, "at every step", ways_out, accelerator)
+    accelerator.wait_for_everyone()  # all have counted the entries before one writes
     return cache
 
 
@@ -85,7 +89,11 @@ def open_cache_of_split(
     if not arguments.cache:
         return None
     key = _key(models, split.images, None, 0, models.backbone.dtype, Reading.of(arguments))
-    return _open(cache_root(arguments.cache_dir), key, models, accelerator)
+    cache = _open(cache_root(arguments.cache_dir), key, models, accelerator, arguments)
+    if cache is not None:
+        _keep_to_limit(cache, split.rows, 1, "whenever they are scored", [], accelerator)
+    accelerator.wait_for_everyone()  # all have counted the entries before one writes
+    return cache
 
 
 def _key(
@@ -102,10 +110,14 @@ def _key(
     return teacher_key(models.teacher, models.backbone, *shown, dtype)
 
 
-def _open(root: Path, key: dict[str, Any], models: Models, accelerator: Accelerator) -> FeatureCache | None:
+def _open(
+    root: Path, key: dict[str, Any], models: Models, accelerator: Accelerator, arguments: DistillationArguments
+) -> FeatureCache | None:
+    cache = None
     with accelerator.main_process_first():
         try:
-            return FeatureCache(open_folder(root, key, models.backbone.source["id"]), accelerator.device)
+            folder = open_folder(root, key, models.backbone.source["id"])
+            cache = FeatureCache(folder, accelerator.device, arguments.bytes_to_cache())
         except OSError as error:
             logger.warning(
                 "Teacher features cannot be cached in %s (%s), so the teacher runs each time. Choose another "
@@ -113,12 +125,56 @@ def _open(root: Path, key: dict[str, Any], models: Models, accelerator: Accelera
                 root,
                 error.strerror,
             )
-            return None
+    return cache
 
 
-def describe(cache: FeatureCache, images: int, num_views: int, new: bool) -> str:
+def _keep_to_limit(
+    cache: FeatureCache,
+    rows: Sequence[int],
+    num_views: int,
+    when: str,
+    ways_out: list[str],
+    accelerator: Accelerator,
+) -> None:
+    """Where the features of these rows and views do not all fit, share the room among the processes, and say so.
+
+    :param when: features that are not stored are computed.
+    :param ways_out: what would make the cache smaller.
+    """
+    lacking = _lacking(cache, rows, num_views)
+    if cache.has_room_for(lacking):
+        return
+    if accelerator.is_main_process:
+        more = ["To cache more, raise --cache_limit", *ways_out, "or put --cache_dir on a larger disk."]
+        logger.warning(
+            "The complete cache in %s would take %s, but its limit is %s: the other features (%d of %d) are computed "
+            "%s. %s",
+            cache.folder.path,
+            in_bytes((cache.count() + lacking) * cache.layout.entry_bytes),
+            in_bytes(cache.limit),
+            lacking - cache.room,
+            len(rows) * num_views,
+            when,
+            ", ".join(more),
+        )
+    cache.share_room(accelerator.num_processes, accelerator.process_index)
+
+
+def _lacking(cache: FeatureCache, rows: Sequence[int], num_views: int) -> int:
+    """The number of these rows' features, over all views, that are not stored."""
+    return sum(len(np.setdiff1d(rows, cache.present(view))) for view in range(num_views))
+
+
+def in_bytes(size: int) -> str:
+    """A number of bytes in words, such as 12.30 GB."""
+    unit, name = next(((10**n, name) for n, name in ((9, "GB"), (6, "MB")) if size >= 10**n), (1000, "KB"))
+    return f"{size / unit:.2f} {name}"
+
+
+def describe(cache: FeatureCache, rows: Sequence[int], num_views: int, new: bool) -> str:
     """Say where features are stored, how many there are, and how large they get, for the log at the start of a run."""
-    entries = sum(len(cache.present(view)) for view in range(num_views))
+    images = len(rows)
+    entries = images * num_views - _lacking(cache, rows, num_views)
     found = "new" if new else f"{entries} of {images * num_views} entries are cached"
     size = cache.layout.entry_bytes
     return (

@@ -86,6 +86,7 @@ def test_a_file_that_is_no_mapping_is_named(tmp_path, content):
         ({"test_fraction": 0}, "test_fraction.*above 0 and below 1"),
         ({"num_views": "many"}, "num_views.*endless"),
         ({"teacher": ["a", "b"]}, "`teacher` is .*must be one text"),
+        ({"student": "[resnet]"}, "`student` is .*must be one text, or a mapping"),
         ({"output_dir": {"a": 1}}, "`output_dir` is .*must be one text"),
         ({"label_column": ["a", True]}, "`label_column` is true, but it must be text"),
         ({"num_views": 0}, "num_views"),

@@ -51,7 +51,7 @@ def sample_facts(**changes):
         "versions": {"rd_hf": "0.1.0", "torch": "2.13.0"}, "scores": sample_scores(),
         "other_scores": sample_scores(auroc=0.9), "metrics": SingleLabel.metrics, "results": SingleLabel.card_template,
         "images": SingleLabel.figures_of_scores | SingleLabel.figures_of_rows | CURVES,
-        "pipeline_tag": SingleLabel.pipeline_tag,
+        "pipeline_tag": SingleLabel.pipeline_tag, "problem_type": SingleLabel.problem_type,
     }  # fmt: skip
     return facts | changes
 
@@ -106,6 +106,16 @@ def test_without_a_teacher_and_with_scores_that_are_undefined():
     text = render_card(sample_facts(teacher=None, method="ce", other_scores=None, scores=scores), "sample")
     assert "| AUROC | undefined |" in text and "the split has no image of 'benign'" in text
     assert "roc_auc" not in [result.metric_type for result in ModelCard(text).data.eval_results]
+
+
+def test_what_is_undefined_is_said_once_with_the_scores_that_it_concerns():
+    mean = "mean over the other labels: the split has only positive or only negative images of 'a_b'"
+    undefined = {"auroc": mean, "f1": mean, "sensitivity/a_b": "undefined: the split has no image with 'a_b'"}
+    facts = sample_facts(scores=sample_scores(undefined=undefined), problem_type="multi_label_classification")
+    text = render_card(facts, "sample")
+    assert f"- AUROC; F1, mean over classes. M{mean[1:]}." in text.splitlines()
+    assert "- sensitivity. Undefined: the split has no image with 'a_b'." in text.splitlines()
+    assert "stratified" not in text and "over its images, stratified by class." in render_card(sample_facts(), "sample")
 
 
 def test_a_value_without_an_interval_is_given_alone():

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,11 +10,12 @@ from safetensors.numpy import save_file
 from scipy.stats import t, ttest_rel
 from sklearn.metrics import roc_auc_score
 
+from rd_hf.comparison.figures import plot_scores
 from rd_hf.comparison.methods import METHODS
 from rd_hf.comparison.plan import Cell, Entry
 from rd_hf.comparison.runs import Run
-from rd_hf.comparison.statistics import SAMPLES, holm, paired_differences, score_resamples
-from rd_hf.comparison.tables import cost_table, difference_table, overview_table, score_table
+from rd_hf.comparison.statistics import SAMPLES, Difference, holm, paired_differences, score_resamples
+from rd_hf.comparison.tables import _difference, cost_table, difference_table, overview_table, score_table
 from rd_hf.scoring.classification import METRIC_NAMES
 from rd_hf.students.cost import Cost
 
@@ -173,6 +175,23 @@ def test_the_overview_has_the_data_sets_side_by_side(make_run):
         "| RD | **0.700** | **0.900** | **0.800** |",
         "| DRD | 0.900 n 1 |  |  |",
     ]
+
+
+def test_scores_that_a_rare_class_leaves_undefined_are_named_so_and_do_no_harm(make_run, tmp_path):
+    runs = [
+        make_run(method, 0.5, seed, shots, np.nan) for method in ("ce", "rd") for seed in (0, 1) for shots in (5, 10)
+    ]
+    assert "| student alone | undefined | undefined |  |" in score_table(runs, "test").splitlines()
+    assert "| RD | undefined | undefined |  |" in overview_table(runs).splitlines()
+    plot_scores(runs, "a|b $x$", tmp_path / "scores.png")
+    assert (tmp_path / "scores.png").stat().st_size > 1000
+    assert _difference(Difference(np.nan, np.nan, np.nan, np.nan), None) == "undefined"
+
+
+def test_a_bar_in_a_name_does_not_end_its_cell(make_run):
+    run = make_run("ce", 0.0, 0, 10, 0.6)
+    run.cell = replace(run.cell, data="a|b")
+    assert overview_table([run]).splitlines()[0] == "| test AUROC, mean over seeds | a\\|b 10 | mean |"
 
 
 def test_the_table_of_costs_reads_what_was_measured(make_run):

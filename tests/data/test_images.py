@@ -111,7 +111,12 @@ def test_the_orientation_of_a_photo_is_applied():
     "image, message",
     [
         (b"", "it is empty"),
-        (b"no image at all", "its format is unknown"),
+        (b"no image at all", "it is a text, such as stands in for a file that was not downloaded"),
+        (b"\1\2\3 no image at all", "its format is unknown"),
+        (b"/annex/objects/MD5E-s120--900150983cd24fb0d6963f7d28e17f72.png", "pointer of git-annex.*datalad get"),
+        (b"../../.git/annex/objects/zW/3x/MD5E-s120--9001.png/MD5E-s120--9001.png", "pointer of git-annex"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(50), "it is a HEIC picture.*save it as JPEG or PNG"),
+        (b"\0\0\0\x18ftypmp42\0\0\0\0isommp42" + bytes(50), "it is a film"),
         (encoded(Image.effect_noise((64, 64), 90))[:1500], "trunc"),
         ({"bytes": None, "path": None}, "neither bytes nor a path"),
         (np.zeros((2, 3, 4, 5), np.uint8), r"shape \(2, 3, 4, 5\)"),

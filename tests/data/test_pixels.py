@@ -91,6 +91,7 @@ def test_an_image_that_is_not_rgb_is_refused():
     [
         (YolosImageProcessorPil(size={"shortest_edge": 40, "longest_edge": 60}), "Yolos.*shape.*image_size"),
         (GLPNImageProcessorPil(), "GLPN.*shape"),
+        (ViTImageProcessorPil(image_std=[0.5, 0.0, 0.5]), "ViT.*image_std of 0.*preprocessor_config.json"),
         (SamImageProcessorPil(size={"longest_edge": 64}, pad_size={"height": 64, "width": 64}), "Sam.*affine.*do_pad"),
     ],
 )

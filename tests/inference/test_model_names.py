@@ -7,7 +7,8 @@ from importlib.util import find_spec
 
 import pytest
 import torch
-from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+from huggingface_hub import constants
+from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 from requests import Response
 from transformers import AutoConfig, AutoModel, AutoModelForImageClassification
 
@@ -153,6 +154,26 @@ def test_what_a_library_says_names_the_model_and_the_way_out(cause, reason):
                 raise cause
             except OSError as error:
                 raise OSError(f"{error}\nand much more") from error
+
+
+@pytest.mark.parametrize(("offline", "reason"), [(True, "HF_HUB_OFFLINE prevents"), (False, "cannot be reached")])
+def test_a_repo_out_of_reach_says_what_keeps_it_there(offline, reason, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+    with pytest.raises(ModelNameError, match=f"'org/model' cannot be loaded: it is not in the cache, and .*{reason}"):  # noqa: SIM117
+        with loading("teacher", "org/model"):
+            try:
+                raise LocalEntryNotFoundError("no connection")
+            except LocalEntryNotFoundError as error:
+                raise OSError("We couldn't connect to 'https://huggingface.co'") from error
+
+
+def test_an_address_is_no_name():
+    for address, way_out in (
+        ("https://huggingface.co/org/model/tree/main", "Give the name of the repo, 'org/model'"),
+        ("s3://bucket/model", "Give a Hub id or a folder"),
+    ):
+        with pytest.raises(ModelNameError, match=f"is an address. {way_out}"), loading("teacher", address):
+            pass
 
 
 def test_own_sentences_and_interrupts_pass_as_they_are():

@@ -1,15 +1,17 @@
 """A teacher of grey images, and teachers and students of another image size than they are shown."""
 
 import json
+import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from test_distillation import settings
 from transformers import AutoModel, ResNetConfig, ViTConfig, ViTImageProcessorPil
 
 import rd_hf
 from rd_hf.arguments.values import ArgumentError
-from rd_hf.models.backbone import Backbone
+from rd_hf.models.backbone import Backbone, BackboneError
 
 
 @pytest.fixture
@@ -45,6 +47,22 @@ def test_a_teacher_that_does_not_take_the_size_of_its_processor_is_named_with_bo
     says = r"The teacher '.*vit' \(ViTModel\) does not run on images of 48 x 48 .*\(32\*32\).*preprocessor_config.json"
     with pytest.raises(ArgumentError, match=says):
         rd_hf.distill(**settings(tmp_path / "vit", blobs_npz, tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda name, value: {name: value * torch.nan if value.is_floating_point() else value}, "are not finite"),
+        (lambda name, value: {f"module.{name}": value}, "lacks weights of ResNetModel that run before the end"),
+    ],
+)
+def test_a_teacher_whose_weights_are_of_no_use_is_named(damage, says, teacher, blobs_npz, tmp_path):
+    folder = shutil.copytree(teacher, tmp_path / "damaged")
+    weights = load_file(folder / "model.safetensors")
+    damaged = {name: value for pair in weights.items() for name, value in damage(*pair).items()}
+    save_file(damaged, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(BackboneError, match=f"'{folder}' .*{says}"):
+        rd_hf.distill(**settings(folder, blobs_npz, tmp_path / "run"))
 
 
 @pytest.mark.parametrize("method", ["ce", "rd"])

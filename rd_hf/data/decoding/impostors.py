@@ -18,6 +18,10 @@ _BEGINNINGS = {
     b"\x89HDF": "it is an HDF5 file: save its images as PNG or TIFF files",
     b"NRRD": "it is an NRRD volume: save its slices as PNG files",
 }
+_BOXES = {  # the brand of a file of ISO base media, whose name stands from byte 8 on
+    b"heic": "HEIC", b"heix": "HEIC", b"hevc": "HEIC", b"heim": "HEIC", b"heis": "HEIC", b"mif1": "HEIF",
+    b"msf1": "HEIF",
+}  # fmt: skip
 _MAGIC = {
     b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"GIF8": "GIF", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"II+\0": "BigTIFF",
     b"MM\0+": "BigTIFF", b"BM": "BMP", b"RIFF": "WebP", b"\0\0\0\x0cjP": "JPEG 2000", b"\xffO\xffQ": "JPEG 2000",
@@ -55,7 +59,18 @@ def why_unknown(content: bytes) -> str:
     for beginning, kind in _MAGIC.items():
         if content.startswith(beginning):
             return f"it begins like a {kind} file, but is damaged or cut off: fetch it again"
+    if content[4:8] == b"ftyp":
+        if content[8:12] in _BOXES:
+            return f"it is a {_BOXES[content[8:12]]} picture of a phone, which is not read: save it as JPEG or PNG"
+        return "it is a film: save its pictures as PNG files"
+    if _is_text(content):
+        return "it is a text, such as stands in for a file that was not downloaded: fetch the file itself"
     return "its format is unknown"
+
+
+def _is_text(content: bytes) -> bool:
+    """Whether a file begins with nothing but printable ASCII."""
+    return all(32 <= byte < 127 or byte in b"\t\r\n" for byte in content[:4096])
 
 
 def is_damaged(error: Exception) -> bool:
