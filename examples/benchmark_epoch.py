@@ -76,6 +76,7 @@ class Row:
         """Seconds of an epoch."""
         if self.name.endswith("filling"):
             shutil.rmtree(self.trainer.inputs.cache.folder.path)
+            self.trainer.inputs.cache.folder.path.mkdir()
             self.trainer.inputs.cache = FeatureCache(self.trainer.inputs.cache.folder, torch.device("cpu"))
         started = time.perf_counter()
         batches = iter(self.trainer.loader())

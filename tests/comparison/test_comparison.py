@@ -478,15 +478,16 @@ def test_tuning_chooses_on_validation_and_never_sees_the_test_split(grid, tmp_pa
 def test_the_command_runs_workers_and_leaves_tables_and_plots(grid, tmp_path, python):
     grid["arguments"]["max_steps"] = 2
     (tmp_path / "grid.yaml").write_text(yaml.safe_dump(grid | {"shots": [5, "all"], "seeds": [0, 1]}))
-    line = ["compare", "--config", str(tmp_path / "grid.yaml"), "--methods", "[ce, lp_kd, rd]", "--workers", "2"]
+    line = ["compare", "--config", str(tmp_path / "grid.yaml"), "--workers", "2"]
+    line += ["--methods", "[ce, linear_probe, lp_kd, rd]"]
     done = python("-m", "rd_hf", *line)
     assert done.returncode == 0, done.stderr
     root = tmp_path / "compared"
     with (root / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 12 and {row["shots"] for row in rows} == {"5", "all"}
+    assert len(rows) == 16 and {row["shots"] for row in rows} == {"5", "all"}
     text = (root / "results.md").read_text()
-    assert "## blobs, teacher tiny, with the unlabelled rest" in text and "from 12 runs." in text
+    assert "## blobs, teacher tiny, with the unlabelled rest" in text and "from 16 runs." in text
     assert "| linear probe then KD | " in text and "Difference from RD" in text
     for image in ("scores", "frontier"):
         (path,) = root.glob(f"{image}_blobs*.png")

@@ -249,7 +249,7 @@ def test_teacher_and_student_see_the_same_view_in_their_own_size_and_normalisati
 
     monkeypatch.setattr(PixelTransform, "normalize", watched)
     prepare = Update.prepare
-    monkeypatch.setattr(Update, "prepare", lambda self, batch: shown.clear() or prepare(self, batch))
+    monkeypatch.setattr(Update, "prepare", lambda self, step, batch: shown.clear() or prepare(self, step, batch))
     monkeypatch.setattr(Trainer, "evaluate", lambda self: None)
     monkeypatch.setattr("rd_hf.training.distillation.write_report", lambda *_: {})
     monkeypatch.setattr("rd_hf.training.distillation.summary", lambda *_: "")
