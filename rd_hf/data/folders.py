@@ -124,9 +124,8 @@ class ImageFolder:
         tops = {PurePath(folder.parts[0]) for folder in self.found.folders}
         splits = {folder for folder in self.split_folders().values() if folder.parts}
         places = {folder for folder in self.found.folders if folder.parent in (splits or {PurePath()})}
-        for folder in sorted(tops | places):
-            if any(file.is_relative_to(folder) for file in self.images):
-                continue
+        with_images = {folder for file in self.images for folder in file.parents}
+        for folder in sorted((tops | places) - with_images):
             inside = [file for file in (*self.found.others, *self.found.tables) if file.is_relative_to(folder)]
             masks = sum(file.is_relative_to(folder) for file in self.found.masks)
             what = [f"files that are not read ({counted_suffixes(inside)})"] if inside else []

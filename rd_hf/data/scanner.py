@@ -235,14 +235,14 @@ def _key(stem: str) -> str:
 
 
 def _is_mask_folder(folder: PurePath, names: dict[PurePath, set[str]]) -> bool:
+    of_all, of_folder = _MASK_FOLDER.fullmatch(folder.name), _MASKS_OF_FOLDER.fullmatch(folder.name)
+    if of_all is None and of_folder is None:
+        return False
     siblings = [other for other in names if other.parent == folder.parent and other != folder]
-    if _MASK_FOLDER.fullmatch(folder.name):
+    if of_all is not None:
         above = names.get(folder.parent, set())
         return any(_IMAGE_FOLDER.fullmatch(other.name) for other in siblings) or _are_masks_of(names[folder], above)
-    match = _MASKS_OF_FOLDER.fullmatch(folder.name)
-    if match is None:
-        return False
-    of_images = [names[other] for other in siblings if _key(other.name) == _key(match["base"])]
+    of_images = [names[other] for other in siblings if _key(other.name) == _key(of_folder["base"])]
     return any(_are_masks_of(names[folder], of) for of in of_images)
 
 
