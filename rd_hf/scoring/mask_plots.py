@@ -18,15 +18,16 @@ ROW_HEIGHT = 0.42  # inches per class
 SPREAD = 0.3  # of the dots of a class, up and down
 
 
-def plot_dice(scores: dict[str, Any], path: str | Path) -> None:
+def plot_dice(scores: dict[str, Any], label_names: Sequence[str], path: str | Path) -> None:
     """Mean Dice of each foreground class, with its interval where there is one.
 
     :param scores: what `rd_hf.scoring.segmentation.segmentation_scores` gives.
+    :param label_names: of the K classes, the background first.
     :param path: the PNG to write.
     """
     values = scores["dice_per_class"]
     intervals = scores["intervals"].get("dice_per_class", {})
-    names = drawn_names(list(values))
+    names = _foreground(label_names)
     with new_figure(path, 1, *_size(names), names=names) as (_, (axes,)):
         for row, (name, value) in enumerate(values.items()):
             if value is None:
@@ -42,15 +43,15 @@ def plot_dice(scores: dict[str, Any], path: str | Path) -> None:
         _finish(axes, names, title)
 
 
-def plot_dice_of_images(dice: np.ndarray, names: Sequence[str], path: str | Path) -> None:
-    """Dice of each image as a dot, by class, with quartiles as a box.
+def plot_dice_of_images(dice: np.ndarray, label_names: Sequence[str], path: str | Path) -> None:
+    """Dice of each image as a dot, by class, with quartiles as a box and the median as a line.
 
-    :param dice: (N, F), NaN where an image has no value.
-    :param names: of the F foreground classes.
+    :param dice: (N, K - 1) of the foreground classes, NaN where an image has no value.
+    :param label_names: of the K classes, the background first.
     :param path: the PNG to write.
     """
-    drawn = drawn_names(names)
-    with new_figure(path, 1, *_size(drawn), names=drawn) as (_, (axes,)):
+    names = _foreground(label_names)
+    with new_figure(path, 1, *_size(names), names=names) as (_, (axes,)):
         for row, column in enumerate(dice.T):
             own = column[~np.isnan(column)]
             if not len(own):
@@ -59,11 +60,16 @@ def plot_dice_of_images(dice: np.ndarray, names: Sequence[str], path: str | Path
             # multiples of the golden ratio spread evenly, the same at every drawing
             offsets = (np.arange(len(own)) * 0.618034 % 1 - 0.5) * 2 * SPREAD
             axes.scatter(own, row + offsets, s=9, color=COLOURS[0], alpha=0.5, linewidths=0)
-            axes.boxplot(
-                own, positions=[row], orientation="horizontal", widths=0.7, showfliers=False, manage_ticks=False,
-                medianprops={"color": COLOURS[1], "linewidth": 2},
-            )  # fmt: skip
-        _finish(axes, drawn, "Dice of each test image, with quartiles")
+            low, median, high = np.percentile(own, (25, 50, 75))
+            axes.barh(row, high - low, left=low, height=0.75, fill=False, edgecolor="#000000")
+            axes.plot([median, median], [row - 0.37, row + 0.37], color=COLOURS[1], linewidth=2)
+        _finish(axes, names, "Dice of each test image, with quartiles")
+
+
+def _foreground(label_names: Sequence[str]) -> DrawnNames:
+    """The names without the background's; a class keeps its number."""
+    names = drawn_names(label_names)
+    return names._replace(texts=names.texts[1:])
 
 
 def _size(names: DrawnNames) -> tuple[float, float]:

@@ -149,7 +149,6 @@ class Segmentation(Task):
         :param splits: (N, K) pixels of each class.
         :raises ImportError: when MONAI is not installed.
         """
-        self.selection_metric(metric)
         check_monai()
         counts = {name: int(self.marks(own)[:, 1:].any(axis=1).sum()) for name, own in splits.items()}
         if not counts["validation"]:
@@ -196,12 +195,12 @@ class Segmentation(Task):
 
     def draw_scores(self, scores: dict[str, Any], folder: Path) -> None:
         """Dice of each class."""
-        mask_plots.plot_dice(scores, folder / "dice.png")
+        mask_plots.plot_dice(scores, self.names, folder / "dice.png")
 
     def draw_rows(self, rows: np.ndarray, folder: Path) -> None:
         """Dice of each image, by class."""
         dice = MaskRows.of(rows, self.names).per_image["dice"]
-        mask_plots.plot_dice_of_images(dice, self.names[1:], folder / "dice_images.png")
+        mask_plots.plot_dice_of_images(dice, self.names, folder / "dice_images.png")
 
 
 def resized(logits: Tensor, size: Sequence[int]) -> Tensor:
