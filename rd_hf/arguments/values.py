@@ -15,6 +15,7 @@ import yaml
 
 LONGEST_HOURS = 10_000
 SIZE = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)\s*([kmgtp]?)(i?)b?", re.IGNORECASE)
+COLOR = re.compile(r"#([0-9a-f]{6})|\(?\s*(\d{1,3})\s*,\s*(\d{1,3})\s*,\s*(\d{1,3})\s*\)?", re.IGNORECASE)
 
 
 class ArgumentError(ValueError):
@@ -109,6 +110,22 @@ def window_of(value: str | None) -> tuple[float, float] | None:
             "minmax."
         )
     return center, width
+
+
+def color_of(text: str) -> int:
+    """A colour as a number 0xRRGGBB, from ``#ff0000`` or ``255,0,0``.
+
+    :raises ArgumentError: when it is written in another way.
+    """
+    found = COLOR.fullmatch(str(text).strip())
+    if found is not None and found[1]:
+        return int(found[1], 16)
+    parts = [256] if found is None else [int(part) for part in found.groups()[1:]]
+    if max(parts) > 255:
+        raise ArgumentError(
+            f"`mask_colors` has the colour {text!r}; it must be written as #ff0000 or as 255,0,0, in quotes."
+        )
+    return parts[0] << 16 | parts[1] << 8 | parts[2]
 
 
 def _text(name: str, value: Any) -> Any:
