@@ -139,7 +139,9 @@ def _mask_column(
         if label_column is not None or has_label_column(first.features, mask):
             logger.info("The data also has masks, in column '%s'; --task segmentation uses them.", mask)
             return None
-        logger.info("task: segmentation (the data has masks and no labels of classes).")
+        logger.info("task: segmentation (the data has masks and no labels of classes)")
+    elif task == "auto":
+        logger.info("task: segmentation (mask_column is '%s')", mask)
     return mask
 
 

@@ -83,6 +83,9 @@ def match_classes(
         for value, index in own.reading.classes.items()
         if value in occurring and own.names[index] not in number
     ]
+    if unknown and list(model_names) == _default_names(len(model_names)) and len(own.names) <= len(model_names):
+        note = f"The model's classes have no names, so {', '.join(own.names)} are matched with them by number."
+        return MaskClasses(own.reading, list(model_names), (*own.notes, note))
     if unknown:
         raise DataError(
             f"the masks have classes that the model does not know: {', '.join(dict.fromkeys(unknown))}; the model's "
@@ -189,7 +192,7 @@ def _of_values(masks: Sequence[MaskValues]) -> MaskClasses:
         return _binary(masks, values)
     ignored = (WHITE,) if WHITE in values and _is_index(masks, [value for value in values if value != WHITE]) else ()
     kept = [value for value in values if value not in ignored]
-    names = ["background", *(f"class {index}" for index in range(1, len(kept)))]
+    names = _default_names(len(kept))
     reading = MaskReading({value: index for index, value in enumerate(kept)}, ignored)
     notes = [_note_on_white(masks)] if ignored else []
     if kept != list(range(len(kept))):
@@ -207,7 +210,13 @@ def _binary(masks: Sequence[MaskValues], values: Sequence[int]) -> MaskClasses:
     if bits:
         note = "The masks have one bit, black and white"
     notes = (f"{note}: read as background (0) and foreground (1).",) if note else ()
-    return MaskClasses(MaskReading(classes), ["background", "foreground"], notes)
+    return MaskClasses(MaskReading(classes), _default_names(2), notes)
+
+
+def _default_names(count: int) -> list[str]:
+    if count == 2:
+        return ["background", "foreground"]
+    return ["background", *(f"class {index}" for index in range(1, count))]
 
 
 def _in_one_mask(masks: Sequence[MaskValues]) -> bool:

@@ -14,10 +14,12 @@ from ..decoding.images import described
 from ..image_column import image_table
 from ..image_data import ImageData, fingerprint
 from ..image_paths import ImagePaths, tell_unlisted
+from ..labels.values import clean
 from ..readers import RawData
 from ..split_tables import assemble, check_splits, group_table, number_table
 from ..unlabelled import without_label_column
 from .classes import MaskClasses, find_classes, match_classes
+from .names import read_names
 from .reading import MaskReading
 from .survey import MaskValues, survey
 
@@ -54,11 +56,9 @@ def load_masks(
     check_splits(kept, [image, mask, *groups])
     tables, columns = _tables(raw, kept, image, mask, group_column)
     paired = {name: assemble(split, tables[name], columns[name]) for name, split in kept.items()}
-    names = raw.mask_names if names is None else names
-    if recorded is not None and recorded.are_colors and colors is None:
-        names = None
-    by_color = colors is not None or (recorded is not None and recorded.are_colors and names is None)
-    values = survey(paired, by_color)
+    were_colors = recorded is not None and recorded.are_colors
+    values = survey(paired, by_color=were_colors or colors is not None)
+    names = None if were_colors else _own_names(raw) if names is None else names
     found = _classes(values, names, colors, recorded, model_names)
     for note in found.notes:
         logger.info("%s", note)
@@ -119,12 +119,19 @@ def _classes(
     masks = [row for rows in values.values() for row in rows if row is not None]
     if not masks:
         raise DataError(f"no image of {' or '.join(values)} has a mask; add masks of some images of train")
-    if names is not None and not isinstance(names, Mapping):
-        names = dict(enumerate(names))
+    if names is not None:
+        pairs = names if isinstance(names, Mapping) else dict(enumerate(names))
+        names = {int(value): clean(name) for value, name in pairs.items()}
     if recorded is None:
         return find_classes(masks, names, colors)
     own = None if names is None and colors is None else find_classes(masks, names, colors)
     return match_classes(masks, own, recorded, model_names)
+
+
+def _own_names(raw: RawData) -> dict[int, str] | None:
+    """Names that the data itself has, for a table from a file in its folder."""
+    folder = next(iter(raw.folders.values()), None)
+    return read_names(folder) if raw.mask_names is None and folder is not None else raw.mask_names
 
 
 def _pixels(row: MaskValues | None, found: MaskClasses) -> np.ndarray:
