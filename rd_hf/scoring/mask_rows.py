@@ -3,15 +3,38 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
-IGNORED_LABEL = 255  # a pixel without a label, as in transformers' segmenters
-SURFACE_TOLERANCE = 1.0  # pixels
-NO_DISTANCE = -1.0
-COUNTS = ("true_positives", "false_positives", "false_negatives")
-DISTANCES = ("hd95", "surface_dice")
+from .metric import MetricError
+from .segmentation import IGNORED_LABEL, NO_DISTANCE, SURFACE_TOLERANCE
+
+
+def full_rows(predictions: Sequence[np.ndarray], truths: Sequence[np.ndarray], classes: int) -> np.ndarray:
+    """The rows of masks in hand: `count_row` and `distance_row` of each image.
+
+    :param predictions: masks (H, W) of class numbers.
+    :param truths: masks (H, W) of class numbers, or IGNORED_LABEL.
+    :return: (N, 5 * classes) float32.
+    :raises MetricError: for masks of other sizes or with other class numbers; it gives the image's number.
+    """
+    rows = []
+    for number, (prediction, truth) in enumerate(zip(predictions, truths, strict=True)):
+        if prediction.shape != truth.shape or truth.ndim != 2:
+            raise MetricError(
+                f"image {number} has a predicted mask of shape {prediction.shape} and a true one of {truth.shape}; "
+                "expected (H, W) for both"
+            )
+        if prediction.max() >= classes or truth[truth != IGNORED_LABEL].max(initial=0) >= classes:
+            raise MetricError(
+                f"a mask of image {number} has a class number above {classes - 1}, the last of the {classes} classes"
+            )
+        pair = torch.from_numpy(prediction), torch.from_numpy(truth)
+        rows.append(torch.cat([count_row(*pair, classes), distance_row(*pair, classes)]))
+    return torch.stack(rows).numpy()
 
 
 def count_row(prediction: Tensor, truth: Tensor, classes: int) -> Tensor:
