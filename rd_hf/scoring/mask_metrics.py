@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .mask_bootstrap import intervals
+from .mask_bootstrap import intervals, units
 from .metric import MetricError
 from .segmentation import (
     SURFACE_TOLERANCE,
@@ -27,7 +27,8 @@ def segmentation_scores(
     :param rows: of its images.
     :param bootstrap_samples: resamples behind the 95 % percentile intervals; 0 for none (`intervals` is then empty).
     :param seed: of the resampling.
-    :param groups: of the images, such as their patients, which resamples draw together; by default each is its own.
+    :param groups: of the images, such as their patients, which resamples draw together; by default, and where one is
+        None, an image is its own.
     :return: plain Python values, ready for JSON: dice, iou, hd95, surface_dice, pooled_dice (means over the foreground
         classes) and false_positive_images; the first five by class under "dice_per_class" and so on; images, {class:
         {"in_truth", "in_prediction", "scored", "left_out", "in_both"}}, of which Dice and IoU are means over the scored
@@ -50,8 +51,9 @@ def segmentation_scores(
         result[f"{name}_per_class"] = dict(zip(names, map(_number, own), strict=True))
     result["images"] = _images(rows)
     result["surface_tolerance"] = SURFACE_TOLERANCE
-    result["intervals"] = intervals(rows, values, bootstrap_samples, seed, groups) if bootstrap_samples else {}
-    result["groups"] = None if groups is None else len(set(groups))
+    unit_of = units(len(rows.true_positives), groups)
+    result["intervals"] = intervals(rows, values, bootstrap_samples, seed, unit_of) if bootstrap_samples else {}
+    result["groups"] = None if groups is None else int(unit_of.max()) + 1
     result["undefined"] = undefined_reasons(rows, values)
     return result
 

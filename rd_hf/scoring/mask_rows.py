@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -64,19 +63,19 @@ def distance_row(prediction: Tensor, truth: Tensor, classes: int) -> Tensor:
     :raises ImportError: when MONAI is not installed.
     """
     check_monai()
-    from monai.metrics import compute_hausdorff_distance, compute_surface_dice
+    from monai.metrics import get_mask_edges, get_surface_distance
 
-    row = torch.full((2, classes), NO_DISTANCE, device=truth.device)
+    row = torch.full((2, classes), NO_DISTANCE)
+    device, prediction, truth = truth.device, prediction.cpu(), truth.cpu()
     labelled = truth != IGNORED_LABEL
     for number in range(1, classes):
         predicted, true = ((mask == number) & labelled for mask in (prediction, truth))
         if predicted.any() and true.any():
-            pair = predicted[None, None], true[None, None]
-            with warnings.catch_warnings():  # MONAI 1.6 warns of an argument that it passes to itself
-                warnings.filterwarnings("ignore", ".*always_return_as_numpy", FutureWarning)
-                row[0, number] = compute_hausdorff_distance(*pair, include_background=True, percentile=95)
-                row[1, number] = compute_surface_dice(*pair, [SURFACE_TOLERANCE], include_background=True)
-    return row.flatten()
+            outlines = [torch.as_tensor(outline) for outline in get_mask_edges(predicted, true)]
+            distances = [get_surface_distance(*pair) for pair in (outlines, outlines[::-1])]
+            row[0, number] = max(own.quantile(0.95) for own in distances)
+            row[1, number] = (torch.cat(distances) <= SURFACE_TOLERANCE).float().mean()
+    return row.flatten().to(device)
 
 
 def check_monai() -> None:

@@ -10,7 +10,7 @@ from random_masks import one_hot, random_masks
 
 from rd_hf.models import modeling_monai
 from rd_hf.scoring import segmentation
-from rd_hf.scoring.mask_bootstrap import resamples
+from rd_hf.scoring.mask_bootstrap import resamples, units
 from rd_hf.scoring.mask_metrics import segmentation_scores
 from rd_hf.scoring.mask_rows import full_rows
 from rd_hf.scoring.metric import MetricError
@@ -121,7 +121,7 @@ def test_an_interval_is_that_of_scores_of_resampled_rows():
     scores = segmentation_scores(rows, samples, seed=3)
     drawn = [
         point_values(MaskRows.of(np.repeat(ROWS, weights.astype(int), axis=0), NAMES))
-        for block in resamples(len(ROWS), samples, 3, None)
+        for block in resamples(units(len(ROWS), None), samples, 3)
         for weights in block
     ]
     for name in ("dice", "hd95"):
@@ -133,7 +133,7 @@ def test_an_interval_is_that_of_scores_of_resampled_rows():
 
 def test_images_of_a_group_are_drawn_together():
     groups = ["p1"] * 10 + ["p2"] * 10 + ["p3"] * 4
-    weights = np.concatenate(list(resamples(24, 50, 0, groups)))
+    weights = np.concatenate(list(resamples(units(24, groups), 50, 0)))
     for rows in (slice(0, 10), slice(10, 20), slice(20, 24)):
         assert (weights[:, rows] == weights[:, rows][:, :1]).all()
     assert weights[:, [0, 10, 20]].sum(axis=1).tolist() == [3] * 50
@@ -141,6 +141,7 @@ def test_images_of_a_group_are_drawn_together():
     assert segmentation_scores(rows, 10, groups=groups)["groups"] == 3
     own = segmentation_scores(rows, 50, groups=list(range(24)))
     assert own["intervals"] == segmentation_scores(rows, 50)["intervals"]
+    assert units(5, [None, "p", None, "p", 0]).tolist() == [0, 1, 2, 1, 3]  # an image without a group is its own
     with pytest.raises(MetricError, match="23 groups for 24 images"):
         segmentation_scores(rows, 10, groups=groups[:-1])
 
