@@ -43,9 +43,8 @@ def count_row(prediction: Tensor, truth: Tensor, classes: int) -> Tensor:
     :param truth: (H, W) class numbers, or IGNORED_LABEL.
     :return: (3 * classes,) float32: true positives of each class, false positives, false negatives.
     """
-    labelled = truth != IGNORED_LABEL
-    pairs = truth[labelled].long() * classes + prediction[labelled].long()
-    confusion = torch.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+    pairs = torch.where(truth != IGNORED_LABEL, truth.long() * classes + prediction, classes**2)
+    confusion = torch.bincount(pairs.flatten(), minlength=classes**2 + 1)[:-1].reshape(classes, classes)
     right = confusion.diagonal()
     return torch.cat([right, confusion.sum(dim=0) - right, confusion.sum(dim=1) - right]).float()
 
