@@ -129,11 +129,11 @@ def _check_no_colors(masks: Sequence[MaskValues]) -> None:
     counts = Counter()
     for mask in colored:
         counts.update(mask.counts)
-    listed = MaskReading({}, are_colors=True).listed([color for color, _ in counts.most_common()])
+    listed = MaskReading({}, are_colors=True).listed(sorted(counts, key=lambda color: (-counts[color], color)))
+    also = f", as the first of {len(colored)} masks" if len(colored) > 1 else ""
     raise DataError(
-        f"{colored[0].name} has colours, and so have {len(colored) - 1} other masks. Their colours are {listed}. Name "
-        "the class of each with --mask_colors, such as --mask_colors '{\"#ff0000\": tumour}', or save grey masks of "
-        "class numbers"
+        f"{colored[0].name} has colours{also}. The colours found are {listed}. Name the class of each with "
+        "--mask_colors '{\"#ff0000\": tumour}', or save grey masks of class numbers"
     )
 
 

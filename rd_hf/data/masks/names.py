@@ -53,9 +53,9 @@ def names_of(content: Any, where: str) -> dict[int, str]:
                 f"{where} gives a class several values, which are regions that overlap; only classes that exclude each "
                 "other are read. Give every class one value"
             )
-        if all(_is_value(key) and isinstance(name, str) and not _is_value(name) for key, name in content.items()):
+        if all(_is_value(key) and isinstance(name, str) for key, name in content.items()):
             return {int(key): clean(name) for key, name in content.items()}
-        if all(isinstance(key, str) and _is_value(value) for key, value in content.items()):
+        if all(not _is_value(key) and _is_value(value) for key, value in content.items()):
             return {int(value): clean(key) for key, value in content.items()}
     raise DataError(
         f"{where} does not name classes; expected a list of names, which begins with that of value 0, or a mapping "
