@@ -29,7 +29,7 @@ def folder(tmp_path):
                 mask = PillowImage.fromarray(np.asarray([mask], dtype=np.uint16 if max(mask) > 255 else np.uint8))
             for name, image in (("images", PillowImage.new("L", mask.size, row)), ("masks", mask)):
                 (tmp_path / root / name).mkdir(parents=True, exist_ok=True)
-                image.save(tmp_path / root / name / f"{row}.png")
+                image.save(tmp_path / root / name / f"{row}.{'tif' if image.mode == 'I' else 'png'}")
         return tmp_path / root
 
     return written
@@ -88,6 +88,7 @@ def test_files_of_one_bit_among_others(folder, log):
     ("masks", "message"),
     [
         (([0, 0], [0, 0]), "hold nothing but 'background' .value 0.*masks/0.png"),
+        ((PillowImage.fromarray(np.array([[-1, 0, 1]], dtype=np.int32)),), "0.tif.* holds -1, .*not negative"),
         ((range(50),), "50 different values .*masks/0.png.* has most of them.*--label_names"),
         ((PillowImage.fromarray(np.arange(4000, dtype=np.uint16)[None]),), "0.png.* has 4000 different values"),
     ],
@@ -123,6 +124,7 @@ def test_values_with_names(folder, masks, names, read):
         (([0, 1], [1, 7]), ["a", "b"], r"masks/1.png\) holds 7, .*--label_names.*The classes are 0 \(a\), 1 \(b\)"),
         (([0, 1, 2],), ["lesion", "node"], "holds 2, .*begins with the class of value 0, here 'lesion'"),
         (([0, 255],), ["a", "b", "c"], "holds 255"),
+        (([0, 255],), ["lesion"], "holds 255, .*begins with the class of value 0, here 'lesion'"),
         (([0, 50],), {"50": "a", "51": "b"}, r"holds 0, .*The classes are 50 \(a\), 51 \(b\)"),
     ],
 )
@@ -166,12 +168,14 @@ def test_colours_of_any_file_and_a_background_of_another_colour(folder):
     assert data.label_names == ["background", "a"] and classes(data)[0] == [IGNORED_LABEL, 0]
 
 
-def test_palettes_that_contradict_each_other_are_no_indices(folder):
+def test_palettes_that_contradict_each_other_are_no_indices(folder, log):
     def indexed(colors):
         image = PillowImage.fromarray(np.array([[0, 1]], dtype=np.uint8), "P")
         image.putpalette(colors)
         return image
 
+    assert classes(load_data(folder(indexed([*WHITE, *BLACK]), root="inverted"))) == [[0, 1]]
+    assert "0 is white and 1 is black. The numbers count" in log.text
     root = folder(indexed([0, 0, 0, *RED]), indexed([0, 0, 0, *GREEN]))
     with pytest.raises(DataError, match=r"1.png\) has the colour #00ff00 for palette index 1, but .*0.png.*#ff0000"):
         load_data(root)
@@ -246,8 +250,10 @@ def test_named_classes_of_later_data_are_matched_by_name(folder):
     (root / "classes.txt").write_text("background\nb\nc\n")
     with pytest.raises(DataError, match="classes that the model does not know: c; the model's classes are background"):
         load_data(root, **model)
+    (root / "masks" / "0.png").write_bytes((folder([0, 0, 0], root="empty") / "masks" / "0.png").read_bytes())
+    assert load_data(root, **model).labels("train").tolist() == [[3, 0, 0]]  # nothing to learn, but to score
     nameless = trained(folder, [0, 1, 2])
-    assert classes(load_data(root, **nameless)) == [[0, 1, 2]]
+    assert classes(load_data(folder([0, 1, 2], root="later"), **nameless)) == [[0, 1, 2]]
 
 
 def test_colours_of_later_data(folder):

@@ -218,12 +218,12 @@ def test_files_that_name_the_classes(tmp_path, log, name, text):
     assert "not read in" not in log.text
 
 
-@pytest.mark.parametrize("text", ['{"a": "b"}', "[1, 2]", "{", '{"0": 1}'])
+@pytest.mark.parametrize("text", ['{"a": "b"}', "[1, 2]", '["a", "a"]', "{", '{"0": 1}'])
 def test_a_file_that_names_no_classes_is_refused(tmp_path, text):
     write_image(tmp_path / "images" / "1.png")
     write_mask(tmp_path / "masks" / "1.png")
     (tmp_path / "labels.json").write_text(text)
-    with pytest.raises(DataError, match="labels.json' (does not name classes|is not valid JSON)"):
+    with pytest.raises(DataError, match="labels.json' (does not name classes|is not valid JSON|names two)"):
         load_data(tmp_path)
 
 
@@ -319,6 +319,13 @@ def test_two_columns_of_images_in_memory_and_saved(tmp_path, columns):
     assert is_lesion(load_data(rows.select([1]), task="segmentation")) == {2: False}  # a selection of rows
     DatasetDict(train=rows, test=rows).save_to_disk(tmp_path / "saved")
     assert is_lesion(load_data(tmp_path / "saved"), "test") == {1: True, 2: False}
+
+
+def test_a_row_in_memory_without_mask_is_unlabelled():
+    rows = hugging_face().to_list()
+    rows[0]["mask"] = None
+    data = load_data(Dataset.from_list(rows, features=Features(image=Image(), mask=Image())))
+    assert is_lesion(data) == {2: False} and len(data.unlabelled) == 1
 
 
 def test_classes_and_masks_in_memory(log):

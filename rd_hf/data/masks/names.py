@@ -25,8 +25,7 @@ def read_names(folder: Path) -> dict[int, str] | None:
             continue
         text = path.read_text(encoding="utf-8-sig", errors="replace")
         if path.suffix == ".txt":
-            lines = [clean(line) for line in text.splitlines()]
-            return dict(enumerate(line for line in lines if line))
+            return names_of([line for line in text.splitlines() if clean(line)], f"'{printable(path)}'")
         try:
             content = json.loads(text)
         except ValueError as error:
@@ -46,7 +45,11 @@ def names_of(content: Any, where: str) -> dict[int, str]:
     :raises DataError: if it is none of these.
     """
     if isinstance(content, list) and content and all(isinstance(name, str) for name in content):
-        return {value: clean(name) for value, name in enumerate(content)}
+        names = [clean(name) for name in content]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise DataError(f"{where} names two classes {twice!r}; the classes of a list need different names")
+        return dict(enumerate(names))
     if isinstance(content, dict) and content:
         if any(isinstance(value, list) for value in content.values()):
             raise DataError(
