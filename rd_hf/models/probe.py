@@ -204,6 +204,5 @@ def read_together(staged: StagedModel, image_size: Grid) -> list[int]:
         }
         with torch.enable_grad():
             total = staged.resume(tape, leaves).logits.sum()
-        maps = [leaf.map for leaf in leaves.values()]
-        gradients = torch.autograd.grad(total, maps, allow_unused=True)
+        gradients = torch.autograd.grad(total, [leaf.map for leaf in leaves.values()], allow_unused=True)
     return [index for index, gradient in enumerate(gradients) if gradient is not None]
