@@ -95,7 +95,7 @@ class Segmentation(Task):
     def full_row(self, logits: Tensor, labels: Sequence[Tensor]) -> Tensor:
         """(B, 5K): `row`, and the distances of outlines per class.
 
-        :raises ImportError: when MONAI is not installed.
+        :raises MetricError: when MONAI is not installed.
         """
         return self._rows(logits, labels, full=True)
 
@@ -148,7 +148,7 @@ class Segmentation(Task):
         """Validation must have an image with a foreground class, and MONAI must be there for the report.
 
         :param splits: (N, K) pixels of each class.
-        :raises ImportError: when MONAI is not installed.
+        :raises MetricError: when MONAI is not installed.
         """
         check_monai()
         counts = {name: int(self.marks(own)[:, 1:].any(axis=1).sum()) for name, own in splits.items()}

@@ -194,7 +194,7 @@ def test_validation_without_foreground_is_refused_with_the_way_out():
 def test_without_monai_the_extra_is_named_before_any_training(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "monai.metrics", None)
     some = np.array([[5, 2]])
-    with pytest.raises(ImportError, match=r"pip install rd-hf\[volumes\]"):
+    with pytest.raises(MetricError, match=r"pip install 'rd-hf\[masks\]'"):
         task_of(2).check_metric({"train": some, "validation": some, "test": some}, "dice")
 
 
