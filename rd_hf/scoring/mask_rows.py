@@ -59,7 +59,7 @@ def distance_row(prediction: Tensor, truth: Tensor, classes: int) -> Tensor:
     :param truth: (H, W) class numbers, or IGNORED_LABEL.
     :return: (2 * classes,) float32: the distance of each class, and the surface Dice. NO_DISTANCE for the background
         and where not both masks have the class.
-    :raises ImportError: when MONAI is not installed.
+    :raises MetricError: when MONAI is not installed.
     """
     check_monai()
     from monai.metrics import get_mask_edges, get_surface_distance
@@ -78,11 +78,11 @@ def distance_row(prediction: Tensor, truth: Tensor, classes: int) -> Tensor:
 
 
 def check_monai() -> None:
-    """:raises ImportError: when MONAI, which measures distances of outlines, is not installed; with the way out."""
+    """:raises MetricError: when MONAI, which measures distances of outlines, is not installed; with the way out."""
     try:
         import monai.metrics  # noqa: F401
     except ImportError as error:
-        raise ImportError(
+        raise MetricError(
             "HD95 and surface Dice of masks are computed by MONAI, which cannot be imported "
-            f"({error}): pip install rd-hf[volumes]"
+            f"({error}): pip install 'rd-hf[masks]'"
         ) from error

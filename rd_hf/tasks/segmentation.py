@@ -95,7 +95,7 @@ class Segmentation(Task):
     def full_row(self, logits: Tensor, labels: Sequence[Tensor]) -> Tensor:
         """(B, 5K): `row`, and the distances of outlines per class.
 
-        :raises ImportError: when MONAI is not installed.
+        :raises MetricError: when MONAI is not installed.
         """
         return self._rows(logits, labels, full=True)
 
@@ -148,7 +148,7 @@ class Segmentation(Task):
         """Validation must have an image with a foreground class, and MONAI must be there for the report.
 
         :param splits: (N, K) pixels of each class.
-        :raises ImportError: when MONAI is not installed.
+        :raises MetricError: when MONAI is not installed.
         """
         check_monai()
         counts = {name: int(self.marks(own)[:, 1:].any(axis=1).sum()) for name, own in splits.items()}
@@ -170,12 +170,6 @@ class Segmentation(Task):
     def describe_label(self, label: np.ndarray) -> str:
         """The names of the classes in the image's mask."""
         return " and ".join(name for name, pixels in zip(self.names, label, strict=True) if pixels > 0) or "none"
-
-    def answers(self, logits: Tensor) -> list[dict[str, Any]]:
-        """`shares`, the share of the logits' pixels that is predicted to be of each class, by its name."""
-        maps = logits.argmax(dim=1).flatten(1)
-        shares = F.one_hot(maps, len(self.names)).double().mean(dim=1).tolist()
-        return [{"shares": dict(zip(self.names, own, strict=True))} for own in shares]
 
     def columns(self) -> list[str]:
         """Dice of each foreground class, and its pixels in truth and prediction."""
