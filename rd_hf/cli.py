@@ -233,9 +233,7 @@ def _predict(options: list[str]) -> int:
 
     as_json, top_k = arguments.json, arguments.top_k
     values = {name: value for name, value in vars(arguments).items() if name not in ("json", "top_k")}
-    rows = predict(**values)
-    if any("mask" in row and not isinstance(row["mask"], str) for row in rows):
-        raise ArgumentError("This model gives masks: name a folder for them with --output_dir.")
+    rows = predict(**values, masks_in_memory=False)
     if as_json:
         for row in rows:
             print(json.dumps(row))

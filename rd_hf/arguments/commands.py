@@ -14,6 +14,7 @@ WINDOW = (
     "window of DICOM files: center,width, minmax, or none for the whole range of the bits; by default the one that the "
     "model was trained with, or the file's own"
 )
+COLORS = "YAML mapping of the colours of masks to classes; by default as in the model's training"
 
 _model = partial(option, group="model")
 _data = partial(option, group="data")
@@ -61,9 +62,7 @@ class EvaluationArguments:
         None, "column of labels, or a YAML list of 0/1 columns, if it cannot be found automatically"
     )
     mask_column: str | None = _data(None, "column of masks, if it cannot be found automatically")
-    mask_colors: dict | str | None = _data(
-        None, "YAML mapping of the colours of masks to classes; by default as in the model's training"
-    )
+    mask_colors: dict | str | None = _data(None, COLORS)
     uncertain: Literal["ignore", "positive", "negative"] | None = _data(
         None, "how -1 is read in 0/1 columns; by default as in the model's training"
     )
@@ -71,7 +70,9 @@ class EvaluationArguments:
     on_bad_image: Literal["error", "skip"] = _data("error", "error stops at an unreadable image; skip leaves it out")
     page: int | None = _data(None, PAGE, above=0)
     dicom_window: str | None = _data(None, WINDOW)
-    predictions: str | None = _output(None, "also write the probabilities of every row to this CSV file")
+    predictions: str | None = _output(
+        None, "also write the probabilities of every row to this CSV file; of masks, Dice and pixels of each class"
+    )
     trust_remote_code: bool = _model(False, "run model code from the repo")
 
     def __post_init__(self):
@@ -150,7 +151,12 @@ class ExportArguments:
     dataset_revision: str | None = _data(None, "branch, tag or commit of a Hub data set")
     image_column: str | None = _data(None, "column of images, if it cannot be found automatically")
     label_column: str | None = _data(None, "column of labels, if it cannot be found automatically")
+    mask_column: str | None = _data(None, "column of masks, if it cannot be found automatically")
+    mask_colors: dict | str | None = _data(None, COLORS)
     batch_size: int = _model(64, "images per forward pass", above=0)
+
+    def __post_init__(self):
+        self.mask_colors = color_names(parse_yaml_texts(self.mask_colors, mappings=True))
 
 
 @dataclass

@@ -82,7 +82,10 @@ def load_data(
         names = {"names": label_names} if masks is None else {"recorded": masks, "model_names": label_names}
         return load_masks(raw, image, mask, group_column, colors=mask_colors, scored=scored, **names)
     if isinstance(label_names, Mapping):
-        raise DataError("label_names is a mapping of mask values, but the data is read as classes; leave it out")
+        raise DataError(
+            "`label_names` names the values of masks, but the data is read as images with classes: leave it out, or "
+            "ask for masks with `task` segmentation"
+        )
     image = find_image_column(features, image_column)
     label = find_label_column(features, label_column)
     groups = [] if group_column is None else [group_column]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from tempfile import mkdtemp
@@ -53,6 +53,8 @@ def export(
     dataset_revision: str | None = None,
     image_column: str | None = None,
     label_column: str | Sequence[str] | None = None,
+    mask_column: str | None = None,
+    mask_colors: Mapping[str, str] | None = None,
     batch_size: int = 64,
 ) -> dict[str, Any]:
     """Write a student in another format, with its image processor and card, and check that it answers the same.
@@ -64,6 +66,8 @@ def export(
     :param dynamic_size: ONNX only: let the model take images of other sizes too, where it can.
     :param dataset: ONNX only: labelled images to check the export on; random ones by default.
     :param split: the split to check on, and to score the quantised model on; no choice is made by its scores.
+    :param mask_column: column of masks, if it cannot be found automatically.
+    :param mask_colors: the class of each colour of masks; by default as in the model's training.
     :return: what was checked: `max_abs_difference` of the logits, on which images; for a quantised model its scores.
     :raises ArgumentError: for arguments that contradict each other, or a model of the wrong kind.
     :raises OnnxError: when the model cannot be exported, or the export does not answer the same.
@@ -81,6 +85,7 @@ def export(
         data = None
         if dataset is not None:
             names = {"image_column": image_column, "label_column": label_column}
+            names |= {"mask_column": mask_column, "mask_colors": mask_colors}
             data = load_splits(loaded, dataset, split, dataset_config_name, dataset_revision, **names)
         checked = None if data is None else open_split(loaded, data, split)
         calibration = open_split(loaded, data, "train") if quantize else None

@@ -19,6 +19,7 @@ from transformers.utils import cached_file
 from ..arguments.values import ArgumentError
 from ..cards.provenance import is_onnx, read_provenance
 from ..data.pixels import PixelTransform, load_processor, whole_image_processor
+from ..models.modeling_rd_teacher import RDTeacher
 from ..models.tape import input_channels
 from ..tasks.classification import SingleLabel
 from ..tasks.make import make_task
@@ -48,6 +49,7 @@ def load_model(
 
     :param model: Hub id or folder; those of an exported ONNX model too, which runs on the CPU.
     :param backbone: the foundation model's folder, for a teacher made from a local one.
+    :raises ArgumentError: for a reprogrammed teacher that does not answer from its own pixels alone.
     """
     import rd_hf  # noqa: F401  (registers the models with the Auto classes)
 
@@ -80,8 +82,20 @@ def load_model(
         else:
             task = make_task(loaded.config.problem_type or SingleLabel.problem_type, names)
         transform = PixelTransform(processor, channels)
+    if config.model_type == "rd_teacher":
+        _check_runs_alone(model, loaded)
     trained_on = read_provenance(loaded.config).get("dataset") or {}
     return LoadedModel(loaded.to(Accelerator().device), transform, task, trained_on)
+
+
+def _check_runs_alone(name: str, teacher: RDTeacher) -> None:
+    """:raises ArgumentError: where the answers depend on the student's image too, as with `skips` "own"."""
+    if teacher.needs_student_pixels:
+        raise ArgumentError(
+            f"{name} is a reprogrammed teacher whose answers depend on the student's own features of the image too "
+            f"(skips: {teacher.config.skips}), so it cannot run alone. Give its student (the folder `student` beside "
+            "it), or train with skips: reprogrammed. In Python it takes `student_pixel_values` as well."
+        )
 
 
 def is_segmenter(config: PreTrainedConfig) -> bool:

@@ -29,7 +29,7 @@ class MaskFiles:
     :param images: all images that will be answered.
     :param output_dir: folder of the masks; None keeps them in memory.
     :param with_overlays: whether a picture of each image under its mask is written too, into `OVERLAY_FOLDER`.
-    :raises ArgumentError: when a file that would be written exists.
+    :raises ArgumentError: when a file that would be written exists, or two images would have the same.
     """
 
     def __init__(self, task: Segmentation, images: Sequence[Path], output_dir: str | None, with_overlays: bool) -> None:
@@ -38,7 +38,13 @@ class MaskFiles:
         self.task, self.with_overlays = task, with_overlays
         self.folder = None if output_dir is None else Path(output_dir).expanduser()
         self.files: dict[Path, Path] = {} if self.folder is None else names_of_masks(images)
-        for file in self._planned():
+        planned = self._planned()
+        twice = next((file for file, count in Counter(planned).items() if count > 1), None)
+        if twice is not None:
+            raise ArgumentError(
+                f"Two images would have the file {printable(twice)}: predict them apart, with an `output_dir` each."
+            )
+        for file in planned:
             if file.exists():
                 raise ArgumentError(f"{printable(file)} exists already: choose another `output_dir`, or move it.")
         self.palette = [value for color in class_colors(len(task.names)) for value in color]

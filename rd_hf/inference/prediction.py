@@ -35,6 +35,7 @@ def predict(
     dicom_window: str | None = None,
     output_dir: str | None = None,
     overlay: bool = False,
+    masks_in_memory: bool = True,
     trust_remote_code: bool = False,
 ) -> list[dict[str, Any]]:
     """Run a model on images: a class, or a mask, for each.
@@ -45,6 +46,8 @@ def predict(
     :param output_dir: for a segmenter: folder of the masks, which are PNGs of the images' names and sizes.
     :param overlay: for a segmenter: whether a picture of each image under its mask is written too, into `overlays`
         there.
+    :param masks_in_memory: for a segmenter: whether masks are returned as arrays where there is no `output_dir`;
+        otherwise it must be there.
     :return: one dict per image: `image` (its path), `label` (multi-label: `labels`, those at 0.5 or above) and
         `probabilities` by class name; of a segmenter `mask` (the file, or without `output_dir` an array (H, W) of class
         indices), `pixels` per class name and perhaps `overlay`; for a skipped one `image` and `error`.
@@ -54,6 +57,8 @@ def predict(
     paths = find_images(images)
     loaded = load_model(model, revision, backbone, trust_remote_code)
     masks = _mask_files(loaded, paths, output_dir, overlay)
+    if masks is not None and output_dir is None and not masks_in_memory:
+        raise ArgumentError("This model gives masks: name a folder for them with `output_dir`.")
     reading = Reading.recorded(loaded.trained_on, page, dicom_window)
     rows: list[dict[str, Any]] = []
     notes: dict[str, Note] = {}

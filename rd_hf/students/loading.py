@@ -16,6 +16,7 @@ from ..arguments.values import nearest
 from ..cards.provenance import PROVENANCE
 from ..data.pixels import default_processor, load_processor, whole_image_processor
 from ..models.backbone import cached_commit
+from ..models.configuration_monai import MonaiNetConfig
 from ..models.modeling_rd_student import RDStudent
 from ..models.tape import input_channels
 from .kinds import MASKS, Kind, StudentError, kind_of, refine_output, with_segmenter_defaults
@@ -62,7 +63,8 @@ def load_student(
         except ValueError as error:  # of MONAI, for arguments that a network does not take
             raise StudentError(f"The student cannot be built: {error}") from error
         processor = default_processor(_side(config, image_size))
-        source = {"id": f"{config.model_type} from scratch", "revision": None}
+        name = f"MONAI {config.network}" if isinstance(config, MonaiNetConfig) else config.model_type
+        source = {"id": f"{name} from scratch", "revision": None}
     else:
         model, source = _pretrained(kind, student, image_size, labels, revision, trust_remote_code)
         processor = load_processor(student, revision, image_size, trust_remote_code)

@@ -49,6 +49,7 @@ def card_facts(
         "results": task.card_template,
         "pipeline_tag": task.pipeline_tag,
         "problem_type": task.problem_type,
+        "needs_student_pixels": models.teacher is not None and models.teacher.needs_student_pixels,
         "splits": _splits(run_data),
         "unlabelled_images": len(run_data.unlabelled_rows),
         "skipped_images": sum(len(skipped) for skipped in run_data.skipped.values()),

@@ -6,7 +6,8 @@ import logging
 import math
 import shutil
 import tempfile
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -150,8 +151,10 @@ def load_run_data(arguments: DistillationArguments, keep_unlabelled: bool = Fals
         task=arguments.task,
         mask_column=arguments.mask_column,
         mask_colors=arguments.mask_colors,
-        label_names=arguments.label_names,
+        label_names=_names_of_values(arguments.label_names),
     )
+    if data.masks is None:
+        _refuse_arguments_of_masks(arguments)
     task = make_task(data.problem_type, data.label_names)
     made = [name for name in ("validation", "test") if name not in data.splits]
     source = data.source
@@ -198,6 +201,22 @@ def load_run_data(arguments: DistillationArguments, keep_unlabelled: bool = Fals
         reading=reading,
         masks=data.masks,
     )
+
+
+def _names_of_values(names: Sequence[str] | Mapping[int, str] | None) -> Mapping[int, str] | None:
+    """The names of mask values, which `load_data` tells from the names of a model's classes by being a mapping."""
+    return names if names is None or isinstance(names, Mapping) else dict(enumerate(names))
+
+
+def _refuse_arguments_of_masks(arguments: DistillationArguments) -> None:
+    """:raises ArgumentError: naming what is given for masks, where the data has classes."""
+    defaults = {field.name: field.default for field in fields(arguments)}
+    for name in ("mask_colors", "skips", "hybrid_norms", "card_images"):
+        if getattr(arguments, name) != defaults[name]:
+            raise ArgumentError(
+                f"`{name}` is only for masks, but the data is read as images with classes: leave it out, or ask for "
+                "masks with `task` segmentation."
+            )
 
 
 def _with_unlabelled(

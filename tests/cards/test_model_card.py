@@ -60,6 +60,7 @@ def sample_facts(**changes):
         "other_scores": sample_scores(auroc=0.9), "metrics": SingleLabel.metrics, "results": SingleLabel.card_template,
         "images": SingleLabel.figures_of_scores | SingleLabel.figures_of_rows | CURVES,
         "pipeline_tag": SingleLabel.pipeline_tag, "problem_type": SingleLabel.problem_type,
+        "needs_student_pixels": False,
     }  # fmt: skip
     return facts | changes
 
@@ -90,6 +91,12 @@ def test_the_teacher_is_an_adapter_and_what_is_local_is_in_no_metadata():
     data = ModelCard(text).data
     assert data.base_model is None and data.datasets is None and data.license is None
     assert "has not stated one" in text and "f" * 64 in text and "from a local folder" in text
+
+
+def test_the_card_of_a_teacher_says_that_it_needs_the_students_pixels():
+    assert "Pass `student_pixel_values`" in render_card(sample_facts(kind="teacher", needs_student_pixels=True), "one")
+    for facts in (sample_facts(kind="teacher"), sample_facts(needs_student_pixels=True)):
+        assert "student_pixel_values" not in render_card(facts, "one")
 
 
 def test_the_text_says_what_a_reader_needs():

@@ -137,7 +137,7 @@ def test_a_mapping_of_values_is_refused_for_classes(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         PillowImage.new("L", (1, 1)).save(tmp_path / name / "1.png")
-    with pytest.raises(DataError, match="label_names is a mapping of mask values"):
+    with pytest.raises(DataError, match="`label_names` names the values of masks"):
         load_data(tmp_path, label_names={0: "a"})
 
 
