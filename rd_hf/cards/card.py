@@ -52,8 +52,8 @@ def render_card(facts: dict[str, Any], name: str) -> str:
 def render_use(form: str, dataset: dict[str, Any], pipeline_tag: str, **values: Any) -> str:
     """The section of a card that says how to use the model.
 
-    :param form: "rd_hf" (with `kind`, `teacher` and `needs_student_pixels` of the card's facts), "transformers" or
-        "onnx" (with its `report`).
+    :param form: "rd_hf" (with `kind`, `teacher` and `needs_student_pixels` of the card's facts), "transformers"
+        (with `model_type`) or "onnx" (with its `report`).
     :param dataset: what is recorded of the training data.
     :param pipeline_tag: the Hub's name of the task.
     """

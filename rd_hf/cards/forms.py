@@ -32,9 +32,10 @@ def copy_companions(model: str, revision: str | None, folder: Path) -> None:
             shutil.copyfile(source / name, folder / name)
 
 
-def write_transformers_card(folder: Path, trained_on: dict[str, Any], pipeline_tag: str) -> None:
+def write_transformers_card(folder: Path, model_type: str, trained_on: dict[str, Any], pipeline_tag: str) -> None:
     """Change the student's card in `folder`, if there is one, to that of the plain checkpoint there.
 
+    :param model_type: of the checkpoint; a network of MONAI needs MONAI and the code beside its weights.
     :param trained_on: what is recorded of the student's training data.
     :param pipeline_tag: the Hub's name of its task.
     """
@@ -42,7 +43,8 @@ def write_transformers_card(folder: Path, trained_on: dict[str, Any], pipeline_t
     if path.is_file():
         text = path.read_text(encoding="utf-8")
         if not is_edited(text):
-            path.write_text(_with_use(text, render_use("transformers", trained_on, pipeline_tag)), encoding="utf-8")
+            use = render_use("transformers", trained_on, pipeline_tag, model_type=model_type)
+            path.write_text(_with_use(text, use), encoding="utf-8")
 
 
 def write_onnx_card(folder: Path, report: dict[str, Any], trained_on: dict[str, Any], pipeline_tag: str) -> None:

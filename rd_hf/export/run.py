@@ -80,7 +80,7 @@ def export(
         if format == "transformers":
             report = _export_transformers(loaded, folder)
             copy_companions(model, revision, folder)
-            write_transformers_card(folder, loaded.trained_on, loaded.task.pipeline_tag)
+            write_transformers_card(folder, report["model_type"], loaded.trained_on, loaded.task.pipeline_tag)
             return report
         data = None
         if dataset is not None:

@@ -305,3 +305,11 @@ def test_the_code_for_an_onnx_segmenter_makes_masks_of_the_images_size(tmp_path,
     (mask,) = Segmentation(["background", "a", "b"]).masks_of(logits, [(9, 13)])
     expected = dict(zip(["background", "a", "b"], np.bincount(mask.ravel(), minlength=3).tolist(), strict=True))
     assert capsys.readouterr().out.strip() == str(expected)
+
+
+@pytest.mark.parametrize("pipeline_tag", ["image-segmentation", "image-classification"])
+def test_a_plain_checkpoint_of_monai_says_what_it_needs(pipeline_tag):
+    of_monai = render_use("transformers", {}, pipeline_tag, model_type="monai")
+    assert "model=model_id, trust_remote_code=True)" in of_monai and "pip install monai" in of_monai
+    plain = render_use("transformers", {}, pipeline_tag, model_type="segformer")
+    assert "model=model_id)" in plain and "no code other than transformers" in plain
