@@ -46,7 +46,7 @@ class Cell:
     """One training: a method on a data set from a teacher, with so many labels, under a seed.
 
     :ivar teacher: its name in the comparison; None for methods that take none.
-    :ivar shots: labels per class; None for all.
+    :ivar shots: labels per class, of masks labelled images; None for all.
     :ivar learning_rate: None for that of the arguments.
     :ivar weight: factor of the method's own weight of its loss (of the weight decay, where it has none).
     """
