@@ -28,6 +28,8 @@ _MODELS = [
     ("AutoModelForImageClassification", "modeling_rd_teacher", "RDTeacherForImageClassification"),
     ("AutoModelForImageClassification", "modeling_monai", "MonaiNetForImageClassification"),
     ("AutoModelForSemanticSegmentation", "modeling_monai", "MonaiNetForSemanticSegmentation"),
+    ("AutoModelForSemanticSegmentation", "modeling_rd_segmentation", "RDStudentForSemanticSegmentation"),
+    ("AutoModelForSemanticSegmentation", "modeling_rd_teacher_segmentation", "RDTeacherForSemanticSegmentation"),
 ]
 
 

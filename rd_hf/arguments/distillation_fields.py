@@ -238,8 +238,10 @@ class DistillationFields:
         at_least=0, compare="data",
     )
 
-    metric_for_best_model: Literal["auroc", "accuracy", "balanced_accuracy", "f1", "average_precision"] = _logging(
-        "auroc", "validation metric that chooses the model",
+    metric_for_best_model: (
+        Literal["auroc", "accuracy", "balanced_accuracy", "f1", "average_precision", "dice", "iou"] | None
+    ) = _logging(
+        None, "validation metric that chooses the model; by default auroc, and dice for masks",
     )
     eval_steps: int | None = _logging(
         None, "steps between evaluations on validation; by default 20 evaluations per run", above=0,

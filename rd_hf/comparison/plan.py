@@ -24,6 +24,7 @@ from ..arguments.config import check_names
 from ..arguments.distillation import DistillationArguments
 from ..arguments.options import options
 from ..arguments.values import ArgumentError, nearest
+from ..tasks.classification import SingleLabel
 from .arguments import ComparisonArguments, tuning_grid
 from .methods import METHODS, Method
 
@@ -220,6 +221,7 @@ class Plan:
         if cell.learning_rate is not None and "learning_rate" not in cell.entry.arguments:
             values["learning_rate"] = cell.learning_rate
         values = {"view_seed": 0, "split_seed": 0} | values  # the same images and views for every seed
+        values.setdefault("metric_for_best_model", SingleLabel.default_metric)
         arguments = DistillationArguments(**values)
         scaled = [name for name in method.weight_arguments if name not in cell.entry.arguments]
         return replace(arguments, **{name: getattr(arguments, name) * cell.weight for name in scaled})

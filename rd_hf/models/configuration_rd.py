@@ -33,6 +33,11 @@ def _image_size(value: int | Sequence[int], field: str) -> list[int]:
     return size
 
 
+def _check_choice(field: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"`{field}` is {value!r}; it must be {' or '.join(map(repr, choices))}.")
+
+
 def _is_local_path(text: str) -> bool:
     is_absolute = PurePosixPath(text).is_absolute() or PureWindowsPath(text).is_absolute()
     return is_absolute or text.startswith(("~", "file:"))
@@ -150,13 +155,16 @@ class _OneSourceOfLabels(PreTrainedConfig):
         values |= {"id2label": self.id2label, "label2id": self.label2id}
         values |= {name: getattr(self, name) for name in _SHARED}
         self.dict_dtype_to_str(values)
+        segmenter = values.get("auto_map", {}).get("AutoModelForSemanticSegmentation")
+        if segmenter is not None:  # whose file makes MONAI's networks known, before the config of one is read
+            values["auto_map"] = values["auto_map"] | {"AutoConfig": f"{segmenter.split('.')[0]}.{type(self).__name__}"}
         return values
 
 
 class RDStudentConfig(_OneSourceOfLabels):
     """Configuration of a distilled student.
 
-    :param classifier_config: config of the transformers image classifier that the student is; the one source of the
+    :param classifier_config: config of the image classifier or segmenter that the student is; the one source of the
         class names and of the problem type.
     :param image_size: rows and columns, or one side, in pixels, of the images that the student was trained on.
     :param provenance: what the student was made from (teacher, base checkpoint, data set, method, version of rd_hf),
@@ -208,7 +216,13 @@ class RDTeacherConfig(_OneSourceOfLabels):
     :param hidden_channels: width of the projectors' bottleneck.
     :param projector_layers: convolutions of a projector.
     :param teacher_image_size: rows and columns, or one side, in pixels, of the backbone's input.
-    :raises ValueError: when the stages are not paired, or the source of the backbone is not complete or a local path.
+    :param skips: where a hybrid pass takes the features of the stages shallower than its own from: "own", the student,
+        or "reprogrammed", the projectors.
+    :param hybrid_stages: the stages whose hybrid passes are run, as indices of `student_stages`, ascending; None: all.
+    :param hybrid_norms: the running statistics of batch norms in hybrid passes: "student", the student's, which hybrid
+        passes do not move, or "own", those of each hybrid pass.
+    :raises ValueError: when the stages are not paired, the source of the backbone is not complete or a local path, or
+        another field has an impossible value.
     """
 
     model_type = "rd_teacher"
@@ -226,6 +240,9 @@ class RDTeacherConfig(_OneSourceOfLabels):
         hidden_channels: int = 256,
         projector_layers: int = 3,
         teacher_image_size: int | Sequence[int] = 224,
+        skips: str = "own",
+        hybrid_stages: Sequence[int] | None = None,
+        hybrid_norms: str = "student",
         **kwargs: Any,
     ) -> None:
         if isinstance(student_config, Mapping):
@@ -239,6 +256,13 @@ class RDTeacherConfig(_OneSourceOfLabels):
                 f"`teacher_stages` and `student_stages` have {len(teacher_stages)} and {len(student_stages)} entries; "
                 "they must be paired one to one and not be empty."
             )
+        passes = list(range(len(student_stages))) if hybrid_stages is None else [int(index) for index in hybrid_stages]
+        if not passes or passes != sorted(set(passes) & set(range(len(student_stages)))):
+            raise ValueError(
+                f"`hybrid_stages` is {hybrid_stages!r}; it must be ascending indices of {len(student_stages)} stages."
+            )
+        _check_choice("skips", skips, ("own", "reprogrammed"))
+        _check_choice("hybrid_norms", hybrid_norms, ("student", "own"))
         self.student_config = student_config
         self.backbone_config = None if backbone_config is None else _nested_config(backbone_config, "backbone_config")
         _check_public(backbone_source, "backbone_source")
@@ -249,6 +273,7 @@ class RDTeacherConfig(_OneSourceOfLabels):
         self.hidden_channels = hidden_channels
         self.projector_layers = projector_layers
         self.teacher_image_size = _image_size(teacher_image_size, "teacher_image_size")
+        self.skips, self.hybrid_stages, self.hybrid_norms = skips, passes, hybrid_norms
         super().__init__(**kwargs)
 
 

@@ -1,10 +1,10 @@
-"""The student: an ordinary transformers image classifier, with the names and the origin that distillation gave it."""
+"""The student: an ordinary transformers model, with the names and the origin that distillation gave it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,12 +14,14 @@ from transformers.modeling_outputs import ModelOutput
 from .configuration_rd import RDStudentConfig
 
 
-class RDStudentForImageClassification(PreTrainedModel):
-    """A transformers image classifier of any architecture, held as `model`; its logits are the wrapped model's own.
+class RDStudent(PreTrainedModel):
+    """A transformers model of any architecture, held as `model`; its logits are the wrapped model's own.
 
-    :param config: the student's configuration; the classifier is built from its `classifier_config`.
+    :cvar wrapped_class: transformers' Auto class of the wrapped model.
+    :param config: the student's configuration; the wrapped model is built from its `classifier_config`.
     """
 
+    wrapped_class: ClassVar[type]
     config_class = RDStudentConfig
     base_model_prefix = "model"
     main_input_name = "pixel_values"
@@ -34,7 +36,7 @@ class RDStudentForImageClassification(PreTrainedModel):
         super().__init__(config)
         # the precision that this model is being built in, whatever the nested config says: no mixed model
         dtype = torch.get_default_dtype()
-        self.model = AutoModelForImageClassification.from_config(config.classifier_config, dtype=dtype)
+        self.model = self.wrapped_class.from_config(config.classifier_config, dtype=dtype)
         self.supports_gradient_checkpointing = self.model.supports_gradient_checkpointing
         self.post_init()
 
@@ -44,14 +46,14 @@ class RDStudentForImageClassification(PreTrainedModel):
         model: PreTrainedModel,
         provenance: Mapping[str, Any] | None = None,
         image_size: int | Sequence[int] | None = None,
-    ) -> RDStudentForImageClassification:
-        """Wraps a transformers image classifier; the weights are shared with `model`, not copied.
+    ) -> Any:
+        """Wraps a transformers model; the weights are shared with `model`, not copied.
 
-        :param model: an image classifier of transformers, with three input channels.
+        :param model: an image classifier or segmenter of transformers, as this class says, with three input channels.
         :param provenance: see :class:`RDStudentConfig`.
-        :param image_size: rows and columns, or one side, in pixels; by default that of the classifier's config, or 224
+        :param image_size: rows and columns, or one side, in pixels; by default that of the model's config, or 224
             for architectures that take images of any size.
-        :raises ValueError: when the classifier does not take three channels.
+        :raises ValueError: when the model does not take three channels.
         """
         if image_size is None:
             image_size = model.config.to_dict().get("image_size", 224)
@@ -63,9 +65,9 @@ class RDStudentForImageClassification(PreTrainedModel):
         return student.train(model.training)
 
     def to_transformers(self) -> PreTrainedModel:
-        """The wrapped classifier: a model of transformers' own, which loads without this code, with the same labels.
+        """The wrapped model: one of transformers' own, which loads without this code, with the same labels.
 
-        :returns: the classifier itself, not a copy; its config says nothing of what the student was made from.
+        :returns: the model itself, not a copy; its config says nothing of what the student was made from.
         """
         self.model.config.name_or_path = ""  # where the weights were first loaded from, which may be a local folder
         return self.model
@@ -86,9 +88,11 @@ class RDStudentForImageClassification(PreTrainedModel):
         """Logits of the student, and the loss where there are labels.
 
         :param pixel_values: (B, 3, H, W), normalised by the student's image processor.
-        :param labels: (B,) class indices, or (B, num_labels) zeros and ones for a multi-label problem.
-        :param kwargs: passed on to the wrapped classifier.
-        :returns: the wrapped classifier's own output, with `logits` (B, num_labels).
+        :param labels: of a classifier (B,) class indices, or (B, num_labels) zeros and ones for a multi-label problem;
+            of a segmenter (B, H, W) class indices, 255 where there is no label.
+        :param kwargs: passed on to the wrapped model.
+        :returns: the wrapped model's own output, with `logits` (B, num_labels), or (B, num_labels, h, w) of a
+            segmenter, whose sides h and w may be smaller than the image's.
         :raises ValueError: when the images do not have three channels.
         """
         if pixel_values is None or pixel_values.ndim != 4 or pixel_values.shape[1] != 3:
@@ -98,6 +102,15 @@ class RDStudentForImageClassification(PreTrainedModel):
                 "with image.convert('RGB') before the image processor."
             )
         return self.model(pixel_values=pixel_values, labels=labels, **kwargs)
+
+
+class RDStudentForImageClassification(RDStudent):
+    """A transformers image classifier of any architecture, held as `model`; its logits are the wrapped model's own.
+
+    :param config: the student's configuration; the classifier is built from its `classifier_config`.
+    """
+
+    wrapped_class = AutoModelForImageClassification
 
 
 # `save_pretrained` then puts this file and those that it imports beside the weights

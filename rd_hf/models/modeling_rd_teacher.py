@@ -7,25 +7,26 @@ hold the projectors and the student; the backbone is fetched from where it came 
 from __future__ import annotations
 
 import copy
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, PreTrainedModel
+from transformers import AutoModel
 from transformers.modeling_outputs import ModelOutput
 
-from .backbone import Backbone, BackboneError, fetch_backbone
+from .backbone import Backbone
 from .configuration_rd import RDTeacherConfig
 from .features import Stage, StageError, StageFeature
 from .grids import Grid
-from .modeling_rd_student import RDStudentForImageClassification
-from .probe import random_pixels
+from .hybrid_norms import PassStatistics
+from .modeling_rd_student import RDStudent, RDStudentForImageClassification
+from .probe import quiet, random_pixels, read_together
 from .reprogramming import Projector
 from .stages import find_stages, image_tower, pair_stages
-from .tape import StagedModel, input_channels
+from .tape import StagedModel, Tape, input_channels
+from .with_backbone import WithBackbone
 
 
 @dataclass
@@ -33,11 +34,12 @@ class RDTeacherOutput(ModelOutput):
     """What a pass of the reprogrammed teacher gives.
 
     :ivar loss: of `logits`, where there are labels.
-    :ivar logits: (B, num_labels), the hybrid logits of the last stage.
-    :ivar hybrid_logits: (B, num_labels) for each stage that was run, shallow to deep.
-    :ivar student_logits: (B, num_labels), the student's own; None without the student's images.
+    :ivar logits: the hybrid logits of the last hybrid pass: (B, num_labels), of a segmenter (B, num_labels, h, w).
+    :ivar hybrid_logits: those of each hybrid pass that was run, shallow to deep.
+    :ivar student_logits: the student's own; None without the student's images.
     :ivar student_features: the student's own feature after each stage; None without the student's images.
-    :ivar reprogrammed_features: the projected teacher feature for each stage that was run.
+    :ivar reprogrammed_features: the projected teacher feature for each projector, or without the student's images for
+        each injected stage.
     """
 
     loss: Tensor | None = None
@@ -48,37 +50,31 @@ class RDTeacherOutput(ModelOutput):
     reprogrammed_features: tuple[StageFeature, ...] | None = None
 
 
-class RDTeacherForImageClassification(PreTrainedModel):
-    """Frozen backbone, projectors, and the student whose remaining stages and head classify the projected features.
+class RDTeacher(WithBackbone):
+    """Frozen backbone, projectors, and the student whose remaining stages and head read the projected features.
 
-    `backbone` is None until one is attached: training keeps it apart, so that only what is trained is in the module.
-
+    :cvar student_class: that of the student.
+    :cvar default_hybrid_norms: `hybrid_norms` of new teachers; see :class:`RDTeacherConfig`.
     :param config: the teacher's configuration.
     """
 
-    config_class = RDTeacherConfig
-    main_input_name = "pixel_values"
-    input_modalities = ("image",)
-    # the wrapped models decide, and refuse what they do not support
-    _supports_sdpa = True
-    _supports_flash_attn = True
-    _supports_flex_attn = True
-    _supports_attention_backend = True
+    student_class: ClassVar[type[RDStudent]]
+    default_hybrid_norms: ClassVar[str]
 
     def __init__(self, config: RDTeacherConfig) -> None:
         super().__init__(config)
         dtype = torch.get_default_dtype()
-        self.student = RDStudentForImageClassification._from_config(config.student_config, dtype=dtype)
+        self.student = self.student_class._from_config(config.student_config, dtype=dtype)
         self.teacher_stages = [Stage.from_dict(stage) for stage in config.teacher_stages]
         self.student_stages = [Stage.from_dict(stage) for stage in config.student_stages]
         self.projectors = nn.ModuleList(
             Projector(teacher, student, config.hidden_channels, config.projector_layers)
             for teacher, student in zip(self.teacher_stages, self.student_stages, strict=True)
         )
-        self.backbone: nn.Module | None = None
+        passes = config.hybrid_stages if config.hybrid_norms == "own" else []
+        self.hybrid_statistics = nn.ModuleList(PassStatistics(self.student.model) for _ in passes)
         if config.backbone_included:
             self.backbone = image_tower(AutoModel.from_config(config.backbone_config, dtype=dtype))
-        self._extractor: Backbone | None = None
         self._staged_student: StagedModel | None = None
         self._independent_student: StagedModel | None = None  # that of which it is known to need no image
         self.supports_gradient_checkpointing = self.student.supports_gradient_checkpointing
@@ -90,7 +86,7 @@ class RDTeacherForImageClassification(PreTrainedModel):
     @classmethod
     def from_parts(
         cls,
-        student: RDStudentForImageClassification,
+        student: RDStudent,
         backbone: Backbone,
         teacher_image_size: int | Sequence[int],
         stages: Literal["last", "all"] = "last",
@@ -98,7 +94,9 @@ class RDTeacherForImageClassification(PreTrainedModel):
         projector_layers: int = 3,
         teacher_stages: Sequence[str] | None = None,
         student_stages: Sequence[str] | None = None,
-    ) -> RDTeacherForImageClassification:
+        skips: Literal["own", "reprogrammed"] = "own",
+        hybrid_norms: Literal["student", "own"] | None = None,
+    ) -> Any:
         """New projectors between a frozen backbone and a student. The student is shared, not copied.
 
         The backbone is tapped at the right stages, so that `backbone.extract` gives this model's `teacher_features`; it
@@ -109,17 +107,24 @@ class RDTeacherForImageClassification(PreTrainedModel):
         :param hidden_channels: width of the projectors' bottleneck.
         :param projector_layers: convolutions of a projector.
         :param teacher_stages: module paths of the backbone's stages' last blocks, where they cannot be found.
-        :param student_stages: the same for the student's classifier.
+        :param student_stages: the same for the student's model.
+        :param skips: "own": a hybrid pass injects its own stage, and the rest of the student reads its own shallower
+            features. "reprogrammed": it injects all shallower stages as well; "last" then has projectors for all stages
+            that the student's decoder reads, and one hybrid pass.
+        :param hybrid_norms: running statistics of batch norms in hybrid passes: the student's, or each pass's own; by
+            default the student's in classifiers, and the pass's own in segmenters.
         :raises StageError: when stages cannot be found, or a name is wrong.
         """
         if stages not in ("last", "all"):
             raise ValueError(f"`stages` is {stages!r}; it must be 'last' (RD) or 'all' (DRD).")
         sides = (teacher_image_size,) * 2 if isinstance(teacher_image_size, int) else tuple(teacher_image_size)
         from_teacher = backbone.find_stages(sides, teacher_stages)
-        of_student = find_stages(student.model, tuple(student.config.image_size), student_stages).stages
-        pairs = list(zip(pair_stages(len(from_teacher), len(of_student)), of_student, strict=True))
+        staged = find_stages(student.model, tuple(student.config.image_size), student_stages)
+        pairs = list(zip(pair_stages(len(from_teacher), len(staged.stages)), staged.stages, strict=True))
         if stages == "last":
-            pairs = pairs[-1:]
+            together = skips == "reprogrammed"
+            read = read_together(staged, tuple(student.config.image_size)) if together else [len(pairs) - 1]
+            pairs = [pairs[index] for index in read]
         # custom code has no config that transformers could build again
         is_known = not type(backbone.config).is_custom_code()
         config = RDTeacherConfig(
@@ -131,13 +136,16 @@ class RDTeacherForImageClassification(PreTrainedModel):
             hidden_channels=hidden_channels,
             projector_layers=projector_layers,
             teacher_image_size=sides,
+            skips=skips,
+            hybrid_stages=[len(pairs) - 1] if stages == "last" else None,
+            hybrid_norms=hybrid_norms or cls.default_hybrid_norms,
         )
         model = cls._around(config, student)
         model.tap(backbone)
         return model
 
     @classmethod
-    def _around(cls, config: RDTeacherConfig, student: RDStudentForImageClassification) -> Any:
+    def _around(cls, config: RDTeacherConfig, student: RDStudent) -> Any:
         """A new model around a student that exists: only the projectors are built."""
         with torch.device("meta"):
             model = cls(config)
@@ -147,85 +155,10 @@ class RDTeacherForImageClassification(PreTrainedModel):
         for projector in model.projectors:
             projector.reset_parameters()
         model.projectors.to(student.dtype)
+        model.hybrid_statistics.to_empty(device=student.device)
+        for statistics in model.hybrid_statistics.to(student.dtype):
+            statistics.copy_from(student.model)
         return model.train(student.training)
-
-    def tap(self, backbone: Backbone) -> None:
-        """Has `backbone.extract` return this model's `teacher_features`, one for each projector."""
-        grids = [projector.input_grid for projector in self.projectors]
-        backbone.tap(self.teacher_stages, grids, tuple(self.config.teacher_image_size))
-
-    def attach(self, backbone: Backbone) -> None:
-        """Makes the backbone part of this model, which then classifies images.
-
-        :raises BackboneError: when it is not the backbone that the projectors were trained with.
-        """
-        expected, given = self.config.backbone_source["sha256"], backbone.source["sha256"]
-        if given != expected:
-            raise BackboneError(
-                f"The projectors were trained with the backbone {self.config.backbone_source['id']!r}, whose weights "
-                f"have the hash {expected}, but those of {backbone.source['id']!r} have {given}. Give the same "
-                "checkpoint."
-            )
-        backbone.to(self.device)
-        self.tap(backbone)
-        self.backbone, self._extractor = backbone.tower, backbone
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        pretrained_model_name_or_path: str | os.PathLike[str] | None,
-        *args: Any,
-        backbone: str | os.PathLike[str] | Backbone | PreTrainedModel | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        """As in transformers; then the backbone is fetched, checked and attached, if the checkpoint does not hold it.
-
-        :param backbone: the backbone, or its Hub id or folder; by default where the config says it came from.
-        :raises BackboneError: when the backbone was local and is not given, or is another one.
-        :raises ValueError: when the checkpoint lacks weights.
-        """
-        wants_info = kwargs.pop("output_loading_info", False)
-        trust_remote_code = bool(kwargs.get("trust_remote_code", False))
-        model, loading = super().from_pretrained(
-            pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
-        )
-        if loading["missing_keys"]:
-            missing = ", ".join(sorted(loading["missing_keys"])[:8])
-            raise ValueError(f"{pretrained_model_name_or_path} lacks weights of the reprogrammed teacher: {missing}.")
-        if not model.config.backbone_included:
-            model.attach(fetch_backbone(backbone, model.config.backbone_source, model.dtype, trust_remote_code))
-        return (model, loading) if wants_info else model
-
-    def save_pretrained(
-        self,
-        save_directory: str | os.PathLike[str],
-        save_backbone: bool = False,
-        state_dict: dict[str, Tensor] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """As in transformers, without the backbone's weights.
-
-        :param save_backbone: save these too, so that loading needs nothing else.
-        :raises BackboneError: when there is no backbone to save, or none that transformers could build again.
-        """
-        if save_backbone and (self.backbone is None or self.config.backbone_config is None):
-            reason = "none is attached" if self.backbone is None else "its code is not part of transformers"
-            raise BackboneError(f"The backbone cannot be saved with the teacher: {reason}.")
-        tensors = self.state_dict() if state_dict is None else state_dict
-        if not save_backbone:
-            tensors = {name: value for name, value in tensors.items() if not name.startswith("backbone.")}
-        included, self.config.backbone_included = self.config.backbone_included, save_backbone
-        try:
-            super().save_pretrained(save_directory, state_dict=tensors, **kwargs)
-        finally:
-            self.config.backbone_included = included
-
-    def train(self, mode: bool = True) -> RDTeacherForImageClassification:
-        """Train or eval mode of the student and the projectors; the backbone stays in eval mode."""
-        super().train(mode)
-        if self.backbone is not None:
-            self.backbone.eval()
-        return self
 
     def forward(
         self,
@@ -234,16 +167,18 @@ class RDTeacherForImageClassification(PreTrainedModel):
         student_pixel_values: Tensor | None = None,
         teacher_features: Sequence[StageFeature] | None = None,
     ) -> RDTeacherOutput:
-        """The student's own pass and one hybrid pass for each stage, or, without the student's images, the last one.
+        """The student's own pass and the hybrid passes, or, without the student's images, the last hybrid pass.
 
-        Training: `student_pixel_values` with `teacher_features` (or `pixel_values`, if a backbone is attached).
-        Inference: `pixel_values` alone, or `teacher_features` alone.
+        Training, and inference where `needs_student_pixels`: `student_pixel_values` with `teacher_features` (or
+        `pixel_values`, if a backbone is attached). Inference elsewhere: `pixel_values` alone, or `teacher_features`
+        alone.
 
         :param pixel_values: (B, 3, H, W), normalised by the teacher's image processor.
-        :param labels: (B,) class indices, or (B, num_labels) zeros and ones, for the loss of the last hybrid logits.
+        :param labels: for the loss of the last hybrid logits, in the form that the student takes.
         :param student_pixel_values: (B, 3, h, w), the same images, normalised by the student's image processor.
         :param teacher_features: what `Backbone.extract` gives for the stages tapped by :meth:`tap`.
         :raises BackboneError: when there are neither teacher features nor an attached backbone.
+        :raises StageError: when there are no student's images, but the logits depend on them.
         """
         if teacher_features is None:
             teacher_features = self._extract(pixel_values)
@@ -256,14 +191,19 @@ class RDTeacherForImageClassification(PreTrainedModel):
         else:
             output = self._co_train(student_pixel_values, teacher_features)
         if labels is not None:
-            output.loss = self.loss_function(labels, output.logits, self.config)
+            output.loss = self._loss(labels, output.logits)
         return output
 
+    def _loss(self, labels: Tensor, logits: Tensor) -> Tensor:
+        raise NotImplementedError
+
     def _co_train(self, student_pixel_values: Tensor, teacher_features: Sequence[StageFeature]) -> RDTeacherOutput:
-        staged = self.staged_student
-        student, tape = staged.forward(student_pixel_values)
+        student, tape = self.staged_student.forward(student_pixel_values)
         reprogrammed = self._reprogram(teacher_features)
-        hybrid = tuple(staged.resume(tape, index, feature).logits for index, feature in enumerate(reprogrammed))
+        hybrid = tuple(
+            self._hybrid_logits(tape, number, {index: reprogrammed[index] for index in self._injected(number)})
+            for number in range(len(self.config.hybrid_stages))
+        )
         return RDTeacherOutput(
             logits=hybrid[-1],
             hybrid_logits=hybrid,
@@ -271,6 +211,19 @@ class RDTeacherForImageClassification(PreTrainedModel):
             student_features=tuple(tape.features),
             reprogrammed_features=tuple(reprogrammed),
         )
+
+    def _injected(self, number: int) -> range:
+        """The stages that a hybrid pass injects, shallow to deep.
+
+        :param number: of the pass, which may be negative.
+        """
+        last = self.config.hybrid_stages[number]
+        return range(last if self.config.skips == "own" else 0, last + 1)
+
+    def _hybrid_logits(self, tape: Tape, number: int, features: Mapping[int, StageFeature]) -> Tensor:
+        """:param features: to inject in the hybrid pass of this number, by stage."""
+        statistics = self.hybrid_statistics[number] if len(self.hybrid_statistics) else None
+        return self.staged_student.resume(tape, features, statistics=statistics).logits
 
     def compared_features(
         self, student_pixel_values: Tensor, teacher_features: Sequence[StageFeature]
@@ -285,46 +238,54 @@ class RDTeacherForImageClassification(PreTrainedModel):
         return [project(feature) for project, feature in zip(self.projectors, teacher_features, strict=True)]
 
     def _classify(self, teacher_features: Sequence[StageFeature]) -> RDTeacherOutput:
-        """The last stage's hybrid logits; the student's pass on blank images only shows the way from that stage on.
+        """The last hybrid pass's logits; the student's pass on blank images only shows the way from a stage on.
 
         :raises StageError: when these logits depend on the student's image as well.
         """
         if self.student.training:
             raise ValueError("Train mode needs the student's images: pass student_pixel_values, or call eval().")
-        feature = self.projectors[-1](teacher_features[-1])
-        channels = input_channels(self.student.model)
-        blank = feature.map.new_zeros(len(feature.map), channels, *self.config.student_config.image_size)
-        if self._independent_student is not self.staged_student:
-            self._check_independence(blank[:1], StageFeature(*(None if part is None else part[:1] for part in feature)))
-        logits = self._resumed_logits(blank, feature)
-        return RDTeacherOutput(logits=logits, hybrid_logits=(logits,), reprogrammed_features=(feature,))
-
-    def _resumed_logits(self, student_pixel_values: Tensor, feature: StageFeature) -> Tensor:
-        """The hybrid logits of the last stage; whatever passes around it is that of these images."""
-        with torch.no_grad():
-            _, tape = self.staged_student.forward(student_pixel_values)
-        return self.staged_student.resume(tape, len(self.projectors) - 1, feature).logits
-
-    @torch.no_grad()
-    def _check_independence(self, blank: Tensor, feature: StageFeature) -> None:
-        """Refuse a student that reads skip connections, or the image again, after its last stage.
-
-        :param blank: one image.
-        :param feature: to inject, for one image.
-        """
-        other = random_pixels(self.student.model, *blank.shape[1:2], tuple(blank.shape[2:]))[:1].to(blank)
-        logits = [self._resumed_logits(image, feature) for image in (blank, other)]
-        if not torch.allclose(*logits, equal_nan=True):
+        if self.needs_student_pixels:
             raise StageError(
                 f"{type(self.student.model).__name__} cannot classify the teacher's features alone: behind "
                 f"{self.student_stages[-1].name!r} it also reads other features of the image, or the image itself "
                 "(skip connections). Pass student_pixel_values as well, the same images prepared for the student."
             )
-        self._independent_student = self.staged_student
+        features = {index: self.projectors[index](teacher_features[index]) for index in self._injected(-1)}
+        first = next(iter(features.values())).map
+        channels = input_channels(self.student.model)
+        blank = first.new_zeros(len(first), channels, *self.config.student_config.image_size)
+        logits = self._resumed_logits(blank, features)
+        return RDTeacherOutput(logits=logits, hybrid_logits=(logits,), reprogrammed_features=tuple(features.values()))
+
+    def _resumed_logits(self, student_pixel_values: Tensor, features: Mapping[int, StageFeature]) -> Tensor:
+        """The logits of the last hybrid pass; whatever passes around the injected stages is that of these images."""
+        with torch.no_grad():
+            _, tape = self.staged_student.forward(student_pixel_values)
+        return self._hybrid_logits(tape, -1, features)
+
+    @property
+    def needs_student_pixels(self) -> bool:
+        """Whether the last hybrid logits depend on the student's image, and not on the teacher's features alone.
+
+        So they do where the student reads skip connections around the injected stages, or the image again.
+        """
+        if self._independent_student is not self.staged_student and not self._depends_on_image():
+            self._independent_student = self.staged_student
+        return self._independent_student is not self.staged_student
+
+    def _depends_on_image(self) -> bool:
+        """Inject the same features into the passes of two images, and compare the logits."""
+        model = self.student.model
+        with quiet(model):
+            image = random_pixels(model, input_channels(model), tuple(self.config.student_config.image_size))[:1]
+            _, tape = self.staged_student.forward(image)
+            features = {index: tape.features[index] for index in self._injected(-1)}
+            logits = [self._resumed_logits(pixels, features) for pixels in (torch.zeros_like(image), image)]
+        return not torch.allclose(*logits, equal_nan=True)
 
     @property
     def staged_student(self) -> StagedModel:
-        """The student's classifier as a chain of stages; a view that is made when first needed, not a submodule."""
+        """The student's model as a chain of stages; a view that is made when first needed, not a submodule."""
         if self._staged_student is None or self._staged_student.model is not self.student.model:
             image_size: Grid = tuple(self.config.student_config.image_size)
             names = [stage.name for stage in self.student_stages]
@@ -332,17 +293,18 @@ class RDTeacherForImageClassification(PreTrainedModel):
             self._staged_student = find_stages(self.student.model, image_size, names, must_reach_output=False)
         return self._staged_student
 
-    def _extract(self, pixel_values: Tensor | None) -> list[StageFeature]:
-        if self.backbone is None:
-            raise BackboneError(
-                "No backbone is attached: pass teacher_features, or attach a backbone with model.attach(...)."
-            )
-        if pixel_values is None:
-            raise ValueError("Pass pixel_values for the backbone, or teacher_features.")
-        if self._extractor is None or self._extractor.tower is not self.backbone:
-            self._extractor = Backbone(self.backbone, self.config.backbone_source)
-            self.tap(self._extractor)
-        return self._extractor.extract(pixel_values)
+
+class RDTeacherForImageClassification(RDTeacher):
+    """Frozen backbone, projectors, and the student whose remaining stages and head classify the projected features.
+
+    :param config: the teacher's configuration.
+    """
+
+    student_class = RDStudentForImageClassification
+    default_hybrid_norms = "student"
+
+    def _loss(self, labels: Tensor, logits: Tensor) -> Tensor:
+        return self.loss_function(labels, logits, self.config)
 
 
 # `save_pretrained` then puts this file and those that it imports beside the weights

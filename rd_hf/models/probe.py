@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .features import Form, Path, StageError, find_form, replace_tensors, tensors
+from .features import Form, Path, StageError, StageFeature, find_form, replace_tensors, tensors
 from .grids import CONVOLUTION, Grid
-from .tape import call_model, instance_attribute
+from .tape import StagedModel, call_model, input_channels, instance_attribute
 
 # Two images, so that the batch's side of a tensor can be told from others.
 PROBE_BATCH = 2
@@ -185,3 +185,25 @@ def reaching(model: nn.Module, pixel_values: Tensor, calls: Sequence[Call]) -> l
     moved = [any(bool(gradient.any()) for gradient in connected) for connected in of_call]
     first = moved.index(True) if True in moved else len(calls)
     return [call for index, call in enumerate(calls) if moved[index] or (of_call[index] and index < first)]
+
+
+def read_together(staged: StagedModel, image_size: Grid) -> list[int]:
+    """The stages that the output depends on where features are injected after all of them in one pass.
+
+    A model that reads the last stage alone, a chain, reads none of the others then.
+
+    :param staged: of a model with `logits`.
+    :return: indices of stages, shallow to deep.
+    """
+    model = staged.model
+    with quiet(model):
+        _, tape = staged.forward(random_pixels(model, input_channels(model), image_size))
+        leaves = {
+            i: StageFeature(feature.map.clone().requires_grad_(), feature.prefix)
+            for i, feature in enumerate(tape.features)
+        }
+        with torch.enable_grad():
+            logits = staged.resume(tape, leaves).logits
+        maps = [leaf.map for leaf in leaves.values()]
+        gradients = torch.autograd.grad(logits.sum(), maps, allow_unused=True)
+    return [index for index, gradient in enumerate(gradients) if gradient is not None]

@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .features import Form, Stage, StageError, StageFeature, replace_tensors, tensors
+from .hybrid_norms import PassStatistics
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,13 @@ class StagedModel:
         ]
         return result, Tape(features, outputs, pixel_values, kwargs)
 
-    def resume(self, tape: Tape, stages: int | Mapping[int, StageFeature], feature: StageFeature | None = None) -> Any:
+    def resume(
+        self,
+        tape: Tape,
+        stages: int | Mapping[int, StageFeature],
+        feature: StageFeature | None = None,
+        statistics: PassStatistics | None = None,
+    ) -> Any:
         """Run the rest of the model after one or several stages on injected features: the hybrid pass.
 
         What had finished before the shallowest of these stages comes from the tape, detached: what earlier modules hand
@@ -129,12 +136,14 @@ class StagedModel:
         a model that reads it through its stages alone.
 
         Batch norms in train mode use the batch's statistics and neither read nor write their running ones; in eval mode
-        they use the running ones. Dropout and stochastic depth draw masks as in any pass. See
-        docs/explanation/decisions.md, "Batch norm in hybrid passes" and "Dropout in hybrid passes".
+        they use the running ones. With `statistics` they read and write these, as norms do. Dropout and stochastic
+        depth draw masks as in any pass. See docs/explanation/decisions.md, "Batch norm in hybrid passes" and "Dropout
+        in hybrid passes".
 
         :param tape: a recorded pass of this model over the same number of images.
         :param stages: one stage, counted from 0, shallow to deep, with `feature`; or the feature of each stage.
         :param feature: of the shape that the one stage hands on; keeps its autograd graph, as those of several do.
+        :param statistics: running statistics of this pass's own, in place of those of the model's norms.
         :returns: the model's output.
         :raises StageError: if a feature does not have its stage's shape, or the rest of the model never asked for it.
         """
@@ -149,7 +158,7 @@ class StagedModel:
                 stack.enter_context(instance_attribute(module, "forward", replay))
             for name, injection in injections.items():
                 stack.enter_context(instance_attribute(self.model.get_submodule(name), "forward", injection))
-            stack.enter_context(_without_side_effects(self.model, callers))
+            stack.enter_context(_without_side_effects(self.model, callers, statistics))
             result = call_model(self.model, tape.pixel_values, tape.kwargs)
         unused = [name for name, injection in injections.items() if not injection.used]
         if unused:
@@ -255,15 +264,17 @@ def instance_attribute(module: nn.Module, name: str, value: Any) -> Iterator[Non
 
 
 @contextmanager
-def _without_side_effects(model: nn.Module, callers: Iterable[str]) -> Iterator[None]:
-    """Keep the running statistics of norms in train mode out of a resumed pass.
+def _without_side_effects(
+    model: nn.Module, callers: Iterable[str], statistics: PassStatistics | None
+) -> Iterator[None]:
+    """Keep the running statistics of norms in train mode out of a resumed pass, or put the pass's own in their place.
 
     Layers with such norms, and the callers of the injected blocks, run without gradient checkpointing meanwhile: their
     backward pass would run them a second time, when the running statistics are back and the injected feature is gone.
     """
     with ExitStack() as stack:
         open_modules = {model.get_submodule(name) for name in callers}
-        stack.enter_context(without_running_statistics(model))
+        stack.enter_context(statistics.installed(model) if statistics else without_running_statistics(model))
         for module in model.modules():
             if not isinstance(module, GradientCheckpointingLayer) or not module.gradient_checkpointing:
                 continue

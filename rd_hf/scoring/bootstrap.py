@@ -51,9 +51,9 @@ def intervals(predictions: Predictions, whole: dict[str, np.ndarray], samples: i
         for name in ("sensitivity", "specificity"):
             draws[name].append(values[name])
     joined = {name: np.concatenate(blocks) for name, blocks in draws.items()}
-    found: dict = {name: _interval(joined[name]) for name in METRIC_NAMES}
+    found: dict = {name: interval(joined[name]) for name in METRIC_NAMES}
     for name in ("sensitivity", "specificity"):
-        found[name] = {label: _interval(joined[name][:, k]) for k, label in enumerate(predictions.label_names)}
+        found[name] = {label: interval(joined[name][:, k]) for k, label in enumerate(predictions.label_names)}
     return found
 
 
@@ -126,7 +126,8 @@ def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator > 0)
 
 
-def _interval(values: np.ndarray) -> list[float] | None:
+def interval(values: np.ndarray) -> list[float] | None:
+    """The percentiles of the resamples that define a value; None where fewer than half do."""
     defined = values[~np.isnan(values)]
     if len(defined) * 2 < len(values):
         return None

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .metric import Metric
+from .metric import Metric, MetricError
 
 METRICS = (
     Metric("auroc", "AUROC", hub_name="roc_auc"),
@@ -41,10 +41,6 @@ METRIC_NAMES = tuple(metric.name for metric in METRICS)
 CALIBRATION_BINS = 15
 ROUNDING = 1e-5  # by which a softmax in low precision may leave 0..1
 CLASS_MEANS = ("balanced_accuracy", "f1", "auroc", "average_precision")
-
-
-class MetricError(ValueError):
-    """Predictions or labels that cannot be scored, or a score that this split does not define."""
 
 
 @dataclass(frozen=True)

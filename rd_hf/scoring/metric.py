@@ -1,4 +1,4 @@
-"""The names and the direction of a metric."""
+"""The names and the direction of a metric, and the error of what cannot be scored."""
 
 from __future__ import annotations
 
@@ -18,3 +18,7 @@ class Metric(NamedTuple):
     title: str
     higher_is_better: bool = True
     hub_name: str | None = None
+
+
+class MetricError(ValueError):
+    """Predictions or labels that cannot be scored, or a score that this split does not define."""

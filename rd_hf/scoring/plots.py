@@ -15,6 +15,7 @@ import numpy as np
 
 from .classification import METRICS, Predictions
 from .drawn_names import DrawnNames, drawn_names, lines_of, longest_line
+from .segmentation import METRICS as MASK_METRICS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,7 +32,7 @@ LOSS_TERMS = {
     "kl": "KL, hybrid to student",
     "cka_loss": "1 - CKA, sum of stages",
 }
-METRIC_TITLES = {metric.name: metric.title for metric in METRICS}
+METRIC_TITLES = {metric.name: metric.title for metric in (*METRICS, *MASK_METRICS)}
 LABELLED_CURVES = 8
 DOTS_PER_INCH = 150
 # In inches: a cell of a confusion matrix, the side of the largest matrix, and the letters and lines of class names.

@@ -34,6 +34,8 @@ class Classification(Task):
 
     pipeline_tag = "image-classification"
     metrics = METRICS
+    default_metric = "auroc"
+    validation_metrics = tuple(metric.name for metric in METRICS if metric.higher_is_better)
     card_template = "classification.md"
     figures_of_scores: ClassVar[dict[str, str]] = {"confusion_matrix.png": "Confusion matrix"}
     figures_of_rows: ClassVar[dict[str, str]] = {"roc.png": "ROC curves"}

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .classification import MultiLabel, SingleLabel
+from .segmentation import Segmentation
 from .task import Task
 
-TASKS = {task.problem_type: task for task in (SingleLabel, MultiLabel)}
+TASKS = {task.problem_type: task for task in (SingleLabel, MultiLabel, Segmentation)}
 
 
 def make_task(problem_type: str, names: Sequence[str]) -> Task:

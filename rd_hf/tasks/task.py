@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..scoring.metric import Metric
+from ..scoring.metric import Metric, MetricError
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,8 @@ class Task(ABC):
     :ivar problem_type: in a model's config, as transformers calls it.
     :ivar pipeline_tag: the Hub's name of the task.
     :ivar metrics: what it is scored by; the first two are the ones that a summary shows.
+    :ivar default_metric: which of them chooses the best model unless another is asked for.
+    :ivar validation_metrics: which of them may choose it.
     :ivar card_template: the file in model_cards/ that puts its scores into a card.
     :ivar figures_of_scores: files that `draw_scores` writes, with captions.
     :ivar figures_of_rows: files that `draw_rows` writes, with captions.
@@ -34,6 +36,8 @@ class Task(ABC):
     problem_type: ClassVar[str]
     pipeline_tag: ClassVar[str]
     metrics: ClassVar[tuple[Metric, ...]]
+    default_metric: ClassVar[str]
+    validation_metrics: ClassVar[tuple[str, ...]]
     card_template: ClassVar[str]
     figures_of_scores: ClassVar[dict[str, str]]
     figures_of_rows: ClassVar[dict[str, str]]
@@ -73,6 +77,10 @@ class Task(ABC):
         :return: (B, S) float32, on the logits' device; not finite where the logits are not.
         """
 
+    def full_row(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """`row` with what is too slow for every validation; the row that a report is made of."""
+        return self.row(logits, labels)
+
     @abstractmethod
     def scores(self, rows: np.ndarray, bootstrap_samples: int = 1000, seed: int = 0) -> dict[str, Any]:
         """Every metric of a split, with intervals, as plain values ready for JSON.
@@ -91,6 +99,21 @@ class Task(ABC):
 
         :raises MetricError: where the split leaves it undefined.
         """
+
+    def selection_metric(self, name: str | None) -> str:
+        """The metric that chooses the best model.
+
+        :param name: as asked for; None is the task's default.
+        :raises MetricError: for a metric of another task.
+        """
+        if name is None:
+            return self.default_metric
+        if name not in self.validation_metrics:
+            raise MetricError(
+                f"`metric_for_best_model` is {name}, which is not defined for the task {self.problem_type}: choose one "
+                f"of {', '.join(self.validation_metrics)}, or leave it out ({self.default_metric})."
+            )
+        return name
 
     @abstractmethod
     def check_metric(self, splits: Mapping[str, np.ndarray], metric: str) -> None:

@@ -36,7 +36,7 @@ def card_facts(
     """
     arguments: DistillationArguments = trainer.arguments
     task = run_data.task
-    changed, defaults = _arguments(arguments)
+    changed, defaults = _arguments(arguments, task.default_metric)
     provenance = models.student.config.provenance
     common = {
         "method": arguments.method,
@@ -82,12 +82,15 @@ def _named(origin: str) -> str:
     return "a local model" if origin == "local" else origin
 
 
-def _arguments(arguments: DistillationArguments) -> tuple[dict[str, Any], dict[str, Any]]:
+def _arguments(arguments: DistillationArguments, default_metric: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """The arguments that differ from their default, and the others.
 
     The card shows the origin of teacher, student and data from their provenance, which has no paths.
+
+    :param default_metric: of the task, which chooses the model where no metric is given.
     """
     defaults = {field.name: field.default for field in dataclasses.fields(arguments)}
+    defaults["metric_for_best_model"] = default_metric
     values, shown = arguments.to_dict(), names(type(arguments), lambda fact: fact.in_card)
     values = {name: values[name] for name in shown}
     changed = {name: value for name, value in values.items() if value != defaults[name]}

@@ -28,7 +28,7 @@ def check_labels(arguments: DistillationArguments, run_data: RunData) -> None:
     run_data.task.for_training(labels, arguments.class_weights == "balanced", arguments.label_smoothing)
     splits = {"train": labels.numpy()}
     splits |= {split.name: split.used_labels for split in (run_data.validation, run_data.test)}
-    run_data.task.check_metric(splits, arguments.metric_for_best_model)
+    run_data.task.check_metric(splits, run_data.task.selection_metric(arguments.metric_for_best_model))
 
 
 def unfit(error: UnfitImageError, models: Models, arguments: DistillationArguments) -> ArgumentError:

@@ -1,0 +1,28 @@
+"""The student for masks: a transformers segmenter or a network of MONAI, with the origin that distillation gave it."""
+
+from __future__ import annotations
+
+from transformers import AutoConfig, AutoModelForSemanticSegmentation
+
+from .configuration_monai import MonaiNetConfig
+from .configuration_rd import RDStudentConfig
+from .modeling_monai import MonaiNetForSemanticSegmentation
+from .modeling_rd_student import RDStudent
+
+# where this file is loaded without rd_hf, transformers does not know them yet
+AutoConfig.register(MonaiNetConfig.model_type, MonaiNetConfig, exist_ok=True)
+AutoModelForSemanticSegmentation.register(MonaiNetConfig, MonaiNetForSemanticSegmentation, exist_ok=True)
+
+
+class RDStudentForSemanticSegmentation(RDStudent):
+    """A segmenter of any architecture, held as `model`; its logits (B, num_labels, h, w) are the wrapped model's own.
+
+    :param config: the student's configuration; the segmenter is built from its `classifier_config`.
+    """
+
+    config_class = RDStudentConfig
+    wrapped_class = AutoModelForSemanticSegmentation
+
+
+# `save_pretrained` then puts this file and those that it imports beside the weights
+RDStudentForSemanticSegmentation.register_for_auto_class("AutoModelForSemanticSegmentation")
