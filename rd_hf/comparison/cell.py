@@ -38,7 +38,7 @@ def run_cell(plan: Plan, cell: Cell, bench: Bench, root: Path) -> None:
     folder = root / cell.path
     shutil.rmtree(folder, ignore_errors=True)  # of a run that did not get to its result
     folder.mkdir(parents=True)
-    arguments = plan.cell_arguments(cell, folder)
+    arguments = plan.cell_arguments(cell, folder, bench.run_data.task)
     set_seed(cell.seed)
     trained = train(plan, cell, bench, arguments)
     task = trained.run_data.task

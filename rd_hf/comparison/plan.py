@@ -24,7 +24,7 @@ from ..arguments.config import check_names
 from ..arguments.distillation import DistillationArguments
 from ..arguments.options import options
 from ..arguments.values import ArgumentError, nearest
-from ..tasks.classification import SingleLabel
+from ..tasks.task import Task
 from .arguments import ComparisonArguments, tuning_grid
 from .methods import METHODS, Method
 
@@ -204,9 +204,10 @@ class Plan:
         tries = list(itertools.product(rates, self.tuning["weight"] if has_weight else [1.0]))
         return [] if tries == [(None, 1.0)] else tries
 
-    def cell_arguments(self, cell: Cell, folder: Path) -> DistillationArguments:
+    def cell_arguments(self, cell: Cell, folder: Path, task: Task | None = None) -> DistillationArguments:
         """The arguments of a cell's training; its own method has to be set for what the loop calls `method`.
 
+        :param task: of the data, once it is known; it knows which metric chooses the model where none is named.
         :raises ArgumentError: when they contradict each other.
         """
         comparison, method = self.comparison, cell.entry.method
@@ -221,10 +222,12 @@ class Plan:
         if cell.learning_rate is not None and "learning_rate" not in cell.entry.arguments:
             values["learning_rate"] = cell.learning_rate
         values = {"view_seed": 0, "split_seed": 0} | values  # the same images and views for every seed
-        values.setdefault("metric_for_best_model", SingleLabel.default_metric)
         arguments = DistillationArguments(**values)
         scaled = [name for name in method.weight_arguments if name not in cell.entry.arguments]
-        return replace(arguments, **{name: getattr(arguments, name) * cell.weight for name in scaled})
+        changed: dict[str, Any] = {name: getattr(arguments, name) * cell.weight for name in scaled}
+        if task is not None:
+            changed["metric_for_best_model"] = task.selection_metric(arguments.metric_for_best_model)
+        return replace(arguments, **changed)
 
 
 def _entry(value: Any) -> Entry:

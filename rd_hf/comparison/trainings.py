@@ -34,7 +34,6 @@ from .memory import PeakMemory
 from .plan import Cell, Plan
 from .transfers import GuidedObjective, GuidedStudent, Setting
 
-
 # Of masks: a student that no hybrid pass runs through is built as for the simplest of them.
 NO_HYBRIDS = {"skips": "own", "hybrid_norms": "student"}
 
@@ -174,11 +173,11 @@ def _probe(bench: Bench, arguments: DistillationArguments, models: Models) -> Tr
     """The frozen teacher with a linear probe."""
     run_data = bench.open(arguments, models.transforms)
     inputs = build_inputs(arguments, run_data, models, bench.accelerator)
-    metric = run_data.task.selection_metric(arguments.metric_for_best_model)
     if not bench.has_masks:
         bench.pooled_features(models, run_data.validation)  # kept, and so not a part of the time
     started = time.perf_counter()
     with PeakMemory(bench.accelerator.device) as memory:
+        metric = arguments.metric_for_best_model
         head, penalty = _fitted_probe(bench, arguments, run_data, models, inputs, metric)
     seconds = round(time.perf_counter() - started, 2)
 
@@ -237,7 +236,7 @@ def _teacher_by_lora(
     own = plan.adapting(cell)
     key = repr((own, own.entry.arguments))
     if key not in bench.adapted:
-        _adapt(own, bench, plan.cell_arguments(own, Path(arguments.output_dir)))
+        _adapt(own, bench, plan.cell_arguments(own, Path(arguments.output_dir), bench.run_data.task))
         (Path(arguments.output_dir) / HISTORY_FILE).unlink(missing_ok=True)
     adapted, original = bench.adapted[key], bench.teacher(arguments)
     tower = copy.deepcopy(adapted.tower).to(original.backbone.dtype)

@@ -31,9 +31,8 @@ def _tuning_scores(plan: Plan, root: Path) -> dict[tuple, dict[tuple, list[float
     scores: dict[tuple, dict[tuple, list[float]]] = defaultdict(lambda: defaultdict(list))
     for cell in plan.tuning_cells():
         if is_done(root, cell):
-            arguments = plan.cell_arguments(cell, root)
             result = read_result(root, cell)
-            metric = task_of(result).selection_metric(arguments.metric_for_best_model)
+            metric = plan.cell_arguments(cell, root, task_of(result)).metric_for_best_model
             scores[cell.setting][(cell.learning_rate, cell.weight)].append(result["validation"][metric])
     return scores
 
