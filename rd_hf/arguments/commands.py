@@ -7,7 +7,7 @@ from functools import partial
 from typing import Literal
 
 from .options import option
-from .values import parse_yaml_texts, window_of
+from .values import color_names, parse_yaml_texts, window_of
 
 PAGE = "page or frame to read of files that have several, from 1; by default the one that the model was trained with"
 WINDOW = (
@@ -59,6 +59,10 @@ class EvaluationArguments:
     label_column: list | str | None = _data(
         None, "column of labels, or a YAML list of 0/1 columns, if it cannot be found automatically"
     )
+    mask_column: str | None = _data(None, "column of masks, if it cannot be found automatically")
+    mask_colors: dict | str | None = _data(
+        None, "YAML mapping of the colours of masks to classes; by default as in the model's training"
+    )
     uncertain: Literal["ignore", "positive", "negative"] | None = _data(
         None, "how -1 is read in 0/1 columns; by default as in the model's training"
     )
@@ -71,6 +75,7 @@ class EvaluationArguments:
 
     def __post_init__(self):
         self.label_column = parse_yaml_texts(self.label_column)
+        self.mask_colors = color_names(parse_yaml_texts(self.mask_colors, mappings=True))
         window_of(self.dicom_window)
 
 

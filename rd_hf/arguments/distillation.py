@@ -14,6 +14,8 @@ from .options import check_values, names
 from .values import (
     ArgumentError,
     bytes_of,
+    class_names,
+    color_names,
     number_of_views,
     parse_yaml_texts,
     parse_yaml_value,
@@ -42,6 +44,8 @@ class DistillationArguments(DistillationFields):
         if isinstance(self.student, list):
             raise ArgumentError(f"`student` is {self.student}; it must be one text, or a mapping with a model_type.")
         self.label_column = parse_yaml_texts(self.label_column)
+        self.label_names = class_names(parse_yaml_texts(self.label_names, mappings=True))
+        self.mask_colors = color_names(parse_yaml_texts(self.mask_colors, mappings=True))
         self.teacher_device_map = parse_yaml_value(self.teacher_device_map)
         self.teacher_stages = parse_yaml_texts(self.teacher_stages)
         self.student_stages = parse_yaml_texts(self.student_stages)
@@ -59,6 +63,17 @@ class DistillationArguments(DistillationFields):
     def _check_together(self):
         if self.shots is not None and self.label_fraction is not None:
             raise ArgumentError("`shots` and `label_fraction` both set how many labels are kept. Give one of them.")
+        of_masks = ("mask_column", "mask_colors", "label_names")
+        if self.task == "classification" and any(getattr(self, name) is not None for name in of_masks):
+            raise ArgumentError(
+                f"{', '.join(f'`{name}`' for name in of_masks)} are of masks, but `task` is classification."
+            )
+        if self.label_column is not None and (self.task == "segmentation" or self.mask_column is not None):
+            raise ArgumentError(
+                "`label_column` is of classes, and masks are asked for. Give `mask_column` in its place."
+            )
+        if self.mask_colors is not None and self.label_names is not None:
+            raise ArgumentError("`mask_colors` and `label_names` both name the classes. Give only one of them.")
         if self.bf16 and self.fp16:
             raise ArgumentError("`bf16` and `fp16` exclude each other. Give only one of them.")
         if self.verify_cache and not (self.uses_cache and self.num_views):

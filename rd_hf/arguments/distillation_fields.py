@@ -101,6 +101,18 @@ class DistillationFields:
         None, "how -1 is read in 0/1 columns: ignore leaves it out of loss and scores, positive is 1, negative is 0; "
         "each of them reads an empty cell as 0",
     )
+    task: Literal["auto", "classification", "segmentation"] = _data(
+        "auto", "classes of images, or of pixels (masks); auto is segmentation for data with masks and no classes",
+    )
+    mask_column: str | None = _data(None, "column of masks, if it cannot be found automatically", text="words")
+    mask_colors: dict | str | None = _data(
+        None, "YAML mapping of the colours of masks to classes, such as '{\"#ff0000\": tumour, \"0,255,0\": organ}'; "
+        "black is the background where it is not named", text="words",
+    )
+    label_names: dict | str | list | None = _data(
+        None, "only for masks: YAML list of the classes of the values 0, 1, ..., or a mapping such as "
+        "'{0: background, 255: lesion}'", text="words",
+    )
     group_column: str | None = _data(
         None, "column that identifies the patient: splits made here never share a patient", text="words",
     )
@@ -111,8 +123,8 @@ class DistillationFields:
         0.15, "share of train that becomes test if the data has no such split", above=0, below=1,
     )
     shots: int | None = _data(
-        None, "labels per class (multi-label: positive labels per class); the rest of train is unlabelled",
-        above=0, compare="grid",
+        None, "labels per class (multi-label: positive labels per class; masks: labelled images in all); the rest of "
+        "train is unlabelled", above=0, compare="grid",
     )
     label_fraction: float | None = _data(
         None, "share of train that keeps its labels; the rest of train is unlabelled", above=0, below=1, compare="grid",

@@ -15,6 +15,7 @@ import yaml
 
 LONGEST_HOURS = 10_000
 SIZE = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)\s*([kmgtp]?)(i?)b?", re.IGNORECASE)
+COLOR = re.compile(r"#([0-9a-f]{6})|\(?\s*(\d{1,3})\s*,\s*(\d{1,3})\s*,\s*(\d{1,3})\s*\)?", re.IGNORECASE)
 
 
 class ArgumentError(ValueError):
@@ -44,12 +45,13 @@ def parse_yaml_value(value: Any) -> Any:
     return value
 
 
-def parse_yaml_texts(value: Any) -> Any:
+def parse_yaml_texts(value: Any, mappings: bool = False) -> Any:
     """Read a value as a YAML list of texts if it is written as a list; `[01, no]` has the texts 01 and no.
 
+    :param mappings: read what is written as a mapping too.
     :raises ArgumentError: if it is not valid YAML.
     """
-    if isinstance(value, str) and value.lstrip().startswith("["):
+    if isinstance(value, str) and value.lstrip().startswith(("[", "{") if mappings else "["):
         try:
             return yaml.load(value, Loader=yaml.BaseLoader)
         except yaml.YAMLError as error:
@@ -109,6 +111,55 @@ def window_of(value: str | None) -> tuple[float, float] | None:
             "minmax."
         )
     return center, width
+
+
+def class_names(value: Any) -> list[str] | dict[str, str] | None:
+    """The names of mask values: a list that begins with that of value 0, or a mapping of values to names.
+
+    :raises ArgumentError: when it is neither.
+    """
+    if value is None:
+        return None
+    pairs = value if isinstance(value, dict) else dict(enumerate(value)) if isinstance(value, list) else {}
+    are_values = all(str(key).isdecimal() for key in pairs)
+    are_names = all(isinstance(name, str) and name.strip() for name in pairs.values())
+    if not pairs or not are_values or not are_names or (isinstance(value, list) and len(set(value)) < len(value)):
+        raise ArgumentError(
+            f"`label_names` is {value!r}; it must be a list of distinct names, which begins with that of value 0, such "
+            "as '[background, lesion]', or a mapping of mask values to names, such as '{0: background, 255: lesion}'."
+        )
+    return value if isinstance(value, list) else {str(key): name for key, name in value.items()}
+
+
+def color_names(value: Any) -> dict[str, str] | None:
+    """The classes of colours, with each colour written as ``#ff0000``.
+
+    :raises ArgumentError: when it is no mapping of colours to names.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, dict) or not value or not all(isinstance(name, str) for name in value.values()):
+        raise ArgumentError(
+            f"`mask_colors` is {value!r}; it must be a mapping of colours to class names, such as "
+            '\'{"#ff0000": tumour, "0,255,0": organ}\'.'
+        )
+    return {f"#{color_of(color):06x}": name for color, name in value.items()}
+
+
+def color_of(text: str) -> int:
+    """A colour as a number 0xRRGGBB, from ``#ff0000`` or ``255,0,0``.
+
+    :raises ArgumentError: when it is written in another way.
+    """
+    found = COLOR.fullmatch(str(text).strip())
+    if found is not None and found[1]:
+        return int(found[1], 16)
+    parts = [256] if found is None else [int(part) for part in found.groups()[1:]]
+    if max(parts) > 255:
+        raise ArgumentError(
+            f"`mask_colors` has the colour {text!r}; it must be written as #ff0000 or as 255,0,0, in quotes."
+        )
+    return parts[0] << 16 | parts[1] << 8 | parts[2]
 
 
 def _text(name: str, value: Any) -> Any:

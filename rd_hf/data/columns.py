@@ -16,6 +16,13 @@ LABEL_NAMES = (
     "label", "labels", "target", "targets", "finding", "findings", "diagnosis", "class", "category",
     "finding_labels", "finding_label", "diagnoses", "classes", "dx",
 )  # fmt: skip
+MASK_NAMES = (
+    "mask", "masks", "mask_path", "mask_file", "mask_filename", "mask_file_name", "mask_name", "segmentation_mask",
+    "segmentation", "segmentation_path", "seg", "seg_path", "semantic_mask", "semantic_segmentation", "label_path",
+    "label_file", "label_filename", "label_file_name", "label_image", "label_mask", "annotation", "annotations",
+    "annotation_path", "annotation_file", "annotation_file_name", "ground_truth", "ground_truth_path", "gt", "gt_path",
+    "label", "labels", "target",
+)  # fmt: skip
 
 
 class DataError(ValueError):
@@ -54,6 +61,31 @@ def find_label_column(features: Features, wanted: str | Sequence[str] | None = N
     typed = [name for name, feature in features.items() if _is_class_label(feature)]
     usual = _usual(features, LABEL_NAMES)
     return _choose(features, typed, usual, "label")
+
+
+def find_mask_column(
+    features: Features, image: str, wanted: str | None = None, written: Sequence[str] = ()
+) -> str | None:
+    """Find the column that holds masks: an `Image` column of a usual name, or one of paths.
+
+    :param features: the features of a split.
+    :param image: the column of images.
+    :param wanted: the column that the user named, if any.
+    :param written: the columns of text in which paths of images are written.
+    :return: the column's name; None if there is none.
+    :raises DataError: if the column that the user named is not there; lists the columns found.
+    """
+    if wanted is not None:
+        return _named(features, wanted, "mask_column")
+    possible = {name for name, feature in features.items() if isinstance(feature, Image)} or {*written}
+    usual = [name for name in _usual(features, MASK_NAMES) if name in possible and name != image]
+    return usual[0] if usual else None
+
+
+def has_label_column(features: Features, mask: str) -> bool:
+    """Tell whether a column besides that of masks holds labels of classes, by its type or a usual name."""
+    others = Features({name: feature for name, feature in features.items() if name != mask})
+    return any(map(_is_class_label, others.values())) or bool(_usual(others, LABEL_NAMES))
 
 
 def columns_found(features: Features) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from .columns import DataError
-from .scanner import FoundFiles, counted_suffixes, printable, scan
+from .scanner import FoundFiles, counted_suffixes, printable
 from .split_names import standard_split_name
 
 logger = logging.getLogger(__name__)
@@ -144,13 +144,3 @@ class ImageFolder:
 
     def _unread_hint(self) -> str:
         return f". Not read: {counted_suffixes(self.found.others)}" if self.found.others else ""
-
-
-def scan_folder(root: Path) -> ImageFolder:
-    """List the files below a folder, and log what is left out.
-
-    :param root: an existing folder.
-    """
-    found = scan(root)
-    found.tell_what_is_left_out()
-    return ImageFolder(found)

@@ -15,14 +15,17 @@ from datasets.table import InMemoryTable, Table
 from ..arguments.values import nearest_name
 from .columns import DataError
 from .image_paths import ImagePaths, is_there, shown
-from .scanner import printable
+from .labels.values import is_text
+from .scanner import IMAGE_SUFFIXES, printable
 
 _BASE64 = re.compile(r"(?:data:image/[\w.+-]+;base64,)?(?P<content>[A-Za-z0-9+/\s]{40,}={0,2}\s*)")
 _IMAGE_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"II*\0", b"MM\0*", b"BM")
 
 
-def image_table(split: Dataset, column: str, paths: ImagePaths | None, name: str) -> Table:
-    """Give a split's images as a one-column table ``image`` of undecoded `datasets` images.
+def image_table(
+    split: Dataset, column: str, paths: ImagePaths | None, name: str, called: str = "image", may_be_empty: bool = False
+) -> Table:
+    """Give a split's images as a table of one column, ``image``, of undecoded `datasets` images.
 
     Embedded images are passed on without a copy, so a memory-mapped split stays on disk.
 
@@ -30,21 +33,27 @@ def image_table(split: Dataset, column: str, paths: ImagePaths | None, name: str
     :param column: the image column.
     :param paths: finds the files of a table; None takes paths as they are.
     :param name: what to call the split in an error.
+    :param called: the name of the new column.
+    :param may_be_empty: whether a row may have none; such a row is null.
     :return: a table with the rows of ``split.data`` (without the split's selection of rows).
     :raises DataError: if the column holds no images, or a file that a path names is missing.
     """
     stored = split.data.column(column)
     if stored.type == Image.pa_type:
-        table = split.data.select([column]).rename_columns(["image"])
+        table = split.data.select([column]).rename_columns([called])
     else:
         chunks = [_as_image_storage(chunk, column, name, paths is not None) for chunk in stored.chunks]
-        table = InMemoryTable(pa.table({"image": pa.chunked_array(chunks, type=Image.pa_type)}))
-    if all(chunk.null_count == 0 and chunk.field("bytes").null_count == 0 for chunk in table.column("image").chunks):
+        table = InMemoryTable(pa.table({called: pa.chunked_array(chunks, type=Image.pa_type)}))
+    if all(chunk.null_count == 0 and chunk.field("bytes").null_count == 0 for chunk in table.column(called).chunks):
         return table
-    rows = [_unpacked(row) for row in table.column("image").to_pylist()]
+    rows = [_unpacked(row) for row in table.column(called).to_pylist()]
     selected = selected_rows(split)
     used = range(len(rows)) if selected is None else selected
-    _check_empty([rows[index] for index in used], column, name)
+    if may_be_empty:
+        rows = [None if _is_empty(row) else row for row in rows]
+        used = [index for index in used if rows[index] is not None]
+    else:
+        _check_empty([rows[index] for index in used], column, name)
     if paths is None:
         _check_files([rows[index] for index in used], name)
     else:
@@ -52,7 +61,7 @@ def image_table(split: Dataset, column: str, paths: ImagePaths | None, name: str
         files = paths.find([rows[index]["path"] for index in relative], name, column)
         for index, file in zip(relative, files, strict=True):
             rows[index] = image_row(file)
-    return InMemoryTable(pa.table({"image": pa.array(rows, type=Image.pa_type)}))
+    return InMemoryTable(pa.table({called: pa.array(rows, type=Image.pa_type)}))
 
 
 def image_row(file: str) -> dict:
@@ -62,6 +71,17 @@ def image_row(file: str) -> dict:
     """
     path = printable(file)
     return {"bytes": None if path == file else Path(file).read_bytes(), "path": path}
+
+
+def written_paths(split: Dataset) -> list[str]:
+    """Give the columns of text whose first cell that is not empty is written like the path of an image."""
+    found = []
+    for name in split.column_names:
+        if is_text(split.features[name]):
+            cells = split.select_columns([name]).with_format("arrow")[:].column(name).drop_null()
+            if len(cells) and Path(cells[0].as_py()).suffix.lower() in IMAGE_SUFFIXES:
+                found.append(name)
+    return found
 
 
 def selected_rows(split: Dataset) -> np.ndarray | None:
@@ -104,8 +124,12 @@ def _unpacked(row: dict | None) -> dict | None:
     return {"bytes": content, "path": None} if content.startswith(_IMAGE_STARTS) else row
 
 
+def _is_empty(row: dict | None) -> bool:
+    return row is None or (row["bytes"] is None and not row["path"])
+
+
 def _check_empty(rows: list[dict | None], column: str, name: str) -> None:
-    empty = [index for index, row in enumerate(rows) if row is None or (row["bytes"] is None and not row["path"])]
+    empty = [index for index, row in enumerate(rows) if _is_empty(row)]
     if empty:
         raise DataError(
             f"{len(empty)} of {len(rows)} images of split '{name}' are missing; the first is row {empty[0]}, whose "

@@ -33,10 +33,11 @@ class ImagePaths:
     Capitals and the Unicode form of a name do not matter.
 
     :param folder: the table's folder.
+    :param of_masks: whether the paths are those of masks; then images that look like masks are meant, if there are any.
     """
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, folder: Path, of_masks: bool = False):
+        self.folder, self.of_masks = folder, of_masks
         self.listed: dict[str, str] = {}  # each file that was asked for, with the name that means it
 
     def find(self, names: Sequence[str], split: str, column: str) -> list[str]:
@@ -93,7 +94,8 @@ class ImagePaths:
 
     @cached_property
     def _images(self) -> tuple[PurePath, ...]:
-        return scan(self.folder).images
+        found = scan(self.folder)
+        return found.masks if self.of_masks and found.masks else found.images
 
     @cached_property
     def _by_path(self) -> dict[str, list[PurePath]]:
@@ -142,17 +144,19 @@ class ImagePaths:
         )
 
 
-def tell_unlisted(tables: Sequence[ImagePaths], found: Iterable[str] | None) -> None:
+def tell_unlisted(tables: Sequence[ImagePaths], found: Iterable[str] | None, masks: Iterable[str] = ()) -> None:
     """Log how many images lie beside the listed ones without being listed.
 
     :param tables: what found the files of each table.
     :param found: the images of the folder that the user gave; if they gave only a table, None, and the folders of the
         listed images are looked through.
+    :param masks: files that the tables list as masks.
     """
     names = {file for table in tables for file in table.listed}
     listed = {os.path.realpath(file) for file in names}
+    used = listed | {os.path.realpath(file) for file in masks}
     beside = _beside(names) if found is None else found
-    unlisted = sorted(file for file in beside if os.path.realpath(file) not in listed)
+    unlisted = sorted(file for file in beside if os.path.realpath(file) not in used)
     if unlisted and listed:
         what = "The table lists" if len(tables) == 1 else "The tables list"
         above = os.path.commonpath([table.folder for table in tables])

@@ -27,17 +27,19 @@ CHUNK_BYTES = 2**28  # far below the 2 GiB that an Arrow binary array can addres
 
 
 def read_medmnist(path: Path) -> tuple[DatasetDict, list[str] | None]:
-    """Read a MedMNIST-layout file (Yang et al. 2023) with columns ``image`` and, where it has labels, ``label``.
+    """Read a MedMNIST-layout file (Yang et al. 2023) as columns ``image``, and ``label`` and ``mask`` if it has any.
 
     Its keys are ``{split}_images``, uint8 of shape (N, H, W), (N, H, W, 1) or (N, H, W, 3), or with the channels first,
     ``{split}_labels``, numbers or names of shape (N,) or (N, 1), or (N, K) with 0 and 1 (or -1 and NaN, see
-    `rd_hf.data.labels.vectors`) for K labels, and ``classes``, the names, if it has them. Any split may be missing.
+    `rd_hf.data.labels.vectors`) for K labels, ``{split}_masks``, whole numbers of shape (N, H, W), and ``classes``, the
+    names, if it has them. Any split may be missing.
 
     Images become binary PGM/PPM bytes: a header and the pixels as they are. That costs no encoding, reads in
     microseconds, and is the same on every platform, as the bytes of a PNG are not.
 
     :param path: the file.
-    :return: the splits by the file's own names, and the class names or None.
+    :return: the splits by the file's own names, and the class names or None; they are those of the labels where the
+        file has labels and masks.
     :raises DataError: if the file cannot be read or is laid out otherwise; names the file and the key.
     """
     arrays = _read_arrays(path)
@@ -97,6 +99,9 @@ def _split(arrays: dict[str, np.ndarray], split: str, path: Path, fingerprint: s
                 f"'{path}', {split}_images: {len(images)} images, but {len(labels)} labels in {split}_labels"
             )
         columns["label"], features["label"] = _label_column(labels, f"'{path}', {split}_labels")
+    if f"{split}_masks" in arrays:
+        columns["mask"] = _mask_column(arrays[f"{split}_masks"], len(images), f"'{path}', {split}_masks")
+        features["mask"] = Image(decode=False)
     info = DatasetInfo(features=Features(features))
     return Dataset(InMemoryTable(pa.table(columns)), info=info, fingerprint=fingerprint)
 
@@ -126,10 +131,35 @@ def _channels_last(images: np.ndarray, where: str) -> np.ndarray:
     )
 
 
+def _mask_column(masks: np.ndarray, count: int, where: str) -> pa.ChunkedArray:
+    if masks.ndim == 4 and 1 in (masks.shape[1], masks.shape[3]):
+        masks = masks[:, 0] if masks.shape[1] == 1 else masks[..., 0]
+    is_color = masks.ndim == 4 and masks.shape[3] == 3 and masks.dtype == np.uint8
+    if not (masks.ndim == 3 or is_color) or masks.dtype.kind not in "biuf" or 0 in masks.shape[1:]:
+        raise DataError(
+            f"{where}: got {masks.dtype} of shape {masks.shape}; expected whole numbers (N, H, W), the class of every "
+            "pixel"
+        )
+    if len(masks) != count:
+        raise DataError(f"{where}: {len(masks)} masks, but {count} images")
+    whole = np.isfinite(masks) & (masks == np.round(masks)) & (masks >= 0) & (masks < 2**16)
+    if not whole.all():
+        row = int(np.flatnonzero(~whole.reshape(len(masks), -1).all(axis=1))[0])
+        raise DataError(
+            f"{where}: row {row} holds {masks[row][~whole[row]].flat[0]}; expected whole numbers from 0 to 65535, the "
+            "class of every pixel"
+        )
+    is_deep = masks.size and masks.max() > 255
+    return _image_column(masks.astype(">u2" if is_deep else np.uint8))
+
+
 def _image_column(images: np.ndarray) -> pa.ChunkedArray:
+    """Images as binary PGM or PPM files; values of two bytes are big-endian there."""
     height, width = images.shape[1:3]
     is_colour = images.ndim == 4 and images.shape[3] == 3
-    header = np.frombuffer(f"P{6 if is_colour else 5}\n{width} {height}\n255\n".encode(), dtype=np.uint8)
+    largest = 255 if images.dtype == np.uint8 else 65535
+    header = np.frombuffer(f"P{6 if is_colour else 5}\n{width} {height}\n{largest}\n".encode(), dtype=np.uint8)
+    images = np.ascontiguousarray(images).view(np.uint8)
     row_bytes = header.size + int(np.prod(images.shape[1:]))
     chunk_rows = max(1, min(CHUNK_ROWS, CHUNK_BYTES // row_bytes))
     chunks = []

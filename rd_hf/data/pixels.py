@@ -171,6 +171,40 @@ def default_processor(image_size: int) -> BaseImageProcessor:
     )
 
 
+def whole_image_processor(processor: BaseImageProcessor, channels: int = 3) -> BaseImageProcessor:
+    """A processor of the same output size, interpolation and normalisation that squashes the whole image.
+
+    What a segmenter says of a pixel then lies at the same relative place (x / width, y / height) in the image, in its
+    mask, and in what another model sees. The processor brings logits back to masks of the image's size as well.
+
+    :param processor: one that makes images of a fixed size; whether it crops or pads does not matter.
+    :param channels: that the model reads: 3, or 1.
+    :return: Segformer's processor; MobileViT's for models that read blue, green and red in this order.
+    :raises PixelError: if the processor cannot be split into geometry and normalisation.
+    """
+    from transformers import MobileViTImageProcessorPil, SegformerImageProcessorPil
+
+    transform = PixelTransform(processor, channels)
+    height, width = transform.size
+    settings = {
+        "size": {"height": height, "width": width},
+        "resample": getattr(processor, "resample", None) or Image.Resampling.BILINEAR,
+        "do_resize": True, "do_rescale": True, "rescale_factor": 1 / 255, "do_reduce_labels": False,
+    }  # fmt: skip
+    # pixel = byte * scale + bias = (byte / 255 - mean) / std
+    deviations = [round(1 / (255 * scale), 7) for scale in transform.scale.double().tolist()]
+    pairs = zip(transform.bias.double().tolist(), deviations, strict=True)
+    means = [round(-bias * deviation, 7) + 0.0 for bias, deviation in pairs]
+    if not getattr(processor, "do_flip_channel_order", False):
+        return SegformerImageProcessorPil(**settings, do_normalize=True, image_mean=means, image_std=deviations)
+    if (means, deviations) != ([0.0] * 3, [1.0] * 3):
+        raise PixelError(
+            f"{type(processor).__name__} both normalises and reverses the colours, which no processor for masks does: "
+            "choose another model"
+        )
+    return MobileViTImageProcessorPil(**settings, do_center_crop=False, do_flip_channel_order=True)
+
+
 def _pixel_values(processor: BaseImageProcessor, rgb: Image.Image, **switches: bool) -> Tensor:
     """(3, h, w): what the processor makes of one image."""
     name = type(processor).__name__

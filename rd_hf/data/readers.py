@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 from datasets import (
@@ -34,11 +34,12 @@ from datasets.table import InMemoryTable
 
 from ..arguments.values import nearest_name
 from ..runtime.stand_ins import HEAD_BYTES, stand_in
-from .columns import DataError
-from .folders import METADATA_STEM, ImageFolder, scan_folder
-from .image_column import image_row
+from .columns import DataError, find_mask_column
+from .folders import METADATA_STEM, ImageFolder
+from .image_column import image_row, written_paths
+from .masks.folders import read_mask_folder
 from .medmnist import read_medmnist
-from .scanner import IMAGE_SUFFIXES, TABLE_LOADERS, counted_suffixes, is_table, printable
+from .scanner import IMAGE_SUFFIXES, TABLE_LOADERS, counted_suffixes, is_table, printable, scan
 from .split_names import SPLIT_NAMES, divide_by_split, split_of_file, standard_split_name
 from .tables import read_json_lines, read_table
 
@@ -46,6 +47,7 @@ logger = logging.getLogger(__name__)
 
 IN_MEMORY_BYTES = 4 * 2**30
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+Task = Literal["auto", "classification", "segmentation"]
 NO_LABEL = -1  # of a ClassLabel, by the convention of `datasets`
 SAVED_DATASET_FILES = ("dataset_dict.json", "state.json")
 VOLUME_SUFFIXES = {".nii", ".mha", ".mhd", ".nrrd"}
@@ -63,6 +65,7 @@ class RawData:
     :param folders: per split where relative image paths start; a split without one takes them as they are.
     :param images: of a folder with tables, all images that lie in it.
     :param label_names: names of integer labels, where the source gives them apart.
+    :param mask_names: names of mask values, likewise.
     """
 
     splits: DatasetDict
@@ -70,10 +73,16 @@ class RawData:
     folders: dict[str, Path] = field(default_factory=dict)
     images: list[str] | None = None
     label_names: list[str] | None = None
+    mask_names: dict[int, str] | None = None
 
 
 def read_data(
-    dataset: Any, config_name: str | None = None, revision: str | None = None, labelled: bool = True
+    dataset: Any,
+    config_name: str | None = None,
+    revision: str | None = None,
+    labelled: bool = True,
+    task: Task = "auto",
+    mask_column: str | None = None,
 ) -> RawData:
     """Read what the user named.
 
@@ -82,7 +91,9 @@ def read_data(
         or a Hub id.
     :param config_name: configuration of a Hub data set.
     :param revision: branch, tag or commit of a Hub data set.
-    :param labelled: whether class folders are wanted; if not, images may lie anywhere in a folder.
+    :param labelled: whether labels are wanted; if not, images may lie anywhere in a folder.
+    :param task: which labels: classes, masks, or what the data has.
+    :param mask_column: the column of masks that the user named; then a table is read, and no folder of masks.
     :return: its splits.
     :raises DataError: if there is no such data set, or it cannot be read.
     """
@@ -99,7 +110,7 @@ def read_data(
     if not path.exists():
         return _read_hub(os.fspath(dataset), path, config_name, revision)
     _refuse_hub_arguments(f"'{path}'", config_name, revision)
-    return _read_folder(path, labelled) if path.is_dir() else _read_file(path)
+    return _read_folder(path, labelled, task, mask_column) if path.is_dir() else _read_file(path)
 
 
 def _refuse_hub_arguments(what: str, config_name: str | None, revision: str | None) -> None:
@@ -135,7 +146,9 @@ def _in_order(splits: Mapping[str, Dataset]) -> DatasetDict:
 def _read_file(file: Path) -> RawData:
     if file.suffix.lower() == ".npz":
         splits, names = read_medmnist(file)
-        return RawData(_standard_splits(splits), label_names=names)
+        are_of_masks = names is not None and not any("label" in split.column_names for split in splits.values())
+        of_masks = dict(enumerate(names)) if are_of_masks else None
+        return RawData(_standard_splits(splits), label_names=names, mask_names=of_masks)
     if is_table(file):
         return _read_tables({split_of_file(PurePath(file.name)) or "train": [file]})
     advice = "For images, give their folder"
@@ -144,16 +157,21 @@ def _read_file(file: Path) -> RawData:
     raise DataError(f"'{file}' has an unsupported format; expected .npz, {', '.join(TABLE_LOADERS)}. {advice}")
 
 
-def _read_folder(folder: Path, labelled: bool) -> RawData:
+def _read_folder(folder: Path, labelled: bool, task: Task, mask_column: str | None) -> RawData:
     if any((folder / name).is_file() for name in SAVED_DATASET_FILES):
         return RawData(_standard_splits(_loading(folder, lambda: load_from_disk(str(folder)))))
-    found = scan_folder(folder)
+    found = ImageFolder(scan(folder))
     if found.images and not labelled:
+        found.found.tell_what_is_left_out()
         return RawData(DatasetDict(train=_images(found, found.images)))
     metadata = found.metadata_files()
+    tables = {} if metadata else _tables_by_split(found)
+    if _are_masks_meant(found, metadata or tables, task, mask_column):
+        masked = read_mask_folder(found.found)
+        return RawData(_in_order(masked.splits), mask_names=masked.names)
+    found.found.tell_what_is_left_out()
     if metadata:
         return _read_tables(metadata, found)
-    tables = _tables_by_split(found)
     file = next(iter(tables.values()))[0] if tables else None
     if file is not None and split_of_file(PurePath(file.name)) is None and found.has_class_folders():
         raise DataError(
@@ -165,6 +183,35 @@ def _read_folder(folder: Path, labelled: bool) -> RawData:
     if found.images:
         return _read_class_folders(found)
     raise DataError(_nothing_to_read(found))
+
+
+def _are_masks_meant(found: ImageFolder, tables: Mapping[str, Sequence[Path]], task: Task, column: str | None) -> bool:
+    """Whether the masks of a folder are its labels, and not its class folders or the columns of a table.
+
+    :raises DataError: where masks are asked for, but there are only images.
+    """
+    if task == "auto" and found.found.masks and found.has_class_folders():
+        logger.info(
+            "Masks were found beside the images, and class folders, which are used; --task segmentation uses the masks."
+        )
+    if task == "classification" or column is not None or not found.images:
+        return False
+    if task == "auto":
+        return bool(found.found.masks) and not tables and not found.has_class_folders()
+    if tables and (not found.found.masks or _has_mask_column(tables)):
+        return False
+    if not found.found.masks:
+        raise DataError(
+            f"'{printable(found.root)}' has {len(found.images)} images, but no masks. Expected a folder masks beside "
+            "images, NAME_mask.png beside NAME.png, imagesTr and labelsTr, or a table with columns image and mask"
+        )
+    return True
+
+
+def _has_mask_column(tables: Mapping[str, Sequence[Path]]) -> bool:
+    first = _read_tables(tables).splits
+    features = next(iter(first.values())).features
+    return find_mask_column(features, "", written=written_paths(next(iter(first.values())))) is not None
 
 
 def _tables_by_split(found: ImageFolder) -> dict[str, list[Path]]:
@@ -192,7 +239,7 @@ def _nothing_to_read(found: ImageFolder) -> str:
     suffixes = {file.suffix.lower() for file in files}
     advice = "; give the .npz file itself" if ".npz" in suffixes else ""
     if VOLUME_SUFFIXES & suffixes or any(file.name.lower().endswith(".nii.gz") for file in files):
-        advice = "; convert volumes to images, with an intensity window that suits the task"
+        advice = "; volumes are not read yet: convert volumes to images, with an intensity window that suits the task"
     return f"'{printable(found.root)}' contains files with {counted_suffixes(files)}; expected {expected}{advice}"
 
 

@@ -37,9 +37,9 @@ _OF_THE_SYSTEM = frozenset(
 _MASK_WORDS = r"(?:masks?|msk|seg|segmentations?|gt|ground[_-]?truth|anno|annotations?|contours?|outlines?)"
 _MASK_AFTER = re.compile(rf"(?P<base>.+?)[_\-. ]*\(?(?:{_MASK_WORDS}|labels?)(?:[_\-. ]?\d+)?\)?", re.IGNORECASE)
 _MASK_BEFORE = re.compile(rf"(?:{_MASK_WORDS}|labels?)[_\-. ]*(?P<base>.+)", re.IGNORECASE)
-_MASK_FOLDER = re.compile(rf"{_MASK_WORDS}|labels?(?:tr|ts|va)?", re.IGNORECASE)
-_MASKS_OF_FOLDER = re.compile(r"(?P<base>.+?)[_\-. ](?:masks?|msk|seg|segmentations?)", re.IGNORECASE)
-_IMAGE_FOLDER = re.compile(r"(?:images?|imgs?|pictures?)(?:tr|ts|va)?", re.IGNORECASE)
+MASK_FOLDER = re.compile(rf"{_MASK_WORDS}|labels?(?:tr|ts|va)?", re.IGNORECASE)
+MASKS_OF_FOLDER = re.compile(r"(?P<base>.+?)[_\-. ](?:masks?|msk|seg|segmentations?)", re.IGNORECASE)
+IMAGE_FOLDER = re.compile(r"(?:images?|imgs?|pictures?)(?:tr|ts|va)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -157,14 +157,14 @@ def masks_among(images: Sequence[PurePath]) -> set[PurePath]:
     """
     names: dict[PurePath, set[str]] = {}  # of the images directly in each folder; empty for folders of folders
     for file in images:
-        names.setdefault(file.parent, set()).add(_key(file.stem))
+        names.setdefault(file.parent, set()).add(key_of_name(file.stem))
         for folder in file.parent.parents:
             names.setdefault(folder, set())
     mask_folders = {folder for folder in names if _is_mask_folder(folder, names)}
     return {
         file
         for file in images
-        if mask_folders & {*file.parents} or any(base in names[file.parent] for base in _bases(file.stem))
+        if mask_folders & {*file.parents} or any(base in names[file.parent] for base in bases_of_mask(file.stem))
     }
 
 
@@ -224,30 +224,31 @@ def _begins_like_dicom(path: Path) -> bool:
         return False
 
 
-def _bases(stem: str) -> list[str]:
+def bases_of_mask(stem: str) -> list[str]:
     """The names of images whose mask a file may be: those of ``1_mask`` and ``mask_1`` are both ``1``."""
     matches = (_MASK_AFTER.fullmatch(stem), _MASK_BEFORE.fullmatch(stem))
-    return [_key(match["base"]) for match in matches if match is not None]
+    return [key_of_name(match["base"]) for match in matches if match is not None]
 
 
-def _key(stem: str) -> str:
+def key_of_name(stem: str) -> str:
+    """What two names of one image have in common, whatever their capitals and Unicode form."""
     return unicodedata.normalize("NFC", stem).casefold()
 
 
 def _is_mask_folder(folder: PurePath, names: dict[PurePath, set[str]]) -> bool:
-    of_all, of_folder = _MASK_FOLDER.fullmatch(folder.name), _MASKS_OF_FOLDER.fullmatch(folder.name)
+    of_all, of_folder = MASK_FOLDER.fullmatch(folder.name), MASKS_OF_FOLDER.fullmatch(folder.name)
     if of_all is None and of_folder is None:
         return False
     siblings = [other for other in names if other.parent == folder.parent and other != folder]
     if of_all is not None:
         above = names.get(folder.parent, set())
-        return any(_IMAGE_FOLDER.fullmatch(other.name) for other in siblings) or _are_masks_of(names[folder], above)
-    of_images = [names[other] for other in siblings if _key(other.name) == _key(of_folder["base"])]
+        return any(IMAGE_FOLDER.fullmatch(other.name) for other in siblings) or _are_masks_of(names[folder], above)
+    of_images = [names[other] for other in siblings if key_of_name(other.name) == key_of_name(of_folder["base"])]
     return any(_are_masks_of(names[folder], of) for of in of_images)
 
 
 def _are_masks_of(masks: set[str], images: set[str]) -> bool:
-    return bool(masks) and all(name in images or set(_bases(name)) & images for name in masks)
+    return bool(masks) and all(name in images or set(bases_of_mask(name)) & images for name in masks)
 
 
 def _files(count: int) -> str:

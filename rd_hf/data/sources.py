@@ -2,64 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-from datasets import ClassLabel, Dataset, DatasetDict, DatasetInfo, Features, Image, List, Value, concatenate_datasets
-from datasets.fingerprint import Hasher
-from datasets.table import InMemoryTable, Table, concat_tables
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, Value, concatenate_datasets
 
-from .columns import DataError, columns_found, find_image_column, find_label_column
-from .decoding.images import BadImageError, image_bytes
-from .image_column import image_table, selected_rows
+from .columns import (
+    DataError,
+    columns_found,
+    find_image_column,
+    find_label_column,
+    find_mask_column,
+    has_label_column,
+)
+from .image_column import image_table, written_paths
+from .image_data import ImageData, fingerprint
 from .image_paths import ImagePaths, tell_unlisted
 from .labels.labels import LabelKind, Labels, Uncertain, align_labels, names_of_numbers, without_unused
 from .labels.reader import read_labels
 from .labels.spellings import check_spellings, names_beside
-from .readers import RawData, read_data
+from .masks.loading import load_masks
+from .masks.reading import MaskReading
+from .readers import RawData, Task, read_data
+from .split_tables import assemble, check_splits, group_table, number_table
 from .unlabelled import divide_labelled, without_label_column
 
 logger = logging.getLogger(__name__)
-
-FINGERPRINT_ROWS = 20_000
-BATCH_ROWS = 64
-
-
-@dataclass(frozen=True)
-class ImageData:
-    """Labelled images in splits.
-
-    :param splits: with the columns ``image``, undecoded (``{"bytes", "path"}``, see
-        `rd_hf.data.decoding.images.to_rgb`); ``label``, a class index or K entries of 0.0 and 1.0; and ``group``, if
-        asked for.
-    :param label_names: the K class names, in the order of the indices.
-    :param problem_type: transformers' name of the problem that the labels pose.
-    :param source: plain JSON without paths: ``id`` (Hub id or "local"), ``config_name``, ``revision`` (commit),
-        ``splits`` (rows of each, as loaded) and ``fingerprint`` (of each, as loaded; see `fingerprint`).
-    :param unlabelled: the rows of train without a label, with the columns ``image`` and perhaps ``group``; None if
-        every row has one.
-    :param without_labels: splits that are left out because no row of them has a label.
-    """
-
-    splits: DatasetDict
-    label_names: list[str]
-    problem_type: str
-    source: dict[str, Any]
-    unlabelled: Dataset | None = None
-    without_labels: tuple[str, ...] = ()
-
-    def labels(self, split: str) -> np.ndarray:
-        """Give a split's labels: (N,) int64 class indices, or (N, K) float32 of 0 and 1, NaN where not known."""
-        rows = self.splits[split].select_columns(["label"]).with_format("arrow")[:].column("label").to_pylist()
-        if isinstance(self.splits[split].features["label"], List):
-            return np.asarray(rows, dtype=np.float32).reshape(-1, len(self.label_names))
-        return np.asarray(rows, dtype=np.int64)
 
 
 def load_data(
@@ -70,12 +40,16 @@ def load_data(
     image_column: str | None = None,
     label_column: str | Sequence[str] | None = None,
     group_column: str | None = None,
-    label_names: Sequence[str] | None = None,
+    label_names: Sequence[str] | Mapping[int, str] | None = None,
     label_kind: LabelKind = "auto",
     uncertain: Uncertain | None = None,
     scored: Sequence[str] = ("validation", "test"),
+    task: Task = "auto",
+    mask_column: str | None = None,
+    mask_colors: Mapping[str, str] | None = None,
+    masks: MaskReading | None = None,
 ) -> ImageData:
-    """Load labelled images from the Hub, from a local file or folder, or from memory.
+    """Load images with classes or masks from the Hub, from a local file or folder, or from memory.
 
     Images are not decoded, so that a bad one fails at its own row; none of the user's files are changed.
 
@@ -86,35 +60,49 @@ def load_data(
     :param label_column: column of labels, or a list of columns of 0 and 1; found likewise if None.
     :param group_column: column whose equal values belong together, such as the patient's id.
     :param label_names: a trained model's class names in its order. Labels are matched with them by name; integers
-        without names are indices into them.
+        without names are indices into them. For masks without `masks` they name the values of the masks; a mapping
+        gives the name of each value.
     :param label_kind: see `rd_hf.data.labels.reader.read_labels`.
     :param uncertain: likewise.
     :param scored: splits in which either every row has a label or none.
+    :param task: "classification", "segmentation", or "auto": segmentation where the data has masks and no labels of
+        classes.
+    :param mask_column: column of masks or mask paths; found by its type or a usual name if None.
+    :param mask_colors: the class of each colour of masks, such as ``{"#ff0000": "tumour"}``.
+    :param masks: how a trained model's masks were read; then `label_names` are its names.
     :return: the splits that the data set has, usual names standardised (`val` to `validation`).
     :raises DataError: if the data cannot be used as it is; the message names the file, column or row.
     """
-    raw = read_data(dataset, config_name, revision)
+    raw = read_data(dataset, config_name, revision, task=task, mask_column=mask_column)
+    mask = _mask_column(raw, task, image_column, label_column, mask_column)
     features = next(iter(raw.splits.values())).features
+    if mask is not None:
+        others = Features({name: feature for name, feature in features.items() if name != mask})
+        image = find_image_column(others, image_column)
+        names = {"names": label_names} if masks is None else {"recorded": masks, "model_names": label_names}
+        return load_masks(raw, image, mask, group_column, colors=mask_colors, scored=scored, **names)
+    if isinstance(label_names, Mapping):
+        raise DataError("label_names is a mapping of mask values, but the data is read as classes; leave it out")
     image = find_image_column(features, image_column)
     label = find_label_column(features, label_column)
     groups = [] if group_column is None else [group_column]
     label_columns = [label] if isinstance(label, str) else label
     bare = without_label_column(raw.splits, label_columns)
     raw = replace(raw, splits=DatasetDict({name: split for name, split in raw.splits.items() if name not in bare}))
-    _check_splits(raw.splits, [image, *label_columns])
+    check_splits(raw.splits, [image, *label_columns])
     labels = _read_labels(raw, label, [image, *groups, "split"], label_names, label_kind, uncertain)
     labelled = [name for name in raw.splits if not labels.missing[name].all()]
-    _check_splits({name: raw.splits[name] for name in labelled}, groups)
+    check_splits({name: raw.splits[name] for name in labelled}, groups)
     for note in labels.notes:
         logger.info("%s", note)
     splits, paths = DatasetDict(), _paths(raw)
     for name, split in raw.splits.items():
-        tables = [image_table(split, image, paths.get(name), name), _label_table(split, labels, name)]
+        tables = [image_table(split, image, paths.get(name), name), number_table(split, "label", labels.values[name])]
         columns = {"image": Image(decode=False), "label": _label_feature(labels)}
         if group_column is not None and name in labelled:
-            tables.append(_group_table(split, group_column, name))
+            tables.append(group_table(split, group_column, name))
             columns["group"] = split.features[group_column]
-        splits[name] = _assemble(split, tables, columns)
+        splits[name] = assemble(split, tables, columns)
     tell_unlisted([*dict.fromkeys(paths.values())], raw.images)
     splits, unlabelled, empty = divide_labelled(splits, labels, label, scored)
     source = raw.origin | {
@@ -124,6 +112,37 @@ def load_data(
     if uncertain is not None:
         source["uncertain"] = uncertain  # kept with the student, so that it is evaluated on the same reading
     return ImageData(splits, labels.names, labels.problem_type, source, unlabelled, (*bare, *empty))
+
+
+def _mask_column(
+    raw: RawData,
+    task: Task,
+    image_column: str | None,
+    label_column: str | Sequence[str] | None,
+    mask_column: str | None,
+) -> str | None:
+    """The column of masks if they are the labels; None for classes. The log says which, and why, where there are masks.
+
+    :raises DataError: if masks are asked for, and there are none.
+    """
+    if task == "classification":
+        return None
+    first = next(iter(raw.splits.values()))
+    mask = find_mask_column(first.features, image_column or "", mask_column, written_paths(first))
+    if mask is None:
+        if task == "segmentation":
+            raise DataError(
+                f"no column of masks found; name it with mask_column. Columns found: {columns_found(first.features)}"
+            )
+        return None
+    if task == "auto" and mask_column is None:
+        if label_column is not None or has_label_column(first.features, mask):
+            logger.info("The data also has masks, in column '%s'; --task segmentation uses them.", mask)
+            return None
+        logger.info("task: segmentation (the data has masks and no labels of classes)")
+    elif task == "auto":
+        logger.info("task: segmentation (mask_column is '%s')", mask)
+    return mask
 
 
 def load_images_only(
@@ -142,11 +161,11 @@ def load_images_only(
     if len(raw.splits) > 1:
         logger.warning("The images of all splits are used without labels: %s.", ", ".join(raw.splits))
     column = find_image_column(next(iter(raw.splits.values())).features, image_column)
-    _check_splits(raw.splits, [column])
+    check_splits(raw.splits, [column])
     images, paths = [], _paths(raw)
     for name, split in raw.splits.items():
         table = image_table(split, column, paths.get(name), name)
-        images.append(_assemble(split, [table], {"image": Image(decode=False)}))
+        images.append(assemble(split, [table], {"image": Image(decode=False)}))
     tell_unlisted([*dict.fromkeys(paths.values())], raw.images)
     return concatenate_datasets(images)
 
@@ -155,50 +174,6 @@ def _paths(raw: RawData) -> dict[str, ImagePaths]:
     """What finds the files of each split's table; splits of one folder share it."""
     of_folder = {folder: ImagePaths(folder) for folder in raw.folders.values()}
     return {split: of_folder[folder] for split, folder in raw.folders.items()}
-
-
-def fingerprint(split: Dataset, max_rows: int = FINGERPRINT_ROWS) -> str:
-    """Hash a split's images (their file contents) and labels, in order, wherever the files lie.
-
-    Of a split with more than `max_rows` rows, that many, evenly spaced, are hashed, and the result says so. An image
-    that cannot be read counts as empty.
-
-    :param split: with the column ``image``, undecoded, and perhaps ``label``.
-    :param max_rows: rows that are read at most.
-    :return: ``sha256:...``, or ``sha256 of n of N rows:...``.
-    """
-    count, columns = len(split), [name for name in ("image", "label") if name in split.column_names]
-    digest = hashlib.sha256(str(count).encode())
-    if isinstance(split.features.get("label"), ClassLabel):
-        digest.update(json.dumps(split.features["label"].names).encode())
-    rows, extent = split.select_columns(columns).with_format("arrow"), "sha256"
-    if count > max_rows:
-        rows = rows.select(np.linspace(0, count - 1, max_rows).astype(np.int64))
-        extent = f"sha256 of {len(rows)} of {count} rows"
-    for batch in rows.iter(BATCH_ROWS):
-        for row in batch.to_pylist():
-            digest.update(hashlib.sha256(_content(row["image"])).digest())
-            digest.update(json.dumps(row.get("label")).encode())
-    return f"{extent}:{digest.hexdigest()}"
-
-
-def _content(image: dict[str, Any]) -> bytes:
-    try:
-        return image_bytes(image)
-    except BadImageError:  # told apart when the row is decoded, which the user may have asked to skip
-        return b""
-
-
-def _check_splits(splits: Mapping[str, Dataset], columns: Sequence[str]) -> None:
-    for name, split in splits.items():
-        for column in columns:
-            if column not in split.features:
-                raise DataError(
-                    f"split '{name}' has no column '{column}'; its columns are: {columns_found(split.features)}. "
-                    "Rename the column that is meant, or leave this split out of the data"
-                )
-        if len(split) == 0:
-            raise DataError(f"split '{name}' has no rows")
 
 
 def _read_labels(
@@ -245,34 +220,3 @@ def _label_feature(labels: Labels) -> ClassLabel | List:
     if labels.are_vectors:
         return List(Value("float32"), length=len(labels.names))
     return ClassLabel(names=labels.names)
-
-
-def _label_table(split: Dataset, labels: Labels, name: str) -> Table:
-    values, selected = labels.values[name], selected_rows(split)
-    if selected is not None:  # rows that the split does not show get a label that nobody sees
-        stored = np.zeros((split.data.num_rows, *values.shape[1:]), dtype=values.dtype)
-        stored[selected] = values
-        values = stored
-    column = pa.array(values.ravel())
-    if labels.are_vectors:
-        column = pa.FixedSizeListArray.from_arrays(column, values.shape[1])
-    return InMemoryTable(pa.table({"label": column}))
-
-
-def _group_table(split: Dataset, column: str, name: str) -> Table:
-    groups = split.select_columns([column]).with_format("arrow")[:].column(column)
-    if groups.null_count:
-        row = groups.is_null().to_pylist().index(True)
-        raise DataError(f"split '{name}', row {row}: group column '{column}' is empty; give every row a group")
-    return split.data.select([column]).rename_columns(["group"])
-
-
-def _assemble(split: Dataset, tables: list[Table], columns: dict[str, Any]) -> Dataset:
-    """Lay columns side by side under the split's own selection of rows; `map` would write into the user's folder."""
-    return Dataset(
-        concat_tables(tables, axis=1),
-        info=DatasetInfo(features=Features(columns)),
-        split=split.split,
-        indices_table=split._indices,
-        fingerprint=Hasher.hash([split._fingerprint, columns]),
-    )

@@ -86,6 +86,9 @@ def choose_labelled(
     row, at least `shots` positive labels per class, and rows without any label are not drawn. `label_fraction`
     stratifies (see `stratify`) and gives each class at least one row.
 
+    For masks `shots` is the number of images in all, see `draw_images`; `label_fraction` stratifies by the classes but
+    the first, which is the background.
+
     :param data: data with a train split.
     :param marks: of labels: (N, K), 1 where a row has a class.
     :param shots: labels per class. A class with fewer rows gives all of them, with a warning.
@@ -99,7 +102,13 @@ def choose_labelled(
     has_class = marks(data.labels("train"))
     chosen = np.ones(len(has_class), dtype=bool)
     generator = np.random.default_rng([seed, _LABEL_STREAM])
-    if shots is not None:
+    if data.masks is not None:
+        has_class = has_class[:, 1:]
+    if shots is not None and data.masks is not None:
+        chosen = draw_images(_with_unmarked(has_class), shots, generator)
+        if len(chosen) < shots:
+            logger.warning("train has %d images with masks, fewer than shots = %d; all are used.", len(chosen), shots)
+    elif shots is not None:
         chosen = _draw_shots(has_class, shots, generator)
         for name, count in zip(data.label_names, has_class.sum(axis=0), strict=True):
             if count < shots:
@@ -109,6 +118,31 @@ def choose_labelled(
     elif label_fraction is not None:
         chosen = stratify(_with_unmarked(has_class), [label_fraction, 1 - label_fraction], 1, generator) == 0
     return Labelled(np.flatnonzero(chosen).astype(np.int64), np.flatnonzero(~chosen).astype(np.int64))
+
+
+def draw_images(marks: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
+    """Draw so many images that each class has nearly its share of them, and at least one while there is room.
+
+    Each image is drawn from the class that lacks most of its share, classes without any image first, the rarest of
+    them first.
+
+    :param marks: (N, C) whether an image has a class; every image has at least one.
+    :param count: images to draw; all are drawn where there are fewer.
+    :param generator: breaks the ties.
+    :return: (N,) bool.
+    """
+    chosen = np.zeros(len(marks), dtype=bool)
+    order = generator.permutation(len(marks))
+    images = marks.sum(axis=0)
+    wanted = images * min(count, len(marks)) / max(len(marks), 1)
+    for _ in range(min(count, len(marks))):
+        held, left = marks[chosen].sum(axis=0), marks[~chosen].sum(axis=0)
+        lacking = wanted - held
+        first = np.where((held == 0) & (images > 0), len(marks) + 1.0 - images / (len(marks) + 1), lacking)
+        label = int(np.argmax(np.where(left > 0, first, -np.inf)))
+        candidates = order[~chosen[order] & (marks[order, label] > 0)]
+        chosen[candidates[0]] = True
+    return chosen
 
 
 def stratify(
@@ -266,6 +300,11 @@ def _check(data: ImageData, marks: Marks) -> None:
         raise DataError(f"the data has only one class ({_listed(data.label_names)}); at least two are needed")
     counts = marks(data.labels("train")).sum(axis=0)
     absent = [name for name, count in zip(data.label_names, counts, strict=True) if count == 0]
+    if absent and data.masks is not None:
+        raise DataError(
+            f"no mask of train has a pixel of class {_listed(absent)}, so no model can learn it; add such images to "
+            "train, or leave the class out where it is named: label_names, mask_colors, dataset.json or classes.txt"
+        )
     if absent:
         raise DataError(
             f"train has no row of class {_listed(absent)}, so no model can learn it; add such rows to train, or leave "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from ..arguments.values import ArgumentError
 from ..data.decoding.reading import Reading
 from ..data.labels.labels import Uncertain
+from ..data.masks.reading import MaskReading
 from ..data.open_split import OpenSplit, Split
 from ..data.pixels import Transforms
 from ..data.sources import ImageData, load_data
@@ -39,6 +40,8 @@ def evaluate(
     dataset_revision: str | None = None,
     image_column: str | None = None,
     label_column: str | Sequence[str] | None = None,
+    mask_column: str | None = None,
+    mask_colors: Mapping[str, str] | None = None,
     uncertain: Uncertain | None = None,
     batch_size: int = 64,
     on_bad_image: str = "error",
@@ -51,6 +54,7 @@ def evaluate(
 
     A split that the data does not have, but that was made from the same data when the model was trained, is made again.
 
+    :param mask_colors: the class of each colour of masks; by default as in the model's training.
     :param uncertain: how -1 is read in columns of 0 and 1; by default as in the model's training.
     :param page: page or frame to read of files that have several; by default the one that the model was trained with.
     :param dicom_window: see `rd_hf.data.decoding.reading.Reading`; by default the one that the model was trained with.
@@ -63,6 +67,7 @@ def evaluate(
     loaded = load_model(model, revision, backbone, trust_remote_code)
     reading = Reading.recorded(loaded.trained_on, page, dicom_window)
     names = {"image_column": image_column, "label_column": label_column, "uncertain": uncertain}
+    names |= {"mask_column": mask_column, "mask_colors": mask_colors}
     data = load_splits(loaded, dataset, split, dataset_config_name, dataset_revision, **names)
     opened = open_split(loaded, data, split, on_bad_image, reading)
     rows = split_rows(loaded, opened, batch_size)
@@ -80,14 +85,18 @@ def load_splits(
     *,
     image_column: str | None = None,
     label_column: str | Sequence[str] | None = None,
+    mask_column: str | None = None,
+    mask_colors: Mapping[str, str] | None = None,
     uncertain: Uncertain | None = None,
 ) -> ImageData:
     """Load the labelled images to run a model on, with their labels matched to the model's.
 
     :param split: an existing split; one that was made from train for the model's training is made again.
+    :param mask_colors: the class of each colour of masks; by default as in the model's training.
     :param uncertain: how -1 is read in columns of 0 and 1; by default as in the model's training.
     :raises ArgumentError: when it is missing or has no labels.
     """
+    masks = MaskReading.from_dict(loaded.trained_on["masks"]) if "masks" in loaded.trained_on else None
     recipe = loaded.trained_on.get("made_splits", {"names": []})
     made = recipe if split in recipe["names"] else {}
     data = load_data(
@@ -101,6 +110,10 @@ def load_splits(
         label_kind="single" if isinstance(loaded.task, SingleLabel) else "multi",
         uncertain=uncertain or loaded.trained_on.get("uncertain"),
         scored=[split],
+        task="classification" if masks is None else "segmentation",
+        mask_column=mask_column,
+        mask_colors=mask_colors,
+        masks=masks,
     )
     if split not in data.splits and made:
         trained = loaded.trained_on.get("uncertain")

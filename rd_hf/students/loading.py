@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
 
 from ..arguments.values import nearest
 from ..cards.provenance import PROVENANCE
-from ..data.pixels import default_processor, load_processor
+from ..data.pixels import default_processor, load_processor, whole_image_processor
 from ..models.backbone import cached_commit
-from ..models.modeling_rd_student import RDStudentForImageClassification
+from ..models.modeling_rd_student import RDStudent
 from ..models.tape import input_channels
+from .kinds import MASKS, Kind, StudentError, kind_of, refine_output, with_segmenter_defaults
 
 logger = logging.getLogger(__name__)
 
@@ -27,10 +28,6 @@ COLOUR_CHANNELS = 3
 # the head, and of the running statistics.
 KEPT_UNITS = {"mobilenet_v1": 0.999, "mobilenet_v2": 0.8}
 BATCH_NORM_MOMENTUM = 0.1  # torch's default
-
-
-class StudentError(ValueError):
-    """The student cannot be built from what was given; the message says what to change."""
 
 
 def load_student(
@@ -46,36 +43,48 @@ def load_student(
     :param student: Hub id or folder (pre-trained weights, new head where the labels differ), or an inline config, which
         starts from random weights; seed torch before.
     :param image_size: side of the square input; by default that of the processor, or of the config, or 224.
-    :return: (RDStudentForImageClassification, its image processor, its source {"id", "revision"}).
-    :raises StudentError: for an inline config with unknown fields, or a model that is no image classifier.
+    :param problem_type: as transformers calls it, for a classifier; "segmentation" for a segmenter, whose processor
+        squashes the whole image to the student's size.
+    :return: (RDStudentForImageClassification or RDStudentForSemanticSegmentation, its image processor, its source
+        {"id", "revision"}).
+    :raises StudentError: for an inline config with unknown fields, or a model of another kind.
     """
+    kind = kind_of(problem_type)
     labels = {
         "id2label": dict(enumerate(label_names)),
         "label2id": {name: number for number, name in enumerate(label_names)},
-        "problem_type": problem_type,
+        "problem_type": kind.problem_type(problem_type),
     }
     if isinstance(student, dict):
-        config = _inline_config(student, image_size, labels)
-        model = AutoModelForImageClassification.from_config(config)
+        config = _inline_config(kind, student, image_size, labels)
+        try:
+            model = kind.auto_class.from_config(config)
+        except ValueError as error:  # of MONAI, for arguments that a network does not take
+            raise StudentError(f"The student cannot be built: {error}") from error
         processor = default_processor(_side(config, image_size))
         source = {"id": f"{config.model_type} from scratch", "revision": None}
     else:
-        model, source = _pretrained(student, image_size, labels, revision, trust_remote_code)
+        model, source = _pretrained(kind, student, image_size, labels, revision, trust_remote_code)
         processor = load_processor(student, revision, image_size, trust_remote_code)
-    if isinstance(model, RDStudentForImageClassification):
+    if kind is MASKS:
+        processor = whole_image_processor(processor)
+    if isinstance(model, RDStudent):
         model = model.model
     _refuse_other_channels(model)
     _read_kept_shares_as_dropped(model)
-    return RDStudentForImageClassification.from_classifier(model), processor, source
+    return kind.student_class.from_classifier(model), processor, source
 
 
-def adopt_student(model: PreTrainedModel, label_names: list[str], problem_type: str) -> RDStudentForImageClassification:
-    """Take an image classifier in memory as the student; the model itself is trained, not a copy.
+def adopt_student(model: PreTrainedModel, label_names: list[str], problem_type: str) -> RDStudent:
+    """Take an image classifier or segmenter in memory as the student; the model itself is trained, not a copy.
 
     :param label_names: the data's classes. The model takes these names over unless it has names of its own.
-    :raises StudentError: when the model's classes are not those of the data.
+    :param problem_type: see `load_student`.
+    :raises StudentError: when the model is of another kind, or its classes are not those of the data.
     """
-    model = model.model if isinstance(model, RDStudentForImageClassification) else model
+    kind = kind_of(problem_type)
+    model = model.model if isinstance(model, RDStudent) else model
+    kind.check_model(model)
     own = [model.config.id2label[number] for number in range(model.config.num_labels)]
     unnamed = [f"LABEL_{number}" for number in range(len(label_names))]
     if own not in (label_names, unnamed):
@@ -87,9 +96,9 @@ def adopt_student(model: PreTrainedModel, label_names: list[str], problem_type: 
     _refuse_other_channels(model)
     model.config.id2label = dict(enumerate(label_names))
     model.config.label2id = {name: number for number, name in enumerate(label_names)}
-    model.config.problem_type = problem_type
+    model.config.problem_type = kind.problem_type(problem_type)
     _read_kept_shares_as_dropped(model)
-    return RDStudentForImageClassification.from_classifier(model)
+    return kind.student_class.from_classifier(model)
 
 
 def _refuse_other_channels(model: PreTrainedModel) -> None:
@@ -115,13 +124,17 @@ def _read_kept_shares_as_dropped(model: PreTrainedModel) -> None:
     kept = KEPT_UNITS.get(model.config.model_type)
     if kept is not None and model.config.classifier_dropout_prob == kept:
         model.config.classifier_dropout_prob = round(1 - kept, 3)
-        model.dropout.p = model.config.classifier_dropout_prob
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout) and module.p == kept:
+                module.p = model.config.classifier_dropout_prob
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d) and module.momentum is not None and module.momentum > 0.5:
             module.momentum = BATCH_NORM_MOMENTUM
 
 
-def _pretrained(student: str, image_size: int | None, labels: dict, revision: str | None, trust_remote_code: bool):
+def _pretrained(
+    kind: Kind, student: str, image_size: int | None, labels: dict, revision: str | None, trust_remote_code: bool
+):
     options = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
     config = AutoConfig.from_pretrained(student, **options)
     if config.model_type not in ("rd_student", "monai") and type(config).is_custom_code():
@@ -129,17 +142,20 @@ def _pretrained(student: str, image_size: int | None, labels: dict, revision: st
             f"The student {student!r} uses custom code, which is not supported for students: choose a model class of "
             "transformers."
         )
+    kind.check_checkpoint(student, config)
     wrapped = config.classifier_config if config.model_type == "rd_student" else config
+    if kind is MASKS:
+        refine_output(config)
     vars(wrapped).pop(PROVENANCE, None)  # of the earlier distillation
     if image_size is not None and "image_size" in wrapped.to_dict():
         wrapped.image_size = image_size
     same_task = list(config.id2label.values()) == list(labels["id2label"].values())
     config.id2label, config.label2id = labels["id2label"], labels["label2id"]
     config.problem_type = labels["problem_type"]
-    model, loading = AutoModelForImageClassification.from_pretrained(
+    model, loading = kind.auto_class.from_pretrained(
         student, config=config, ignore_mismatched_sizes=True, output_loading_info=True, use_safetensors=True, **options
     )
-    head = _head_weights(config)
+    head = _head_weights(kind, config)
     unfit = sorted({key for key, *_ in loading["mismatched_keys"]} - head)
     if unfit:
         raise StudentError(
@@ -147,7 +163,7 @@ def _pretrained(student: str, image_size: int | None, labels: dict, revision: st
             "student_image_size out, or choose a student without position embeddings."
         )
     if not same_task:
-        fresh = AutoModelForImageClassification.from_config(config).state_dict()
+        fresh = kind.auto_class.from_config(config).state_dict()
         model.load_state_dict({name: fresh[name] for name in head}, strict=False)
     new = sorted({*loading["missing_keys"], *(set() if same_task else head)})
     if new:
@@ -157,25 +173,25 @@ def _pretrained(student: str, image_size: int | None, labels: dict, revision: st
     return model.float(), {"id": "local" if is_folder else student, "revision": commit}
 
 
-def _head_weights(config: PreTrainedConfig) -> set[str]:
+def _head_weights(kind: Kind, config: PreTrainedConfig) -> set[str]:
     """Names of the weights that depend on the number of classes."""
     more = copy.deepcopy(config)
     more.id2label = {number: str(number) for number in range(config.num_labels + 1)}
     with torch.device("meta"):
         shapes, others = (
-            {name: value.shape for name, value in AutoModelForImageClassification.from_config(c).state_dict().items()}
+            {name: value.shape for name, value in kind.auto_class.from_config(c).state_dict().items()}
             for c in (config, more)
         )
     return {name for name, shape in shapes.items() if others[name] != shape}
 
 
-def _inline_config(student: dict[str, Any], image_size: int | None, labels: dict) -> PreTrainedConfig:
+def _inline_config(kind: Kind, student: dict[str, Any], image_size: int | None, labels: dict) -> PreTrainedConfig:
     fields = dict(student)
     model_type = fields.pop("model_type", None)
-    known = [name for name in (*MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES, "monai") if name in CONFIG_MAPPING]
+    known = [name for name in kind.model_types if name in CONFIG_MAPPING]
     if model_type not in known:
         hint = nearest(model_type or "", known)
-        raise StudentError(f"The student's model_type {model_type!r} is not an image classifier of transformers.{hint}")
+        raise StudentError(f"The student's model_type {model_type!r} is not {kind.noun} of transformers.{hint}")
     config_class = CONFIG_MAPPING[model_type]
     known = list(config_class().to_dict())
     for name in fields:
@@ -186,12 +202,16 @@ def _inline_config(student: dict[str, Any], image_size: int | None, labels: dict
     if image_size is not None and "image_size" in known:
         fields.setdefault("image_size", image_size)
     classes = MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES.get(model_type, "")
-    if not isinstance(classes, str):  # levit has a second one, for which its authors distil
+    if kind is not MASKS and not isinstance(classes, str):  # levit has a second one, for which its authors distil
         fields.setdefault("architectures", [classes[0]])
+    if kind is MASKS:
+        fields = with_segmenter_defaults(model_type, fields, known)
     try:
-        return config_class(**fields, **labels)
+        config = config_class(**fields, **labels)
     except (TypeError, ValueError) as error:
         raise StudentError(f"The student's config of model_type {model_type} is not valid: {error}") from error
+    kind.check_network(config)
+    return config
 
 
 def _side(config: PreTrainedConfig, image_size: int | None) -> int:

@@ -210,4 +210,4 @@ def test_folders_without_images_are_named(tmp_path, log):
 def test_image_masks_alone_make_no_classes(tmp_path):
     write(tmp_path, "images/1.png", "masks/1.png")
     with pytest.raises(DataError, match="only one class folder with images, 'images'"):
-        load_data(tmp_path)
+        load_data(tmp_path, task="classification")

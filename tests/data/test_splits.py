@@ -26,6 +26,7 @@ class ImageData:
     task: Task
     source: dict
     without_labels: tuple[str, ...] = ()
+    masks: None = None
 
     def labels(self, split):
         dtype = np.float32 if isinstance(self.task, MultiLabel) else np.int64

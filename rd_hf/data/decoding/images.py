@@ -21,7 +21,7 @@ from .reading import Reading
 
 # What Pillow's plug-ins raise on files that are cut off, mislabelled or hostile, and fsspec on a remote file whose
 # protocol needs another package.
-_UNREADABLE = (
+UNREADABLE = (
     OSError, ImportError, SyntaxError, ValueError, EOFError, struct.error, IndexError, KeyError, TypeError,
     OverflowError, MemoryError, Image.DecompressionBombError,
 )  # fmt: skip
@@ -74,8 +74,8 @@ def read_image(image: ImageLike, name: str | None = None, reading: Reading = AS_
         made = _from_content(_content_of(image), _path_of(image), reading)
         is_huge = made.rgb.width * made.rgb.height > pillow.PILLOW_LIMIT
         return ReadImage(made.rgb, made.notes | Note.HUGE) if is_huge else made
-    except _UNREADABLE as error:
-        raise BadImageError(_unreadable(image, name, error)) from error
+    except UNREADABLE as error:
+        raise BadImageError(unreadable(image, name, error)) from error
 
 
 def image_bytes(image: dict[str, Any], name: str | None = None) -> bytes:
@@ -88,8 +88,8 @@ def image_bytes(image: dict[str, Any], name: str | None = None) -> bytes:
     """
     try:
         return _content(image)
-    except _UNREADABLE as error:
-        raise BadImageError(_unreadable(image, name, error)) from error
+    except UNREADABLE as error:
+        raise BadImageError(unreadable(image, name, error)) from error
 
 
 def _content(image: dict[str, Any]) -> bytes:
@@ -221,7 +221,8 @@ def _from_pillow(image: Image.Image, notes: Note = Note.NONE) -> ReadImage:
     return ReadImage(pillow.upright(image, turn).convert("RGB"), notes)
 
 
-def _unreadable(image: ImageLike, name: str | None, error: Exception) -> str:
+def unreadable(image: ImageLike, name: str | None, error: Exception) -> str:
+    """Say which image cannot be read, and what its decoder's error means."""
     reason = str(error).rstrip(".")
     if isinstance(error, FileNotFoundError):
         path = _path_of(image)
@@ -232,10 +233,11 @@ def _unreadable(image: ImageLike, name: str | None, error: Exception) -> str:
     elif is_damaged(error):
         said = reason or "it ends early"
         reason = f"it is damaged or cut off, perhaps by an interrupted download: fetch it again ({said})"
-    return f"{_describe(image, name)} is not a readable image: {reason}."
+    return f"{described(image, name)} is not a readable image: {reason}."
 
 
-def _describe(image: ImageLike, name: str | None) -> str:
+def described(image: ImageLike, name: str | None) -> str:
+    """What an error calls an image: its name and its path, as far as there are any."""
     path = _path_of(image)
     if name and path and name != path:
         return f"{name} ({path})"

@@ -1,0 +1,91 @@
+"""Labelled images in splits, and what identifies their contents."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from datasets import ClassLabel, Dataset, DatasetDict, List
+
+from .decoding.images import BadImageError, image_bytes
+from .masks.reading import MaskReading
+
+FINGERPRINT_ROWS = 20_000
+BATCH_ROWS = 64
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """Labelled images in splits.
+
+    :param splits: with the columns ``image``, undecoded (``{"bytes", "path"}``, see
+        `rd_hf.data.decoding.images.to_rgb`); ``label``, a class index or K entries of 0.0 and 1.0; and ``group``, if
+        asked for. For masks also with ``mask``, undecoded as well; ``label`` then has the pixels of each class in the
+        mask, without those that are ignored.
+    :param label_names: the K class names, in the order of the indices.
+    :param problem_type: transformers' name of the problem that the labels pose, or ``segmentation``.
+    :param source: plain JSON without paths: ``id`` (Hub id or "local"), ``config_name``, ``revision`` (commit),
+        ``splits`` (rows of each, as loaded) and ``fingerprint`` (of each, as loaded; see `fingerprint`); for masks also
+        ``masks``, the reading.
+    :param unlabelled: the rows of train without a label, with the columns ``image`` and perhaps ``group``; None if
+        every row has one.
+    :param without_labels: splits that are left out because no row of them has a label.
+    :param masks: how masks become class indices; None for classes.
+    """
+
+    splits: DatasetDict
+    label_names: list[str]
+    problem_type: str
+    source: dict[str, Any]
+    unlabelled: Dataset | None = None
+    without_labels: tuple[str, ...] = ()
+    masks: MaskReading | None = None
+
+    def labels(self, split: str) -> np.ndarray:
+        """Give a split's labels: (N,) int64 class indices, or (N, K) float32 of 0 and 1, NaN where not known.
+
+        For masks they are the pixels of each class: (N, K) int64.
+        """
+        rows = self.splits[split].select_columns(["label"]).with_format("arrow")[:].column("label").to_pylist()
+        if self.masks is not None:
+            return np.asarray(rows, dtype=np.int64).reshape(-1, len(self.label_names))
+        if isinstance(self.splits[split].features["label"], List):
+            return np.asarray(rows, dtype=np.float32).reshape(-1, len(self.label_names))
+        return np.asarray(rows, dtype=np.int64)
+
+
+def fingerprint(split: Dataset, max_rows: int = FINGERPRINT_ROWS) -> str:
+    """Hash a split's images and masks (their file contents) and labels, in order, wherever the files lie.
+
+    Of a split with more than `max_rows` rows, that many, evenly spaced, are hashed, and the result says so. An image
+    that cannot be read counts as empty.
+
+    :param split: with the column ``image``, undecoded, and perhaps ``mask``, likewise, and ``label``.
+    :param max_rows: rows that are read at most.
+    :return: ``sha256:...``, or ``sha256 of n of N rows:...``.
+    """
+    count, columns = len(split), [name for name in ("image", "mask", "label") if name in split.column_names]
+    digest = hashlib.sha256(str(count).encode())
+    if isinstance(split.features.get("label"), ClassLabel):
+        digest.update(json.dumps(split.features["label"].names).encode())
+    rows, extent = split.select_columns(columns).with_format("arrow"), "sha256"
+    if count > max_rows:
+        rows = rows.select(np.linspace(0, count - 1, max_rows).astype(np.int64))
+        extent = f"sha256 of {len(rows)} of {count} rows"
+    for batch in rows.iter(BATCH_ROWS):
+        for row in batch.to_pylist():
+            digest.update(hashlib.sha256(_content(row["image"])).digest())
+            if "mask" in row:
+                digest.update(hashlib.sha256(_content(row["mask"])).digest())
+            digest.update(json.dumps(row.get("label")).encode())
+    return f"{extent}:{digest.hexdigest()}"
+
+
+def _content(image: dict[str, Any]) -> bytes:
+    try:
+        return image_bytes(image)
+    except BadImageError:  # told apart when the row is decoded, which the user may have asked to skip
+        return b""

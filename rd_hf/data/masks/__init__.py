@@ -1,0 +1,1 @@
+"""Masks as people store them, as class indices of every pixel."""

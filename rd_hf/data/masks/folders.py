@@ -1,0 +1,152 @@
+"""Which mask of a folder belongs to which image, and which folders are splits."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
+
+import pyarrow as pa
+from datasets import Dataset, DatasetDict, DatasetInfo, Features, Image
+from datasets.table import InMemoryTable
+
+from ..columns import DataError
+from ..folders import ImageFolder
+from ..image_column import image_row
+from ..scanner import IMAGE_FOLDER, MASK_FOLDER, MASKS_OF_FOLDER, FoundFiles, bases_of_mask, key_of_name, printable
+from .names import NAME_FILES, read_names
+from .union import united_row
+
+logger = logging.getLogger(__name__)
+
+_SPLIT_OF_ENDING = {"": (), "tr": ("train",), "ts": ("test",), "va": ("validation",)}
+_ENDING = re.compile(r"(?:images?|imgs?|pictures?|labels?)(?P<ending>tr|ts|va)", re.IGNORECASE)
+_CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
+_IMAGE_WORD = re.compile(
+    r"(?:(?:images?|img)[_\-. ]+(?P<after>.+)|(?P<before>.+?)[_\-. ]+(?:images?|img))", re.IGNORECASE
+)
+
+Place = tuple[tuple[str, ...], str]  # folders below the root without those that only say "images" or "masks"; a name
+
+
+@dataclass(frozen=True)
+class MaskFolder:
+    """The images of a folder with their masks.
+
+    :param splits: with the undecoded columns ``image`` and ``mask``; null where an image has no mask.
+    :param names: the class of each value, where a file of the folder names them.
+    """
+
+    splits: DatasetDict
+    names: dict[int, str] | None
+
+
+def read_mask_folder(found: FoundFiles) -> MaskFolder:
+    """Pair the images of a folder with their masks; see docs/how-to/masks.md for the layouts.
+
+    :param found: the files of the folder, of which some are masks.
+    :raises DataError: if a mask has no image or could be that of several; names it.
+    """
+    replace(
+        found, masks=(), others=tuple(file for file in found.others if file.name not in NAME_FILES)
+    ).tell_what_is_left_out()
+    images = _by_place(found)
+    masks: dict[Place, list[PurePath]] = {}
+    for file in found.masks:
+        masks.setdefault(_place_of_mask(file, found, images), []).append(file)
+    splits = {}
+    for split, places in _divided(found, [*images]).items():
+        rows = [
+            {"image": _row(found.root, images[place]), "mask": _mask_row(found.root, masks.get(place, []))}
+            for place in places
+        ]
+        splits[split] = _dataset(rows)
+    return MaskFolder(DatasetDict(splits), read_names(found.root))
+
+
+def _by_place(found: FoundFiles) -> dict[Place, PurePath]:
+    images: dict[Place, PurePath] = {}
+    of_nnunet = [file for file in found.images if _is_of_nnunet(file)]
+    channels = {match["channel"] for file in of_nnunet if (match := _CHANNEL.fullmatch(file.stem))}
+    if len(channels) > 1:
+        last = next(file for file in of_nnunet if file.stem.endswith(max(channels)))
+        raise DataError(
+            f"'{printable(found.root)}' has images in {len(channels)} channels, such as '{printable(last)}'; one image "
+            "of grey or RGB per case is read. Keep the channel _0000, or merge three of them into RGB images"
+        )
+    for file in found.images:
+        match = _CHANNEL.fullmatch(file.stem) if channels and file in of_nnunet else None
+        place = _folders(file), key_of_name(match["case"] if match else file.stem)
+        if place in images:
+            raise DataError(
+                f"'{printable(images[place])}' and '{printable(file)}' in '{printable(found.root)}' would have the "
+                "same mask; rename or remove one"
+            )
+        images[place] = file
+    return images
+
+
+def _is_of_nnunet(file: PurePath) -> bool:
+    return any(_ENDING.fullmatch(part) for part in file.parts[:-1])
+
+
+def _folders(file: PurePath) -> tuple[str, ...]:
+    """The folders of a file without those that only say images or masks; those of nnU-Net are splits."""
+    folders: list[str] = []
+    for part in file.parts[:-1]:
+        if IMAGE_FOLDER.fullmatch(part) or MASK_FOLDER.fullmatch(part):
+            ending = _ENDING.fullmatch(part)
+            folders += _SPLIT_OF_ENDING[ending["ending"].lower()] if ending else ()
+        else:
+            folders.append(part)
+    return tuple(map(key_of_name, folders))
+
+
+def _place_of_mask(file: PurePath, found: FoundFiles, images: dict[Place, PurePath]) -> Place:
+    folders = _folders(file)
+    bare = [MASKS_OF_FOLDER.fullmatch(part) for part in folders]
+    of_folder = tuple(match["base"] if match else part for match, part in zip(bare, folders, strict=True))
+    names = dict.fromkeys([key_of_name(file.stem), *bases_of_mask(file.stem)])
+    for place in [(inside, name) for inside in dict.fromkeys((folders, of_folder)) for name in names]:
+        if place in images:
+            return place
+    worded = {(inside, _without_image_word(name)): (inside, name) for inside, name in images}
+    for place in [(inside, name) for inside in dict.fromkeys((folders, of_folder)) for name in names]:
+        if place in worded:
+            return worded[place]
+    raise DataError(
+        f"the mask '{printable(found.root / file)}' has no image; its image must be named "
+        f"{' or '.join(repr(name) for name in names)}, with any suffix. Add the image, or remove the mask"
+    )
+
+
+def _without_image_word(name: str) -> str:
+    match = _IMAGE_WORD.fullmatch(name)
+    return name if match is None else match["after"] or match["before"]
+
+
+def _divided(found: FoundFiles, places: Sequence[Place]) -> dict[str, list[Place]]:
+    """The places of each split."""
+    paths = {PurePath(*folders, name): (folders, name) for folders, name in places}
+    folders = ImageFolder(replace(found, images=tuple(paths))).split_folders()
+    return {
+        split: [place for path, place in paths.items() if path.is_relative_to(folder)]
+        for split, folder in folders.items()
+    }
+
+
+def _mask_row(root: Path, files: list[PurePath]) -> dict | None:
+    rows = [_row(root, file) for file in files]
+    return united_row(rows) if len(rows) > 1 else (rows or [None])[0]
+
+
+def _row(root: Path, file: PurePath) -> dict:
+    return image_row(str(root.absolute() / file))
+
+
+def _dataset(rows: list[dict]) -> Dataset:
+    columns = {name: pa.array([row[name] for row in rows], type=Image.pa_type) for name in ("image", "mask")}
+    features = Features({name: Image(decode=False) for name in columns})
+    return Dataset(InMemoryTable(pa.table(columns)), info=DatasetInfo(features=features))

@@ -1,0 +1,67 @@
+"""Names of the classes of masks from a file beside them: dataset.json, labels.json or classes.txt."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..columns import DataError
+from ..labels.values import clean
+from ..scanner import printable
+
+NAME_FILES = ("dataset.json", "labels.json", "classes.txt", "labels.txt")
+
+
+def read_names(folder: Path) -> dict[int, str] | None:
+    """Read the names from the first of `NAME_FILES` that a folder has.
+
+    :return: the class of each value; None if no file names them.
+    :raises DataError: if the file cannot be read as names, or names a class of several values.
+    """
+    for name in NAME_FILES:
+        path = folder / name
+        if not path.is_file():
+            continue
+        text = path.read_text(encoding="utf-8-sig", errors="replace")
+        if path.suffix == ".txt":
+            lines = [clean(line) for line in text.splitlines()]
+            return dict(enumerate(line for line in lines if line))
+        try:
+            content = json.loads(text)
+        except ValueError as error:
+            raise DataError(f"'{printable(path)}' is not valid JSON: {error}") from error
+        if isinstance(content, dict) and "labels" in content:
+            content = content["labels"]
+        elif name == "dataset.json":  # of something else
+            continue
+        return names_of(content, f"'{printable(path)}'")
+    return None
+
+
+def names_of(content: Any, where: str) -> dict[int, str]:
+    """The class of each value, from a list, a mapping of values to names, or one of names to values.
+
+    :param where: what an error calls the source.
+    :raises DataError: if it is none of these.
+    """
+    if isinstance(content, list) and content and all(isinstance(name, str) for name in content):
+        return {value: clean(name) for value, name in enumerate(content)}
+    if isinstance(content, dict) and content:
+        if any(isinstance(value, list) for value in content.values()):
+            raise DataError(
+                f"{where} gives a class several values, which are regions that overlap; only classes that exclude each "
+                "other are read. Give every class one value"
+            )
+        if all(_is_value(key) and isinstance(name, str) and not _is_value(name) for key, name in content.items()):
+            return {int(key): clean(name) for key, name in content.items()}
+        if all(isinstance(key, str) and _is_value(value) for key, value in content.items()):
+            return {int(value): clean(key) for key, value in content.items()}
+    raise DataError(
+        f"{where} does not name classes; expected a list of names, which begins with that of value 0, or a mapping "
+        'such as {"0": "background", "1": "tumour"}'
+    )
+
+
+def _is_value(value: Any) -> bool:
+    return (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, str) and value.isdecimal())
