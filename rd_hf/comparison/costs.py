@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from accelerate import Accelerator
 
-from ..data.pixels import PixelTransform
+from ..data.pixels import PixelTransform, whole_image_processor
 from ..runtime.files import write_json
 from ..students.cost import Cost, measure_cost
 from ..students.loading import load_student

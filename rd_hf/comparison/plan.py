@@ -26,11 +26,12 @@ from ..arguments.options import options
 from ..arguments.values import ArgumentError, nearest
 from ..tasks.task import Task
 from .arguments import ComparisonArguments, tuning_grid
-from .methods import METHODS, Method
+from .methods import METHODS, Method, Target
 
 NAME = re.compile(r"[^/\\]+")
 NO_TEACHER = "no_teacher"
 NEVER = 10**9  # steps
+TARGETS: dict[str, Target] = {"classification": "classes", "segmentation": "masks"}  # of the argument `task`
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,7 @@ class Plan:
                     raise ArgumentError(f"`{kind}: {name}` must be a mapping of arguments, not {values!r}.")
                 check_names(values, where=f" under `{kind}: {name}`")
         self._refuse_arguments()
+        self._refuse_methods()
         self.tuning = tuning_grid(comparison)
         self.tuned: dict[tuple, tuple[float | None, float]] = {}  # learning rate and weight of each setting
 
@@ -132,6 +134,13 @@ class Plan:
                         f"`{name}` has no effect on the method {entry.name!r}, because it does not reprogram the "
                         "teacher: leave it out."
                     )
+
+    def _refuse_methods(self) -> None:
+        """:raises ArgumentError: for a method that does not learn what a data set is said to have."""
+        for data in self.comparison.data.values():
+            task = (self.comparison.arguments | data).get("task")
+            for entry in self.entries if task in TARGETS else ():
+                entry.method.check_target(TARGETS[task])
 
     def cells(self) -> list[Cell]:
         """Every run of the comparison, in the order in which they are done; settings as they are untuned."""

@@ -18,6 +18,7 @@ from ..arguments.distillation import DistillationArguments
 from ..data.open_split import OpenSplit
 from ..inference.rows import predict_rows
 from ..models.backbone import Backbone
+from ..models.modeling_rd_teacher import RDTeacher
 from ..runtime.progress import hidden_progress
 from ..training.assembly import build_inputs, build_objective, build_trainer, planned_steps, step_plan, training_data
 from ..training.inputs import Inputs
@@ -84,10 +85,18 @@ def _models(cell: Cell, bench: Bench, arguments: DistillationArguments, loaded: 
     """
     models, method = bench.models(arguments, loaded), cell.entry.method
     if bench.has_masks and method.role != "reprogramming" and method.loop == "rd":
-        for projector, stage in zip(models.teacher.projectors, models.teacher.teacher_stages, strict=True):
-            projector.input_grid = stage.grid
-        models.teacher.tap(models.backbone)
+        read_whole_map(models.teacher, models.backbone)
     return models
+
+
+def read_whole_map(teacher: RDTeacher, backbone: Backbone) -> None:
+    """Has a backbone give its maps as they are, not averaged to the grids of the student's stages.
+
+    :param teacher: whose projectors are not used.
+    """
+    for projector, stage in zip(teacher.projectors, teacher.teacher_stages, strict=True):
+        projector.input_grid = stage.grid
+    teacher.tap(backbone)
 
 
 def _trained_student(trainer: Trainer, models: Models, run_data: RunData, bench: Bench) -> Trained:
