@@ -31,7 +31,7 @@ COMMANDS = {
     "students": "list ready students within a budget, measured on this machine: rd-hf students --max_params 1M",
     "report": "write the report of a finished or killed run, without training: rd-hf report runs/xray",
     "evaluate": "score a student or reprogrammed teacher on labelled images; print one JSON object",
-    "predict": "classify image files, folders and globs; print a table or JSON lines",
+    "predict": "classify or segment image files, folders and globs; print a table or JSON lines",
     "export": "write a student as a plain transformers checkpoint or as ONNX; print one JSON object",
     "push": "publish the folder of a model on the Hub: rd-hf push runs/xray/student --repo_id me/xray-student",
     "cache": "manage the teacher features stored on disk: rd-hf cache info | build | verify | clear",
@@ -234,6 +234,8 @@ def _predict(options: list[str]) -> int:
     as_json, top_k = arguments.json, arguments.top_k
     values = {name: value for name, value in vars(arguments).items() if name not in ("json", "top_k")}
     rows = predict(**values)
+    if any("mask" in row and not isinstance(row["mask"], str) for row in rows):
+        raise ArgumentError("This model gives masks: name a folder for them with --output_dir.")
     if as_json:
         for row in rows:
             print(json.dumps(row))

@@ -96,6 +96,10 @@ class PredictionArguments:
     on_bad_image: Literal["error", "skip"] = option("error", "error stops at an unreadable image; skip leaves it out")
     page: int | None = option(None, PAGE, above=0)
     dicom_window: str | None = option(None, WINDOW)
+    output_dir: str | None = option(
+        None, "for a model that gives masks: folder of the masks, PNG files of the images' names and sizes"
+    )
+    overlay: bool = option(False, "for a model that gives masks: also write pictures of the images under their masks")
 
     def __post_init__(self):
         window_of(self.dicom_window)

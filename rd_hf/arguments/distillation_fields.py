@@ -150,6 +150,14 @@ class DistillationFields:
         "reports them", resume="allowed",
     )
 
+    skips: Literal["own", "reprogrammed"] = _method(
+        "reprogrammed", "masks only: what a hybrid pass reads of shallower stages than the one it starts from: the "
+        "student's own features, or reprogrammed ones of the teacher",
+    )
+    hybrid_norms: Literal["student", "own"] = _method(
+        "own", "masks only: running statistics of the student's batch norms in hybrid passes: the student's, or ones "
+        "of their own",
+    )
     hybrid_weight: float = _method(1.0, "alpha at the first step: cross-entropy of the hybrid logits", at_least=0)
     hybrid_weight_end: float = _method(0.0, "alpha at the last step (linear in between)", at_least=0)
     kl_weight: float = _method(1.0, "beta at the first step: KL from the hybrid logits to the student's", at_least=0)
@@ -286,6 +294,10 @@ class DistillationFields:
     license: str | None = _publishing(
         None, "licence of what is published, as spelled on the Hub (apache-2.0, cc-by-nc-4.0, other); if none is "
         "given, the card says so", text="words",
+    )
+    card_images: bool = _publishing(
+        False, "masks only: show test images with their masks in the student's card; these are pictures of patients, "
+        "and are published with it",
     )
     push_to_hub: bool = _publishing(False, "push the student to hub_model_id when the run has ended")
     hub_model_id: str | None = _publishing(None, "name of the repo on the Hub, such as me/xray-student", text="words")

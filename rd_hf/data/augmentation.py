@@ -21,6 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..scoring.mask_rows import IGNORED_LABEL
+
 if TYPE_CHECKING:
     from ..arguments.distillation import DistillationArguments
 
@@ -161,16 +163,41 @@ def apply(view: ViewParameters, batch: Tensor) -> Tensor:
     images = batch.float()
     if bool(view.identity.all()):
         return images
-    from kornia.geometry.transform import warp_affine
-
-    height, width = batch.shape[-2:]
-    matrix = _matrix(view, height, width).to(batch.device)
-    shown = warp_affine(images, matrix, (height, width), mode="bilinear", padding_mode="border", align_corners=True)
-    shown = _tone(view, shown)
+    shown = _tone(view, _warped(view, images, mode="bilinear", padding_mode="border"))
     if bool(view.identity.any()):
         rows = view.identity.to(batch.device)
         shown[rows] = images[rows]
     return shown
+
+
+def apply_to_masks(view: ViewParameters, masks: Tensor) -> Tensor:
+    """Give masks the geometry of their images' views; each pixel takes the class of the nearest one.
+
+    Outside the frame, where `apply` repeats the image's border, nobody has labelled anything: there pixels are ignored.
+
+    :param view: B views.
+    :param masks: (B, h, w) class indices from 0 to 255, of any integer type, at the size of the images.
+    :return: (B, h, w) of the same type on the same device, `IGNORED_LABEL` outside.
+    :raises AugmentationError: if there are not as many views as masks.
+    """
+    if len(view) != len(masks):
+        raise AugmentationError(f"got {len(view)} views for {len(masks)} masks; draw one view per mask")
+    if bool(view.identity.all()):
+        return masks
+    # Zeros come in from outside, so that classes count from 1 meanwhile; float32 holds them exactly.
+    warped = _warped(view, masks[:, None].float() + 1, mode="nearest", padding_mode="zeros")[:, 0].round() - 1
+    shown = torch.where(warped < 0, IGNORED_LABEL, warped).to(masks.dtype)
+    rows = view.identity.to(masks.device)
+    return torch.where(rows[:, None, None], masks, shown)
+
+
+def _warped(view: ViewParameters, images: Tensor, mode: str, padding_mode: str) -> Tensor:
+    """Images (B, C, h, w) under the geometry of their views."""
+    from kornia.geometry.transform import warp_affine
+
+    height, width = images.shape[-2:]
+    matrix = _matrix(view, height, width).to(images.device)
+    return warp_affine(images, matrix, (height, width), mode=mode, padding_mode=padding_mode, align_corners=True)
 
 
 def _uniform(seed: int, sample: int, view: int) -> np.ndarray:

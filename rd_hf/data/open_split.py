@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from datasets import Dataset
+from torch import Tensor
 
 from ..arguments.values import ArgumentError
 from .decoding.images import AS_IT_IS
@@ -13,18 +16,23 @@ from .decoding.reading import Reading
 from .pixel_store import PixelStore, check_images
 from .pixels import Transforms
 
+if TYPE_CHECKING:
+    from .masks.reading import MaskReading
+
 
 @dataclass(frozen=True)
 class Split:
     """Labelled images.
 
-    :param images: N rows with a column `image`.
-    :param labels: of all N, (N, ...).
+    :param images: N rows with a column `image`, and `mask` where the labels are masks.
+    :param labels: of all N, (N, ...); of masks the pixels of each class, (N, K).
+    :param masks: how masks are read; None where the labels are classes.
     """
 
     name: str
     images: Dataset
     labels: np.ndarray
+    masks: MaskReading | None
 
     @property
     def used_labels(self) -> np.ndarray:
@@ -37,7 +45,7 @@ class Split:
         :raises BadImageError: for an unreadable one, unless `on_bad_image` is "skip".
         :raises ArgumentError: when none is readable.
         """
-        store = PixelStore(self.images, transforms, self.name, reading)
+        store = PixelStore(self.images, transforms, self.name, reading, self.masks)
         skipped = check_images(store, range(len(self.images)), on_bad_image)
         rows = [row for row in range(len(self.images)) if row not in skipped]
         if not rows:
@@ -45,7 +53,7 @@ class Split:
                 f"Split `{self.name}` has no readable image: none of its {len(self.images)} can be read. Fix them, or "
                 "leave the split out of the data."
             )
-        return OpenSplit(self.name, self.images, self.labels, store, rows, skipped)
+        return OpenSplit(self.name, self.images, self.labels, self.masks, store, rows, skipped)
 
 
 @dataclass(frozen=True)
@@ -64,3 +72,12 @@ class OpenSplit(Split):
     def used_labels(self) -> np.ndarray:
         """Those of the readable images."""
         return self.labels[self.rows]
+
+    def targets(self, rows: list[int]) -> Tensor | list[Tensor]:
+        """What a model's output for these rows is scored against: labels (B, ...), or masks (H, W) of uint8.
+
+        Each mask has the size of its source image.
+        """
+        if self.masks is None:
+            return torch.from_numpy(self.labels[rows])
+        return [torch.from_numpy(self.store.source_mask(row)) for row in rows]

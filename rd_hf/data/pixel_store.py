@@ -5,20 +5,25 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from PIL.Image import Image
+from PIL.Image import Image, Resampling, fromarray
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..runtime.progress import Progress
+from ..scoring.mask_rows import IGNORED_LABEL
 from .decoding.image_notes import Note, log_notes
 from .decoding.images import AS_IT_IS, BadImageError, read_image
 from .decoding.reading import Reading
 from .leaks import DIGEST_BYTES, pixel_digest
 from .order import Visit
 from .pixels import PixelTransform, Transforms
+
+if TYPE_CHECKING:
+    from .masks.reading import MaskReading
 
 logger = logging.getLogger(__name__)
 
@@ -63,14 +68,24 @@ class PixelStore:
     :param transforms: of student and teacher.
     :param name: what errors call the split.
     :param reading: which page of a file, and which window.
+    :param masks: how the column `mask` is read, in which rows without label are None; None where labels are classes.
     :ivar student: what the student sees.
     :ivar teacher: what the teacher sees; None without one.
     """
 
-    def __init__(self, split, transforms: Transforms, name: str, reading: Reading = AS_IT_IS):
-        self.split, self.name, self.reading = split, name, reading
+    def __init__(
+        self,
+        split,
+        transforms: Transforms,
+        name: str,
+        reading: Reading = AS_IT_IS,
+        masks: MaskReading | None = None,
+    ):
+        self.split, self.name, self.reading, self.masks = split, name, reading, masks
         self.student = ModelPixels(self, transforms.student)
         self.teacher = None if transforms.teacher is None else ModelPixels(self, transforms.teacher)
+        if masks is not None:
+            self._masks = scratch(len(split), *transforms.student.size)
         self._digests = scratch(len(split), DIGEST_BYTES)
         self._notes = scratch(len(split))
         self._present = scratch(len(split))
@@ -89,16 +104,40 @@ class PixelStore:
     def decode(self, row: int) -> None:
         """Make sure that a row's pixels are ready for every model.
 
-        :raises BadImageError: where its image cannot be decoded.
+        :raises BadImageError: where its image or mask cannot be decoded, or they differ in size.
         """
         if not self._present[row]:
-            image = read_image(self.split[row]["image"], f"row {row} of {self.name}", self.reading)
+            found = self.split[row]
+            image = read_image(found["image"], f"row {row} of {self.name}", self.reading)
+            if self.masks is not None:
+                self._masks[row] = self._shown_mask(row, found["mask"], image.rgb)
             for model in (self.student, self.teacher):
                 if model is not None:
                     model.take(row, image.rgb)
             self._digests[row] = pixel_digest(image.rgb)
             self._notes[row] = image.notes
             self._present[row] = 1
+
+    def mask(self, row: int) -> Tensor:
+        """A row's mask as the student sees the image: uint8 (h, w), `IGNORED_LABEL` throughout where it has none.
+
+        :raises BadImageError: where its image or mask cannot be decoded.
+        """
+        self.decode(row)
+        return torch.from_numpy(np.array(self._masks[row]))
+
+    def source_mask(self, row: int) -> np.ndarray:
+        """A row's mask (H, W) at the size of its source image."""
+        return self.masks.read(self.split[row]["mask"], f"row {row} of {self.name}")
+
+    def _shown_mask(self, row: int, mask: dict | None, rgb: Image) -> np.ndarray:
+        """A mask at the student's size: each pixel takes the class of the nearest one."""
+        height, width = self.student.transform.size
+        if mask is None:
+            return np.full((height, width), IGNORED_LABEL, dtype=np.uint8)
+        classes = self.masks.read(mask, f"row {row} of {self.name}")
+        check_size(classes, rgb, f"row {row} of {self.name}")
+        return np.asarray(fromarray(classes).resize((width, height), Resampling.NEAREST))
 
 
 def check_images(store: PixelStore, rows: Sequence[int], on_bad_image: str) -> dict[int, str]:
@@ -132,6 +171,17 @@ def _more(count: int) -> str:
     return f"{count} more image{'s' if count > 1 else ''}"
 
 
+def check_size(mask: np.ndarray, rgb: Image, where: str) -> None:
+    """:raises BadImageError: when a mask (H, W) has not the size of its image."""
+    size = mask.shape[::-1]
+    if size != rgb.size:
+        turned = " The image is turned by its EXIF orientation; turn the mask too." if size == rgb.size[::-1] else ""
+        raise BadImageError(
+            f"{where}: the mask has {size[0]} x {size[1]} pixels (columns x rows), but its image {rgb.width} x "
+            f"{rgb.height}.{turned} Give a mask of the image's size."
+        )
+
+
 def scratch(*shape: int) -> np.memmap:
     """Zeros (uint8) in a file without a name; the disk gives pages only as they are written."""
     with tempfile.TemporaryFile(prefix="rd_hf_pixels_") as file:
@@ -141,7 +191,8 @@ def scratch(*shape: int) -> np.memmap:
 class Visits(Dataset):
     """Fetches what a training step needs of a visit.
 
-    :param labels: (N,) int64 or (N, K) float32; of rows without label nothing is used.
+    :param labels: (N,) int64 or (N, K) float32, of which those of rows without label are not used; where the store
+        reads masks, these are the labels.
     :param needs_teacher_pixels: asked for each visit, in the process that fetches it.
     """
 
@@ -150,7 +201,8 @@ class Visits(Dataset):
 
     def __getitem__(self, visit: Visit) -> tuple[Visit, Tensor, Tensor | None, Tensor]:
         of_teacher = self.store.teacher[visit.row] if self.needs_teacher_pixels(visit) else None
-        return visit, self.store.student[visit.row], of_teacher, self.labels[visit.row]
+        label = self.labels[visit.row] if self.store.masks is None else self.store.mask(visit.row)
+        return visit, self.store.student[visit.row], of_teacher, label
 
 
 def collate(items: list[tuple[Visit, Tensor, Tensor | None, Tensor]]) -> dict:

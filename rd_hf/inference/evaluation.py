@@ -22,6 +22,7 @@ from ..data.split_names import standard_split_name
 from ..data.splits import complete_splits
 from ..runtime.files import write_predictions
 from ..tasks.classification import SingleLabel
+from ..tasks.segmentation import Segmentation
 from .loading import LoadedModel, load_model
 from .onnx_runtime import OnnxClassifier
 from .rows import predict_rows
@@ -110,7 +111,7 @@ def load_splits(
         label_kind="single" if isinstance(loaded.task, SingleLabel) else "multi",
         uncertain=uncertain or loaded.trained_on.get("uncertain"),
         scored=[split],
-        task="classification" if masks is None else "segmentation",
+        task="segmentation" if isinstance(loaded.task, Segmentation) else "classification",
         mask_column=mask_column,
         mask_colors=mask_colors,
         masks=masks,
@@ -152,7 +153,7 @@ def open_split(
     """
     if split not in data.splits:
         raise ArgumentError(f"The data has no split `{split}`. Its splits are {', '.join(data.splits)}.")
-    found = Split(split, data.splits[split], data.labels(split))
+    found = Split(split, data.splits[split], data.labels(split), data.masks)
     reading = reading or Reading.recorded(loaded.trained_on)
     return found.opened(Transforms(loaded.transform), on_bad_image, reading)
 
@@ -169,5 +170,5 @@ def split_rows(
     """
     model = loaded.model if model is None else model
     return predict_rows(
-        lambda pixels: model(pixel_values=pixels).logits, loaded.task.row, model, split, batch_size, Accelerator()
+        lambda pixels: model(pixel_values=pixels).logits, loaded.task.full_row, model, split, batch_size, Accelerator()
     )

@@ -7,15 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForImageClassification,
+    AutoModelForSemanticSegmentation,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.utils import cached_file
 
 from ..arguments.values import ArgumentError
 from ..cards.provenance import is_onnx, read_provenance
-from ..data.pixels import PixelTransform
+from ..data.pixels import PixelTransform, load_processor, whole_image_processor
 from ..models.tape import input_channels
 from ..tasks.classification import SingleLabel
 from ..tasks.make import make_task
+from ..tasks.segmentation import Segmentation
 from ..tasks.task import Task
 from .model_names import check_files, loading
 from .onnx_runtime import MODEL_FILE, OnnxClassifier, is_onnx_folder
@@ -62,15 +69,24 @@ def load_model(
         check_files("backbone", backbone)
         options["backbone"] = backbone
     with loading("model", model):
-        loaded = AutoModelForImageClassification.from_pretrained(model, use_safetensors=True, **options).eval()
+        auto_class = AutoModelForSemanticSegmentation if is_segmenter(config) else AutoModelForImageClassification
+        loaded = auto_class.from_pretrained(model, use_safetensors=True, **options).eval()
         names = [loaded.config.id2label[number] for number in range(loaded.config.num_labels)]
-        task = make_task(loaded.config.problem_type or SingleLabel.problem_type, names)
         shown = loaded.backbone if config.model_type == "rd_teacher" else loaded
-        transform = PixelTransform.from_pretrained(
-            model, revision=revision, trust_remote_code=trust_remote_code, channels=input_channels(shown)
-        )
+        processor = load_processor(model, revision, trust_remote_code=trust_remote_code)
+        channels = input_channels(shown)
+        if is_segmenter(config):
+            task, processor = Segmentation(names), whole_image_processor(processor, channels)
+        else:
+            task = make_task(loaded.config.problem_type or SingleLabel.problem_type, names)
+        transform = PixelTransform(processor, channels)
     trained_on = read_provenance(loaded.config).get("dataset") or {}
     return LoadedModel(loaded.to(Accelerator().device), transform, task, trained_on)
+
+
+def is_segmenter(config: PreTrainedConfig) -> bool:
+    """Whether a saved model gives a class per pixel, by the name of the class that it was saved as."""
+    return any(name.endswith("ForSemanticSegmentation") for name in config.architectures or [])
 
 
 def _load_onnx(model: str, revision: str | None, path: Path, backbone: str | None) -> LoadedModel:

@@ -16,7 +16,9 @@ from ..data.decoding.image_notes import Note, log_notes
 from ..data.decoding.images import BadImageError, read_image
 from ..data.decoding.reading import Reading
 from ..data.scanner import is_hidden, is_image, masks_among, printable, scan
+from ..tasks.segmentation import Segmentation
 from .loading import LoadedModel, load_model
+from .mask_files import MaskFiles
 
 logger = logging.getLogger(__name__)
 
@@ -31,27 +33,45 @@ def predict(
     on_bad_image: str = "error",
     page: int | None = None,
     dicom_window: str | None = None,
+    output_dir: str | None = None,
+    overlay: bool = False,
     trust_remote_code: bool = False,
 ) -> list[dict[str, Any]]:
-    """Classify images.
+    """Run a model on images: a class, or a mask, for each.
 
     :param images: files, folders (searched for image files, deep) and globs; one, or several.
     :param page: page or frame to read of files that have several; by default the one that the model was trained with.
     :param dicom_window: see `rd_hf.data.decoding.reading.Reading`; by default the one that the model was trained with.
+    :param output_dir: for a segmenter: folder of the masks, which are PNGs of the images' names and sizes.
+    :param overlay: for a segmenter: whether a picture of each image under its mask is written too, into `overlays`
+        there.
     :return: one dict per image: `image` (its path), `label` (multi-label: `labels`, those at 0.5 or above) and
-        `probabilities` by class name; for a skipped one `image` and `error`.
-    :raises ArgumentError: when a name matches nothing.
+        `probabilities` by class name; of a segmenter `mask` (the file, or without `output_dir` an array (H, W) of class
+        indices), `pixels` per class name and perhaps `overlay`; for a skipped one `image` and `error`.
+    :raises ArgumentError: when a name matches nothing, or a mask's file exists.
     :raises BadImageError: for an unreadable image, unless `on_bad_image` is "skip".
     """
     paths = find_images(images)
     loaded = load_model(model, revision, backbone, trust_remote_code)
+    masks = _mask_files(loaded, paths, output_dir, overlay)
     reading = Reading.recorded(loaded.trained_on, page, dicom_window)
     rows: list[dict[str, Any]] = []
     notes: dict[str, Note] = {}
     for start in range(0, len(paths), batch_size):
-        rows += _predict_batch(loaded, paths[start : start + batch_size], on_bad_image, reading, notes)
-    log_notes(logger, notes, "those to classify")
+        rows += _predict_batch(loaded, masks, paths[start : start + batch_size], on_bad_image, reading, notes)
+    log_notes(logger, notes, "those to predict")
     return rows
+
+
+def _mask_files(loaded: LoadedModel, paths: list[Path], output_dir: str | None, overlay: bool) -> MaskFiles | None:
+    """What takes the masks of a segmenter; None for a classifier."""
+    if isinstance(loaded.task, Segmentation):
+        return MaskFiles(loaded.task, paths, output_dir, overlay)
+    if output_dir is not None or overlay:
+        raise ArgumentError(
+            "`output_dir` and `overlay` are for models that give masks, but this one gives classes: leave them out."
+        )
+    return None
 
 
 def find_images(names: str | os.PathLike | Iterable[str | os.PathLike]) -> list[Path]:
@@ -107,27 +127,37 @@ def _is_in_loop(file: Path) -> bool:
 
 
 def prediction_table(rows: list[dict[str, Any]], top_k: int) -> str:
-    """Predictions as aligned text: the image, then its `top_k` likeliest classes."""
+    """Predictions as aligned text: the image, then its `top_k` likeliest classes, or its mask and the classes there."""
     width = max(len(row["image"]) for row in rows)
     lines = []
     for row in rows:
         if "error" in row:
-            lines.append(f"{row['image']:{width}}  could not be read: {row['error']}")
-            continue
-        ranked = sorted(row["probabilities"].items(), key=lambda item: -item[1])[:top_k]
-        lines.append(f"{row['image']:{width}}  " + "  ".join(f"{name} {value:.3f}" for name, value in ranked))
+            answer = f"could not be read: {row['error']}"
+        elif "mask" in row:
+            answer = f"{row['mask']}  " + "  ".join(f"{name} {count}" for name, count in row["pixels"].items() if count)
+        else:
+            ranked = sorted(row["probabilities"].items(), key=lambda item: -item[1])[:top_k]
+            answer = "  ".join(f"{name} {value:.3f}" for name, value in ranked)
+        lines.append(f"{row['image']:{width}}  {answer}")
     return "\n".join(lines)
 
 
 def _predict_batch(
-    loaded: LoadedModel, paths: list[Path], on_bad_image: str, reading: Reading, notes: dict[str, Note]
+    loaded: LoadedModel,
+    masks: MaskFiles | None,
+    paths: list[Path],
+    on_bad_image: str,
+    reading: Reading,
+    notes: dict[str, Note],
 ) -> list[dict[str, Any]]:
     """:param notes: where what is remarkable about each image is added."""
-    pixels, rows = [], []
+    pixels, sizes, pictures, rows = {}, {}, {}, []
     for path in paths:
         try:
             image = read_image(path, printable(path), reading)
-            pixels.append(loaded.transform.geometry(image.rgb))
+            pixels[path], sizes[path] = loaded.transform.geometry(image.rgb), (image.rgb.height, image.rgb.width)
+            if masks is not None and masks.with_overlays:
+                pictures[path] = image.rgb
             notes[printable(path)] = image.notes
             rows.append({"image": printable(path)})
         except BadImageError as error:
@@ -137,6 +167,7 @@ def _predict_batch(
     if not pixels:
         return rows
     with torch.no_grad():
-        batch = loaded.transform.normalize(torch.stack(pixels).to(loaded.model.device))
-        answers = iter(loaded.task.answers(loaded.model(pixel_values=batch).logits.float().cpu()))
+        batch = loaded.transform.normalize(torch.stack([*pixels.values()]).to(loaded.model.device))
+        logits = loaded.model(pixel_values=batch).logits.float()
+    answers = iter(loaded.task.answers(logits.cpu()) if masks is None else masks.answers(sizes, logits, pictures))
     return [row if "error" in row else row | next(answers) for row in rows]

@@ -16,7 +16,7 @@ from ..data.pixel_store import ModelPixels
 
 def predict_rows(
     forward: Callable[[Any], Tensor],
-    row: Callable[[Tensor, Tensor], Tensor],
+    row: Callable[[Tensor, Any], Tensor],
     model: nn.Module,
     split: OpenSplit,
     batch_size: int,
@@ -28,7 +28,7 @@ def predict_rows(
     They share whole batches, as an image's output may differ in the last digit with its company in a batch.
 
     :param forward: what `read` gives -> the model's output, such as logits (B, K).
-    :param row: output in float32, and labels of its images -> what is kept of each, (B, S), as by
+    :param row: output in float32, and `split.targets` of its images -> what is kept of each, (B, S), as by
         `rd_hf.tasks.task.Task.row`.
     :param model: put into eval mode during the run.
     :param read: numbers of rows -> what `forward` takes; by default the pixel values (B, 3, h, w) of the student.
@@ -47,7 +47,7 @@ def predict_rows(
     with torch.no_grad():
         # A process without a batch of its own still runs one, to learn the length of a row.
         for batch in own or batches[:1]:
-            answers.append(row(forward(read(batch)).float(), torch.from_numpy(split.labels[batch])))
+            answers.append(row(forward(read(batch)).float(), split.targets(batch)))
     model.train(was_training)
     if accelerator.num_processes == 1:
         return torch.cat(answers).cpu().numpy()
@@ -63,6 +63,6 @@ def pixel_values(pixels: ModelPixels, rows: list[int], device: torch.device) -> 
     return pixels.transform.normalize(pixels.batch(rows).to(device))
 
 
-def only_output(output: Tensor, labels: Tensor) -> Tensor:
+def only_output(output: Tensor, targets: Any) -> Tensor:
     """Keep the model's output itself as the row."""
     return output

@@ -203,7 +203,6 @@ def read_together(staged: StagedModel, image_size: Grid) -> list[int]:
             for i, feature in enumerate(tape.features)
         }
         with torch.enable_grad():
-            logits = staged.resume(tape, leaves).logits
-        maps = [leaf.map for leaf in leaves.values()]
-        gradients = torch.autograd.grad(logits.sum(), maps, allow_unused=True)
+            total = staged.resume(tape, leaves).logits.sum()
+        gradients = torch.autograd.grad(total, [leaf.map for leaf in leaves.values()], allow_unused=True)
     return [index for index, gradient in enumerate(gradients) if gradient is not None]

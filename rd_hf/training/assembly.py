@@ -18,14 +18,17 @@ from ..arguments.distillation import DistillationArguments
 from ..arguments.values import ArgumentError
 from ..data.augmentation import AugmentationParameters
 from ..data.order import RowOrder, StepPlan
-from ..data.pixels import PixelTransform, Transforms, load_processor
+from ..data.pixels import PixelTransform, Transforms, load_processor, whole_image_processor
 from ..inference.model_names import loading, naming
 from ..models.backbone import Backbone, BackboneError
 from ..models.modeling_rd_teacher import RDTeacherForImageClassification
+from ..models.modeling_rd_teacher_segmentation import RDTeacherForSemanticSegmentation
 from ..models.probe import UnfitImageError
 from ..models.tape import input_channels
 from ..runtime.checkpoint import list_checkpoints
 from ..students.loading import load_student
+from ..tasks.segmentation import Segmentation
+from ..tasks.task import Task
 from .checks import check_labels, check_student, unfit
 from .cka import check_rows
 from .inputs import Inputs
@@ -92,7 +95,7 @@ def assemble_models(
     if arguments.gradient_checkpointing:
         student.activation_checkpointing_enable()
     if teacher is not None:
-        _add_teacher(models, arguments, teacher, accelerator)
+        _add_teacher(models, arguments, teacher, run_data.task, accelerator)
     student.config.provenance = {
         "method": arguments.method,
         "student_base": base,
@@ -135,17 +138,23 @@ def load_teacher(arguments: DistillationArguments, accelerator: Accelerator) -> 
 
 
 def _add_teacher(
-    models: Models, arguments: DistillationArguments, loaded: LoadedTeacher, accelerator: Accelerator
+    models: Models, arguments: DistillationArguments, loaded: LoadedTeacher, task: Task, accelerator: Accelerator
 ) -> None:
     models.backbone, models.teacher_processor = loaded
+    kind, options = RDTeacherForImageClassification, {}
     with naming("teacher", arguments.teacher):
         channels = input_channels(models.backbone.tower)
+        if isinstance(task, Segmentation):
+            # The student's maps and the teacher's have to show the same places.
+            models.teacher_processor = whole_image_processor(models.teacher_processor, channels)
+            kind = RDTeacherForSemanticSegmentation
+            options = {"skips": arguments.skips, "hybrid_norms": arguments.hybrid_norms}
         transform = PixelTransform(models.teacher_processor, channels)
     if channels == 1:
         logger.info("The teacher %r reads grey images, so it gets the mean of the three channels.", arguments.teacher)
     models.transforms = models.transforms._replace(teacher=transform)
     try:
-        models.teacher = RDTeacherForImageClassification.from_parts(
+        models.teacher = kind.from_parts(
             models.student,
             models.backbone,
             teacher_image_size=transform.size,
@@ -154,6 +163,7 @@ def _add_teacher(
             projector_layers=arguments.projector_layers,
             teacher_stages=arguments.teacher_stages,
             student_stages=arguments.student_stages,
+            **options,
         )
     except UnfitImageError as error:
         raise unfit(error, models, arguments) from error

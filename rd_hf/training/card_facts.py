@@ -13,8 +13,8 @@ import torch
 from .._version import __version__
 from ..arguments.distillation import DistillationArguments
 from ..arguments.options import names
-from ..models.modeling_rd_student import RDStudentForImageClassification
 from ..students.cost import Cost, measure_cost
+from .mask_examples import EXAMPLES_FILE
 
 if TYPE_CHECKING:
     from .run_data import RunData
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 LIBRARIES = ("torch", "transformers", "datasets", "accelerate")
 CURVES = {"curves.png": "Training curves"}
+EXAMPLES = {EXAMPLES_FILE: "Best, median and worst test images: image, truth and prediction"}
 CKA_CURVES = {"cka.png": "CKA over time"}
 
 
@@ -63,11 +64,12 @@ def card_facts(
     of_teacher = scores["teacher"]["test"] if "teacher" in scores else None
     base = _named(provenance["student_base"]["id"])
     teacher = _named(provenance["teacher"]["id"]) if provenance["teacher"] else None
+    examples = EXAMPLES if arguments.card_images else {}
     facts = {
         "student": {
             "kind": "student", "title": f"{base}, distilled from {teacher}" if teacher else f"{base}, trained alone",
             "scores": scores["test"], "other_scores": of_teacher,
-            "images": task.figures_of_scores | task.figures_of_rows | CURVES,
+            "images": task.figures_of_scores | task.figures_of_rows | examples | CURVES,
         }
     }  # fmt: skip
     if of_teacher is not None:
@@ -109,7 +111,7 @@ def _splits(run_data: RunData) -> list[dict[str, Any]]:
 
 def _costs(folder: Path, models: Models) -> dict[str, Cost]:
     """Costs of the saved student on the CPU, and of the teacher up to its last tapped stage on its device."""
-    student = RDStudentForImageClassification.from_pretrained(folder / "student", dtype=torch.float32).eval()
+    student = type(models.student).from_pretrained(folder / "student", dtype=torch.float32).eval()
     transforms = models.transforms
     costs = {"student": measure_cost(lambda pixels: student(pixel_values=pixels), student, transforms.student.size)}
     if models.backbone is not None:

@@ -38,7 +38,7 @@ def build(arguments: DistillationArguments) -> str:
     with accelerator.main_process_first():
         run_data = load_run_data(arguments)
     models = build_models(arguments, run_data, accelerator)
-    run_data.store = PixelStore(run_data.train, models.transforms, "train", run_data.reading)
+    run_data.store = PixelStore(run_data.train, models.transforms, "train", run_data.reading, run_data.masks)
     inputs = build_inputs(arguments, run_data, models, accelerator)
     if inputs.cache is None:
         raise OSError(f"The cache cannot be written to {cache_root(arguments.cache_dir)}: choose another --cache_dir.")

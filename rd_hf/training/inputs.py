@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..data.augmentation import AugmentationParameters, apply, draw
+from ..data.augmentation import AugmentationParameters, apply, apply_to_masks, draw
 from ..data.order import Visit
 from ..data.pixel_store import PixelStore
 from ..data.pixels import PixelTransform
@@ -53,6 +53,16 @@ class Inputs:
         """
         pixels = self._shown(batch["student_pixels"], self.store.student.transform, batch["rows"], batch["views"])
         return pixels.contiguous(memory_format=torch.channels_last)
+
+    def labels(self, batch: dict) -> Tensor:
+        """The labels of the batch's labelled rows; masks (n, h, w) int64 have the geometry of their images' views."""
+        labels = batch["labels"].to(self.device, non_blocking=True)
+        if self.store.masks is None:
+            return labels
+        if self.augmentation is not None:
+            rows, views = (batch[name][: len(labels)] for name in ("rows", "views"))
+            labels = apply_to_masks(draw(self.augmentation, self.seed, rows, views), labels)
+        return labels.long()
 
     def teacher_features(self, batch: dict) -> list[StageFeature]:
         """The teacher's features of the batch; with a cache it runs only for rows and views that are not there."""

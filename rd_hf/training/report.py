@@ -18,11 +18,13 @@ import numpy as np
 from safetensors import SafetensorError
 
 from ..cards.card import CARD_FILE, EVAL_RESULTS_FILE, eval_results, render_card, write_card
-from ..inference.rows import predict_rows
+from ..inference.rows import pixel_values, predict_rows
 from ..runtime.checkpoint import checkpoint_step, list_checkpoints
 from ..runtime.files import share_weights, write_json, write_predictions
 from ..scoring import plots
+from ..tasks.segmentation import Segmentation
 from .card_facts import card_facts
+from .mask_examples import EXAMPLES_FILE, draw_examples
 from .run_folder import METRICS_FILE, read_history
 from .scored_features import ScoredFeatures
 from .teacher_features import open_cache_of_split
@@ -75,6 +77,9 @@ def write_report(
         with _told_what_is_kept(folder, trainer):
             write_json(scores, folder / METRICS_FILE)
             _write_details(folder, run_data, student["test"], scores["test"])
+            if isinstance(task, Segmentation):
+                with _on_its_own(folder, EXAMPLES_FILE):
+                    draw_examples(task, models.student, run_data.test, student["test"], folder)
             _write_plots(folder, models, trainer)
             _write_cards(folder, run_data, models, trainer, scores)
     return scores
@@ -187,7 +192,7 @@ def _student_rows(models: Models, split: OpenSplit, trainer: Trainer) -> np.ndar
     """What the task keeps of the student's outputs on a split."""
     return predict_rows(
         lambda pixels: models.student(pixel_values=pixels).logits,
-        trainer.data.task.row,
+        trainer.data.task.full_row,
         models.student,
         split,
         trainer.arguments.per_device_eval_batch_size,
@@ -197,15 +202,24 @@ def _student_rows(models: Models, split: OpenSplit, trainer: Trainer) -> np.ndar
 
 def _teacher_rows(models: Models, split: OpenSplit, trainer: Trainer) -> np.ndarray:
     """The same for the reprogrammed teacher's outputs."""
+    teacher, device = models.teacher, trainer.accelerator.device
     cache = open_cache_of_split(trainer.arguments, split, models, trainer.accelerator)
+    features = ScoredFeatures(split, models.backbone, cache, device)
+
+    def read(rows: list[int]) -> dict[str, Any]:
+        inputs: dict[str, Any] = {"teacher_features": features(rows)}
+        if teacher.needs_student_pixels:
+            inputs["student_pixel_values"] = pixel_values(split.store.student, rows, device)
+        return inputs
+
     return predict_rows(
-        lambda features: models.teacher(teacher_features=features).logits,
-        trainer.data.task.row,
-        models.teacher,
+        lambda inputs: teacher(**inputs).logits,
+        trainer.data.task.full_row,
+        teacher,
         split,
         trainer.arguments.per_device_eval_batch_size,
         trainer.accelerator,
-        ScoredFeatures(split, models.backbone, cache, trainer.accelerator.device),
+        read,
     )
 
 

@@ -20,6 +20,8 @@ from ..data.decoding.image_notes import count_notes
 from ..data.decoding.images import AS_IT_IS
 from ..data.decoding.reading import Reading
 from ..data.leaks import conflicting_labels, report_conflicts, report_leaks, shared_images
+from ..data.masks.digest import describe_mask
+from ..data.masks.reading import MaskReading
 from ..data.open_split import OpenSplit, Split
 from ..data.pixel_store import PixelStore, check_images
 from ..data.pixels import Transforms
@@ -39,12 +41,14 @@ class RunData:
     :param task: knows the classes.
     :param train: every labelled train image, then those without label if they are used, then those of
         `unlabeled_dataset`.
-    :param labels: of `train`: (N,) int64, or (N, K) float32; rows outside `labelled_rows` are not read.
+    :param labels: of `train`: (N,) int64, or (N, K) float32, or of masks the pixels of each class, (N, K) int64; rows
+        outside `labelled_rows` are not read.
     :param labelled_rows: rows of `train` whose label is used.
     :param unlabelled_rows: rows of `train` that serve without a label; empty unless asked for.
     :param validation: decoded by `open_images`, as `test` is.
     :param source: where the data is from, without any path, and what `open_images` found remarkable.
     :param reading: which page of a file, and which window.
+    :param masks: how masks are read; None where labels are classes.
     """
 
     task: Task
@@ -56,6 +60,7 @@ class RunData:
     test: Split | OpenSplit
     source: dict[str, Any]
     reading: Reading = AS_IT_IS
+    masks: MaskReading | None = None
     store: PixelStore | None = None
     skipped: dict[str, dict[int, str]] = field(default_factory=dict)
 
@@ -66,7 +71,7 @@ class RunData:
         :raises LeakError: when splits share images and `on_leak` is "error".
         """
         self._check_space(transforms)
-        self.store = PixelStore(self.train, transforms, "train", self.reading)
+        self.store = PixelStore(self.train, transforms, "train", self.reading, self.masks)
         needed = np.concatenate([self.labelled_rows, self.unlabelled_rows])
         bad = self.skipped["train"] = check_images(self.store, needed.tolist(), on_bad_image)
         self.labelled_rows = _without(self.labelled_rows, bad)
@@ -92,17 +97,24 @@ class RunData:
         rows |= {split.name: split.rows for split in (self.validation, self.test)}
         stores = {"train": self.store, "validation": self.validation.store, "test": self.test.store}
         images = {name: store.digests(rows[name]) for name, store in stores.items()}
-        in_words, of_train = self.task.describe_label, self.labels.numpy()
-        labels = {"train": {row: in_words(of_train[row]) for row in self.labelled_rows.tolist()}}
-        labels |= {s.name: {row: in_words(s.labels[row]) for row in s.rows} for s in (self.validation, self.test)}
+        labels = {"train": self._labels_in_words(self.store, self.labels.numpy(), self.labelled_rows.tolist())}
+        for split in (self.validation, self.test):
+            labels[split.name] = self._labels_in_words(split.store, split.labels, split.rows)
         report_conflicts(conflicting_labels(images, labels))
         report_leaks(shared_images(images), on_leak, self.source)
+
+    def _labels_in_words(self, store: PixelStore, labels: np.ndarray, rows: list[int]) -> dict[int, str]:
+        """Labels that are equal in words are equal; the words of a mask have its digest."""
+        if self.masks is None:
+            return {row: self.task.describe_label(labels[row]) for row in rows}
+        return {row: describe_mask(store.source_mask(row), self.task.names) for row in rows}
 
     def _check_space(self, transforms: Transforms) -> None:
         images = (
             len(self.labelled_rows) + len(self.unlabelled_rows) + len(self.validation.images) + len(self.test.images)
         )
         needed = images * sum(3 * math.prod(transform.size) for transform in transforms.each())
+        needed += 0 if self.masks is None else images * math.prod(transforms.student.size)
         free = shutil.disk_usage(tempfile.gettempdir()).free
         if needed > free:
             raise ArgumentError(
@@ -135,6 +147,10 @@ def load_run_data(arguments: DistillationArguments, keep_unlabelled: bool = Fals
         group_column=arguments.group_column,
         label_kind=arguments.label_kind,
         uncertain=arguments.uncertain,
+        task=arguments.task,
+        mask_column=arguments.mask_column,
+        mask_colors=arguments.mask_colors,
+        label_names=arguments.label_names,
     )
     task = make_task(data.problem_type, data.label_names)
     made = [name for name in ("validation", "test") if name not in data.splits]
@@ -176,10 +192,11 @@ def load_run_data(arguments: DistillationArguments, keep_unlabelled: bool = Fals
         labels=torch.cat([labels, padding]),
         labelled_rows=chosen.rows,
         unlabelled_rows=unlabelled,
-        validation=Split("validation", data.splits["validation"], data.labels("validation")),
-        test=Split("test", data.splits["test"], data.labels("test")),
+        validation=Split("validation", data.splits["validation"], data.labels("validation"), data.masks),
+        test=Split("test", data.splits["test"], data.labels("test"), data.masks),
         source=source,
         reading=reading,
+        masks=data.masks,
     )
 
 
@@ -191,7 +208,8 @@ def _with_unlabelled(
     :param withheld: labelled rows of train whose label is not used.
     :raises ArgumentError: when there are none, although they are asked for.
     """
-    parts, rows = [data.splits["train"].select_columns(["image"])], []
+    columns = ["image"] if data.masks is None else ["image", "mask"]  # images without a mask have None there
+    parts, rows = [data.splits["train"].select_columns(columns)], []
     if arguments.use_unlabeled:
         rows.append(withheld)
     if data.unlabelled is not None:

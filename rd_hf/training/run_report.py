@@ -12,8 +12,6 @@ from accelerate.utils import set_seed
 from ..arguments.config import arguments_from, read_config
 from ..arguments.distillation import IN_MEMORY, MODEL_IN_MEMORY, DistillationArguments
 from ..arguments.values import ArgumentError
-from ..models.modeling_rd_student import RDStudentForImageClassification
-from ..models.modeling_rd_teacher import RDTeacherForImageClassification
 from ..runtime.checkpoint import checkpoint_step, list_checkpoints, load_latest
 from ..runtime.processes import report_lost_process, start_accelerator
 from ..runtime.progress import console
@@ -100,10 +98,10 @@ def _arguments_of(folder: Path) -> DistillationArguments:
 
 def _restore_saved(folder: Path, models: Models, trainer: Trainer) -> None:
     """Take the weights of the saved student and teacher, and from metrics.jsonl which steps these are."""
-    saved = RDStudentForImageClassification.from_pretrained(folder / "student")
+    saved = type(models.student).from_pretrained(folder / "student")
     models.student.load_state_dict(saved.state_dict())
     if models.teacher is not None:
-        saved = RDTeacherForImageClassification.from_pretrained(folder / "teacher", backbone=models.backbone)
+        saved = type(models.teacher).from_pretrained(folder / "teacher", backbone=models.backbone)
         models.teacher.load_state_dict(saved.state_dict(), strict=False)  # the backbone is not a part of it here
         models.teacher.tap(models.backbone)
     history = read_history(folder)

@@ -134,7 +134,7 @@ class Update:
 
     def prepare(self, step: int, batch: dict) -> MicroBatch:
         """One augmented view of each row for the student, and the teacher's features of the same views."""
-        labels = batch["labels"].to(self.accelerator.device)
+        labels = self.inputs.labels(batch)
         student_pixels = self.inputs.student_pixels(batch)
         features = None if self.inputs.backbone is None else self.inputs.teacher_features(batch)
         draws = None

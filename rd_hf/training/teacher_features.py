@@ -105,6 +105,8 @@ def _key(
     reading: Reading,
 ) -> dict[str, Any]:
     rows = len(images)
+    if "mask" in images.column_names:
+        images = images.remove_columns("mask")  # no feature depends on it
     data = fingerprint(images, max_rows=rows) + decoding_mark(images, reading)
     shown = (models.teacher_processor, augmentation, seed, data, rows)
     return teacher_key(models.teacher, models.backbone, *shown, dtype)

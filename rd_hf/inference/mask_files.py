@@ -1,0 +1,95 @@
+"""The masks that a segmenter predicts, as files named after their images: palette PNGs, and overlays to look at."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from ..arguments.values import ArgumentError
+from ..data.scanner import printable
+from ..scoring.mask_pictures import class_colors, overlay
+from ..tasks.segmentation import Segmentation
+
+OVERLAY_FOLDER = "overlays"
+
+
+class MaskFiles:
+    """Gives the answers of a segmenter, and writes them where a folder is named.
+
+    A mask is a PNG of the source's size whose pixels are class indices; its palette has a color per class. Images in
+    folders of their own keep these below the output folder.
+
+    :param images: all images that will be answered.
+    :param output_dir: folder of the masks; None keeps them in memory.
+    :param with_overlays: whether a picture of each image under its mask is written too, into `OVERLAY_FOLDER`.
+    :raises ArgumentError: when a file that would be written exists.
+    """
+
+    def __init__(self, task: Segmentation, images: Sequence[Path], output_dir: str | None, with_overlays: bool) -> None:
+        if with_overlays and output_dir is None:
+            raise ArgumentError("`overlay` writes pictures: name the folder with `output_dir`.")
+        self.task, self.with_overlays = task, with_overlays
+        self.folder = None if output_dir is None else Path(output_dir).expanduser()
+        self.files: dict[Path, Path] = {} if self.folder is None else names_of_masks(images)
+        for file in self._planned():
+            if file.exists():
+                raise ArgumentError(f"{printable(file)} exists already: choose another `output_dir`, or move it.")
+        self.palette = [value for color in class_colors(len(task.names)) for value in color]
+
+    def answers(
+        self, sizes: Mapping[Path, tuple[int, int]], logits: Tensor, pictures: Mapping[Path, Image.Image]
+    ) -> Iterator[dict[str, Any]]:
+        """Per image `mask`, the file or the array (H, W) of class indices, and `pixels`, the number per class.
+
+        :param sizes: rows and columns of B of the images that were announced.
+        :param logits: (B, K, h, w).
+        :param pictures: what was read of them; not read without overlays.
+        """
+        for (image, size), own in zip(sizes.items(), logits, strict=True):
+            mask = self.task.masks_of(own[None], [size])[0]
+            counts = np.bincount(mask.ravel(), minlength=len(self.task.names)).tolist()
+            answer: dict[str, Any] = {"mask": mask, "pixels": dict(zip(self.task.names, counts, strict=True))}
+            if self.folder is not None:
+                answer["mask"] = self._write(self.folder / self.files[image], self._with_palette(mask))
+            if self.with_overlays:
+                shown = Image.fromarray(overlay(np.asarray(pictures[image]), mask))
+                answer["overlay"] = self._write(self.folder / OVERLAY_FOLDER / self.files[image], shown)
+            yield answer
+
+    def _with_palette(self, mask: np.ndarray) -> Image.Image:
+        image = Image.fromarray(mask)
+        image.putpalette(self.palette)
+        return image
+
+    def _write(self, path: Path, image: Image.Image) -> str:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.save(path)
+        return printable(path)
+
+    def _planned(self) -> list[Path]:
+        if self.folder is None:
+            return []
+        folders = [self.folder, *([self.folder / OVERLAY_FOLDER] if self.with_overlays else [])]
+        return [folder / file for folder in folders for file in self.files.values()]
+
+
+def names_of_masks(images: Sequence[Path]) -> dict[Path, Path]:
+    """A relative path for the mask of each image: its own below the folder that all share, ending in `.png`.
+
+    Where two images differ in their suffix only, the suffix is kept: `a.jpg.png` and `a.png.png`.
+    """
+    absolute = [Path(os.path.abspath(image)) for image in images]
+    shared = os.path.commonpath([path.parent for path in absolute]) if absolute else ""
+    inside = [path.relative_to(shared) for path in absolute]
+    uses = Counter(path.with_suffix("") for path in inside)
+    return {
+        image: path.with_suffix(".png") if uses[path.with_suffix("")] == 1 else path.with_name(f"{path.name}.png")
+        for image, path in zip(images, inside, strict=True)
+    }
