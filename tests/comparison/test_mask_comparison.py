@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -89,29 +90,24 @@ def test_every_method_for_masks_trains_from_the_same_start(grid, tmp_path, monke
     assert all("teacher_C" in found[name] for name in ("linear_probe", "lp_kd", "lp_dist", "lp_cwd"))
 
 
-def test_the_command_draws_tables_and_figures_and_does_not_repeat_runs(grid, tmp_path):
-    config = tmp_path / "compare.yaml"
-    values = grid | {
-        "methods": ["ce", "linear_probe", "lp_kd", "rd"],
-        "shots": [3, "all"],
-        "seeds": [0, 1],
-        "workers": 1,
-    }
-    config.write_text(yaml.safe_dump(values | {"workers": 1}))
-    assert main(["compare", "--config", str(config)]) == 0
+def test_tables_and_figures_are_of_dice_and_finished_runs_are_not_repeated(grid, tmp_path):
+    values = grid | {"methods": ["ce", "linear_probe", "rd"], "shots": [4, "all"], "seeds": [0, 1]}
+    assert run_here(make_plan(values)) == []
     root = tmp_path / "compared"
+    times = {path: path.stat().st_mtime_ns for path in root.rglob("result.json")}
+    rows = comparison_run.run_comparison(make_plan(values))
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("result.json")} == times and len(times) == len(
+        rows
+    ) == 12
     text = (root / "results.md").read_text()
-    assert "| labelled images | 3 | all | rank |" in text and "Dice on test, mean" in text and "AUROC" not in text
-    assert "Difference from RD" in text and "labels per class" not in text
+    assert "| labelled images | 4 | all | rank |" in text and "Dice on test, mean" in text and "AUROC" not in text
+    assert "Difference from RD" in text and re.search(r"\(-0.\d+ to \+0.\d+; p ", text)
     for name in ("scores", "frontier"):
         assert (root / f"{name}_discs_teacher_tiny_with_the_unlabelled_rest.png").is_file()
-    rows = list(csv.DictReader((root / "results.csv").open()))
-    assert len(rows) == 16 and {"test_dice", "test_hd95", "validation_iou"} <= set(rows[0])
+    written = list(csv.DictReader((root / "results.csv").open()))
+    assert len(written) == 12 and {"test_dice", "test_hd95", "validation_iou"} <= set(written[0])
     costs = json.loads((root / "costs.json").read_text())
     assert sum("masks" in key and value["gflop"] > 0 for key, value in costs.items() if key != "counted_as") == 2
-    times = {path: path.stat().st_mtime_ns for path in root.rglob("result.json")}
-    assert main(["compare", "--config", str(config)]) == 0
-    assert {path: path.stat().st_mtime_ns for path in root.rglob("result.json")} == times and len(times) == 16
 
 
 def test_a_method_is_refused_for_what_it_does_not_learn(grid, blobs_npz, monkeypatch):
@@ -136,13 +132,14 @@ def test_classes_and_masks_stand_beside_each_other(grid, blobs_npz, tmp_path):
     assert "| test Dice, mean over seeds | discs 4 |" in text and "| test AUROC, mean over seeds | blobs 4 |" in text
 
 
-def test_tuning_reads_the_metric_of_masks(grid, tmp_path):
-    tuning = {"weight": [1.0, 3.0], "shots": 4, "seeds": [100]}
-    plan = make_plan(grid, methods=["cwd"], tuning=tuning, workers=1)
-    assert len(comparison_run.run_comparison(plan)) == 1
+def test_the_command_tunes_by_dice_and_compares(grid, tmp_path):
+    config, tuning = tmp_path / "compare.yaml", {"weight": [1.0, 3.0], "shots": 4, "seeds": [100]}
+    config.write_text(yaml.safe_dump(grid | {"methods": ["cwd"], "tuning": tuning, "workers": 1}))
+    assert main(["compare", "--config", str(config)]) == 0
     tried = json.loads((tmp_path / "compared" / "tuning.json").read_text())
     assert len(tried) == 2 and sum(row["chosen"] for row in tried) == 1
     assert all(0 <= score <= 1 for row in tried for score in row["validation"])
+    assert "| CWD | **" in (tmp_path / "compared" / "results.md").read_text()
 
 
 def test_the_teacher_keeps_its_own_grid_for_a_probe(grid):
