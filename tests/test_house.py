@@ -1,6 +1,7 @@
 """Packages are floors: each imports from lower floors only, and models/ imports nothing but its siblings."""
 
 import ast
+import configparser
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,14 @@ def test_imports_point_down(path):
 
 def test_every_package_has_a_floor():
     assert {room_of(path) for path in SOURCES} == set(FLOOR_OF)
+
+
+def test_every_package_is_installed():
+    """setup.cfg lists them by name; a checkout that is installed for editing does not miss one."""
+    listed = configparser.ConfigParser()
+    listed.read(REPOSITORY / "setup.cfg")
+    packages = {".".join(path.parent.relative_to(REPOSITORY).parts) for path in PACKAGE.rglob("__init__.py")}
+    assert set(listed["options"]["packages"].split()) == packages | {"rd_hf.model_cards"}
 
 
 def test_no_import_of_rd_hf_is_absolute():

@@ -22,7 +22,7 @@ from .image_notes import image_remarks, reading_steps
 CARD_FILE = "README.md"
 EVAL_RESULTS_FILE = ".eval_results/rd_hf.yaml"
 LOCAL = "local"
-IMAGES = ("confusion_matrix.png", "roc.png", "curves.png", "cka.png")
+IMAGES = ("confusion_matrix.png", "roc.png", "dice.png", "dice_images.png", "curves.png", "cka.png")
 HERE = 'model_id = "."  # this folder; elsewhere its path, or the name of its repo on the Hub'
 _MARKS = re.compile(r"[\\`*\[\]$~|]|(?<!\w)_|_(?!\w)")  # an underscore inside a word has no meaning
 _ENTITY = re.compile(r"&(?=#?\w+;)")
@@ -40,7 +40,7 @@ def render_card(facts: dict[str, Any], name: str) -> str:
     :param name: the model's name in the Hub's index of results.
     :raises CardError: when its metadata is not valid.
     """
-    use = render_use("rd_hf", facts["dataset"], kind=facts["kind"], teacher=facts["teacher"])
+    use = render_use("rd_hf", facts["dataset"], facts["pipeline_tag"], kind=facts["kind"], teacher=facts["teacher"])
     results = _template(facts["results"]).render(**facts)
     body = _template("template.md").render(**facts | {"results": results, "use": use})
     text = f"---\n{metadata(facts, name).to_yaml()}\n---\n\n{body}"
@@ -48,13 +48,15 @@ def render_card(facts: dict[str, Any], name: str) -> str:
     return stamp(text)
 
 
-def render_use(form: str, dataset: dict[str, Any], **values: Any) -> str:
+def render_use(form: str, dataset: dict[str, Any], pipeline_tag: str, **values: Any) -> str:
     """The section of a card that says how to use the model.
 
     :param form: "rd_hf" (with `kind` and `teacher` of the card's facts), "transformers" or "onnx" (with its `report`).
     :param dataset: what is recorded of the training data.
+    :param pipeline_tag: the Hub's name of the task.
     """
-    return _template("use.md").render(form=form, model_id_line=HERE, steps=reading_steps(dataset), **values)
+    shared = {"form": form, "pipeline_tag": pipeline_tag, "model_id_line": HERE, "steps": reading_steps(dataset)}
+    return _template("use.md").render(**shared, **values)
 
 
 def _template(name: str) -> jinja2.Template:

@@ -32,27 +32,29 @@ def copy_companions(model: str, revision: str | None, folder: Path) -> None:
             shutil.copyfile(source / name, folder / name)
 
 
-def write_transformers_card(folder: Path, trained_on: dict[str, Any]) -> None:
+def write_transformers_card(folder: Path, trained_on: dict[str, Any], pipeline_tag: str) -> None:
     """Change the student's card in `folder`, if there is one, to that of the plain checkpoint there.
 
     :param trained_on: what is recorded of the student's training data.
+    :param pipeline_tag: the Hub's name of its task.
     """
     path = folder / CARD_FILE
     if path.is_file():
         text = path.read_text(encoding="utf-8")
         if not is_edited(text):
-            path.write_text(_with_use(text, render_use("transformers", trained_on)), encoding="utf-8")
+            path.write_text(_with_use(text, render_use("transformers", trained_on, pipeline_tag)), encoding="utf-8")
 
 
-def write_onnx_card(folder: Path, report: dict[str, Any], trained_on: dict[str, Any]) -> None:
+def write_onnx_card(folder: Path, report: dict[str, Any], trained_on: dict[str, Any], pipeline_tag: str) -> None:
     """Change the student's card in `folder` to that of the ONNX model there, or write a short one where there is none.
 
     :param report: of the export. Results of the student are not listed as those of a quantised model.
     :param trained_on: what is recorded of the student's training data.
+    :param pipeline_tag: the Hub's name of its task.
     """
-    path, use = folder / CARD_FILE, render_use("onnx", trained_on, report=report)
+    path, use = folder / CARD_FILE, render_use("onnx", trained_on, pipeline_tag, report=report)
     if not path.is_file():
-        data = ModelCardData(library_name="onnx", pipeline_tag="image-classification", tags=["rd_hf", "onnx"])
+        data = ModelCardData(library_name="onnx", pipeline_tag=pipeline_tag, tags=["rd_hf", "onnx"])
         text = stamp(f"---\n{data.to_yaml()}\n---\n\n# {report['model_type']} in ONNX\n{BEFORE}{use}")
     else:
         text = path.read_text(encoding="utf-8")

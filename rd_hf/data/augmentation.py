@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..scoring.mask_rows import IGNORED_LABEL
+from ..scoring.segmentation import IGNORED_LABEL
 
 if TYPE_CHECKING:
     from ..arguments.distillation import DistillationArguments

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..runtime.progress import Progress
-from ..scoring.mask_rows import IGNORED_LABEL
+from ..scoring.segmentation import IGNORED_LABEL
 from .decoding.image_notes import Note, log_notes
 from .decoding.images import AS_IT_IS, BadImageError, read_image
 from .decoding.reading import Reading

@@ -37,7 +37,7 @@ from ..runtime.stand_ins import HEAD_BYTES, stand_in
 from .columns import DataError, find_mask_column
 from .folders import METADATA_STEM, ImageFolder
 from .image_column import image_row, written_paths
-from .masks.folders import read_mask_folder
+from .masks.folders import are_masks_labels, read_mask_folder
 from .medmnist import read_medmnist
 from .scanner import IMAGE_SUFFIXES, TABLE_LOADERS, counted_suffixes, is_table, printable, scan
 from .split_names import SPLIT_NAMES, divide_by_split, split_of_file, standard_split_name
@@ -186,26 +186,12 @@ def _read_folder(folder: Path, labelled: bool, task: Task, mask_column: str | No
 
 
 def _are_masks_meant(found: ImageFolder, tables: Mapping[str, Sequence[Path]], task: Task, column: str | None) -> bool:
-    """Whether the masks of a folder are its labels, and not its class folders or the columns of a table.
-
-    :raises DataError: where masks are asked for, but there are only images.
-    """
-    if task == "auto" and found.found.masks and found.has_class_folders():
-        logger.info(
-            "Masks were found beside the images, and class folders, which are used; --task segmentation uses the masks."
-        )
+    """Whether the masks of a folder are its labels, and not its class folders or the columns of a table."""
     if task == "classification" or column is not None or not found.images:
         return False
-    if task == "auto":
-        return bool(found.found.masks) and not tables and not found.has_class_folders()
-    if tables and (not found.found.masks or _has_mask_column(tables)):
+    if tables and (task == "auto" or not found.found.masks or _has_mask_column(tables)):
         return False
-    if not found.found.masks:
-        raise DataError(
-            f"'{printable(found.root)}' has {len(found.images)} images, but no masks. Expected a folder masks beside "
-            "images, NAME_mask.png beside NAME.png, imagesTr and labelsTr, or a table with columns image and mask"
-        )
-    return True
+    return are_masks_labels(found, task)
 
 
 def _has_mask_column(tables: Mapping[str, Sequence[Path]]) -> bool:

@@ -76,7 +76,7 @@ def export(
         if format == "transformers":
             report = _export_transformers(loaded, folder)
             copy_companions(model, revision, folder)
-            write_transformers_card(folder, loaded.trained_on)
+            write_transformers_card(folder, loaded.trained_on, loaded.task.pipeline_tag)
             return report
         data = None
         if dataset is not None:
@@ -86,7 +86,7 @@ def export(
         calibration = open_split(loaded, data, "train") if quantize else None
         report = _export_onnx(loaded, folder, checked, calibration, dynamic_size, batch_size)
         copy_companions(model, revision, folder)
-        write_onnx_card(folder, report, loaded.trained_on)
+        write_onnx_card(folder, report, loaded.trained_on, loaded.task.pipeline_tag)
         return report
 
 

@@ -280,8 +280,9 @@ class RDTeacher(WithBackbone):
             image = random_pixels(model, input_channels(model), tuple(self.config.student_config.image_size))[:1]
             _, tape = self.staged_student.forward(image)
             features = {index: tape.features[index] for index in self._injected(-1)}
-            logits = [self._resumed_logits(pixels, features) for pixels in (torch.zeros_like(image), image)]
-        return not torch.allclose(*logits, equal_nan=True)
+            one, other = [self._resumed_logits(pixels, features) for pixels in (torch.zeros_like(image), image)]
+        # beside the logits' own size, which may be tiny before training
+        return not torch.allclose(one, other, atol=1e-5 * float(one.abs().max()), equal_nan=True)
 
     @property
     def staged_student(self) -> StagedModel:

@@ -1,4 +1,4 @@
-"""The classification metrics as an `evaluate.Metric`. Importing this module imports evaluate, which takes seconds."""
+"""The metrics as `evaluate.Metric`s. Importing this module imports evaluate, which takes seconds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from datasets import Features, Value
 from datasets import Sequence as SequenceFeature
 
 from .classification import Predictions
+from .mask_metrics import segmentation_scores
+from .mask_rows import full_rows
 from .metrics import scores_of
+from .segmentation import MaskRows
 
 _DESCRIPTION = """Accuracy, balanced accuracy, macro F1, AUROC, average precision, expected calibration error, and each
 class's sensitivity and specificity, with 95 % bootstrap intervals, and the confusion matrix."""
@@ -55,3 +58,50 @@ class ClassificationMetrics(evaluate.Metric):
     ) -> dict:
         checked = Predictions.check(np.array(predictions), np.array(references), label_names, self.exclusive)
         return scores_of(checked, bootstrap_samples, seed)
+
+
+_MASK_DESCRIPTION = """Dice, IoU, 95 % Hausdorff distance and surface Dice of masks, means over images by class and over
+the foreground classes, pooled Dice and false positives, with 95 % bootstrap intervals."""
+
+_MASK_INPUTS = """
+predictions: masks (H, W) of class numbers, each of its own size; class 0 is the background.
+references: masks (H, W) of class numbers, and 255 for pixels without a label.
+label_names: a name for each class.
+bootstrap_samples: number of resamples behind the intervals, 0 for none.
+seed: of the resampling.
+groups: of the images, which resamples draw together; None if each is its own.
+"""
+
+
+class SegmentationMetrics(evaluate.Metric):
+    """What `rd_hf.scoring.mask_metrics.segmentation_scores` gives, batch by batch where wanted (`add_batch`).
+
+    Needs MONAI and no Hub, keeps its masks in memory and leaves no file behind.
+    """
+
+    def __init__(self) -> None:
+        # As above, the base class makes a folder in the user's cache.
+        with tempfile.TemporaryDirectory() as folder:
+            super().__init__(config_name="masks", keep_in_memory=True, cache_dir=folder)
+
+    def _info(self) -> evaluate.MetricInfo:
+        mask = SequenceFeature(SequenceFeature(Value("uint8")))
+        return evaluate.MetricInfo(
+            description=_MASK_DESCRIPTION,
+            citation="",
+            inputs_description=_MASK_INPUTS,
+            features=Features({"predictions": mask, "references": mask}),
+        )
+
+    def _compute(
+        self,
+        predictions: list,
+        references: list,
+        label_names: Sequence[str],
+        bootstrap_samples: int,
+        seed: int,
+        groups: Sequence | None = None,
+    ) -> dict:
+        masks = [[np.array(mask, dtype=np.uint8) for mask in side] for side in (predictions, references)]
+        rows = MaskRows.of(full_rows(*masks, len(label_names)), label_names)
+        return segmentation_scores(rows, bootstrap_samples, seed, groups)

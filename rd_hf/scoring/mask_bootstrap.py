@@ -16,19 +16,19 @@ from .metric import MetricError
 from .segmentation import CLASS_MEANS, MaskRows, class_values, false_positive_images, mean_over_classes
 
 
-def intervals(rows: MaskRows, whole: dict[str, np.ndarray], samples: int, seed: int, groups: Sequence | None) -> dict:
+def intervals(rows: MaskRows, whole: dict[str, np.ndarray], samples: int, seed: int, unit_of: np.ndarray) -> dict:
     """Intervals of every score.
 
     :param whole: values of each class of the sample as it is, under each of CLASS_MEANS.
     :param samples: number of resamples.
     :param seed: of the resampling; the same seed gives the same intervals, to the bit.
-    :param groups: of the images; None if each is its own.
+    :param unit_of: what `units` gives.
     :return: [low, high] under each of CLASS_MEANS and `false_positive_images`, and {class: [low, high]} under
         "dice_per_class" and so on; None where the value itself, or more than half of its resamples, is undefined.
     """
     draws: dict[str, list[np.ndarray]] = {name: [] for name in (*CLASS_MEANS, "false_positive_images")}
     draws |= {f"{name}_per_class": [] for name in CLASS_MEANS}
-    for weights in resamples(len(rows.true_positives), samples, seed, groups):
+    for weights in resamples(unit_of, samples, seed):
         for name, values in class_values(weights, rows).items():
             draws[name].append(mean_over_classes(values, whole[name]))
             draws[f"{name}_per_class"].append(values)
@@ -42,19 +42,31 @@ def intervals(rows: MaskRows, whole: dict[str, np.ndarray], samples: int, seed: 
     }
 
 
-def resamples(count: int, samples: int, seed: int, groups: Sequence | None) -> Iterator[np.ndarray]:
-    """Blocks of (R, N) weights, `samples` rows in all: how often each of `count` images is in the resample.
+def units(count: int, groups: Sequence | None) -> np.ndarray:
+    """(count,) the number of what each image is drawn with: its group, or itself where it has none.
 
+    :param groups: of the images, None for one without; or None if no image has one.
     :raises MetricError: if there is not a group for each image.
     """
-    if groups is not None and len(groups) != count:
+    if groups is None:
+        return np.arange(count)
+    if len(groups) != count:
         raise MetricError(f"there are {len(groups)} groups for {count} images; each image needs its own")
-    number_of = np.arange(count) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
-    drawn_from = int(number_of.max()) + 1
+    keys = [("image", row) if group is None else ("group", group) for row, group in enumerate(groups)]
+    number_of = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    return np.array([number_of[key] for key in keys])
+
+
+def resamples(unit_of: np.ndarray, samples: int, seed: int) -> Iterator[np.ndarray]:
+    """Blocks of (R, N) weights, `samples` rows in all: how often each of N images is in the resample.
+
+    :param unit_of: what `units` gives.
+    """
+    drawn_from = int(unit_of.max()) + 1
     generator = np.random.default_rng(seed)
-    block = max(1, BLOCK_ELEMENTS // count)
+    block = max(1, BLOCK_ELEMENTS // len(unit_of))
     for first in range(0, samples, block):
         size = min(block, samples - first)
         drawn = generator.integers(drawn_from, size=(size, drawn_from)) + np.arange(size)[:, None] * drawn_from
         weights = np.bincount(drawn.ravel(), minlength=size * drawn_from).reshape(size, drawn_from)
-        yield weights[:, number_of].astype(np.float64)
+        yield weights[:, unit_of].astype(np.float64)

@@ -15,12 +15,13 @@ import numpy as np
 from PIL import Image
 
 from .drawn_names import LINE, drawn_names, longest_line
-from .mask_rows import IGNORED_LABEL
 from .plots import LARGEST_MATRIX, LETTER, LINE_HEIGHT, new_figure
+from .segmentation import IGNORED_LABEL
 
 HUES = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
 GREY = (128, 128, 128)  # of pixels without a label
 OPACITY, OPACITY_WITHOUT_LABEL = 0.4, 0.8
+HEADS = ("image", "truth", "prediction")
 PANEL = 3.0  # inches
 LONGEST_SIDE = 1000  # pixels of a drawn image
 
@@ -99,9 +100,7 @@ def draw_masks(rows: Sequence[MaskExample], names: Sequence[str], path: str | Pa
         for number, row in enumerate(rows):
             image, truth, prediction = (_shrunk(part) for part in row[:3])
             pictures = (image, overlay(image, truth), overlay(image, prediction))
-            for head, axes, picture in zip(
-                ("image", "truth", "prediction"), grid[3 * number :], pictures, strict=False
-            ):
+            for head, axes, picture in zip(HEADS, grid[3 * number :], pictures, strict=False):
                 axes.imshow(picture)
                 axes.set(xticks=[], yticks=[], title=head if number == 0 else "")
                 axes.spines[:].set_visible(False)

@@ -21,7 +21,7 @@ SPREAD = 0.3  # of the dots of a class, up and down
 def plot_dice(scores: dict[str, Any], label_names: Sequence[str], path: str | Path) -> None:
     """Mean Dice of each foreground class, with its interval where there is one.
 
-    :param scores: what `rd_hf.scoring.segmentation.segmentation_scores` gives.
+    :param scores: what `rd_hf.scoring.mask_metrics.segmentation_scores` gives.
     :param label_names: of the K classes, the background first.
     :param path: the PNG to write.
     """

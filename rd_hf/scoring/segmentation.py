@@ -1,4 +1,4 @@
-"""Scores of masks, per image and class, and their means; users call `segmentation_scores`.
+"""Scores of masks, per image and class, and their means; users call `rd_hf.scoring.mask_metrics`.
 
 Class 0 is the background. Every metric is of the other classes, and of the pixels that have a label:
 
@@ -20,11 +20,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
-from .mask_rows import COUNTS, DISTANCES, SURFACE_TOLERANCE
 from .metric import Metric, MetricError
 
 METRICS = (
@@ -33,6 +31,11 @@ METRICS = (
     Metric("hd95", "HD95, pixels", higher_is_better=False),
     Metric("surface_dice", "surface Dice"),
 )
+IGNORED_LABEL = 255  # a pixel without a label, as in transformers' segmenters
+SURFACE_TOLERANCE = 1.0  # pixels
+NO_DISTANCE = -1.0  # in a row, where a distance is undefined
+COUNTS = ("true_positives", "false_positives", "false_negatives")
+DISTANCES = ("hd95", "surface_dice")
 METRIC_NAMES = tuple(metric.name for metric in METRICS)
 CLASS_MEANS = (*METRIC_NAMES, "pooled_dice")
 
@@ -70,7 +73,7 @@ class MaskRows:
             raise MetricError(f"the model's output for image {first} is not finite (NaN or infinite)")
         blocks = list(rows.reshape(len(rows), -1, classes).swapaxes(0, 1))
         unmeasured = np.full((len(rows), classes), np.nan)
-        distances = [np.where(block < 0, np.nan, block) for block in blocks[len(COUNTS) :]]
+        distances = [np.where(block == NO_DISTANCE, np.nan, block) for block in blocks[len(COUNTS) :]]
         return cls(tuple(names), *blocks[: len(COUNTS)], *(distances or [unmeasured, unmeasured]))
 
     @cached_property
@@ -134,43 +137,6 @@ def point_values(rows: MaskRows) -> dict[str, float]:
     return {name: float(mean_over_classes(values[name][0], values[name][0])) for name in METRIC_NAMES}
 
 
-def segmentation_scores(
-    rows: MaskRows, bootstrap_samples: int = 1000, seed: int = 0, groups: Sequence | None = None
-) -> dict[str, Any]:
-    """Score the masks of a split.
-
-    :param rows: of its images.
-    :param bootstrap_samples: resamples behind the 95 % percentile intervals; 0 for none (`intervals` is then empty).
-    :param seed: of the resampling.
-    :param groups: of the images, such as their patients, which resamples draw together; by default each is its own.
-    :return: plain Python values, ready for JSON: dice, iou, hd95, surface_dice, pooled_dice (means over the foreground
-        classes) and false_positive_images; the first five by class under "dice_per_class" and so on; images, {class:
-        {"in_truth", "in_prediction", "scored", "left_out", "in_both"}}, of which Dice and IoU are means over the scored
-        and distances over those in both; surface_tolerance in pixels; intervals, {name: [low, high]} and {class: [low,
-        high]}. A value that the split leaves undefined is None, and so is its interval; `undefined` says why, {name or
-        "name/class": sentence}, and which classes a mean leaves out.
-    :raises MetricError: if the number of resamples is negative or there is not a group for each image.
-    """
-    from .mask_bootstrap import intervals
-
-    if bootstrap_samples < 0:
-        raise MetricError(
-            f"bootstrap_samples is {bootstrap_samples}; it must be a positive number, or 0 for no intervals"
-        )
-    everything = np.ones((1, len(rows.true_positives)))
-    values = {name: own[0] for name, own in class_values(everything, rows).items()}
-    names = rows.names[1:]
-    result: dict[str, Any] = {name: _number(mean_over_classes(own, own)) for name, own in values.items()}
-    result["false_positive_images"] = _number(false_positive_images(everything, rows)[0])
-    for name, own in values.items():
-        result[f"{name}_per_class"] = dict(zip(names, map(_number, own), strict=True))
-    result["images"] = _images(rows)
-    result["surface_tolerance"] = SURFACE_TOLERANCE
-    result["intervals"] = intervals(rows, values, bootstrap_samples, seed, groups) if bootstrap_samples else {}
-    result["undefined"] = undefined_reasons(rows, values)
-    return result
-
-
 def undefined_reasons(rows: MaskRows, values: dict[str, np.ndarray]) -> dict[str, str]:
     """Which values are undefined or leave out a class, and why: name or name/class to a sentence."""
     reasons: dict[str, str] = {}
@@ -189,24 +155,3 @@ def undefined_reasons(rows: MaskRows, values: dict[str, np.ndarray]) -> dict[str
     if not rows.is_empty.any():
         reasons["false_positive_images"] = "undefined: every image of the split has foreground in its truth"
     return reasons
-
-
-def _images(rows: MaskRows) -> dict[str, dict[str, int]]:
-    """How many images each class's means are over."""
-    in_truth = (rows.true_positives + rows.false_negatives)[:, 1:] > 0
-    in_prediction = (rows.true_positives + rows.false_positives)[:, 1:] > 0
-    counted = {
-        "in_truth": in_truth,
-        "in_prediction": in_prediction,
-        "scored": in_truth | in_prediction,
-        "left_out": ~(in_truth | in_prediction),
-        "in_both": in_truth & in_prediction,
-    }
-    return {
-        name: {kind: int(of_images[:, k].sum()) for kind, of_images in counted.items()}
-        for k, name in enumerate(rows.names[1:])
-    }
-
-
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..scoring.mask_rows import IGNORED_LABEL
+from ..scoring.segmentation import IGNORED_LABEL
 
 SMOOTH = 1.0  # pixels, by which the Dice of a class that is nowhere in an image is defined
 

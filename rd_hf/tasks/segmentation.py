@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..scoring import mask_plots
+from ..scoring.mask_metrics import segmentation_scores
 from ..scoring.mask_rows import check_monai, count_row, distance_row
 from ..scoring.metric import MetricError
-from ..scoring.segmentation import METRICS, MaskRows, point_values, segmentation_scores
+from ..scoring.segmentation import METRICS, MaskRows, point_values
 from .classification import balanced_class_weights
 from .mask_losses import pixel_cross_entropy, soft_dice_loss
 from .task import Task, at_least_float32
@@ -65,7 +66,7 @@ class Segmentation(Task):
         """Dice and cross-entropy of each image, as in nnU-Net (Isensee et al. 2021).
 
         :param logits: (n, K, h', w').
-        :param labels: (n, h, w) int64, with `rd_hf.scoring.mask_rows.IGNORED_LABEL` where a pixel has no label.
+        :param labels: (n, h, w) int64, with `rd_hf.scoring.segmentation.IGNORED_LABEL` where a pixel has no label.
         """
         logits = resized(at_least_float32(logits), labels.shape[1:])
         cross_entropy = pixel_cross_entropy(logits, labels, self.class_weights, self.label_smoothing)
@@ -94,7 +95,7 @@ class Segmentation(Task):
     def full_row(self, logits: Tensor, labels: Sequence[Tensor]) -> Tensor:
         """(B, 5K): `row`, and the distances of outlines per class.
 
-        :raises ImportError: when MONAI is not installed.
+        :raises MetricError: when MONAI is not installed.
         """
         return self._rows(logits, labels, full=True)
 
@@ -122,7 +123,7 @@ class Segmentation(Task):
     def scores(
         self, rows: np.ndarray, bootstrap_samples: int = 1000, seed: int = 0, groups: Sequence | None = None
     ) -> dict[str, Any]:
-        """What `rd_hf.scoring.segmentation.segmentation_scores` gives.
+        """What `rd_hf.scoring.mask_metrics.segmentation_scores` gives.
 
         :param rows: full ones.
         :param groups: of the images, which intervals draw together.
@@ -147,7 +148,7 @@ class Segmentation(Task):
         """Validation must have an image with a foreground class, and MONAI must be there for the report.
 
         :param splits: (N, K) pixels of each class.
-        :raises ImportError: when MONAI is not installed.
+        :raises MetricError: when MONAI is not installed.
         """
         check_monai()
         counts = {name: int(self.marks(own)[:, 1:].any(axis=1).sum()) for name, own in splits.items()}

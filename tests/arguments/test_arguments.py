@@ -92,11 +92,37 @@ def test_a_file_that_is_no_mapping_is_named(tmp_path, content):
         ({"num_views": 0}, "num_views"),
         ({"cache_dtype": "int8"}, "cache_dtype.*bfloat16"),
         ({"cache": False, "verify_cache": 5}, "verify_cache"),
+        ({"task": "depth"}, "task.*auto, classification, segmentation"),
+        ({"mask_colors": "red"}, "`mask_colors` is 'red'; it must be a mapping of colours"),
+        ({"mask_colors": {"red": "a"}}, "the colour 'red'; it must be written as #ff0000 or as 255,0,0"),
+        ({"mask_colors": {"0,0,256": "a"}}, "the colour '0,0,256'"),
+        ({"label_names": "lesion"}, "`label_names` is 'lesion'; it must be a list"),
+        ({"label_names": ["a", "a"]}, "`label_names` is .*distinct"),
+        ({"label_names": {"a": 0}}, "`label_names` is .*mapping of mask values to names"),
+        ({"label_names": ["a"], "mask_colors": {"#ff0000": "a"}}, "`mask_colors` and `label_names`"),
+        ({"label_names": ["a", "b"], "task": "classification"}, "`label_names` are of masks"),
+        ({"label_column": "x", "task": "segmentation"}, "`label_column` is of classes.*`mask_column`"),
     ],
 )
 def test_a_wrong_value_names_its_argument(changes, named):
     with pytest.raises(ArgumentError, match=named):
         DistillationArguments(**(NEEDED | changes))
+
+
+def test_names_and_colours_of_masks_as_texts_and_as_yaml(tmp_path):
+    lines = "label_names: {0: background, 255: '01'}\nmask_column: 5\n"
+    (tmp_path / "job.yaml").write_text("teacher: t\nstudent: s\ndataset: d\n" + lines)
+    read = parse_distillation(["--config", str(tmp_path / "job.yaml")])
+    assert read.label_names == {"0": "background", "255": "01"} and read.mask_column == "5"
+    needed = ["--teacher", "t", "--student", "s", "--dataset", "d"]
+    typed = parse_distillation([*needed, "--label_names", "[no, 01]", "--task", "segmentation"])
+    assert typed.label_names == ["no", "01"]
+    colors = parse_distillation([*needed, "--mask_colors", '{"#FF0000": no, "0,255,0": b}']).mask_colors
+    assert colors == {"#ff0000": "no", "#00ff00": "b"}
+    write_config(read, tmp_path / "again.yaml")
+    assert arguments_from(read_config(tmp_path / "again.yaml")) == read
+    evaluated = EvaluationArguments(model="m", dataset="d", mask_colors="{'1,2,3': a}")
+    assert evaluated.mask_colors == {"#010203": "a"}
 
 
 def test_a_written_configuration_gives_the_same_arguments_again(tmp_path):

@@ -1,25 +1,33 @@
 """Model cards: metadata, text, and a person's edits."""
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
+import torch
 import yaml
 from conftest import REPOSITORY
 from huggingface_hub import ModelCard, parse_eval_result_entries
+from PIL import Image
 
 from rd_hf.arguments.distillation import DistillationArguments
 from rd_hf.arguments.values import ArgumentError
 from rd_hf.cards.card import (
     CARD_FILE,
+    IMAGES,
     CardError,
     card_for,
     check_card,
     eval_results,
     is_edited,
     render_card,
+    render_use,
     stamp,
     write_card,
 )
 from rd_hf.students.cost import Cost
 from rd_hf.tasks.classification import SingleLabel
+from rd_hf.tasks.segmentation import Segmentation
 from rd_hf.training.card_facts import CURVES
 from rd_hf.training.run_folder import open_run_folder
 
@@ -212,3 +220,81 @@ def test_an_edited_card_survives_a_run_that_replaces_an_earlier_one(tmp_path):
     open_run_folder(arguments)
     assert (run / "edited_card_of_student.md").read_text() == "# My own\n"
     assert {path.name for path in run.iterdir()} == {"edited_card_of_student.md", "config.yaml"}
+
+
+# --- masks
+
+
+def facts_of_masks(**changes):
+    """Facts of a segmenter whose last class is in no test image."""
+    task = Segmentation(["background", "a|b", "rare"])
+    generator = torch.Generator().manual_seed(0)
+    truths = [torch.randint(0, 2, (20, 24), generator=generator).to(torch.uint8) for _ in range(8)]
+    logits = torch.randn(8, 3, 10, 12, generator=generator)
+    logits[:, 2] = -9
+    scores = task.scores(task.full_row(logits, truths).numpy(), 100)
+    scores |= {"dice": 0.41239, "false_positive_images": None}
+    scores["intervals"] |= {"dice": [0.3, 0.5], "false_positive_images": None}
+    own = {
+        "label_names": task.names, "metrics": task.metrics, "results": task.card_template, "scores": scores,
+        "other_scores": scores | {"dice": 0.5}, "images": task.figures_of_scores | task.figures_of_rows | CURVES,
+        "pipeline_tag": task.pipeline_tag, "problem_type": task.problem_type,
+        "defaults": {"metric_for_best_model": "dice"}, "dataset": sample_facts()["dataset"] | {
+            "made_splits": {"names": ["test"], "seed": 0, "group_column": None}},
+    }  # fmt: skip
+    return sample_facts(**own | changes)
+
+
+def test_the_card_of_a_segmenter():
+    facts = facts_of_masks()
+    text = render_card(facts, "sample")
+    lines = text.splitlines()
+    for line in (
+        "| Dice | 0.412 (0.300 to 0.500) | 0.500 (0.300 to 0.500) |",
+        "| share of the images without foreground in which the model finds some | undefined | undefined |",
+        "| rare | 0 | undefined | undefined | undefined | undefined |",
+        "- HD95, pixels; surface Dice. Mean over the other classes: no image of the split has 'rare' in both truth and "
+        "prediction.",
+        "- background is the background and has no score of its own. A row of the first table is the mean over the "
+        "other classes.",
+        "![Dice of each class](dice.png)",
+    ):
+        assert line in lines, line
+    assert "A small image segmenter for 3 classes (background, a\\|b, rare)" in text
+    assert "stratified by the classes in each mask, with seed 0" in text and "used without a mask" in text
+    assert 'pipeline("image-segmentation", model=model_id, trust_remote_code=True)' in text
+    assert "classifier" not in text and "over its images." in text
+    facts["scores"]["groups"] = 7
+    assert "over its 7 groups of images, such as patients." in render_card(facts, "sample")
+    assert set(facts["images"]) <= set(IMAGES)
+
+
+def test_the_metadata_of_a_segmenter():
+    data = ModelCard(render_card(facts_of_masks(), "sample")).data
+    assert data.pipeline_tag == "image-segmentation"
+    results = {result.metric_type: result for result in data.eval_results}
+    assert list(results) == ["dice", "mean_iou", "hd95", "surface_dice"]
+    assert results["dice"].metric_value == 0.4124 and results["dice"].task_type == "image-segmentation"
+    (entry,) = parse_eval_result_entries(yaml.safe_load(eval_results(facts_of_masks())))
+    assert (entry.value, entry.notes) == (0.4124, "Dice, split test, 95 % bootstrap interval 0.3000 to 0.5000")
+
+
+def test_the_code_for_an_onnx_segmenter_makes_masks_of_the_images_size(tmp_path, monkeypatch, capsys):
+    report = {"opset": 17, "precision": "float32", "input": [1], "max_abs_difference": 0.0, "checked_on": "noise"}
+    code = render_use("onnx", {}, "image-segmentation", report=report).split("```python\n")[1].split("```")[0]
+    pixels = np.random.default_rng(0).integers(0, 255, (9, 13, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    logits = torch.randn(1, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    session = SimpleNamespace(
+        get_modelmeta=lambda: SimpleNamespace(custom_metadata_map={"labels": '["background", "a", "b"]'}),
+        run=lambda names, inputs: [logits.numpy()],
+    )
+    processor = SimpleNamespace(from_pretrained=lambda name: lambda image, return_tensors: {"pixel_values": None})
+    monkeypatch.setattr("onnxruntime.InferenceSession", lambda path: session)
+    monkeypatch.setattr("transformers.AutoImageProcessor", processor)
+    monkeypatch.setattr("transformers.utils.cached_file", lambda *names: "model.onnx")
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    (mask,) = Segmentation(["background", "a", "b"]).masks_of(logits, [(9, 13)])
+    expected = dict(zip(["background", "a", "b"], np.bincount(mask.ravel(), minlength=3).tolist(), strict=True))
+    assert capsys.readouterr().out.strip() == str(expected)

@@ -10,6 +10,7 @@ from rd_hf.arguments.distillation import DistillationArguments
 from rd_hf.scoring.classification import METRICS
 from rd_hf.scoring.metrics import MetricError, compute_metrics
 from rd_hf.tasks.classification import MultiLabel, SingleLabel
+from rd_hf.tasks.segmentation import Segmentation
 
 NAMES = ["a", "b", "c"]
 LOGITS = torch.randn(30, 3, generator=torch.Generator().manual_seed(0)) * 3
@@ -77,8 +78,10 @@ def test_labels_in_words_marks_and_answers():
 
 
 def test_the_metrics_that_may_choose_a_model_are_those_that_are_better_when_higher():
-    choices = get_args(get_type_hints(DistillationArguments)["metric_for_best_model"])
-    assert list(choices) == [metric.name for metric in METRICS if metric.higher_is_better]
+    choices, _ = get_args(get_type_hints(DistillationArguments)["metric_for_best_model"])
+    for_classes = [metric.name for metric in METRICS if metric.higher_is_better]
+    assert for_classes == list(SingleLabel.validation_metrics)
+    assert list(get_args(choices)) == [*for_classes, *Segmentation.validation_metrics]
 
 
 # --- labels that are not known

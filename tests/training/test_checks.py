@@ -46,6 +46,13 @@ def test_a_class_that_stays_in_train_is_named_with_the_argument(tmp_path, no_ima
     assert not (tmp_path / "run").exists()
 
 
+def test_a_metric_of_another_task_is_refused(tmp_path, no_image_is_read):
+    data = table(tmp_path, [("benign", "malignant")[n % 2] for n in range(40)], "file_name,label")
+    with pytest.raises(MetricError, match="is dice, which is not defined .*choose one of auroc, accuracy"):
+        rd_hf.distill(**settings(None, data, tmp_path / "run", method="ce"), metric_for_best_model="dice")
+    assert not (tmp_path / "run").exists()
+
+
 def test_label_smoothing_of_several_labels_is_refused_with_an_argument_that_exists(tmp_path, no_image_is_read):
     images = [Image.fromarray(np.full((8, 8), n, np.uint8)) for n in range(40)]
     findings = {"effusion": [n % 2 for n in range(40)], "nodule": [int(n % 4 < 2) for n in range(40)]}

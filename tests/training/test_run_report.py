@@ -14,6 +14,7 @@ from test_teacher_cache import make_teacher
 
 import rd_hf
 from rd_hf import cli
+from rd_hf.arguments.config import read_config
 from rd_hf.arguments.values import ArgumentError
 from rd_hf.models.backbone import Backbone
 from rd_hf.runtime.checkpoint import CheckpointError
@@ -81,6 +82,9 @@ def test_an_ended_run_gets_the_same_report_again(ended, monkeypatch, caplog):
     before["training"]["seconds"] = None  # which nothing else remembers
     assert rd_hf.report(ended) == before
     assert "6 optimiser steps in " in card
+    # by default that of the task, which a resumed run and a card of an earlier version have too
+    assert read_config(ended / "config.yaml")["metric_for_best_model"] == "auroc"
+    assert "`metric_for_best_model` auroc" in card.split("<details><summary>The other arguments")[1]
     assert "6 optimiser steps on " in (ended / "student" / "README.md").read_text()
 
 

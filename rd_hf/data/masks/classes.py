@@ -39,7 +39,7 @@ def find_classes(
     :param masks: what each mask holds; their colours if `colors` is given.
     :param names: the class of each value, where the data or the user names them.
     :param colors: the class of each colour, likewise; black is the background where it is not named.
-    :raises DataError: if a value has no class, masks have colours and `colors` is None, or all pixels are of one class.
+    :raises DataError: if a value has no class, or if masks have colours and `colors` is None.
     """
     if colors is not None:
         found = _of_colors(masks, colors)
@@ -47,13 +47,17 @@ def find_classes(
         _check_no_colors(masks)
         found = _of_values(masks) if names is None else _of_names(masks, names)
     check_known(masks, found)
-    used = {found.reading.classes[value] for value in _values(masks) if value in found.reading.classes}
-    if used == {0}:
+    return found
+
+
+def check_learnable(masks: Sequence[MaskValues], found: MaskClasses) -> None:
+    """:raises DataError: where all masks hold the first class alone."""
+    values = _values(masks)
+    if {found.reading.classes[value] for value in values if value in found.reading.classes} == {0}:
         raise DataError(
-            f"the masks hold nothing but {found.names[0]!r} ({_shown(found.reading, _values(masks))}), so there is "
+            f"the masks hold nothing but {found.names[0]!r} (value {found.reading.listed(values)}), so there is "
             f"nothing to learn; are these the right masks? The first is {masks[0].name}"
         )
-    return found
 
 
 def match_classes(
@@ -117,7 +121,7 @@ def _way_out(unknown: Sequence[int], found: MaskClasses) -> str:
     values = [*found.reading.classes]
     if found.reading.are_colors:
         return "Name its class with --mask_colors, or correct the mask. "
-    if unknown == [len(values)] and values == list(range(len(values))):
+    if values == list(range(len(values))) and (unknown == [len(values)] or len(values) == 1):
         return f"A list of names begins with the class of value 0, here {found.names[0]!r}. "
     return "Name its class with --label_names, or correct the mask. "
 
@@ -129,11 +133,11 @@ def _check_no_colors(masks: Sequence[MaskValues]) -> None:
     counts = Counter()
     for mask in colored:
         counts.update(mask.counts)
-    listed = MaskReading({}, are_colors=True).listed([color for color, _ in counts.most_common()])
+    listed = MaskReading({}, are_colors=True).listed(sorted(counts, key=lambda color: (-counts[color], color)))
+    also = f", as the first of {len(colored)} masks" if len(colored) > 1 else ""
     raise DataError(
-        f"{colored[0].name} has colours, and so have {len(colored) - 1} other masks. Their colours are {listed}. Name "
-        "the class of each with --mask_colors, such as --mask_colors '{\"#ff0000\": tumour}', or save grey masks of "
-        "class numbers"
+        f"{colored[0].name} has colours{also}. The colours found are {listed}. Name the class of each with "
+        "--mask_colors '{\"#ff0000\": tumour}', or save grey masks of class numbers"
     )
 
 
@@ -147,6 +151,7 @@ def _of_colors(masks: Sequence[MaskValues], colors: Mapping[str, str]) -> MaskCl
         by_color = {0: "background"} | by_color
     classes = [name for name in dict.fromkeys(by_color.values()) if name.lower() != IGNORE]
     classes.sort(key=lambda name: name != "background")  # which is the first where it is named so
+    _check_number(classes)
     reading = MaskReading(
         {color: classes.index(name) for color, name in by_color.items() if name.lower() != IGNORE},
         tuple(color for color, name in by_color.items() if name.lower() == IGNORE),
@@ -182,6 +187,11 @@ def _widened(masks: Sequence[MaskValues], reading: MaskReading, names: Sequence[
 def _of_values(masks: Sequence[MaskValues]) -> MaskClasses:
     """Decide without names: see docs/how-to/masks.md for the rules."""
     values = _values(masks)
+    if values[0] < 0:
+        name = next(mask.name for mask in masks if values[0] in mask.counts)
+        raise DataError(
+            f"{name} holds {values[0]}, and class numbers are not negative; save pixels without label as {WHITE}"
+        )
     if len(values) > MOST_UNNAMED:
         raise DataError(
             f"the masks have {len(values)} different values ({MaskReading({}).listed(values)}), as after resizing with "
@@ -240,10 +250,6 @@ def _note_on_white(masks: Sequence[MaskValues]) -> str:
 def _mapping_in_words(what: str, reading: MaskReading, names: Sequence[str]) -> str:
     pairs = [f"{reading.shown(value)} is {names[index]!r}" for value, index in [*reading.classes.items()][:20]]
     return f"The {what} of the masks are classes: {', '.join(pairs)}."
-
-
-def _shown(reading: MaskReading, values: Sequence[int]) -> str:
-    return f"value{'s' if len(values) > 1 else ''} {reading.listed(values)}"
 
 
 def _check_number(names: Sequence[str]) -> None:

@@ -43,6 +43,26 @@ class MaskFolder:
     names: dict[int, str] | None
 
 
+def are_masks_labels(found: ImageFolder, task: str) -> bool:
+    """Whether the masks of a folder are its labels: if they are asked for, or if there are no class folders.
+
+    :raises DataError: where masks are asked for, but there are only images.
+    """
+    masks = found.found.masks
+    if task == "segmentation":
+        if not masks:
+            raise DataError(
+                f"'{printable(found.root)}' has {len(found.images)} images, but no masks. Expected a folder masks "
+                "beside images, NAME_mask.png beside NAME.png, imagesTr and labelsTr, or a table with columns image "
+                "and mask"
+            )
+        return True
+    if masks and found.has_class_folders() and not any(map(_is_of_nnunet, masks)):
+        logger.info("There are masks and class folders. The classes are read; --task segmentation uses the masks.")
+        return False
+    return bool(masks)
+
+
 def read_mask_folder(found: FoundFiles) -> MaskFolder:
     """Pair the images of a folder with their masks; see docs/how-to/masks.md for the layouts.
 
@@ -56,6 +76,10 @@ def read_mask_folder(found: FoundFiles) -> MaskFolder:
     masks: dict[Place, list[PurePath]] = {}
     for file in found.masks:
         masks.setdefault(_place_of_mask(file, found, images), []).append(file)
+    several = [files for files in masks.values() if len(files) > 1]
+    if several:
+        count = "1 image has" if len(several) == 1 else f"{len(several)} images have"
+        logger.info("%s several masks, which are united; the first is '%s'.", count, printable(several[0][0]))
     splits = {}
     for split, places in _divided(found, [*images]).items():
         rows = [

@@ -18,7 +18,7 @@ from ..labels.values import clean
 from ..readers import RawData
 from ..split_tables import assemble, check_splits, group_table, number_table
 from ..unlabelled import without_label_column
-from .classes import MaskClasses, find_classes, match_classes
+from .classes import MaskClasses, check_learnable, find_classes, match_classes
 from .names import read_names
 from .reading import MaskReading
 from .survey import MaskValues, survey
@@ -123,7 +123,9 @@ def _classes(
         pairs = names if isinstance(names, Mapping) else dict(enumerate(names))
         names = {int(value): clean(name) for value, name in pairs.items()}
     if recorded is None:
-        return find_classes(masks, names, colors)
+        found = find_classes(masks, names, colors)
+        check_learnable(masks, found)
+        return found
     own = None if names is None and colors is None else find_classes(masks, names, colors)
     return match_classes(masks, own, recorded, model_names)
 

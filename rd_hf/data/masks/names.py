@@ -25,8 +25,7 @@ def read_names(folder: Path) -> dict[int, str] | None:
             continue
         text = path.read_text(encoding="utf-8-sig", errors="replace")
         if path.suffix == ".txt":
-            lines = [clean(line) for line in text.splitlines()]
-            return dict(enumerate(line for line in lines if line))
+            return names_of([line for line in text.splitlines() if clean(line)], f"'{printable(path)}'")
         try:
             content = json.loads(text)
         except ValueError as error:
@@ -46,16 +45,20 @@ def names_of(content: Any, where: str) -> dict[int, str]:
     :raises DataError: if it is none of these.
     """
     if isinstance(content, list) and content and all(isinstance(name, str) for name in content):
-        return {value: clean(name) for value, name in enumerate(content)}
+        names = [clean(name) for name in content]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise DataError(f"{where} names two classes {twice!r}; the classes of a list need different names")
+        return dict(enumerate(names))
     if isinstance(content, dict) and content:
         if any(isinstance(value, list) for value in content.values()):
             raise DataError(
                 f"{where} gives a class several values, which are regions that overlap; only classes that exclude each "
                 "other are read. Give every class one value"
             )
-        if all(_is_value(key) and isinstance(name, str) and not _is_value(name) for key, name in content.items()):
+        if all(_is_value(key) and isinstance(name, str) for key, name in content.items()):
             return {int(key): clean(name) for key, name in content.items()}
-        if all(isinstance(key, str) and _is_value(value) for key, value in content.items()):
+        if all(not _is_value(key) and _is_value(value) for key, value in content.items()):
             return {int(value): clean(key) for key, value in content.items()}
     raise DataError(
         f"{where} does not name classes; expected a list of names, which begins with that of value 0, or a mapping "

@@ -59,6 +59,11 @@ def survey(splits: Mapping[str, Dataset], by_color: bool = False) -> dict[str, l
                     where = f"row {len(rows)} of {name}"
                     rows.append(None if row["mask"] is None else _looked_at(row, where, by_color, palettes, turned))
                     progress.advance()
+    if [palettes[index][0] for index in (0, 1) if index in palettes] == [0xFFFFFF, 0]:
+        logger.warning(
+            "In the palettes of the masks 0 is white and 1 is black. The numbers count: black pixels are class 1. "
+            "--mask_colors reads the colours."
+        )
     if turned:
         logger.info(
             "%d images are turned by their EXIF orientation; their masks are read as masks of the turned images.",
