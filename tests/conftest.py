@@ -87,6 +87,27 @@ def blob_arrays(test: int = 24) -> dict[str, np.ndarray]:
     return arrays
 
 
+def blob_mask_arrays(test: int = 12, size: int = 24) -> dict[str, np.ndarray]:
+    """A data set of masks: 24 train and 12 validation images of `blob_images`, whose blob is of one of two classes.
+
+    A third of the images has no blob: their masks are background alone.
+    """
+    arrays = {"classes": np.array(["background", "upper left", "upper right"])}
+    half = size // 2
+    for number, (split, count) in enumerate((("train", 24), ("val", 12), ("test", test))):
+        kinds = np.arange(count) % 3  # none, upper left, upper right
+        images = blob_images(np.maximum(kinds - 1, 0), size, seed=number)
+        masks = np.zeros((count, size, size), dtype=np.uint8)
+        for image, mask, kind in zip(images, masks, kinds, strict=True):
+            area = (slice(2, half - 2), slice(half * (kind - 1) + 2, half * kind - 2))
+            if kind:
+                mask[area] = kind
+            else:
+                image[2 : half - 2, 2 : half - 2] -= 150
+        arrays[f"{split}_images"], arrays[f"{split}_masks"] = images, masks
+    return arrays
+
+
 @pytest.fixture
 def blobs_npz(tmp_path) -> Path:
     """The file of `blob_arrays`."""

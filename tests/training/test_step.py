@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import blob_arrays
+from conftest import blob_arrays, blob_mask_arrays
 from safetensors.torch import load_file
 from trajectory import CASES, STEPS, TINY_VIT
 from transformers import AutoModel, ResNetConfig, ViTImageProcessorPil
@@ -20,6 +20,7 @@ def folder(tmp_path_factory, warm_python):
     """A data set and a teacher, and in a folder for each layout what the trainings of all cases gave."""
     folder = tmp_path_factory.mktemp("trajectories")
     np.savez(folder / "blobs.npz", **blob_arrays(test=23))
+    np.savez(folder / "masks.npz", **blob_mask_arrays())
     torch.manual_seed(5)
     config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16, 24], depths=[1, 1, 1], layer_type="basic")
     AutoModel.from_config(config).save_pretrained(folder / "teacher")

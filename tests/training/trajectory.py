@@ -2,7 +2,7 @@
 
     python tests/training/trajectory.py FOLDER LAYOUT ACCUMULATION
 
-FOLDER holds `teacher/` and `blobs.npz`; what each case of CASES gave goes to FOLDER/LAYOUT/CASE.
+FOLDER holds `teacher/`, `blobs.npz` and `masks.npz`; what each case of CASES gave goes to FOLDER/LAYOUT/CASE.
 """
 
 import json
@@ -30,6 +30,10 @@ TINY_SWIN = {
     "model_type": "swin", "embed_dim": 8, "depths": [1, 1, 1], "num_heads": [1, 1, 1], "window_size": 2,
     "patch_size": 4, "drop_path_rate": 0.0,
 }  # fmt: skip
+TINY_UNET = {  # with instance norm, whose statistics are an image's own
+    "model_type": "monai", "network": "UNet", "spatial_dims": 2,
+    "arguments": {"channels": [4, 8, 8], "strides": [2, 2]},
+}  # fmt: skip
 ROWS, STEPS = 8, 8
 CASES = {
     "rd": {"method": "rd", "use_unlabeled": False, "dtype": torch.float64},
@@ -42,18 +46,36 @@ CASES = {
         "cka_features": "positions",
         "cka_positions": 5,
     },
+    "masks_rd": {
+        "method": "rd",
+        "use_unlabeled": True,
+        "dtype": torch.float64,
+        "dataset": "masks.npz",
+        "student": TINY_UNET,
+        "class_weights": "balanced",
+    },
+    "masks_drd_own_skips": {
+        "method": "drd",
+        "use_unlabeled": True,
+        "dtype": torch.float64,
+        "dataset": "masks.npz",
+        "student": TINY_UNET,
+        "skips": "own",
+        "cka_features": "positions",
+        "cka_positions": 5,
+    },
     "drd_float32": {"method": "drd", "use_unlabeled": True, "dtype": torch.float32},
 }
 
 
 def run(folder: Path, layout: str, accumulation: int, case: str) -> None:
     """Train one case and keep weights, evaluation logits and losses."""
-    changes = {"student": TINY_VIT} | CASES[case]
-    dtype = changes.pop("dtype")
+    changes = {"student": TINY_VIT, "dataset": "blobs.npz"} | CASES[case]
+    dtype, dataset = changes.pop("dtype"), changes.pop("dataset")
     in_precision(dtype)
     share = ROWS // int(os.environ.get("WORLD_SIZE", "1")) // accumulation
     student = distillation.distill(
-        teacher=str(folder / "teacher"), dataset=str(folder / "blobs.npz"), student_image_size=32,
+        teacher=str(folder / "teacher"), dataset=str(folder / dataset), student_image_size=32,
         output_dir=str(folder / layout / case), max_steps=STEPS, eval_steps=STEPS, logging_steps=1, shots=8,
         learning_rate=0.05, cache=False, per_device_train_batch_size=share, per_device_unlabeled_batch_size=share,
         gradient_accumulation_steps=accumulation, **changes,
