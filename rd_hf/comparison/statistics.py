@@ -57,7 +57,7 @@ def mask_score_resamples(rows: np.ndarray, names: Sequence[str], metric: str) ->
     read = segmentation.MaskRows.of(rows, names)
     every = np.ones((1, len(rows)))
     whole = segmentation.class_values(every, read)[metric][0]
-    blocks = [every, *mask_bootstrap.resamples(len(rows), SAMPLES, seed=0, groups=None)]
+    blocks = [every, *mask_bootstrap.resamples(np.arange(len(rows)), SAMPLES, seed=0)]
     values = np.concatenate([segmentation.class_values(weights, read)[metric] for weights in blocks])
     return segmentation.mean_over_classes(np.where(np.isnan(values), whole, values), whole)[:, None]
 
