@@ -25,6 +25,7 @@ _output = partial(option, group="output")
 class StudentsArguments:
     """What `rd-hf students` takes."""
 
+    task: Literal["classification", "segmentation"] = option("classification", "what the student is for")
     max_params: str | None = option(None, "most parameters, such as 1M, 500k, 1e6 or 1000000")
     max_latency_ms: float | None = option(
         None, "longest median time per image on this machine's CPU, in milliseconds", above=0
@@ -37,7 +38,7 @@ class StudentsArguments:
         "side of the square image that the student sees, in pixels; student_image_size of distill",
         above=0,
     )
-    num_labels: int = option(2, "classes", above=0)
+    num_labels: int = option(2, "classes; of masks, with the background", above=0)
     threads: int | None = option(None, "CPU threads while latency is measured; by default those of torch", above=0)
     json: bool = option(False, "print one JSON object per line")
 

@@ -151,8 +151,8 @@ class DistillationFields:
     )
 
     skips: Literal["own", "reprogrammed"] = _method(
-        "reprogrammed", "masks only: what a hybrid pass reads of shallower stages than the one it starts from: the "
-        "student's own features, or reprogrammed ones of the teacher",
+        "reprogrammed", "masks only: whether a hybrid pass reads the student's own features of shallower stages, "
+        "or reprogrammed ones of the teacher",
     )
     hybrid_norms: Literal["student", "own"] = _method(
         "own", "masks only: running statistics of the student's batch norms in hybrid passes: the student's, or ones "

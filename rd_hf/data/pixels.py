@@ -197,7 +197,7 @@ def whole_image_processor(processor: BaseImageProcessor, channels: int = 3) -> B
     means = [round(-bias * deviation, 7) + 0.0 for bias, deviation in pairs]
     if not getattr(processor, "do_flip_channel_order", False):
         return SegformerImageProcessorPil(**settings, do_normalize=True, image_mean=means, image_std=deviations)
-    if (means, deviations) != ([0.0] * 3, [1.0] * 3):
+    if not np.allclose([*means, *deviations], [0] * 3 + [1] * 3, atol=1e-6):
         raise PixelError(
             f"{type(processor).__name__} both normalises and reverses the colours, which no processor for masks does: "
             "choose another model"

@@ -1,4 +1,4 @@
-"""Exports a transformers image classifier to ONNX, describes it in the metadata, and quantises it to int8."""
+"""Exports an image classifier or segmenter to ONNX, describes it in the metadata, and quantises it to int8."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from .._version import __version__
 from ..data.pixels import PixelTransform
-from ..inference.onnx_runtime import INPUT, OUTPUT, OnnxClassifier, OnnxError, require
+from ..inference.onnx_runtime import INPUT, OUTPUT, OnnxError, OnnxModel, require
 
 OPSET = 18
 # of the logits' largest magnitude
@@ -25,7 +25,7 @@ TOLERANCE = 1e-3
 
 
 class _Logits(nn.Module):
-    """A classifier as a function of its pixels alone."""
+    """A model as a function of its pixels alone."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
@@ -36,9 +36,9 @@ class _Logits(nn.Module):
 
 
 def write_onnx(model: PreTrainedModel, image_size: tuple[int, int], path: Path, dynamic_size: bool = False) -> None:
-    """Export a classifier with torch's dynamo exporter: any batch size, float32.
+    """Export a model with torch's dynamo exporter: any batch size, float32.
 
-    :param model: an image classifier of transformers, in eval mode.
+    :param model: an image classifier or segmenter of transformers, in eval mode.
     :param dynamic_size: ask for a model that takes images of any size; `check_other_size` sees whether it does.
     :raises OnnxError: when a package is missing, or the exporter cannot follow the model.
     """
@@ -48,7 +48,7 @@ def write_onnx(model: PreTrainedModel, image_size: tuple[int, int], path: Path, 
     rows, columns = (side + extra * dynamic_size for side, extra in zip(image_size, (64, 96), strict=True))
     example = torch.zeros(2, 3, rows, columns)
     sizes = {2: torch.export.Dim("rows"), 3: torch.export.Dim("columns")} if dynamic_size else {}
-    # its warnings are about torchvision's operators, which no classifier of transformers uses
+    # its warnings are about torchvision's operators, which no such model of transformers uses
     registration = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = registration.level
     registration.setLevel(logging.ERROR)
@@ -147,7 +147,7 @@ def write_int8(source: Path, target: Path, batches: Iterable[Tensor]) -> None:
 
 @torch.no_grad()
 def max_difference(model: nn.Module, other: nn.Module, pixel_values: Tensor) -> tuple[float, float]:
-    """Largest absolute difference of two classifiers' logits, on the batch and on its first image alone.
+    """Largest absolute difference of two models' logits, on the batch and on its first image alone.
 
     :param pixel_values: (B, 3, H, W).
     :return: the difference, and the largest magnitude of the first one's logits.
@@ -160,8 +160,8 @@ def max_difference(model: nn.Module, other: nn.Module, pixel_values: Tensor) -> 
     return max(differences), magnitude
 
 
-def checked_difference(model: nn.Module, exported: OnnxClassifier, pixel_values: Tensor) -> float:
-    """Largest absolute difference of the logits of a classifier and its export.
+def checked_difference(model: nn.Module, exported: OnnxModel, pixel_values: Tensor) -> float:
+    """Largest absolute difference of the logits of a model and its export.
 
     :raises OnnxError: when it is more than rounding.
     """
@@ -173,7 +173,7 @@ def checked_difference(model: nn.Module, exported: OnnxClassifier, pixel_values:
     return difference
 
 
-def check_other_size(model: nn.Module, exported: OnnxClassifier, pixel_values: Tensor) -> dict[str, Any]:
+def check_other_size(model: nn.Module, exported: OnnxModel, pixel_values: Tensor) -> dict[str, Any]:
     """Run an export that should take any image size on larger images of another shape.
 
     :param pixel_values: (B, 3, H, W), enlarged by repeating edges.

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoModelForImageClassification, PreTrainedModel
+from transformers import PreTrainedModel
 
 from ..arguments.values import ArgumentError
 from ..cards.forms import copy_companions, write_onnx_card, write_transformers_card
@@ -20,7 +20,7 @@ from ..cards.provenance import FORM, ONNX, PROVENANCE, read_provenance
 from ..data.open_split import OpenSplit
 from ..inference.evaluation import load_splits, open_split, split_rows
 from ..inference.loading import LoadedModel, load_model
-from ..inference.onnx_runtime import MODEL_FILE, OnnxClassifier, require
+from ..inference.onnx_runtime import MODEL_FILE, OnnxModel, require
 from ..runtime.files import share_weights, write_json
 from .onnx import (
     OPSET,
@@ -57,9 +57,9 @@ def export(
 ) -> dict[str, Any]:
     """Write a student in another format, with its image processor and card, and check that it answers the same.
 
-    :param model: Hub id or folder of a student; for ONNX of any image classifier of transformers.
+    :param model: Hub id or folder of a student; for ONNX of any image classifier or segmenter of transformers.
     :param output_dir: a folder that does not exist or is empty; nothing is left there when the export fails.
-    :param format: "transformers" (the wrapped classifier, which loads without rd_hf) or "onnx".
+    :param format: "transformers" (the wrapped model, which loads without rd_hf) or "onnx".
     :param quantize: "int8" for an ONNX model in eight bits, calibrated on the train split of `dataset`.
     :param dynamic_size: ONNX only: let the model take images of other sizes too, where it can.
     :param dataset: ONNX only: labelled images to check the export on; random ones by default.
@@ -108,7 +108,7 @@ def _check_arguments(format: str, quantize: str | None, dynamic_size: bool, data
 
 def _check_model(name: str, loaded: LoadedModel) -> None:
     """:raises ArgumentError: for a model that has no other form."""
-    if isinstance(loaded.model, OnnxClassifier):
+    if isinstance(loaded.model, OnnxModel):
         raise ArgumentError(f"{name} is already an ONNX model: give the student that it was made from.")
     if loaded.model.config.model_type == "rd_teacher":
         raise ArgumentError(
@@ -135,7 +135,7 @@ def _new_folder(target: Path) -> Iterator[Path]:
 
 
 def _export_transformers(loaded: LoadedModel, folder: Path) -> dict[str, Any]:
-    """The wrapped classifier's own checkpoint; its logits must be the student's to the bit."""
+    """The wrapped model's own checkpoint; its logits must be the student's to the bit."""
     if loaded.model.config.model_type != "rd_student":
         raise ArgumentError(
             f"The model has model_type {loaded.model.config.model_type}, but only an rd_student can be unwrapped."
@@ -144,7 +144,7 @@ def _export_transformers(loaded: LoadedModel, folder: Path) -> dict[str, Any]:
     classifier.config.update({PROVENANCE: loaded.model.config.provenance})
     classifier.save_pretrained(folder)
     loaded.transform.processor.save_pretrained(folder)
-    again = AutoModelForImageClassification.from_pretrained(folder).eval()
+    again = loaded.model.wrapped_class.from_pretrained(folder).eval()
     pixel_values = _random_images(loaded).to(again.dtype)
     for one in (loaded.model, again):
         in_own_memory(one)
@@ -180,7 +180,7 @@ def _export_onnx(
     dynamic_size: bool,
     batch_size: int,
 ) -> dict[str, Any]:
-    """`model.onnx`, with the config and image processor of the classifier, and the report."""
+    """`model.onnx`, with the config and image processor of the model, and the report."""
     provenance = read_provenance(loaded.model.config)
     is_student = loaded.model.config.model_type == "rd_student"
     classifier = loaded.model.to_transformers() if is_student else loaded.model
@@ -190,7 +190,7 @@ def _export_onnx(
     with any_size(classifier.config.model_type) if dynamic_size else nullcontext():
         write_onnx(classifier, loaded.transform.size, path, dynamic_size)
         describe(path, *facts)
-        exported = OnnxClassifier(path)
+        exported = OnnxModel(path)
         difference = checked_difference(classifier, exported, pixel_values)
         other_size = check_other_size(classifier, exported, pixel_values) if dynamic_size else {}
     report = {
@@ -216,15 +216,15 @@ def _export_onnx(
 
 
 def _quantize(
-    loaded: LoadedModel, path: Path, exported: OnnxClassifier, checked: OpenSplit, calibration: OpenSplit, size: int
+    loaded: LoadedModel, path: Path, exported: OnnxModel, checked: OpenSplit, calibration: OpenSplit, size: int
 ) -> dict[str, Any]:
-    """Replace the file by one in eight bits; accuracy and AUROC of both on the split."""
+    """Replace the file by one in eight bits; the first two metrics of both on the split."""
     before = _brief_score(loaded, exported, checked, size)
     pixel_values = _images(loaded, calibration, CALIBRATION_IMAGES)
     eight_bits = path.with_name("int8.onnx")
     write_int8(path, eight_bits, pixel_values.split(16))
     describe(eight_bits, loaded.transform, loaded.task.names, loaded.task.problem_type, loaded.trained_on)
-    after = _brief_score(loaded, OnnxClassifier(eight_bits), checked, size)
+    after = _brief_score(loaded, OnnxModel(eight_bits), checked, size)
     float32_bytes = path.stat().st_size
     eight_bits.replace(path)
     return {
@@ -236,9 +236,10 @@ def _quantize(
     }
 
 
-def _brief_score(loaded: LoadedModel, model: OnnxClassifier, split: OpenSplit, batch_size: int) -> dict[str, Any]:
-    scores = loaded.task.scores(split_rows(loaded, split, batch_size, model), bootstrap_samples=0)
-    return {name: scores[name] for name in ("accuracy", "auroc")}
+def _brief_score(loaded: LoadedModel, model: OnnxModel, split: OpenSplit, batch_size: int) -> dict[str, Any]:
+    scores = loaded.task.point_scores(split_rows(loaded, split, batch_size, model))
+    shown = {metric.name: scores[metric.name] for metric in loaded.task.metrics[:2]}
+    return {name: None if np.isnan(value) else value for name, value in shown.items()}
 
 
 def _images(loaded: LoadedModel, split: OpenSplit, count: int) -> Tensor:

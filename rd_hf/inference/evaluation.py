@@ -24,7 +24,7 @@ from ..runtime.files import write_predictions
 from ..tasks.classification import SingleLabel
 from ..tasks.segmentation import Segmentation
 from .loading import LoadedModel, load_model
-from .onnx_runtime import OnnxClassifier
+from .onnx_runtime import OnnxModel
 from .rows import predict_rows
 
 logger = logging.getLogger(__name__)
@@ -162,7 +162,7 @@ def split_rows(
     loaded: LoadedModel,
     split: OpenSplit,
     batch_size: int,
-    model: PreTrainedModel | OnnxClassifier | None = None,
+    model: PreTrainedModel | OnnxModel | None = None,
 ) -> np.ndarray:
     """What the model's task keeps of its answers on a split, from which all scores are made.
 

@@ -25,7 +25,7 @@ from ..tasks.make import make_task
 from ..tasks.segmentation import Segmentation
 from ..tasks.task import Task
 from .model_names import check_files, loading
-from .onnx_runtime import MODEL_FILE, OnnxClassifier, is_onnx_folder
+from .onnx_runtime import MODEL_FILE, OnnxModel, is_onnx_folder
 
 
 @dataclass
@@ -35,7 +35,7 @@ class LoadedModel:
     :param trained_on: what is recorded of the data that a student was trained on; empty for other models.
     """
 
-    model: PreTrainedModel | OnnxClassifier
+    model: PreTrainedModel | OnnxModel
     transform: PixelTransform
     task: Task
     trained_on: dict[str, Any]
@@ -94,7 +94,7 @@ def _load_onnx(model: str, revision: str | None, path: Path, backbone: str | Non
         raise ArgumentError(
             f"`backbone` is for reprogrammed teachers only, but {model} is an ONNX model: leave it out."
         )
-    exported = OnnxClassifier(path).eval()
+    exported = OnnxModel(path).eval()
     transform = PixelTransform.from_pretrained(model, revision=revision)
     task = make_task(exported.problem_type, exported.label_names)
     return LoadedModel(exported, transform, task, exported.trained_on)

@@ -1,16 +1,17 @@
-"""An exported ONNX model, run by onnxruntime and called as a transformers classifier is."""
+"""An exported ONNX model, run by onnxruntime and called as the transformers model that it was made from."""
 
 from __future__ import annotations
 
 import importlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.modeling_outputs import ImageClassifierOutput
+from transformers.modeling_outputs import ModelOutput
 
 MODEL_FILE = "model.onnx"
 INPUT, OUTPUT = "pixel_values", "logits"
@@ -36,8 +37,18 @@ def is_onnx_folder(model: str) -> bool:
     return (Path(model) / MODEL_FILE).is_file()
 
 
-class OnnxClassifier(nn.Module):
-    """An image classifier in `model.onnx`, on the CPU.
+@dataclass
+class OnnxOutput(ModelOutput):
+    """What a call gives.
+
+    :ivar logits: (B, num_labels), or (B, num_labels, h, w) of a segmenter.
+    """
+
+    logits: Tensor | None = None
+
+
+class OnnxModel(nn.Module):
+    """An image classifier or segmenter in `model.onnx`, on the CPU.
 
     :param path: the file; its metadata holds what `rd_hf.export.onnx.describe` wrote.
     :raises OnnxError: when onnxruntime is missing, or cannot read the file, or the file is not an export of rd_hf.
@@ -71,8 +82,8 @@ class OnnxClassifier(nn.Module):
         """Where the model runs."""
         return torch.device("cpu")
 
-    def forward(self, pixel_values: Tensor) -> ImageClassifierOutput:
-        """Logits (B, num_labels) of normalised images (B, 3, H, W), on the device of these.
+    def forward(self, pixel_values: Tensor) -> OnnxOutput:
+        """Logits of normalised images (B, 3, H, W), on the device of these.
 
         :raises OnnxError: for images of a size that the model does not take.
         """
@@ -84,4 +95,4 @@ class OnnxClassifier(nn.Module):
             raise OnnxError(
                 f"The ONNX model does not support images of size {size}: {str(error).splitlines()[0]}"
             ) from error
-        return ImageClassifierOutput(logits=torch.from_numpy(logits).to(pixel_values.device))
+        return OnnxOutput(logits=torch.from_numpy(logits).to(pixel_values.device))

@@ -104,7 +104,8 @@ def draw_masks(rows: Sequence[MaskExample], names: Sequence[str], path: str | Pa
                 axes.imshow(picture)
                 axes.set(xticks=[], yticks=[], title=head if number == 0 else "")
                 axes.spines[:].set_visible(False)
-            grid[3 * number].set_ylabel("\n".join(textwrap.wrap(row.title, LINE)))
+            lines = [part for line in row.title.splitlines() for part in textwrap.wrap(line, LINE)]
+            grid[3 * number].set_ylabel("\n".join(lines))
         if handles:
             figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize="small")
 

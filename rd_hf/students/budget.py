@@ -15,14 +15,17 @@ import torch
 
 from ..arguments.values import ArgumentError
 from ..tasks.classification import SingleLabel
+from ..tasks.segmentation import Segmentation
 from .cost import Cost, measure_cost
 from .loading import load_student
 from .zoo import READY_STUDENTS, SMALLEST_SIDE, ReadyStudent, config_text
+from .zoo_masks import READY_SEGMENTERS
 
 logger = logging.getLogger(__name__)
 
 COUNT = re.compile(r"(.*\S)\s*([kKmM])")
 UNITS = {"k": 1e3, "m": 1e6}
+PROBLEM_TYPES = {"classification": SingleLabel.problem_type, "segmentation": Segmentation.problem_type}
 WORDS = {"parameters": "parameters", "gflop": "GFLOP per image", "milliseconds": "ms per image"}
 
 
@@ -57,6 +60,7 @@ def students_within(
     image_size: int = 224,
     num_labels: int = 2,
     threads: int | None = None,
+    task: str = "classification",
 ) -> list[MeasuredStudent]:
     """The ready students within a budget, most parameters first. Only those are timed that are small enough.
 
@@ -65,6 +69,7 @@ def students_within(
     :param max_gflop: most operations for one image, in 1e9.
     :param image_size: side of the square image in pixels.
     :param threads: CPU threads while time is measured; by default torch's.
+    :param task: "classification" or "segmentation".
     :raises ArgumentError: for a value that is out of range.
     :raises BudgetError: when none stays within the budget.
     """
@@ -76,15 +81,18 @@ def students_within(
     _check("image_size", image_size, SMALLEST_SIDE)
     _check("num_labels", num_labels, 1)
     _check("threads", threads, 1)
-    ready = [student for student in READY_STUDENTS if student.takes(image_size)]
+    if task not in PROBLEM_TYPES:
+        raise ArgumentError(f"`task` is {task!r}; it must be {' or '.join(PROBLEM_TYPES)}.")
+    every = READY_SEGMENTERS if task == "segmentation" else READY_STUDENTS
+    ready = [student for student in every if student.takes(image_size)]
     students = [(student, Cost(_parameters(student, image_size, num_labels), math.nan, None)) for student in ready]
-    students = _keep(students, "parameters", budgets, image_size)
+    students = _keep(students, "parameters", budgets, image_size, len(every))
     students = [(student, _cost(student, image_size, num_labels, "meta")) for student, _ in students]
-    students = _keep(students, "gflop", budgets, image_size)
+    students = _keep(students, "gflop", budgets, image_size, len(every))
     with _threads(threads):
         students = [(student, _timed(student, cost, image_size, num_labels)) for student, cost in students]
         used = torch.get_num_threads()
-    students = _keep(students, "milliseconds", budgets, image_size)
+    students = _keep(students, "milliseconds", budgets, image_size, len(every))
     logger.info(
         "Students are sorted by parameters, most first. ms is measured on this CPU with %d thread%s. Train with "
         "--student_image_size %d.",
@@ -128,14 +136,21 @@ def _check(name: str, value: int | None, least: int) -> None:
 
 
 def _keep(
-    students: list[tuple[ReadyStudent, Cost]], measure: str, budgets: dict[str, float | None], image_size: int
+    students: list[tuple[ReadyStudent, Cost]],
+    measure: str,
+    budgets: dict[str, float | None],
+    image_size: int,
+    every: int,
 ) -> list[tuple[ReadyStudent, Cost]]:
-    """Those whose `measure`, a field of Cost, is within its budget."""
+    """Those whose `measure`, a field of Cost, is within its budget.
+
+    :param every: ready students of the task.
+    """
     budget = math.inf if budgets[measure] is None else budgets[measure]
     kept = [(student, cost) for student, cost in students if getattr(cost, measure) <= budget]
     if not kept:
         least, cost = min(students, key=lambda pair: getattr(pair[1], measure))
-        of = "" if len(students) == len(READY_STUDENTS) else f" among the {len(students)} that the other limits leave"
+        of = "" if len(students) == every else f" among the {len(students)} that the other limits leave"
         raise BudgetError(
             f"No ready student has at most {budget:,.10g} {WORDS[measure]} at {image_size} px. The nearest{of} is "
             f"{least.name}, with {round(getattr(cost, measure), 4):,.10g}."
@@ -147,7 +162,7 @@ def _build(student: ReadyStudent, image_size: int, num_labels: int, device: str)
     """The student that `distill` would start from, in eval mode; on the device "meta" it has no weights."""
     labels = [str(number) for number in range(num_labels)]
     with torch.device(device), torch.random.fork_rng(devices=[]):
-        return load_student(student.config, labels, SingleLabel.problem_type, image_size)[0].eval()
+        return load_student(student.config, labels, PROBLEM_TYPES[student.task], image_size)[0].eval()
 
 
 def _parameters(student: ReadyStudent, image_size: int, num_labels: int) -> int:

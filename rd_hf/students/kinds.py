@@ -15,8 +15,8 @@ from transformers.models.auto.modeling_auto import (
 from ..models.configuration_monai import CLASSIFIERS, SEGMENTERS, MonaiNetConfig
 from ..models.modeling_rd_segmentation import RDStudentForSemanticSegmentation
 from ..models.modeling_rd_student import RDStudent, RDStudentForImageClassification
+from ..tasks.segmentation import Segmentation
 
-SEGMENTATION = "segmentation"  # the problem type of masks
 SEGMENTER_CLASS = "ForSemanticSegmentation"  # how transformers' classes of segmenters end
 # Classifiers' encoders reduce an image 32 times, which leaves 4 x 4 logits of a mask of 128 pixels.
 OUTPUT_STRIDE = 8
@@ -110,7 +110,7 @@ MASKS = Kind(
 
 def kind_of(problem_type: str) -> Kind:
     """The kind of students for a task's problem type."""
-    return MASKS if problem_type == SEGMENTATION else CLASSES
+    return MASKS if problem_type == Segmentation.problem_type else CLASSES
 
 
 def with_segmenter_defaults(model_type: str, fields: dict[str, Any], known: Collection[str]) -> dict[str, Any]:

@@ -125,7 +125,7 @@ def _read_kept_shares_as_dropped(model: PreTrainedModel) -> None:
     if kept is not None and model.config.classifier_dropout_prob == kept:
         model.config.classifier_dropout_prob = round(1 - kept, 3)
         for module in model.modules():
-            if isinstance(module, torch.nn.Dropout) and module.p == kept:
+            if isinstance(module, torch.nn.Dropout | torch.nn.Dropout2d) and module.p == kept:
                 module.p = model.config.classifier_dropout_prob
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d) and module.momentum is not None and module.momentum > 0.5:

@@ -1,4 +1,4 @@
-"""Small architectures of transformers, ready to be taken as students: their inline configs, and pre-trained weights.
+"""Small classifiers of transformers, ready to be taken as students: their inline configs, and pre-trained weights.
 
 Widths and depths are those of the papers, except for the ResNets below ResNet-18, which are ours.
 """
@@ -22,6 +22,7 @@ class ReadyStudent:
     :param pretrained_side: side of the square images in pixels that these weights are bound to; None: any.
     :param smallest_side: side in pixels of the smallest images that the architecture runs on.
     :param side_step: it runs on sides that are multiples of this.
+    :param task: "classification" or "segmentation".
     """
 
     name: str
@@ -30,6 +31,7 @@ class ReadyStudent:
     pretrained_side: int | None = None
     smallest_side: int = SMALLEST_SIDE
     side_step: int = 1
+    task: str = "classification"
 
     def takes(self, image_size: int) -> bool:
         """Whether the architecture runs on square images of this side."""
@@ -45,7 +47,7 @@ def config_text(config: dict[str, Any]) -> str:
     return yaml.safe_dump(config, default_flow_style=True, sort_keys=False, width=float("inf")).strip()
 
 
-def _ready(
+def ready(
     name: str,
     pretrained: str | None,
     model_type: str,
@@ -54,50 +56,54 @@ def _ready(
     side_step: int = 1,
     **fields: Any,
 ) -> ReadyStudent:
+    """An entry.
+
+    :param fields: of its inline config.
+    """
     config = {"model_type": model_type, **fields}
     return ReadyStudent(name, config, pretrained, pretrained_side, smallest_side, side_step)
 
 
 def _mobilenet_v1(width: float, pretrained: str | None) -> ReadyStudent:
     fields = {} if width == 1 else {"depth_multiplier": width}
-    return _ready(f"mobilenet_v1_{width}", pretrained, "mobilenet_v1", **fields)
+    return ready(f"mobilenet_v1_{width}", pretrained, "mobilenet_v1", **fields)
 
 
 def _mobilenet_v2(width: float, pretrained: str | None) -> ReadyStudent:
     fields = {} if width == 1 else {"depth_multiplier": width}
-    return _ready(f"mobilenet_v2_{width}", pretrained, "mobilenet_v2", **fields)
+    return ready(f"mobilenet_v2_{width}", pretrained, "mobilenet_v2", **fields)
 
 
 def _resnet(name: str, depths: list[int], width: int = 64, pretrained: str | None = None) -> ReadyStudent:
     widths = ({} if width == 64 else {"embedding_size": width}) | {"hidden_sizes": _doubling(width)}
-    return _ready(name, pretrained, "resnet", **widths, depths=depths, layer_type="basic")
+    return ready(name, pretrained, "resnet", **widths, depths=depths, layer_type="basic")
 
 
 def _convnextv2(size: str, width: int, third: int) -> ReadyStudent:
     fields = {"hidden_sizes": _doubling(width), "depths": [2, 2, third, 2]}
-    return _ready(f"convnextv2_{size}", f"facebook/convnextv2-{size}-1k-224", "convnextv2", **fields)
+    return ready(f"convnextv2_{size}", f"facebook/convnextv2-{size}-1k-224", "convnextv2", **fields)
 
 
 def _regnet(size: str, depths: list[int], widths: list[int], groups_width: int) -> ReadyStudent:
     fields = {"hidden_sizes": widths, "depths": depths, "groups_width": groups_width}
     fields |= {"layer_type": "x"} if size.startswith("x") else {}
-    return _ready(f"regnet_{size}", f"facebook/regnet-{size.replace('_', '-')}", "regnet", **fields)
+    return ready(f"regnet_{size}", f"facebook/regnet-{size.replace('_', '-')}", "regnet", **fields)
 
 
 def _efficientnet(size: str, depth: float) -> ReadyStudent:
     # With the default initializer_range, 0.02, the first logits of all images are equal to 1e-30: it does not learn.
     fields = {"width_coefficient": 1.0, "depth_coefficient": depth, "hidden_dim": 1280, "dropout_rate": 0.2}
     fields |= {"initializer_range": 0.1}
-    return _ready(f"efficientnet_{size}", f"google/efficientnet-{size}", "efficientnet", **fields)
+    return ready(f"efficientnet_{size}", f"google/efficientnet-{size}", "efficientnet", **fields)
 
 
 def _levit(size: str, **fields: list[int]) -> ReadyStudent:
-    return _ready(f"levit_{size.lower()}", f"facebook/levit-{size}", "levit", 224, side_step=16, **fields)
+    return ready(f"levit_{size.lower()}", f"facebook/levit-{size}", "levit", 224, side_step=16, **fields)
 
 
 def _vit(size: str, width: int) -> ReadyStudent:
     fields = {"hidden_size": width, "num_attention_heads": width // 64, "intermediate_size": 4 * width}
-    return _ready(f"vit_{size}", f"facebook/deit-{size}-patch16-224", "vit", 224, **fields)
+    return ready(f"vit_{size}", f"facebook/deit-{size}-patch16-224", "vit", 224, **fields)
 
 
 def _doubling(width: int) -> list[int]:
@@ -109,7 +115,7 @@ B1_WIDTHS = [64, 128, 320, 512]  # of SegFormer and PVTv2
 MOBILEVIT = {"initializer_range": 0.1}
 
 READY_STUDENTS = (
-    _ready(
+    ready(
         "resnet_tiny", None, "resnet",
         embedding_size=24, hidden_sizes=[24, 48, 96, 160], depths=[1, 1, 1, 1], layer_type="basic",
     ),
@@ -118,8 +124,8 @@ READY_STUDENTS = (
     _resnet("resnet_10", [1, 1, 1, 1]),
     _resnet("resnet_18_0.5", [2, 2, 2, 2], 32),
     _resnet("resnet_18", [2, 2, 2, 2], pretrained="microsoft/resnet-18"),
-    _ready("resnet_34", "microsoft/resnet-34", "resnet", hidden_sizes=_doubling(64), layer_type="basic"),
-    _ready("resnet_26", "microsoft/resnet-26", "resnet", depths=[2, 2, 2, 2]),
+    ready("resnet_34", "microsoft/resnet-34", "resnet", hidden_sizes=_doubling(64), layer_type="basic"),
+    ready("resnet_26", "microsoft/resnet-26", "resnet", depths=[2, 2, 2, 2]),
     _mobilenet_v1(0.25, None),
     _mobilenet_v1(0.5, None),
     _mobilenet_v1(0.75, "google/mobilenet_v1_0.75_192"),
@@ -140,32 +146,32 @@ READY_STUDENTS = (
     _regnet("y_016", [2, 6, 17, 2], [48, 120, 336, 888], 24),
     _efficientnet("b0", 1.0),
     _efficientnet("b1", 1.1),
-    _ready(
+    ready(
         "mobilevit_xx_small", "apple/mobilevit-xx-small", "mobilevit",
         hidden_sizes=[64, 80, 96], neck_hidden_sizes=[16, 16, 24, 48, 64, 80, 320], expand_ratio=2.0, **MOBILEVIT,
     ),
-    _ready(
+    ready(
         "mobilevit_x_small", "apple/mobilevit-x-small", "mobilevit",
         hidden_sizes=[96, 120, 144], neck_hidden_sizes=[16, 32, 48, 64, 80, 96, 384], **MOBILEVIT,
     ),
-    _ready("mobilevit_small", "apple/mobilevit-small", "mobilevit", **MOBILEVIT),
-    _ready("mobilevitv2_0.5", None, "mobilevitv2", smallest_side=48, width_multiplier=0.5, **MOBILEVIT),
-    _ready("mobilevitv2_0.75", None, "mobilevitv2", smallest_side=48, width_multiplier=0.75, **MOBILEVIT),
-    _ready("mobilevitv2_1.0", "apple/mobilevitv2-1.0-imagenet1k-256", "mobilevitv2", smallest_side=48, **MOBILEVIT),
-    _ready("swiftformer_xs", "MBZUAI/swiftformer-xs", "swiftformer"),
-    _ready(
+    ready("mobilevit_small", "apple/mobilevit-small", "mobilevit", **MOBILEVIT),
+    ready("mobilevitv2_0.5", None, "mobilevitv2", smallest_side=48, width_multiplier=0.5, **MOBILEVIT),
+    ready("mobilevitv2_0.75", None, "mobilevitv2", smallest_side=48, width_multiplier=0.75, **MOBILEVIT),
+    ready("mobilevitv2_1.0", "apple/mobilevitv2-1.0-imagenet1k-256", "mobilevitv2", smallest_side=48, **MOBILEVIT),
+    ready("swiftformer_xs", "MBZUAI/swiftformer-xs", "swiftformer"),
+    ready(
         "swiftformer_s", "MBZUAI/swiftformer-s", "swiftformer", depths=[3, 3, 9, 6], embed_dims=[48, 64, 168, 224]
     ),
-    _ready("segformer_b0", "nvidia/mit-b0", "segformer"),
-    _ready("segformer_b1", "nvidia/mit-b1", "segformer", hidden_sizes=B1_WIDTHS),
-    _ready("pvt_v2_b0", "OpenGVLab/pvt_v2_b0", "pvt_v2"),
-    _ready("pvt_v2_b1", "OpenGVLab/pvt_v2_b1", "pvt_v2", hidden_sizes=B1_WIDTHS),
+    ready("segformer_b0", "nvidia/mit-b0", "segformer"),
+    ready("segformer_b1", "nvidia/mit-b1", "segformer", hidden_sizes=B1_WIDTHS),
+    ready("pvt_v2_b0", "OpenGVLab/pvt_v2_b0", "pvt_v2"),
+    ready("pvt_v2_b1", "OpenGVLab/pvt_v2_b1", "pvt_v2", hidden_sizes=B1_WIDTHS),
     _levit("128S", num_attention_heads=[4, 6, 8], depths=[2, 3, 4]),
     _levit("128"),
     _levit("192", hidden_sizes=[192, 288, 384], num_attention_heads=[3, 5, 6], key_dim=[32, 32, 32]),
-    _ready("poolformer_s12", "sail/poolformer_s12", "poolformer"),
+    ready("poolformer_s12", "sail/poolformer_s12", "poolformer"),
     _vit("tiny", 192),
     _vit("small", 384),
-    _ready("cvt_13", "microsoft/cvt-13", "cvt"),
-    _ready("swin_tiny", "microsoft/swin-tiny-patch4-window7-224", "swin", smallest_side=224),  # 7 windows of 32 pixels
+    ready("cvt_13", "microsoft/cvt-13", "cvt"),
+    ready("swin_tiny", "microsoft/swin-tiny-patch4-window7-224", "swin", smallest_side=224),  # 7 windows of 32 pixels
 )  # fmt: skip

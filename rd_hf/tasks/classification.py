@@ -107,7 +107,7 @@ class Classification(Task):
         )
 
     def answers(self, logits: Tensor) -> list[dict[str, Any]]:
-        """`label`, or `labels` with several per image, and `probabilities` by class name."""
+        """What `predict` says of each image: `label`, or `labels` with several, and `probabilities` by class name."""
         named = [dict(zip(self.names, values, strict=True)) for values in self.probabilities(logits).tolist()]
         return [self.decided(values) | {"probabilities": values} for values in named]
 

@@ -171,12 +171,6 @@ class Segmentation(Task):
         """The names of the classes in the image's mask."""
         return " and ".join(name for name, pixels in zip(self.names, label, strict=True) if pixels > 0) or "none"
 
-    def answers(self, logits: Tensor) -> list[dict[str, Any]]:
-        """`shares`, the share of the logits' pixels that is predicted to be of each class, by its name."""
-        maps = logits.argmax(dim=1).flatten(1)
-        shares = F.one_hot(maps, len(self.names)).double().mean(dim=1).tolist()
-        return [{"shares": dict(zip(self.names, own, strict=True))} for own in shares]
-
     def columns(self) -> list[str]:
         """Dice of each foreground class, and its pixels in truth and prediction."""
         kinds = ("dice", "pixels", "predicted_pixels")

@@ -132,10 +132,6 @@ class Task(ABC):
         """One image's label in words."""
 
     @abstractmethod
-    def answers(self, logits: Tensor) -> list[dict[str, Any]]:
-        """What `predict` says of each image, as plain values, from its logits (B, K)."""
-
-    @abstractmethod
     def columns(self) -> list[str]:
         """The header of predictions.csv after the row's number."""
 

@@ -255,8 +255,8 @@ def test_the_card_of_a_segmenter():
         "| rare | 0 | undefined | undefined | undefined | undefined |",
         "- HD95, pixels; surface Dice. Mean over the other classes: no image of the split has 'rare' in both truth and "
         "prediction.",
-        "- background is the background and has no score of its own. A row of the first table is the mean over the "
-        "other classes.",
+        "- Class 0, background, is the background and has no score of its own. A row of the first table is the mean "
+        "over the other classes.",
         "![Dice of each class](dice.png)",
     ):
         assert line in lines, line

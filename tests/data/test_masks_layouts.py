@@ -116,6 +116,13 @@ def test_folders_of_nnunet_and_of_the_decathlon(tmp_path, log, labels, suffix, e
     assert is_lesion(load_data(tmp_path), "test") == {9: True}
 
 
+def test_a_number_of_a_case_is_no_channel(tmp_path):
+    for row in (1, 2):
+        write_image(tmp_path / "imagesTr" / f"img_{row:04}.png", row)
+        write_mask(tmp_path / "labelsTr" / f"img_{row:04}.png")
+    assert is_lesion(load_data(tmp_path)) == {1: True, 2: True}
+
+
 def test_the_label_ignore_of_nnunet_is_no_class(tmp_path):
     nnunet(tmp_path, {"background": 0, "organ": 1, "ignore": 2})
     data = load_data(tmp_path)
@@ -261,6 +268,15 @@ def test_tables_with_two_columns_of_paths(tmp_path, kind, column):
     assert is_lesion(data) == {1: True, 3: False} and data.splits["train"]["group"][:] == ["p1", "p3"]
     assert data.unlabelled["group"][:] == ["p2"] and data.unlabelled.column_names == ["image", "group"]
     assert is_lesion(load_data(file, mask_column=column, group_column="patient")) == {1: True, 3: False}
+
+
+def test_a_metadata_file_with_masks(tmp_path):
+    write_image(tmp_path / "train" / "1.png", 1)
+    write_mask(tmp_path / "train" / "m" / "1.png")
+    (tmp_path / "classes.txt").write_text("none\nlesion\n")
+    (tmp_path / "metadata.csv").write_text("file_name,mask_file_name\ntrain/1.png,train/m/1.png\n")
+    data = load_data(tmp_path)
+    assert is_lesion(data) == {1: True} and data.label_names == ["none", "lesion"]
 
 
 def test_paths_of_masks_are_those_of_masks(tmp_path, log):

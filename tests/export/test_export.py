@@ -22,7 +22,7 @@ from rd_hf.cards.card import is_edited, render_card, write_card
 from rd_hf.data.pixels import PixelTransform
 from rd_hf.export.onnx import write_onnx
 from rd_hf.export.run import export, in_own_memory
-from rd_hf.inference.onnx_runtime import OnnxClassifier, OnnxError
+from rd_hf.inference.onnx_runtime import OnnxError, OnnxModel
 from rd_hf.models.backbone import Backbone
 from rd_hf.models.modeling_rd_teacher import RDTeacherForImageClassification
 from rd_hf.students.loading import load_student
@@ -135,7 +135,7 @@ def test_a_model_of_any_image_size(family, tmp_path):
     report = export(str(tmp_path / "student"), str(tmp_path / "onnx"), "onnx", dynamic_size=True)
     assert report["input"] == ["batch", 3, "rows", "columns"] and report["other_size"] == [64, 80]
     assert report["max_abs_difference_at_other_size"] < 1e-5
-    exported = OnnxClassifier(tmp_path / "onnx" / "model.onnx")
+    exported = OnnxModel(tmp_path / "onnx" / "model.onnx")
     for size in ((32, 32), (65, 91)):
         batch = torch.randn(3, 3, *size, generator=torch.Generator().manual_seed(0))
         assert torch.allclose(exported(batch).logits, model(batch).logits, atol=1e-5)
@@ -154,7 +154,7 @@ def test_a_model_of_one_image_size_is_refused_as_one_of_any(family, tmp_path):
 
 def test_images_of_another_size_than_the_models_are_refused_with_it(exported):
     with pytest.raises(OnnxError, match="does not support images of size 1 x 3 x 64 x 64"):
-        OnnxClassifier(exported[0] / "model.onnx")(torch.zeros(1, 3, 64, 64))
+        OnnxModel(exported[0] / "model.onnx")(torch.zeros(1, 3, 64, 64))
 
 
 def test_a_reprogrammed_teacher_and_an_onnx_model_have_no_other_form(exported, tmp_path):
@@ -288,14 +288,14 @@ def test_a_student_that_starts_from_a_published_one_does_not_inherit_its_origin(
 
 
 def test_an_export_that_answers_otherwise_is_refused(saved, tmp_path, monkeypatch):
-    forward = OnnxClassifier.forward
+    forward = OnnxModel.forward
 
     def other(self, pixel_values):
         output = forward(self, pixel_values)
         output.logits += 0.01
         return output
 
-    monkeypatch.setattr(OnnxClassifier, "forward", other)
+    monkeypatch.setattr(OnnxModel, "forward", other)
     with pytest.raises(OnnxError, match=r"differ from those of the student by 0\.01"):
         export(str(saved), str(tmp_path / "out"), "onnx")
     assert not list(tmp_path.iterdir())

@@ -61,10 +61,12 @@ def test_examples_are_drawn_with_the_classes_that_they_show(tmp_path, drawn):
     image = np.random.default_rng(0).integers(0, 255, (40, 30, 3), dtype=np.uint8)
     truth, prediction = np.zeros((2, 40, 30), np.uint8)
     truth[5:20, 5:20], prediction[8:20, 8:20], truth[:2] = 1, 3, 255
-    large = MaskExample(np.zeros((1200, 1500, 3), np.uint8), np.zeros((1200, 1500)), np.ones((1200, 1500)), "worst")
+    large = MaskExample(
+        np.zeros((1200, 1500, 3), np.uint8), np.zeros((1200, 1500)), np.ones((1200, 1500)), "test\nworst"
+    )
     draw_masks([MaskExample(image, truth, prediction, "best: Dice 0.70"), large], NAMES, tmp_path / "x.png")
     ((figure, axes),) = drawn
-    assert len(axes) == 6 and [one.get_ylabel() for one in axes[::3]] == ["best: Dice 0.70", "worst"]
+    assert len(axes) == 6 and [one.get_ylabel() for one in axes[::3]] == ["best: Dice 0.70", "test\nworst"]
     assert np.array_equal(axes[0].images[0].get_array(), image)
     assert np.array_equal(axes[2].images[0].get_array(), overlay(image, prediction))
     assert axes[4].images[0].get_array().shape == (800, 1000, 3)

@@ -17,7 +17,9 @@ from rd_hf.students.budget import BudgetError, students_within
 from rd_hf.students.cost import Cost
 from rd_hf.students.loading import load_student
 from rd_hf.students.zoo import READY_STUDENTS, config_text
+from rd_hf.students.zoo_masks import READY_SEGMENTERS
 
+EVERY = (*READY_STUDENTS, *READY_SEGMENTERS)
 NAMES = [student.name for student in READY_STUDENTS]
 FEW = ("resnet_10_0.25", "resnet_tiny", "mobilenet_v2_0.35", "vit_tiny")
 
@@ -59,7 +61,7 @@ def test_every_student_has_stages_and_gives_logits(student):
         assert logits.std(0).max() > 1e-3  # the first weights tell images apart
 
 
-@pytest.mark.parametrize("student", READY_STUDENTS, ids=NAMES)
+@pytest.mark.parametrize("student", EVERY, ids=[f"{student.task}-{student.name}" for student in EVERY])
 def test_a_config_is_as_short_as_it_can_be_and_survives_the_command_line(student):
     typed = parse_distillation(["--dataset", "d", "--method", "ce", "--student", config_text(student.config)]).student
     assert typed == student.config
@@ -84,8 +86,10 @@ def test_a_student_is_listed_only_at_sizes_that_it_runs_on(stopwatch, monkeypatc
     assert [student.name for student in students_within(image_size=100)] == ["mobilevitv2_0.5"]
 
 
-def test_names_and_configs_are_different():
-    assert len(set(NAMES)) == len({config_text(student.config) for student in READY_STUDENTS}) == len(NAMES)
+@pytest.mark.parametrize("students", [READY_STUDENTS, READY_SEGMENTERS])
+def test_names_and_configs_are_different(students):
+    names = {student.name for student in students}
+    assert len(names) == len({config_text(student.config) for student in students}) == len(students)
 
 
 @pytest.mark.parametrize(

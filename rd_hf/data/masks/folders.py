@@ -92,17 +92,9 @@ def read_mask_folder(found: FoundFiles) -> MaskFolder:
 
 def _by_place(found: FoundFiles) -> dict[Place, PurePath]:
     images: dict[Place, PurePath] = {}
-    of_nnunet = [file for file in found.images if _is_of_nnunet(file)]
-    channels = {match["channel"] for file in of_nnunet if (match := _CHANNEL.fullmatch(file.stem))}
-    if len(channels) > 1:
-        last = next(file for file in of_nnunet if file.stem.endswith(max(channels)))
-        raise DataError(
-            f"'{printable(found.root)}' has images in {len(channels)} channels, such as '{printable(last)}'; one image "
-            "of grey or RGB per case is read. Keep the channel _0000, or merge three of them into RGB images"
-        )
+    cases = _cases(found)
     for file in found.images:
-        match = _CHANNEL.fullmatch(file.stem) if channels and file in of_nnunet else None
-        place = _folders(file), key_of_name(match["case"] if match else file.stem)
+        place = _folders(file), key_of_name(cases.get(file, file.stem))
         if place in images:
             raise DataError(
                 f"'{printable(images[place])}' and '{printable(file)}' in '{printable(found.root)}' would have the "
@@ -110,6 +102,29 @@ def _by_place(found: FoundFiles) -> dict[Place, PurePath]:
             )
         images[place] = file
     return images
+
+
+def _cases(found: FoundFiles) -> dict[PurePath, str]:
+    """The names of nnU-Net's images without the number of the channel, ``_0000``; empty where names have none.
+
+    :raises DataError: if there are several channels.
+    """
+    masks = {key_of_name(file.stem) for file in found.masks}
+    matches = {file: _CHANNEL.fullmatch(file.stem) for file in found.images if _is_of_nnunet(file)}
+    matches = {file: match for file, match in matches.items() if match is not None}
+    has_channels = any(
+        key_of_name(match["case"]) in masks and key_of_name(file.stem) not in masks for file, match in matches.items()
+    )
+    if not has_channels:
+        return {}
+    last = max(matches, key=lambda file: matches[file]["channel"])
+    count = len({match["channel"] for match in matches.values()})
+    if count > 1:
+        raise DataError(
+            f"'{printable(found.root)}' has images in {count} channels, such as '{printable(last)}'; one image of grey "
+            "or RGB per case is read. Keep the channel _0000, or merge three of them into RGB images"
+        )
+    return {file: match["case"] for file, match in matches.items()}
 
 
 def _is_of_nnunet(file: PurePath) -> bool:

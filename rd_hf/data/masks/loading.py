@@ -62,29 +62,42 @@ def load_masks(
     found = _classes(values, names, colors, recorded, model_names)
     for note in found.notes:
         logger.info("%s", note)
-    splits, unlabelled, empty = DatasetDict(), None, []
+    counted = {}
     for name, split in kept.items():
         counts = np.array([_pixels(row, found) for row in values[name]], dtype=np.int64)
-        label = number_table(split, "label", counts)
         feature = {"label": List(Value("int64"), length=len(found.names))}
-        labelled = assemble(split, [*tables[name], label], columns[name] | feature)
-        missing = np.array([row is None for row in values[name]])
-        if missing.all():
-            empty.append(name)
-            logger.warning("Split '%s' has no masks, so it is left out.", name)
-            continue
-        if missing.any() and name in scored:
-            raise DataError(_some_lack_masks(name, paired[name], missing))
-        splits[name] = labelled.select(np.flatnonzero(~missing)) if missing.any() else labelled
-        if missing.any() and name == "train":
-            unlabelled = labelled.select(np.flatnonzero(missing)).remove_columns(["label", "mask"])
-            logger.info("%d of %d images of train have no mask, so they are unlabelled.", missing.sum(), len(missing))
+        counted[name] = assemble(split, [*tables[name], number_table(split, "label", counts)], columns[name] | feature)
+    missing = {name: np.array([row is None for row in rows]) for name, rows in values.items()}
+    splits, unlabelled, empty = _divided(counted, missing, scored)
     source = raw.origin | {
         "splits": {name: len(split) for name, split in splits.items()},
         "fingerprint": {name: fingerprint(split) for name, split in splits.items()},
         "masks": found.reading.to_dict(),
     }
     return ImageData(splits, found.names, "segmentation", source, unlabelled, (*bare, *empty), masks=found.reading)
+
+
+def _divided(
+    counted: Mapping[str, Dataset], missing: Mapping[str, np.ndarray], scored: Sequence[str]
+) -> tuple[DatasetDict, Dataset | None, list[str]]:
+    """The rows with masks of each split, those of train without, and the splits without any mask.
+
+    :raises DataError: if only some images of a scored split have a mask.
+    """
+    splits, unlabelled, empty = DatasetDict(), None, []
+    for name, split in counted.items():
+        bare = missing[name]
+        if bare.all():
+            empty.append(name)
+            logger.warning("Split '%s' has no masks, so it is left out.", name)
+            continue
+        if bare.any() and name in scored:
+            raise DataError(_some_lack_masks(name, split, bare))
+        splits[name] = split.select(np.flatnonzero(~bare)) if bare.any() else split
+        if bare.any() and name == "train":
+            unlabelled = split.select(np.flatnonzero(bare)).remove_columns(["label", "mask"])
+            logger.info("%d of %d images of train have no mask, so they are unlabelled.", bare.sum(), len(bare))
+    return splits, unlabelled, empty
 
 
 def _tables(
