@@ -28,7 +28,7 @@ from ..training.scored_features import ScoredFeatures
 from ..training.teacher_features import open_cache_of_split
 from .adaptation import INVERSE_PENALTIES, LIKELIHOOD
 
-MOST_PLACES = 20_000  # that a probe is fitted on; one of each view of an image, where these are more
+MOST_PLACES = 20_000  # that a probe is fitted on
 ROUNDS = 200  # of L-BFGS per penalty
 
 
@@ -53,8 +53,8 @@ def mask_probe(
 ) -> tuple[nn.Conv2d, float]:
     """Logistic regression on places of the frozen teacher's last map, of the labelled rows in all their views.
 
-    About MOST_PLACES places are drawn by the run's seed, as many of each image. A place's target is the share of each
-    class among its pixels; features are standardised.
+    At most MOST_PLACES places are drawn by the run's seed, as many of each view of an image. A place's target is the
+    share of each class among its pixels; features are standardised.
 
     :param of_validation: the teacher's features of validation, which chooses the penalty.
     :param metric: what it is chosen by: that which chooses models, or "likelihood" of the pixels for a head whose
@@ -146,6 +146,7 @@ def _as_convolution(weight: Tensor, bias: Tensor, mean: Tensor, scale: Tensor) -
 def _labelled_places(arguments: DistillationArguments, run_data: RunData, inputs: Inputs) -> Places:
     rows = Visits(inputs.store, run_data.labels, inputs.needs_teacher_pixels)
     visits = [Visit(int(row), view, True) for view in range(arguments.views or 1) for row in run_data.labelled_rows]
+    visits = visits[:MOST_PLACES]
     generator, size = np.random.default_rng(arguments.seed), arguments.per_device_eval_batch_size
     found = []
     for start in range(0, len(visits), size):
@@ -153,7 +154,7 @@ def _labelled_places(arguments: DistillationArguments, run_data: RunData, inputs
         maps, masks = _last_map(inputs.teacher_features(batch)), inputs.labels(batch)
         for features, shares in zip(maps, class_shares(masks, len(run_data.task.names), maps.shape[2:]), strict=True):
             labelled = shares.sum(dim=0).flatten().nonzero()[:, 0].cpu()
-            drawn = labelled[generator.permutation(len(labelled))[: max(1, MOST_PLACES // len(visits))]]
+            drawn = labelled[generator.permutation(len(labelled))[: MOST_PLACES // len(visits)]]
             found.append(Places(*(side.flatten(1).T.cpu()[drawn] for side in (features, shares))))
     return Places(*(torch.cat(side) for side in zip(*found, strict=True)))
 
