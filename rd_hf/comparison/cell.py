@@ -15,8 +15,10 @@ from safetensors.numpy import save_file
 from .._version import __version__
 from ..arguments.distillation import DistillationArguments
 from ..arguments.options import names
+from ..data.open_split import OpenSplit
 from ..runtime.checkpoint import file_digest
 from ..runtime.files import write_json
+from ..scoring.mask_bootstrap import units
 from ..tasks.classification import Classification, SingleLabel
 from ..tasks.make import make_task
 from ..tasks.task import Task
@@ -47,7 +49,7 @@ def run_cell(plan: Plan, cell: Cell, bench: Bench, root: Path) -> None:
     for split in splits:
         rows = trained.rows(split)
         scores[split.name] = {name: round(value, 6) for name, value in task.point_scores(rows).items()}
-        kept |= {f"{split.name}/{name}": values for name, values in _kept(task, rows).items()}
+        kept |= {f"{split.name}/{name}": values for name, values in _kept(task, rows, split).items()}
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     save_file(kept, folder / PREDICTIONS_FILE)
     result = {
@@ -65,11 +67,14 @@ def run_cell(plan: Plan, cell: Cell, bench: Bench, root: Path) -> None:
     bench.accelerator.free_memory()  # it keeps each model and optimiser that it has prepared
 
 
-def _kept(task: Task, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """What paired tests need of a split: probabilities and labels or, of masks, the task's rows."""
+def _kept(task: Task, rows: np.ndarray, split: OpenSplit) -> dict[str, np.ndarray]:
+    """What paired tests need of a split: probabilities and labels or, of masks, the task's rows and their units."""
     if isinstance(task, Classification):
         return {"probabilities": task.predicted(rows).astype(np.float32), "labels": task.labels(rows)}
-    return {"rows": rows}
+    groups = None
+    if "group" in split.images.column_names:
+        groups = split.images.select_columns(["group"])[split.rows]["group"]
+    return {"rows": rows, "units": units(len(rows), groups)}
 
 
 def is_done(root: Path, cell: Cell) -> bool:

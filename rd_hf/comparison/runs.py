@@ -63,5 +63,5 @@ class Run:
         """The score on the test split and under resamples of its images, (1 + SAMPLES, 1)."""
         kept = load_file(self.folder / PREDICTIONS_FILE)
         if self.has_masks:
-            return mask_score_resamples(kept["test/rows"], self.task.names, self.metric.name)
+            return mask_score_resamples(kept["test/rows"], kept["test/units"], self.task.names, self.metric.name)
         return score_resamples([(kept["test/probabilities"], kept["test/labels"])], self.metric.name)

@@ -66,7 +66,7 @@ def mask_rows(seed: int, skill: float, images: int = 60) -> np.ndarray:
 
 def test_scores_of_masks_are_drawn_by_image():
     rows = mask_rows(0, 0.7)
-    scores = mask_score_resamples(rows, ["background", "often", "seldom"], "dice")
+    scores = mask_score_resamples(rows, np.arange(60), ["background", "often", "seldom"], "dice")
     assert scores.shape == (1 + SAMPLES, 1) and np.isfinite(scores).all()  # also where no drawn image has the third
     right, extra, missed = rows.reshape(60, 3, 3).swapaxes(0, 1)
     with np.errstate(invalid="ignore"):
@@ -74,14 +74,21 @@ def test_scores_of_masks_are_drawn_by_image():
     assert scores[0, 0] == pytest.approx(np.nanmean(dice, axis=0).mean())
     generator = np.random.default_rng(1)
     drawn = [dice[:, 0][generator.integers(60, size=60)].mean() for _ in range(500)]
-    alone = mask_score_resamples(rows.reshape(60, 3, 3)[:, :, :2].reshape(60, 6), ["background", "often"], "dice")
+    two = rows.reshape(60, 3, 3)[:, :, :2].reshape(60, 6)
+    alone = mask_score_resamples(two, np.arange(60), ["background", "often"], "dice")
     assert alone[1:, 0].std() == pytest.approx(np.std(drawn), rel=0.15)
+    copies = np.tile(two[:6], (10, 1))  # ten images of each of six patients
+    together, apart = (
+        mask_score_resamples(copies, unit_of, ["background", "often"], "dice")
+        for unit_of in (np.arange(60) % 6, np.arange(60))
+    )
+    assert together[0] == apart[0] and together[1:].std() == pytest.approx(10**0.5 * apart[1:].std(), rel=0.15)
     names = ["background", "often", "seldom"]
     better, worse = (
-        np.concatenate([mask_score_resamples(mask_rows(seed, skill), names, "dice") for seed in range(3)], axis=1)
+        [mask_score_resamples(mask_rows(seed, skill), np.arange(60), names, "dice") for seed in range(3)]
         for skill in (0.9, 0.6)
     )
-    (found,) = paired_differences([(better, worse)])
+    (found,) = paired_differences([(np.concatenate(better, axis=1), np.concatenate(worse, axis=1))])
     assert found.p_value < 0.05 and found.mean > 0.1
 
 
