@@ -51,6 +51,7 @@ NOT_RUN = {  # the beginning of a command, and why no test runs it; its argument
     "rd-hf compare --config examples/compare/ablations.yaml": HOURS,
     "rd-hf compare --config examples/compare/views.yaml": HOURS,
     "rd-hf compare --config examples/compare/precision.yaml": HOURS,
+    "rd-hf compare --config examples/compare/masks.yaml": HOURS,
 }
 
 SMALL_RUN = "--max_steps 2 --num_views 1 --per_device_train_batch_size 8 --per_device_unlabeled_batch_size 8"
