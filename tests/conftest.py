@@ -88,22 +88,23 @@ def blob_arrays(test: int = 24) -> dict[str, np.ndarray]:
 
 
 def blob_mask_arrays(test: int = 12, size: int = 24) -> dict[str, np.ndarray]:
-    """A data set of masks: 24 train and 12 validation images of `blob_images`, whose blob is of one of two classes.
+    """A data set of masks: 24 train and 12 validation images of `blob_images`, whose blob is bright or dim.
 
     A third of the images has no blob: their masks are background alone.
     """
-    arrays = {"classes": np.array(["background", "upper left", "upper right"])}
+    arrays = {"classes": np.array(["background", "bright", "dim"])}
     half = size // 2
     for number, (split, count) in enumerate((("train", 24), ("val", 12), ("test", test))):
-        kinds = np.arange(count) % 3  # none, upper left, upper right
+        kinds = np.arange(count) % 3  # none, bright on the left, dim on the right
         images = blob_images(np.maximum(kinds - 1, 0), size, seed=number)
         masks = np.zeros((count, size, size), dtype=np.uint8)
         for image, mask, kind in zip(images, masks, kinds, strict=True):
             area = (slice(2, half - 2), slice(half * (kind - 1) + 2, half * kind - 2))
-            if kind:
-                mask[area] = kind
-            else:
+            if kind == 0:
                 image[2 : half - 2, 2 : half - 2] -= 150
+                continue
+            mask[area] = kind
+            image[area] -= np.uint8(70 * (kind - 1))
         arrays[f"{split}_images"], arrays[f"{split}_masks"] = images, masks
     return arrays
 

@@ -23,11 +23,11 @@ from unittest import mock
 
 import numpy as np
 import torch
-from conftest import REPOSITORY, blob_images
+from conftest import REPOSITORY, blob_images, blob_mask_arrays
 from hub_server import HubServer
 from PIL import Image
 from test_without_rd_hf import BLOCKER
-from transformers import AutoModel, ResNetConfig, ViTConfig, ViTImageProcessorPil
+from transformers import AutoModel, ResNetConfig, SegformerConfig, ViTConfig, ViTImageProcessorPil
 
 from rd_hf.cli import main, parse_comparison, parse_distillation
 
@@ -51,6 +51,7 @@ NOT_RUN = {  # the beginning of a command, and why no test runs it; its argument
     "rd-hf compare --config examples/compare/ablations.yaml": HOURS,
     "rd-hf compare --config examples/compare/views.yaml": HOURS,
     "rd-hf compare --config examples/compare/precision.yaml": HOURS,
+    "rd-hf compare --config examples/compare/masks.yaml": HOURS,
 }
 
 SMALL_RUN = "--max_steps 2 --num_views 1 --per_device_train_batch_size 8 --per_device_unlabeled_batch_size 8"
@@ -137,12 +138,16 @@ def make_workplace(folder: Path) -> Path:
         folder / "patients.csv", ["image", "label", "patient_id"], [[r[0], r[3], n // 2] for n, r in enumerate(rows)]
     )
     write_table(folder / "chest.csv", ["image", "effusion", "nodule"], [row[:3] for row in rows])
+    make_masks(folder / "polyps")
     (folder / "new_images").mkdir()
     Image.fromarray(blob_images(np.array([1]))[0]).save(folder / "new_images" / "one.png")
     torch.manual_seed(0)
     size = {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 32}
     stand_ins = {
         "facebook/dinov2-small": ViTConfig(**size, image_size=32, patch_size=8),
+        "nvidia/mit-b0": SegformerConfig(
+            hidden_sizes=[8, 8, 16, 16], depths=[1, 1, 1, 1], num_attention_heads=[1, 1, 2, 2], decoder_hidden_size=16
+        ),
         "google/mobilenet_v2_0.35_96": ResNetConfig(
             embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic"
         ),
@@ -152,6 +157,15 @@ def make_workplace(folder: Path) -> Path:
         ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder / name)
     (folder / "examples").symlink_to(REPOSITORY / "examples")
     return folder
+
+
+def make_masks(folder: Path) -> None:
+    """Images in `images/`, and their masks of the same names in `masks/`."""
+    arrays = blob_mask_arrays()
+    for kind in ("images", "masks"):
+        (folder / kind).mkdir(parents=True)
+        for number, pixels in enumerate(arrays[f"train_{kind}"]):
+            Image.fromarray(pixels).save(folder / kind / f"{number}.png")
 
 
 def write_table(path: Path, names: list[str], rows: list[list]) -> None:

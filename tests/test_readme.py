@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 from pages import Reader, make_workplace
+from PIL import Image
 
 LONGEST = 8000  # bytes: five minutes
 
@@ -31,8 +32,10 @@ def test_every_command_and_python_block_runs(python, client, server, tmp_path):
     # of the run in Python, which replaced the one of the terminal and has the same arguments
     scores = json.loads((tmp_path / "runs/xray/metrics.json").read_text())
     assert json.loads(answer("rd-hf evaluate"))["auroc"] == pytest.approx(scores["test"]["auroc"], abs=1e-9)
-    assert set(json.loads(answer("rd-hf predict"))["probabilities"]) == {"class_0", "class_1", "class_2"}
+    probabilities = json.loads(answer("rd-hf predict --model runs/xray"))["probabilities"]
+    assert set(probabilities) == {"class_0", "class_1", "class_2"}
     assert answer("classify =").strip() in ("class_0", "class_1", "class_2")
+    assert Image.open(tmp_path / "masks" / "one.png").size == Image.open(tmp_path / "new_images" / "one.png").size
     assert (tmp_path / "runs/busi_cluster/student/model.safetensors").exists()
     published = set(server.repos["me/xray-student"].at("main").files)
     assert {"model.safetensors", "config.json", "preprocessor_config.json", "README.md", "roc.png"} <= published

@@ -9,7 +9,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from torch import Tensor, nn
-from transformers.modeling_outputs import ImageClassifierOutput
+from transformers.modeling_outputs import ImageClassifierOutput, SemanticSegmenterOutput
 
 from ..arguments.distillation import DistillationArguments
 from ..arguments.values import ArgumentError
@@ -27,7 +27,7 @@ LORA_RANK, LORA_ALPHA = 8, 16
 
 
 class AdaptedTeacher(nn.Module):
-    """A teacher's image tower and a linear head on its pooled last features.
+    """A teacher's image tower and a linear head on its pooled last features or, for masks, on those of each place.
 
     Norms keep their statistics and nothing is dropped: as usual where few labels adapt a large model.
 
@@ -35,6 +35,7 @@ class AdaptedTeacher(nn.Module):
     :param image_size: rows and columns that it is shown.
     :param stages: names of its stages, where they are not to be found.
     :param grid: rows and columns that maps are averaged to first, as those of a frozen teacher are; None: as they are.
+    :param has_masks: whether it gives a map of logits.
     """
 
     def __init__(
@@ -44,16 +45,22 @@ class AdaptedTeacher(nn.Module):
         num_labels: int,
         stages: Sequence[str] | None = None,
         grid: tuple[int, int] | None = None,
+        has_masks: bool = False,
     ):
         super().__init__()
-        self.tower, self.grid = tower, grid
+        self.tower, self.grid, self.has_masks = tower, grid, has_masks
         self.staged = find_stages(tower, image_size, stages, must_reach_output=False)
         last = self.staged.stages[-1]
-        self.head = nn.Linear(last.channels * (2 if last.prefix_tokens else 1), num_labels)
+        if has_masks:
+            self.head = nn.Conv2d(last.channels, num_labels, kernel_size=1)
+        else:
+            self.head = nn.Linear(last.channels * (2 if last.prefix_tokens else 1), num_labels)
 
-    def forward(self, pixel_values: Tensor) -> ImageClassifierOutput:
-        """Logits (B, K) of (B, 3, h, w) pixels, normalised by the teacher's processor."""
+    def forward(self, pixel_values: Tensor) -> ImageClassifierOutput | SemanticSegmenterOutput:
+        """Logits (B, K), or (B, K, H, W), of (B, 3, h, w) pixels, normalised by the teacher's processor."""
         _, tape = self.staged.forward(pixel_values)
+        if self.has_masks:
+            return SemanticSegmenterOutput(logits=self.head(tape.features[-1].map))
         feature = tape.features[-1] if self.grid is None else resample(tape.features[-1], self.grid)
         return ImageClassifierOutput(logits=self.head(comparable(feature, "pooled")))
 

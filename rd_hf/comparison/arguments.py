@@ -41,7 +41,7 @@ class ComparisonArguments:
         None,
         "names of methods, or mappings with a name, a method and its own arguments; by default ce, lp_kd, rd and drd",
     )
-    shots: list | str | None = _grid(None, "labels per class, or all; by default 20")
+    shots: list | str | None = _grid(None, "labels per class (of masks: labelled images), or all; by default 20")
     seeds: list | str | None = _grid(None, "seeds, one run each; by default '[0, 1, 2]'")
     use_unlabeled: list | str | None = _grid(
         None, "whether unlabelled train rows are used: [true], [false] or both; by default [true]"

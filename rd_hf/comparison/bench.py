@@ -15,6 +15,7 @@ from ..data.pixel_store import PixelStore
 from ..data.pixels import Transforms
 from ..inference.rows import only_output, pixel_values, predict_rows
 from ..tasks.classification import SingleLabel
+from ..tasks.segmentation import Segmentation
 from ..training.assembly import build_models, load_teacher
 from ..training.objective import comparable
 from ..training.run_data import RunData, load_run_data
@@ -22,10 +23,11 @@ from ..training.run_models import LoadedTeacher, Models
 
 
 class TeachersView:
-    """A store whose student is the teacher."""
+    """A store whose student is the teacher; masks keep the size that they have for the student."""
 
     def __init__(self, store: PixelStore):
-        self.student, self.teacher = store.teacher, None
+        self.student, self.teacher, self.masks = store.teacher, None, store.masks
+        self.mask, self.source_mask = store.mask, store.source_mask
 
 
 class Bench:
@@ -37,12 +39,19 @@ class Bench:
     def __init__(self, arguments: DistillationArguments, accelerator: Accelerator):
         self.accelerator = accelerator
         self.run_data = load_run_data(arguments, keep_unlabelled=True)
-        if not isinstance(self.run_data.task, SingleLabel):
-            raise ArgumentError("`compare` supports single-label tasks only, because logit methods need a softmax.")
+        if not isinstance(self.run_data.task, SingleLabel | Segmentation):
+            raise ArgumentError(
+                "`compare` supports masks and single-label tasks only, because logit methods need a softmax."
+            )
         self._teachers: dict[tuple, LoadedTeacher] = {}
         self._opened: list[tuple[list[str], RunData]] = []
         self._pooled: dict[str, np.ndarray] = {}
         self.adapted: dict[str, nn.Module] = {}  # the teacher that LoRA trained last, by the settings of that run
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether the labels are masks."""
+        return isinstance(self.run_data.task, Segmentation)
 
     def teacher(self, arguments: DistillationArguments) -> LoadedTeacher:
         """The teacher that the arguments name, loaded once."""

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 import torch
 from accelerate import Accelerator
 
-from ..data.pixels import PixelTransform
+from ..data.pixels import PixelTransform, whole_image_processor
 from ..runtime.files import write_json
 from ..students.cost import Cost, measure_cost
 from ..students.loading import load_student
-from ..tasks.classification import SingleLabel
 from ..training.assembly import load_teacher
 from .adaptation import AdaptedTeacher
 from .plan import Cell, Plan
@@ -42,14 +41,15 @@ def measure_costs(plan: Plan, runs: Sequence[Run], root: Path) -> dict[str, Cost
 
 def _cost(plan: Plan, cell: Cell, run: Run, root: Path) -> Cost:
     arguments = plan.cell_arguments(cell, root)
-    names = run.label_names
     if cell.entry.method.role == "teacher":
         loaded = load_teacher(arguments, Accelerator(cpu=True))
-        size = PixelTransform(loaded.processor).size
-        model = AdaptedTeacher(loaded.backbone.tower.float(), size, len(names), arguments.teacher_stages).eval()
+        processor = whole_image_processor(loaded.processor) if run.has_masks else loaded.processor
+        size, classes = PixelTransform(processor).size, len(run.task.names)
+        tower, stages = loaded.backbone.tower.float(), arguments.teacher_stages
+        model = AdaptedTeacher(tower, size, classes, stages, has_masks=run.has_masks).eval()
     else:
         model, processor, _ = load_student(
-            arguments.student, names, SingleLabel.problem_type, arguments.student_image_size,
+            arguments.student, run.task.names, run.task.problem_type, arguments.student_image_size,
             arguments.student_revision, arguments.trust_remote_code,
         )  # fmt: skip
         size = PixelTransform(processor).size

@@ -1,4 +1,4 @@
-"""Plots of a comparison: scores against labels per class, the deployment frontier, training time."""
+"""Plots of a comparison: scores against labels, the deployment frontier, training time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MARKERS = "osD^v<>PX*hpd"
 
 
 def plot_scores(runs: Sequence[Run], title: str, path: Path) -> None:
-    """Plot mean test AUROC against labels per class, one line per method; bars are standard deviations over seeds."""
+    """Plot the mean test score against labels, one line per method; bars are standard deviations over seeds."""
     columns, groups = distinct_shots(runs), by_method(runs)
     apart = min(0.04, 0.6 / len(groups))  # so that the bars can be told apart
     beside = [[name for name, own in groups.items() if metric_values(own, s, "test")] for s in columns]
@@ -41,16 +41,16 @@ def plot_scores(runs: Sequence[Run], title: str, path: Path) -> None:
                 linestyle="--" if own[0].cell.entry.method.role == "teacher" else "-", color=_colour(number), **style,
             ))  # fmt: skip
         axes.set_xticks(range(len(columns)), [str(shots) for shots in columns])
-        axes.set_xlabel("labels per class")
-        axes.set_ylabel("test AUROC, mean over seeds")
+        axes.set_xlabel(runs[0].shots_title)
+        axes.set_ylabel(f"test {runs[0].metric.title}, mean over seeds")
         axes.set_title(title)
         axes.legend(lines, names.texts, bbox_to_anchor=(1.01, 1), loc="upper left", fontsize=8, frameon=False)
 
 
 def plot_frontier(runs: Sequence[Run], costs: dict[str, Cost], title: str, path: Path) -> None:
-    """Mean test AUROC against deployed parameters and against latency, both logarithmic.
+    """Mean test score against deployed parameters and against latency, both logarithmic.
 
-    The number of labels per class is the one that most methods were run with; the smallest if several tie.
+    The number of labels is the one that most methods were run with; the smallest if several tie.
     """
     from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
@@ -75,8 +75,8 @@ def plot_frontier(runs: Sequence[Run], costs: dict[str, Cost], title: str, path:
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
             axes.xaxis.set_minor_formatter(NullFormatter())
             axes.set_xlabel(label)
-            axes.set_ylabel("test AUROC, mean over seeds")
-        figure.suptitle(f"{title}: {shots} labels per class")
+            axes.set_ylabel(f"test {runs[0].metric.title}, mean over seeds")
+        figure.suptitle(f"{title}: {shots} {runs[0].shots_title}")
         points = panels[-1].get_lines()
         labels = [point.get_label() for point in points]
         panels[-1].legend(points, labels, bbox_to_anchor=(1.01, 1), loc="upper left", fontsize=8, frameon=False)

@@ -8,17 +8,21 @@ from typing import Literal
 
 from torch import nn
 
+from ..arguments.values import ArgumentError
 from ..training.cka import cka
-from . import transfers
+from . import mask_transfers, transfers
 from .losses.features import attention, probabilistic, relational, similarity
 from .losses.logits import dist, dkd, kd
+from .losses.maps import channel_wise
 
 Role = Literal["student alone", "teacher", "feature", "logit", "reprogramming"]
+Target = Literal["classes", "masks"]
+Transfer = Callable[[transfers.Setting], nn.Module]
 
 
 @dataclass(frozen=True)
 class Method:
-    """One way to obtain a classifier.
+    """One way to obtain a classifier or a segmenter.
 
     :ivar name: in YAML files.
     :ivar title: in tables.
@@ -30,6 +34,7 @@ class Method:
     :ivar weight: of that loss, beside a cross-entropy of weight 1.
     :ivar adaptation: how the teacher is adapted to the labels first.
     :ivar classifier: of reprogrammed features: that of the student, a separate one, or one that is trained before.
+    :ivar targets: what it can learn.
     """
 
     name: str
@@ -37,10 +42,11 @@ class Method:
     source: str
     role: Role
     loop: Literal["ce", "rd", "drd"]
-    transfer: Callable[[transfers.Setting], nn.Module] | None = None
+    transfer: Transfer | None = None
     weight: float = 1.0
     adaptation: Literal["linear_probe", "lora", "full"] | None = None
     classifier: Literal["shared", "separate", "first"] = "shared"
+    targets: tuple[Target, ...] = ("classes",)
 
     @property
     def needs_teacher(self) -> bool:
@@ -67,13 +73,41 @@ class Method:
             return ()
         return ("kl_weight", "kl_weight_end", "cka_weight") if self.role == "reprogramming" else ("weight_decay",)
 
+    def check_target(self, target: Target) -> None:
+        """:raises ArgumentError: when the method cannot learn what the data has."""
+        if target in self.targets:
+            return
+        others = ", ".join(method.name for method in _ALL if target in method.targets)
+        raise ArgumentError(
+            f"The method {self.name!r} learns {self.targets[0]}, but the data has {target}: leave it out, or take one "
+            f"of {others}."
+        )
 
-def _on_pooled(loss) -> Callable[[transfers.Setting], nn.Module]:
+
+BOTH: tuple[Target, ...] = ("classes", "masks")
+
+
+def _on_pooled(loss) -> Transfer:
     return lambda setting: transfers.OnPooled(loss)
 
 
-def _on_logits(loss) -> Callable[[transfers.Setting], nn.Module]:
-    return lambda setting: transfers.OnLogits(loss, setting.head)
+def _on_logits(loss, of_pixels=None) -> Transfer:
+    """A loss of logits of images and, for masks, of those of their pixels.
+
+    :param loss: of student logits (B, K), teacher logits and the labels of the first rows.
+    :param of_pixels: of student logits (N, K) and teacher logits; None for a method that does not learn masks.
+    """
+
+    def transfer(setting: transfers.Setting) -> nn.Module:
+        if setting.has_masks:
+            return mask_transfers.OnLogitMaps(mask_transfers.on_pixels(of_pixels), setting.head)
+        return transfers.OnLogits(loss, setting.head)
+
+    return transfer
+
+
+def _cka(setting: transfers.Setting) -> nn.Module:
+    return mask_transfers.OnPlaces(_debiased_cka) if setting.has_masks else transfers.OnPooled(_debiased_cka)
 
 
 def _debiased_cka(student, teacher):
@@ -96,17 +130,23 @@ def _dist(student, teacher, labels):
 
 # Weights are those of the papers' code, or of RepDistiller (Tian et al. 2020) where a paper gives none.
 _ALL = (
-    Method("ce", "student alone", "cross-entropy on the labels", "student alone", "ce"),
+    Method("ce", "student alone", "the task's loss on the labels", "student alone", "ce", targets=BOTH),
     Method(
-        "linear_probe", "linear probe", "logistic regression on pooled features", "teacher", "rd",
-        adaptation="linear_probe",
+        "linear_probe", "linear probe", "logistic regression on pooled features, of masks on those of each place",
+        "teacher", "rd", adaptation="linear_probe", targets=BOTH,
     ),
-    Method("lora", "LoRA", "Hu et al. 2022, arXiv 2106.09685", "teacher", "ce", adaptation="lora"),
-    Method("full", "full fine-tuning", "of the teacher and a linear head", "teacher", "ce", adaptation="full"),
-    Method("fitnet", "FitNet", "Romero et al. 2015, arXiv 1412.6550, eq. 3", "feature", "drd", transfers.Hint, 100.0),
+    Method("lora", "LoRA", "Hu et al. 2022, arXiv 2106.09685", "teacher", "ce", adaptation="lora", targets=BOTH),
+    Method(
+        "full", "full fine-tuning", "of the teacher and a linear head", "teacher", "ce", adaptation="full",
+        targets=BOTH,
+    ),
+    Method(
+        "fitnet", "FitNet", "Romero et al. 2015, arXiv 1412.6550, eq. 3", "feature", "drd", transfers.Hint, 100.0,
+        targets=BOTH,
+    ),
     Method(
         "at", "AT", "Zagoruyko & Komodakis 2017, arXiv 1612.03928, eq. 2", "feature", "drd",
-        lambda setting: transfers.OnMaps(attention), 1000.0,
+        lambda setting: transfers.OnMaps(attention), 1000.0, targets=BOTH,
     ),
     Method(
         "sp", "SP", "Tung & Mori 2019, arXiv 1907.09682, eq. 4", "feature", "rd",
@@ -116,23 +156,35 @@ _ALL = (
     Method("pkt", "PKT", "Passalis & Tefas 2018, arXiv 1803.10837", "feature", "rd", _on_pooled(probabilistic), 3e4),
     Method("crd", "CRD", "Tian et al. 2020, arXiv 1910.10699, eq. 18", "feature", "rd", transfers.Contrast, 0.8),
     Method(
-        "cka", "CKA, not reprogrammed", "debiased CKA of pooled features, Kornblith et al. 2019, arXiv 1905.00414",
-        "feature", "rd", _on_pooled(_debiased_cka),
+        "cka", "CKA, not reprogrammed", "debiased CKA of pooled features, of masks of 4 x 4 places an image, "
+        "Kornblith et al. 2019, arXiv 1905.00414", "feature", "rd", _cka, targets=BOTH,
+    ),
+    Method(
+        "cwd", "CWD", "Shu et al. 2021, arXiv 2011.13256, eq. 3-5, on features", "feature", "rd",
+        mask_transfers.ChannelWise, 50.0, targets=("masks",),
+    ),
+    Method(
+        "cirkd", "CIRKD, pixel to pixel", "Yang et al. 2022, arXiv 2204.06986, in a mini-batch", "feature", "rd",
+        mask_transfers.PixelRelations, targets=("masks",),
     ),
     *(
         Method(
-            f"{short}_{name}", f"{title} then {name.upper()}", source, "logit", "rd", _on_logits(loss), weight,
-            adaptation,
+            f"{short}_{name}", f"{title} then {name.upper()}", source, "logit", "rd", transfer, adaptation=adaptation,
+            targets=targets,
         )
         for short, title, adaptation in (("lp", "linear probe", "linear_probe"), ("lora", "LoRA", "lora"))
-        for name, source, loss, weight in (
-            ("kd", "Hinton et al. 2015, arXiv 1503.02531", _kd, 1.0),
-            ("dkd", "Zhao et al. 2022, arXiv 2203.08679, eq. 7", _dkd, 1.0),
-            ("dist", "Huang et al. 2022, arXiv 2205.10536, eq. 10", _dist, 1.0),
+        for name, source, transfer, targets in (
+            ("kd", "Hinton et al. 2015, arXiv 1503.02531", _on_logits(_kd, kd), BOTH),
+            ("dkd", "Zhao et al. 2022, arXiv 2203.08679, eq. 7", _on_logits(_dkd), ("classes",)),
+            ("dist", "Huang et al. 2022, arXiv 2205.10536, eq. 10", _on_logits(_dist, dist), BOTH),
         )
     ),
-    Method("rd", "RD", "Zhou et al. 2024, arXiv 2407.06504, with DRD's KL term", "reprogramming", "rd"),
-    Method("drd", "DRD", "Du et al. 2026, arXiv 2605.04447", "reprogramming", "drd"),
+    Method(
+        "lp_cwd", "linear probe then CWD", "Shu et al. 2021, arXiv 2011.13256, eq. 3-5, on logits", "logit", "rd",
+        lambda setting: mask_transfers.OnLogitMaps(channel_wise, setting.head), 3.0, "linear_probe", targets=("masks",),
+    ),
+    Method("rd", "RD", "Zhou et al. 2024, arXiv 2407.06504, with DRD's KL term", "reprogramming", "rd", targets=BOTH),
+    Method("drd", "DRD", "Du et al. 2026, arXiv 2605.04447", "reprogramming", "drd", targets=BOTH),
     Method("rd_separate", "RD, separate classifier", "ablation of RD", "reprogramming", "rd", classifier="separate"),
     Method("rd_first", "RD, teacher first", "ablation of RD", "reprogramming", "rd", classifier="first"),
 )  # fmt: skip

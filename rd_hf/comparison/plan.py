@@ -24,13 +24,14 @@ from ..arguments.config import check_names
 from ..arguments.distillation import DistillationArguments
 from ..arguments.options import options
 from ..arguments.values import ArgumentError, nearest
-from ..tasks.classification import SingleLabel
+from ..tasks.task import Task
 from .arguments import ComparisonArguments, tuning_grid
-from .methods import METHODS, Method
+from .methods import METHODS, Method, Target
 
 NAME = re.compile(r"[^/\\]+")
 NO_TEACHER = "no_teacher"
 NEVER = 10**9  # steps
+TARGETS: dict[str, Target] = {"classification": "classes", "segmentation": "masks"}  # of the argument `task`
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Cell:
     """One training: a method on a data set from a teacher, with so many labels, under a seed.
 
     :ivar teacher: its name in the comparison; None for methods that take none.
-    :ivar shots: labels per class; None for all.
+    :ivar shots: labels per class, of masks labelled images; None for all.
     :ivar learning_rate: None for that of the arguments.
     :ivar weight: factor of the method's own weight of its loss (of the weight decay, where it has none).
     """
@@ -103,6 +104,7 @@ class Plan:
                     raise ArgumentError(f"`{kind}: {name}` must be a mapping of arguments, not {values!r}.")
                 check_names(values, where=f" under `{kind}: {name}`")
         self._refuse_arguments()
+        self._refuse_methods()
         self.tuning = tuning_grid(comparison)
         self.tuned: dict[tuple, tuple[float | None, float]] = {}  # learning rate and weight of each setting
 
@@ -132,6 +134,13 @@ class Plan:
                         f"`{name}` has no effect on the method {entry.name!r}, because it does not reprogram the "
                         "teacher: leave it out."
                     )
+
+    def _refuse_methods(self) -> None:
+        """:raises ArgumentError: for a method that does not learn what a data set is said to have."""
+        for data in self.comparison.data.values():
+            task = (self.comparison.arguments | data).get("task")
+            for entry in self.entries if task in TARGETS else ():
+                entry.method.check_target(TARGETS[task])
 
     def cells(self) -> list[Cell]:
         """Every run of the comparison, in the order in which they are done; settings as they are untuned."""
@@ -204,9 +213,10 @@ class Plan:
         tries = list(itertools.product(rates, self.tuning["weight"] if has_weight else [1.0]))
         return [] if tries == [(None, 1.0)] else tries
 
-    def cell_arguments(self, cell: Cell, folder: Path) -> DistillationArguments:
+    def cell_arguments(self, cell: Cell, folder: Path, task: Task | None = None) -> DistillationArguments:
         """The arguments of a cell's training; its own method has to be set for what the loop calls `method`.
 
+        :param task: of the data, once it is known; it knows which metric chooses the model where none is named.
         :raises ArgumentError: when they contradict each other.
         """
         comparison, method = self.comparison, cell.entry.method
@@ -221,10 +231,12 @@ class Plan:
         if cell.learning_rate is not None and "learning_rate" not in cell.entry.arguments:
             values["learning_rate"] = cell.learning_rate
         values = {"view_seed": 0, "split_seed": 0} | values  # the same images and views for every seed
-        values.setdefault("metric_for_best_model", SingleLabel.default_metric)
         arguments = DistillationArguments(**values)
         scaled = [name for name in method.weight_arguments if name not in cell.entry.arguments]
-        return replace(arguments, **{name: getattr(arguments, name) * cell.weight for name in scaled})
+        changed: dict[str, Any] = {name: getattr(arguments, name) * cell.weight for name in scaled}
+        if task is not None:
+            changed["metric_for_best_model"] = task.selection_metric(arguments.metric_for_best_model)
+        return replace(arguments, **changed)
 
 
 def _entry(value: Any) -> Entry:

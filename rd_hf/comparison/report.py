@@ -29,7 +29,8 @@ def write_report(plan: Plan, cells: Sequence[Cell], root: Path) -> list[dict[str
         return []
     rows = [run.row for run in runs]
     with (root / "results.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
+        columns = list(dict.fromkeys(name for row in rows for name in row))  # classes and masks have other scores
+        writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
     costs = measure_costs(plan, runs, root)
@@ -46,7 +47,7 @@ def write_report(plan: Plan, cells: Sequence[Cell], root: Path) -> list[dict[str
         parts += [f"## {title}", score_table(own, "test"), differences, score_table(own, "validation")]
         if len({run.row["shots"] for run in own}) > 1:
             plot_scores(own, title, root / f"scores_{name}.png")
-            parts.append(f"![scores against labels per class](scores_{name}.png)")
+            parts.append(f"![scores against {own[0].shots_title}](scores_{name}.png)")
         if len({(run.row["deployed_parameters"], round(costs[run.cost_key].gflop, 3)) for run in own}) > 1:
             plot_frontier(own, costs, title, root / f"frontier_{name}.png")
             parts.append(f"![scores against parameters and latency](frontier_{name}.png)")
@@ -58,12 +59,14 @@ def write_report(plan: Plan, cells: Sequence[Cell], root: Path) -> list[dict[str
 
 
 def _overviews(plan: Plan, runs: Sequence[Run]) -> Iterable[str]:
-    """A table of all data sets side by side, for each teacher, with and without unlabelled rows."""
-    groups: dict[str, list[Run]] = {}
+    """A table of all data sets of one task side by side, for each teacher, with and without unlabelled rows."""
+    groups: dict[tuple[str, bool], list[Run]] = {}
     for title, own in _tables(plan, runs):
-        groups.setdefault(title.removeprefix(f"{own[0].cell.data}, "), []).extend(own)
-    for title, own in groups.items():
-        yield f"## All data sets, {title}\n\n{overview_table(own)}"
+        groups.setdefault((title.removeprefix(f"{own[0].cell.data}, "), own[0].has_masks), []).extend(own)
+    several = len({has_masks for _, has_masks in groups}) > 1
+    for (title, has_masks), own in groups.items():
+        of_task = f" of {'masks' if has_masks else 'classes'}" if several else ""
+        yield f"## All data sets{of_task}, {title}\n\n{overview_table(own)}"
 
 
 def _tables(plan: Plan, runs: Sequence[Run]) -> Iterable[tuple[str, list[Run]]]:

@@ -9,23 +9,29 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from ..scoring.classification import METRIC_NAMES
-from .cell import PREDICTIONS_FILE, read_result
+from ..tasks.segmentation import Segmentation
+from .cell import PREDICTIONS_FILE, read_result, task_of
 from .plan import Cell
+from .statistics import mask_score_resamples, score_resamples
 
 
 class Run:
     """A finished cell.
 
     :ivar row: its line of results.csv.
+    :ivar metric: by which methods are compared, the first of the task's.
+    :ivar shots_title: what `shots` counts.
     """
 
     def __init__(self, cell: Cell, root: Path):
         self.cell, self.folder = cell, root / cell.path
         result = read_result(root, cell)
-        self.settings, self.label_names = result["settings"], result["label_names"]
+        self.settings, self.task = result["settings"], task_of(result)
+        self.metric = self.task.metrics[0]
+        self.has_masks = isinstance(self.task, Segmentation)
+        self.shots_title = "labelled images" if self.has_masks else "labels per class"
         model = self._teacher() if cell.entry.method.role == "teacher" else self._student()
-        self.cost_key = f"{model}, {len(self.label_names)} labels"
+        self.cost_key = f"{model}, {len(self.task.names)} labels" + (", masks" if self.has_masks else "")
         self.row: dict[str, Any] = {
             "data": cell.data,
             "teacher": cell.teacher or "",
@@ -33,8 +39,11 @@ class Run:
             "unlabelled": cell.unlabelled,
             "shots": cell.shots or "all",
             "seed": cell.seed,
-            **{f"test_{name}": result["test"][name] for name in METRIC_NAMES},
-            **{f"validation_{name}": result["validation"][name] for name in METRIC_NAMES},
+            **{
+                f"{split}_{m.name}": result[split][m.name]
+                for split in ("test", "validation")
+                for m in self.task.metrics
+            },
             "learning_rate": self.settings["learning_rate"],
             "weight": self.settings["comparison_weight"],
             **{n: result.get(n, "") for n in ("steps", "best_step", "teacher_C", "seconds", "training_memory_mib")},
@@ -50,7 +59,9 @@ class Run:
         size = self.settings["student_image_size"]
         return f"student {json.dumps(self.settings['student'], sort_keys=True)}" + (f" at {size} px" if size else "")
 
-    def predictions(self) -> tuple[np.ndarray, np.ndarray]:
-        """Probabilities (N, K) and class numbers (N,) of the test split."""
-        tensors = load_file(self.folder / PREDICTIONS_FILE)
-        return tensors["test/probabilities"], tensors["test/labels"]
+    def resampled_scores(self) -> np.ndarray:
+        """The score on the test split and under resamples of its images, (1 + SAMPLES, 1)."""
+        kept = load_file(self.folder / PREDICTIONS_FILE)
+        if self.has_masks:
+            return mask_score_resamples(kept["test/rows"], kept["test/units"], self.task.names, self.metric.name)
+        return score_resamples([(kept["test/probabilities"], kept["test/labels"])], self.metric.name)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import t
 
+from ..scoring import mask_bootstrap, segmentation
 from ..scoring.bootstrap import resamples, weighted_class_values
 from ..scoring.classification import CLASS_MEANS, Predictions, accuracy, class_values, mean_over_classes
 
@@ -43,6 +44,23 @@ def score_resamples(runs: Sequence[tuple[np.ndarray, np.ndarray]], metric: str) 
         blocks = [every, *resamples(predictions, SAMPLES, seed=0)]
         columns.append(np.concatenate([_scores(weights, predictions, whole, metric) for weights in blocks]))
     return np.stack(columns, axis=1)
+
+
+def mask_score_resamples(rows: np.ndarray, unit_of: np.ndarray, names: Sequence[str], metric: str) -> np.ndarray:
+    """`score_resamples` of masks, of one seed: (1 + SAMPLES, 1).
+
+    A class that no image of a resample defines keeps its value of all images there.
+
+    :param rows: of the test images, (N, S), as `rd_hf.tasks.segmentation.Segmentation` makes them.
+    :param unit_of: what `rd_hf.scoring.mask_bootstrap.units` gives: images of one group are drawn together.
+    :param names: of the K classes.
+    """
+    read = segmentation.MaskRows.of(rows, names)
+    every = np.ones((1, len(rows)))
+    whole = segmentation.class_values(every, read)[metric][0]
+    blocks = [every, *mask_bootstrap.resamples(unit_of, SAMPLES, seed=0)]
+    values = np.concatenate([segmentation.class_values(weights, read)[metric] for weights in blocks])
+    return segmentation.mean_over_classes(np.where(np.isnan(values), whole, values), whole)[:, None]
 
 
 def paired_differences(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[Difference]:

@@ -11,18 +11,17 @@ import numpy as np
 from scipy.stats import rankdata
 
 from .methods import METHODS
-from .statistics import Difference, holm, paired_differences, score_resamples
+from .statistics import Difference, holm, paired_differences
 
 if TYPE_CHECKING:
     from ..students.cost import Cost
     from .runs import Run
 
-METRIC = "auroc"
 SIGNIFICANT = 0.05
 
 
 def score_table(runs: Sequence[Run], split: str) -> str:
-    """AUROC on a split, mean and standard deviation over seeds, for each method and number of labels; best in bold.
+    """The score on a split, mean and standard deviation over seeds, for each method and number of labels; best in bold.
 
     The rank is averaged over the numbers of labels. A method with fewer runs than others of a column is neither best
     there nor ranked.
@@ -34,10 +33,10 @@ def score_table(runs: Sequence[Run], split: str) -> str:
     ranks = _ranks(means)
     seeds = sorted({run.cell.seed for run in runs})
     lines = [
-        f"AUROC on {split}, mean (standard deviation) over seeds {', '.join(map(str, seeds))}; n gives the number of "
-        "runs if some are missing.",
+        f"{runs[0].metric.title} on {split}, mean (standard deviation) over seeds {', '.join(map(str, seeds))}; n is "
+        "the number of runs if some are missing.",
         "",
-        "| labels per class | " + " | ".join(map(str, columns)) + " | rank |",
+        f"| {runs[0].shots_title} | " + " | ".join(map(str, columns)) + " | rank |",
         "|---" * (len(columns) + 2) + "|",
     ]
     for name, own in groups.items():
@@ -51,7 +50,7 @@ def score_table(runs: Sequence[Run], split: str) -> str:
 
 
 def overview_table(runs: Sequence[Run]) -> str:
-    """Mean test AUROC of each method on every data set side by side, best of each in bold; n: of fewer runs.
+    """Mean test score of each method on every data set side by side, best of each in bold; n: of fewer runs.
 
     The last column is the mean over the others, for methods that have them all.
     """
@@ -66,7 +65,7 @@ def overview_table(runs: Sequence[Run]) -> str:
     most, means = _most(values), _comparable_means(values)
     best = [np.nanmax([*column, -1.0]) for column in zip(*means.values(), strict=True)]
     lines = [
-        "| test AUROC, mean over seeds | "
+        f"| test {runs[0].metric.title}, mean over seeds | "
         + " | ".join(f"{_cell(data)} {shots}" for data, shots in columns)
         + " | mean |",
         "|---" * (len(columns) + 2) + "|",
@@ -93,12 +92,12 @@ def difference_table(runs: Sequence[Run], reference: str | None = None) -> str:
     found: dict[tuple[str, object], Difference] = {}
     for shots in columns:
         of_reference = {r.cell.seed: r for r in groups[reference] if r.row["shots"] == shots}
-        drawn = {seed: score_resamples([run.predictions()], METRIC) for seed, run in of_reference.items()}
+        drawn = {seed: run.resampled_scores() for seed, run in of_reference.items()}
         pairs = {}
         for name, own in groups.items():
             own = {r.cell.seed: r for r in own if r.row["shots"] == shots and r.cell.seed in of_reference}
             if name != reference and own:
-                resampled = score_resamples([run.predictions() for run in own.values()], METRIC)
+                resampled = np.concatenate([run.resampled_scores() for run in own.values()], axis=1)
                 pairs[name, shots] = resampled, np.concatenate([drawn[seed] for seed in own], axis=1)
         found |= zip(pairs, paired_differences(list(pairs.values())), strict=True)
     tested = {key: difference.p_value for key, difference in found.items() if not np.isnan(difference.p_value)}
@@ -107,7 +106,7 @@ def difference_table(runs: Sequence[Run], reference: str | None = None) -> str:
         f"Difference from {method_title(groups[reference][0])}, with its 95 % interval over seeds and test images, "
         "and the p-value after Holm correction over this table.",
         "",
-        "| labels per class | " + " | ".join(map(str, columns)) + " |",
+        f"| {runs[0].shots_title} | " + " | ".join(map(str, columns)) + " |",
         "|---" * (len(columns) + 1) + "|",
     ]
     for name, own in groups.items():
@@ -146,7 +145,7 @@ def cost_table(runs: Sequence[Run], costs: dict[str, Cost]) -> str:
 
 
 def distinct_shots(runs: Iterable[Run]) -> list:
-    """Numbers of labels per class, ascending; "all" last."""
+    """Numbers of labels, ascending; "all" last."""
     found = {run.row["shots"] for run in runs}
     return sorted(found, key=lambda shots: (shots == "all", shots if shots != "all" else 0))
 
@@ -192,8 +191,8 @@ def _reference(groups: dict[str, list[Run]]) -> str | None:
 
 
 def metric_values(runs: Iterable[Run], shots: object, split: str) -> list[float]:
-    """The scores of the runs with this number of labels per class."""
-    return [run.row[f"{split}_{METRIC}"] for run in runs if run.row["shots"] == shots]
+    """The scores of the runs with this number of labels."""
+    return [run.row[f"{split}_{run.metric.name}"] for run in runs if run.row["shots"] == shots]
 
 
 def _most(values: dict[str, list[Sequence[float]]]) -> list[int]:

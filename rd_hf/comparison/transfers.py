@@ -24,12 +24,15 @@ class Setting:
 
     :ivar teacher_stages: those that the student's are paired with, shallow to deep.
     :ivar rows: images of the training.
-    :ivar head: reads pooled teacher features (B, C) as logits (B, K), where the teacher was adapted first.
+    :ivar has_masks: whether the student gives masks.
+    :ivar head: reads pooled teacher features (B, C) as logits (B, K), of masks the last map (B, C, H, W) as logits
+        (B, K, H, W), where the teacher was adapted first.
     """
 
     teacher_stages: Sequence[Stage]
     student_stages: Sequence[Stage]
     rows: int
+    has_masks: bool = False
     head: nn.Module | None = None
 
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from .cell import is_done, read_result
+from .cell import is_done, read_result, task_of
 from .plan import Plan
 
 TUNING_FILE = "tuning.json"
@@ -31,9 +31,9 @@ def _tuning_scores(plan: Plan, root: Path) -> dict[tuple, dict[tuple, list[float
     scores: dict[tuple, dict[tuple, list[float]]] = defaultdict(lambda: defaultdict(list))
     for cell in plan.tuning_cells():
         if is_done(root, cell):
-            arguments = plan.cell_arguments(cell, root)
-            score = read_result(root, cell)["validation"][arguments.metric_for_best_model]
-            scores[cell.setting][(cell.learning_rate, cell.weight)].append(score)
+            result = read_result(root, cell)
+            metric = plan.cell_arguments(cell, root, task_of(result)).metric_for_best_model
+            scores[cell.setting][(cell.learning_rate, cell.weight)].append(result["validation"][metric])
     return scores
 
 

@@ -26,7 +26,7 @@ from ..runtime.processes import start_accelerator
 from ..runtime.progress import Progress
 from .arguments import ComparisonArguments
 from .bench import Bench
-from .cell import cell_settings, is_done, read_result, run_cell
+from .cell import cell_settings, is_done, read_result, run_cell, task_of
 from .plan import Cell, Plan
 
 logger = logging.getLogger(__name__)
@@ -86,8 +86,9 @@ def check_finished(plan: Plan, cells: Sequence[Cell], root: Path) -> None:
     for cell in cells:
         if not is_done(root, cell):
             continue
-        before = read_result(root, cell)["settings"]
-        now = json.loads(json.dumps(cell_settings(plan, cell, plan.cell_arguments(cell, root / cell.path))))
+        result = read_result(root, cell)
+        before, arguments = result["settings"], plan.cell_arguments(cell, root / cell.path, task_of(result))
+        now = json.loads(json.dumps(cell_settings(plan, cell, arguments)))
         names = [name for name in now if name in before and before[name] != now[name]]  # a later version knows more
         changed = [f"{name} was {before[name]!r}, is {now[name]!r}" for name in names]
         if changed:

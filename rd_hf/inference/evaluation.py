@@ -25,7 +25,7 @@ from ..tasks.classification import SingleLabel
 from ..tasks.segmentation import Segmentation
 from .loading import LoadedModel, load_model
 from .onnx_runtime import OnnxModel
-from .rows import predict_rows
+from .rows import predict_rows, scores_of_split
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,8 @@ def evaluate(
     rows = split_rows(loaded, opened, batch_size)
     if predictions is not None:
         write_predictions(Path(predictions), opened.rows, loaded.task.columns(), loaded.task.table(rows))
-    return loaded.task.scores(rows) | ({"skipped_rows": sorted(opened.skipped)} if opened.skipped else {})
+    scores = scores_of_split(loaded.task, rows, opened)
+    return scores | ({"skipped_rows": sorted(opened.skipped)} if opened.skipped else {})
 
 
 def load_splits(

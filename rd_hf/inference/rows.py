@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from ..data.open_split import OpenSplit
 from ..data.pixel_store import ModelPixels
+from ..tasks.segmentation import Segmentation
+from ..tasks.task import Task
 
 
 def predict_rows(
@@ -56,6 +58,16 @@ def predict_rows(
         room[number, : len(answer)] = answer
     gathered = accelerator.gather(room[None]).transpose(0, 1)  # batches in their order, only the last one not full
     return gathered.reshape(-1, room.shape[-1])[: len(split.rows)].cpu().numpy()
+
+
+def scores_of_split(task: Task, rows: np.ndarray, split: OpenSplit) -> dict[str, Any]:
+    """The task's scores of a split's rows; intervals of masks draw the images of a group, such as a patient, together.
+
+    :param rows: of `split.rows`, in their order.
+    """
+    if isinstance(task, Segmentation) and "group" in split.images.column_names:
+        return task.scores(rows, groups=split.images.select_columns(["group"])[split.rows]["group"])
+    return task.scores(rows)
 
 
 def pixel_values(pixels: ModelPixels, rows: list[int], device: torch.device) -> Tensor:

@@ -18,7 +18,7 @@ import numpy as np
 from safetensors import SafetensorError
 
 from ..cards.card import CARD_FILE, EVAL_RESULTS_FILE, eval_results, render_card, write_card
-from ..inference.rows import pixel_values, predict_rows
+from ..inference.rows import pixel_values, predict_rows, scores_of_split
 from ..runtime.checkpoint import checkpoint_step, list_checkpoints
 from ..runtime.files import share_weights, write_json, write_predictions
 from ..scoring import plots
@@ -60,9 +60,9 @@ def write_report(
     splits = (run_data.validation, run_data.test)
     task = run_data.task
     student = {split.name: _student_rows(models, split, trainer) for split in splits}
-    scores: dict[str, Any] = {split.name: task.scores(student[split.name]) for split in splits}
+    scores: dict[str, Any] = {s.name: scores_of_split(task, student[s.name], s) for s in splits}
     if models.teacher is not None:
-        scores["teacher"] = {split.name: task.scores(_teacher_rows(models, split, trainer)) for split in splits}
+        scores["teacher"] = {s.name: scores_of_split(task, _teacher_rows(models, s, trainer), s) for s in splits}
     scores["training"] = {
         "steps": trainer.step,
         "best_step": trainer.best_step,

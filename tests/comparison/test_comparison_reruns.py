@@ -98,7 +98,7 @@ def test_a_second_comparison_does_not_touch_the_first_ones_folder(grid):  # noqa
 @pytest.mark.parametrize("path", sorted(REPOSITORY.glob("examples/compare/*.yaml")), ids=lambda path: path.stem)
 def test_the_examples_are_comparisons(path):
     plan = Plan(ComparisonArguments(**yaml.safe_load(path.read_text())))
-    cells = [*plan.tuning_cells(), *plan.cells()]
+    cells = [*plan.tuning_cells(), *(cell for cell in plan.cells() if cell.seed == plan.comparison.seeds[0])]
     assert len(plan.cells()) >= 10 and all(plan.cell_arguments(cell, "x").max_steps >= 200 for cell in cells)
 
 

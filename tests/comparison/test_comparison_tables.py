@@ -14,7 +14,14 @@ from rd_hf.comparison.figures import plot_scores
 from rd_hf.comparison.methods import METHODS
 from rd_hf.comparison.plan import Cell, Entry
 from rd_hf.comparison.runs import Run
-from rd_hf.comparison.statistics import SAMPLES, Difference, holm, paired_differences, score_resamples
+from rd_hf.comparison.statistics import (
+    SAMPLES,
+    Difference,
+    holm,
+    mask_score_resamples,
+    paired_differences,
+    score_resamples,
+)
 from rd_hf.comparison.tables import _difference, cost_table, difference_table, overview_table, score_table
 from rd_hf.scoring.classification import METRIC_NAMES
 from rd_hf.students.cost import Cost
@@ -43,6 +50,46 @@ def _resampled(run, seed) -> float:
     generator = np.random.default_rng(1000 + seed)
     rows = np.concatenate([generator.choice(np.flatnonzero(run[1] == k), (run[1] == k).sum()) for k in (0, 1)])
     return roc_auc_score(run[1][rows], run[0][rows, 1])
+
+
+def mask_rows(seed: int, skill: float, images: int = 60) -> np.ndarray:
+    """Rows of a background, a class that most images have and one that few have."""
+    generator = np.random.default_rng(seed)
+    rows = np.zeros((images, 3, 3))  # true positives, false positives, false negatives of each class
+    for number, row in enumerate(rows):
+        for k in (1, 2) if number % 20 == 0 else (1,):
+            right = int(generator.binomial(100, skill))
+            row[:, k] = right, 100 - right, generator.integers(0, 50)
+        row[0, 0] = 1000
+    return rows.reshape(images, 9).astype(np.float32)
+
+
+def test_scores_of_masks_are_drawn_by_image():
+    rows = mask_rows(0, 0.7)
+    scores = mask_score_resamples(rows, np.arange(60), ["background", "often", "seldom"], "dice")
+    assert scores.shape == (1 + SAMPLES, 1) and np.isfinite(scores).all()  # also where no drawn image has the third
+    right, extra, missed = rows.reshape(60, 3, 3).swapaxes(0, 1)
+    with np.errstate(invalid="ignore"):
+        dice = (2 * right / (2 * right + extra + missed))[:, 1:]
+    assert scores[0, 0] == pytest.approx(np.nanmean(dice, axis=0).mean())
+    generator = np.random.default_rng(1)
+    drawn = [dice[:, 0][generator.integers(60, size=60)].mean() for _ in range(500)]
+    two = rows.reshape(60, 3, 3)[:, :, :2].reshape(60, 6)
+    alone = mask_score_resamples(two, np.arange(60), ["background", "often"], "dice")
+    assert alone[1:, 0].std() == pytest.approx(np.std(drawn), rel=0.15)
+    copies = np.tile(two[:6], (10, 1))  # ten images of each of six patients
+    together, apart = (
+        mask_score_resamples(copies, unit_of, ["background", "often"], "dice")
+        for unit_of in (np.arange(60) % 6, np.arange(60))
+    )
+    assert together[0] == apart[0] and together[1:].std() == pytest.approx(10**0.5 * apart[1:].std(), rel=0.15)
+    names = ["background", "often", "seldom"]
+    better, worse = (
+        [mask_score_resamples(mask_rows(seed, skill), np.arange(60), names, "dice") for seed in range(3)]
+        for skill in (0.9, 0.6)
+    )
+    (found,) = paired_differences([(np.concatenate(better, axis=1), np.concatenate(worse, axis=1))])
+    assert found.p_value < 0.05 and found.mean > 0.1
 
 
 def test_a_difference_is_found_where_there_is_one_and_only_there():

@@ -29,7 +29,7 @@ def hint(student_map: Tensor, teacher_map: Tensor) -> Tensor:
     :return: A scalar.
     :raises ValueError: If these are no maps, if batch sizes or channels differ, or if the batch is empty.
     """
-    student_map, teacher_map = _common_grid(student_map, teacher_map)
+    student_map, teacher_map = on_common_grid(student_map, teacher_map)
     if student_map.shape[1] != teacher_map.shape[1]:
         raise ValueError(
             f"the student's map has {student_map.shape[1]} channels, but the teacher's has {teacher_map.shape[1]}; "
@@ -55,7 +55,7 @@ def attention(student_map: Tensor, teacher_map: Tensor) -> Tensor:
     :raises ValueError: If these are no maps, if batch sizes differ, or if the batch is empty.
     """
     student, teacher = (
-        unit(features.square().sum(dim=1).flatten(1)) for features in _common_grid(student_map, teacher_map)
+        unit(features.square().sum(dim=1).flatten(1)) for features in on_common_grid(student_map, teacher_map)
     )
     return (student - teacher).square().mean()
 
@@ -75,7 +75,7 @@ def similarity(student: Tensor, teacher: Tensor) -> Tensor:
     :raises ValueError: If batch sizes differ or there are fewer than 2 samples.
     """
     student, teacher = _flat_pair(student, teacher, minimum=2)
-    with _without_autocast(student):
+    with without_autocast(student):
         return (unit(student @ student.T) - unit(teacher @ teacher.T)).square().mean()
 
 
@@ -99,7 +99,7 @@ def relational(student: Tensor, teacher: Tensor, distance_weight: float = 25.0, 
     :raises ValueError: If batch sizes differ or there are fewer than 3 samples.
     """
     student, teacher = _flat_pair(student, teacher, minimum=3)
-    with _without_autocast(student):
+    with without_autocast(student):
         (student_distances, student_angles), (teacher_distances, teacher_angles) = map(_relations, (student, teacher))
         distance_loss = F.smooth_l1_loss(student_distances, teacher_distances)
         angle_loss = F.smooth_l1_loss(student_angles, teacher_angles)
@@ -123,7 +123,7 @@ def probabilistic(student: Tensor, teacher: Tensor) -> Tensor:
     :raises ValueError: If batch sizes differ or there are fewer than 2 samples.
     """
     student, teacher = _flat_pair(student, teacher, minimum=2)
-    with _without_autocast(student):
+    with without_autocast(student):
         student, teacher = map(_conditional_probabilities, (student, teacher))
     return (teacher * ((teacher + 1e-7) / (student + 1e-7)).log()).mean()
 
@@ -162,7 +162,7 @@ def contrastive(student: Tensor, teacher: Tensor, rows: int, temperature: float 
         )
     if not (rows > 0 and temperature > 0.0):
         raise ValueError(f"rows is {rows} and temperature is {temperature}; both must be above 0")
-    with _without_autocast(student):
+    with without_autocast(student):
         products = unit(student) @ unit(teacher).T / temperature
     # log h and log(1 - h) without the exponential, which overflows float32 at temperatures below 1/88.
     margins = products - math.log((len(student) - 1) / rows)
@@ -205,14 +205,13 @@ def same_batch(student: Tensor, teacher: Tensor, minimum: int) -> tuple[Tensor, 
     return student.to(dtype), teacher.to(dtype)
 
 
-def _flat_pair(student: Tensor, teacher: Tensor, minimum: int) -> tuple[Tensor, Tensor]:
-    """Features (B, p) and (B, q) of the same batch."""
-    student, teacher = same_batch(student, teacher, minimum)
-    return student.reshape(len(student), -1), teacher.reshape(len(teacher), -1)
+def on_common_grid(student_map: Tensor, teacher_map: Tensor) -> tuple[Tensor, Tensor]:
+    """Maps of the same batch, both averaged to the smaller height and width.
 
-
-def _common_grid(student_map: Tensor, teacher_map: Tensor) -> tuple[Tensor, Tensor]:
-    """Maps of the same batch, both averaged to the smaller height and width."""
+    :param student_map: (B, C, h, w).
+    :param teacher_map: (B, D, H, W).
+    :raises ValueError: If these are no maps, if batch sizes differ or the batch is empty.
+    """
     if student_map.dim() != 4 or teacher_map.dim() != 4:
         raise ValueError(
             f"maps must have 4 dimensions (B, C, h, w), but the student's shape is {tuple(student_map.shape)} and the "
@@ -221,6 +220,17 @@ def _common_grid(student_map: Tensor, teacher_map: Tensor) -> tuple[Tensor, Tens
     student_map, teacher_map = same_batch(student_map, teacher_map, minimum=1)
     grid = [min(sizes) for sizes in zip(student_map.shape[2:], teacher_map.shape[2:], strict=True)]
     return F.adaptive_avg_pool2d(student_map, grid), F.adaptive_avg_pool2d(teacher_map, grid)
+
+
+def without_autocast(tensor: Tensor) -> torch.autocast:
+    """A context in which matrix products keep the precision of their factors."""
+    return torch.autocast(device_type=tensor.device.type, enabled=False)
+
+
+def _flat_pair(student: Tensor, teacher: Tensor, minimum: int) -> tuple[Tensor, Tensor]:
+    """Features (B, p) and (B, q) of the same batch."""
+    student, teacher = same_batch(student, teacher, minimum)
+    return student.reshape(len(student), -1), teacher.reshape(len(teacher), -1)
 
 
 def _relations(features: Tensor) -> tuple[Tensor, Tensor]:
@@ -243,8 +253,3 @@ def _conditional_probabilities(features: Tensor) -> Tensor:
     # A rounded cosine can be below -1.
     kernel = ((directions @ directions.T + 1.0) / 2.0).clamp(min=0.0)
     return kernel / kernel.sum(dim=1, keepdim=True)
-
-
-def _without_autocast(tensor: Tensor) -> torch.autocast:
-    """A context in which matrix products keep the precision of their factors."""
-    return torch.autocast(device_type=tensor.device.type, enabled=False)

@@ -1,0 +1,127 @@
+"""Measure what RD and DRD cost beside the student alone on masks, with the teacher's features in the cache.
+
+    python examples/benchmark_masks.py --students unet segformer --rounds 5
+
+Rows take turns, an epoch each, in one process, on the same images, all of which have a mask. Times are given as ratios
+to the student alone in the same round, because absolute times on a shared machine say little. Models have random
+weights. A row is a whole training step as `rd-hf distill` makes it, with fetching and augmenting.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from transformers import AutoModel, ViTConfig
+
+from rd_hf.arguments.distillation import DistillationArguments
+from rd_hf.data.pixels import default_processor
+from rd_hf.runtime.allocator import keep_freed_memory
+from rd_hf.training.assembly import build_models, build_trainer
+from rd_hf.training.run_data import load_run_data
+
+ROWS = {
+    "student alone": {"method": "ce"},
+    "RD": {"method": "rd"},
+    "RD, own skips": {"method": "rd", "skips": "own"},
+    "DRD": {"method": "drd"},
+    "DRD, own skips": {"method": "drd", "skips": "own"},
+}
+STUDENTS = {
+    "unet": {
+        "model_type": "monai", "network": "UNet", "spatial_dims": 2,
+        "arguments": {"channels": [16, 32, 64, 128], "strides": [2, 2, 2], "num_res_units": 1},
+    },
+    "segformer": {
+        "model_type": "segformer", "hidden_sizes": [16, 32, 64, 96], "depths": [1, 1, 1, 1],
+        "num_attention_heads": [1, 2, 4, 6], "decoder_hidden_size": 64,
+    },
+}  # fmt: skip
+TEACHER = ViTConfig(hidden_size=384, num_hidden_layers=4, num_attention_heads=6, intermediate_size=768, image_size=224)
+
+
+class Row:
+    """One kind of training, an epoch of which is run again and again."""
+
+    def __init__(self, name: str, folder: Path, options: argparse.Namespace, student: str):
+        self.name, self.steps = name, options.steps
+        arguments = DistillationArguments(
+            dataset=str(folder / "data.npz"), teacher=str(folder / "teacher"), student=STUDENTS[student],
+            output_dir=str(folder / "run"), cache_dir=str(folder / "caches" / student / name), num_views=1,
+            student_image_size=options.image_size, max_steps=1_000_000, per_device_train_batch_size=options.batch_size,
+            **ROWS[name],
+        )  # fmt: skip
+        accelerator = Accelerator()
+        run_data = load_run_data(arguments)
+        models = build_models(arguments, run_data, accelerator)
+        run_data.open_images(models.transforms, "error")
+        self.trainer = build_trainer(arguments, accelerator, run_data, models, folder / "run")
+
+    def run(self) -> float:
+        """Seconds of an epoch."""
+        started = time.perf_counter()
+        batches = iter(self.trainer.loader())
+        for _ in range(self.steps):
+            self.trainer.optimizer_step(batches)
+            self.trainer.step += 1
+        return time.perf_counter() - started
+
+
+def make_inputs(folder: Path, options: argparse.Namespace) -> None:
+    """A teacher with random weights, and images with masks of three classes."""
+    AutoModel.from_config(TEACHER).save_pretrained(folder / "teacher")
+    default_processor(TEACHER.image_size).save_pretrained(folder / "teacher")
+    generator, arrays = np.random.default_rng(0), {}
+    for split, count in (("train", options.batch_size * options.steps), ("val", 6), ("test", 6)):
+        size = (count, options.image_size, options.image_size)
+        arrays[f"{split}_images"] = generator.integers(0, 256, size, dtype=np.uint8)
+        arrays[f"{split}_masks"] = generator.integers(0, 3, size, dtype=np.uint8)
+    np.savez(folder / "data.npz", **arrays)
+
+
+def measure(folder: Path, options: argparse.Namespace, student: str) -> None:
+    """Print the rows of one student."""
+    rows = [Row(name, folder, options, student) for name in ROWS]
+    seconds: dict[str, list[float]] = {row.name: [] for row in rows}
+    for round_number in range(options.rounds + 1):
+        for row in rows:
+            elapsed = row.run()
+            if round_number:  # the first round warms up, and fills the caches
+                seconds[row.name].append(elapsed)
+    print(f"\n| {student}: epoch of | seconds (median) | ratio to student alone: median (range) |")
+    print("|---|---|---|")
+    for name, values in seconds.items():
+        ratios = [value / alone for value, alone in zip(values, seconds["student alone"], strict=True)]
+        spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        print(f"| {name} | {statistics.median(values):.2f} | {spread} |")
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=4, help="steps per epoch")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--image_size", type=int, default=64)
+    parser.add_argument("--students", nargs="+", choices=STUDENTS, default=list(STUDENTS))
+    options = parser.parse_args()
+    keep_freed_memory()
+    logging.getLogger("rd_hf").setLevel(logging.ERROR)
+    torch.manual_seed(0)
+    print(f"Batch of {options.batch_size}, {options.steps} steps per epoch, {options.rounds} rounds, ", end="")
+    print(f"{torch.get_num_threads()} threads, student {options.image_size} px")
+    with tempfile.TemporaryDirectory() as folder:
+        make_inputs(Path(folder), options)
+        for student in options.students:
+            measure(Path(folder), options, student)
+
+
+if __name__ == "__main__":
+    main()
