@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from .._version import __version__
 from ..data.pixels import PixelTransform
 from ..inference.onnx_runtime import INPUT, OUTPUT, OnnxError, OnnxModel, require
+from ..runtime.quiet import quiet
 
 OPSET = 18
 # of the logits' largest magnitude
@@ -131,7 +132,7 @@ def write_int8(source: Path, target: Path, batches: Iterable[Tensor]) -> None:
             batch = next(self.batches, None)
             return None if batch is None else {INPUT: batch.numpy()}
 
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, quiet("root"):  # which says of every norm that it has no channels
         prepared = Path(folder) / "prepared.onnx"
         preparation.quant_pre_process(source, prepared, skip_symbolic_shape=True)
         quantization.quantize_static(

@@ -90,6 +90,12 @@ def test_eight_bits_keep_the_shape(saved, tmp_path):
     assert weights and any(tensor.data_type == onnx.TensorProto.INT8 for tensor in weights)
 
 
+def test_eight_bits_of_a_model_with_layer_norms_say_nothing_of_axes(saved, tmp_path, caplog):
+    export(str(saved["segformer"]), str(tmp_path / "onnx"), "onnx")
+    write_int8(tmp_path / "onnx" / "model.onnx", tmp_path / "int8.onnx", pixels(4).split(4))
+    assert "Axis" not in caplog.text and (tmp_path / "int8.onnx").is_file()
+
+
 def test_int8_is_scored_by_dice_before_and_after(saved, tmp_path):
     generator = np.random.default_rng(0)
     data = {}

@@ -77,7 +77,7 @@ def test_the_command_lists_students_for_masks(monkeypatch, capsys):
 @pytest.mark.parametrize("network", ["AttentionUnet", "BasicUNet", "DynUNet", "SegResNet", "UNet"])
 def test_a_network_of_monai_needs_its_name_only(network):
     model, processor, source = load_student({**UNET, "network": network}, CLASSES, "segmentation", 64)
-    assert type(model) is RDStudentForSemanticSegmentation and source["id"] == "MONAI UNet from scratch"
+    assert type(model) is RDStudentForSemanticSegmentation and source["id"] == f"MONAI {network} from scratch"
     assert model(torch.rand(2, 3, 64, 64)).logits.shape == (2, 3, 64, 64)
     assert model.config.id2label == dict(enumerate(CLASSES)) and model.config.problem_type is None
     assert type(processor) is SegformerImageProcessorPil and not processor.do_reduce_labels

@@ -97,7 +97,9 @@ def test_what_is_for_masks_is_refused_for_classes(teacher, blobs_npz, tmp_path, 
 
 
 @pytest.mark.parametrize("card_images", [False, True])
-def test_pictures_of_patients_are_in_the_card_only_if_asked_for(teacher, masks_npz, tmp_path, card_images):
+def test_pictures_of_patients_are_published_only_if_asked_for(
+    teacher, masks_npz, tmp_path, server, client, card_images
+):
     rd_hf.distill(**mask_settings(teacher, masks_npz, tmp_path / "run", card_images=card_images, max_steps=2))
     student = tmp_path / "run" / "student"
     assert (tmp_path / "run" / "examples.png").is_file()
@@ -106,6 +108,12 @@ def test_pictures_of_patients_are_in_the_card_only_if_asked_for(teacher, masks_n
     assert (tmp_path / "plain" / "examples.png").is_file() == card_images
     assert ("(examples.png)" in (student / "README.md").read_text()) == card_images
     assert not (tmp_path / "run" / "teacher" / "examples.png").exists()
+    for options in ((), ("--format", "rd_hf")):
+        server.repos.clear()
+        done = client("-m", "rd_hf", "push", str(student), "--repo_id", "me/masks", *options)
+        assert done.returncode == 0, done.stderr
+        sent = server.repos["me/masks"].at("main").files
+        assert "dice.png" in sent and ("examples.png" in sent) == card_images
 
 
 def test_predict_asks_for_a_folder_before_it_runs(teacher, masks_npz, tmp_path, monkeypatch, capsys):
