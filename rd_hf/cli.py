@@ -229,11 +229,11 @@ def _predict(options: list[str]) -> int:
     arguments = _parse(_parser("predict", PredictionArguments), options, PredictionArguments)
     import json
 
-    from .inference.prediction import predict, prediction_table
+    from .inference.prediction import predict_into_files, prediction_table
 
     as_json, top_k = arguments.json, arguments.top_k
     values = {name: value for name, value in vars(arguments).items() if name not in ("json", "top_k")}
-    rows = predict(**values, masks_in_memory=False)
+    rows = predict_into_files(**values)
     if as_json:
         for row in rows:
             print(json.dumps(row))

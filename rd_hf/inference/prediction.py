@@ -35,7 +35,6 @@ def predict(
     dicom_window: str | None = None,
     output_dir: str | None = None,
     overlay: bool = False,
-    masks_in_memory: bool = True,
     trust_remote_code: bool = False,
 ) -> list[dict[str, Any]]:
     """Run a model on images: a class, or a mask, for each.
@@ -46,8 +45,6 @@ def predict(
     :param output_dir: for a segmenter: folder of the masks, which are PNGs of the images' names and sizes.
     :param overlay: for a segmenter: whether a picture of each image under its mask is written too, into `overlays`
         there.
-    :param masks_in_memory: for a segmenter: whether masks are returned as arrays where there is no `output_dir`;
-        otherwise it must be there.
     :return: one dict per image: `image` (its path), `label` (multi-label: `labels`, those at 0.5 or above) and
         `probabilities` by class name; of a segmenter `mask` (the file, or without `output_dir` an array (H, W) of class
         indices), `pixels` per class name and perhaps `overlay`; for a skipped one `image` and `error`.
@@ -56,9 +53,42 @@ def predict(
     """
     paths = find_images(images)
     loaded = load_model(model, revision, backbone, trust_remote_code)
-    masks = _mask_files(loaded, paths, output_dir, overlay)
-    if masks is not None and output_dir is None and not masks_in_memory:
+    return predict_loaded(loaded, paths, batch_size, on_bad_image, page, dicom_window, output_dir, overlay)
+
+
+def predict_into_files(
+    model: str,
+    images: Iterable[str],
+    *,
+    revision: str | None,
+    backbone: str | None,
+    trust_remote_code: bool,
+    output_dir: str | None,
+    **options: Any,
+) -> list[dict[str, Any]]:
+    """As `predict`, for the command line, which can only give masks as files.
+
+    :raises ArgumentError: also when a segmenter has no `output_dir`, before anything is predicted.
+    """
+    paths = find_images(images)
+    loaded = load_model(model, revision, backbone, trust_remote_code)
+    if isinstance(loaded.task, Segmentation) and output_dir is None:
         raise ArgumentError("This model gives masks: name a folder for them with `output_dir`.")
+    return predict_loaded(loaded, paths, output_dir=output_dir, **options)
+
+
+def predict_loaded(
+    loaded: LoadedModel,
+    paths: list[Path],
+    batch_size: int,
+    on_bad_image: str,
+    page: int | None,
+    dicom_window: str | None,
+    output_dir: str | None,
+    overlay: bool,
+) -> list[dict[str, Any]]:
+    """As `predict`, with a model that is loaded and images that are found."""
+    masks = _mask_files(loaded, paths, output_dir, overlay)
     reading = Reading.recorded(loaded.trained_on, page, dicom_window)
     rows: list[dict[str, Any]] = []
     notes: dict[str, Note] = {}

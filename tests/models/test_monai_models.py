@@ -151,7 +151,7 @@ def test_as_a_students_classifier(tmp_path):
 def test_as_an_inline_student():
     values = {"model_type": "monai", "network": "ResNet", "spatial_dims": 2, "arguments": RESNET}
     student, _, source = load_student(values, ["a", "b"], "single_label_classification", image_size=32)
-    assert student(pixels(2)).logits.shape == (2, 2) and source["id"] == "MONAI DenseNet from scratch"
+    assert student(pixels(2)).logits.shape == (2, 2) and source["id"] == "MONAI ResNet from scratch"
     with pytest.raises(StudentError, match="no field `networks`"):
         load_student({"model_type": "monai", "networks": "ResNet"}, ["a"], "single_label_classification")
 
