@@ -3,7 +3,7 @@
 The pictures are drawn: blurred, speckled ellipses of several tissues. A small network first learns to segment three
 tissues of many pictures; it then serves as the foundation model: it is frozen, and has never seen the task. The task
 has other tissues: a lesion is to be found beside a bright cyst that is none. Four pictures have a mask, and two hundred
-have none. The student is a U-Net from random weights. The pictures are so plain that it finds the lesions alone as well.
+have none. The student is a U-Net from random weights, which learns such plain pictures well alone, too.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ def pretrain(folder: Path, max_steps: int) -> Path:
     """Train the network that plays the foundation model, and save it as an ordinary checkpoint."""
     run = folder / "pretraining"
     network = rd_hf.distill(
-        method="ce", student=FOUNDATION, dataset=pictures(MANY_TISSUES, 0.5, seed=0, train=200), max_steps=2 * max_steps,
-        student_image_size=SIZE, label_names=list(MANY_TISSUES), output_dir=str(run), overwrite_output_dir=True,
+        method="ce", student=FOUNDATION, dataset=pictures(MANY_TISSUES, 0.5, seed=0, train=200),
+        max_steps=2 * max_steps, student_image_size=SIZE, label_names=list(MANY_TISSUES), output_dir=str(run), overwrite_output_dir=True,
         per_device_train_batch_size=8,
     )  # fmt: skip
     network.model.save_pretrained(folder / "foundation_model")

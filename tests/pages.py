@@ -47,6 +47,7 @@ NOT_RUN = {  # the beginning of a command, and why no test runs it; its argument
     "python examples/table.py": HOURS,
     "rd-hf compare --config examples/compare/medical.yaml": HOURS,
     "rd-hf compare --config examples/compare/unlabelled.yaml": HOURS,
+    "rd-hf compare --config examples/compare/first_masks.yaml": HOURS,
     "rd-hf compare --config examples/compare/pretrained_student.yaml": HOURS,
     "rd-hf compare --config examples/compare/ablations.yaml": HOURS,
     "rd-hf compare --config examples/compare/views.yaml": HOURS,
