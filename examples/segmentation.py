@@ -72,8 +72,8 @@ def pretrain(folder: Path, max_steps: int) -> Path:
     run = folder / "pretraining"
     network = rd_hf.distill(
         method="ce", student=FOUNDATION, dataset=pictures(MANY_TISSUES, 0.5, seed=0, train=200),
-        max_steps=2 * max_steps, student_image_size=SIZE, label_names=list(MANY_TISSUES), output_dir=str(run), overwrite_output_dir=True,
-        per_device_train_batch_size=8,
+        max_steps=2 * max_steps, student_image_size=SIZE, label_names=list(MANY_TISSUES), output_dir=str(run),
+        overwrite_output_dir=True, per_device_train_batch_size=8,
     )  # fmt: skip
     network.model.save_pretrained(folder / "foundation_model")
     shutil.copy(run / "student" / "preprocessor_config.json", folder / "foundation_model")

@@ -127,7 +127,7 @@ def test_predict_sees_what_the_pipeline_sees(mode, run, tmp_path, caplog):
         ours = rd_hf.predict(str(tmp_path / "plain"), [tmp_path / "x.png"])[0]["probabilities"]
     theirs = pipeline("image-classification", str(tmp_path / "plain"))(str(tmp_path / "x.png"))
     assert {row["label"]: row["score"] for row in theirs} == pytest.approx(ours, abs=1e-6)
-    assert "1 image of those to classify has transparent pixels" in caplog.text
+    assert "1 image of those to predict has transparent pixels" in caplog.text
 
 
 def test_a_window_that_is_none_is_refused_before_anything_is_read():
