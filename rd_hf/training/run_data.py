@@ -139,22 +139,7 @@ def load_run_data(arguments: DistillationArguments, keep_unlabelled: bool = Fals
     :param keep_unlabelled: keep the rows that serve without a label also where the method has no use for them.
     :raises DataError: when the data cannot be used as it is; the message names the file, column or row.
     """
-    data = load_data(
-        arguments.dataset,
-        config_name=arguments.dataset_config_name,
-        revision=arguments.dataset_revision,
-        image_column=arguments.image_column,
-        label_column=arguments.label_column,
-        group_column=arguments.group_column,
-        label_kind=arguments.label_kind,
-        uncertain=arguments.uncertain,
-        task=arguments.task,
-        mask_column=arguments.mask_column,
-        mask_colors=arguments.mask_colors,
-        label_names=_names_of_values(arguments.label_names),
-    )
-    if data.masks is None:
-        _refuse_arguments_of_masks(arguments)
+    data = _load_named(arguments)
     task = make_task(data.problem_type, data.label_names)
     made = [name for name in ("validation", "test") if name not in data.splits]
     source = data.source
@@ -201,6 +186,30 @@ def load_run_data(arguments: DistillationArguments, keep_unlabelled: bool = Fals
         reading=reading,
         masks=data.masks,
     )
+
+
+def _load_named(arguments: DistillationArguments) -> ImageData:
+    """The data that `arguments` name, as it comes.
+
+    :raises ArgumentError: for an argument of masks where it has classes.
+    """
+    data = load_data(
+        arguments.dataset,
+        config_name=arguments.dataset_config_name,
+        revision=arguments.dataset_revision,
+        image_column=arguments.image_column,
+        label_column=arguments.label_column,
+        group_column=arguments.group_column,
+        label_kind=arguments.label_kind,
+        uncertain=arguments.uncertain,
+        task=arguments.task,
+        mask_column=arguments.mask_column,
+        mask_colors=arguments.mask_colors,
+        label_names=_names_of_values(arguments.label_names),
+    )
+    if data.masks is None:
+        _refuse_arguments_of_masks(arguments)
+    return data
 
 
 def _names_of_values(names: Sequence[str] | Mapping[int, str] | None) -> Mapping[int, str] | None:

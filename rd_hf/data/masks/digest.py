@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ...models.modeling_monai import IGNORED_LABEL
+from ...scoring.segmentation import IGNORED_LABEL
 
 DIGEST_BYTES = 4
 

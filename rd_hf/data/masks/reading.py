@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...models.modeling_monai import IGNORED_LABEL
+from ...scoring.segmentation import IGNORED_LABEL
 from ..columns import DataError
 from ..decoding.images import described
 from .decoding import StoredMask, read_stored
