@@ -61,6 +61,8 @@ def test_pickles_and_cut_arrays_are_refused():
     whole = row(np.ones((4, 4, 4)))["bytes"]
     assert "it is cut off: its header promises 640 bytes" in refusal({"bytes": whole[:-1], "path": None})
     assert "a damaged NumPy array" in refusal({"bytes": whole[:20], "path": None})
+    unclosed = whole.replace(b"(4, 4, 4)", b"(4, 4, 4 ").replace(b"}", b" ")
+    assert "a damaged NumPy array" in refusal({"bytes": unclosed, "path": None})
     huge = whole.replace(b"(4, 4, 4)", b"(9999, 9999, 9999)")
     assert "cut off" in refusal({"bytes": huge, "path": None}) or "damaged" in refusal({"bytes": huge, "path": None})
     assert "neither bytes nor a path" in refusal({"bytes": None, "path": None})
