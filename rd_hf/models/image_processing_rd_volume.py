@@ -1,4 +1,4 @@
-"""The image processor of volumes: axes, spacing, size and intensity, and the way of masks back to the source's voxels."""
+"""The image processor of volumes: axes, spacing, size and intensity, and masks back on the source's voxels."""
 
 from __future__ import annotations
 

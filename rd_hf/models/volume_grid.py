@@ -1,7 +1,7 @@
-"""Between a volume's own voxels and the grid of a model: axes towards right, front and head, sides resampled, and back.
+"""Between a volume's own voxels and the grid of a model: axes towards right, front and head, and sides resampled.
 
-Grid and volume cover the same field of view, so that one function brings images there and logits back: voxel i of n lies
-at (i + 1/2) / n of a side (`align_corners=False`).
+Grid and volume cover the same field of view, so that one function brings images there and logits back: voxel i of n
+lies at (i + 1/2) / n of a side (`align_corners=False`).
 """
 
 from __future__ import annotations
