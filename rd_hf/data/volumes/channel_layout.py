@@ -50,6 +50,19 @@ def with_channels(found: FoundFiles, wanted: int | None) -> tuple[FoundFiles, Vo
     return replace(found, images=kept), VolumeReading(count)
 
 
+def first_channels(files: Sequence[PurePath], reading: VolumeReading) -> list[PurePath]:
+    """Leave out the further channels of cases whose first channel is there too."""
+    if reading.channels == 1 or reading.channel_axis:
+        return [*files]
+    numbered, there = _numbered(files), {*files}
+
+    def is_further(file: PurePath) -> bool:
+        case, channel = numbered.get(file, ("", 0))
+        return channel > 0 and file.with_name(f"{case}_0000{suffix_of(file)}") in there
+
+    return [file for file in files if not is_further(file)]
+
+
 def reading_of_file(file: str | None, wanted: int | None) -> VolumeReading:
     """Tell how the channels of a volume of a table are stored, by what lies beside its file.
 
@@ -81,11 +94,6 @@ def channels_stated(folder: Path) -> list[str] | None:
     return None
 
 
-def case_of(file: PurePath) -> str:
-    """The name of a volume without its suffix and without the number of its first channel."""
-    return stem_of(file).removesuffix("_0000")
-
-
 def _numbered(images: Sequence[PurePath]) -> dict[PurePath, tuple[str, int]]:
     """The files that end in a number of four digits, with their case and that number."""
     matches = {file: CHANNEL.fullmatch(stem_of(file)) for file in images if is_nifti(file)}
@@ -106,14 +114,14 @@ def _check_cases(root: Path, cases: Mapping[tuple[PurePath, str], Mapping[int, P
         lacking = [f"_{channel:04}" for channel in range(count) if channel not in files]
         if lacking:
             raise DataError(
-                f"case '{printable(folder / case)}' in '{printable(root)}' lacks the channel {', '.join(lacking)} of "
-                f"{count}: add the file, or remove the case"
+                f"case '{printable(root / folder / case)}' lacks the channel {', '.join(lacking)} of {count}: add the "
+                "file, or remove the case"
             )
         beyond = [file for channel, file in files.items() if channel >= count]
         if beyond:
             raise DataError(
-                f"'{printable(root / beyond[0])}' is of channel {max(files)}, but volume_channels or dataset.json says "
-                f"that there are {count}; correct the number"
+                f"'{printable(root / beyond[0])}' is of channel _{max(files):04}, but volume_channels or dataset.json "
+                f"says that there are {count}; correct the number, or remove the file"
             )
 
 
