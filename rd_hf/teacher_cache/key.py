@@ -18,6 +18,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from ..data.augmentation import AUGMENTATION_VERSION, AugmentationParameters
 from ..models.backbone import Backbone
 from ..models.modeling_rd_teacher import RDTeacherForImageClassification
+from ..models.teacher_network import TeacherNetwork
 from .file import Layout, make_file
 
 FORMAT = "rd_hf teacher features 1"
@@ -180,7 +181,16 @@ def _short(value: Any) -> str:
 
 
 def _model_code(backbone: Backbone) -> str | None:
-    """SHA-256 of the file of a model class that is not part of transformers: such code changes without the weights."""
+    """SHA-256 of the file of a model class that is not part of transformers: such code changes without the weights.
+
+    None also for a class that was typed into a session: it has no file.
+    """
     if not type(backbone.config).is_custom_code():
         return None
-    return hashlib.sha256(Path(inspect.getfile(type(backbone.tower))).read_bytes()).hexdigest()
+    tower = backbone.tower
+    model_class = type(tower.network if isinstance(tower, TeacherNetwork) else tower)
+    try:
+        path = Path(inspect.getfile(model_class))
+    except (TypeError, OSError):
+        return None
+    return hashlib.sha256(path.read_bytes()).hexdigest()
