@@ -127,7 +127,7 @@ def draw(
             f"got {len(views)} views for {len(samples)} samples; give one view per sample, or one for all"
         )
     numbers = [EVALUATION_VIEW if view is None else int(view) for view in views]
-    rows = [uniform(seed, int(sample), view, DRAWS_PER_VIEW) for sample, view in zip(samples, numbers, strict=True)]
+    rows = [uniform_draws(seed, int(sample), view, DRAWS_PER_VIEW) for sample, view in zip(samples, numbers, strict=True)]
     uniform = torch.from_numpy(np.stack(rows) if rows else np.zeros((0, DRAWS_PER_VIEW)))
     identity = torch.tensor([view == EVALUATION_VIEW for view in numbers], dtype=torch.bool)
     symmetric = torch.where(identity[:, None], 0.0, 2 * uniform - 1)  # in [-1, 1), 0 being "unchanged"
@@ -191,7 +191,7 @@ def apply_to_masks(view: ViewParameters, masks: Tensor) -> Tensor:
     return torch.where(rows[:, None, None], masks, shown)
 
 
-def uniform(seed: int, sample: int, view: int, draws: int) -> np.ndarray:
+def uniform_draws(seed: int, sample: int, view: int, draws: int) -> np.ndarray:
     """(draws,) uniform in [0, 1), from the counter-based Philox generator at this sample and view.
 
     :return: zeros for the evaluation view.
