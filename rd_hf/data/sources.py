@@ -25,7 +25,8 @@ from .labels.reader import read_labels
 from .labels.spellings import check_spellings, names_beside
 from .masks.loading import load_masks
 from .masks.reading import MaskReading
-from .readers import RawData, Task, read_data
+from .raw_data import RawData
+from .readers import Task, read_data
 from .split_tables import assemble, check_splits, group_table, number_table
 from .unlabelled import divide_labelled, without_label_column
 

@@ -59,6 +59,7 @@ def teacher_key(
         "teacher_dtype": str(backbone.dtype).removeprefix("torch."),
         "image_size": list(teacher.config.teacher_image_size),
         "processor": {n: v for n, v in shown.items() if not n.startswith("_") and n != "name_or_path"},
+        **({} if backbone.slices is None else {"slices": backbone.slices.to_dict()}),
         "stages": [stage.to_dict() for stage in teacher.teacher_stages],
         "grids": [list(projector.input_grid) for projector in teacher.projectors],
         "augmentation_version": AUGMENTATION_VERSION,

@@ -15,7 +15,7 @@ from ..image_column import image_table
 from ..image_data import ImageData, fingerprint
 from ..image_paths import ImagePaths, tell_unlisted
 from ..labels.values import clean
-from ..readers import RawData
+from ..raw_data import RawData
 from ..split_tables import assemble, check_splits, group_table, number_table
 from ..unlabelled import without_label_column
 from .classes import MaskClasses, check_learnable, find_classes, match_classes
