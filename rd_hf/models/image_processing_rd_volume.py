@@ -104,6 +104,13 @@ class RDVolumeProcessor(BaseImageProcessor):
         found = zip(sides, spacing_along(affine, orientation), self.spacing, strict=True)
         return tuple(max(1, round(side * old / new)) for side, old, new in found)
 
+    def grid_spacing(self, shape: Sequence[int], affine: np.ndarray) -> tuple[float, float, float]:
+        """Millimetres from voxel to voxel of the grid of a source, along each axis."""
+        orientation = orientation_of(affine)
+        sides = [int(shape[axis]) for axis in orientation.axes]
+        found = zip(sides, spacing_along(affine, orientation), self.grid(shape, affine), strict=True)
+        return tuple(side * spacing / new for side, spacing, new in found)
+
     def shown(self, values: np.ndarray | Tensor, affine: np.ndarray) -> Tensor:
         """A volume on the grid, in 0..1.
 
@@ -112,10 +119,10 @@ class RDVolumeProcessor(BaseImageProcessor):
         :return: (C, *grid) float32.
         """
         values = torch.as_tensor(values, dtype=torch.float32)
-        on_grid = resized(oriented(values, orientation_of(affine)), self.grid(values.shape[1:], affine))
         low, high = self._limits(values)
         width = torch.where(high > low, high - low, 1)  # a volume of one value is 0 throughout
-        return on_grid.sub(low).div_(width).clamp_(0, 1)
+        on_grid = resized(oriented(values, orientation_of(affine)), self.grid(values.shape[1:], affine))
+        return on_grid.sub_(low).div_(width).clamp_(0, 1)
 
     def labels(self, values: np.ndarray | Tensor, affine: np.ndarray) -> Tensor:
         """A label volume (X, Y, Z) on the grid of its image: each voxel takes the label at its centre."""

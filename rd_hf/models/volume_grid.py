@@ -56,14 +56,14 @@ def spacing_along(affine: np.ndarray, orientation: Orientation) -> tuple[float, 
 
 
 def oriented(values: Tensor, orientation: Orientation) -> Tensor:
-    """An array (..., X, Y, Z) of the volume with its last three axes towards right, front and head."""
+    """A copy of an array (..., X, Y, Z) of the volume, its last three axes towards right, front and head."""
     leading = values.ndim - 3
     turned = values.permute(*range(leading), *(leading + axis for axis in orientation.axes))
     return turned.flip([leading + axis for axis in orientation.flips])
 
 
 def unoriented(values: Tensor, orientation: Orientation) -> Tensor:
-    """The inverse of `oriented`."""
+    """The inverse of `oriented`, a copy too."""
     leading = values.ndim - 3
     turned = values.flip([leading + axis for axis in orientation.flips])
     return turned.permute(*range(leading), *(leading + axis for axis in np.argsort(orientation.axes).tolist()))
