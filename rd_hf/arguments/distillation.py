@@ -119,6 +119,11 @@ class DistillationArguments(DistillationFields):
         """
         return None if self.cache_limit is None else bytes_of("cache_limit", self.cache_limit)
 
+    def bytes_for_volumes(self) -> int | None:
+        """Half of `cache_limit`: what resampled volumes may take, and their features."""
+        limit = self.bytes_to_cache()
+        return None if limit is None else limit // 2
+
     def refuse_changed(self, names: Sequence[str], why: str) -> None:
         """:raises ArgumentError: for the first of these arguments that has not its default; `why` follows its name."""
         defaults = {field.name: field.default for field in fields(self)}

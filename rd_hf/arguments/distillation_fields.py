@@ -223,7 +223,8 @@ class DistillationFields:
     )
     cache_limit: str | None = _views(
         None, "largest size of the cache, such as 500MB, 20GB or 20GiB; features beyond it are computed at every step. "
-        "By default half of the free disk, to which the space of the cache itself counts",
+        "Of volumes one half is for features, the other for the resampled volumes that a run keeps in TMPDIR. By "
+        "default half of the free disk, to which the space of the cache itself counts",
         text="words", resume="allowed", affects_result=False,
     )
     cache_dtype: Literal["float16", "bfloat16", "float32"] | None = _views(

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
-from datasets import Dataset, concatenate_datasets
+from datasets import Dataset, DatasetInfo, concatenate_datasets
+from datasets.table import InMemoryTable
 from torch import Tensor
 
 from ..arguments.distillation import OF_VOLUMES, DistillationArguments
@@ -30,8 +32,10 @@ from ..data.sources import ImageData, load_data, load_images_only
 from ..data.splits import choose_labelled, complete_splits
 from ..data.unlabelled import outside_groups
 from ..data.volumes.store import VolumeStore
+from ..data.volumes.transform import VolumeTransform
 from ..data.volumes.volume import VolumeReading
 from ..models.image_processing_rd_volume import RDVolumeProcessor
+from ..students.volumes import VolumeStudent
 from ..tasks.make import make_task
 from ..tasks.task import Task
 from .volume_processor import volume_processor
@@ -82,12 +86,9 @@ class RunData:
         :raises BadImageError: naming the row, unless `on_bad_image` is "skip"; skipped ones are left out and listed.
         :raises LeakError: when splits share images and `on_leak` is "error".
         """
-        room = self._room_for_volumes(limit)
         if self.volumes is None:
             self._check_space(transforms)
-        self.store = open_store(
-            self.train, transforms, "train", self.reading, self.masks, self.volumes, room.get("train")
-        )
+        room = self.open_train(transforms, limit)
         needed = np.concatenate([self.labelled_rows, self.unlabelled_rows])
         bad = self.skipped["train"] = check_images(self.store, needed.tolist(), on_bad_image)
         self.labelled_rows = _without(self.labelled_rows, bad)
@@ -98,6 +99,25 @@ class RunData:
         self.skipped |= {split.name: split.skipped for split in (self.validation, self.test)}
         self._count_notes()
         self._check_leaks(on_leak)
+
+    def open_train(self, transforms: Transforms, limit: int | None) -> dict[str, int]:
+        """Make the store of train, without decoding any image.
+
+        :param limit: see `open_images`.
+        :return: bytes of disk for the volumes of each split; empty for images.
+        """
+        room = self._room_for_volumes(limit)
+        self.store = open_store(
+            self.train, transforms, "train", self.reading, self.masks, self.volumes, room.get("train")
+        )
+        return room
+
+    @property
+    def volume_student(self) -> VolumeStudent | None:
+        """What the student reads of volumes; None for images."""
+        if self.volumes is None:
+            return None
+        return VolumeStudent(self.volumes.channels, VolumeTransform(self.volume_processor).size)
 
     def _room_for_volumes(self, limit: int | None) -> dict[str, int]:
         """Bytes of disk for the volumes of each split on the student's grid, by the number of its volumes."""
@@ -203,6 +223,8 @@ def load_run_data(arguments: DistillationArguments, keep_unlabelled: bool = Fals
     processor = None
     if data.volumes is not None:
         processor = volume_processor(arguments, task, images, np.concatenate([chosen.rows, unlabelled]), data.volumes)
+        if data.masks is not None:
+            images = _without_masks(images, chosen.rows)
     return RunData(
         task=task,
         train=images,
@@ -217,6 +239,15 @@ def load_run_data(arguments: DistillationArguments, keep_unlabelled: bool = Fals
         volumes=data.volumes,
         volume_processor=processor,
     )
+
+
+def _without_masks(images: Dataset, labelled_rows: np.ndarray) -> Dataset:
+    """The volumes of train without the masks of rows that keep no label: crops must not be drawn to what these show."""
+    table = images.with_format("arrow")[:]
+    kept = np.isin(np.arange(len(images)), labelled_rows)
+    masks = table.column("mask").take(pa.array(np.arange(len(images)), mask=~kept))
+    table = table.set_column(table.column_names.index("mask"), "mask", masks)
+    return Dataset(InMemoryTable(table), info=DatasetInfo(features=images.features), split=images.split)
 
 
 def _split(data: ImageData, name: str) -> Split:
