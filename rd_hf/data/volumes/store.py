@@ -182,9 +182,8 @@ class VolumeStore:
         record["grid"] = shown.shape[1:]
         record["lowest"] = shown.amin(dim=(1, 2, 3)).numpy()
         record["mean"], record["deviation"] = (value.numpy() for value in self.processor.statistics(shown))
-        parts = {"values": read.values, "foreground": read.foreground} | (
-            {} if read.mask is None else {"mask": read.mask}
-        )
+        parts = {"values": read.values, "mask": read.mask, "foreground": read.foreground}
+        parts = {part: array for part, array in parts.items() if array is not None}
         offsets = dict(zip(parts, self._shelf.put(list(parts.values())), strict=True))
         for part in ("values", "mask", "foreground"):
             record[part] = offsets.get(part, NOWHERE)
