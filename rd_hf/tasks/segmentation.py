@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..models.volume_grid import classes_on_source
 from ..scoring import mask_plots
 from ..scoring.mask_metrics import segmentation_scores
 from ..scoring.mask_rows import check_monai, count_row, distance_row
@@ -106,23 +107,25 @@ class Segmentation(Task):
     def _rows(self, logits: Tensor, labels: Sequence[Tensor], full: bool) -> Tensor:
         rows = []
         for own, mask in zip(logits, labels, strict=True):
-            rows.append(self._row(own, mask.to(logits.device), None, full))
+            truth = mask.to(logits.device)
+            rows.append(self._row(own, class_map(own, truth.shape), truth, None, full))
         return torch.stack(rows)
 
-    def _row(self, logits: Tensor, truth: Tensor, spacing: Sequence[float] | None, full: bool) -> Tensor:
+    def _row(
+        self, logits: Tensor, prediction: Tensor, truth: Tensor, spacing: Sequence[float] | None, full: bool
+    ) -> Tensor:
         """The row of one image or volume; all NaN where its logits are not finite."""
-        prediction = class_map(logits, truth.shape)
         parts = [count_row(prediction, truth, len(self.names))]
         if full:
             parts.append(distance_row(prediction, truth, len(self.names), spacing))
         row = torch.cat(parts)
         return torch.where(logits.isfinite().all(), row, torch.nan)
 
-    def masks_of(self, logits: Tensor, sizes: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
-        """The predicted mask of each image or volume, uint8 class numbers.
+    def masks_of(self, logits: Tensor, sizes: Sequence[tuple[int, int]]) -> list[np.ndarray]:
+        """The predicted mask of each image, uint8 class numbers.
 
-        :param logits: (B, K, h', w'), or (B, K, x', y', z') along the axes of the masks.
-        :param sizes: the shape of each mask.
+        :param logits: (B, K, h', w').
+        :param sizes: rows and columns of each mask.
         """
         return [class_map(own, size).cpu().numpy() for own, size in zip(logits, sizes, strict=True)]
 
@@ -216,9 +219,21 @@ class VolumeSegmentation(Segmentation):
     measured: ClassVar[Measured] = VOLUMES
 
     def _rows(self, logits: Tensor, labels: Sequence[VolumeTarget], full: bool) -> Tensor:
-        """:param logits: (B, K, x', y', z') along the axes of the sources."""
-        pairs = zip(logits, labels, strict=True)
-        return torch.stack([self._row(own, of.mask.to(own.device), of.spacing, full) for own, of in pairs])
+        """:param logits: (B, K, *grid), of the student's grid."""
+        rows = []
+        for own, target in zip(logits, labels, strict=True):
+            prediction = classes_on_source(own, target.mask.shape, target.affine)
+            rows.append(self._row(own, prediction, target.mask.to(own.device), target.spacing, full))
+        return torch.stack(rows)
+
+    def masks_of(self, logits: Tensor, sources: Sequence[tuple[Sequence[int], np.ndarray]]) -> list[np.ndarray]:
+        """The predicted mask of each volume on the grid of its source, uint8 class numbers.
+
+        :param logits: (B, K, *grid), of the student's grid.
+        :param sources: shape (X, Y, Z) and affine (4, 4) of each.
+        """
+        pairs = zip(logits, sources, strict=True)
+        return [classes_on_source(own, shape, affine).cpu().numpy() for own, (shape, affine) in pairs]
 
 
 def resized(logits: Tensor, size: Sequence[int]) -> Tensor:
@@ -230,10 +245,10 @@ def resized(logits: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def class_map(logits: Tensor, size: Sequence[int]) -> Tensor:
-    """The likeliest class of each pixel or voxel, uint8; one class's logits are resized at a time, to save memory.
+    """The likeliest class of each pixel (H, W), uint8; one class's logits are resized at a time, to save memory.
 
-    :param logits: (K, h', w') or (K, x', y', z') float32 of one image or volume.
-    :param size: of the mask.
+    :param logits: (K, h', w') float32 of one image.
+    :param size: H and W.
     """
     best = resized(logits[None, :1], size)[0, 0]
     found = torch.zeros(best.shape, dtype=torch.uint8, device=logits.device)

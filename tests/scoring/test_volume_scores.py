@@ -64,24 +64,24 @@ def test_a_volume_counts_the_same_in_slabs(monkeypatch):
     assert torch.equal(count_row(*pair, 3), at_once) and at_once.sum() > 800
 
 
-def test_the_task_scores_logits_of_another_size_on_the_grid_of_the_source():
+def test_the_task_scores_logits_of_another_grid_on_the_voxels_of_the_source():
+    """The grid is RAS; the sources' axes run to the head, left and back."""
     task = make_task("segmentation", NAMES, of_volumes=True)
     assert type(task) is VolumeSegmentation
-    logits = [torch.randn(3, 5, 6, 4, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1)]
-    targets = [
-        VolumeTarget(torch.from_numpy(mask), np.diag([*spacing, 1.0]), spacing)
-        for mask, spacing in zip(TRUTHS[:2], SPACINGS[:2], strict=True)
-    ]
-    expected = [
-        F.interpolate(own[None], mask.shape, mode="trilinear")[0].argmax(dim=0).to(torch.uint8).numpy()
-        for own, mask in zip(logits, TRUTHS[:2], strict=True)
-    ]
-    rows = task.full_row(torch.stack(logits), targets)
+    logits = torch.stack([torch.randn(3, 5, 6, 4, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1)])
+    targets, expected = [], []
+    for own, mask, (x, y, z) in zip(logits, TRUTHS, SPACINGS, strict=False):
+        affine = np.array([[0, -y, 0, 7.0], [0, 0, -z, -3.0], [x, 0, 0, 1.0], [0, 0, 0, 1.0]])
+        targets.append(VolumeTarget(torch.from_numpy(mask), affine, (x, y, z)))
+        turned = own.permute(0, 3, 1, 2).flip(2, 3)[None]
+        expected.append(F.interpolate(turned, mask.shape, mode="trilinear")[0].argmax(dim=0).to(torch.uint8).numpy())
+    rows = task.full_row(logits, targets)
     assert np.array_equal(rows.numpy(), full_rows(expected, TRUTHS[:2], 3, SPACINGS[:2]))
-    assert torch.equal(task.row(torch.stack(logits), targets), rows[:, :9])
-    assert all(np.array_equal(*pair) for pair in zip(
-        task.masks_of(torch.stack(logits), [mask.shape for mask in TRUTHS[:2]]), expected, strict=True
-    ))  # fmt: skip
+    assert torch.equal(task.row(logits, targets), rows[:, :9])
+    found = task.masks_of(logits, [(target.mask.shape, target.affine) for target in targets])
+    assert all(np.array_equal(*pair) for pair in zip(found, expected, strict=True))
+    logits[1, 0, 0, 0, 0] = torch.nan
+    assert task.row(logits, targets)[1].isnan().all()
     assert {metric.title for metric in task.metrics} >= {"HD95, mm"}
     assert task.columns()[:3] == ["dice_a", "voxels_a", "predicted_voxels_a"]
 
