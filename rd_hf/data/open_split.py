@@ -61,9 +61,7 @@ class Split:
                 f"Split `{self.name}` has no readable image: none of its {len(self.images)} can be read. Fix them, or "
                 "leave the split out of the data."
             )
-        return OpenSplit(
-            self.name, self.images, self.labels, self.masks, store, rows, skipped, volumes=self.volumes
-        )
+        return OpenSplit(self.name, self.images, self.labels, self.masks, store, rows, skipped, volumes=self.volumes)
 
 
 def open_store(

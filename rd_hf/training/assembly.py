@@ -122,9 +122,7 @@ def open_trainer(
     arguments: DistillationArguments, accelerator: Accelerator, run_data: RunData, models: Models
 ) -> Trainer:
     """Decode the run's images, note the leaks they show, and build the run's trainer."""
-    run_data.open_images(
-        models.transforms, arguments.on_bad_image, arguments.on_leak, arguments.bytes_for_volumes()
-    )
+    run_data.open_images(models.transforms, arguments.on_bad_image, arguments.on_leak, arguments.bytes_for_volumes())
     # again, with the leaks that showed when the images were read
     models.student.config.provenance = models.student.config.provenance | {"dataset": run_data.source}
     return build_trainer(arguments, accelerator, run_data, models, Path(arguments.output_dir))

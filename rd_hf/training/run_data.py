@@ -325,7 +325,12 @@ def _with_unlabelled(
             )
         logger.warning("use_unlabeled has no effect, because every row of train keeps its label.")
     if arguments.unlabeled_dataset is not None:
-        further = load_images_only(arguments.unlabeled_dataset, image_column=arguments.image_column)
+        further = load_images_only(
+            arguments.unlabeled_dataset,
+            image_column=arguments.image_column,
+            dimensions=2 if data.volumes is None else 3,
+            volumes=data.volumes,
+        )
         rows.append(np.arange(len(further)) + sum(map(len, parts)))
         parts.append(further)
     images = parts[0] if len(parts) == 1 else concatenate_datasets(parts)

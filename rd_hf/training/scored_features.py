@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..data.open_split import OpenSplit
 from ..data.pixel_store import PixelStore
+from ..data.volumes.store import VolumeStore
 from ..inference.rows import pixel_values
 from ..models.features import StageFeature
 from ..teacher_cache.features import FeatureCache
@@ -50,6 +51,13 @@ class ScoredFeatures:
             return pixel_values(store.teacher, rows, self.device)
         volumes = torch.stack([store.shown(row) for row in rows])
         return seen_by_teacher(store, self.transform, rows, volumes).to(self.device)
+
+
+def whole_pixel_values(store: PixelStore | VolumeStore, rows: list[int], device: torch.device) -> Tensor:
+    """What the student reads of whole images or volumes, un-augmented."""
+    if isinstance(store, PixelStore):
+        return pixel_values(store.student, rows, device)
+    return torch.stack([store.processor.normalized(store.shown(row)) for row in rows]).to(device)
 
 
 def _in_one_format(feature: StageFeature) -> StageFeature:
