@@ -40,6 +40,7 @@ def teacher_key(
     data: str,
     rows: int,
     dtype: torch.dtype,
+    volumes: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Everything that a stored feature depends on, besides row and view, as plain JSON values.
 
@@ -48,6 +49,7 @@ def teacher_key(
     :param data: fingerprint of the images that rows number, in their order.
     :param rows: number of these.
     :param dtype: in which features are stored.
+    :param volumes: how volumes are read and their views drawn, as plain JSON; None for images.
     """
     config = {n: v for n, v in backbone.config.to_dict().items() if n not in NOT_OF_THE_FEATURES}
     shown = processor.to_dict()
@@ -65,10 +67,11 @@ def teacher_key(
         "grids": [list(projector.input_grid) for projector in teacher.projectors],
         "augmentation_version": AUGMENTATION_VERSION,
         "augmentation": None if augmentation is None else asdict(augmentation),
-        "seed": None if augmentation is None else seed,
+        "seed": None if augmentation is None and volumes is None else seed,
         "data": data,
         "rows": rows,
         "dtype": str(dtype).removeprefix("torch."),
+        **({} if volumes is None else {"volumes": volumes}),
     }
     return json.loads(json.dumps(key, default=str))
 

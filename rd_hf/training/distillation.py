@@ -99,7 +99,9 @@ def distill_from_models(
         """The models in hand, once the data says which classes there are."""
         torch.manual_seed(arguments.seed)
         classifier, processor = student
-        adopted = adopt_student(classifier, run_data.task.names, run_data.task.problem_type)
+        adopted = adopt_student(
+            classifier, run_data.task.names, run_data.task.problem_type, volumes=run_data.volume_student
+        )
         own = LoadedStudent(adopted, processor, {"id": "local", "revision": None})
         if backbone is None or arguments.method == "ce":
             return own, None
