@@ -11,7 +11,7 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, Value, concatenate_datasets
 from PIL import Image as PillowImage
 
-from rd_hf.data import readers
+from rd_hf.data import table_files
 from rd_hf.data.columns import DataError
 from rd_hf.data.decoding.images import BadImageError, to_rgb
 from rd_hf.data.sources import fingerprint, load_data, load_images_only
@@ -221,7 +221,7 @@ def test_parquet_with_embedded_images_leaves_no_copy(tmp_path, cache):
 
 
 def test_parquet_that_may_not_fit_in_memory_goes_to_the_cache(tmp_path, cache, monkeypatch, caplog):
-    monkeypatch.setattr(readers, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(table_files, "IN_MEMORY_BYTES", 0)
     memory([0, 1], Value("int64")).to_parquet(tmp_path / "x.parquet")
     with caplog.at_level(logging.WARNING):
         assert grey(load_data(tmp_path / "x.parquet").splits["train"]) == [0, 1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -58,6 +59,15 @@ def header(source: Source) -> Header:
     """
     _, box = _found(source)
     return Header(box.shape, box.affine)
+
+
+def slice_files(path: Path) -> list[tuple[Path, int]]:
+    """The file of each slice of the volume that a file belongs to, sorted along the normal, and the frame in it.
+
+    :raises VolumeError: if the series is no box.
+    """
+    slices, _ = _found(Source(None, path))
+    return [(each.file.path, each.frame) for each in slices]
 
 
 def content(source: Source) -> Iterator[bytes]:
