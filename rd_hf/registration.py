@@ -25,6 +25,7 @@ _CONFIGS = [
     ("configuration_monai", "MonaiNetConfig"),
 ]
 _MODELS = [
+    ("AutoModel", "modeling_monai", "MonaiNet"),
     ("AutoModelForImageClassification", "modeling_rd_student", "RDStudentForImageClassification"),
     ("AutoModelForImageClassification", "modeling_rd_teacher", "RDTeacherForImageClassification"),
     ("AutoModelForImageClassification", "modeling_monai", "MonaiNetForImageClassification"),
@@ -48,9 +49,8 @@ class _RegisteringFinder:
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """The spec that the other finders give for a module of interest, `None` for every other module."""
-        if fullname not in (_AUTO_CONFIGS, _AUTO_MODELS, _AUTO_PROCESSORS) and not fullname.startswith(
-            f"{__package__}."
-        ):
+        is_auto = fullname in (_AUTO_CONFIGS, _AUTO_MODELS, _AUTO_PROCESSORS)
+        if not is_auto and not fullname.startswith(f"{__package__}."):
             return None
         others = (finder for finder in sys.meta_path if finder is not self)
         specs = (finder.find_spec(fullname, path, target) for finder in others)

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 from transformers.processing_utils import ImagesKwargs
 
-from .volume_grid import nearest, orientation_of, oriented, resized, spacing_along, unoriented
+from .volume_grid import classes_on_source, nearest, orientation_of, oriented, resized, spacing_along, to_source
 from .volume_sources import Affines, VolumeLike, shape_of, volumes_of, voxels_of
 
 # Lowest and highest Hounsfield unit of the usual windows, from their width and level: lung 1500, -600; bone 1800, 400;
@@ -104,6 +104,13 @@ class RDVolumeProcessor(BaseImageProcessor):
         found = zip(sides, spacing_along(affine, orientation), self.spacing, strict=True)
         return tuple(max(1, round(side * old / new)) for side, old, new in found)
 
+    def grid_spacing(self, shape: Sequence[int], affine: np.ndarray) -> tuple[float, float, float]:
+        """Millimetres from voxel to voxel of the grid of a source, along each axis."""
+        orientation = orientation_of(affine)
+        sides = [int(shape[axis]) for axis in orientation.axes]
+        found = zip(sides, spacing_along(affine, orientation), self.grid(shape, affine), strict=True)
+        return tuple(side * spacing / new for side, spacing, new in found)
+
     def shown(self, values: np.ndarray | Tensor, affine: np.ndarray) -> Tensor:
         """A volume on the grid, in 0..1.
 
@@ -112,10 +119,10 @@ class RDVolumeProcessor(BaseImageProcessor):
         :return: (C, *grid) float32.
         """
         values = torch.as_tensor(values, dtype=torch.float32)
-        on_grid = resized(oriented(values, orientation_of(affine)), self.grid(values.shape[1:], affine))
         low, high = self._limits(values)
         width = torch.where(high > low, high - low, 1)  # a volume of one value is 0 throughout
-        return on_grid.sub(low).div_(width).clamp_(0, 1)
+        on_grid = resized(oriented(values, orientation_of(affine)), self.grid(values.shape[1:], affine))
+        return on_grid.sub_(low).div_(width).clamp_(0, 1)
 
     def labels(self, values: np.ndarray | Tensor, affine: np.ndarray) -> Tensor:
         """A label volume (X, Y, Z) on the grid of its image: each voxel takes the label at its centre."""
@@ -141,15 +148,8 @@ class RDVolumeProcessor(BaseImageProcessor):
         return (shown - mean.view(-1, 1, 1, 1)) / deviation.view(-1, 1, 1, 1)
 
     def to_source(self, logits: Tensor, shape: Sequence[int], affine: np.ndarray) -> Tensor:
-        """Values on the grid brought to the voxels of the source, linearly.
-
-        :param logits: (K, *grid).
-        :param shape: of the source, (X, Y, Z).
-        :param affine: (4, 4) of the source.
-        :return: (K, *shape) float32.
-        """
-        orientation = orientation_of(affine)
-        return unoriented(resized(logits, [int(shape[axis]) for axis in orientation.axes]), orientation)
+        """See `volume_grid.to_source`."""
+        return to_source(logits, shape, affine)
 
     def preprocess(
         self,
@@ -190,21 +190,8 @@ class RDVolumeProcessor(BaseImageProcessor):
         maps = []
         for logits, (source, affine) in zip(outputs.logits, volumes_of(images, affines), strict=True):
             x, y, z = self.grid(shape_of(source), affine)
-            maps.append(self.classes_on_source(logits[:, :x, :y, :z], shape_of(source), affine))
+            maps.append(classes_on_source(logits[:, :x, :y, :z], shape_of(source), affine))
         return maps
-
-    def classes_on_source(self, logits: Tensor, shape: Sequence[int], affine: np.ndarray) -> Tensor:
-        """The class with the highest of the logits (K, *grid), at each voxel of the source: (X, Y, Z) uint8.
-
-        One class is brought there at a time, so that memory does not grow with their number.
-        """
-        best = self.to_source(logits[:1], shape, affine)[0]
-        classes = torch.zeros(best.shape, dtype=torch.uint8, device=best.device)
-        for number in range(1, len(logits)):
-            other = self.to_source(logits[number : number + 1], shape, affine)[0]
-            classes[other > best] = number
-            best = torch.maximum(best, other)
-        return classes
 
     def _limits(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """The values (C, 1, 1, 1) of a source that are shown as 0 and 1."""

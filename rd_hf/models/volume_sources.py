@@ -75,7 +75,7 @@ def _opened(image: VolumeLike, affine: np.ndarray | None) -> tuple[Any, np.ndarr
     for part in parts:
         if len(part.shape) not in (3, 4):
             raise ValueError(
-                f"{part.get_filename()} has shape {part.shape}; a volume has three axes, or channels last."
+                f"{part.get_filename()} has shape {part.shape}; a volume has three axes, or a fourth one of channels."
             )
         if part.shape[:3] != parts[0].shape[:3] or not np.allclose(part.affine, parts[0].affine, atol=1e-3):
             raise ValueError(

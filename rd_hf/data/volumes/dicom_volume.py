@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -60,6 +61,15 @@ def header(source: Source) -> Header:
     return Header(box.shape, box.affine)
 
 
+def slice_files(path: Path) -> list[tuple[Path, int]]:
+    """The file of each slice of the volume that a file belongs to, sorted along the normal, and the frame in it.
+
+    :raises VolumeError: if the series is no box.
+    """
+    slices, _ = _found(Source(None, path))
+    return [(each.file.path, each.frame) for each in slices]
+
+
 def content(source: Source) -> Iterator[bytes]:
     """The stored pixels of each slice in order, what they mean, and where they lie; nothing that describes a patient.
 
@@ -76,7 +86,7 @@ def _found(source: Source) -> tuple[list[_Slice], Stack]:
     """The slices in their order, and the box that they make up."""
     header = header_of_source(source)
     if header.why_not is not None:
-        raise VolumeError(f"{header.why_not}: leave it out, or fetch it again if it is a slice")
+        raise VolumeError(f"{header.why_not}: leave it out, or export it again")
     if len(header.planes) > 1 or source.content is not None:
         slices = [_Slice(source, frame, plane) for frame, plane in enumerate(header.planes)]
         subject = f"its DICOM file ({_counted(len(slices), 'frame')})"
