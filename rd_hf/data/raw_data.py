@@ -10,7 +10,9 @@ from typing import Any
 from datasets import Dataset, DatasetDict
 
 from .columns import DataError
+from .image_paths import ImagePaths
 from .split_names import SPLIT_NAMES, standard_split_name
+from .volumes.volume import VolumeReading
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class RawData:
     :param images: of a folder with tables, all images that lie in it.
     :param label_names: names of integer labels, where the source gives them apart.
     :param mask_names: names of mask values, likewise.
+    :param volumes: how volumes are read, where the source is known to hold them.
     """
 
     splits: DatasetDict
@@ -31,6 +34,18 @@ class RawData:
     images: list[str] | None = None
     label_names: list[str] | None = None
     mask_names: dict[int, str] | None = None
+    volumes: VolumeReading | None = None
+
+
+def image_paths(raw: RawData, volumes: VolumeReading | None, of_masks: bool = False) -> dict[str, ImagePaths]:
+    """What finds the files of each split's table; splits of one folder share it.
+
+    :param volumes: how volumes are read; None for images.
+    :param of_masks: whether masks are to be found.
+    """
+    of_volumes = volumes is not None
+    of_folder = {folder: ImagePaths(folder, of_masks, of_volumes) for folder in raw.folders.values()}
+    return {split: of_folder[folder] for split, folder in raw.folders.items()}
 
 
 def standard_splits(loaded: Dataset | DatasetDict) -> DatasetDict:

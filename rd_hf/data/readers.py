@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any, Literal
 
@@ -25,17 +26,22 @@ from .columns import DataError, find_mask_column
 from .folders import ImageFolder
 from .hub_data import read_hub
 from .image_column import image_row, written_paths
-from .masks.folders import are_masks_labels, read_mask_folder
+from .masks.folders import are_masks_labels, check_labels_beside, read_mask_folder
 from .medmnist import read_medmnist
 from .raw_data import RawData, in_order, standard_splits
 from .scanner import TABLE_LOADERS, counted_suffixes, is_table, printable, scan
 from .split_names import split_of_file
 from .table_files import loading, read_tables, tables_by_split
+from .volumes.channel_layout import with_channels
+from .volumes.choice import VolumeChoice
+from .volumes.layouts import in_class_folders, volumes_among
+from .volumes.volume import VolumeReading
 
 Task = Literal["auto", "classification", "segmentation"]
 NO_LABEL = -1  # of a ClassLabel, by the convention of `datasets`
 SAVED_DATASET_FILES = ("dataset_dict.json", "state.json")
-VOLUME_SUFFIXES = {".nii", ".mha", ".mhd", ".nrrd"}
+VOLUME_SUFFIXES = {".mha", ".mhd", ".nrrd", ".mgz", ".mgh", ".mnc"}
+NO_CHOICE = VolumeChoice()
 
 
 def read_data(
@@ -45,17 +51,20 @@ def read_data(
     labelled: bool = True,
     task: Task = "auto",
     mask_column: str | None = None,
+    choice: VolumeChoice = NO_CHOICE,
 ) -> RawData:
     """Read what the user named.
 
     :param dataset: a `Dataset` or `DatasetDict`; a file (.npz in MedMNIST's layout, .parquet, .csv, .tsv, .jsonl); a
-        folder (a saved data set, tables, images with class folders or a metadata file, with or without split folders);
+        folder (a saved data set, tables, images or volumes with class folders or a metadata file, with or without split
+        folders, or with masks);
         or a Hub id.
     :param config_name: configuration of a Hub data set.
     :param revision: branch, tag or commit of a Hub data set.
     :param labelled: whether labels are wanted; if not, images may lie anywhere in a folder.
     :param task: which labels: classes, masks, or what the data has.
     :param mask_column: the column of masks that the user named; then a table is read, and no folder of masks.
+    :param choice: whether images or volumes are asked for.
     :return: its splits.
     :raises DataError: if there is no such data set, or it cannot be read.
     """
@@ -72,7 +81,7 @@ def read_data(
     if not path.exists():
         return read_hub(os.fspath(dataset), path, config_name, revision)
     _refuse_hub_arguments(f"'{path}'", config_name, revision)
-    return _read_folder(path, labelled, task, mask_column) if path.is_dir() else _read_file(path)
+    return _read_folder(path, labelled, task, mask_column, choice) if path.is_dir() else _read_file(path, choice)
 
 
 def _refuse_hub_arguments(what: str, config_name: str | None, revision: str | None) -> None:
@@ -83,12 +92,12 @@ def _refuse_hub_arguments(what: str, config_name: str | None, revision: str | No
             )
 
 
-def _read_file(file: Path) -> RawData:
+def _read_file(file: Path, choice: VolumeChoice) -> RawData:
     if file.suffix.lower() == ".npz":
-        splits, names = read_medmnist(file)
-        are_of_masks = names is not None and not any("label" in split.column_names for split in splits.values())
-        of_masks = dict(enumerate(names)) if are_of_masks else None
-        return RawData(standard_splits(splits), label_names=names, mask_names=of_masks)
+        read = read_medmnist(file, choice)
+        are_of_masks = read.names is not None and not any("label" in rows.column_names for rows in read.splits.values())
+        of_masks = dict(enumerate(read.names)) if are_of_masks else None
+        return RawData(standard_splits(read.splits), label_names=read.names, mask_names=of_masks, volumes=read.volumes)
     if is_table(file):
         return read_tables({split_of_file(PurePath(file.name)) or "train": [file]})
     advice = "For images, give their folder"
@@ -97,18 +106,22 @@ def _read_file(file: Path) -> RawData:
     raise DataError(f"'{file}' has an unsupported format; expected .npz, {', '.join(TABLE_LOADERS)}. {advice}")
 
 
-def _read_folder(folder: Path, labelled: bool, task: Task, mask_column: str | None) -> RawData:
+def _read_folder(folder: Path, labelled: bool, task: Task, mask_column: str | None, choice: VolumeChoice) -> RawData:
     if any((folder / name).is_file() for name in SAVED_DATASET_FILES):
         return RawData(standard_splits(loading(folder, lambda: load_from_disk(str(folder)))))
-    found = ImageFolder(scan(folder))
+    files = scan(folder)
+    volumes = volumes_among(files, choice.dimensions)
+    found = ImageFolder(files if volumes is None else volumes)
     if found.images and not labelled:
+        found, reading = (found, None) if volumes is None else _of_channels(found, choice)
         found.found.tell_what_is_left_out()
-        return RawData(DatasetDict(train=_images(found, found.images)))
+        return RawData(DatasetDict(train=_images(found, found.images)), volumes=reading)
     metadata = found.metadata_files()
     tables = {} if metadata else tables_by_split(found)
     if _are_masks_meant(found, metadata or tables, task, mask_column):
+        found, reading = (found, None) if volumes is None else _of_channels(found, choice)
         masked = read_mask_folder(found.found)
-        return RawData(in_order(masked.splits), mask_names=masked.names)
+        return RawData(in_order(masked.splits), mask_names=masked.names, volumes=reading)
     found.found.tell_what_is_left_out()
     if metadata:
         return read_tables(metadata, found)
@@ -120,9 +133,19 @@ def _read_folder(folder: Path, labelled: bool, task: Task, mask_column: str | No
         )
     if tables:
         return read_tables(tables, found)
+    if volumes is not None and found.images:
+        check_labels_beside(found.found)
+        found, reading = _of_channels(found, choice)
+        placed = in_class_folders(found.found, [*found.split_folders().values()])
+        return replace(_read_class_folders(ImageFolder(placed)), volumes=reading)
     if found.images:
         return _read_class_folders(found)
     raise DataError(_nothing_to_read(found))
+
+
+def _of_channels(found: ImageFolder, choice: VolumeChoice) -> tuple[ImageFolder, VolumeReading]:
+    files, reading = with_channels(found.found, choice.channels)
+    return ImageFolder(files), reading
 
 
 def _are_masks_meant(found: ImageFolder, tables: Mapping[str, Sequence[Path]], task: Task, column: str | None) -> bool:
@@ -142,13 +165,13 @@ def _has_mask_column(tables: Mapping[str, Sequence[Path]]) -> bool:
 
 def _nothing_to_read(found: ImageFolder) -> str:
     files = (*found.found.others, *found.found.tables, *found.found.masks)
-    expected = f"images, a table ({', '.join(TABLE_LOADERS)}) or a saved data set"
+    expected = f"images, volumes, a table ({', '.join(TABLE_LOADERS)}) or a saved data set"
     if not files:
         return f"'{printable(found.root)}' is empty; expected {expected}"
     suffixes = {file.suffix.lower() for file in files}
     advice = "; give the .npz file itself" if ".npz" in suffixes else ""
-    if VOLUME_SUFFIXES & suffixes or any(file.name.lower().endswith(".nii.gz") for file in files):
-        advice = "; volumes are not read yet: convert volumes to images, with an intensity window that suits the task"
+    if VOLUME_SUFFIXES & suffixes:
+        advice = "; save volumes as .nii.gz"
     return f"'{printable(found.root)}' contains files with {counted_suffixes(files)}; expected {expected}{advice}"
 
 
@@ -166,6 +189,6 @@ def _read_class_folders(found: ImageFolder) -> RawData:
 
 
 def _images(found: ImageFolder, files: Sequence[PurePath]) -> Dataset:
-    rows = [image_row(str(found.root.absolute() / file)) for file in files]
+    rows = [image_row(found.found.path_of(file)) for file in files]
     table = pa.table({"image": pa.array(rows, type=Image.pa_type)})
     return Dataset(InMemoryTable(table), info=DatasetInfo(features=Features({"image": Image()})))

@@ -61,7 +61,7 @@ def read_tables(files: Mapping[str, Sequence[Path]], found: ImageFolder | None =
     if list(splits) == ["train"]:
         splits = divide_by_split(splits["train"], first.stem == METADATA_STEM)
         folders = dict.fromkeys(splits, folders["train"])
-    images = None if found is None else [str(found.root.absolute() / file) for file in found.images]
+    images = None if found is None else [found.found.path_of(file) for file in found.images]
     return RawData(in_order(splits), folders=folders, images=images)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 from transformers.processing_utils import ImagesKwargs
 
-from .volume_grid import nearest, orientation_of, oriented, resized, spacing_along, unoriented
+from .volume_grid import classes_on_source, nearest, orientation_of, oriented, resized, spacing_along, to_source
 from .volume_sources import Affines, VolumeLike, shape_of, volumes_of, voxels_of
 
 # Lowest and highest Hounsfield unit of the usual windows, from their width and level: lung 1500, -600; bone 1800, 400;
@@ -149,15 +149,8 @@ class RDVolumeProcessor(BaseImageProcessor):
         return (shown - mean.view(-1, 1, 1, 1)) / deviation.view(-1, 1, 1, 1)
 
     def to_source(self, logits: Tensor, shape: Sequence[int], affine: np.ndarray) -> Tensor:
-        """Values on the grid brought to the voxels of the source, linearly.
-
-        :param logits: (K, *grid).
-        :param shape: of the source, (X, Y, Z).
-        :param affine: (4, 4) of the source.
-        :return: (K, *shape) float32.
-        """
-        orientation = orientation_of(affine)
-        return unoriented(resized(logits, [int(shape[axis]) for axis in orientation.axes]), orientation)
+        """See `volume_grid.to_source`."""
+        return to_source(logits, shape, affine)
 
     def preprocess(
         self,
@@ -198,21 +191,8 @@ class RDVolumeProcessor(BaseImageProcessor):
         maps = []
         for logits, (source, affine) in zip(outputs.logits, volumes_of(images, affines), strict=True):
             x, y, z = self.grid(shape_of(source), affine)
-            maps.append(self.classes_on_source(logits[:, :x, :y, :z], shape_of(source), affine))
+            maps.append(classes_on_source(logits[:, :x, :y, :z], shape_of(source), affine))
         return maps
-
-    def classes_on_source(self, logits: Tensor, shape: Sequence[int], affine: np.ndarray) -> Tensor:
-        """The class with the highest of the logits (K, *grid), at each voxel of the source: (X, Y, Z) uint8.
-
-        One class is brought there at a time, so that memory does not grow with their number.
-        """
-        best = self.to_source(logits[:1], shape, affine)[0]
-        classes = torch.zeros(best.shape, dtype=torch.uint8, device=best.device)
-        for number in range(1, len(logits)):
-            other = self.to_source(logits[number : number + 1], shape, affine)[0]
-            classes[other > best] = number
-            best = torch.maximum(best, other)
-        return classes
 
     def _limits(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """The values (C, 1, 1, 1) of a source that are shown as 0 and 1."""

@@ -95,3 +95,28 @@ def nearest(labels: Tensor, size: Sequence[int]) -> Tensor:
             # (i + 1/2) * side / new in whole numbers, which do not round
             labels = labels.index_select(axis, (2 * torch.arange(new) + 1) * side // (2 * new))
     return labels
+
+
+def to_source(values: Tensor, shape: Sequence[int], affine: np.ndarray) -> Tensor:
+    """Values (K, *grid) brought from a grid to the voxels of its source, linearly.
+
+    :param shape: of the source, (X, Y, Z) in its own order.
+    :param affine: (4, 4) of the source.
+    :return: (K, *shape) float32.
+    """
+    orientation = orientation_of(affine)
+    return unoriented(resized(values, [int(shape[axis]) for axis in orientation.axes]), orientation)
+
+
+def classes_on_source(logits: Tensor, shape: Sequence[int], affine: np.ndarray) -> Tensor:
+    """The class with the highest of the logits (K, *grid), at each voxel of the source: (X, Y, Z) uint8.
+
+    One class is brought there at a time, so that memory does not grow with their number.
+    """
+    best = to_source(logits[:1], shape, affine)[0]
+    classes = torch.zeros(best.shape, dtype=torch.uint8, device=best.device)
+    for number in range(1, len(logits)):
+        other = to_source(logits[number : number + 1], shape, affine)[0]
+        classes[other > best] = number
+        best = torch.maximum(best, other)
+    return classes

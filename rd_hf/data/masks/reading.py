@@ -54,7 +54,7 @@ class MaskReading:
         return f"#{value:06x}" if self.are_colors else str(value)
 
     def stored(self, mask: StoredMask) -> np.ndarray | None:
-        """(H, W) the values of a mask that this reading is about; None for colours where it knows none."""
+        """(H, W) or (X, Y, Z) the values of a mask that this reading is about; None for colours where it knows none."""
         if self.are_colors:
             return mask.as_colors()
         return None if mask.kind == "color" else mask.values
@@ -64,7 +64,8 @@ class MaskReading:
 
         :param image: ``{"bytes": ..., "path": ...}`` of an undecoded `datasets` image.
         :param where: what an error calls the mask, such as "the mask of row 3 of train"; its path is named anyway.
-        :return: (H, W) uint8 as in the upright file, `IGNORED_LABEL` where a pixel has no label.
+        :return: (H, W) uint8 as in the upright file, or (X, Y, Z) as in the file of a label volume; `IGNORED_LABEL`
+            where a pixel has no label.
         :raises BadImageError: if the file is missing or damaged.
         :raises DataError: if it holds no class numbers, or a value that has no class.
         """

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 import numpy as np
 
 from ..decoding.images import UNREADABLE, BadImageError, described, unreadable
-from . import nifti, npy
+from . import dicom_volume, nifti, npy
 from .channels import channel_files, channels_first, check_channels
-from .source import Source, VolumeError, VolumeLike, kind_of
+from .source import Kind, Source, VolumeError, VolumeLike, kind_of
 from .volume import Header, Labels, Volume, VolumeReading
 
 GRID_TOLERANCE = 0.1  # voxels by which a corner may lie elsewhere
@@ -26,9 +26,14 @@ def read_volume(source: VolumeLike, where: str, reading: VolumeReading = _PLAIN)
     """
     with _named(source, where, "volume"):
         file = Source.of(source)
-        if kind_of(file) == "npy":
+        kind = kind_of(file)
+        if kind == "npy":
             check_channels(npy.read_shape(file), reading)
             return Volume(channels_first(npy.read_values(file, np.float32)), np.eye(4))
+        if kind == "dicom":
+            if reading.channels > 1:
+                raise VolumeError(f"it is DICOM, which has one channel, and the data set has {reading.channels}")
+            return dicom_volume.read(file)
         return _of_nifti(channel_files(file, reading), reading)
 
 
@@ -39,14 +44,17 @@ def read_labels(source: VolumeLike, where: str) -> Labels:
     """
     with _named(source, where, "label volume"):
         file = Source.of(source)
-        header = _header(file)
+        kind = kind_of(file)
+        if kind == "dicom":
+            raise VolumeError("it is a DICOM file, and label volumes are NIfTI files or arrays: save it as .nii.gz")
+        header = _header(file, kind)
         if header.channels > 1:
             raise VolumeError(
                 f"it has four axes, the last of {header.channels}: save one volume whose voxels are class numbers"
             )
         values = (
             npy.read_values(file, np.int64)
-            if kind_of(file) == "npy"
+            if kind == "npy"
             else nifti.read_voxels(file, nifti.read_header(file), np.int64)
         )
         return Labels(values.reshape(header.shape), header.affine)
@@ -58,7 +66,8 @@ def header_of(source: VolumeLike, where: str) -> Header:
     :raises BadImageError: if it is missing, its header is damaged, or it is no volume.
     """
     with _named(source, where, "volume"):
-        return _header(Source.of(source))
+        file = Source.of(source)
+        return _header(file, kind_of(file))
 
 
 def volume_bytes(source: VolumeLike, where: str, reading: VolumeReading = _PLAIN) -> Iterator[bytes]:
@@ -68,8 +77,12 @@ def volume_bytes(source: VolumeLike, where: str, reading: VolumeReading = _PLAIN
     """
     with _named(source, where, "volume"):
         file = Source.of(source)
-        for part in [file] if kind_of(file) == "npy" else channel_files(file, reading):
-            yield from part.chunks()
+        kind = kind_of(file)
+        if kind == "dicom":
+            yield from dicom_volume.content(file)
+        else:
+            for part in channel_files(file, reading) if kind == "nifti" else [file]:
+                yield from part.chunks()
 
 
 def same_grid(volume: Header, labels: Header) -> bool:
@@ -82,30 +95,44 @@ def same_grid(volume: Header, labels: Header) -> bool:
 
 
 def _of_nifti(files: list[Source], reading: VolumeReading) -> Volume:
-    """One file, or one a channel."""
-    headers = [nifti.read_header(file) for file in files]
-    for header in headers:
-        check_channels(header.shape, reading)
-    if len(files) == 1:
-        return Volume(channels_first(nifti.read_voxels(files[0], headers[0], np.float32)), headers[0].affine)
-    first = headers[0]
-    values = np.empty((len(files), *first.shape[::-1]), dtype=np.float32).transpose(0, 3, 2, 1)
-    for channel, (file, header) in enumerate(zip(files, headers, strict=True)):
-        if not same_grid(Header(first.shape, first.affine), Header(header.shape, header.affine)):
-            raise VolumeError(
-                f"its channel {file.path.name} has another shape or affine: resample it to the first one's"
-            )
-        values[channel] = nifti.read_voxels(file, header, np.float32)
-    return Volume(values, first.affine)
+    """One file, or one a channel, of which the first says the grid."""
+    values, grid = np.empty(0, np.float32), None
+    for channel, file in enumerate(files):
+        with _channel(file, len(files)):
+            header = nifti.read_header(file)
+            check_channels(header.shape, reading)
+            if len(files) == 1:
+                return Volume(channels_first(nifti.read_voxels(file, header, np.float32)), header.affine)
+            if grid is None:
+                grid = _grid(header)
+                values = np.empty((len(files), *grid.shape[::-1]), dtype=np.float32).transpose(0, 3, 2, 1)
+            elif not same_grid(grid, _grid(header)):
+                raise VolumeError("it has another shape or affine than the first channel: resample it to that one")
+            values[channel] = nifti.read_voxels(file, header, np.float32)
+    return Volume(values, grid.affine)
 
 
-def _header(file: Source) -> Header:
-    if kind_of(file) == "npy":
-        shape, affine = npy.read_shape(file), np.eye(4)
-    else:
-        header = nifti.read_header(file)
-        shape, affine = header.shape, header.affine
-    return Header(shape[:3], affine, shape[3] if len(shape) == 4 else 1)
+@contextmanager
+def _channel(file: Source, count: int) -> Iterator[None]:
+    """Name the file of a channel in what is wrong with it."""
+    try:
+        yield
+    except VolumeError as error:
+        raise VolumeError(f"of its channel {file.path.name}, {error}" if count > 1 else str(error)) from None
+
+
+def _header(file: Source, kind: Kind) -> Header:
+    if kind == "dicom":
+        return dicom_volume.header(file)
+    if kind == "nifti":
+        return _grid(nifti.read_header(file))
+    shape = npy.read_shape(file)
+    return Header(shape[:3], np.eye(4), shape[3] if len(shape) == 4 else 1)
+
+
+def _grid(header: nifti.NiftiHeader) -> Header:
+    shape = header.shape
+    return Header(shape[:3], header.affine, shape[3] if len(shape) == 4 else 1)
 
 
 @contextmanager

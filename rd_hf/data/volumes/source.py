@@ -85,6 +85,10 @@ class Source:
         with self.opened() as file:
             return file.read(count)
 
+    def read(self) -> bytes:
+        """All its bytes."""
+        return self.path.read_bytes() if self.content is None else self.content
+
     def chunks(self) -> Iterator[bytes]:
         """All its bytes, a few megabytes at a time."""
         with self.opened() as file:

@@ -1,0 +1,124 @@
+"""Whether a column holds volumes, by what its cells name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path, PurePath
+from typing import Any
+
+from datasets import Dataset, Nifti
+
+from ..columns import DataError
+from ..decoding.dicom_file import DICOM_SUFFIXES, is_dicom
+from ..image_paths import shown
+from ..labels.values import is_text
+from ..raw_data import RawData
+from ..scanner import IMAGE_SUFFIXES, scan
+from .channel_layout import reading_of_file
+from .choice import VolumeChoice
+from .kinds import described_kind, is_volume
+from .layouts import is_dicom_name
+from .names import is_nifti
+from .volume import VolumeReading
+
+
+def find_reading(raw: RawData, column: str, choice: VolumeChoice) -> VolumeReading | None:
+    """Tell how the volumes of a data set are read.
+
+    :param column: the column of images or volumes.
+    :param choice: what is asked for.
+    :return: None where the column holds images.
+    :raises DataError: if it holds both, or not what is asked for; names the row.
+    """
+    if raw.volumes is not None:
+        return raw.volumes
+    name, split = next(iter(raw.splits.items()))
+    if not len(split):
+        return None
+    if is_text(split.features[column]):
+        first, are_volumes = _of_text(raw, column, choice)
+    else:
+        first, are_volumes = _of_contents(split, column, choice)
+    if not are_volumes:
+        return None
+    if choice.dimensions == 2:
+        raise DataError(
+            f"column '{column}' of split '{name}' holds volumes, which cannot be read with --dimensions 2; leave that "
+            "out to read volumes"
+        )
+    return reading_of_file(first, choice.channels)
+
+
+def describe_reading(raw: RawData, column: str, reading: VolumeReading) -> str:
+    """Say what kind of files the volumes are, and how many channels they have."""
+    split = next(iter(raw.splits.values()))
+    value = split.select_columns([column]).with_format("arrow")[:1].column(column).to_pylist()[0]
+    row = value if isinstance(value, Mapping) else {"bytes": None, "path": str(value)}
+    channels = "" if reading.channels == 1 else f", {reading.channels} channels"
+    return f"{described_kind(row)}{channels}"
+
+
+def _of_text(raw: RawData, column: str, choice: VolumeChoice) -> tuple[str | None, bool]:
+    """The first path, and whether the cells name volumes."""
+    nifti, images, others = {}, {}, {}
+    for split, rows in raw.splits.items():
+        cells = rows.select_columns([column]).with_format("arrow")[:].column(column).to_pylist()
+        for row, cell in enumerate(cells):
+            if cell:
+                place = nifti if is_nifti(cell.strip()) else images if _is_image_name(cell) else others
+                place[split, row] = cell
+    (split, row), cell = next(iter((nifti | images | others).items()), (("", 0), ""))
+    folder = raw.folders.get(split, Path())
+    if nifti and images:
+        (image_split, image_row), image = next(iter(images.items()))
+        raise DataError(
+            f"column '{column}' names {len(nifti)} volumes, such as '{shown(cell)}' in row {row} of split '{split}', "
+            f"and {len(images)} images, such as '{shown(image)}' in row {image_row} of '{image_split}'; keep one kind"
+        )
+    if nifti or os.path.isdir(folder / cell):
+        return str(folder / cell), True
+    if choice.dimensions == 3:
+        if images:
+            raise DataError(_no_volumes(column, f"'{shown(cell)}'"))
+        return str(folder / cell), True
+    is_id = bool(cell) and not images and PurePath(cell.strip()).suffix.lower() not in IMAGE_SUFFIXES
+    return str(folder / cell), is_id and _has_only_volumes(raw.folders.get(split))
+
+
+def _of_contents(split: Dataset, column: str, choice: VolumeChoice) -> tuple[str | None, bool]:
+    """Likewise for files in the rows, of which the first decides."""
+    stored = split.select_columns([column]).with_format("arrow")[:1].column(column)
+    value = stored.to_pylist()[0]
+    row = value if isinstance(value, Mapping) else {"bytes": value, "path": None}
+    if not isinstance(row.get("bytes"), bytes | None):
+        return None, choice.dimensions == 3
+    if isinstance(split.features[column], Nifti) or is_volume(row):
+        return row.get("path"), True
+    if choice.dimensions == 3 and not _may_be_series(row):
+        raise DataError(_no_volumes(column, "other files"))
+    return row.get("path"), choice.dimensions == 3
+
+
+def _may_be_series(row: Mapping[str, Any]) -> bool:
+    content, path = row.get("bytes"), row.get("path") or ""
+    return is_dicom(content) if content is not None else is_dicom_name(PurePath(path)) or os.path.isdir(path)
+
+
+def _is_image_name(cell: str) -> bool:
+    return PurePath(cell.strip()).suffix.lower() in IMAGE_SUFFIXES - DICOM_SUFFIXES
+
+
+def _has_only_volumes(folder: Path | None) -> bool:
+    """Whether the ids of a table can only mean volumes, because no image lies below its folder."""
+    if folder is None:
+        return False
+    found = scan(folder)
+    return not found.images and any(map(is_nifti, found.others))
+
+
+def _no_volumes(column: str, what: str) -> str:
+    return (
+        f"column '{column}' names no volumes, which are NIfTI files and DICOM series, but {what}; leave --dimensions "
+        "out to read images"
+    )
