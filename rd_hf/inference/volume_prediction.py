@@ -74,6 +74,16 @@ def reading_of(loaded: LoadedModel) -> VolumeReading:
     return VolumeReading(channels, channel_axis=channels > 1)
 
 
+def refuse_reading_of_images(page: int | None, dicom_window: str | None) -> None:
+    """:raises ArgumentError: for what only says how images are read, where the model reads volumes."""
+    for name, value in (("page", page), ("dicom_window", dicom_window)):
+        if value is not None:
+            raise ArgumentError(
+                f"`{name}` is for images, but this model reads volumes, with the intensities that it was trained with: "
+                "leave it out."
+            )
+
+
 def _read(loaded: LoadedModel, volume: FoundVolume, reading: VolumeReading) -> Volume:
     read = read_volume(volume.source, printable(volume.shown), reading)
     if len(read.values) != loaded.transform.channels:
@@ -94,8 +104,10 @@ def _answer(loaded: LoadedModel, volume: FoundVolume, read: Volume, files: Volum
     answer: dict[str, Any] = {"mask": mask} | _amounts(loaded.task.names, mask, read.affine)
     if files is None:
         return answer
-    picture = _overlay(processor.to_source(shown[:1], mask.shape, read.affine)[0], mask, read.affine)
-    return answer | files.write(volume, read, mask, loaded.task.names, picture if files.with_overlays else None)
+    picture = None
+    if files.with_overlays:
+        picture = _overlay(processor.to_source(shown[:1], mask.shape, read.affine)[0], mask, read.affine)
+    return answer | files.write(volume, read, mask, loaded.task.names, picture)
 
 
 def _amounts(names: list[str], mask: np.ndarray, affine: np.ndarray) -> dict[str, dict[str, float]]:
@@ -127,7 +139,7 @@ def _say_memory(loaded: LoadedModel, read: Volume, largest: int) -> int:
     needed = 4 * prod(grid) * (len(loaded.task.names) + 1)
     if needed > largest:
         logger.info(
-            "A volume of %s voxels on the model's grid is read in windows of %s; its logits take %.0f MiB of memory.",
+            "A volume of %s voxels on the model's grid is read in windows of %s; its logits take %.1f MiB of memory.",
             " x ".join(map(str, grid)), " x ".join(map(str, loaded.transform.processor.crop_size)), needed / 2**20,
         )  # fmt: skip
     return max(needed, largest)
