@@ -25,6 +25,7 @@ _CONFIGS = [
     ("configuration_monai", "MonaiNetConfig"),
 ]
 _MODELS = [
+    ("AutoModel", "modeling_monai", "MonaiNet"),
     ("AutoModelForImageClassification", "modeling_rd_student", "RDStudentForImageClassification"),
     ("AutoModelForImageClassification", "modeling_rd_teacher", "RDTeacherForImageClassification"),
     ("AutoModelForImageClassification", "modeling_monai", "MonaiNetForImageClassification"),
