@@ -20,6 +20,7 @@ from ..arguments.values import ArgumentError
 from ..cards.provenance import is_onnx, read_provenance
 from ..data.pixels import PixelTransform, load_processor, whole_image_processor
 from ..data.volumes.transform import VolumeTransform
+from ..data.volumes.volume import VolumeReading
 from ..models.image_processing_rd_volume import RDVolumeProcessor
 from ..models.modeling_rd_teacher import RDTeacher
 from ..models.tape import input_channels
@@ -42,6 +43,19 @@ class LoadedModel:
     transform: PixelTransform | VolumeTransform
     task: Task
     trained_on: dict[str, Any]
+
+    @property
+    def volumes(self) -> VolumeReading | None:
+        """How volumes are read: as in the model's training, or else with channels on the last of four axes.
+
+        None for a model of images.
+        """
+        if not isinstance(self.transform, VolumeTransform):
+            return None
+        if "volumes" in self.trained_on:
+            return VolumeReading.from_dict(self.trained_on["volumes"])
+        channels = self.transform.channels
+        return VolumeReading(channels, channel_axis=channels > 1)
 
 
 def load_model(

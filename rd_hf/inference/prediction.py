@@ -20,7 +20,8 @@ from ..data.volumes.transform import VolumeTransform
 from ..tasks.segmentation import Segmentation
 from .loading import LoadedModel, load_model
 from .mask_files import MaskFiles
-from .volume_prediction import predict_volumes, refuse_reading_of_images
+from .volume_prediction import predict_volumes
+from .volumes import refuse_reading_of_images
 
 logger = logging.getLogger(__name__)
 

@@ -45,7 +45,7 @@ def predict_volumes(
     :raises ArgumentError: when a name matches no volume, or a file that would be written exists.
     :raises BadImageError: for an unreadable volume, unless `on_bad_image` is "skip".
     """
-    reading = reading_of(loaded)
+    reading = loaded.volumes
     found = find_volumes(names, reading)
     files = None
     if output_dir is not None:
@@ -64,24 +64,6 @@ def predict_volumes(
                 raise
             rows.append(row | {"error": str(error)})
     return rows
-
-
-def reading_of(loaded: LoadedModel) -> VolumeReading:
-    """How the volumes of the model's training were read; of other models, channels are the last of four axes."""
-    if "volumes" in loaded.trained_on:
-        return VolumeReading.from_dict(loaded.trained_on["volumes"])
-    channels = loaded.transform.channels
-    return VolumeReading(channels, channel_axis=channels > 1)
-
-
-def refuse_reading_of_images(page: int | None, dicom_window: str | None) -> None:
-    """:raises ArgumentError: for what only says how images are read, where the model reads volumes."""
-    for name, value in (("page", page), ("dicom_window", dicom_window)):
-        if value is not None:
-            raise ArgumentError(
-                f"`{name}` is for images, but this model reads volumes, with the intensities that it was trained with: "
-                "leave it out."
-            )
 
 
 def _read(loaded: LoadedModel, volume: FoundVolume, reading: VolumeReading) -> Volume:
