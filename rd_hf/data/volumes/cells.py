@@ -22,6 +22,8 @@ from .layouts import is_dicom_name
 from .names import is_nifti
 from .volume import VolumeReading
 
+LONGEST_PATH = 4096
+
 
 def find_reading(raw: RawData, column: str, choice: VolumeChoice) -> VolumeReading | None:
     """Tell how the volumes of a data set are read.
@@ -66,7 +68,7 @@ def _of_text(raw: RawData, column: str, choice: VolumeChoice) -> tuple[str | Non
         cells = rows.select_columns([column]).with_format("arrow")[:].column(column).to_pylist()
         for row, cell in enumerate(cells):
             if cell:
-                place = nifti if is_nifti(cell.strip()) else images if _is_image_name(cell) else others
+                place = nifti if is_nifti(cell.rstrip()) else images if _is_image_name(cell) else others
                 place[split, row] = cell
     (split, row), cell = next(iter((nifti | images | others).items()), (("", 0), ""))
     folder = raw.folders.get(split, Path())
@@ -106,7 +108,8 @@ def _may_be_series(row: Mapping[str, Any]) -> bool:
 
 
 def _is_image_name(cell: str) -> bool:
-    return PurePath(cell.strip()).suffix.lower() in IMAGE_SUFFIXES - DICOM_SUFFIXES
+    """Whether a cell names a file of an image that is not of DICOM, or is an image in base64."""
+    return len(cell) > LONGEST_PATH or PurePath(cell.strip()).suffix.lower() in IMAGE_SUFFIXES - DICOM_SUFFIXES
 
 
 def _has_only_volumes(folder: Path | None) -> bool:
