@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -220,7 +221,7 @@ def _three(name: str, value: float | Sequence[float] | None, kind: type) -> list
     """A setting of each axis as plain numbers; one number stands for all."""
     if value is None:
         return None
-    values = [value] * 3 if isinstance(value, int | float) else list(value)
+    values = [value] * 3 if isinstance(value, Real) else list(value)
     if len(values) != 3 or not all(math.isfinite(number) and kind(number) > 0 for number in values):
         raise ValueError(f"`{name}` is {value}; it must be one positive number, or one for each axis (X, Y, Z).")
     return [kind(number) for number in values]

@@ -1,4 +1,4 @@
-"""Slices of volumes through a region, as radiologists look at them: seen from the feet, from the front and from the left.
+"""Slices of volumes through a region, as radiologists see them: from the feet, from the front and from the left.
 
 Arrays here have axes towards right, front and head (RAS+). The patient's right is on the left of axial and coronal
 slices; the front is at the top of axial slices and on the left of sagittal ones.

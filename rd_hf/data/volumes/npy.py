@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tokenize
 from typing import BinaryIO
 
 import numpy as np
@@ -57,6 +58,6 @@ def _header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
         version = npy_format.read_magic(file)
         reader = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
         shape, _, dtype = reader(file)
-    except (ValueError, EOFError, OSError, TypeError, SyntaxError):
+    except (ValueError, EOFError, OSError, TypeError, SyntaxError, tokenize.TokenError):
         raise VolumeError(_DAMAGED) from None
     return shape, dtype
