@@ -123,6 +123,7 @@ def small(command: str) -> list[str]:
         words += shlex.split(SMALL_COMPARISON)
     elif words[1] == "students":  # fewer students to be timed, and a time that holds on any machine
         words += ["--max_params", "0.6M", "--max_latency_ms", "10000"]
+        words += ["--max_params", "0.4M", "--image_size", "16"] if "--dimensions" in words else []
     return words
 
 
