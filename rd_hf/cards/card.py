@@ -6,6 +6,7 @@ has none, was written or edited by a person and is never replaced.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from pathlib import Path
@@ -61,6 +62,7 @@ def render_use(form: str, dataset: dict[str, Any], pipeline_tag: str, **values: 
     return _template("use.md").render(**shared, **values)
 
 
+@functools.cache
 def _template(name: str) -> jinja2.Template:
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     environment.filters |= {
