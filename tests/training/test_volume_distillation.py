@@ -1,4 +1,4 @@
-"""The whole job for volumes on tiny models: masks in crops, classes of whole volumes, teachers of slices and volumes."""
+"""The whole job for volumes on tiny models: masks in crops, classes of whole volumes, slices and volumes as input."""
 
 import json
 import os
