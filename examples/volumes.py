@@ -2,7 +2,8 @@
 
 The volumes are drawn: blurred, noisy ellipsoids in NIfTI files, in the layout of the Medical Segmentation Decathlon. A
 small 3D network first learns to segment three tissues of many volumes; it then serves as the foundation model: it is
-frozen, and has never seen the task. The task has other tissues: a lesion is to be found beside a bright cyst. Four volumes have a mask, and forty have none. The student is a 3D U-Net from random weights.
+frozen, and has never seen the task. The task has other tissues: a lesion is to be found beside a bright cyst. Four
+volumes have a mask, and forty have none. The student is a 3D U-Net from random weights.
 """
 
 from __future__ import annotations
