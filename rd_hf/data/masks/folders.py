@@ -66,14 +66,20 @@ def are_masks_labels(found: ImageFolder, task: str) -> bool:
     return bool(masks)
 
 
-def check_labels_beside(found: FoundFiles) -> None:
-    """:raises DataError: where folders of volumes have nnU-Net's names, but none holds labels."""
+def refuse_as_classes(found: FoundFiles) -> None:
+    """:raises DataError: where folders of volumes have nnU-Net's names, which are no classes."""
     folder = next((file.parent for file in found.images if _is_of_nnunet(file)), None)
-    if folder is not None and not found.masks:
+    if folder is None:
+        return
+    if found.masks:
         raise DataError(
-            f"'{printable(found.root)}' has {printable(folder)} with {len(found.images)} volumes, but no labelsTr with "
-            "their labels; add it. Without labels the folder can only be an unlabeled_dataset"
+            f"'{printable(found.root)}' has the folders of nnU-Net, whose labels are volumes and no classes; leave "
+            "--task out"
         )
+    raise DataError(
+        f"'{printable(found.root)}' has {printable(folder)} with {len(found.images)} volumes, but no labelsTr with "
+        "their labels; add it. Without labels the folder can only be an unlabeled_dataset"
+    )
 
 
 def read_mask_folder(found: FoundFiles) -> MaskFolder:

@@ -255,6 +255,8 @@ def test_labels_without_a_volume_and_folders_without_labels(tmp_path):
         load_data(tmp_path)
     for row in (1, 3):
         write_labels(tmp_path / "labelsTr" / f"{row}.nii.gz")
+    with pytest.raises(DataError, match="has the folders of nnU-Net, whose labels are volumes and no classes"):
+        load_data(tmp_path, task="classification")
     with pytest.raises(DataError, match=r"labelsTr/3.nii.gz' has no image; its image must be named '3'"):
         load_data(tmp_path)
 
