@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import PurePath
 
+from ...runtime.progress import Progress
 from ..columns import DataError
 from ..decoding.dicom_file import DICOM_SUFFIXES
 from ..scanner import IMAGE_SUFFIXES, MASK_NAME, FoundFiles, counted_suffixes, masks_among, printable
@@ -20,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 LOOKED_AT = 30  # DICOM files whose series is looked up before the log mentions volumes
 FEW_SLICES = 5
+MANY_SLICES = 5000  # whose headers take long to read
 
 
 def volumes_among(found: FoundFiles, dimensions: Dimensions) -> FoundFiles | None:
@@ -156,11 +158,15 @@ def _series_by_folder(found: FoundFiles, dicom: Sequence[PurePath]) -> dict[Pure
     by_folder: dict[PurePath, list[PurePath]] = {}
     for file in dicom:
         by_folder.setdefault(file.parent, []).append(file)
-    root = found.root.absolute()
-    try:
-        return {folder: series_of_folder([root / file for file in files]) for folder, files in by_folder.items()}
-    except VolumeError as error:
-        raise DataError(f"'{printable(found.root)}' has DICOM files: {error}") from None
+    root, series = found.root.absolute(), {}
+    with Progress("reading DICOM headers", len(by_folder), "folder", shown=len(dicom) >= MANY_SLICES) as progress:
+        for folder, files in by_folder.items():
+            try:
+                series[folder] = series_of_folder([root / file for file in files])
+            except VolumeError as error:
+                raise DataError(f"'{printable(found.root)}' has DICOM files: {error}") from None
+            progress.advance()
+    return series
 
 
 def _tell_of_series(found: FoundFiles, dicom: Sequence[PurePath]) -> None:
