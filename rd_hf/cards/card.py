@@ -6,6 +6,7 @@ has none, was written or edited by a person and is never replaced.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from pathlib import Path
@@ -67,6 +68,7 @@ def _of_volumes(dataset: dict[str, Any]) -> bool:
     return "volumes" in dataset
 
 
+@functools.cache
 def _template(name: str) -> jinja2.Template:
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     environment.filters |= {

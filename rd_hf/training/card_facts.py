@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .._version import __version__
-from ..arguments.distillation import DistillationArguments
+from ..arguments.distillation import BATCH_SIZES, DistillationArguments
 from ..arguments.options import names
 from ..students.cost import Cost, measure_cost
 from .mask_examples import EXAMPLES_FILE
@@ -40,7 +40,7 @@ def card_facts(
     """
     arguments: DistillationArguments = trainer.arguments
     task = run_data.task
-    changed, defaults = _arguments(arguments, task.default_metric)
+    changed, defaults = _arguments(arguments, task.default_metric, run_data.volumes is not None)
     provenance = models.student.config.provenance
     common = {
         "method": arguments.method,
@@ -91,7 +91,9 @@ def _named(origin: str) -> str:
     return "a local model" if origin == "local" else origin
 
 
-def _arguments(arguments: DistillationArguments, default_metric: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def _arguments(
+    arguments: DistillationArguments, default_metric: str, of_volumes: bool
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """The arguments that differ from their default, and the others.
 
     The card shows the origin of teacher, student and data from their provenance, which has no paths.
@@ -100,7 +102,8 @@ def _arguments(arguments: DistillationArguments, default_metric: str) -> tuple[d
     """
     defaults = {field.name: field.default for field in dataclasses.fields(arguments)}
     defaults["metric_for_best_model"] = default_metric
-    values, shown = arguments.to_dict(), names(type(arguments), lambda fact: fact.in_card)
+    defaults |= {name: sizes[of_volumes] for name, sizes in BATCH_SIZES.items()}
+    values, shown = arguments.with_batch_sizes(of_volumes).to_dict(), names(type(arguments), lambda fact: fact.in_card)
     values = {name: values[name] for name in shown}
     changed = {name: value for name, value in values.items() if value != defaults[name]}
     return changed, {name: value for name, value in values.items() if name not in changed}
