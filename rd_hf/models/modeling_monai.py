@@ -46,20 +46,35 @@ def build_network(config: MonaiNetConfig) -> nn.Module:
             f"The network {config.network} is from MONAI, which cannot be imported ({error}): pip install "
             "rd-hf[volumes]"
         ) from error
+    arguments = network_arguments(config)
+    return _off_meta(lambda: _call(config, getattr(nets, config.network), arguments))
+
+
+def network_arguments(config: MonaiNetConfig) -> dict[str, Any]:
+    """What the network's class is called with, by its own names and in plain JSON types.
+
+    :raises ValueError: when the config's `arguments` repeat another field.
+    """
     own = _OWN_NAMES.get(config.network, {})
     given = {
         "spatial_dims": config.spatial_dims,
         own.get("in_channels", "in_channels"): config.in_channels,
         own.get("out_channels", "out_channels"): config.num_labels,
         **_SETTLED.get(config.network, {}),
-        **({"img_size": tuple(config.image_size)} if config.network in _OF_ONE_SIZE else {}),
+        **({"img_size": list(config.image_size)} if config.network in _OF_ONE_SIZE else {}),
     }
     twice = sorted(given.keys() & config.arguments.keys())
     if twice:
         raise ValueError(
             f"`arguments` of {config.network} must not have {twice[0]!r}, because another field of the config sets it."
         )
-    return _off_meta(lambda: _call(config, getattr(nets, config.network), given | config.arguments))
+    return given | config.arguments
+
+
+def network_call(config: MonaiNetConfig) -> str:
+    """The Python expression that builds the network, with `monai` imported."""
+    arguments = ", ".join(f"{name}={value!r}" for name, value in network_arguments(config).items())
+    return f"monai.networks.nets.{config.network}({arguments})"
 
 
 def _call(config: MonaiNetConfig, network: Callable[..., nn.Module], given: Mapping[str, Any]) -> nn.Module:
