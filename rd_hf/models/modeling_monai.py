@@ -17,19 +17,19 @@ from transformers.modeling_outputs import ImageClassifierOutput, SemanticSegment
 from .configuration_monai import CLASSIFIERS, SEGMENTERS, MonaiNetConfig
 
 # the parameters that some classes call otherwise than `in_channels` and `out_channels`
-_OWN_NAMES = {
+OWN_NAMES = {
     "EfficientNetBN": {"out_channels": "num_classes"},
     "ResNet": {"in_channels": "n_input_channels", "out_channels": "num_classes"},
     "ViT": {"out_channels": "num_classes"},
 }
 # what must be as it is here for the output to be logits alone, and for no weights to be fetched
-_SETTLED: dict[str, dict[str, Any]] = {
+SETTLED: dict[str, dict[str, Any]] = {
     "DynUNet": {"deep_supervision": False},
     "EfficientNetBN": {"pretrained": False},
     "SegResNetDS": {"dsdepth": 1},
     "ViT": {"classification": True, "post_activation": None},
 }
-_OF_ONE_SIZE = ("UNETR", "ViT")
+OF_ONE_SIZE = ("UNETR", "ViT")
 IGNORED_LABEL = 255  # of pixels without a label, as in transformers' segmenters
 
 
@@ -55,13 +55,13 @@ def network_arguments(config: MonaiNetConfig) -> dict[str, Any]:
 
     :raises ValueError: when the config's `arguments` repeat another field.
     """
-    own = _OWN_NAMES.get(config.network, {})
+    own = OWN_NAMES.get(config.network, {})
     given = {
         "spatial_dims": config.spatial_dims,
         own.get("in_channels", "in_channels"): config.in_channels,
         own.get("out_channels", "out_channels"): config.num_labels,
-        **_SETTLED.get(config.network, {}),
-        **({"img_size": list(config.image_size)} if config.network in _OF_ONE_SIZE else {}),
+        **SETTLED.get(config.network, {}),
+        **({"img_size": list(config.image_size)} if config.network in OF_ONE_SIZE else {}),
     }
     twice = sorted(given.keys() & config.arguments.keys())
     if twice:
