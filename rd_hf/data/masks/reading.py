@@ -73,19 +73,11 @@ class MaskReading:
         values = self.stored(read_stored(image, where))
         if values is None:
             raise DataError(f"{described(image, where)} has colours, and the other masks have none")
-        return self.indices(values, described(image, where))
-
-    def indices(self, values: np.ndarray, called: str) -> np.ndarray:
-        """Turn stored values, of any shape, into uint8 class indices, `IGNORED_LABEL` where there is no label.
-
-        :param called: what an error calls the mask.
-        :raises DataError: if a value has no class.
-        """
         unknown = [value for value in counts_of(values) if value not in self.classes and value not in self.ignored]
         if unknown:
             known = [*self.classes, *self.ignored]
             raise DataError(
-                f"{called} holds {self.listed(unknown)}, which is no class; the classes' values are "
+                f"{described(image, where)} holds {self.listed(unknown)}, which is no class; the classes' values are "
                 f"{self.listed(known)}"
             )
         return self._indices(values)

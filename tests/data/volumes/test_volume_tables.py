@@ -71,7 +71,7 @@ def test_ids_and_paths_of_another_machine(tmp_path, log):
     for first, second in (("case_1", "case_2"), (r"C:\data\scans\case_1.nii.gz", "/mnt/x/scans/CASE_2.nii.gz")):
         (tmp_path / "rows.csv").write_text(f"path,label\n{first},a\n{second},b\n")
         assert firsts(load_data(tmp_path)) == [1, 2]
-    assert "as 'case_1' fits 'scans/case_1.nii.gz'" in log.text
+    assert "as 'case_1' fits 'scans/case_1.nii.gz'" in log.text and log.text.count("volumes: 3D (NIfTI files)") == 2
 
 
 def test_a_table_of_volumes_and_label_volumes(tmp_path, log):
