@@ -22,6 +22,7 @@ _MODULE_OF = {
     "RDTeacherForSemanticSegmentation": "models.modeling_rd_teacher_segmentation",
     "TeacherNetwork": "models.teacher_network",
     "compare": "comparison.run",
+    "convert_bundle": "students.bundles",
     "distill": "training.distillation",
     "distill_from_models": "training.distillation",
     "evaluate": "inference.evaluation",
