@@ -1,4 +1,4 @@
-"""The whole job for volumes on tiny models: masks in crops, classes of whole volumes, teachers of slices and volumes."""
+"""The whole job for volumes on tiny models: masks in crops, whole volumes with classes, and teachers of both kinds."""
 
 import json
 import os
