@@ -29,14 +29,16 @@ class StudentsArguments:
     task: Literal["classification", "segmentation"] = option("classification", "what the student is for")
     max_params: str | None = option(None, "most parameters, such as 1M, 500k, 1e6 or 1000000")
     max_latency_ms: float | None = option(
-        None, "longest median time per image on this machine's CPU, in milliseconds", above=0
+        None, "longest median time per image or window on this machine's CPU, in milliseconds", above=0
     )
     max_gflop: float | None = option(
-        None, "most operations per image, in 1e9; a multiplication and an addition are two", above=0
+        None, "most operations per image or window, in 1e9; a multiplication and an addition are two", above=0
     )
-    image_size: int = option(
-        224,
-        "side of the square image that the student sees, in pixels; student_image_size of distill",
+    dimensions: Literal[2, 3] = option(2, "2 for images, 3 for volumes")
+    image_size: int | None = option(
+        None,
+        "side of the square image that the student sees, in pixels; student_image_size of distill; by default 224. Of "
+        "volumes side of the cube in voxels; crop_size or volume_size of distill; by default 96",
         above=0,
     )
     num_labels: int = option(2, "classes; of masks, with the background", above=0)

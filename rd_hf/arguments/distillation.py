@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, get_type_hints
+from typing import Any
 
 from .distillation_fields import DistillationFields
-from .options import check_values, names
+from .options import annotations, check_values, names
 from .values import (
     ArgumentError,
     bytes_of,
@@ -51,7 +51,7 @@ class DistillationArguments(DistillationFields):
     def __post_init__(self):
         self.num_views = number_of_views(self.num_views)
         self.dimensions = str(self.dimensions)
-        for name, annotation in get_type_hints(type(self)).items():
+        for name, annotation in annotations(type(self)).items():
             setattr(self, name, plain_value(name, getattr(self, name), annotation))
         self.student = parse_yaml_value(self.student)
         if isinstance(self.student, list):

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 LIBRARIES = ("torch", "transformers", "datasets", "accelerate")
 CURVES = {"curves.png": "Training curves"}
 EXAMPLES = {EXAMPLES_FILE: "Best, median and worst test images: image, truth and prediction"}
+EXAMPLES_OF_VOLUMES = {
+    EXAMPLES_FILE: "Slices of the best, the median and the worst test volume, with truth and prediction"
+}
 CKA_CURVES = {"cka.png": "CKA over time"}
 
 
@@ -65,18 +68,21 @@ def card_facts(
     of_teacher = scores["teacher"]["test"] if "teacher" in scores else None
     base = _named(provenance["student_base"]["id"])
     teacher = _named(provenance["teacher"]["id"]) if provenance["teacher"] else None
-    examples = EXAMPLES if arguments.card_images else {}
+    of_volumes = run_data.volumes is not None
+    examples = (EXAMPLES_OF_VOLUMES if of_volumes else EXAMPLES) if arguments.card_images else {}
     facts = {
         "student": {
             "kind": "student", "title": f"{base}, distilled from {teacher}" if teacher else f"{base}, trained alone",
             "scores": scores["test"], "other_scores": of_teacher,
             "images": task.figures_of_scores | task.figures_of_rows | examples | CURVES,
+            "preprocessing": models.student_processor.to_dict() if of_volumes else None,
         }
     }  # fmt: skip
     if of_teacher is not None:
         facts["teacher"] = {
             "kind": "teacher", "title": f"{teacher}, reprogrammed", "scores": of_teacher,
             "other_scores": scores["test"], "images": task.figures_of_scores | CKA_CURVES | CURVES,
+            "preprocessing": models.teacher_processor.to_dict() if of_volumes else None,
         }  # fmt: skip
     return {name: common | own for name, own in facts.items()}
 

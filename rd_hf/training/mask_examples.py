@@ -13,12 +13,13 @@ from ..inference.rows import pixel_values
 from ..models.modeling_rd_segmentation import RDStudentForSemanticSegmentation
 from ..scoring.mask_pictures import MaskExample, draw_masks
 from ..scoring.segmentation import MaskRows
+from ..scoring.volume_pictures import draw_volumes
 from ..tasks.segmentation import Segmentation, VolumeSegmentation
-from .volume_examples import examples_of_volume
+from .volume_examples import volume_example
 
 EXAMPLES_FILE = "examples.png"
 EACH = 2  # best, median and worst images
-EACH_OF_VOLUMES = 1  # of which three slices are shown
+EACH_OF_VOLUMES = 1  # of which three slices are drawn
 
 
 @torch.no_grad()
@@ -39,16 +40,14 @@ def draw_examples(
     of_volumes = isinstance(task, VolumeSegmentation)
     chosen = defined[chosen_positions(values, EACH_OF_VOLUMES if of_volumes else EACH)]
     titles = [f"{split.name}, row {split.rows[number]}\nDice {np.nanmean(dice[number]):.2f}" for number in chosen]
-    draw, was_training = examples_of_volume if of_volumes else _examples_of_image, student.training
+    example, draw = (volume_example, draw_volumes) if of_volumes else (_example, draw_masks)
+    was_training = student.training
     student.eval()
-    examples = [
-        example
-        for number, title in zip(chosen, titles, strict=True)
-        for example in draw(task, student, split, split.rows[number], title)
-    ]
+    pairs = zip(chosen, titles, strict=True)
+    examples = [example(task, student, split, split.rows[number], title) for number, title in pairs]
     student.train(was_training)
     if examples:
-        draw_masks(examples, task.names, folder / EXAMPLES_FILE)
+        draw(examples, task.names, folder / EXAMPLES_FILE)
 
 
 def chosen_positions(values: np.ndarray, each: int) -> np.ndarray:
@@ -63,11 +62,11 @@ def chosen_positions(values: np.ndarray, each: int) -> np.ndarray:
     return np.array(list(dict.fromkeys(picked)), dtype=np.int64)
 
 
-def _examples_of_image(
+def _example(
     task: Segmentation, student: RDStudentForSemanticSegmentation, split: OpenSplit, row: int, title: str
-) -> list[MaskExample]:
+) -> MaskExample:
     """:param student: in eval mode."""
     image = np.asarray(read_image(split.images[row]["image"], reading=split.store.reading).rgb)
     truth = split.store.source_mask(row)
     logits = student(pixel_values=pixel_values(split.store.student, [row], student.device)).logits.float()
-    return [MaskExample(image, truth, task.masks_of(logits, [truth.shape])[0], title)]
+    return MaskExample(image, truth, task.masks_of(logits, [truth.shape])[0], title)

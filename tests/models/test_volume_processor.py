@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from transformers import AutoImageProcessor
 
 from rd_hf.models.image_processing_rd_volume import RDVolumeProcessor
-from rd_hf.models.volume_grid import resized
+from rd_hf.models.volume_grid import classes_on_source, resized
 
 ORIENTATIONS = [
     (axes, signs)
@@ -60,7 +60,7 @@ def test_labels_come_back_as_they_were_from_each_of_the_48_orientations(oblique)
         affine = affine_of(axes, signs, (0.7, 1.2, 2.5), oblique)
         on_grid = processor.labels(labels, affine)
         assert tuple(on_grid.shape) == processor.grid(labels.shape, affine)
-        back = processor.classes_on_source(one_hot(on_grid), labels.shape, affine)
+        back = classes_on_source(one_hot(on_grid), labels.shape, affine)
         assert np.array_equal(back, labels), (axes, signs)
 
 
@@ -86,7 +86,7 @@ def test_a_resampled_mask_lies_where_it_was(spacing):
     for axes, signs in ORIENTATIONS:
         affine = affine_of(axes, signs, sides)
         on_grid = processor.labels(labels.astype(np.uint8), affine)
-        back = processor.classes_on_source(one_hot(on_grid), shape, affine)
+        back = classes_on_source(one_hot(on_grid), shape, affine)
         assert tuple(back.shape) == shape
         assert dice(back.bool().numpy(), labels) > 0.93, (axes, signs)
 

@@ -26,7 +26,8 @@ def write_nifti(
 ) -> None:
     """Write a volume as NIfTI: whole numbers as the smallest unsigned type that holds them, others as float32.
 
-    The file is written completely or not at all. Comments, names and extensions of the source's header, which may name a patient, are not written.
+    The file is written completely or not at all. Comments, names and extensions of the source's header, which may name
+    a patient, are not written.
 
     :param values: (X, Y, Z) or (X, Y, Z, C); integers from 0 on, or floats.
     :param affine: (4, 4) from voxel indices to RAS+ millimetres.

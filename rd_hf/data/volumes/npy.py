@@ -34,7 +34,7 @@ def read_shape(source: Source) -> tuple[int, ...]:
 
 
 def read_values(source: Source, into: type) -> np.ndarray:
-    """The array as float32, or as int64 of whole numbers.
+    """The array as float32, or as int32 of labels.
 
     :raises VolumeError: when it is damaged, or a value is not finite.
     """
@@ -44,7 +44,7 @@ def read_values(source: Source, into: type) -> np.ndarray:
             stored = npy_format.read_array(file, allow_pickle=False)
         except (ValueError, EOFError, OSError):
             raise VolumeError(_DAMAGED) from None
-    if into is np.int64:
+    if into is np.int32:
         check_finite(count_broken(stored), stored.size)
         check_labels(stored)
     with np.errstate(over="ignore"):

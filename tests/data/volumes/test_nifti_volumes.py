@@ -94,7 +94,7 @@ def test_hippocampi_are_read_as_nibabel_reads_them(case):
     expected = nibabel.load(path)
     assert np.array_equal(read_volume(path, "x").values[0], expected.get_fdata(dtype=np.float32))
     found = read_labels(labels, "x")
-    assert found.values.dtype == np.int64 and np.unique(found.values).tolist() == [0, 1, 2]
+    assert found.values.dtype == np.int32 and np.unique(found.values).tolist() == [0, 1, 2]
     assert np.array_equal(found.values, nibabel.load(labels).get_fdata())
     assert same_grid(header_of(path, "x"), header_of(labels, "x"))
 

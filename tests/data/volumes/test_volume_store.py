@@ -15,8 +15,9 @@ from rd_hf.data.decoding.images import BadImageError
 from rd_hf.data.masks.reading import MaskReading
 from rd_hf.data.order import Visit
 from rd_hf.data.pixel_store import Visits, check_images, collate
+from rd_hf.data.volumes.grid_volume import voxel_digest
 from rd_hf.data.volumes.shelf import NOWHERE, Shelf
-from rd_hf.data.volumes.store import VolumeStore, voxel_digest
+from rd_hf.data.volumes.store import VolumeStore
 from rd_hf.data.volumes.views import VolumeViews
 from rd_hf.data.volumes.volume import VolumeReading
 from rd_hf.models.image_processing_rd_volume import RDVolumeProcessor
@@ -128,7 +129,7 @@ def test_data_loading_processes_share_what_they_have_read(files):
         assert torch.equal(batch["labels"], torch.stack([mask for _, _, mask in found]))
     assert batches[0]["teacher_pixels"] is None
     assert torch.equal(batches[1]["teacher_pixels"], torch.stack([teacher for _, teacher, _ in expected[4:]]))
-    store._source = None  # this process reads no file
+    store._reader = None  # this process reads no file
     for visit, (student, _, mask) in zip(visits, expected, strict=True):
         found = store.fetch(visit, False)
         assert torch.equal(found[0], student) and torch.equal(found[2], mask)
