@@ -18,6 +18,7 @@ from ..arguments.values import ArgumentError
 from ..cards.forms import copy_companions, write_onnx_card, write_transformers_card
 from ..cards.provenance import FORM, ONNX, PROVENANCE, read_provenance
 from ..data.open_split import OpenSplit
+from ..data.volumes.transform import VolumeTransform
 from ..inference.evaluation import load_splits, open_split, split_rows
 from ..inference.loading import LoadedModel, load_model
 from ..inference.onnx_runtime import MODEL_FILE, OnnxModel, require
@@ -36,6 +37,8 @@ from .onnx import (
 FORMATS = ("transformers", "onnx")
 REPORT_FILE = "export.json"
 CHECKED_IMAGES = 32
+CHECKED_VOLUMES = 2
+WHOLE_SIDE = 32  # voxels of a random volume for a model that reads volumes of any size
 CALIBRATION_IMAGES = 128
 
 
@@ -163,7 +166,7 @@ def _export_transformers(loaded: LoadedModel, folder: Path) -> dict[str, Any]:
         "format": "transformers",
         "model_type": classifier.config.model_type,
         "max_abs_difference": difference,
-        "checked_on": f"{len(pixel_values)} random images",
+        "checked_on": f"{len(pixel_values)} random {'images' if loaded.volumes is None else 'volumes'}",
     }
 
 
@@ -255,5 +258,9 @@ def _images(loaded: LoadedModel, split: OpenSplit, count: int) -> Tensor:
 
 def _random_images(loaded: LoadedModel) -> Tensor:
     generator = torch.Generator().manual_seed(0)
+    if isinstance(loaded.transform, VolumeTransform):
+        size = loaded.transform.size or (WHOLE_SIDE,) * 3
+        shown = torch.rand(CHECKED_VOLUMES, loaded.transform.channels, *size, generator=generator)
+        return torch.stack([loaded.transform.processor.normalized(volume) for volume in shown])
     shape = (CHECKED_IMAGES, 3, *loaded.transform.size)
     return loaded.transform.normalize(torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator))
