@@ -145,7 +145,9 @@ def _as_convolution(weight: Tensor, bias: Tensor, mean: Tensor, scale: Tensor) -
 
 def _labelled_places(arguments: DistillationArguments, run_data: RunData, inputs: Inputs) -> Places:
     rows = Visits(inputs.store, run_data.labels, inputs.needs_teacher_pixels)
-    visits = [Visit(int(row), view, True) for view in range(arguments.views or 1) for row in run_data.labelled_rows]
+    visits = [
+        Visit(int(row), view, True) for view in range(run_data.views(arguments) or 1) for row in run_data.labelled_rows
+    ]
     visits = visits[:MOST_PLACES]
     generator, size = np.random.default_rng(arguments.seed), arguments.per_device_eval_batch_size
     found = []
