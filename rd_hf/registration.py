@@ -17,6 +17,7 @@ from typing import Any
 
 _AUTO_CONFIGS = "transformers.models.auto.configuration_auto"
 _AUTO_MODELS = "transformers.models.auto.modeling_auto"
+_AUTO_PROCESSORS = "transformers.models.auto.image_processing_auto"
 
 _CONFIGS = [
     ("configuration_rd", "RDStudentConfig"),
@@ -24,6 +25,7 @@ _CONFIGS = [
     ("configuration_monai", "MonaiNetConfig"),
 ]
 _MODELS = [
+    ("AutoModel", "modeling_monai", "MonaiNet"),
     ("AutoModelForImageClassification", "modeling_rd_student", "RDStudentForImageClassification"),
     ("AutoModelForImageClassification", "modeling_rd_teacher", "RDTeacherForImageClassification"),
     ("AutoModelForImageClassification", "modeling_monai", "MonaiNetForImageClassification"),
@@ -47,7 +49,8 @@ class _RegisteringFinder:
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """The spec that the other finders give for a module of interest, `None` for every other module."""
-        if fullname not in (_AUTO_CONFIGS, _AUTO_MODELS) and not fullname.startswith(f"{__package__}."):
+        is_auto = fullname in (_AUTO_CONFIGS, _AUTO_MODELS, _AUTO_PROCESSORS)
+        if not is_auto and not fullname.startswith(f"{__package__}."):
             return None
         others = (finder for finder in sys.meta_path if finder is not self)
         specs = (finder.find_spec(fullname, path, target) for finder in others)
@@ -82,6 +85,13 @@ class _RegisteringFinder:
             for auto_class, module, name in _MODELS:
                 model = _read(module, name)
                 getattr(sys.modules[_AUTO_MODELS], auto_class).register(model.config_class, model, exist_ok=True)
+        if _AUTO_PROCESSORS in sys.modules:
+            # A folder names the class of its processor, and transformers finds it by that name under any configuration.
+            sys.modules[_AUTO_PROCESSORS].AutoImageProcessor.register(
+                _read("configuration_monai", "MonaiNetConfig"),
+                image_processor_classes={"pil": _read("image_processing_rd_volume", "RDVolumeProcessor")},
+                exist_ok=True,
+            )
 
 
 def _read(module: str, name: str) -> Any:

@@ -6,7 +6,8 @@ Names are those of transformers' TrainingArguments wherever they mean the same t
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from .distillation_fields import DistillationFields
@@ -23,10 +24,21 @@ from .values import (
     seconds_of,
     window_of,
 )
+from .volume_values import intensities_of, sides_of, sides_text, spacing_in_mm, spacing_text, window_text
 
+BATCH_SIZES = {  # by default, of images and of volumes
+    "per_device_train_batch_size": (32, 4),
+    "per_device_unlabeled_batch_size": (64, 4),
+}
 LICENSE = re.compile(r"[a-z0-9][a-z0-9.\-]*")
 IN_MEMORY = "(a data set in memory)"
 MODEL_IN_MEMORY = "(a model in memory)"
+OF_VOLUMES = ("spacing", "intensity_window", "volume_size", "crop_size", "slice_axis", "volume_channels")
+OF_IMAGES = {  # and what to do where the data are volumes
+    "student_image_size": "give `crop_size` for masks, or `volume_size` for classes",
+    "page": "leave it out, because all frames of a file are one volume",
+    "dicom_window": "give `intensity_window`",
+}
 
 
 @dataclass
@@ -38,6 +50,7 @@ class DistillationArguments(DistillationFields):
 
     def __post_init__(self):
         self.num_views = number_of_views(self.num_views)
+        self.dimensions = str(self.dimensions)
         for name, annotation in annotations(type(self)).items():
             setattr(self, name, plain_value(name, getattr(self, name), annotation))
         self.student = parse_yaml_value(self.student)
@@ -49,6 +62,9 @@ class DistillationArguments(DistillationFields):
         self.teacher_device_map = parse_yaml_value(self.teacher_device_map)
         self.teacher_stages = parse_yaml_texts(self.teacher_stages)
         self.student_stages = parse_yaml_texts(self.student_stages)
+        self.spacing, self.intensity_window = spacing_text(self.spacing), window_text(self.intensity_window)
+        self.volume_size = sides_text("volume_size", self.volume_size)
+        self.crop_size = sides_text("crop_size", self.crop_size)
         self.report_to = None if self.report_to == "none" else parse_yaml_texts(self.report_to)
         check_values(self)
         if self.method != "ce" and self.teacher is None:
@@ -74,6 +90,10 @@ class DistillationArguments(DistillationFields):
             )
         if self.mask_colors is not None and self.label_names is not None:
             raise ArgumentError("`mask_colors` and `label_names` both name the classes. Give only one of them.")
+        if self.dimensions == "2":
+            self.refuse_changed(OF_VOLUMES, "is only for volumes, but `dimensions` is 2: leave it out.")
+        if self.dimensions == "3":
+            self.refuse_image_arguments()
         if self.bf16 and self.fp16:
             raise ArgumentError("`bf16` and `fp16` exclude each other. Give only one of them.")
         if self.verify_cache and not (self.uses_cache and self.num_views):
@@ -102,6 +122,48 @@ class DistillationArguments(DistillationFields):
         :raises ArgumentError: when it is not a number with a unit.
         """
         return None if self.cache_limit is None else bytes_of("cache_limit", self.cache_limit)
+
+    def bytes_for_volumes(self) -> int | None:
+        """Half of `cache_limit`: what resampled volumes may take, and their features."""
+        limit = self.bytes_to_cache()
+        return None if limit is None else limit // 2
+
+    def with_batch_sizes(self, of_volumes: bool) -> DistillationArguments:
+        """These arguments with the default in place of each size of a batch that is not given."""
+        missing = {name: sizes[of_volumes] for name, sizes in BATCH_SIZES.items() if getattr(self, name) is None}
+        return replace(self, **missing) if missing else self
+
+    def refuse_changed(self, names: Sequence[str], why: str) -> None:
+        """:raises ArgumentError: for the first of these arguments that has not its default; `why` follows its name."""
+        defaults = {field.name: field.default for field in fields(self)}
+        for name in names:
+            if getattr(self, name) != defaults[name]:
+                raise ArgumentError(f"`{name}` {why}")
+
+    def refuse_image_arguments(self) -> None:
+        """:raises ArgumentError: for an argument that only images have, where the data are volumes."""
+        for name, instead in OF_IMAGES.items():
+            self.refuse_changed([name], f"is only for images, but the data are volumes: {instead}.")
+
+    @property
+    def grid_spacing(self) -> tuple[float, float, float] | None:
+        """`spacing` in millimetres."""
+        return spacing_in_mm(self.spacing)
+
+    @property
+    def intensities(self) -> tuple[float, float] | None:
+        """The lowest and highest value of `intensity_window`."""
+        return intensities_of(self.intensity_window)
+
+    @property
+    def sides_of_volume(self) -> tuple[int, int, int] | None:
+        """`volume_size` in voxels."""
+        return sides_of(self.volume_size)
+
+    @property
+    def sides_of_crop(self) -> tuple[int, int, int] | None:
+        """`crop_size` in voxels."""
+        return sides_of(self.crop_size)
 
     @property
     def seed_of_views(self) -> int:

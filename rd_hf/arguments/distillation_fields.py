@@ -13,6 +13,7 @@ from .options import option
 
 # What the arguments of a group have in common; `options.Option` explains the facts.
 _data = partial(option, group="data", compare="data")
+_volumes = partial(_data, card=True)
 _models = partial(option, group="models", compare="any")
 _run = partial(option, group="run", card=False)
 _method = partial(option, group="method and loss", compare="reprogramming")
@@ -69,13 +70,17 @@ class DistillationFields:
         None, "YAML list of module paths of the teacher's stages, if they cannot be found automatically",
         text="words", card=True,
     )
+    slice_axis: Literal["axial", "coronal", "sagittal"] = _models(
+        "axial", "volumes: the slices in which a teacher of images reads them",
+    )
     student_revision: str | None = _models(None, "branch, tag or commit of the student", text="words", loading=True)
     student_stages: list | str | None = _models(
         None, "YAML list of module paths of the student's stages, if they cannot be found automatically",
         text="words", card=True,
     )
     student_image_size: int | None = _models(
-        None, "side of the square image that the student sees, in pixels; by default from its processor or config",
+        None, "side of the square image that the student sees, in pixels; by default from its processor or config. For "
+        "volumes give volume_size or crop_size",
         above=0, loading=True,
     )
     projector_channels: int = _models(
@@ -145,6 +150,29 @@ class DistillationFields:
         None, "window of DICOM files: center,width (such as 40,400), minmax, or none for the whole range of the bits; "
         "by default the file's own, or minmax", text="words",
     )
+    dimensions: Literal["auto", "2", "3"] = _data(
+        "auto", "2 reads images, 3 volumes (NIfTI, DICOM series, MedMNIST3D); auto finds it from the data",
+    )
+    spacing: list | str | None = _volumes(
+        None, "masks of volumes: millimetres from voxel to voxel (to the right, front and head of the patient) that "
+        "every volume is resampled to, such as 1,1,2; by default the median of train", text="words",
+    )
+    intensity_window: list | str | None = _volumes(
+        None, "volumes: lowest and highest value that is shown, such as -160,240 (CT, in HU), or lung, bone, soft or "
+        "brain; by default the volume's own percentiles 0.5 and 99.5, and a z-score (MR)", text="words",
+    )
+    volume_size: list | str | None = _volumes(
+        None, "classes of volumes: voxels along each axis that the whole volume is resized to, such as 64 or "
+        "64,64,48; by default 64, where no side of the median volume is smaller", text="words",
+    )
+    crop_size: list | str | None = _volumes(
+        None, "masks of volumes: voxels along each axis of the crops that student and teacher see, such as 96,96,64; "
+        "by default 96, where no side of the median volume is smaller", text="words",
+    )
+    volume_channels: int | None = _data(
+        None, "volumes: channels of each volume, which are files CASE_0000, CASE_0001, ... or the last axis of a 4D "
+        "NIfTI file; by default 1", above=0,
+    )
     on_leak: Literal["error", "warn"] = _data(
         "warn", "error stops if two splits share images (pixel by pixel) or values of group_column; warn counts and "
         "reports them", resume="allowed",
@@ -195,7 +223,8 @@ class DistillationFields:
     )
     cache_limit: str | None = _views(
         None, "largest size of the cache, such as 500MB, 20GB or 20GiB; features beyond it are computed at every step. "
-        "By default half of the free disk, to which the space of the cache itself counts",
+        "Of volumes one half is for features, the other for the resampled volumes that a run keeps in TMPDIR. By "
+        "default half of the free disk, to which the space of the cache itself counts",
         text="words", resume="allowed", affects_result=False,
     )
     cache_dtype: Literal["float16", "bfloat16", "float32"] | None = _views(
@@ -217,9 +246,11 @@ class DistillationFields:
 
     num_train_epochs: float = _training(60.0, "passes over the labelled rows", above=0)
     max_steps: int = _training(-1, "optimiser steps; overrides num_train_epochs if positive", at_least=-1)
-    per_device_train_batch_size: int = _training(32, "labelled images per step and process", above=0, resume="allowed")
-    per_device_unlabeled_batch_size: int = _training(
-        64, "unlabelled images per step and process", above=0, resume="allowed",
+    per_device_train_batch_size: int | None = _training(
+        None, "labelled images per step and process; by default 32, and 4 of volumes", above=0, resume="allowed",
+    )
+    per_device_unlabeled_batch_size: int | None = _training(
+        None, "unlabelled images per step and process; by default 64, and 4 of volumes", above=0, resume="allowed",
     )
     per_device_eval_batch_size: int = _logging(64, "images per forward pass in evaluation", above=0, resume="allowed")
     gradient_accumulation_steps: int = _training(

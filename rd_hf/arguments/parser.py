@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from argparse import Action, HelpFormatter
+from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from functools import partial
 from typing import Any
@@ -12,6 +15,7 @@ from transformers import HfArgumentParser
 from .options import UNGROUPED, Option
 
 EPILOG = "Names may be written with hyphens in place of underscores."
+NEGATIVE_NUMBERS = re.compile(r"-[\d.]+,.*")  # which argparse takes for the name of an option
 METAVARS = {int: "N", float: "X", str: "VALUE"}
 TEXT_METAVARS = {"model": "ID_OR_PATH", "data": "ID_OR_PATH", "folder": "PATH"}
 
@@ -52,6 +56,16 @@ class OptionParser(HfArgumentParser):
         if option is not None:
             action.option_strings = list(names[:1])  # what help and errors show: one spelling
         return action
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        """As in argparse; numbers with commas that begin with a minus are the value of the option before them."""
+        joined: list[str] = []
+        for word in sys.argv[1:] if args is None else args:
+            if NEGATIVE_NUMBERS.fullmatch(word) and joined and joined[-1].startswith("--"):
+                joined[-1] += f"={word}"
+            else:
+                joined.append(word)
+        return super().parse_known_args(joined, namespace)
 
 
 def _described(option: Option, settings: dict[str, Any]) -> dict[str, Any]:

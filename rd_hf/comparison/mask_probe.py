@@ -85,7 +85,7 @@ def scored_features(
 ) -> ScoredFeatures:
     """The teacher's features of a split, un-augmented, which all runs on it share through the cache."""
     cache = open_cache_of_split(arguments, split, models, accelerator)
-    return ScoredFeatures(split, models.backbone, cache, accelerator.device)
+    return ScoredFeatures(split, models, cache, accelerator.device)
 
 
 def probe_rows(

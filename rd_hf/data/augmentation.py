@@ -127,7 +127,9 @@ def draw(
             f"got {len(views)} views for {len(samples)} samples; give one view per sample, or one for all"
         )
     numbers = [EVALUATION_VIEW if view is None else int(view) for view in views]
-    rows = [_uniform(seed, int(sample), view) for sample, view in zip(samples, numbers, strict=True)]
+    rows = [
+        uniform_draws(seed, int(sample), view, DRAWS_PER_VIEW) for sample, view in zip(samples, numbers, strict=True)
+    ]
     uniform = torch.from_numpy(np.stack(rows) if rows else np.zeros((0, DRAWS_PER_VIEW)))
     identity = torch.tensor([view == EVALUATION_VIEW for view in numbers], dtype=torch.bool)
     symmetric = torch.where(identity[:, None], 0.0, 2 * uniform - 1)  # in [-1, 1), 0 being "unchanged"
@@ -191,6 +193,23 @@ def apply_to_masks(view: ViewParameters, masks: Tensor) -> Tensor:
     return torch.where(rows[:, None, None], masks, shown)
 
 
+def uniform_draws(seed: int, sample: int, view: int, draws: int) -> np.ndarray:
+    """(draws,) uniform in [0, 1), from the counter-based Philox generator at this sample and view.
+
+    :return: zeros for the evaluation view.
+    :raises AugmentationError: if a number is negative (other than view -1).
+    """
+    if view == EVALUATION_VIEW:
+        return np.zeros(draws)
+    if min(seed, sample, view) < 0:
+        raise AugmentationError(
+            f"seed {seed}, sample {sample}, view {view}: each must be at least 0 (except view -1, the evaluation view)"
+        )
+    # The generator counts up in the lowest word, so (view, sample) in the higher ones never meet one another's draws.
+    philox = np.random.Philox(key=[seed, 0], counter=[0, 0, view, sample])
+    return np.random.Generator(philox).random(draws)
+
+
 def _warped(view: ViewParameters, images: Tensor, mode: str, padding_mode: str) -> Tensor:
     """Images (B, C, h, w) under the geometry of their views."""
     from kornia.geometry.transform import warp_affine
@@ -198,19 +217,6 @@ def _warped(view: ViewParameters, images: Tensor, mode: str, padding_mode: str) 
     height, width = images.shape[-2:]
     matrix = _matrix(view, height, width).to(images.device)
     return warp_affine(images, matrix, (height, width), mode=mode, padding_mode=padding_mode, align_corners=True)
-
-
-def _uniform(seed: int, sample: int, view: int) -> np.ndarray:
-    """(DRAWS_PER_VIEW,) uniform in [0, 1), from the counter-based Philox generator at this sample and view."""
-    if view == EVALUATION_VIEW:
-        return np.zeros(DRAWS_PER_VIEW)
-    if min(seed, sample, view) < 0:
-        raise AugmentationError(
-            f"seed {seed}, sample {sample}, view {view}: each must be at least 0 (except view -1, the evaluation view)"
-        )
-    # The generator counts up in the lowest word, so (view, sample) in the higher ones never meet one another's draws.
-    philox = np.random.Philox(key=[seed, 0], counter=[0, 0, view, sample])
-    return np.random.Generator(philox).random(DRAWS_PER_VIEW)
 
 
 def _matrix(view: ViewParameters, height: int, width: int) -> Tensor:

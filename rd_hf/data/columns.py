@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from datasets import ClassLabel, Features, Image, List, Value
+from datasets import ClassLabel, Features, Image, List, Nifti, Value
 
 IMAGE_NAMES = (
     "image", "img", "images", "file_name", "filename", "image_path", "file_path", "filepath", "path", "pixel_values",
     "image_file", "image_filename", "image_file_name", "image_name", "image_index", "image_id", "id_code", "isic_id",
-    "dicom_path", "dicom_id", "file",
+    "dicom_path", "dicom_id", "file", "volume", "volume_path", "nifti", "nifti_path", "series", "series_path",
 )  # fmt: skip
 LABEL_NAMES = (
     "label", "labels", "target", "targets", "finding", "findings", "diagnosis", "class", "category",
@@ -30,7 +30,7 @@ class DataError(ValueError):
 
 
 def find_image_column(features: Features, wanted: str | None = None) -> str:
-    """Find the column that holds the images: the one `Image` column, or else a usual name.
+    """Find the column that holds the images: the one `Image` or `Nifti` column, or else a usual name.
 
     :param features: the features of a split.
     :param wanted: the column that the user named, if any.
@@ -39,7 +39,7 @@ def find_image_column(features: Features, wanted: str | None = None) -> str:
     """
     if wanted is not None:
         return _named(features, wanted, "image_column")
-    typed = [name for name, feature in features.items() if isinstance(feature, Image)]
+    typed = [name for name, feature in features.items() if isinstance(feature, (Image, Nifti))]
     usual = _usual(features, IMAGE_NAMES)
     return _choose(features, typed, usual, "image")
 
@@ -66,7 +66,7 @@ def find_label_column(features: Features, wanted: str | Sequence[str] | None = N
 def find_mask_column(
     features: Features, image: str, wanted: str | None = None, written: Sequence[str] = ()
 ) -> str | None:
-    """Find the column that holds masks: an `Image` column of a usual name, or one of paths.
+    """Find the column that holds masks: an `Image` or `Nifti` column of a usual name, or one of paths.
 
     :param features: the features of a split.
     :param image: the column of images.
@@ -77,7 +77,7 @@ def find_mask_column(
     """
     if wanted is not None:
         return _named(features, wanted, "mask_column")
-    possible = {name for name, feature in features.items() if isinstance(feature, Image)} or {*written}
+    possible = {name for name, feature in features.items() if isinstance(feature, (Image, Nifti))} or {*written}
     usual = [name for name in _usual(features, MASK_NAMES) if name in possible and name != image]
     return usual[0] if usual else None
 

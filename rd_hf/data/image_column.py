@@ -17,13 +17,21 @@ from .columns import DataError
 from .image_paths import ImagePaths, is_there, shown
 from .labels.values import is_text
 from .scanner import IMAGE_SUFFIXES, printable
+from .volumes.names import is_nifti
+from .volumes.series_rows import files_of_series
 
 _BASE64 = re.compile(r"(?:data:image/[\w.+-]+;base64,)?(?P<content>[A-Za-z0-9+/\s]{40,}={0,2}\s*)")
 _IMAGE_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"II*\0", b"MM\0*", b"BM")
 
 
 def image_table(
-    split: Dataset, column: str, paths: ImagePaths | None, name: str, called: str = "image", may_be_empty: bool = False
+    split: Dataset,
+    column: str,
+    paths: ImagePaths | None,
+    name: str,
+    called: str = "image",
+    may_be_empty: bool = False,
+    of_volumes: bool = False,
 ) -> Table:
     """Give a split's images as a table of one column, ``image``, of undecoded `datasets` images.
 
@@ -35,6 +43,7 @@ def image_table(
     :param name: what to call the split in an error.
     :param called: the name of the new column.
     :param may_be_empty: whether a row may have none; such a row is null.
+    :param of_volumes: whether paths may be folders of DICOM slices; the first slice stands for its series.
     :return: a table with the rows of ``split.data`` (without the split's selection of rows).
     :raises DataError: if the column holds no images, or a file that a path names is missing.
     """
@@ -55,12 +64,16 @@ def image_table(
     else:
         _check_empty([rows[index] for index in used], column, name)
     if paths is None:
-        _check_files([rows[index] for index in used], name)
+        _check_files([rows[index] for index in used], name, of_volumes)
     else:
         relative = [index for index in used if rows[index]["bytes"] is None and "://" not in rows[index]["path"]]
         files = paths.find([rows[index]["path"] for index in relative], name, column)
         for index, file in zip(relative, files, strict=True):
             rows[index] = image_row(file)
+    if of_volumes:
+        named = [index for index in used if rows[index]["bytes"] is None and "://" not in rows[index]["path"]]
+        for index, file in zip(named, files_of_series([rows[i]["path"] for i in named], name, column), strict=True):
+            rows[index] = {"bytes": None, "path": file}
     return InMemoryTable(pa.table({called: pa.array(rows, type=Image.pa_type)}))
 
 
@@ -79,7 +92,8 @@ def written_paths(split: Dataset) -> list[str]:
     for name in split.column_names:
         if is_text(split.features[name]):
             cells = split.select_columns([name]).with_format("arrow")[:].column(name).drop_null()
-            if len(cells) and Path(cells[0].as_py()).suffix.lower() in IMAGE_SUFFIXES:
+            first = cells[0].as_py() if len(cells) else ""
+            if Path(first).suffix.lower() in IMAGE_SUFFIXES or is_nifti(first):
                 found.append(name)
     return found
 
@@ -137,11 +151,11 @@ def _check_empty(rows: list[dict | None], column: str, name: str) -> None:
         )
 
 
-def _check_files(rows: list[dict], name: str) -> None:
+def _check_files(rows: list[dict], name: str, folders: bool) -> None:
     missing = [
         index
         for index, row in enumerate(rows)
-        if row["bytes"] is None and "://" not in row["path"] and not is_there(row["path"])
+        if row["bytes"] is None and "://" not in row["path"] and not is_there(row["path"], folders)
     ]
     if missing:
         path = rows[missing[0]]["path"]

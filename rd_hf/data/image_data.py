@@ -12,9 +12,12 @@ from datasets import ClassLabel, Dataset, DatasetDict, List
 
 from .decoding.images import BadImageError, image_bytes
 from .masks.reading import MaskReading
+from .volumes.reading import volume_bytes
+from .volumes.volume import VolumeReading
 
 FINGERPRINT_ROWS = 20_000
 BATCH_ROWS = 64
+PLAIN = VolumeReading()  # of label volumes
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class ImageData:
         every row has one.
     :param without_labels: splits that are left out because no row of them has a label.
     :param masks: how masks become class indices; None for classes.
+    :param volumes: how files become volumes; None for images. Then ``image`` and ``mask`` are those of volumes, and
+        ``source`` also has ``volumes``, the reading.
     """
 
     splits: DatasetDict
@@ -43,6 +48,7 @@ class ImageData:
     unlabelled: Dataset | None = None
     without_labels: tuple[str, ...] = ()
     masks: MaskReading | None = None
+    volumes: VolumeReading | None = None
 
     def labels(self, split: str) -> np.ndarray:
         """Give a split's labels: (N,) int64 class indices, or (N, K) float32 of 0 and 1, NaN where not known.
@@ -57,7 +63,7 @@ class ImageData:
         return np.asarray(rows, dtype=np.int64)
 
 
-def fingerprint(split: Dataset, max_rows: int = FINGERPRINT_ROWS) -> str:
+def fingerprint(split: Dataset, max_rows: int = FINGERPRINT_ROWS, volumes: VolumeReading | None = None) -> str:
     """Hash a split's images and masks (their file contents) and labels, in order, wherever the files lie.
 
     Of a split with more than `max_rows` rows, that many, evenly spaced, are hashed, and the result says so. An image
@@ -65,6 +71,7 @@ def fingerprint(split: Dataset, max_rows: int = FINGERPRINT_ROWS) -> str:
 
     :param split: with the column ``image``, undecoded, and perhaps ``mask``, likewise, and ``label``.
     :param max_rows: rows that are read at most.
+    :param volumes: how files become volumes; then all slices and channels of a row are hashed. None for images.
     :return: ``sha256:...``, or ``sha256 of n of N rows:...``.
     """
     count, columns = len(split), [name for name in ("image", "mask", "label") if name in split.column_names]
@@ -77,15 +84,18 @@ def fingerprint(split: Dataset, max_rows: int = FINGERPRINT_ROWS) -> str:
         extent = f"sha256 of {len(rows)} of {count} rows"
     for batch in rows.iter(BATCH_ROWS):
         for row in batch.to_pylist():
-            digest.update(hashlib.sha256(_content(row["image"])).digest())
+            digest.update(_digest(row["image"], volumes))
             if "mask" in row:
-                digest.update(hashlib.sha256(_content(row["mask"])).digest())
+                digest.update(_digest(row["mask"], None if volumes is None else PLAIN))
             digest.update(json.dumps(row.get("label")).encode())
     return f"{extent}:{digest.hexdigest()}"
 
 
-def _content(image: dict[str, Any]) -> bytes:
+def _digest(image: dict[str, Any], volumes: VolumeReading | None) -> bytes:
+    digest = hashlib.sha256()
     try:
-        return image_bytes(image)
+        for part in [image_bytes(image)] if volumes is None else volume_bytes(image, "a volume", volumes):
+            digest.update(part)
     except BadImageError:  # told apart when the row is decoded, which the user may have asked to skip
-        return b""
+        return hashlib.sha256().digest()
+    return digest.digest()

@@ -13,6 +13,7 @@ from pathlib import Path, PurePath
 from ..arguments.values import nearest_name
 from .columns import DataError
 from .scanner import IMAGE_SUFFIXES, is_hidden, is_image, masks_among, printable, scan
+from .volumes.names import is_nifti, stem_of
 
 logger = logging.getLogger(__name__)
 
@@ -34,10 +35,11 @@ class ImagePaths:
 
     :param folder: the table's folder.
     :param of_masks: whether the paths are those of masks; then images that look like masks are meant, if there are any.
+    :param of_volumes: whether the paths are those of volumes: NIfTI files, DICOM slices or their folders.
     """
 
-    def __init__(self, folder: Path, of_masks: bool = False):
-        self.folder, self.of_masks = folder, of_masks
+    def __init__(self, folder: Path, of_masks: bool = False, of_volumes: bool = False):
+        self.folder, self.of_masks, self.of_volumes = folder, of_masks, of_volumes
         self.listed: dict[str, str] = {}  # each file that was asked for, with the name that means it
 
     def find(self, names: Sequence[str], split: str, column: str) -> list[str]:
@@ -50,7 +52,7 @@ class ImagePaths:
         :raises DataError: if a name means no file or several, or a file was also asked for under another name.
         """
         files = [os.path.join(self.folder, name) for name in names]
-        missing = [row for row, file in enumerate(files) if not is_there(file)]
+        missing = [row for row, file in enumerate(files) if not is_there(file, self.of_volumes)]
         for row in missing:
             candidates = self._candidates(names[row])
             if len(candidates) != 1:
@@ -82,7 +84,7 @@ class ImagePaths:
                 return files
         if files := self._by_name.get(parts[-1]):
             return files
-        if PurePath(parts[-1]).suffix in IMAGE_SUFFIXES:
+        if PurePath(parts[-1]).suffix in IMAGE_SUFFIXES or is_nifti(parts[-1]):
             return []
         for start in range(len(parts)):
             if files := self._by_path_without_suffix.get("/".join(parts[start:])):
@@ -95,6 +97,10 @@ class ImagePaths:
     @cached_property
     def _images(self) -> tuple[PurePath, ...]:
         found = scan(self.folder)
+        if self.of_volumes:
+            volumes = [file for file in found.others if is_nifti(file)]
+            masks = masks_among(volumes)
+            return tuple(file for file in volumes if (file in masks) == self.of_masks) or tuple(volumes)
         return found.masks if self.of_masks and found.masks else found.images
 
     @cached_property
@@ -103,7 +109,7 @@ class ImagePaths:
 
     @cached_property
     def _by_path_without_suffix(self) -> dict[str, list[PurePath]]:
-        return self._index(lambda file: _key(file.with_suffix("").as_posix()))
+        return self._index(lambda file: _key(file.with_name(stem_of(file)).as_posix()))
 
     @cached_property
     def _by_name(self) -> dict[str, list[PurePath]]:
@@ -111,11 +117,11 @@ class ImagePaths:
 
     @cached_property
     def _by_stem(self) -> dict[str, list[PurePath]]:
-        return self._index(lambda file: _key(file.stem))
+        return self._index(lambda file: _key(stem_of(file)))
 
     @cached_property
     def _by_number(self) -> dict[str, list[PurePath]]:
-        return self._index(lambda file: str(int(file.stem)) if file.stem.isdecimal() else None)
+        return self._index(lambda file: str(int(stem_of(file))) if stem_of(file).isdecimal() else None)
 
     def _index(self, key: Callable[[PurePath], str | None]) -> dict[str, list[PurePath]]:
         index: dict[str, list[PurePath]] = {}
@@ -155,7 +161,10 @@ def tell_unlisted(tables: Sequence[ImagePaths], found: Iterable[str] | None, mas
     names = {file for table in tables for file in table.listed}
     listed = {os.path.realpath(file) for file in names}
     used = listed | {os.path.realpath(file) for file in masks}
-    beside = _beside(names) if found is None else found
+    of_volumes = any(table.of_volumes for table in tables)
+    beside = _beside(names, of_volumes) if found is None else found
+    if of_volumes:
+        beside = [file for file in beside if is_nifti(file) and _first_channel(file) not in names]
     unlisted = sorted(file for file in beside if os.path.realpath(file) not in used)
     if unlisted and listed:
         what = "The table lists" if len(tables) == 1 else "The tables list"
@@ -166,16 +175,24 @@ def tell_unlisted(tables: Sequence[ImagePaths], found: Iterable[str] | None, mas
         )  # fmt: skip
 
 
-def _beside(listed: Iterable[str]) -> list[str]:
+def _first_channel(file: str) -> str:
+    """The file that stands for all channels of a case, if this is one of them."""
+    return re.sub(r"_\d{4}(\.nii(?:\.gz)?)$", r"_0000\1", file)
+
+
+def _beside(listed: Iterable[str], of_volumes: bool) -> list[str]:
+    is_read = is_nifti if of_volumes else is_image
     images: list[Path] = []
     for place in {os.path.dirname(file) for file in listed}:
         files = [Path(place, name) for name in os.listdir(place) if not is_hidden(name)]
-        images += [file for file in files if file.is_file() and is_image(file)]
+        images += [file for file in files if file.is_file() and is_read(file)]
     return [str(file) for file in {*images} - masks_among(images)]
 
 
-def is_there(file: str) -> bool:
+def is_there(file: str, may_be_folder: bool = False) -> bool:
     """Tell whether a path names a file, or a link that leads nowhere, which is an unreadable image."""
+    if may_be_folder and os.path.isdir(file):
+        return True
     return os.path.isfile(file) or (os.path.islink(file) and not os.path.exists(file))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import zipfile
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,32 +15,52 @@ from datasets.fingerprint import Hasher
 from datasets.table import InMemoryTable
 
 from ..runtime.stand_ins import HEAD_BYTES, stand_in
+from .byte_rows import byte_rows
 from .columns import DataError
 from .labels.values import clean
 from .scanner import printable
+from .volumes.arrays import are_volumes, label_column, volume_column
+from .volumes.choice import VolumeChoice
+from .volumes.volume import VolumeReading
 
 logger = logging.getLogger(__name__)
 
 ZIP_MAGIC, NPY_MAGIC = b"PK", b"\x93NUMPY"
 DAMAGE = (OSError, EOFError, zlib.error, zipfile.BadZipFile)
-CHUNK_ROWS = 1024
-CHUNK_BYTES = 2**28  # far below the 2 GiB that an Arrow binary array can address
 
 
-def read_medmnist(path: Path) -> tuple[DatasetDict, list[str] | None]:
+AS_IT_IS = VolumeChoice()
+
+
+@dataclass(frozen=True)
+class ArrayData:
+    """What an .npz file holds.
+
+    :param splits: by the file's own names.
+    :param names: the class names or None; they are those of the labels where the file has labels and masks.
+    :param volumes: how its volumes are read; None for images.
+    """
+
+    splits: DatasetDict
+    names: list[str] | None
+    volumes: VolumeReading | None
+
+
+def read_medmnist(path: Path, choice: VolumeChoice = AS_IT_IS) -> ArrayData:
     """Read a MedMNIST-layout file (Yang et al. 2023) as columns ``image``, and ``label`` and ``mask`` if it has any.
 
     Its keys are ``{split}_images``, uint8 of shape (N, H, W), (N, H, W, 1) or (N, H, W, 3), or with the channels first,
     ``{split}_labels``, numbers or names of shape (N,) or (N, 1), or (N, K) with 0 and 1 (or -1 and NaN, see
     `rd_hf.data.labels.vectors`) for K labels, ``{split}_masks``, whole numbers of shape (N, H, W), and ``classes``, the
-    names, if it has them. Any split may be missing.
+    names, if it has them. Any split may be missing. Volumes are numbers of any type of shape (N, D, H, W), or
+    (N, D, H, W, C) with channels, see `rd_hf.data.volumes.arrays.are_volumes`; their masks are (N, D, H, W).
 
     Images become binary PGM/PPM bytes: a header and the pixels as they are. That costs no encoding, reads in
-    microseconds, and is the same on every platform, as the bytes of a PNG are not.
+    microseconds, and is the same on every platform, as the bytes of a PNG are not. Volumes become bytes of NumPy's own
+    format.
 
     :param path: the file.
-    :return: the splits by the file's own names, and the class names or None; they are those of the labels where the
-        file has labels and masks.
+    :param choice: whether images or volumes are asked for.
     :raises DataError: if the file cannot be read or is laid out otherwise; names the file and the key.
     """
     arrays = _read_arrays(path)
@@ -49,11 +70,15 @@ def read_medmnist(path: Path) -> tuple[DatasetDict, list[str] | None]:
             f"'{path}' has no array named train_images, val_images or test_images; its arrays are {list(arrays)}"
         )
     fingerprint = [str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns]
-    datasets = {split: _split(arrays, split, path, fingerprint=Hasher.hash([*fingerprint, split])) for split in splits}
+    found = {split: _split(arrays, split, path, choice, Hasher.hash([*fingerprint, split])) for split in splits}
+    readings = {split: reading for split, (_, reading) in found.items()}
+    if len({*readings.values()}) > 1:
+        shapes = ", ".join(f"{split}_images {arrays[f'{split}_images'].shape}" for split in splits)
+        raise DataError(f"'{path}': the splits are images and volumes, or have different channels: {shapes}")
     names = [clean(_as_text(name)) for name in arrays["classes"].ravel()] if "classes" in arrays else None
     if names is not None and len(set(names)) < len(names):
         raise DataError(f"'{path}', classes: a name occurs twice in {names}")
-    return DatasetDict(datasets), names
+    return ArrayData(DatasetDict({split: rows for split, (rows, _) in found.items()}), names, readings[splits[0]])
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -89,10 +114,22 @@ def _damaged(path: Path) -> str:
     return f"'{path}' cannot be read: it is damaged, or was not downloaded completely. Download or copy it again"
 
 
-def _split(arrays: dict[str, np.ndarray], split: str, path: Path, fingerprint: str) -> Dataset:
+def _split(
+    arrays: dict[str, np.ndarray], split: str, path: Path, choice: VolumeChoice, fingerprint: str
+) -> tuple[Dataset, VolumeReading | None]:
+    """The rows of a split, and how its volumes are read."""
     images, labels = arrays[f"{split}_images"], arrays.get(f"{split}_labels")
-    images = _channels_last(images, f"'{path}', {split}_images")
-    columns, features = {"image": _image_column(images)}, {"image": Image(decode=False)}
+    where, reading = f"'{path}', {split}_images", None
+    if are_volumes(images, choice):
+        column, reading = volume_column(images, where, choice)
+    elif choice.dimensions == 3:
+        raise DataError(
+            f"{where}: got {images.dtype} of shape {images.shape}; expected volumes (N, D, H, W). Leave --dimensions "
+            "out to read images"
+        )
+    else:
+        column = _image_column(_channels_last(images, where))
+    columns, features = {"image": column}, {"image": Image(decode=False)}
     if labels is not None:
         if len(labels) != len(images):
             raise DataError(
@@ -100,10 +137,14 @@ def _split(arrays: dict[str, np.ndarray], split: str, path: Path, fingerprint: s
             )
         columns["label"], features["label"] = _label_column(labels, f"'{path}', {split}_labels")
     if f"{split}_masks" in arrays:
-        columns["mask"] = _mask_column(arrays[f"{split}_masks"], len(images), f"'{path}', {split}_masks")
+        masks, where = arrays[f"{split}_masks"], f"'{path}', {split}_masks"
+        of_volumes = reading is not None
+        columns["mask"] = (
+            label_column(masks, images.shape, where) if of_volumes else _mask_column(masks, len(images), where)
+        )
         features["mask"] = Image(decode=False)
     info = DatasetInfo(features=Features(features))
-    return Dataset(InMemoryTable(pa.table(columns)), info=info, fingerprint=fingerprint)
+    return Dataset(InMemoryTable(pa.table(columns)), info=info, fingerprint=fingerprint), reading
 
 
 def _channels_last(images: np.ndarray, where: str) -> np.ndarray:
@@ -121,7 +162,7 @@ def _channels_last(images: np.ndarray, where: str) -> np.ndarray:
     if images.ndim == 4 and images.shape[3] == 4 and min(images.shape[1:3]) > 4:
         hint = "; leave out the fourth channel"
     elif images.ndim >= 4 and not is_image:
-        hint = "; of volumes, only slices are supported"
+        hint = "; --dimensions 3 reads it as volumes"
     elif is_image and images.dtype.kind == "f" and images.size and images.min() >= 0 and images.max() <= 1:
         hint = ". Values from 0 to 1 become uint8 by (255 * images).round().astype(numpy.uint8)"
     elif is_image and images.dtype != np.uint8:
@@ -158,20 +199,8 @@ def _image_column(images: np.ndarray) -> pa.ChunkedArray:
     height, width = images.shape[1:3]
     is_colour = images.ndim == 4 and images.shape[3] == 3
     largest = 255 if images.dtype == np.uint8 else 65535
-    header = np.frombuffer(f"P{6 if is_colour else 5}\n{width} {height}\n{largest}\n".encode(), dtype=np.uint8)
-    images = np.ascontiguousarray(images).view(np.uint8)
-    row_bytes = header.size + int(np.prod(images.shape[1:]))
-    chunk_rows = max(1, min(CHUNK_ROWS, CHUNK_BYTES // row_bytes))
-    chunks = []
-    for start in range(0, len(images), chunk_rows):
-        pixels = images[start : start + chunk_rows]
-        rows = np.empty((len(pixels), row_bytes), dtype=np.uint8)
-        rows[:, : header.size] = header
-        rows[:, header.size :] = pixels.reshape(len(pixels), -1)
-        offsets = np.arange(len(pixels) + 1, dtype=np.int32) * row_bytes
-        buffers = [None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(rows)]
-        chunks.append(Image().cast_storage(pa.Array.from_buffers(pa.binary(), len(pixels), buffers)))
-    return pa.chunked_array(chunks, type=Image.pa_type)
+    header = f"P{6 if is_colour else 5}\n{width} {height}\n{largest}\n".encode()
+    return byte_rows(header, images)
 
 
 def _label_column(labels: np.ndarray, where: str) -> tuple[pa.Array, List | Value]:

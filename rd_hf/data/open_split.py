@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,37 +15,45 @@ from .decoding.images import AS_IT_IS
 from .decoding.reading import Reading
 from .pixel_store import PixelStore, check_images
 from .pixels import Transforms
+from .volumes.store import VolumeStore
+from .volumes.target import VolumeTarget, volume_target
 
 if TYPE_CHECKING:
     from .masks.reading import MaskReading
+    from .volumes.volume import VolumeReading
 
 
 @dataclass(frozen=True)
 class Split:
-    """Labelled images.
+    """Labelled images, or volumes.
 
     :param images: N rows with a column `image`, and `mask` where the labels are masks.
     :param labels: of all N, (N, ...); of masks the pixels of each class, (N, K).
     :param masks: how masks are read; None where the labels are classes.
+    :param volumes: how volumes are read; None for images.
     """
 
     name: str
     images: Dataset
     labels: np.ndarray
     masks: MaskReading | None
+    volumes: VolumeReading | None = field(default=None, kw_only=True)
 
     @property
     def used_labels(self) -> np.ndarray:
         """The labels of the images that are scored."""
         return self.labels
 
-    def opened(self, transforms: Transforms, on_bad_image: str, reading: Reading = AS_IT_IS) -> OpenSplit:
+    def opened(
+        self, transforms: Transforms, on_bad_image: str, reading: Reading = AS_IT_IS, limit: int | None = None
+    ) -> OpenSplit:
         """Decode every image.
 
+        :param limit: bytes of disk for volumes on the student's grid; None for no limit.
         :raises BadImageError: for an unreadable one, unless `on_bad_image` is "skip".
         :raises ArgumentError: when none is readable.
         """
-        store = PixelStore(self.images, transforms, self.name, reading, self.masks)
+        store = open_store(self.images, transforms, self.name, reading, self.masks, self.volumes, limit)
         skipped = check_images(store, range(len(self.images)), on_bad_image)
         rows = [row for row in range(len(self.images)) if row not in skipped]
         if not rows:
@@ -53,7 +61,25 @@ class Split:
                 f"Split `{self.name}` has no readable image: none of its {len(self.images)} can be read. Fix them, or "
                 "leave the split out of the data."
             )
-        return OpenSplit(self.name, self.images, self.labels, self.masks, store, rows, skipped)
+        return OpenSplit(self.name, self.images, self.labels, self.masks, store, rows, skipped, volumes=self.volumes)
+
+
+def open_store(
+    images: Dataset,
+    transforms: Transforms,
+    name: str,
+    reading: Reading,
+    masks: MaskReading | None,
+    volumes: VolumeReading | None,
+    limit: int | None = None,
+) -> PixelStore | VolumeStore:
+    """The store of a split's images, or of its volumes, none of which is decoded yet.
+
+    :param limit: bytes of disk for volumes on the student's grid; None for no limit.
+    """
+    if volumes is None:
+        return PixelStore(images, transforms, name, reading, masks)
+    return VolumeStore(images, transforms.student.processor, name, volumes, masks, limit)
 
 
 @dataclass(frozen=True)
@@ -64,7 +90,7 @@ class OpenSplit(Split):
     :param skipped: the others, with the reason.
     """
 
-    store: PixelStore
+    store: PixelStore | VolumeStore
     rows: list[int]
     skipped: dict[int, str]
 
@@ -73,11 +99,13 @@ class OpenSplit(Split):
         """Those of the readable images."""
         return self.labels[self.rows]
 
-    def targets(self, rows: list[int]) -> Tensor | list[Tensor]:
+    def targets(self, rows: list[int]) -> Tensor | list[Tensor] | list[VolumeTarget]:
         """What a model's output for these rows is scored against: labels (B, ...), or masks (H, W) of uint8.
 
-        Each mask has the size of its source image.
+        Each mask has the size of its source image. Those of volumes lie on the voxels of the source file.
         """
         if self.masks is None:
             return torch.from_numpy(self.labels[rows])
+        if self.volumes is not None:
+            return [volume_target(self.store.source_mask(row), self.store.source(row).affine) for row in rows]
         return [torch.from_numpy(self.store.source_mask(row)) for row in rows]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -21,9 +20,11 @@ from .decoding.reading import Reading
 from .leaks import DIGEST_BYTES, pixel_digest
 from .order import Visit
 from .pixels import PixelTransform, Transforms
+from .scratch import scratch
 
 if TYPE_CHECKING:
     from .masks.reading import MaskReading
+    from .volumes.store import VolumeStore
 
 logger = logging.getLogger(__name__)
 
@@ -118,6 +119,17 @@ class PixelStore:
             self._notes[row] = image.notes
             self._present[row] = 1
 
+    def fetch(self, visit: Visit, needs_teacher: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """What a training step needs of a visit, before its view, which the models' device applies to the batch.
+
+        :return: uint8 (3, h, w) as the student sees the image, and as the teacher does where it is needed; uint8
+            (h, w) the mask, None where labels are classes.
+        :raises BadImageError: where the image or mask cannot be decoded.
+        """
+        of_teacher = self.teacher[visit.row] if needs_teacher else None
+        mask = None if self.masks is None else self.mask(visit.row)
+        return self.student[visit.row], of_teacher, mask
+
     def mask(self, row: int) -> Tensor:
         """A row's mask as the student sees the image: uint8 (h, w), `IGNORED_LABEL` throughout where it has none.
 
@@ -182,34 +194,29 @@ def check_size(mask: np.ndarray, rgb: Image, where: str) -> None:
         )
 
 
-def scratch(*shape: int) -> np.memmap:
-    """Zeros (uint8) in a file without a name; the disk gives pages only as they are written."""
-    with tempfile.TemporaryFile(prefix="rd_hf_pixels_") as file:
-        return np.memmap(file, dtype=np.uint8, mode="w+", shape=shape)
-
-
 class Visits(Dataset):
     """Fetches what a training step needs of a visit.
 
+    :param store: of images or of volumes.
     :param labels: (N,) int64 or (N, K) float32, of which those of rows without label are not used; where the store
         reads masks, these are the labels.
     :param needs_teacher_pixels: asked for each visit, in the process that fetches it.
     """
 
-    def __init__(self, store: PixelStore, labels: Tensor, needs_teacher_pixels: Callable[[Visit], bool]):
+    def __init__(self, store: PixelStore | VolumeStore, labels: Tensor, needs_teacher_pixels: Callable[[Visit], bool]):
         self.store, self.labels, self.needs_teacher_pixels = store, labels, needs_teacher_pixels
 
     def __getitem__(self, visit: Visit) -> tuple[Visit, Tensor, Tensor | None, Tensor]:
-        of_teacher = self.store.teacher[visit.row] if self.needs_teacher_pixels(visit) else None
-        label = self.labels[visit.row] if self.store.masks is None else self.store.mask(visit.row)
-        return visit, self.store.student[visit.row], of_teacher, label
+        of_student, of_teacher, mask = self.store.fetch(visit, self.needs_teacher_pixels(visit))
+        return visit, of_student, of_teacher, self.labels[visit.row] if mask is None else mask
 
 
 def collate(items: list[tuple[Visit, Tensor, Tensor | None, Tensor]]) -> dict:
     """Stack visits to a batch.
 
-    :return: `student_pixels` uint8 (B, 3, h, w); `teacher_pixels` likewise at `teacher_positions` of the batch, None if
-        there are none; `labels` those of the labelled rows, which come first; `rows` and `views` of all.
+    :return: `student_pixels` uint8 (B, 3, h, w), or of volumes float32 (B, C, X, Y, Z); `teacher_pixels` likewise at
+        `teacher_positions` of the batch, None if there are none; `labels` those of the labelled rows, which come
+        first; `rows` and `views` of all.
     """
     visits, of_student, of_teacher, labels = zip(*items, strict=True)
     labelled = sum(visit.labelled for visit in visits)

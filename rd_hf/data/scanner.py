@@ -7,14 +7,15 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder as ImageFolderBuilder
 
 from .columns import DataError
 from .decoding.dicom_file import DICOM_SUFFIXES, START_BYTES, is_dicom
+from .volumes.names import stem_of, suffix_of
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ class FoundFiles:
     :param others: files that are not read.
     :param broken_links: links that lead nowhere and do not look like an image.
     :param loops: links to a folder that contains them.
+    :param first_of: of volumes that take the place of a folder of DICOM slices, the file that stands for them.
     """
 
     root: Path
@@ -64,6 +66,16 @@ class FoundFiles:
     others: tuple[PurePath, ...]
     broken_links: tuple[PurePath, ...]
     loops: tuple[PurePath, ...]
+    first_of: Mapping[PurePath, PurePath] = field(default_factory=dict)
+
+    def path_of(self, file: PurePath) -> str:
+        """The absolute path of a file, or of the one that stands for it."""
+        return str(self.root.absolute() / self.first_of.get(file, file))
+
+    def stem(self, file: PurePath) -> str:
+        """The name of a file without its suffix; a folder has none."""
+        is_folder = self.first_of.get(file, file) != file
+        return file.name if is_folder else stem_of(file)
 
     def tell_what_is_left_out(self) -> None:
         """Log, in one line for each reason, which files are not read as images or tables."""
@@ -139,7 +151,7 @@ def is_table(file: PurePath) -> bool:
 
 def counted_suffixes(files: Iterable[PurePath]) -> str:
     """Suffixes with their number of files, the most frequent first: ``.heic 9, .txt 3``."""
-    counts = Counter(file.suffix.lower() or "no suffix" for file in files)
+    counts = Counter(suffix_of(file).lower() or "no suffix" for file in files)
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     more = f" and {len(ordered) - 10} other kinds" if len(ordered) > 10 else ""
     return ", ".join(f"{printable(suffix)} {count}" for suffix, count in ordered[:10]) + more
@@ -157,14 +169,14 @@ def masks_among(images: Sequence[PurePath]) -> set[PurePath]:
     """
     names: dict[PurePath, set[str]] = {}  # of the images directly in each folder; empty for folders of folders
     for file in images:
-        names.setdefault(file.parent, set()).add(key_of_name(file.stem))
+        names.setdefault(file.parent, set()).add(key_of_name(stem_of(file)))
         for folder in file.parent.parents:
             names.setdefault(folder, set())
     mask_folders = {folder for folder in names if _is_mask_folder(folder, names)}
     return {
         file
         for file in images
-        if mask_folders & {*file.parents} or any(base in names[file.parent] for base in bases_of_mask(file.stem))
+        if mask_folders & {*file.parents} or any(base in names[file.parent] for base in bases_of_mask(stem_of(file)))
     }
 
 

@@ -19,15 +19,19 @@ from .columns import (
 )
 from .image_column import image_table, written_paths
 from .image_data import ImageData, fingerprint
-from .image_paths import ImagePaths, tell_unlisted
+from .image_paths import tell_unlisted
 from .labels.labels import LabelKind, Labels, Uncertain, align_labels, names_of_numbers, without_unused
 from .labels.reader import read_labels
 from .labels.spellings import check_spellings, names_beside
 from .masks.loading import load_masks
 from .masks.reading import MaskReading
-from .readers import RawData, Task, read_data
+from .raw_data import RawData, image_paths
+from .readers import Task, read_data
 from .split_tables import assemble, check_splits, group_table, number_table
 from .unlabelled import divide_labelled, without_label_column
+from .volumes.cells import find_reading
+from .volumes.choice import Dimensions, VolumeChoice, check_alike, check_channels
+from .volumes.volume import VolumeReading
 
 logger = logging.getLogger(__name__)
 
@@ -48,8 +52,11 @@ def load_data(
     mask_column: str | None = None,
     mask_colors: Mapping[str, str] | None = None,
     masks: MaskReading | None = None,
+    dimensions: Dimensions = "auto",
+    volume_channels: int | None = None,
+    volumes: VolumeReading | None = None,
 ) -> ImageData:
-    """Load images with classes or masks from the Hub, from a local file or folder, or from memory.
+    """Load images or volumes with classes or masks from the Hub, from a local file or folder, or from memory.
 
     Images are not decoded, so that a bad one fails at its own row; none of the user's files are changed.
 
@@ -70,17 +77,22 @@ def load_data(
     :param mask_column: column of masks or mask paths; found by its type or a usual name if None.
     :param mask_colors: the class of each colour of masks, such as ``{"#ff0000": "tumour"}``.
     :param masks: how a trained model's masks were read; then `label_names` are its names.
+    :param dimensions: see `rd_hf.data.volumes.choice.VolumeChoice`.
+    :param volume_channels: likewise.
+    :param volumes: how a trained model's volumes were read; then volumes of as many channels are loaded.
     :return: the splits that the data set has, usual names standardised (`val` to `validation`).
     :raises DataError: if the data cannot be used as it is; the message names the file, column or row.
     """
-    raw = read_data(dataset, config_name, revision, task=task, mask_column=mask_column)
+    choice = VolumeChoice.of(dimensions, volume_channels, volumes)
+    raw = read_data(dataset, config_name, revision, task=task, mask_column=mask_column, choice=choice)
     mask = _mask_column(raw, task, image_column, label_column, mask_column)
     features = next(iter(raw.splits.values())).features
     if mask is not None:
         others = Features({name: feature for name, feature in features.items() if name != mask})
         image = find_image_column(others, image_column)
+        reading = _volume_reading(raw, image, choice, volumes)
         names = {"names": label_names} if masks is None else {"recorded": masks, "model_names": label_names}
-        return load_masks(raw, image, mask, group_column, colors=mask_colors, scored=scored, **names)
+        return load_masks(raw, image, mask, group_column, colors=mask_colors, scored=scored, volumes=reading, **names)
     if isinstance(label_names, Mapping):
         raise DataError(
             "`label_names` names the values of masks, but the data is read as images with classes: leave it out, or "
@@ -93,14 +105,16 @@ def load_data(
     bare = without_label_column(raw.splits, label_columns)
     raw = replace(raw, splits=DatasetDict({name: split for name, split in raw.splits.items() if name not in bare}))
     check_splits(raw.splits, [image, *label_columns])
+    reading = _volume_reading(raw, image, choice, volumes)
     labels = _read_labels(raw, label, [image, *groups, "split"], label_names, label_kind, uncertain)
     labelled = [name for name in raw.splits if not labels.missing[name].all()]
     check_splits({name: raw.splits[name] for name in labelled}, groups)
     for note in labels.notes:
         logger.info("%s", note)
-    splits, paths = DatasetDict(), _paths(raw)
+    splits, paths = DatasetDict(), image_paths(raw, reading)
     for name, split in raw.splits.items():
-        tables = [image_table(split, image, paths.get(name), name), number_table(split, "label", labels.values[name])]
+        images = image_table(split, image, paths.get(name), name, of_volumes=reading is not None)
+        tables = [images, number_table(split, "label", labels.values[name])]
         columns = {"image": Image(decode=False), "label": _label_feature(labels)}
         if group_column is not None and name in labelled:
             tables.append(group_table(split, group_column, name))
@@ -110,11 +124,25 @@ def load_data(
     splits, unlabelled, empty = divide_labelled(splits, labels, label, scored)
     source = raw.origin | {
         "splits": {name: len(split) for name, split in splits.items()},
-        "fingerprint": {name: fingerprint(split) for name, split in splits.items()},
+        "fingerprint": {name: fingerprint(split, volumes=reading) for name, split in splits.items()},
     }
+    if reading is not None:
+        source["volumes"] = reading.to_dict()
     if uncertain is not None:
         source["uncertain"] = uncertain  # kept with the student, so that it is evaluated on the same reading
-    return ImageData(splits, labels.names, labels.problem_type, source, unlabelled, (*bare, *empty))
+    return ImageData(splits, labels.names, labels.problem_type, source, unlabelled, (*bare, *empty), volumes=reading)
+
+
+def _volume_reading(
+    raw: RawData, image: str, choice: VolumeChoice, recorded: VolumeReading | None
+) -> VolumeReading | None:
+    """How volumes are read, which the log says; None for images."""
+    reading, kind = find_reading(raw, image, choice)
+    if reading is not None:
+        check_channels(reading, recorded)
+        channels = "" if reading.channels == 1 else f", {reading.channels} channels"
+        logger.info("volumes: 3D (%s%s)", kind, channels)
+    return reading
 
 
 def _mask_column(
@@ -149,34 +177,40 @@ def _mask_column(
 
 
 def load_images_only(
-    dataset: Any, *, config_name: str | None = None, revision: str | None = None, image_column: str | None = None
+    dataset: Any,
+    *,
+    config_name: str | None = None,
+    revision: str | None = None,
+    image_column: str | None = None,
+    dimensions: Dimensions = "auto",
+    volumes: VolumeReading | None = None,
 ) -> Dataset:
-    """Load images without labels, from any source of `load_data` or a folder with images at any depth.
+    """Load images or volumes without labels, from any source of `load_data` or a folder with images at any depth.
 
     :param dataset: see `rd_hf.data.readers.read_data`.
     :param config_name: configuration of a Hub data set.
     :param revision: branch, tag or commit of a Hub data set.
     :param image_column: column of images or image paths; found by its type or a usual name if None.
+    :param dimensions: see `rd_hf.data.volumes.choice.VolumeChoice`; 2 beside labelled images.
+    :param volumes: how the labelled volumes beside are read; these must be stored likewise.
     :return: the images of all splits, as the one column ``image``, undecoded.
     :raises DataError: if the data cannot be used as it is; the message names the file, column or row.
     """
-    raw = read_data(dataset, config_name, revision, labelled=False)
+    choice = VolumeChoice.of(dimensions, None, volumes)
+    raw = read_data(dataset, config_name, revision, labelled=False, choice=choice)
     if len(raw.splits) > 1:
         logger.warning("The images of all splits are used without labels: %s.", ", ".join(raw.splits))
     column = find_image_column(next(iter(raw.splits.values())).features, image_column)
     check_splits(raw.splits, [column])
-    images, paths = [], _paths(raw)
+    reading, _ = find_reading(raw, column, choice)
+    if reading is not None and volumes is not None:
+        check_alike(reading, volumes)
+    images, paths = [], image_paths(raw, reading)
     for name, split in raw.splits.items():
-        table = image_table(split, column, paths.get(name), name)
+        table = image_table(split, column, paths.get(name), name, of_volumes=reading is not None)
         images.append(assemble(split, [table], {"image": Image(decode=False)}))
     tell_unlisted([*dict.fromkeys(paths.values())], raw.images)
     return concatenate_datasets(images)
-
-
-def _paths(raw: RawData) -> dict[str, ImagePaths]:
-    """What finds the files of each split's table; splits of one folder share it."""
-    of_folder = {folder: ImagePaths(folder) for folder in raw.folders.values()}
-    return {split: of_folder[folder] for split, folder in raw.folders.items()}
 
 
 def _read_labels(

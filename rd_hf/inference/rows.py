@@ -1,9 +1,9 @@
-"""Runs a model over a split, on one process or many, and keeps one row of numbers per image."""
+"""Runs a model over a split, on one process or many, and keeps one row of numbers per image or volume."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,8 +12,13 @@ from torch import Tensor, nn
 
 from ..data.open_split import OpenSplit
 from ..data.pixel_store import ModelPixels
+from ..data.volumes.store import VolumeStore
 from ..tasks.segmentation import Segmentation
 from ..tasks.task import Task
+from .volumes import volume_logits
+
+if TYPE_CHECKING:
+    from ..models.image_processing_rd_volume import RDVolumeProcessor
 
 
 def predict_rows(
@@ -24,19 +29,28 @@ def predict_rows(
     batch_size: int,
     accelerator: Accelerator,
     read: Callable[[list[int]], Any] | None = None,
+    processor: RDVolumeProcessor | None = None,
 ) -> np.ndarray:
     """Run a model over a split's readable images once, un-augmented; processes share the batches and all get the rows.
 
-    They share whole batches, as an image's output may differ in the last digit with its company in a batch.
+    They share whole batches, as an image's output may differ in the last digit with its company in a batch. Volumes
+    come one by one, and `forward` gets of them what `rd_hf.inference.volumes.volume_logits` gives it, such as windows.
 
     :param forward: what `read` gives -> the model's output, such as logits (B, K).
     :param row: output in float32, and `split.targets` of its images -> what is kept of each, (B, S), as by
         `rd_hf.tasks.task.Task.row`.
     :param model: put into eval mode during the run.
     :param read: numbers of rows -> what `forward` takes; by default the pixel values (B, 3, h, w) of the student.
+    :param processor: of volumes: that of the model; by default the student's.
     :return: float32 (N, S) in the order of `split.rows`.
     """
-    if read is None:
+    if read is None and isinstance(split.store, VolumeStore):
+        forward, batch_size = _of_volumes(forward, split.store, processor, accelerator.device), 1
+
+        def read(batch: list[int]) -> list[int]:
+            return batch
+
+    elif read is None:
 
         def read(batch: list[int]) -> Tensor:
             return pixel_values(split.store.student, batch, accelerator.device)
@@ -58,6 +72,14 @@ def predict_rows(
         room[number, : len(answer)] = answer
     gathered = accelerator.gather(room[None]).transpose(0, 1)  # batches in their order, only the last one not full
     return gathered.reshape(-1, room.shape[-1])[: len(split.rows)].cpu().numpy()
+
+
+def _of_volumes(
+    forward: Callable[[Tensor], Tensor], store: VolumeStore, processor: RDVolumeProcessor | None, device: torch.device
+) -> Callable[[list[int]], Tensor]:
+    """A function of the row of a volume, in a list -> logits (1, K) or (1, K, *grid)."""
+    processor = processor or store.processor
+    return lambda rows: volume_logits(forward, processor, store.shown(rows[0]), device)[None]
 
 
 def scores_of_split(task: Task, rows: np.ndarray, split: OpenSplit) -> dict[str, Any]:

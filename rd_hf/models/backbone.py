@@ -6,7 +6,6 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +17,17 @@ from transformers.utils import CONFIG_NAME
 
 from .features import Stage, StageFeature
 from .grids import Grid
+from .probe import used_before
 from .reprogramming import resample
+from .slices import SliceReading
 from .stages import find_stages, image_tower
-from .tape import StagedModel, call_model, input_channels
+from .tape import StagedModel
 
 logger = logging.getLogger(__name__)
 
 # Larger batches of activations do not stay in the allocator's arenas on a CPU: every step would fault its pages again.
 CPU_BATCH_SIZE = 8
+SLICES_AT_ONCE = 64  # on an accelerator, where a batch of volumes has hundreds
 
 
 class BackboneError(ValueError):
@@ -35,9 +37,13 @@ class BackboneError(ValueError):
 class Backbone:
     """A frozen vision model in eval mode that returns its features after some stages.
 
+    With `slices` a model of images reads volumes; stages and features are then those of volumes.
+
     :ivar tower: the model, or its image tower where it has several; without gradients, and never in train mode.
     :ivar source: `id` (a Hub id or "local"), `revision` (a commit or None), `sha256` (see :func:`weights_hash`).
-    :ivar batch_size: images per forward pass; None is 8 on a CPU and the whole batch on an accelerator.
+    :ivar batch_size: images (or slices) per forward pass; None is 8 on a CPU, one where these are volumes, and the
+        whole batch on an accelerator, or 64 slices.
+    :ivar slices: how the model reads volumes; None where it reads what it is given, images or volumes.
     """
 
     def __init__(
@@ -47,6 +53,7 @@ class Backbone:
         missing: Iterable[str] = (),
         batch_size: int | None = None,
         name: str | None = None,
+        slices: SliceReading | None = None,
     ) -> None:
         """Freezes the tower.
 
@@ -58,6 +65,7 @@ class Backbone:
         self.missing = tuple(sorted(missing))
         self.batch_size = batch_size
         self.name = name or self.source["id"]
+        self.slices = slices
         self.memory_format = torch.channels_last if _is_2d_convolutional(tower) else torch.contiguous_format
         self.tower.to(memory_format=self.memory_format)
         self.is_spread = False
@@ -115,11 +123,13 @@ class Backbone:
         return backbone
 
     @classmethod
-    def from_model(cls, model: PreTrainedModel, batch_size: int | None = None) -> Backbone:
+    def from_model(
+        cls, model: PreTrainedModel, batch_size: int | None = None, slices: SliceReading | None = None
+    ) -> Backbone:
         """Wraps a model in memory, which is frozen; the hash is that of its weights as they are."""
         tower = image_tower(model)
         source = {"id": "local", "revision": None, "sha256": weights_hash(tower)}
-        return cls(tower, source, batch_size=batch_size)
+        return cls(tower, source, batch_size=batch_size, slices=slices)
 
     @property
     def config(self) -> PreTrainedConfig:
@@ -162,21 +172,38 @@ class Backbone:
     def find_stages(
         self, image_size: Grid, names: Sequence[str] | None = None, num_stages: int = 4
     ) -> tuple[Stage, ...]:
-        """All stages of the tower, shallow to deep; see :func:`rd_hf.models.stages.find_stages`."""
-        return find_stages(self.tower, tuple(image_size), names, num_stages, must_reach_output=False).stages
+        """All stages of the tower, shallow to deep; see :func:`rd_hf.models.stages.find_stages`.
+
+        :param image_size: of the images, or with `slices` of the volumes.
+        """
+        staged = find_stages(self.tower, self._shown_size(image_size), names, num_stages, must_reach_output=False)
+        return tuple(self._stage(stage, tuple(image_size)) for stage in staged.stages)
+
+    def _shown_size(self, image_size: Grid) -> Grid:
+        """What the tower itself is shown of images or volumes of this size."""
+        if self.slices is not None and len(image_size) != 3:
+            raise BackboneError(
+                f"The backbone {self.name!r} reads volumes slice by slice, but the size {tuple(image_size)} is "
+                "not that of volumes: give three sides."
+            )
+        return tuple(image_size) if self.slices is None else self.slices.size
+
+    def _stage(self, stage: Stage, image_size: Grid) -> Stage:
+        return stage if self.slices is None else self.slices.stage(stage, image_size)
 
     def tap(self, stages: Sequence[Stage], grids: Sequence[Grid], image_size: Grid) -> None:
         """Chooses what `extract` returns.
 
         :param stages: stages of this tower, a repeated one allowed.
         :param grids: for each, the grid that its feature is resampled to.
-        :param image_size: of the images.
+        :param image_size: of the images, or with `slices` of the volumes.
         :raises BackboneError: when the tower's stages differ from `stages`, or weights that run before the end of the
             last stage were not in the checkpoint.
         """
         names = list(dict.fromkeys(stage.name for stage in stages))
-        staged = find_stages(self.tower, tuple(image_size), names, must_reach_output=False)
-        found = {stage.name: stage for stage in staged.stages}
+        shown_size = self._shown_size(image_size)
+        staged = find_stages(self.tower, shown_size, names, must_reach_output=False)
+        found = {stage.name: self._stage(stage, tuple(image_size)) for stage in staged.stages}
         for stage in stages:
             if found[stage.name] != stage:
                 raise BackboneError(
@@ -184,7 +211,7 @@ class Backbone:
                     f"{tuple(image_size)}, but {stage} is expected. Give the backbone and the image size that were "
                     "used in training."
                 )
-        self._refuse_random_weights(staged.stages[-1], tuple(image_size))
+        self._refuse_random_weights(staged.stages[-1], shown_size)
         position = {stage.name: index for index, stage in enumerate(staged.stages)}
         self._staged = staged
         self._taps = [(position[stage.name], tuple(grid)) for stage, grid in zip(stages, grids, strict=True)]
@@ -196,25 +223,37 @@ class Backbone:
         Runs under `no_grad`, not in inference mode: the features enter a trained projector, which keeps them for its
         backward pass. No other activation is kept.
 
-        :param pixel_values: (B, C, *image size), normalised by the teacher's image processor; on any device.
+        :param pixel_values: (B, C, *image size), normalised by the teacher's image processor; with `slices` volumes in
+            0..1; on any device.
         :returns: one feature for each stage that was tapped, in that order: map (B, C, *grid), prefix (B, P, C)
             or None; on the tower's device and in its precision.
         :raises BackboneError: when no stage was tapped.
         """
         staged = self.staged
         self.tower.eval()
-        size = self.chunk_size or max(len(pixel_values), 1)
-        chunks = [self._extract_chunk(staged, chunk) for chunk in pixel_values.split(size)]
-        return [_concatenate([chunk[index] for chunk in chunks]) for index in range(len(self._taps))]
+        if self.slices is not None:
+            return _concatenated([self._extract_slices(staged, volume) for volume in pixel_values])
+        one = 1 if pixel_values.ndim == 5 and self.device.type == "cpu" else None
+        size = self.batch_size or one or self.chunk_size or max(len(pixel_values), 1)
+        return _concatenated([self._extract_chunk(staged, chunk, self._taps) for chunk in pixel_values.split(size)])
 
-    def _extract_chunk(self, staged: StagedModel, pixel_values: Tensor) -> list[StageFeature]:
+    def _extract_slices(self, staged: StagedModel, volume: Tensor) -> list[StageFeature]:
+        """The features of one volume (C, X, Y, Z); the maps of its slices are averaged as soon as they are there."""
+        taps = [(index, self.slices.plane(grid)) for index, grid in self._taps]
+        images = self.slices.images(volume.to(self.device), self.chunk_size or SLICES_AT_ONCE)
+        features = _concatenated([self._extract_chunk(staged, chunk, taps) for chunk in images])
+        return [self.slices.assemble(feature, grid) for feature, (_, grid) in zip(features, self._taps, strict=True)]
+
+    def _extract_chunk(
+        self, staged: StagedModel, pixel_values: Tensor, taps: Sequence[tuple[int, Grid]]
+    ) -> list[StageFeature]:
         pixel_values = pixel_values.to(self.device, self.dtype, non_blocking=True)
         pixel_values = pixel_values.contiguous(memory_format=self.memory_format)
         _, tape = staged.forward(pixel_values)
         # a copy, as a feature may be a view of something larger (a sequence and its prefix, a whole output)
         return [
             StageFeature(*(None if part is None else self._own(part) for part in resample(tape.features[index], grid)))
-            for index, grid in self._taps
+            for index, grid in taps
         ]
 
     def _own(self, part: Tensor) -> Tensor:
@@ -224,8 +263,7 @@ class Backbone:
         """A pooler after the last stage may be random. Anything before it would silently spoil the features."""
         if not self.missing:
             return
-        started = _modules_started_before_end(self.tower, last.name, image_size)
-        random = [key for key in self.missing if _owner(key, started) in started["before"]]
+        random = used_before(self.tower, last.name, image_size, self.missing)
         if random:
             raise BackboneError(
                 f"The checkpoint {self.name!r} lacks weights of {type(self.tower).__name__} that run before the end of "
@@ -292,39 +330,13 @@ def _is_2d_convolutional(module: nn.Module) -> bool:
     return 2 * convolutions > sum(parameter.numel() for parameter in module.parameters())
 
 
+def _concatenated(chunks: list[list[StageFeature]]) -> list[StageFeature]:
+    """The features of all chunks of a batch, for each stage."""
+    return [_concatenate(list(parts)) for parts in zip(*chunks, strict=True)]
+
+
 def _concatenate(chunks: list[StageFeature]) -> StageFeature:
     if len(chunks) == 1:
         return chunks[0]
     maps, prefixes = zip(*chunks, strict=True)
     return StageFeature(torch.cat(maps), None if prefixes[0] is None else torch.cat(prefixes))
-
-
-def _modules_started_before_end(tower: nn.Module, last: str, image_size: Grid) -> dict[str, set[str]]:
-    """Names of the modules that a pass calls `before` the module `last` has returned, and `after`."""
-    started: dict[str, set[str]] = {"before": set(), "after": set()}
-    phase = ["before"]
-
-    def start(name: str) -> Any:
-        return lambda module, args: started[phase[0]].add(name)
-
-    def end(module: nn.Module, args: Any, output: Any) -> None:
-        phase[0] = "after"
-
-    with ExitStack() as stack, torch.no_grad():
-        for name, module in tower.named_modules():
-            stack.enter_context(module.register_forward_pre_hook(start(name)))
-        stack.enter_context(tower.get_submodule(last).register_forward_hook(end))
-        parameter = next(tower.parameters())
-        shape = (1, input_channels(tower), *image_size)
-        call_model(tower, torch.zeros(shape, device=parameter.device, dtype=parameter.dtype), {})
-    return started
-
-
-def _owner(key: str, started: dict[str, set[str]]) -> str:
-    """The innermost module around a weight that is called: some weights are read without calling their own module."""
-    path = key
-    while path:
-        path = path.rpartition(".")[0]
-        if path in started["before"] or path in started["after"]:
-            return path
-    return ""

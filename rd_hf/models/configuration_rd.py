@@ -24,11 +24,11 @@ def _nested_config(value: PreTrainedConfig | Mapping[str, Any] | None, field: st
 
 
 def _image_size(value: int | Sequence[int], field: str) -> list[int]:
-    """Rows and columns in pixels, or depth, rows and columns of volumes."""
+    """Rows and columns in pixels, or the three sides of volumes in voxels."""
     size = [value, value] if isinstance(value, int) else [int(side) for side in value]
     if len(size) not in (2, 3) or min(size) < 1:
         raise ValueError(
-            f"`{field}` is {value!r}; it must be one side, [rows, columns] or [depth, rows, columns], in pixels."
+            f"`{field}` is {value!r}; it must be one side, [rows, columns] in pixels or [x, y, z] in voxels."
         )
     return size
 
@@ -166,10 +166,11 @@ class RDStudentConfig(_OneSourceOfLabels):
 
     :param classifier_config: config of the image classifier or segmenter that the student is; the one source of the
         class names and of the problem type.
-    :param image_size: rows and columns, or one side, in pixels, of the images that the student was trained on.
+    :param image_size: rows and columns, or one side, in pixels, of the images that the student was trained on; the
+        three sides of volumes in voxels.
     :param provenance: what the student was made from (teacher, base checkpoint, data set, method, version of rd_hf),
         as plain JSON without local paths.
-    :raises ValueError: when the classifier does not take three channels, or a local path is in `provenance`.
+    :raises ValueError: when a classifier of images does not take three channels, or a local path is in `provenance`.
     """
 
     model_type = "rd_student"
@@ -186,7 +187,7 @@ class RDStudentConfig(_OneSourceOfLabels):
         self.classifier_config = _nested_config(classifier_config, "classifier_config")
         values = self.classifier_config.to_dict()
         channels = values.get("num_channels", values["in_channels"] if values["model_type"] == "monai" else 3)
-        if channels != 3:
+        if channels != 3 and self.spatial_dims == 2:
             raise ValueError(
                 f"The student's classifier ({self.classifier_config.model_type}) takes {channels} channels; it must "
                 "take 3, because pipelines convert every image to RGB. A grey image becomes three equal channels."
@@ -194,6 +195,17 @@ class RDStudentConfig(_OneSourceOfLabels):
         self.image_size = _image_size(image_size, "image_size")
         self.provenance = provenance or {}
         super().__init__(**kwargs)
+
+    @property
+    def spatial_dims(self) -> int:
+        """2 for a student of images, 3 for one of volumes."""
+        wrapped = self.classifier_config
+        return wrapped.spatial_dims if wrapped.model_type == "monai" else 2
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the images or volumes; images have three."""
+        return self.classifier_config.in_channels if self.spatial_dims == 3 else 3
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "provenance":  # at once, not when a long training is saved
@@ -215,12 +227,15 @@ class RDTeacherConfig(_OneSourceOfLabels):
     :param student_stages: the student's stages that reprogrammed features are injected after, shallow to deep.
     :param hidden_channels: width of the projectors' bottleneck.
     :param projector_layers: convolutions of a projector.
-    :param teacher_image_size: rows and columns, or one side, in pixels, of the backbone's input.
+    :param teacher_image_size: rows and columns, or one side, in pixels, of the backbone's input; the three sides of
+        volumes in voxels.
     :param skips: where a hybrid pass takes the features of the stages shallower than its own from: "own", the student,
         or "reprogrammed", the projectors.
     :param hybrid_stages: the stages whose hybrid passes are run, as indices of `student_stages`, ascending; None: all.
     :param hybrid_norms: the running statistics of batch norms in hybrid passes: "student", the student's, which hybrid
         passes do not move, or "own", those of each hybrid pass.
+    :param slices: how a backbone of images reads volumes, as `SliceReading.to_dict()` gives it; None: it reads what it
+        is given.
     :raises ValueError: when the stages are not paired, the source of the backbone is not complete or a local path, or
         another field has an impossible value.
     """
@@ -243,6 +258,7 @@ class RDTeacherConfig(_OneSourceOfLabels):
         skips: str = "own",
         hybrid_stages: Sequence[int] | None = None,
         hybrid_norms: str = "student",
+        slices: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         if isinstance(student_config, Mapping):
@@ -274,6 +290,7 @@ class RDTeacherConfig(_OneSourceOfLabels):
         self.projector_layers = projector_layers
         self.teacher_image_size = _image_size(teacher_image_size, "teacher_image_size")
         self.skips, self.hybrid_stages, self.hybrid_norms = skips, passes, hybrid_norms
+        self.slices = None if slices is None else dict(slices)
         super().__init__(**kwargs)
 
 

@@ -78,7 +78,7 @@ def _off_meta(build: Callable[[], nn.Module]) -> nn.Module:
 
 
 class MonaiNet(PreTrainedModel):
-    """A network of MONAI, held as `network`.
+    """A network of MONAI, held as `network`; itself a foundation model that is read out after its stages.
 
     :param config: names the network and its arguments.
     """
@@ -87,7 +87,7 @@ class MonaiNet(PreTrainedModel):
     base_model_prefix = "network"
     main_input_name = "pixel_values"
     input_modalities = ("image",)
-    networks: tuple[str, ...] = ()
+    networks = CLASSIFIERS + SEGMENTERS
 
     def __init__(self, config: MonaiNetConfig) -> None:
         """:raises ValueError: when the network is not one of those that give this class's output."""
@@ -109,6 +109,13 @@ class MonaiNet(PreTrainedModel):
         """Weights that a checkpoint lacks start as torch's layers do; transformers holds back the others."""
         if isinstance(module, nn.Linear | nn.modules.conv._ConvNd):
             module.reset_parameters()
+
+    def forward(self, pixel_values: Tensor) -> Any:
+        """The network's own output.
+
+        :param pixel_values: (B, in_channels, *image size).
+        """
+        return self.network(pixel_values)
 
 
 class MonaiNetForImageClassification(MonaiNet):

@@ -49,10 +49,11 @@ class RDStudent(PreTrainedModel):
     ) -> Any:
         """Wraps a transformers model; the weights are shared with `model`, not copied.
 
-        :param model: an image classifier or segmenter of transformers, as this class says, with three input channels.
+        :param model: an image classifier or segmenter of transformers, as this class says; of images with three
+            channels.
         :param provenance: see :class:`RDStudentConfig`.
-        :param image_size: rows and columns, or one side, in pixels; by default that of the model's config, or 224
-            for architectures that take images of any size.
+        :param image_size: rows and columns, or one side, in pixels, of volumes three sides in voxels; by default that
+            of the model's config, or 224 for architectures that take images of any size.
         :raises ValueError: when the model does not take three channels.
         """
         if image_size is None:
@@ -87,19 +88,23 @@ class RDStudent(PreTrainedModel):
     def forward(self, pixel_values: Tensor | None = None, labels: Tensor | None = None, **kwargs: Any) -> ModelOutput:
         """Logits of the student, and the loss where there are labels.
 
-        :param pixel_values: (B, 3, H, W), normalised by the student's image processor.
+        :param pixel_values: (B, 3, H, W), or volumes (B, C, X, Y, Z), normalised by the student's image processor.
         :param labels: of a classifier (B,) class indices, or (B, num_labels) zeros and ones for a multi-label problem;
-            of a segmenter (B, H, W) class indices, 255 where there is no label.
+            of a segmenter (B, H, W) or (B, X, Y, Z) class indices, 255 where there is no label.
         :param kwargs: passed on to the wrapped model.
         :returns: the wrapped model's own output, with `logits` (B, num_labels), or (B, num_labels, h, w) of a
-            segmenter, whose sides h and w may be smaller than the image's.
-        :raises ValueError: when the images do not have three channels.
+            segmenter, whose sides h and w may be smaller than the image's; of volumes (B, num_labels, x, y, z).
+        :raises ValueError: when the images do not have three channels, or volumes not those of the student.
         """
-        if pixel_values is None or pixel_values.ndim != 4 or pixel_values.shape[1] != 3:
+        rank, channels = self.config.spatial_dims, self.config.in_channels
+        if pixel_values is None or pixel_values.ndim != 2 + rank or pixel_values.shape[1] != channels:
             shape = None if pixel_values is None else tuple(pixel_values.shape)
             raise ValueError(
                 f"pixel_values has shape {shape}; it must be (batch, 3, rows, columns). Convert grey images to RGB "
                 "with image.convert('RGB') before the image processor."
+                if rank == 2
+                else f"pixel_values has shape {shape}; it must be (batch, {channels}, x, y, z). Prepare volumes with "
+                "the student's own processor."
             )
         return self.model(pixel_values=pixel_values, labels=labels, **kwargs)
 

@@ -102,7 +102,8 @@ class RDTeacher(WithBackbone):
         The backbone is tapped at the right stages, so that `backbone.extract` gives this model's `teacher_features`; it
         is not attached.
 
-        :param teacher_image_size: rows and columns, or one side, in pixels, of the backbone's input.
+        :param teacher_image_size: rows and columns, or one side, in pixels, of the backbone's input; of volumes three
+            sides, also where the backbone reads them slice by slice (`backbone.slices`).
         :param stages: "last" is RD, "all" the student's stages is DRD.
         :param hidden_channels: width of the projectors' bottleneck.
         :param projector_layers: convolutions of a projector.
@@ -139,6 +140,7 @@ class RDTeacher(WithBackbone):
             skips=skips,
             hybrid_stages=[len(pairs) - 1] if stages == "last" else None,
             hybrid_norms=hybrid_norms or cls.default_hybrid_norms,
+            slices=None if backbone.slices is None else backbone.slices.to_dict(),
         )
         model = cls._around(config, student)
         model.tap(backbone)
@@ -173,9 +175,11 @@ class RDTeacher(WithBackbone):
         `pixel_values`, if a backbone is attached). Inference elsewhere: `pixel_values` alone, or `teacher_features`
         alone.
 
-        :param pixel_values: (B, 3, H, W), normalised by the teacher's image processor.
+        :param pixel_values: (B, 3, H, W), normalised by the teacher's image processor; of volumes (B, C, X, Y, Z) in
+            0..1.
         :param labels: for the loss of the last hybrid logits, in the form that the student takes.
-        :param student_pixel_values: (B, 3, h, w), the same images, normalised by the student's image processor.
+        :param student_pixel_values: (B, 3, h, w), the same images, normalised by the student's image processor; of
+            volumes (B, C, x, y, z).
         :param teacher_features: what `Backbone.extract` gives for the stages tapped by :meth:`tap`.
         :raises BackboneError: when there are neither teacher features nor an attached backbone.
         :raises StageError: when there are no student's images, but the logits depend on them.

@@ -143,6 +143,43 @@ def probe(model: nn.Module, pixel_values: Tensor, blocks: Collection[nn.Module])
     return calls
 
 
+def used_before(model: nn.Module, last: str, image_size: Grid, weights: Sequence[str]) -> list[str]:
+    """Those of some weights that a pass reads before the module `last` has returned."""
+    started = _started_around(model, last, image_size)
+    return [name for name in weights if _owner(name, started) in started["before"]]
+
+
+def _started_around(model: nn.Module, last: str, image_size: Grid) -> dict[str, set[str]]:
+    """Names of the modules that a pass calls `before` the module `last` has returned, and `after`."""
+    started: dict[str, set[str]] = {"before": set(), "after": set()}
+    phase = ["before"]
+
+    def start(name: str) -> Any:
+        return lambda module, args: started[phase[0]].add(name)
+
+    def end(module: nn.Module, args: Any, output: Any) -> None:
+        phase[0] = "after"
+
+    with ExitStack() as stack, torch.no_grad():
+        for name, module in model.named_modules():
+            stack.enter_context(module.register_forward_pre_hook(start(name)))
+        stack.enter_context(model.get_submodule(last).register_forward_hook(end))
+        parameter = next(model.parameters())
+        shape = (1, input_channels(model), *image_size)
+        call_model(model, torch.zeros(shape, device=parameter.device, dtype=parameter.dtype), {})
+    return started
+
+
+def _owner(key: str, started: dict[str, set[str]]) -> str:
+    """The innermost module around a weight that is called: some weights are read without calling their own module."""
+    path = key
+    while path:
+        path = path.rpartition(".")[0]
+        if path in started["before"] or path in started["after"]:
+            return path
+    return ""
+
+
 def reaching(model: nn.Module, pixel_values: Tensor, calls: Sequence[Call]) -> list[Call]:
     """Those of the calls whose feature reaches the model's output: by gradient, from one backward pass.
 

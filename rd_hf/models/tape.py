@@ -183,8 +183,9 @@ def call_model(model: nn.Module, pixel_values: Tensor, kwargs: Mapping[str, Any]
 
 
 def input_channels(model: nn.Module) -> int:
-    """Channels of the images that a model reads: what its config says, else 3."""
+    """Channels of the images or volumes that a model reads: what its config says, else 3."""
     values = model.config.to_dict() if isinstance(model, PreTrainedModel) else {}
+    values = values.get("classifier_config", values)  # of a student
     stated = [values[name] for name in ("num_channels", "in_channels") if isinstance(values.get(name), int)]
     return stated[0] if stated else 3
 

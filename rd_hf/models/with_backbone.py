@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from .backbone import Backbone, BackboneError, fetch_backbone
 from .configuration_rd import RDTeacherConfig
 from .features import Stage, StageFeature
+from .slices import SliceReading
 
 
 class WithBackbone(PreTrainedModel):
@@ -40,7 +41,12 @@ class WithBackbone(PreTrainedModel):
         self._extractor: Backbone | None = None  # reads `backbone`
 
     def tap(self, backbone: Backbone) -> None:
-        """Has `backbone.extract` return this model's `teacher_features`, one for each projector."""
+        """Has `backbone.extract` return this model's `teacher_features`, one for each projector.
+
+        A backbone that reads volumes slice by slice does so as in this model's training.
+        """
+        slices = self.config.slices
+        backbone.slices = None if slices is None else SliceReading.from_dict(slices)
         grids = [projector.input_grid for projector in self.projectors]
         backbone.tap(self.teacher_stages, grids, tuple(self.config.teacher_image_size))
 

@@ -13,8 +13,9 @@ from datasets import Sequence as SequenceFeature
 from .classification import Predictions
 from .mask_metrics import segmentation_scores
 from .mask_rows import full_rows
+from .metric import MetricError
 from .metrics import scores_of
-from .segmentation import MaskRows
+from .segmentation import IMAGES, VOLUMES, MaskRows
 
 _DESCRIPTION = """Accuracy, balanced accuracy, macro F1, AUROC, average precision, expected calibration error, and each
 class's sensitivity and specificity, with 95 % bootstrap intervals, and the confusion matrix."""
@@ -70,6 +71,7 @@ label_names: a name for each class.
 bootstrap_samples: number of resamples behind the intervals, 0 for none.
 seed: of the resampling.
 groups: of the images, which resamples draw together; None if each is its own.
+spacings: of volumes, whose masks are (X, Y, Z): millimetres from voxel to voxel along each axis, in their order.
 """
 
 
@@ -77,15 +79,19 @@ class SegmentationMetrics(evaluate.Metric):
     """What `rd_hf.scoring.mask_metrics.segmentation_scores` gives, batch by batch where wanted (`add_batch`).
 
     Needs MONAI and no Hub, keeps its masks in memory and leaves no file behind.
+
+    :param of_volumes: whether masks are (X, Y, Z), and distances in millimetres.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, of_volumes: bool = False) -> None:
+        self.of_volumes = of_volumes  # before the base class, which asks `_info`
         # As above, the base class makes a folder in the user's cache.
         with tempfile.TemporaryDirectory() as folder:
             super().__init__(config_name="masks", keep_in_memory=True, cache_dir=folder)
 
     def _info(self) -> evaluate.MetricInfo:
         mask = SequenceFeature(SequenceFeature(Value("uint8")))
+        mask = SequenceFeature(mask) if self.of_volumes else mask
         return evaluate.MetricInfo(
             description=_MASK_DESCRIPTION,
             citation="",
@@ -101,7 +107,11 @@ class SegmentationMetrics(evaluate.Metric):
         bootstrap_samples: int,
         seed: int,
         groups: Sequence | None = None,
+        spacings: Sequence[Sequence[float]] | None = None,
     ) -> dict:
+        if self.of_volumes and spacings is None:
+            raise MetricError("masks of volumes need `spacings`, one of three numbers for each volume")
         masks = [[np.array(mask, dtype=np.uint8) for mask in side] for side in (predictions, references)]
-        rows = MaskRows.of(full_rows(*masks, len(label_names)), label_names)
+        measured = VOLUMES if self.of_volumes else IMAGES
+        rows = MaskRows.of(full_rows(*masks, len(label_names), spacings), label_names, measured)
         return segmentation_scores(rows, bootstrap_samples, seed, groups)

@@ -32,10 +32,10 @@ def segmentation_scores(
     :return: plain Python values, ready for JSON: dice, iou, hd95, surface_dice, pooled_dice (means over the foreground
         classes) and false_positive_images; the first five by class under "dice_per_class" and so on; images, {class:
         {"in_truth", "in_prediction", "scored", "left_out", "in_both"}}, of which Dice and IoU are means over the scored
-        and distances over those in both; surface_tolerance in pixels; intervals, {name: [low, high]} and {class: [low,
-        high]}; groups, the number that intervals drew from, None without any. A value that the split leaves undefined
-        is None, and so is its interval; `undefined` says why, {name or "name/class": sentence}, and which classes a
-        mean leaves out.
+        and distances over those in both; surface_tolerance and its unit, "pixels" of images or "mm" of volumes;
+        intervals, {name: [low, high]} and {class: [low, high]}; groups, the number that intervals drew from, None
+        without any. A value that the split leaves undefined is None, and so is its interval; `undefined` says why,
+        {name or "name/class": sentence}, and which classes a mean leaves out.
     :raises MetricError: if the number of resamples is negative or there is not a group for each image.
     """
     if bootstrap_samples < 0:
@@ -50,7 +50,7 @@ def segmentation_scores(
     for name, own in values.items():
         result[f"{name}_per_class"] = dict(zip(names, map(_number, own), strict=True))
     result["images"] = _images(rows)
-    result["surface_tolerance"] = SURFACE_TOLERANCE
+    result |= {"surface_tolerance": SURFACE_TOLERANCE, "unit": rows.measured.unit}
     unit_of = units(len(rows.true_positives), groups)
     result["intervals"] = intervals(rows, values, bootstrap_samples, seed, unit_of) if bootstrap_samples else {}
     result["groups"] = None if groups is None else int(unit_of.max()) + 1

@@ -10,6 +10,7 @@ import numpy as np
 
 from .drawn_names import DrawnNames, drawn_names, lines_of, longest_line
 from .plots import COLOURS, LARGEST_MATRIX, LETTER, LINE_HEIGHT, new_figure
+from .segmentation import IMAGES, Measured
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,19 +44,23 @@ def plot_dice(scores: dict[str, Any], label_names: Sequence[str], path: str | Pa
         _finish(axes, names, title)
 
 
-def plot_dice_of_images(dice: np.ndarray, label_names: Sequence[str], path: str | Path) -> None:
-    """Dice of each image as a dot, by class, with quartiles as a box and the median as a line.
+def plot_dice_of_images(
+    dice: np.ndarray, label_names: Sequence[str], path: str | Path, measured: Measured = IMAGES
+) -> None:
+    """Dice of each image or volume as a dot, by class, with quartiles as a box and the median as a line.
 
     :param dice: (N, K - 1) of the foreground classes, NaN where an image has no value.
     :param label_names: of the K classes, the background first.
     :param path: the PNG to write.
+    :param measured: whether they are images or volumes, in words.
     """
     names = _foreground(label_names)
     with new_figure(path, 1, *_size(names), names=names) as (_, (axes,)):
         for row, column in enumerate(dice.T):
             own = column[~np.isnan(column)]
             if not len(own):
-                axes.text(0.01, row, "no image has this class, in truth or prediction", va="center", color="#666666")
+                text = f"no {measured.image} has this class, in truth or prediction"
+                axes.text(0.01, row, text, va="center", color="#666666")
                 continue
             # multiples of the golden ratio spread evenly, the same at every drawing
             offsets = (np.arange(len(own)) * 0.618034 % 1 - 0.5) * 2 * SPREAD
@@ -63,7 +68,7 @@ def plot_dice_of_images(dice: np.ndarray, label_names: Sequence[str], path: str 
             low, median, high = np.percentile(own, (25, 50, 75))
             axes.barh(row, high - low, left=low, height=0.75, fill=False, edgecolor="#000000")
             axes.plot([median, median], [row - 0.37, row + 0.37], color=COLOURS[1], linewidth=2)
-        _finish(axes, names, "Dice of each test image, with quartiles")
+        _finish(axes, names, f"Dice of each test {measured.image}, with quartiles")
 
 
 def _foreground(label_names: Sequence[str]) -> DrawnNames:

@@ -1,6 +1,7 @@
 """Scores of masks, per image and class, and their means; users call `rd_hf.scoring.mask_metrics`.
 
-Class 0 is the background. Every metric is of the other classes, and of the pixels that have a label:
+Class 0 is the background. Every metric is of the other classes, and of the pixels that have a label. Of volumes, images
+are volumes and pixels are voxels here, and distances are in millimetres.
 
 =====================  ========================================================================================
 metric                 meaning
@@ -20,19 +21,43 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
 from .metric import Metric, MetricError
 
-METRICS = (
-    Metric("dice", "Dice"),
-    Metric("iou", "IoU", hub_name="mean_iou"),
-    Metric("hd95", "HD95, pixels", higher_is_better=False),
-    Metric("surface_dice", "surface Dice"),
-)
+
+class Measured(NamedTuple):
+    """What masks are of, in words.
+
+    :ivar image: what one mask belongs to.
+    :ivar pixel: what has a class.
+    :ivar unit: of distances.
+    """
+
+    image: str
+    pixel: str
+    unit: str
+
+
+IMAGES = Measured("image", "pixel", "pixels")
+VOLUMES = Measured("volume", "voxel", "mm")
+
+
+def mask_metrics(measured: Measured) -> tuple[Metric, ...]:
+    """The metrics of masks of images or volumes, whose titles name the unit of distances."""
+    return (
+        Metric("dice", "Dice"),
+        Metric("iou", "IoU", hub_name="mean_iou"),
+        Metric("hd95", f"HD95, {measured.unit}", higher_is_better=False),
+        Metric("surface_dice", "surface Dice"),
+    )
+
+
+METRICS = mask_metrics(IMAGES)
 IGNORED_LABEL = 255  # a pixel without a label, as in transformers' segmenters
-SURFACE_TOLERANCE = 1.0  # pixels
+SURFACE_TOLERANCE = 1.0  # pixels of images, millimetres of volumes
 NO_DISTANCE = -1.0  # in a row, where a distance is undefined
 COUNTS = ("true_positives", "false_positives", "false_negatives")
 DISTANCES = ("hd95", "surface_dice")
@@ -45,6 +70,7 @@ class MaskRows:
     """Rows of N images and K classes, as `rd_hf.scoring.mask_rows` makes them.
 
     :param names: of the K classes.
+    :param measured: whether they are images or volumes, in words.
     :ivar per_image: (N, K - 1) values of each metric, NaN where undefined.
     """
 
@@ -54,9 +80,10 @@ class MaskRows:
     false_negatives: np.ndarray
     hd95: np.ndarray
     surface_dice: np.ndarray
+    measured: Measured = IMAGES
 
     @classmethod
-    def of(cls, rows: np.ndarray, names: Sequence[str]) -> MaskRows:
+    def of(cls, rows: np.ndarray, names: Sequence[str], measured: Measured = IMAGES) -> MaskRows:
         """Read rows (N, 3K), whose distances are undefined, or full rows (N, 5K).
 
         :raises MetricError: if they are of other classes, there are none or one is not finite.
@@ -65,16 +92,16 @@ class MaskRows:
         lengths = [classes * len(COUNTS), classes * len(COUNTS + DISTANCES)]
         if rows.ndim != 2 or not len(rows) or rows.shape[1] not in lengths:
             raise MetricError(
-                f"rows of masks have shape {rows.shape}; expected (images, {lengths[0]}) or (images, {lengths[1]}) for "
-                f"{classes} classes, and at least one image"
+                f"rows of masks have shape {rows.shape}; expected ({measured.image}s, {lengths[0]}) or "
+                f"({measured.image}s, {lengths[1]}) for {classes} classes, and at least one {measured.image}"
             )
         if not np.isfinite(rows).all():
             first = int(np.flatnonzero(~np.isfinite(rows).all(axis=1))[0])
-            raise MetricError(f"the model's output for image {first} is not finite (NaN or infinite)")
+            raise MetricError(f"the model's output for {measured.image} {first} is not finite (NaN or infinite)")
         blocks = list(rows.reshape(len(rows), -1, classes).swapaxes(0, 1))
         unmeasured = np.full((len(rows), classes), np.nan)
         distances = [np.where(block == NO_DISTANCE, np.nan, block) for block in blocks[len(COUNTS) :]]
-        return cls(tuple(names), *blocks[: len(COUNTS)], *(distances or [unmeasured, unmeasured]))
+        return cls(tuple(names), *blocks[: len(COUNTS)], *(distances or [unmeasured, unmeasured]), measured)
 
     @cached_property
     def per_image(self) -> dict[str, np.ndarray]:
@@ -140,6 +167,7 @@ def point_values(rows: MaskRows) -> dict[str, float]:
 def undefined_reasons(rows: MaskRows, values: dict[str, np.ndarray]) -> dict[str, str]:
     """Which values are undefined or leave out a class, and why: name or name/class to a sentence."""
     reasons: dict[str, str] = {}
+    image = rows.measured.image
     for name, own in values.items():
         missing = [label for label, value in zip(rows.names[1:], own, strict=True) if np.isnan(value)]
         if not missing:
@@ -149,9 +177,9 @@ def undefined_reasons(rows: MaskRows, values: dict[str, np.ndarray]) -> dict[str
             why = "has {} in both truth and prediction"
         listed = " or ".join(map(repr, missing))
         others = "undefined" if len(missing) == len(own) else "mean over the other classes"
-        reasons[name] = f"{others}: no image of the split {why.format(listed)}"
+        reasons[name] = f"{others}: no {image} of the split {why.format(listed)}"
         for label in missing:
-            reasons[f"{name}/{label}"] = f"undefined: no image of the split {why.format(repr(label))}"
+            reasons[f"{name}/{label}"] = f"undefined: no {image} of the split {why.format(repr(label))}"
     if not rows.is_empty.any():
-        reasons["false_positive_images"] = "undefined: every image of the split has foreground in its truth"
+        reasons["false_positive_images"] = f"undefined: every {image} of the split has foreground in its truth"
     return reasons

@@ -20,13 +20,14 @@ from ..tasks.segmentation import Segmentation
 SEGMENTER_CLASS = "ForSemanticSegmentation"  # how transformers' classes of segmenters end
 # Classifiers' encoders reduce an image 32 times, which leaves 4 x 4 logits of a mask of 128 pixels.
 OUTPUT_STRIDE = 8
-# what these networks of MONAI cannot be built without; the widths are those of MONAI's tutorials
+# what these networks of MONAI cannot be built without; the U-Nets' widths are those of MONAI's tutorials
 MONAI_DEFAULTS: dict[str, dict[str, Any]] = {
     "AttentionUnet": {"channels": [16, 32, 64, 128], "strides": [2, 2, 2]},
     "DynUNet": {
         "kernel_size": [3, 3, 3, 3], "strides": [1, 2, 2, 2], "upsample_kernel_size": [2, 2, 2],
         "filters": [16, 32, 64, 128],
     },
+    "ResNet": {"block": "basic", "layers": [1, 1, 1, 1], "block_inplanes": [16, 32, 64, 128]},
     "UNet": {"channels": [16, 32, 64, 128], "strides": [2, 2, 2], "num_res_units": 2},
 }  # fmt: skip
 
@@ -113,15 +114,18 @@ def kind_of(problem_type: str) -> Kind:
     return MASKS if problem_type == Segmentation.problem_type else CLASSES
 
 
-def with_segmenter_defaults(model_type: str, fields: dict[str, Any], known: Collection[str]) -> dict[str, Any]:
-    """The fields of an inline config, with what a small segmenter needs where the user says nothing of it.
+def with_monai_defaults(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of an inline config of a network of MONAI, with what it needs where the user says nothing of it."""
+    defaults = MONAI_DEFAULTS.get(fields.get("network", ""), {})
+    arguments = fields.get("arguments") or {}
+    return fields if defaults.keys() & arguments.keys() else fields | {"arguments": defaults | arguments}
+
+
+def with_output_stride(fields: dict[str, Any], known: Collection[str]) -> dict[str, Any]:
+    """The fields of an inline config of a segmenter, with the resolution that masks need, unless the user names one.
 
     :param known: fields of the model type.
     """
-    if model_type == MonaiNetConfig.model_type:
-        defaults = MONAI_DEFAULTS.get(fields.get("network", ""), {})
-        arguments = fields.get("arguments") or {}
-        return fields if defaults.keys() & arguments.keys() else fields | {"arguments": defaults | arguments}
     return {"output_stride": OUTPUT_STRIDE, **fields} if "output_stride" in known else fields
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers.image_processing_utils import BaseImageProcessor
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
 
@@ -19,7 +20,8 @@ from ..models.backbone import cached_commit
 from ..models.configuration_monai import MonaiNetConfig
 from ..models.modeling_rd_student import RDStudent
 from ..models.tape import input_channels
-from .kinds import MASKS, Kind, StudentError, kind_of, refine_output, with_segmenter_defaults
+from .kinds import MASKS, Kind, StudentError, kind_of, refine_output, with_monai_defaults, with_output_stride
+from .volumes import VolumeStudent, check_volume_config, volume_fields
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +40,7 @@ def load_student(
     image_size: int | None = None,
     revision: str | None = None,
     trust_remote_code: bool = False,
+    volumes: VolumeStudent | None = None,
 ):
     """Build a student for the given labels.
 
@@ -46,42 +49,64 @@ def load_student(
     :param image_size: side of the square input; by default that of the processor, or of the config, or 224.
     :param problem_type: as transformers calls it, for a classifier; "segmentation" for a segmenter, whose processor
         squashes the whole image to the student's size.
+    :param volumes: what the student reads, where the data are volumes; `image_size` is then not looked at.
     :return: (RDStudentForImageClassification or RDStudentForSemanticSegmentation, its image processor, its source
-        {"id", "revision"}).
+        {"id", "revision"}); None in place of the processor where the data are volumes.
     :raises StudentError: for an inline config with unknown fields, or a model of another kind.
     """
     kind = kind_of(problem_type)
+    size = image_size if volumes is None else list(volumes.size)
     labels = {
         "id2label": dict(enumerate(label_names)),
         "label2id": {name: number for number, name in enumerate(label_names)},
         "problem_type": kind.problem_type(problem_type),
     }
     if isinstance(student, dict):
-        config = _inline_config(kind, student, image_size, labels)
+        student = student if volumes is None else volume_fields(kind, student, volumes)
+        config = _inline_config(kind, student, size, labels)
+        check_volume_config(kind, config.model_type, config, volumes)
         try:
             model = kind.auto_class.from_config(config)
         except ValueError as error:  # of MONAI, for arguments that a network does not take
             raise StudentError(f"The student cannot be built: {error}") from error
-        processor = default_processor(_side(config, image_size))
         name = f"MONAI {config.network}" if isinstance(config, MonaiNetConfig) else config.model_type
         source = {"id": f"{name} from scratch", "revision": None}
     else:
-        model, source = _pretrained(kind, student, image_size, labels, revision, trust_remote_code)
-        processor = load_processor(student, revision, image_size, trust_remote_code)
-    if kind is MASKS:
-        processor = whole_image_processor(processor)
+        model, source = _pretrained(kind, student, size, labels, revision, trust_remote_code, volumes)
     if isinstance(model, RDStudent):
         model = model.model
-    _refuse_other_channels(model)
+    processor = None
+    if volumes is None:
+        processor = _image_processor(kind, student, model.config, image_size, revision, trust_remote_code)
+        _refuse_other_channels(model)
     _read_kept_shares_as_dropped(model)
     return kind.student_class.from_classifier(model), processor, source
 
 
-def adopt_student(model: PreTrainedModel, label_names: list[str], problem_type: str) -> RDStudent:
+def _image_processor(
+    kind: Kind,
+    student: str | dict[str, Any],
+    config: PreTrainedConfig,
+    image_size: int | None,
+    revision: str | None,
+    trust_remote_code: bool,
+) -> BaseImageProcessor:
+    """The processor of a student of images."""
+    if isinstance(student, dict):
+        processor = default_processor(_side(config, image_size))
+    else:
+        processor = load_processor(student, revision, image_size, trust_remote_code)
+    return whole_image_processor(processor) if kind is MASKS else processor
+
+
+def adopt_student(
+    model: PreTrainedModel, label_names: list[str], problem_type: str, volumes: VolumeStudent | None = None
+) -> RDStudent:
     """Take an image classifier or segmenter in memory as the student; the model itself is trained, not a copy.
 
     :param label_names: the data's classes. The model takes these names over unless it has names of its own.
     :param problem_type: see `load_student`.
+    :param volumes: see `load_student`.
     :raises StudentError: when the model is of another kind, or its classes are not those of the data.
     """
     kind = kind_of(problem_type)
@@ -95,7 +120,9 @@ def adopt_student(model: PreTrainedModel, label_names: list[str], problem_type: 
             f"the student with num_labels={len(label_names)}, or with id2label and label2id set to the names of the "
             "data."
         )
-    _refuse_other_channels(model)
+    check_volume_config(kind, type(model).__name__, model.config, volumes)
+    if volumes is None:
+        _refuse_other_channels(model)
     model.config.id2label = dict(enumerate(label_names))
     model.config.label2id = {name: number for number, name in enumerate(label_names)}
     model.config.problem_type = kind.problem_type(problem_type)
@@ -135,7 +162,13 @@ def _read_kept_shares_as_dropped(model: PreTrainedModel) -> None:
 
 
 def _pretrained(
-    kind: Kind, student: str, image_size: int | None, labels: dict, revision: str | None, trust_remote_code: bool
+    kind: Kind,
+    student: str,
+    image_size: int | list[int] | None,
+    labels: dict,
+    revision: str | None,
+    trust_remote_code: bool,
+    volumes: VolumeStudent | None,
 ):
     options = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
     config = AutoConfig.from_pretrained(student, **options)
@@ -145,6 +178,7 @@ def _pretrained(
             "transformers."
         )
     kind.check_checkpoint(student, config)
+    check_volume_config(kind, student, config, volumes)
     wrapped = config.classifier_config if config.model_type == "rd_student" else config
     if kind is MASKS:
         refine_output(config)
@@ -160,9 +194,10 @@ def _pretrained(
     head = _head_weights(kind, config)
     unfit = sorted({key for key, *_ in loading["mismatched_keys"]} - head)
     if unfit:
+        argument = "student_image_size" if volumes is None else "crop_size or volume_size"
         raise StudentError(
             f"Weights of the student {student!r} do not fit an image size of {image_size}: {', '.join(unfit)}. Leave "
-            "student_image_size out, or choose a student without position embeddings."
+            f"{argument} out, or choose a student without position embeddings."
         )
     if not same_task:
         fresh = kind.auto_class.from_config(config).state_dict()
@@ -187,7 +222,9 @@ def _head_weights(kind: Kind, config: PreTrainedConfig) -> set[str]:
     return {name for name, shape in shapes.items() if others[name] != shape}
 
 
-def _inline_config(kind: Kind, student: dict[str, Any], image_size: int | None, labels: dict) -> PreTrainedConfig:
+def _inline_config(
+    kind: Kind, student: dict[str, Any], image_size: int | list[int] | None, labels: dict
+) -> PreTrainedConfig:
     fields = dict(student)
     model_type = fields.pop("model_type", None)
     known = [name for name in kind.model_types if name in CONFIG_MAPPING]
@@ -206,8 +243,10 @@ def _inline_config(kind: Kind, student: dict[str, Any], image_size: int | None, 
     classes = MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES.get(model_type, "")
     if kind is not MASKS and not isinstance(classes, str):  # levit has a second one, for which its authors distil
         fields.setdefault("architectures", [classes[0]])
-    if kind is MASKS:
-        fields = with_segmenter_defaults(model_type, fields, known)
+    if model_type == MonaiNetConfig.model_type:
+        fields = with_monai_defaults(fields)
+    elif kind is MASKS:
+        fields = with_output_stride(fields, known)
     try:
         config = config_class(**fields, **labels)
     except (TypeError, ValueError) as error:

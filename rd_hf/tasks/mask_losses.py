@@ -17,14 +17,15 @@ def soft_dice_loss(logits: Tensor, labels: Tensor) -> Tensor:
     Milletari et al. 2016 (V-Net, arXiv 1606.04797) with plain instead of squared probabilities, as in nnU-Net. Equal to
     MONAI's `DiceLoss` without the background, which has no ignored label.
 
-    :param logits: (n, K, h, w); class 0 is the background.
-    :param labels: (n, h, w) class numbers; IGNORED_LABEL for pixels that take no part.
+    :param logits: (n, K, *size), of images or volumes; class 0 is the background.
+    :param labels: (n, *size) class numbers; IGNORED_LABEL for pixels that take no part.
     """
-    classes = torch.arange(1, logits.shape[1], device=labels.device)[:, None, None]
+    places = tuple(range(2, logits.ndim))
+    classes = torch.arange(1, logits.shape[1], device=labels.device).view(-1, *[1] * len(places))
     truth = labels[:, None] == classes
     probabilities = logits.softmax(dim=1)[:, 1:] * (labels != IGNORED_LABEL)[:, None]
-    shared = (probabilities * truth).sum(dim=(2, 3))
-    both = probabilities.sum(dim=(2, 3)) + truth.sum(dim=(2, 3))
+    shared = (probabilities * truth).sum(dim=places)
+    both = probabilities.sum(dim=places) + truth.sum(dim=places)
     return (1 - (2 * shared + SMOOTH) / (both + SMOOTH)).mean(dim=1).sum()
 
 
@@ -33,13 +34,14 @@ def pixel_cross_entropy(
 ) -> Tensor:
     """Cross-entropy, mean over the labelled pixels of each image, summed over the images.
 
-    :param logits: (n, K, h, w).
-    :param labels: (n, h, w) class numbers; IGNORED_LABEL for pixels that take no part.
+    :param logits: (n, K, *size), of images or volumes.
+    :param labels: (n, *size) class numbers; IGNORED_LABEL for pixels that take no part.
     :param class_weights: (K,). A mean is over pixels and not over their weights, so that weights should average 1.
     """
     weight = None if class_weights is None else class_weights.to(logits)
     losses = F.cross_entropy(
         logits, labels, weight=weight, ignore_index=IGNORED_LABEL, label_smoothing=label_smoothing, reduction="none"
     )
-    pixels = (labels != IGNORED_LABEL).sum(dim=(1, 2)).clamp(min=1)
-    return (losses.sum(dim=(1, 2)) / pixels).sum()
+    places = tuple(range(1, labels.ndim))
+    pixels = (labels != IGNORED_LABEL).sum(dim=places).clamp(min=1)
+    return (losses.sum(dim=places) / pixels).sum()

@@ -1,4 +1,4 @@
-"""Segmentation of images: one class per pixel."""
+"""Segmentation of images and volumes: one class per pixel or voxel."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..models.volume_grid import classes_on_source
 from ..scoring import mask_plots
 from ..scoring.mask_metrics import segmentation_scores
 from ..scoring.mask_rows import check_monai, count_row, distance_row
 from ..scoring.metric import MetricError
-from ..scoring.segmentation import METRICS, MaskRows, point_values
+from ..scoring.segmentation import IMAGES, METRICS, VOLUMES, MaskRows, Measured, mask_metrics, point_values
+from ..scoring.volume_target import VolumeTarget
 from .classification import balanced_class_weights
 from .mask_losses import pixel_cross_entropy, soft_dice_loss
 from .task import Task, at_least_float32
@@ -32,6 +34,7 @@ class Segmentation(Task):
     A row holds the pixels of each class where truth and prediction agree and differ, and in a full row also the
     distances of their outlines; see `rd_hf.scoring.mask_rows`.
 
+    :cvar measured: what the masks are of, in words.
     :param class_weights: (K,) weights of the cross-entropy; they should average 1 over the training pixels.
     :param label_smoothing: of the cross-entropy, as in torch.
     :raises ValueError: if `label_smoothing` is out of range.
@@ -45,6 +48,7 @@ class Segmentation(Task):
     card_template = "segmentation.md"
     figures_of_scores: ClassVar[dict[str, str]] = {"dice.png": "Dice of each class"}
     figures_of_rows: ClassVar[dict[str, str]] = {"dice_images.png": "Dice of each test image"}
+    measured: ClassVar[Measured] = IMAGES
 
     class_weights: Tensor | None = None
     label_smoothing: float = 0.0
@@ -65,8 +69,9 @@ class Segmentation(Task):
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Dice and cross-entropy of each image, as in nnU-Net (Isensee et al. 2021).
 
-        :param logits: (n, K, h', w').
-        :param labels: (n, h, w) int64, with `rd_hf.scoring.segmentation.IGNORED_LABEL` where a pixel has no label.
+        :param logits: (n, K, h', w'), or (n, K, x', y', z').
+        :param labels: (n, h, w) or (n, x, y, z) int64, with `rd_hf.scoring.segmentation.IGNORED_LABEL` where a pixel
+            has no label.
         """
         logits = resized(at_least_float32(logits), labels.shape[1:])
         cross_entropy = pixel_cross_entropy(logits, labels, self.class_weights, self.label_smoothing)
@@ -75,8 +80,8 @@ class Segmentation(Task):
     def divergence(self, hybrid: Tensor, student: Tensor, temperature: float) -> Tensor:
         """KL of each pixel's softmaxes, mean over the pixels.
 
-        :param hybrid: (B, K, h', w').
-        :param student: (B, K, h', w').
+        :param hybrid: (B, K, h', w'), or (B, K, x', y', z').
+        :param student: of the same shape.
         """
         hybrid, student = at_least_float32(hybrid) / temperature, at_least_float32(student) / temperature
         divergence = F.kl_div(
@@ -103,13 +108,18 @@ class Segmentation(Task):
         rows = []
         for own, mask in zip(logits, labels, strict=True):
             truth = mask.to(logits.device)
-            prediction = class_map(own, truth.shape)
-            parts = [count_row(prediction, truth, len(self.names))]
-            if full:
-                parts.append(distance_row(prediction, truth, len(self.names)))
-            row = torch.cat(parts)
-            rows.append(torch.where(own.isfinite().all(), row, torch.nan))
+            rows.append(self._row(own, class_map(own, truth.shape), truth, None, full))
         return torch.stack(rows)
+
+    def _row(
+        self, logits: Tensor, prediction: Tensor, truth: Tensor, spacing: Sequence[float] | None, full: bool
+    ) -> Tensor:
+        """The row of one image or volume; all NaN where its logits are not finite."""
+        parts = [count_row(prediction, truth, len(self.names))]
+        if full:
+            parts.append(distance_row(prediction, truth, len(self.names), spacing))
+        row = torch.cat(parts)
+        return torch.where(logits.isfinite().all(), row, torch.nan)
 
     def masks_of(self, logits: Tensor, sizes: Sequence[tuple[int, int]]) -> list[np.ndarray]:
         """The predicted mask of each image, uint8 class numbers.
@@ -117,8 +127,7 @@ class Segmentation(Task):
         :param logits: (B, K, h', w').
         :param sizes: rows and columns of each mask.
         """
-        pairs = zip(logits, sizes, strict=True)
-        return [class_map(own, size).to(torch.uint8).cpu().numpy() for own, size in pairs]
+        return [class_map(own, size).cpu().numpy() for own, size in zip(logits, sizes, strict=True)]
 
     def scores(
         self, rows: np.ndarray, bootstrap_samples: int = 1000, seed: int = 0, groups: Sequence | None = None
@@ -128,19 +137,20 @@ class Segmentation(Task):
         :param rows: full ones.
         :param groups: of the images, which intervals draw together.
         """
-        return segmentation_scores(MaskRows.of(rows, self.names), bootstrap_samples, seed, groups)
+        return segmentation_scores(MaskRows.of(rows, self.names, self.measured), bootstrap_samples, seed, groups)
 
     def point_scores(self, rows: np.ndarray) -> dict[str, float]:
         """The value alone of each metric; without full rows the distances are undefined."""
-        return point_values(MaskRows.of(rows, self.names))
+        return point_values(MaskRows.of(rows, self.names, self.measured))
 
     def validation_score(self, rows: np.ndarray, metric: str) -> float:
         """Dice or IoU, mean over the foreground classes."""
         value = self.point_scores(rows)[self.selection_metric(metric)]
         if np.isnan(value):
+            image, pixel, _ = self.measured
             raise MetricError(
-                f"{metric} of the validation split is undefined: it has no pixel of {self._foreground()}, and the "
-                "prediction has none either. Add images that show one of them to validation"
+                f"{metric} of the validation split is undefined: it has no {pixel} of {self._foreground()}, and the "
+                f"prediction has none either. Add {image}s that show one of them to validation"
             )
         return value
 
@@ -154,10 +164,11 @@ class Segmentation(Task):
         counts = {name: int(self.marks(own)[:, 1:].any(axis=1).sum()) for name, own in splits.items()}
         if not counts["validation"]:
             held = ", ".join(f"{count} of {len(splits[name])} in {name}" for name, count in counts.items())
+            images = f"{self.measured.image}s"
             raise MetricError(
-                f"`metric_for_best_model` is {metric}, which needs an image in validation whose mask has "
-                f"{self._foreground()}, but there is none (images with one: {held}). Move such images to validation, "
-                "or leave the validation split out, so that one is made from train."
+                f"`metric_for_best_model` is {metric}, which needs one of the {images} in validation to have a mask "
+                f"with {self._foreground()}, but none has ({images} with one: {held}). Move such {images} to "
+                "validation, or leave the validation split out, so that one is made from train."
             )
 
     def _foreground(self) -> str:
@@ -173,12 +184,13 @@ class Segmentation(Task):
 
     def columns(self) -> list[str]:
         """Dice of each foreground class, and its pixels in truth and prediction."""
-        kinds = ("dice", "pixels", "predicted_pixels")
+        pixels = f"{self.measured.pixel}s"
+        kinds = ("dice", pixels, f"predicted_{pixels}")
         return [f"{kind}_{name}" for name in self.names[1:] for kind in kinds]
 
     def table(self, rows: np.ndarray) -> Iterator[list[str]]:
         """Dice is empty where neither truth nor prediction has the class. Pixels without a label are not counted."""
-        read = MaskRows.of(rows, self.names)
+        read = MaskRows.of(rows, self.names, self.measured)
         dice = read.per_image["dice"]
         true = (read.true_positives + read.false_negatives)[:, 1:]
         predicted = (read.true_positives + read.false_positives)[:, 1:]
@@ -194,25 +206,52 @@ class Segmentation(Task):
 
     def draw_rows(self, rows: np.ndarray, folder: Path) -> None:
         """Dice of each image, by class."""
-        dice = MaskRows.of(rows, self.names).per_image["dice"]
-        mask_plots.plot_dice_of_images(dice, self.names, folder / "dice_images.png")
+        dice = MaskRows.of(rows, self.names, self.measured).per_image["dice"]
+        mask_plots.plot_dice_of_images(dice, self.names, folder / "dice_images.png", self.measured)
+
+
+@dataclass(frozen=True)
+class VolumeSegmentation(Segmentation):
+    """`Segmentation` of volumes: one class per voxel, scored on the grid of each source file, distances in mm."""
+
+    metrics = mask_metrics(VOLUMES)
+    figures_of_rows: ClassVar[dict[str, str]] = {"dice_images.png": "Dice of each test volume"}
+    measured: ClassVar[Measured] = VOLUMES
+
+    def _rows(self, logits: Tensor, labels: Sequence[VolumeTarget], full: bool) -> Tensor:
+        """:param logits: (B, K, *grid), of the student's grid."""
+        rows = []
+        for own, target in zip(logits, labels, strict=True):
+            prediction = classes_on_source(own, target.mask.shape, target.affine)
+            rows.append(self._row(own, prediction, target.mask.to(own.device), target.spacing, full))
+        return torch.stack(rows)
+
+    def masks_of(self, logits: Tensor, sources: Sequence[tuple[Sequence[int], np.ndarray]]) -> list[np.ndarray]:
+        """The predicted mask of each volume on the grid of its source, uint8 class numbers.
+
+        :param logits: (B, K, *grid), of the student's grid.
+        :param sources: shape (X, Y, Z) and affine (4, 4) of each.
+        """
+        pairs = zip(logits, sources, strict=True)
+        return [classes_on_source(own, shape, affine).cpu().numpy() for own, (shape, affine) in pairs]
 
 
 def resized(logits: Tensor, size: Sequence[int]) -> Tensor:
-    """Logits (n, K, h', w') at another size, bilinearly."""
+    """Logits (n, K, *sides) at another size, bilinearly, or trilinearly in three dimensions."""
     if logits.shape[2:] == tuple(size):
         return logits
-    return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=False)
+    mode = "bilinear" if logits.ndim == 4 else "trilinear"
+    return F.interpolate(logits, size=tuple(size), mode=mode, align_corners=False)
 
 
 def class_map(logits: Tensor, size: Sequence[int]) -> Tensor:
-    """The likeliest class of each pixel (H, W), int64; one class's logits are resized at a time, to save memory.
+    """The likeliest class of each pixel (H, W), uint8; one class's logits are resized at a time, to save memory.
 
     :param logits: (K, h', w') float32 of one image.
     :param size: H and W.
     """
     best = resized(logits[None, :1], size)[0, 0]
-    found = torch.zeros(best.shape, dtype=torch.int64, device=logits.device)
+    found = torch.zeros(best.shape, dtype=torch.uint8, device=logits.device)
     for number in range(1, len(logits)):
         own = resized(logits[None, number : number + 1], size)[0, 0]
         found = torch.where(own > best, number, found)

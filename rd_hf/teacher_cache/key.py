@@ -18,6 +18,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from ..data.augmentation import AUGMENTATION_VERSION, AugmentationParameters
 from ..models.backbone import Backbone
 from ..models.modeling_rd_teacher import RDTeacherForImageClassification
+from ..models.teacher_network import TeacherNetwork
 from .file import Layout, make_file
 
 FORMAT = "rd_hf teacher features 1"
@@ -39,6 +40,7 @@ def teacher_key(
     data: str,
     rows: int,
     dtype: torch.dtype,
+    volumes: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Everything that a stored feature depends on, besides row and view, as plain JSON values.
 
@@ -47,6 +49,7 @@ def teacher_key(
     :param data: fingerprint of the images that rows number, in their order.
     :param rows: number of these.
     :param dtype: in which features are stored.
+    :param volumes: how volumes are read and their views drawn, as plain JSON; None for images.
     """
     config = {n: v for n, v in backbone.config.to_dict().items() if n not in NOT_OF_THE_FEATURES}
     shown = processor.to_dict()
@@ -59,14 +62,16 @@ def teacher_key(
         "teacher_dtype": str(backbone.dtype).removeprefix("torch."),
         "image_size": list(teacher.config.teacher_image_size),
         "processor": {n: v for n, v in shown.items() if not n.startswith("_") and n != "name_or_path"},
+        **({} if backbone.slices is None else {"slices": backbone.slices.to_dict()}),
         "stages": [stage.to_dict() for stage in teacher.teacher_stages],
         "grids": [list(projector.input_grid) for projector in teacher.projectors],
         "augmentation_version": AUGMENTATION_VERSION,
         "augmentation": None if augmentation is None else asdict(augmentation),
-        "seed": None if augmentation is None else seed,
+        "seed": None if augmentation is None and volumes is None else seed,
         "data": data,
         "rows": rows,
         "dtype": str(dtype).removeprefix("torch."),
+        **({} if volumes is None else {"volumes": volumes}),
     }
     return json.loads(json.dumps(key, default=str))
 
@@ -179,7 +184,16 @@ def _short(value: Any) -> str:
 
 
 def _model_code(backbone: Backbone) -> str | None:
-    """SHA-256 of the file of a model class that is not part of transformers: such code changes without the weights."""
+    """SHA-256 of the file of a model class that is not part of transformers: such code changes without the weights.
+
+    None also for a class that was typed into a session: it has no file.
+    """
     if not type(backbone.config).is_custom_code():
         return None
-    return hashlib.sha256(Path(inspect.getfile(type(backbone.tower))).read_bytes()).hexdigest()
+    tower = backbone.tower
+    model_class = type(tower.network if isinstance(tower, TeacherNetwork) else tower)
+    try:
+        path = Path(inspect.getfile(model_class))
+    except (TypeError, OSError):
+        return None
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -18,18 +18,14 @@ from ..arguments.distillation import DistillationArguments
 from ..arguments.values import ArgumentError
 from ..data.augmentation import AugmentationParameters
 from ..data.order import RowOrder, StepPlan
-from ..data.pixels import PixelTransform, Transforms, load_processor, whole_image_processor
+from ..data.pixels import PixelTransform, Transforms
+from ..data.volumes.transform import VolumeTransform
+from ..data.volumes.views import VolumeViews
 from ..inference.model_names import loading, naming
-from ..models.backbone import Backbone, BackboneError
-from ..models.modeling_rd_teacher import RDTeacherForImageClassification
-from ..models.modeling_rd_teacher_segmentation import RDTeacherForSemanticSegmentation
-from ..models.probe import UnfitImageError
-from ..models.tape import input_channels
 from ..runtime.checkpoint import list_checkpoints
 from ..students.loading import load_student
-from ..tasks.segmentation import Segmentation
-from ..tasks.task import Task
-from .checks import check_labels, check_student, unfit
+from .calibration import calibrate_projectors
+from .checks import check_labels, check_student
 from .cka import check_rows
 from .inputs import Inputs
 from .objective import Objective, ObjectiveWeights
@@ -37,11 +33,12 @@ from .positions import fewest
 from .run_data import RunData
 from .run_models import LoadedStudent, LoadedTeacher, Models
 from .teacher_features import compare_entries, open_cache
+from .teachers import add_teacher, load_teacher
 from .trainer import Trainer, TrainingData
+from .volume_inputs import VolumeInputs
 
 logger = logging.getLogger(__name__)
 
-CALIBRATION_ROWS = 64  # labelled, and as many unlabelled ones
 OBJECTIVE_ARGUMENTS = [field.name for field in fields(ObjectiveWeights) if field.name != "total_steps"]
 
 
@@ -72,6 +69,7 @@ def load_models(
             image_size=arguments.student_image_size,
             revision=arguments.student_revision,
             trust_remote_code=arguments.trust_remote_code,
+            volumes=run_data.volume_student,
         )
     if loaded is None and arguments.method != "ce":
         loaded = load_teacher(arguments, accelerator)
@@ -87,15 +85,19 @@ def assemble_models(
 ) -> Models:
     """Put new projectors between student and teacher, and both on the device of the run."""
     student, processor, base = student
-    with naming("student", str(arguments.student)):
-        models = Models(student, processor, Transforms(PixelTransform(processor)))
+    if run_data.volumes is not None:
+        processor = run_data.volume_processor
+        models = Models(student, processor, Transforms(VolumeTransform(processor)))
+    else:
+        with naming("student", str(arguments.student)):
+            models = Models(student, processor, Transforms(PixelTransform(processor)))
     student.config.image_size = list(models.transforms.student.size)
     if arguments.sync_batch_norm:
         student.model = _with_synchronised_norms(student.model, accelerator)
     if arguments.gradient_checkpointing:
         student.activation_checkpointing_enable()
     if teacher is not None:
-        _add_teacher(models, arguments, teacher, run_data.task, accelerator)
+        add_teacher(models, arguments, teacher, run_data, accelerator)
     student.config.provenance = {
         "method": arguments.method,
         "student_base": base,
@@ -116,66 +118,11 @@ def _with_synchronised_norms(model: nn.Module, accelerator: Accelerator) -> nn.M
     return nn.SyncBatchNorm.convert_sync_batchnorm(model)
 
 
-def load_teacher(arguments: DistillationArguments, accelerator: Accelerator) -> LoadedTeacher:
-    """The teacher that the arguments name.
-
-    :raises ArgumentError: when several processes of one machine would each spread it over all of its devices.
-    """
-    options = {"revision": arguments.teacher_revision, "trust_remote_code": arguments.trust_remote_code}
-    if arguments.teacher_device_map is not None and accelerator.local_process_index > 0:
-        raise ArgumentError(
-            "`teacher_device_map` splits the teacher over all GPUs of a machine: launch one process per machine."
-        )
-    with loading("teacher", arguments.teacher):
-        backbone = Backbone.from_pretrained(
-            arguments.teacher,
-            dtype=arguments.teacher_dtype,
-            batch_size=arguments.teacher_batch_size,
-            device_map=arguments.teacher_device_map,
-            **options,
-        )
-        return LoadedTeacher(backbone, load_processor(arguments.teacher, **options))
-
-
-def _add_teacher(
-    models: Models, arguments: DistillationArguments, loaded: LoadedTeacher, task: Task, accelerator: Accelerator
-) -> None:
-    models.backbone, models.teacher_processor = loaded
-    kind, options = RDTeacherForImageClassification, {}
-    with naming("teacher", arguments.teacher):
-        channels = input_channels(models.backbone.tower)
-        if isinstance(task, Segmentation):
-            # The student's maps and the teacher's have to show the same places.
-            models.teacher_processor = whole_image_processor(models.teacher_processor, channels)
-            kind = RDTeacherForSemanticSegmentation
-            options = {"skips": arguments.skips, "hybrid_norms": arguments.hybrid_norms}
-        transform = PixelTransform(models.teacher_processor, channels)
-    if channels == 1:
-        logger.info("The teacher %r reads grey images, so it gets the mean of the three channels.", arguments.teacher)
-    models.transforms = models.transforms._replace(teacher=transform)
-    try:
-        models.teacher = kind.from_parts(
-            models.student,
-            models.backbone,
-            teacher_image_size=transform.size,
-            stages="all" if arguments.method == "drd" else "last",
-            hidden_channels=arguments.projector_channels,
-            projector_layers=arguments.projector_layers,
-            teacher_stages=arguments.teacher_stages,
-            student_stages=arguments.student_stages,
-            **options,
-        )
-    except UnfitImageError as error:
-        raise unfit(error, models, arguments) from error
-    models.backbone.to(accelerator.device)
-    models.teacher.to(accelerator.device)
-
-
 def open_trainer(
     arguments: DistillationArguments, accelerator: Accelerator, run_data: RunData, models: Models
 ) -> Trainer:
     """Decode the run's images, note the leaks they show, and build the run's trainer."""
-    run_data.open_images(models.transforms, arguments.on_bad_image, arguments.on_leak)
+    run_data.open_images(models.transforms, arguments.on_bad_image, arguments.on_leak, arguments.bytes_for_volumes())
     # again, with the leaks that showed when the images were read
     models.student.config.provenance = models.student.config.provenance | {"dataset": run_data.source}
     return build_trainer(arguments, accelerator, run_data, models, Path(arguments.output_dir))
@@ -220,6 +167,7 @@ def step_plan(arguments: DistillationArguments, run_data: RunData, accelerator: 
         RowOrder(rows, arguments.seed, stream, arguments.views) if len(rows) else None
         for stream, rows in enumerate((run_data.labelled_rows, run_data.unlabelled_rows))
     ]
+    arguments = arguments.with_batch_sizes(run_data.volumes is not None)
     return StepPlan(
         *orders,
         labelled_size=arguments.per_device_train_batch_size,
@@ -265,10 +213,15 @@ def build_inputs(
     :raises CacheError: when `verify_cache` finds features that are not the teacher's.
     """
     augmentation = AugmentationParameters.from_arguments(arguments) if arguments.augment else None
-    cache = None
+    cache, store, seed = None, run_data.store, arguments.seed_of_views
+    if run_data.volumes is not None:
+        store.views = VolumeViews(augmentation, seed, run_data.volume_processor.crop_size)
     if arguments.uses_cache:
         cache = open_cache(arguments, run_data, models, augmentation, accelerator)
-    inputs = Inputs(run_data.store, augmentation, arguments.seed_of_views, models.backbone, cache, accelerator.device)
+    if run_data.volumes is not None:
+        inputs = VolumeInputs(store, models.transforms.teacher, models.backbone, cache, accelerator.device)
+    else:
+        inputs = Inputs(store, augmentation, seed, models.backbone, cache, accelerator.device)
     if cache is not None and arguments.verify_cache and accelerator.is_main_process:
         rows = np.concatenate([run_data.labelled_rows, run_data.unlabelled_rows])
         largest = compare_entries(cache, inputs, rows, arguments.views, arguments.verify_cache)
@@ -278,34 +231,3 @@ def build_inputs(
             largest,
         )
     return inputs
-
-
-@torch.no_grad()
-def calibrate_projectors(models: Models, run_data: RunData, plan: StepPlan) -> None:
-    """Start the projectors at the scale of the features at hand, from the first step's first rows, un-augmented.
-
-    The rows are those of all processes and accumulated batches: the start does not depend on how these share them.
-    It helps where a teacher has outlying channels, as vision transformers do; see docs/explanation/decisions.md.
-    """
-    batches = plan.accumulation * plan.processes
-    visits = plan.labelled.visits(0, min(plan.labelled_size * batches, CALIBRATION_ROWS), True)
-    if plan.unlabelled is not None:
-        visits += plan.unlabelled.visits(0, min(plan.unlabelled_size * batches, CALIBRATION_ROWS), False)
-    rows = sorted({visit.row for visit in visits})
-    student_pixels, teacher_pixels = (
-        pixels.transform.normalize(pixels.batch(rows).to(models.student.device))
-        for pixels in (run_data.store.student, run_data.store.teacher)
-    )
-    models.teacher.train()
-    buffers = {name: buffer.clone() for name, buffer in models.student.named_buffers()}
-    _, tape = models.teacher.staged_student.forward(student_pixels)
-    models.student.load_state_dict(buffers, strict=False)  # running statistics as they were
-    features = zip(models.teacher.projectors, models.backbone.extract(teacher_pixels), tape.features, strict=True)
-    for projector, of_teacher, of_student in features:
-        if not of_teacher.map.isfinite().all():
-            raise BackboneError(
-                f"The teacher {models.backbone.name!r} gives features that are not finite (NaN or infinity). Download "
-                "it again, because its weights may be damaged, or set teacher_dtype to float32 if they overflow in "
-                "another."
-            )
-        projector.calibrate(of_teacher, of_student)

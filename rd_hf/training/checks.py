@@ -15,8 +15,6 @@ from ..models.tape import call_model, input_channels
 from .run_data import RunData
 from .run_models import Models
 
-COLOURS = 3
-
 
 def check_labels(arguments: DistillationArguments, run_data: RunData) -> None:
     """Check that the labels allow what the arguments ask for; no image is needed for that.
@@ -33,19 +31,36 @@ def check_labels(arguments: DistillationArguments, run_data: RunData) -> None:
 
 def unfit(error: UnfitImageError, models: Models, arguments: DistillationArguments) -> ArgumentError:
     """The error of a model that does not run on the images that it would be shown, in the words of its role."""
+    of_volumes = len(models.transforms.student.size) == 3
     if error.model is models.student.model:
-        size, advice = models.transforms.student.size, "choose another student_image_size, or another student"
+        size, advice = models.transforms.student.size, f"choose another {_size(models)}, or another student"
         role, name = "student", "" if isinstance(arguments.student, dict) else f" {arguments.student!r}"
     else:
+        slices = models.backbone.slices
         size, role, name = models.transforms.teacher.size, "teacher", f" {arguments.teacher!r}"
+        size, of_volumes = (size, of_volumes) if slices is None else (slices.size, False)
         advice = (
-            "copy it to a folder and set the size that it was trained for in preprocessor_config.json there, or choose "
-            "a teacher of images"
+            f"choose another {_size(models)}"
+            if of_volumes
+            else "copy it to a folder and set the size that it was trained for in preprocessor_config.json there, or "
+            "choose a teacher of images"
         )
-    return ArgumentError(
-        f"The {role}{name} ({type(error.model).__name__}) does not run on images of {size[0]} x {size[1]} pixels, as "
-        f"its image processor makes them: {error.reason.rstrip('.')}. If it takes images of another size, {advice}."
+    sides = " x ".join(map(str, size))
+    shown = (
+        f"volumes of {sides} voxels" if of_volumes else f"images of {sides} pixels, as its image processor makes them"
     )
+    return ArgumentError(
+        f"The {role}{name} ({type(error.model).__name__}) does not run on {shown}: {error.reason.rstrip('.')}. If it "
+        f"takes {'volumes' if of_volumes else 'images'} of another size, {advice}."
+    )
+
+
+def _size(models: Models) -> str:
+    """The argument of the student's size."""
+    transform = models.transforms.student
+    if len(transform.size) == 2:
+        return "student_image_size"
+    return "volume_size" if transform.processor.crop_size is None else "crop_size"
 
 
 def check_student(models: Models, arguments: DistillationArguments, rows: int) -> None:
@@ -59,19 +74,22 @@ def check_student(models: Models, arguments: DistillationArguments, rows: int) -
     if models.teacher is None:  # with a teacher, the search for stages has run it
         try:
             with quiet(model):
-                probe(model, random_pixels(model, COLOURS, size), ())
+                probe(model, random_pixels(model, models.student.config.in_channels, size), ())
         except UnfitImageError as error:
             raise unfit(error, models, arguments) from error
-    check_batch_norm(model, size, rows)
+    check_batch_norm(model, size, rows, _size(models))
 
 
-def check_batch_norm(model: nn.Module, image_size: tuple[int, ...], rows: int) -> None:
+def check_batch_norm(
+    model: nn.Module, image_size: tuple[int, ...], rows: int, argument: str = "student_image_size"
+) -> None:
     """Refuse batches of one image for a model whose batch norms would then see one value per channel.
 
     Batches are always full, so that no last batch is smaller than the others.
 
-    :param image_size: rows and columns of the model's images.
+    :param image_size: rows and columns of the model's images, or the three sides of volumes.
     :param rows: images per batch and process.
+    :param argument: that sets `image_size`.
     :raises ArgumentError: naming the argument.
     """
     norms = {module: name for name, module in model.named_modules() if isinstance(module, _BatchNorm)}
@@ -91,5 +109,5 @@ def check_batch_norm(model: nn.Module, image_size: tuple[int, ...], rows: int) -
         raise ArgumentError(
             "`per_device_train_batch_size` is 1, and so the batch norm of the student has one value per channel to "
             f"normalise (in {single[0]}, where the map is a single pixel). Use batches of 2 or more images, a larger "
-            "student_image_size, or a student without batch norm (convnextv2, vit, swin)."
+            f"{argument}, or a student without batch norm (convnextv2, vit, swin)."
         )

@@ -78,8 +78,9 @@ def distill_from_models(
 
     :param student: an image classifier of transformers for the data's classes, and its image processor. The classifier
         itself is trained, not a copy.
-    :param backbone: the foundation model, which is frozen, and its image processor; None with `method="ce"`. A
-        reprogrammed teacher that is loaded later needs the folder of this model, or the model itself.
+    :param backbone: the foundation model, which is frozen, and its image processor; None with `method="ce"`. A network
+        that is not a model of transformers is wrapped in `rd_hf.TeacherNetwork`. A reprogrammed teacher that is loaded
+        later needs the folder of this model, or the model itself.
     :param data: what `distill` takes as `dataset`.
     :param arguments: the fields of `DistillationArguments` that differ from their defaults.
     :param verbose: as in `distill`.
@@ -98,11 +99,18 @@ def distill_from_models(
         """The models in hand, once the data says which classes there are."""
         torch.manual_seed(arguments.seed)
         classifier, processor = student
-        adopted = adopt_student(classifier, run_data.task.names, run_data.task.problem_type)
+        adopted = adopt_student(
+            classifier, run_data.task.names, run_data.task.problem_type, volumes=run_data.volume_student
+        )
         own = LoadedStudent(adopted, processor, {"id": "local", "revision": None})
         if backbone is None or arguments.method == "ce":
             return own, None
         model, processor = backbone
+        if not isinstance(model, Backbone | PreTrainedModel):
+            raise ArgumentError(
+                f"The teacher is a {type(model).__name__}, not a model of transformers: wrap it, as "
+                "rd_hf.TeacherNetwork(model, in_channels=1)."
+            )
         if not isinstance(model, Backbone):
             model = Backbone.from_model(model)
         model.batch_size = arguments.teacher_batch_size or model.batch_size
@@ -135,7 +143,7 @@ def _run(arguments: DistillationArguments, load: LoadModels) -> RDStudentForImag
     with accelerator.main_process_first():
         run_data = load_run_data(arguments)
     metric = run_data.task.selection_metric(arguments.metric_for_best_model)
-    arguments = replace(arguments, metric_for_best_model=metric)
+    arguments = replace(arguments, metric_for_best_model=metric).with_batch_sizes(run_data.volumes is not None)
     check_labels(arguments, run_data)
     folder = Path(arguments.output_dir)
     models = assemble_models(*load(arguments, run_data, accelerator), arguments, run_data, accelerator)

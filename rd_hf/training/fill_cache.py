@@ -9,7 +9,6 @@ import torch
 from ..arguments.distillation import DistillationArguments
 from ..arguments.values import ArgumentError
 from ..data.decoding.images import BadImageError
-from ..data.pixel_store import PixelStore
 from ..runtime.processes import start_accelerator
 from ..runtime.progress import Progress
 from ..teacher_cache.features import FeatureCache
@@ -38,7 +37,7 @@ def build(arguments: DistillationArguments) -> str:
     with accelerator.main_process_first():
         run_data = load_run_data(arguments)
     models = build_models(arguments, run_data, accelerator)
-    run_data.store = PixelStore(run_data.train, models.transforms, "train", run_data.reading, run_data.masks)
+    run_data.open_train(models.transforms, arguments.bytes_for_volumes())
     inputs = build_inputs(arguments, run_data, models, accelerator)
     if inputs.cache is None:
         raise OSError(f"The cache cannot be written to {cache_root(arguments.cache_dir)}: choose another --cache_dir.")
@@ -82,7 +81,7 @@ def _fill(inputs: Inputs, visits: list[tuple[int, int]], on_bad_image: str) -> N
     readable, pixels = [], []
     for visit in visits:
         try:
-            pixels.append(inputs.store.teacher[visit[0]])
+            pixels.append(inputs.teacher_pixels(*visit))
             readable.append(visit)
         except BadImageError:
             if on_bad_image != "skip":

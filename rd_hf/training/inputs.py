@@ -86,7 +86,7 @@ class Inputs:
         :param pixels: of these rows, uint8; None fetches them.
         """
         if pixels is None:
-            pixels = self.store.teacher.batch(rows)
+            pixels = torch.stack([self.teacher_pixels(row, view) for row, view in zip(rows, views, strict=True)])
         size = self.backbone.chunk_size or len(rows)
         chunks = []
         for start in range(0, len(rows), size):
@@ -96,8 +96,11 @@ class Inputs:
             transform = self.store.teacher.transform
             shown = self._shown(shown, transform, [rows[i] for i in filled], [views[i] for i in filled])
             chunks.append([_map(_first(len(own)), feature) for feature in self.backbone.extract(shown)])
-        # In one memory format, as what is read from a cache has: convolutions round differently in another.
-        return [_map(lambda *parts: torch.cat(parts).contiguous(), *features) for features in zip(*chunks, strict=True)]
+        return joined(chunks)
+
+    def teacher_pixels(self, row: int, view: int) -> Tensor:
+        """A row's pixels for the teacher: uint8 (3, h, w), the same in all views."""
+        return self.store.teacher[row]
 
     def _shown(self, pixels: Tensor, transform: PixelTransform, rows: Sequence[int], views: Sequence[int]) -> Tensor:
         """Bytes of some rows under their views, normalised for a model, on the device."""
@@ -105,6 +108,14 @@ class Inputs:
         if self.augmentation is not None:
             pixels = apply(draw(self.augmentation, self.seed, rows, views), pixels)
         return transform.normalize(pixels)
+
+
+def joined(chunks: Sequence[list[StageFeature]]) -> list[StageFeature]:
+    """The features of several chunks of a batch as those of one.
+
+    In one memory format, as what is read from a cache has: convolutions round differently in another.
+    """
+    return [_map(lambda *parts: torch.cat(parts).contiguous(), *features) for features in zip(*chunks, strict=True)]
 
 
 def _map(function, *features: StageFeature) -> StageFeature:

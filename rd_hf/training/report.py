@@ -18,7 +18,8 @@ import numpy as np
 from safetensors import SafetensorError
 
 from ..cards.card import CARD_FILE, EVAL_RESULTS_FILE, eval_results, render_card, write_card
-from ..inference.rows import pixel_values, predict_rows, scores_of_split
+from ..data.volumes.store import VolumeStore
+from ..inference.rows import predict_rows, scores_of_split
 from ..runtime.checkpoint import checkpoint_step, list_checkpoints
 from ..runtime.files import share_weights, write_json, write_predictions
 from ..scoring import plots
@@ -26,8 +27,9 @@ from ..tasks.segmentation import Segmentation
 from .card_facts import card_facts
 from .mask_examples import EXAMPLES_FILE, draw_examples
 from .run_folder import METRICS_FILE, read_history
-from .scored_features import ScoredFeatures
+from .scored_features import ScoredFeatures, whole_pixel_values
 from .teacher_features import open_cache_of_split
+from .volume_teacher_rows import window_rows
 
 if TYPE_CHECKING:
     from ..data.open_split import OpenSplit
@@ -202,14 +204,16 @@ def _student_rows(models: Models, split: OpenSplit, trainer: Trainer) -> np.ndar
 
 def _teacher_rows(models: Models, split: OpenSplit, trainer: Trainer) -> np.ndarray:
     """The same for the reprogrammed teacher's outputs."""
+    if isinstance(split.store, VolumeStore) and split.store.processor.crop_size is not None:
+        return window_rows(models, split, trainer.data.task, trainer.accelerator)
     teacher, device = models.teacher, trainer.accelerator.device
     cache = open_cache_of_split(trainer.arguments, split, models, trainer.accelerator)
-    features = ScoredFeatures(split, models.backbone, cache, device)
+    features = ScoredFeatures(split, models, cache, device)
 
     def read(rows: list[int]) -> dict[str, Any]:
         inputs: dict[str, Any] = {"teacher_features": features(rows)}
         if teacher.needs_student_pixels:
-            inputs["student_pixel_values"] = pixel_values(split.store.student, rows, device)
+            inputs["student_pixel_values"] = whole_pixel_values(split.store, rows, device)
         return inputs
 
     return predict_rows(

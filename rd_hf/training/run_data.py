@@ -7,15 +7,17 @@ import math
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
-from datasets import Dataset, concatenate_datasets
+from datasets import Dataset, DatasetInfo, concatenate_datasets
+from datasets.table import InMemoryTable
 from torch import Tensor
 
-from ..arguments.distillation import DistillationArguments
+from ..arguments.distillation import OF_VOLUMES, DistillationArguments
 from ..arguments.values import ArgumentError
 from ..data.decoding.image_notes import count_notes
 from ..data.decoding.images import AS_IT_IS
@@ -23,14 +25,20 @@ from ..data.decoding.reading import Reading
 from ..data.leaks import conflicting_labels, report_conflicts, report_leaks, shared_images
 from ..data.masks.digest import describe_mask
 from ..data.masks.reading import MaskReading
-from ..data.open_split import OpenSplit, Split
+from ..data.open_split import OpenSplit, Split, open_store
 from ..data.pixel_store import PixelStore, check_images
 from ..data.pixels import Transforms
 from ..data.sources import ImageData, load_data, load_images_only
 from ..data.splits import choose_labelled, complete_splits
 from ..data.unlabelled import outside_groups
+from ..data.volumes.store import VolumeStore
+from ..data.volumes.transform import VolumeTransform
+from ..data.volumes.volume import VolumeReading
+from ..models.image_processing_rd_volume import RDVolumeProcessor
+from ..students.volumes import VolumeStudent
 from ..tasks.make import make_task
 from ..tasks.task import Task
+from .volume_processor import volume_processor
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +58,8 @@ class RunData:
     :param source: where the data is from, without any path, and what `open_images` found remarkable.
     :param reading: which page of a file, and which window.
     :param masks: how masks are read; None where labels are classes.
+    :param volumes: how volumes are read; None for images.
+    :param volume_processor: the grid and the intensities that the student sees of volumes; None for images.
     """
 
     task: Task
@@ -62,27 +72,62 @@ class RunData:
     source: dict[str, Any]
     reading: Reading = AS_IT_IS
     masks: MaskReading | None = None
-    store: PixelStore | None = None
+    volumes: VolumeReading | None = None
+    volume_processor: RDVolumeProcessor | None = None
+    store: PixelStore | VolumeStore | None = None
     skipped: dict[str, dict[int, str]] = field(default_factory=dict)
 
-    def open_images(self, transforms: Transforms, on_bad_image: str, on_leak: str = "warn") -> None:
+    def open_images(
+        self, transforms: Transforms, on_bad_image: str, on_leak: str = "warn", limit: int | None = None
+    ) -> None:
         """Decode every image that the run will look at, for each model, before any training.
 
+        :param limit: bytes of disk for volumes on the student's grid; by default half of what is free.
         :raises BadImageError: naming the row, unless `on_bad_image` is "skip"; skipped ones are left out and listed.
         :raises LeakError: when splits share images and `on_leak` is "error".
         """
-        self._check_space(transforms)
-        self.store = PixelStore(self.train, transforms, "train", self.reading, self.masks)
+        if self.volumes is None:
+            self._check_space(transforms)
+        room = self.open_train(transforms, limit)
         needed = np.concatenate([self.labelled_rows, self.unlabelled_rows])
         bad = self.skipped["train"] = check_images(self.store, needed.tolist(), on_bad_image)
         self.labelled_rows = _without(self.labelled_rows, bad)
         self.unlabelled_rows = _without(self.unlabelled_rows, bad)
         self._check_classes()
-        self.validation = self.validation.opened(transforms, on_bad_image, self.reading)
-        self.test = self.test.opened(transforms, on_bad_image, self.reading)
+        self.validation = self.validation.opened(transforms, on_bad_image, self.reading, room.get("validation"))
+        self.test = self.test.opened(transforms, on_bad_image, self.reading, room.get("test"))
         self.skipped |= {split.name: split.skipped for split in (self.validation, self.test)}
         self._count_notes()
         self._check_leaks(on_leak)
+
+    def open_train(self, transforms: Transforms, limit: int | None) -> dict[str, int]:
+        """Make the store of train, without decoding any image.
+
+        :param limit: see `open_images`.
+        :return: bytes of disk for the volumes of each split; empty for images.
+        """
+        room = self._room_for_volumes(limit)
+        self.store = open_store(
+            self.train, transforms, "train", self.reading, self.masks, self.volumes, room.get("train")
+        )
+        return room
+
+    @property
+    def volume_student(self) -> VolumeStudent | None:
+        """What the student reads of volumes; None for images."""
+        if self.volumes is None:
+            return None
+        return VolumeStudent(self.volumes.channels, VolumeTransform(self.volume_processor).size)
+
+    def _room_for_volumes(self, limit: int | None) -> dict[str, int]:
+        """Bytes of disk for the volumes of each split on the student's grid, by the number of its volumes."""
+        if self.volumes is None:
+            return {}
+        rows = {split.name: len(split.images) for split in (self.validation, self.test)}
+        rows["train"] = len(self.labelled_rows) + len(self.unlabelled_rows)
+        room = shutil.disk_usage(tempfile.gettempdir()).free // 2
+        room = room if limit is None else min(limit, room)
+        return {name: room * count // sum(rows.values()) for name, count in rows.items()}
 
     def _count_notes(self) -> None:
         rows = np.concatenate([self.labelled_rows, self.unlabelled_rows])
@@ -140,7 +185,7 @@ def load_run_data(arguments: DistillationArguments, keep_unlabelled: bool = Fals
     :raises DataError: when the data cannot be used as it is; the message names the file, column or row.
     """
     data = _load_named(arguments)
-    task = make_task(data.problem_type, data.label_names)
+    task = make_task(data.problem_type, data.label_names, of_volumes=data.volumes is not None)
     made = [name for name in ("validation", "test") if name not in data.splits]
     source = data.source
     reading = Reading.of(arguments)
@@ -171,27 +216,48 @@ def load_run_data(arguments: DistillationArguments, keep_unlabelled: bool = Fals
     labels = torch.from_numpy(data.labels("train"))
     padding = labels.new_zeros(len(images) - len(labels), *labels.shape[1:])
     logger.info(
-        "%d labelled and %d unlabelled training images, %d classes: %s",
-        len(chosen.rows), len(unlabelled), len(data.label_names), ", ".join(data.label_names),
+        "%d labelled and %d unlabelled training %s, %d classes: %s",
+        len(chosen.rows), len(unlabelled), "images" if data.volumes is None else "volumes", len(data.label_names),
+        ", ".join(data.label_names),
     )  # fmt: skip
+    processor = None
+    if data.volumes is not None:
+        processor = volume_processor(arguments, task, images, np.concatenate([chosen.rows, unlabelled]), data.volumes)
+        if data.masks is not None:
+            images = _without_masks(images, chosen.rows)
     return RunData(
         task=task,
         train=images,
         labels=torch.cat([labels, padding]),
         labelled_rows=chosen.rows,
         unlabelled_rows=unlabelled,
-        validation=Split("validation", data.splits["validation"], data.labels("validation"), data.masks),
-        test=Split("test", data.splits["test"], data.labels("test"), data.masks),
+        validation=_split(data, "validation"),
+        test=_split(data, "test"),
         source=source,
         reading=reading,
         masks=data.masks,
+        volumes=data.volumes,
+        volume_processor=processor,
     )
+
+
+def _without_masks(images: Dataset, labelled_rows: np.ndarray) -> Dataset:
+    """The volumes of train without the masks of rows that keep no label: crops must not be drawn to what these show."""
+    table = images.with_format("arrow")[:]
+    kept = np.isin(np.arange(len(images)), labelled_rows)
+    masks = table.column("mask").take(pa.array(np.arange(len(images)), mask=~kept))
+    table = table.set_column(table.column_names.index("mask"), "mask", masks)
+    return Dataset(InMemoryTable(table), info=DatasetInfo(features=images.features), split=images.split)
+
+
+def _split(data: ImageData, name: str) -> Split:
+    return Split(name, data.splits[name], data.labels(name), data.masks, volumes=data.volumes)
 
 
 def _load_named(arguments: DistillationArguments) -> ImageData:
     """The data that `arguments` name, as it comes.
 
-    :raises ArgumentError: for an argument of masks where it has classes.
+    :raises ArgumentError: for an argument of masks where it has classes, or of volumes where it has images.
     """
     data = load_data(
         arguments.dataset,
@@ -206,26 +272,29 @@ def _load_named(arguments: DistillationArguments) -> ImageData:
         mask_column=arguments.mask_column,
         mask_colors=arguments.mask_colors,
         label_names=_names_of_values(arguments.label_names),
+        dimensions=arguments.dimensions if arguments.dimensions == "auto" else int(arguments.dimensions),
+        volume_channels=arguments.volume_channels,
     )
     if data.masks is None:
-        _refuse_arguments_of_masks(arguments)
+        arguments.refuse_changed(
+            ("mask_colors", "skips", "hybrid_norms", "card_images"),
+            "is only for masks, but the data is read as images with classes: leave it out, or ask for masks with "
+            "`task` segmentation.",
+        )
+    if data.volumes is None:
+        arguments.refuse_changed(
+            OF_VOLUMES,
+            "is only for volumes, but the data is read as images: leave it out, or ask for volumes with `dimensions` "
+            "3.",
+        )
+    else:
+        arguments.refuse_image_arguments()
     return data
 
 
 def _names_of_values(names: Sequence[str] | Mapping[int, str] | None) -> Mapping[int, str] | None:
     """The names of mask values, which `load_data` tells from the names of a model's classes by being a mapping."""
     return names if names is None or isinstance(names, Mapping) else dict(enumerate(names))
-
-
-def _refuse_arguments_of_masks(arguments: DistillationArguments) -> None:
-    """:raises ArgumentError: naming what is given for masks, where the data has classes."""
-    defaults = {field.name: field.default for field in fields(arguments)}
-    for name in ("mask_colors", "skips", "hybrid_norms", "card_images"):
-        if getattr(arguments, name) != defaults[name]:
-            raise ArgumentError(
-                f"`{name}` is only for masks, but the data is read as images with classes: leave it out, or ask for "
-                "masks with `task` segmentation."
-            )
 
 
 def _with_unlabelled(
@@ -256,7 +325,12 @@ def _with_unlabelled(
             )
         logger.warning("use_unlabeled has no effect, because every row of train keeps its label.")
     if arguments.unlabeled_dataset is not None:
-        further = load_images_only(arguments.unlabeled_dataset, image_column=arguments.image_column)
+        further = load_images_only(
+            arguments.unlabeled_dataset,
+            image_column=arguments.image_column,
+            dimensions=2 if data.volumes is None else 3,
+            volumes=data.volumes,
+        )
         rows.append(np.arange(len(further)) + sum(map(len, parts)))
         parts.append(further)
     images = parts[0] if len(parts) == 1 else concatenate_datasets(parts)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from ..data.open_split import OpenSplit
+from ..data.pixel_store import PixelStore
+from ..data.volumes.store import VolumeStore
 from ..inference.rows import pixel_values
-from ..models.backbone import Backbone
 from ..models.features import StageFeature
 from ..teacher_cache.features import FeatureCache
+from .run_models import Models
+from .volume_inputs import seen_by_teacher
 
 VIEW = 0  # images are scored as they are: there is one view
 MEMORY_FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}  # by a map's dimensions
@@ -24,8 +28,9 @@ class ScoredFeatures:
     :param device: where features go.
     """
 
-    def __init__(self, split: OpenSplit, backbone: Backbone, cache: FeatureCache | None, device: torch.device) -> None:
-        self.split, self.backbone, self.cache, self.device = split, backbone, cache, device
+    def __init__(self, split: OpenSplit, models: Models, cache: FeatureCache | None, device: torch.device) -> None:
+        self.split, self.backbone, self.cache, self.device = split, models.backbone, cache, device
+        self.transform = models.transforms.teacher
 
     def __call__(self, rows: list[int]) -> list[StageFeature]:
         """One feature per tapped stage, for these rows."""
@@ -34,10 +39,25 @@ class ScoredFeatures:
             features, missing = self.cache.read(rows, views)
             if not missing:
                 return [_in_one_format(feature) for feature in features]
-        features = self.backbone.extract(pixel_values(self.split.store.teacher, rows, self.device))
+        features = self.backbone.extract(self._pixel_values(rows))
         if self.cache is not None:
             self.cache.write(rows, views, features)
         return [_in_one_format(feature) for feature in features]
+
+    def _pixel_values(self, rows: list[int]) -> Tensor:
+        """What the teacher reads of these rows."""
+        store = self.split.store
+        if isinstance(store, PixelStore):
+            return pixel_values(store.teacher, rows, self.device)
+        volumes = torch.stack([store.shown(row) for row in rows])
+        return seen_by_teacher(store, self.transform, rows, volumes).to(self.device)
+
+
+def whole_pixel_values(store: PixelStore | VolumeStore, rows: list[int], device: torch.device) -> Tensor:
+    """What the student reads of whole images or volumes, un-augmented."""
+    if isinstance(store, PixelStore):
+        return pixel_values(store.student, rows, device)
+    return torch.stack([store.processor.normalized(store.shown(row)) for row in rows]).to(device)
 
 
 def _in_one_format(feature: StageFeature) -> StageFeature:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,11 @@ from ..data.augmentation import AugmentationParameters
 from ..data.decoding.changed_decoding import decoding_mark
 from ..data.decoding.reading import Reading
 from ..data.open_split import OpenSplit
+from ..data.pixel_store import PixelStore
 from ..data.sources import fingerprint
+from ..data.volumes.store import VolumeStore
+from ..data.volumes.views import VOLUME_VIEWS_VERSION
+from ..data.volumes.volume import VolumeReading
 from ..teacher_cache.features import FeatureCache
 from ..teacher_cache.key import (
     cache_root,
@@ -59,7 +64,7 @@ def open_cache(
     precision = models.backbone.dtype
     wanted = arguments.cache_dtype
     dtype = getattr(torch, wanted) if wanted else torch.float16 if precision == torch.float32 else precision
-    key = _key(models, run_data.train, augmentation, arguments.seed_of_views, dtype, run_data.reading)
+    key = _key(models, run_data.train, augmentation, arguments.seed_of_views, dtype, run_data.reading, run_data.store)
     root = cache_root(arguments.cache_dir)
     new = read_folder(root / key_id(key)) is None
     cache = _open(root, key, models, accelerator, arguments)
@@ -86,14 +91,19 @@ def open_cache_of_split(
 
     :return: None where nothing is to be cached, or, with a warning, where its folder cannot be written.
     """
-    if not arguments.cache:
+    if not arguments.cache or _is_read_in_windows(split):
         return None
-    key = _key(models, split.images, None, 0, models.backbone.dtype, Reading.of(arguments))
+    key = _key(models, split.images, None, 0, models.backbone.dtype, Reading.of(arguments), split.store)
     cache = _open(cache_root(arguments.cache_dir), key, models, accelerator, arguments)
     if cache is not None:
         _keep_to_limit(cache, split.rows, 1, "whenever they are scored", [], accelerator)
     accelerator.wait_for_everyone()  # all have counted the entries before one writes
     return cache
+
+
+def _is_read_in_windows(split: OpenSplit) -> bool:
+    """Whether a model reads overlapping windows of a split's volumes, and not the whole ones."""
+    return isinstance(split.store, VolumeStore) and split.store.processor.crop_size is not None
 
 
 def _key(
@@ -103,13 +113,32 @@ def _key(
     seed: int,
     dtype: torch.dtype,
     reading: Reading,
+    store: PixelStore | VolumeStore,
 ) -> dict[str, Any]:
-    rows = len(images)
-    if "mask" in images.column_names:
-        images = images.remove_columns("mask")  # no feature depends on it
-    data = fingerprint(images, max_rows=rows) + decoding_mark(images, reading)
+    rows, volumes = len(images), None
+    bare = images.remove_columns("mask") if "mask" in images.column_names else images
+    if isinstance(store, VolumeStore):
+        volumes = _views_of_volumes(images, store)
+        data = fingerprint(bare, max_rows=rows, volumes=store.reading)
+    else:
+        data = fingerprint(bare, max_rows=rows) + decoding_mark(bare, reading)  # no feature depends on masks
     shown = (models.teacher_processor, augmentation, seed, data, rows)
-    return teacher_key(models.teacher, models.backbone, *shown, dtype)
+    return teacher_key(models.teacher, models.backbone, *shown, dtype, volumes)
+
+
+def _views_of_volumes(images: Dataset, store: VolumeStore) -> dict[str, Any]:
+    """What the key says of volumes: crops are drawn to the foreground of masks, where there are any."""
+    words: dict[str, Any] = {"version": VOLUME_VIEWS_VERSION, "reading": store.reading.to_dict()}
+    if store.views.crop_size is None:
+        return words
+    words |= {"crop_size": list(store.views.crop_size), "foreground_share": store.views.foreground_share}
+    if store.masks is not None and "mask" in images.column_names:
+        present = images.with_format("arrow").select_columns(["mask"])[:].column("mask").is_valid()
+        rows = np.flatnonzero(present.to_numpy())
+        masked = images.select(rows).select_columns(["mask"]).rename_column("mask", "image")
+        masks = fingerprint(masked, max_rows=len(rows), volumes=VolumeReading())
+        words |= {"masks": masks, "rows_with_masks": hashlib.sha256(rows.tobytes()).hexdigest()}
+    return words
 
 
 def _open(
@@ -119,7 +148,8 @@ def _open(
     with accelerator.main_process_first():
         try:
             folder = open_folder(root, key, models.backbone.source["id"])
-            cache = FeatureCache(folder, accelerator.device, arguments.bytes_to_cache())
+            limit = arguments.bytes_to_cache() if "volumes" not in key else arguments.bytes_for_volumes()
+            cache = FeatureCache(folder, accelerator.device, limit)
         except OSError as error:
             logger.warning(
                 "Teacher features cannot be cached in %s (%s), so the teacher runs each time. Choose another "

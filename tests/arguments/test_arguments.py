@@ -102,6 +102,16 @@ def test_a_file_that_is_no_mapping_is_named(tmp_path, content):
         ({"label_names": ["a"], "mask_colors": {"#ff0000": "a"}}, "`mask_colors` and `label_names`"),
         ({"label_names": ["a", "b"], "task": "classification"}, "`label_names` are of masks"),
         ({"label_column": "x", "task": "segmentation"}, "`label_column` is of classes.*`mask_column`"),
+        ({"spacing": "1,0,1"}, "`spacing` is '1,0,1'.*positive number of millimetres"),
+        ({"spacing": [1, 2]}, "`spacing` is .*such as 1,1,2.5"),
+        ({"crop_size": "96,nan,4"}, "`crop_size` is .*whole number of voxels"),
+        ({"volume_size": 0.5}, "`volume_size` is .*whole number of voxels"),
+        ({"intensity_window": "40,-40"}, "`intensity_window` is .*lung, bone, soft, brain"),
+        ({"intensity_window": "liver"}, "`intensity_window` is 'liver'"),
+        ({"dimensions": 4}, "`dimensions` is '4'; it must be one of auto, 2, 3"),
+        ({"dimensions": 2, "slice_axis": "coronal"}, "`slice_axis` is only for volumes"),
+        ({"dimensions": 3, "student_image_size": 64}, "`student_image_size` is only for images.*`crop_size`"),
+        ({"dimensions": "3", "dicom_window": "minmax"}, "`dicom_window` is only for images.*`intensity_window`"),
     ],
 )
 def test_a_wrong_value_names_its_argument(changes, named):
@@ -123,6 +133,20 @@ def test_names_and_colours_of_masks_as_texts_and_as_yaml(tmp_path):
     assert arguments_from(read_config(tmp_path / "again.yaml")) == read
     evaluated = EvaluationArguments(model="m", dataset="d", mask_colors="{'1,2,3': a}")
     assert evaluated.mask_colors == {"#010203": "a"}
+
+
+def test_voxels_and_millimetres_as_texts_lists_and_numbers(tmp_path):
+    lines = "spacing: [1, 1, 2.5]\ncrop_size: 96\nintensity_window: [-160, 240]\ndimensions: 3\n"
+    (tmp_path / "job.yaml").write_text("teacher: t\nstudent: s\ndataset: d\n" + lines)
+    read = parse_distillation(["--config", str(tmp_path / "job.yaml")])
+    assert (read.grid_spacing, read.sides_of_crop, read.intensities) == ((1, 1, 2.5), (96, 96, 96), (-160, 240))
+    needed = ["--teacher", "t", "--student", "s", "--dataset", "d", "--dimensions", "3"]
+    texts = ["--spacing", "1,1,2.5", "--crop_size", "96", "--intensity_window", "-160,240"]
+    assert parse_distillation(needed + texts) == read
+    write_config(read, tmp_path / "again.yaml")
+    assert arguments_from(read_config(tmp_path / "again.yaml")) == read
+    assert DistillationArguments(**NEEDED, intensity_window="lung").intensities == (-1350, 150)
+    assert DistillationArguments(**NEEDED, volume_size=(64, 48, 32)).sides_of_volume == (64, 48, 32)
 
 
 def test_a_written_configuration_gives_the_same_arguments_again(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, Value, concatenate_datasets
 from PIL import Image as PillowImage
 
-from rd_hf.data import readers
+from rd_hf.data import table_files
 from rd_hf.data.columns import DataError
 from rd_hf.data.decoding.images import BadImageError, to_rgb
 from rd_hf.data.sources import fingerprint, load_data, load_images_only
@@ -126,8 +126,8 @@ def test_folder_without_images_names_what_is_there(tmp_path):
     with pytest.raises(DataError, match="is empty"):
         load_data(tmp_path)
     (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "1.nii.gz").touch()
-    with pytest.raises(DataError, match=r"files with \.gz 1; expected images.*convert volumes"):
+    (tmp_path / "a" / "1.nrrd").touch()
+    with pytest.raises(DataError, match=r"files with \.nrrd 1; expected images.*save volumes as \.nii\.gz"):
         load_data(tmp_path)
 
 
@@ -221,7 +221,7 @@ def test_parquet_with_embedded_images_leaves_no_copy(tmp_path, cache):
 
 
 def test_parquet_that_may_not_fit_in_memory_goes_to_the_cache(tmp_path, cache, monkeypatch, caplog):
-    monkeypatch.setattr(readers, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(table_files, "IN_MEMORY_BYTES", 0)
     memory([0, 1], Value("int64")).to_parquet(tmp_path / "x.parquet")
     with caplog.at_level(logging.WARNING):
         assert grey(load_data(tmp_path / "x.parquet").splits["train"]) == [0, 1]
@@ -296,7 +296,7 @@ def test_npz_in_colour_with_several_labels(tmp_path):
     "arrays, message",
     [
         ({"images": np.zeros((2, 4, 4), np.uint8)}, "no array named train_images.*images"),
-        ({"train_images": np.zeros((2, 4, 4, 4), np.uint8)}, r"\(2, 4, 4, 4\).*only slices are supported"),
+        ({"train_images": np.zeros((2, 4, 4, 4), np.uint8)}, r"\(2, 4, 4, 4\).*--dimensions 3 reads it as volumes"),
         ({"train_images": np.zeros((2, 4, 4))}, "float64"),
         ({"train_images": np.zeros((2, 4, 4), np.uint8), "train_labels": np.zeros(3, int)}, "2 images, but 3 labels"),
         ({"train_images": np.zeros((2, 4, 4), np.uint8), "train_labels": np.full(2, 0.5)}, "expected whole numbers"),

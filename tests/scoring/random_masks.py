@@ -26,5 +26,5 @@ def random_masks(count: int, classes: int, seed: int = 0, ignored: bool = True) 
 
 
 def one_hot(mask: np.ndarray, classes: int) -> torch.Tensor:
-    """(1, K, H, W) as MONAI takes it; nowhere 1 where a pixel has no label."""
-    return torch.from_numpy(mask == np.arange(classes)[:, None, None])[None].float()
+    """(1, K, *size) as MONAI takes it; nowhere 1 where a pixel or voxel has no label."""
+    return torch.from_numpy(mask == np.arange(classes).reshape(-1, *[1] * mask.ndim))[None].float()

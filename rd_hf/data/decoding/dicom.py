@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .dicom_file import (
-    DAMAGED,
     DicomError,
     check_is_image,
+    functional_group,
     number_of_frames,
     open_dataset,
-    private_reading,
+    private_decoding,
     require_pydicom,
     stored_values,
 )
@@ -46,15 +46,8 @@ def read_frame(content: bytes, reading: Reading) -> Frame:
         decoded; without any value of the file that could name a patient.
     """
     require_pydicom()
-    from pydicom.errors import BytesLengthException, InvalidDicomError
-
-    with private_reading():
-        try:
-            return _decoded(content, reading)
-        except DicomError:
-            raise
-        except (*DAMAGED, BytesLengthException, InvalidDicomError):
-            raise DicomError("the DICOM file is damaged: its elements do not make up a picture") from None
+    with private_decoding():
+        return _decoded(content, reading)
 
 
 def _decoded(content: bytes, reading: Reading) -> Frame:
@@ -86,7 +79,7 @@ def _chosen_frame(frames: int, reading: Reading) -> int:
 
 def modality_values(dataset: Dataset, stored: np.ndarray, frame: int) -> np.ndarray:
     """What stored values mean, such as Hounsfield units: through the modality LUT, or slope and intercept."""
-    group = _functional_group(dataset, frame, "PixelValueTransformationSequence")
+    group = functional_group(dataset, frame, "PixelValueTransformationSequence")
     item = dataset if group is None else group
     if item.get("ModalityLUTSequence"):
         return _through_table(stored, item.ModalityLUTSequence[0], dataset)
@@ -167,7 +160,7 @@ def _windowed(dataset: Dataset, values: np.ndarray, frame: int, reading: Reading
         return _whole_range(dataset, values, frame)
     if reading.window is not None:
         return window(values, *reading.window)
-    item = _functional_group(dataset, frame, "FrameVOILUTSequence")
+    item = functional_group(dataset, frame, "FrameVOILUTSequence")
     item = dataset if item is None else item
     if item.get("VOILUTSequence"):
         table = item.VOILUTSequence[0]
@@ -214,16 +207,6 @@ def _padding(dataset: Dataset, stored: np.ndarray) -> np.ndarray | None:
     low, high = sorted((value, value if limit is None else limit))
     found = (stored >= low) & (stored <= high)
     return found if found.any() else None
-
-
-def _functional_group(dataset: Dataset, frame: int, name: str) -> Dataset | None:
-    """An item of an enhanced file, from the frame's own groups or else from those of all frames."""
-    of_frames = dataset.get("PerFrameFunctionalGroupsSequence") or []
-    shared = dataset.get("SharedFunctionalGroupsSequence") or []
-    for group in (*of_frames[frame : frame + 1], *shared[:1]):
-        if group.get(name):
-            return group[name].value[0]
-    return None
 
 
 def _first(value: object) -> float | None:

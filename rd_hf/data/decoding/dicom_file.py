@@ -1,7 +1,7 @@
 """Opens DICOM files: what they hold, and the values as they are stored.
 
-Only the elements of `_ELEMENTS` are ever read, and none of them describes a patient. The library's own words are kept
-out of logs and errors, because they may quote other elements.
+Only the elements of `_ELEMENTS` and `_PLACE` are ever read, and none of them describes a patient. The library's own
+words are kept out of logs and errors, because they may quote other elements.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -44,6 +44,11 @@ _ELEMENTS = [
     *(f"{color}PaletteColorLookupTable{part}" for color in ("Red", "Green", "Blue") for part in ("Descriptor", "Data")),
     *(f"Segmented{color}PaletteColorLookupTableData" for color in ("Red", "Green", "Blue")),
 ]  # fmt: skip
+_PLACE = [
+    "SOPClassUID", "Modality", "ImageType", "SeriesInstanceUID", "ImagePositionPatient", "ImageOrientationPatient",
+    "PixelSpacing", "NumberOfFrames", "Rows", "Columns", "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+]  # fmt: skip
 _OVERLAY_BITS = [group << 16 | 0x0102 for group in range(0x6000, 0x6020, 2)]
 
 
@@ -72,6 +77,23 @@ def private_reading() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def private_decoding() -> Iterator[None]:
+    """Turn whatever a damaged file makes pydicom raise into a sentence that quotes nothing of it.
+
+    :raises DicomError: for it.
+    """
+    from pydicom.errors import BytesLengthException, InvalidDicomError
+
+    with private_reading():
+        try:
+            yield
+        except DicomError:
+            raise
+        except (*DAMAGED, BytesLengthException, InvalidDicomError):
+            raise DicomError("the DICOM file is damaged: its elements do not make up a picture") from None
+
+
 def open_dataset(content: bytes) -> Dataset:
     """The elements that an image depends on.
 
@@ -94,6 +116,20 @@ def open_dataset(content: bytes) -> Dataset:
             "transfer syntax: write it again with the program that it comes from, or convert it to PNG"
         )
     return dataset
+
+
+def open_place(file: BinaryIO) -> Dataset:
+    """The elements that say what an object is and where it lies in the patient; no pixels.
+
+    :raises DicomError: when the file is damaged.
+    """
+    import pydicom
+
+    with private_reading():
+        try:
+            return pydicom.dcmread(file, force=True, stop_before_pixels=True, specific_tags=_PLACE)
+        except DAMAGED:
+            raise DicomError("the DICOM file is damaged or cut off: fetch it again") from None
 
 
 def number_of_frames(dataset: Dataset) -> int:
@@ -124,14 +160,24 @@ def stored_values(dataset: Dataset, frame: int | None) -> np.ndarray:
     return stored
 
 
+def functional_group(dataset: Dataset, frame: int, name: str) -> Dataset | None:
+    """An item of an enhanced file, from the frame's own groups or else from those of all frames."""
+    of_frames = dataset.get("PerFrameFunctionalGroupsSequence") or []
+    shared = dataset.get("SharedFunctionalGroupsSequence") or []
+    for group in (*of_frames[frame : frame + 1], *shared[:1]):
+        if group.get(name):
+            return group[name].value[0]
+    return None
+
+
 def check_is_image(dataset: Dataset) -> None:
     """:raises DicomError: for an object that is known to be no image."""
-    kind = _kind(dataset)
+    kind = kind_of_object(dataset)
     if kind is not None:
         raise DicomError(f"the DICOM file holds {kind}, not an image: leave it out")
 
 
-def _kind(dataset: Dataset) -> str | None:
+def kind_of_object(dataset: Dataset) -> str | None:
     """What the object is, where its class or modality is known to be no image's."""
     from pydicom.uid import UID
 

@@ -221,8 +221,8 @@ def _from_pillow(image: Image.Image, notes: Note = Note.NONE) -> ReadImage:
     return ReadImage(pillow.upright(image, turn).convert("RGB"), notes)
 
 
-def unreadable(image: ImageLike, name: str | None, error: Exception) -> str:
-    """Say which image cannot be read, and what its decoder's error means."""
+def unreadable(image: ImageLike, name: str | None, error: Exception, kind: str = "image") -> str:
+    """Say which image, or volume by its `kind`, cannot be read, and what its decoder's error means."""
     reason = str(error).rstrip(".")
     if isinstance(error, FileNotFoundError):
         path = _path_of(image)
@@ -233,7 +233,7 @@ def unreadable(image: ImageLike, name: str | None, error: Exception) -> str:
     elif is_damaged(error):
         said = reason or "it ends early"
         reason = f"it is damaged or cut off, perhaps by an interrupted download: fetch it again ({said})"
-    return f"{described(image, name)} is not a readable image: {reason}."
+    return f"{described(image, name)} is not a readable {kind}: {reason}."
 
 
 def described(image: ImageLike, name: str | None) -> str:

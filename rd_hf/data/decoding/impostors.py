@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gzip
 import struct
+import zlib
 from io import BytesIO
 
 from ...runtime.stand_ins import HEAD_BYTES, stand_in
 
 NIFTI_SIZES = (b"\x5c\x01\x00\x00", b"\x00\x00\x01\x5c", b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")
+_GZIP = b"\x1f\x8b"
 _BEGINNINGS = {
     b"%PDF": "it is a PDF document: save its pictures as PNG files",
     b"PK\x03\x04": "it is a zip archive: unpack it",
@@ -46,12 +48,23 @@ def check_content(content: bytes) -> None:
     for beginning, reason in _BEGINNINGS.items():
         if content.startswith(beginning):
             raise ValueError(reason)
-    if content[:2] == b"\x1f\x8b":
-        raise ValueError(_compressed(content))
-    if content[:4] in NIFTI_SIZES and content[344:346] in (b"n+", b"ni"):
+    if is_nifti_content(content):
         raise ValueError("it is a NIfTI volume: save its slices as PNG files")
+    if content.startswith(_GZIP):
+        raise ValueError("it is compressed by gzip: unpack it")
     if not content[:4096].strip(b"\0"):
         raise ValueError("it begins with nothing but zeros, as a file of an interrupted download does: fetch it again")
+
+
+def is_nifti_content(content: bytes) -> bool:
+    """Tell whether bytes begin like a NIfTI file, compressed by gzip or not."""
+    if not content.startswith(_GZIP):
+        return content[:4] in NIFTI_SIZES and b"n" in (content[344:345], content[4:5])
+    try:
+        with gzip.GzipFile(fileobj=BytesIO(content[:65536])) as file:
+            return file.read(4) in NIFTI_SIZES
+    except (OSError, EOFError, zlib.error):
+        return False
 
 
 def why_unknown(content: bytes) -> str:
@@ -76,15 +89,6 @@ def _is_text(content: bytes) -> bool:
 def is_damaged(error: Exception) -> bool:
     """Whether a decoder's error means that the file ends too early or holds what no encoder writes."""
     words = str(error).lower()
-    if "cut off" in words or "damaged" in words:  # which is said already
+    if any(said in words for said in ("cut off", "damaged", "not installed")):  # which tells more
         return False
     return isinstance(error, (EOFError, struct.error)) or any(word in words for word in _DAMAGE)
-
-
-def _compressed(content: bytes) -> str:
-    try:
-        with gzip.GzipFile(fileobj=BytesIO(content[:65536])) as file:
-            volume = file.read(4) in NIFTI_SIZES
-    except (OSError, EOFError):
-        volume = False
-    return "it is a NIfTI volume: save its slices as PNG files" if volume else "it is compressed by gzip: unpack it"

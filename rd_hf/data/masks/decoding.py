@@ -13,6 +13,8 @@ from ..decoding import pillow, png, tiff
 from ..decoding.dicom_file import is_dicom
 from ..decoding.images import UNREADABLE, BadImageError, described, image_bytes, unreadable
 from ..decoding.impostors import check_content, why_unknown
+from ..volumes.kinds import is_volume
+from ..volumes.reading import read_labels
 
 Kind = Literal["bit", "grey", "palette", "color"]
 FORMATS = ("PNG", "TIFF", "BMP", "GIF")
@@ -27,17 +29,19 @@ class _RefusedError(ValueError):
 
 @dataclass(frozen=True)
 class StoredMask:
-    """The values of a mask's pixels, upright.
+    """The values of a mask's pixels, upright, or of a label volume's voxels in the order of its file.
 
     :param values: (H, W) integers: grey values, palette indices, 0 and 1 of a file of one bit, or colours as
-        0xRRGGBB.
-    :param kind: which of these.
+        0xRRGGBB; (X, Y, Z) of a label volume.
+    :param kind: which of these; "grey" of a label volume.
     :param palette: of a palette file, (N, 3) uint8 colour of each index.
+    :param affine: of a label volume, (4, 4) from voxels to millimetres.
     """
 
     values: np.ndarray
     kind: Kind
     palette: np.ndarray | None = None
+    affine: np.ndarray | None = None
 
     def as_colors(self) -> np.ndarray:
         """(H, W) the colours that the file shows, as 0xRRGGBB."""
@@ -56,13 +60,16 @@ def packed(colors: np.ndarray) -> np.ndarray:
 
 
 def read_stored(image: dict[str, Any], where: str) -> StoredMask:
-    """Read the values that a mask file stores: PNG, TIFF, BMP or GIF, of one page.
+    """Read the values that a mask file stores: PNG, TIFF, BMP or GIF, of one page, or a NIfTI file or array of labels.
 
     :param image: ``{"bytes": ..., "path": ...}`` of an undecoded `datasets` image.
     :param where: what an error calls the mask; its path is named anyway.
     :raises BadImageError: if the file is missing or damaged.
     :raises DataError: if it is of a kind that holds no class numbers, such as a lossy one.
     """
+    if is_volume(image):
+        labels = read_labels(image, where)
+        return StoredMask(_narrow(labels.values), "grey", affine=labels.affine)
     content = image_bytes(image, where)
     try:
         return _stored(content)
@@ -70,6 +77,12 @@ def read_stored(image: dict[str, Any], where: str) -> StoredMask:
         raise DataError(f"{described(image, where)} cannot be read as a mask: {error}") from None
     except UNREADABLE as error:
         raise BadImageError(unreadable(image, where, error)) from error
+
+
+def _narrow(values: np.ndarray) -> np.ndarray:
+    """Integers in the smallest type that holds them, so that large volumes take little memory and count fast."""
+    kind = np.result_type(np.min_scalar_type(values.min()), np.min_scalar_type(values.max()))
+    return values.astype(kind, copy=False)
 
 
 def _stored(content: bytes) -> StoredMask:

@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePath
+from pathlib import PurePath
 
 import pyarrow as pa
 from datasets import Dataset, DatasetDict, DatasetInfo, Features, Image
@@ -16,6 +16,8 @@ from ..columns import DataError
 from ..folders import ImageFolder
 from ..image_column import image_row
 from ..scanner import IMAGE_FOLDER, MASK_FOLDER, MASKS_OF_FOLDER, FoundFiles, bases_of_mask, key_of_name, printable
+from ..volumes.channel_layout import CHANNEL
+from ..volumes.names import stem_of
 from .names import NAME_FILES, read_names
 from .union import united_row
 
@@ -23,9 +25,8 @@ logger = logging.getLogger(__name__)
 
 _SPLIT_OF_ENDING = {"": (), "tr": ("train",), "ts": ("test",), "va": ("validation",)}
 _ENDING = re.compile(r"(?:images?|imgs?|pictures?|labels?)(?P<ending>tr|ts|va)", re.IGNORECASE)
-_CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 _IMAGE_WORD = re.compile(
-    r"(?:(?:images?|img)[_\-. ]+(?P<after>.+)|(?P<before>.+?)[_\-. ]+(?:images?|img))", re.IGNORECASE
+    r"(?:images?|img)(?:[_\-. ]+(?P<after>.+)|(?P<number>\d.*))|(?P<before>.+?)[_\-. ]+(?:images?|img)", re.IGNORECASE
 )
 
 Place = tuple[tuple[str, ...], str]  # folders below the root without those that only say "images" or "masks"; a name
@@ -63,6 +64,16 @@ def are_masks_labels(found: ImageFolder, task: str) -> bool:
     return bool(masks)
 
 
+def check_labels_beside(found: FoundFiles) -> None:
+    """:raises DataError: where folders of volumes have nnU-Net's names, but none holds labels."""
+    folder = next((file.parent for file in found.images if _is_of_nnunet(file)), None)
+    if folder is not None and not found.masks:
+        raise DataError(
+            f"'{printable(found.root)}' has {printable(folder)} with {len(found.images)} volumes, but no labelsTr with "
+            "their labels; add it. Without labels the folder can only be an unlabeled_dataset"
+        )
+
+
 def read_mask_folder(found: FoundFiles) -> MaskFolder:
     """Pair the images of a folder with their masks; see docs/how-to/masks.md for the layouts.
 
@@ -83,7 +94,7 @@ def read_mask_folder(found: FoundFiles) -> MaskFolder:
     splits = {}
     for split, places in _divided(found, [*images]).items():
         rows = [
-            {"image": _row(found.root, images[place]), "mask": _mask_row(found.root, masks.get(place, []))}
+            {"image": image_row(found.path_of(images[place])), "mask": _mask_row(found, masks.get(place, []))}
             for place in places
         ]
         splits[split] = _dataset(rows)
@@ -94,7 +105,7 @@ def _by_place(found: FoundFiles) -> dict[Place, PurePath]:
     images: dict[Place, PurePath] = {}
     cases = _cases(found)
     for file in found.images:
-        place = _folders(file), key_of_name(cases.get(file, file.stem))
+        place = _folders(file), key_of_name(cases.get(file, found.stem(file)))
         if place in images:
             raise DataError(
                 f"'{printable(images[place])}' and '{printable(file)}' in '{printable(found.root)}' would have the "
@@ -109,11 +120,12 @@ def _cases(found: FoundFiles) -> dict[PurePath, str]:
 
     :raises DataError: if there are several channels.
     """
-    masks = {key_of_name(file.stem) for file in found.masks}
-    matches = {file: _CHANNEL.fullmatch(file.stem) for file in found.images if _is_of_nnunet(file)}
+    masks = {key_of_name(stem_of(file)) for file in found.masks}
+    matches = {file: CHANNEL.fullmatch(found.stem(file)) for file in found.images if _is_of_nnunet(file)}
     matches = {file: match for file, match in matches.items() if match is not None}
     has_channels = any(
-        key_of_name(match["case"]) in masks and key_of_name(file.stem) not in masks for file, match in matches.items()
+        key_of_name(match["case"]) in masks and key_of_name(found.stem(file)) not in masks
+        for file, match in matches.items()
     )
     if not has_channels:
         return {}
@@ -147,7 +159,7 @@ def _place_of_mask(file: PurePath, found: FoundFiles, images: dict[Place, PurePa
     folders = _folders(file)
     bare = [MASKS_OF_FOLDER.fullmatch(part) for part in folders]
     of_folder = tuple(match["base"] if match else part for match, part in zip(bare, folders, strict=True))
-    names = dict.fromkeys([key_of_name(file.stem), *bases_of_mask(file.stem)])
+    names = dict.fromkeys([key_of_name(stem_of(file)), *bases_of_mask(stem_of(file))])
     for place in [(inside, name) for inside in dict.fromkeys((folders, of_folder)) for name in names]:
         if place in images:
             return place
@@ -163,7 +175,7 @@ def _place_of_mask(file: PurePath, found: FoundFiles, images: dict[Place, PurePa
 
 def _without_image_word(name: str) -> str:
     match = _IMAGE_WORD.fullmatch(name)
-    return name if match is None else match["after"] or match["before"]
+    return name if match is None else match["after"] or match["number"] or match["before"]
 
 
 def _divided(found: FoundFiles, places: Sequence[Place]) -> dict[str, list[Place]]:
@@ -176,13 +188,9 @@ def _divided(found: FoundFiles, places: Sequence[Place]) -> dict[str, list[Place
     }
 
 
-def _mask_row(root: Path, files: list[PurePath]) -> dict | None:
-    rows = [_row(root, file) for file in files]
+def _mask_row(found: FoundFiles, files: list[PurePath]) -> dict | None:
+    rows = [image_row(found.path_of(file)) for file in files]
     return united_row(rows) if len(rows) > 1 else (rows or [None])[0]
-
-
-def _row(root: Path, file: PurePath) -> dict:
-    return image_row(str(root.absolute() / file))
 
 
 def _dataset(rows: list[dict]) -> Dataset:

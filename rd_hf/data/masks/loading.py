@@ -13,11 +13,12 @@ from ..columns import DataError
 from ..decoding.images import described
 from ..image_column import image_table
 from ..image_data import ImageData, fingerprint
-from ..image_paths import ImagePaths, tell_unlisted
+from ..image_paths import tell_unlisted
 from ..labels.values import clean
-from ..readers import RawData
+from ..raw_data import RawData, image_paths
 from ..split_tables import assemble, check_splits, group_table, number_table
 from ..unlabelled import without_label_column
+from ..volumes.volume import VolumeReading
 from .classes import MaskClasses, check_learnable, find_classes, match_classes
 from .names import read_names
 from .reading import MaskReading
@@ -36,6 +37,7 @@ def load_masks(
     recorded: MaskReading | None = None,
     model_names: Sequence[str] | None = None,
     scored: Sequence[str] = ("validation", "test"),
+    volumes: VolumeReading | None = None,
 ) -> ImageData:
     """Read every mask once, and decide what its values mean.
 
@@ -48,16 +50,19 @@ def load_masks(
     :param recorded: how the masks of a trained model were read.
     :param model_names: its class names, in its order; given with `recorded`.
     :param scored: splits in which either every image has a mask or none.
+    :param volumes: how files become volumes, whose masks are label volumes; None for images.
     :raises DataError: if the data cannot be used as it is; the message names the file, column or row.
     """
+    if volumes is not None and colors is not None:
+        raise DataError("mask_colors is for masks of images, and label volumes have no colours; leave it out")
     bare = without_label_column(raw.splits, [mask])
     kept = DatasetDict({name: split for name, split in raw.splits.items() if name not in bare})
     groups = [] if group_column is None else [group_column]
     check_splits(kept, [image, mask, *groups])
-    tables, columns = _tables(raw, kept, image, mask, group_column)
+    tables, columns = _tables(raw, kept, image, mask, group_column, volumes)
     paired = {name: assemble(split, tables[name], columns[name]) for name, split in kept.items()}
     were_colors = recorded is not None and recorded.are_colors
-    values = survey(paired, by_color=were_colors or colors is not None)
+    values = survey(paired, by_color=were_colors or colors is not None, of_volumes=volumes is not None)
     names = None if were_colors else _own_names(raw) if names is None else names
     found = _classes(values, names, colors, recorded, model_names)
     for note in found.notes:
@@ -71,10 +76,13 @@ def load_masks(
     splits, unlabelled, empty = _divided(counted, missing, scored)
     source = raw.origin | {
         "splits": {name: len(split) for name, split in splits.items()},
-        "fingerprint": {name: fingerprint(split) for name, split in splits.items()},
+        "fingerprint": {name: fingerprint(split, volumes=volumes) for name, split in splits.items()},
         "masks": found.reading.to_dict(),
     }
-    return ImageData(splits, found.names, "segmentation", source, unlabelled, (*bare, *empty), masks=found.reading)
+    if volumes is not None:
+        source["volumes"] = volumes.to_dict()
+    readings = {"masks": found.reading, "volumes": volumes}
+    return ImageData(splits, found.names, "segmentation", source, unlabelled, (*bare, *empty), **readings)
 
 
 def _divided(
@@ -101,24 +109,27 @@ def _divided(
 
 
 def _tables(
-    raw: RawData, splits: DatasetDict, image: str, mask: str, group_column: str | None
+    raw: RawData,
+    splits: DatasetDict,
+    image: str,
+    mask: str,
+    group_column: str | None,
+    volumes: VolumeReading | None,
 ) -> tuple[dict[str, list], dict[str, dict[str, Any]]]:
     """The columns of each split, and their features."""
-    of_images = {folder: ImagePaths(folder) for folder in raw.folders.values()}
-    of_masks = {folder: ImagePaths(folder, of_masks=True) for folder in raw.folders.values()}
+    of_images, of_masks = image_paths(raw, volumes), image_paths(raw, volumes, of_masks=True)
     tables, columns = {}, {}
     for name, split in splits.items():
-        folder = raw.folders.get(name)
         tables[name] = [
-            image_table(split, image, of_images.get(folder), name),
-            image_table(split, mask, of_masks.get(folder), name, called="mask", may_be_empty=True),
+            image_table(split, image, of_images.get(name), name, of_volumes=volumes is not None),
+            image_table(split, mask, of_masks.get(name), name, called="mask", may_be_empty=True),
         ]
         columns[name] = {"image": Image(decode=False), "mask": Image(decode=False)}
         if group_column is not None:
             tables[name].append(group_table(split, group_column, name))
             columns[name]["group"] = split.features[group_column]
     masks = {file for paths in of_masks.values() for file in paths.listed}
-    tell_unlisted([*of_images.values()], raw.images, masks)
+    tell_unlisted([*dict.fromkeys(of_images.values())], raw.images, masks)
     return tables, columns
 
 

@@ -16,6 +16,7 @@ from .decoding import StoredMask, read_stored
 MOST_CLASSES = 255
 SHOWN_VALUES = 20
 _TABLE_VALUES = 2**16
+_COUNTED_AT_ONCE = 2**20  # which NumPy copies as int64
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class MaskReading:
         return f"#{value:06x}" if self.are_colors else str(value)
 
     def stored(self, mask: StoredMask) -> np.ndarray | None:
-        """(H, W) the values of a mask that this reading is about; None for colours where it knows none."""
+        """(H, W) or (X, Y, Z) the values of a mask that this reading is about; None for colours where it knows none."""
         if self.are_colors:
             return mask.as_colors()
         return None if mask.kind == "color" else mask.values
@@ -64,7 +65,8 @@ class MaskReading:
 
         :param image: ``{"bytes": ..., "path": ...}`` of an undecoded `datasets` image.
         :param where: what an error calls the mask, such as "the mask of row 3 of train"; its path is named anyway.
-        :return: (H, W) uint8 as in the upright file, `IGNORED_LABEL` where a pixel has no label.
+        :return: (H, W) uint8 as in the upright file, or (X, Y, Z) as in the file of a label volume; `IGNORED_LABEL`
+            where a pixel has no label.
         :raises BadImageError: if the file is missing or damaged.
         :raises DataError: if it holds no class numbers, or a value that has no class.
         """
@@ -100,7 +102,9 @@ class MaskReading:
 def counts_of(values: np.ndarray) -> dict[int, int]:
     """How many pixels have each value that occurs, in ascending order."""
     if values.dtype.kind in "ui" and values.dtype.itemsize <= 2 and values.min() >= 0:
-        counts = np.bincount(values.ravel())
+        flat, highest = values.ravel(order="K"), int(values.max())
+        parts = (flat[start : start + _COUNTED_AT_ONCE] for start in range(0, flat.size, _COUNTED_AT_ONCE))
+        counts = sum(np.bincount(part, minlength=highest + 1) for part in parts)
         return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
     found, counts = np.unique(values, return_counts=True)
     return dict(zip(found.tolist(), counts.tolist(), strict=True))

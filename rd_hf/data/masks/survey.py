@@ -17,6 +17,7 @@ from ..columns import DataError
 from ..decoding import pillow
 from ..decoding.images import UNREADABLE, BadImageError, described, image_bytes, read_image
 from .decoding import Kind, StoredMask, read_stored
+from .grids import check_grid
 from .reading import counts_of
 
 logger = logging.getLogger(__name__)
@@ -40,13 +41,17 @@ class MaskValues:
     name: str
 
 
-def survey(splits: Mapping[str, Dataset], by_color: bool = False) -> dict[str, list[MaskValues | None]]:
+def survey(
+    splits: Mapping[str, Dataset], by_color: bool = False, of_volumes: bool = False
+) -> dict[str, list[MaskValues | None]]:
     """Read the values of every mask, one mask in memory at a time.
 
     :param splits: with the undecoded columns ``image`` and ``mask``.
     :param by_color: count the colours that grey and palette files show, in place of their values.
+    :param of_volumes: whether the columns hold volumes and their label volumes.
     :return: of each split, what each row's mask holds; None for a row without mask.
-    :raises DataError: if a mask has another size than its image, is no mask, or palettes contradict each other.
+    :raises DataError: if a mask has another size than its image, is no mask, or palettes contradict each other; or if
+        a label volume has another shape or affine than its volume.
     :raises BadImageError: if a mask is missing or damaged.
     """
     total, palettes, turned = sum(map(len, splits.values())), {}, Counter()
@@ -57,7 +62,12 @@ def survey(splits: Mapping[str, Dataset], by_color: bool = False) -> dict[str, l
             for batch in split.select_columns(["image", "mask"]).with_format("arrow").iter(BATCH_ROWS):
                 for row in batch.to_pylist():
                     where = f"row {len(rows)} of {name}"
-                    rows.append(None if row["mask"] is None else _looked_at(row, where, by_color, palettes, turned))
+                    if row["mask"] is None:
+                        rows.append(None)
+                    elif of_volumes:
+                        rows.append(_looked_at_volume(row, where))
+                    else:
+                        rows.append(_looked_at(row, where, by_color, palettes, turned))
                     progress.advance()
     if [palettes[index][0] for index in (0, 1) if index in palettes] == [0xFFFFFF, 0]:
         logger.warning(
@@ -77,6 +87,8 @@ def _looked_at(
 ) -> MaskValues:
     name = described(row["mask"], f"the mask of {where}")
     mask = read_stored(row["mask"], f"the mask of {where}")
+    if mask.affine is not None:
+        raise DataError(f"{name} is a label volume, but its image is read as an image; give a mask of its size")
     size, orientation = _upright_size(row["image"])
     height, width = mask.values.shape
     if size is not None and size != (width, height):
@@ -89,6 +101,16 @@ def _looked_at(
         raise DataError(f"{name} has {len(counts)} different values, as a photograph has; is it a mask?")
     if mask.kind == "palette" and not by_color:
         _check_palette(mask, counts, name, palettes)
+    return MaskValues(counts, mask.kind, name)
+
+
+def _looked_at_volume(row: dict[str, Any], where: str) -> MaskValues:
+    name = described(row["mask"], f"the mask of {where}")
+    mask = read_stored(row["mask"], f"the mask of {where}")
+    check_grid(mask, row["image"], name, f"volume {where}")
+    counts = counts_of(mask.values)
+    if len(counts) > MOST_VALUES:
+        raise DataError(f"{name} has {len(counts)} different values, as a scan has; is it a label volume?")
     return MaskValues(counts, mask.kind, name)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from ..columns import DataError
+from ..volumes.kinds import is_volume
 from .decoding import read_stored
 from .reading import counts_of
 
@@ -23,6 +24,11 @@ def united_row(rows: list[dict]) -> dict:
     """
     union = None
     for row in rows:
+        if is_volume(row):
+            raise DataError(
+                f"'{rows[0]['path']}' and '{row['path']}' are label volumes of one volume, which are not united; give "
+                "each volume one, whose values are class numbers"
+            )
         values = read_stored(row, "a mask").values
         found = [value for value in counts_of(values) if value]
         if found not in ([], [1], [_WHITE]):

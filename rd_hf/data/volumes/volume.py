@@ -27,6 +27,37 @@ class Volume:
 
 
 @dataclass(frozen=True)
+class Labels:
+    """The classes of a volume's voxels, as numbers, in the order of their file.
+
+    :param values: (X, Y, Z) int32, none negative.
+    :param affine: see `Volume`.
+    """
+
+    values: np.ndarray
+    affine: np.ndarray
+
+
+@dataclass(frozen=True)
+class Header:
+    """What is known of a volume before its voxels are read.
+
+    :param shape: voxels along X, Y and Z.
+    :param affine: see `Volume`.
+    :param channels: entries of the last axis of four; 1 where a file has three.
+    """
+
+    shape: tuple[int, int, int]
+    affine: np.ndarray
+    channels: int = 1
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Millimetres from voxel to voxel along the array's own axes."""
+        return spacing_of(self.affine)
+
+
+@dataclass(frozen=True)
 class VolumeReading:
     """How the files of a data set become volumes.
 

@@ -1,0 +1,134 @@
+"""How the channels of a folder's volumes are stored: in files of nnU-Net's names, or along a fourth axis."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePath
+
+from ..columns import DataError
+from ..scanner import FoundFiles, key_of_name, printable
+from .names import is_nifti, stem_of, suffix_of
+from .volume import VolumeReading
+
+CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})", re.DOTALL)
+
+
+def with_channels(found: FoundFiles, wanted: int | None) -> tuple[FoundFiles, VolumeReading]:
+    """Keep the first channel's file of each case, which stands for all, and tell how channels are stored.
+
+    Numbers such as `_0000` are those of channels where a label has the name without it, or where several channels are
+    stated, by `wanted` or by dataset.json, and a file `_0001` lies beside.
+
+    :param found: volumes, see `rd_hf.data.volumes.layouts.volumes_among`.
+    :param wanted: the number of channels that is asked for.
+    :raises DataError: if a case lacks a channel, or if the number is not the one that is stated; names the case.
+    """
+    stated = channels_stated(found.root)
+    if wanted is not None and stated is not None and wanted != len(stated):
+        raise DataError(
+            f"volume_channels is {wanted}, but dataset.json in '{printable(found.root)}' names {len(stated)}: "
+            f"{', '.join(stated)}; leave volume_channels out, or correct the file"
+        )
+    expected = wanted or (None if stated is None else len(stated))
+    numbered = _numbered(found.images)
+    if not _are_channels(numbered, {key_of_name(stem_of(mask)) for mask in found.masks}, expected):
+        channels = expected or 1
+        return found, VolumeReading(channels, channel_axis=channels > 1)
+    cases: dict[tuple[PurePath, str], dict[int, PurePath]] = {}
+    for file, (case, channel) in numbered.items():
+        cases.setdefault((file.parent, case), {})[channel] = file
+    count = expected or 1 + max(channel for files in cases.values() for channel in files)
+    _check_cases(found.root, cases, count)
+    if count > 1:
+        _check_all_numbered(found, numbered)
+    firsts = {files[0] for files in cases.values()}
+    kept = tuple(file for file in found.images if file in firsts or file not in numbered)
+    return replace(found, images=kept), VolumeReading(count)
+
+
+def first_channels(files: Sequence[PurePath], reading: VolumeReading) -> list[PurePath]:
+    """Leave out the further channels of cases whose first channel is there too."""
+    if reading.channels == 1 or reading.channel_axis:
+        return [*files]
+    numbered, there = _numbered(files), {*files}
+
+    def is_further(file: PurePath) -> bool:
+        case, channel = numbered.get(file, ("", 0))
+        return channel > 0 and file.with_name(f"{case}_0000{suffix_of(file)}") in there
+
+    return [file for file in files if not is_further(file)]
+
+
+def reading_of_file(file: str | None, wanted: int | None) -> VolumeReading:
+    """Tell how the channels of a volume of a table are stored, by what lies beside its file.
+
+    :param file: the first volume of the table; None if it has no path.
+    :param wanted: the number of channels that is asked for; None for one.
+    """
+    channels = wanted or 1
+    path = None if file is None else Path(file)
+    match = None if path is None or not is_nifti(path) else CHANNEL.fullmatch(stem_of(path))
+    in_files = match is not None and os.path.exists(path.with_name(f"{match['case']}_0001{suffix_of(path)}"))
+    return VolumeReading(channels, channel_axis=channels > 1 and not in_files)
+
+
+def channels_stated(folder: Path) -> list[str] | None:
+    """The names of the channels in dataset.json: nnU-Net's ``channel_names``, or ``modality`` of the Decathlon.
+
+    :return: None if there is no such file, or if it says nothing of channels.
+    """
+    path = folder / "dataset.json"
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig", errors="replace"))
+    except ValueError as error:
+        raise DataError(f"'{printable(path)}' is not valid JSON: {error}") from error
+    names = content.get("channel_names") or content.get("modality") if isinstance(content, dict) else None
+    if isinstance(names, dict) and names and all(str(key).isdecimal() for key in names):
+        return [str(name) for _, name in sorted(names.items(), key=lambda item: int(item[0]))]
+    return None
+
+
+def _numbered(images: Sequence[PurePath]) -> dict[PurePath, tuple[str, int]]:
+    """The files that end in a number of four digits, with their case and that number."""
+    matches = {file: CHANNEL.fullmatch(stem_of(file)) for file in images if is_nifti(file)}
+    return {file: (match["case"], int(match["channel"])) for file, match in matches.items() if match is not None}
+
+
+def _are_channels(numbered: Mapping[PurePath, tuple[str, int]], masks: set[str], expected: int | None) -> bool:
+    for file, (case, channel) in numbered.items():
+        if key_of_name(case) in masks and key_of_name(stem_of(file)) not in masks:
+            return True
+        if (expected or 1) > 1 and channel > 0 and file.with_name(f"{case}_0000{suffix_of(file)}") in numbered:
+            return True
+    return False
+
+
+def _check_cases(root: Path, cases: Mapping[tuple[PurePath, str], Mapping[int, PurePath]], count: int) -> None:
+    for (folder, case), files in cases.items():
+        lacking = [f"_{channel:04}" for channel in range(count) if channel not in files]
+        if lacking:
+            raise DataError(
+                f"case '{printable(root / folder / case)}' lacks the channel {', '.join(lacking)} of {count}: add the "
+                "file, or remove the case"
+            )
+        beyond = [file for channel, file in files.items() if channel >= count]
+        if beyond:
+            raise DataError(
+                f"'{printable(root / beyond[0])}' is of channel _{max(files):04}, but volume_channels or dataset.json "
+                f"says that there are {count}; correct the number, or remove the file"
+            )
+
+
+def _check_all_numbered(found: FoundFiles, numbered: Mapping[PurePath, tuple[str, int]]) -> None:
+    others = [file for file in found.images if is_nifti(file) and file not in numbered]
+    if others:
+        raise DataError(
+            f"'{printable(found.root / others[0])}' has no number of a channel such as _0000, but other volumes of the "
+            "folder have; add the number, or move the file elsewhere"
+        )

@@ -1,0 +1,63 @@
+"""Channels of a volume: the last axis of four, or nnU-Net's files ``CASE_0000.nii.gz``, ``CASE_0001.nii.gz``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from .source import Source, VolumeError
+from .volume import VolumeReading
+
+_FIRST = re.compile(r"_0000(\.nii(?:\.gz)?)$", re.IGNORECASE)
+
+
+def channel_files(source: Source, reading: VolumeReading) -> list[Source]:
+    """The files of all channels, in order; the file itself where one holds them all.
+
+    :raises VolumeError: where files are expected and one is missing.
+    """
+    if reading.channels == 1 or reading.channel_axis:
+        return [source]
+    name = "" if source.content is not None or source.path is None else source.path.name
+    if not _FIRST.search(name):
+        raise VolumeError(
+            f"a volume of this data set has {reading.channels} files, one a channel, and this one is not the first of "
+            "them, whose name ends in _0000.nii.gz or _0000.nii: rename it, or give the data set without channels"
+        )
+    numbered = [_FIRST.sub(rf"_{channel:04d}\1", name) for channel in range(reading.channels)]
+    files = [source.path.with_name(each) for each in numbered]
+    missing = [file.name for file in files if not file.exists()]
+    if missing:
+        raise VolumeError(
+            f"it is one of {reading.channels} channels, and beside it {', '.join(missing)} is missing: add the "
+            "channel, or leave the case out"
+        )
+    return [Source(None, file) for file in files]
+
+
+def check_channels(shape: Sequence[int], reading: VolumeReading) -> None:
+    """Refuse a volume of other channels than the data set's.
+
+    :param shape: axes of one file, (X, Y, Z) or (X, Y, Z, C).
+    :raises VolumeError: if a fourth axis is there and not said to be channels, or has another length.
+    """
+    found = shape[3] if len(shape) == 4 else 1
+    if len(shape) == 4 and not reading.channel_axis:
+        sides = " x ".join(map(str, shape))
+        raise VolumeError(
+            f"it has four axes ({sides}), and it is not said what the last one is. If it is channels, add "
+            f"--volume_channels {found}; if it is time, save one volume a file"
+        )
+    wanted = reading.channels if reading.channel_axis else 1
+    if found != wanted:
+        raise VolumeError(
+            f"it has {found} channel{'s' if found > 1 else ''}, but the volumes of this data set have {wanted}: leave "
+            "it out, or state --volume_channels"
+        )
+
+
+def channels_first(values: np.ndarray) -> np.ndarray:
+    """(C, X, Y, Z) of (X, Y, Z) or (X, Y, Z, C), without a copy."""
+    return values[None] if values.ndim == 3 else np.moveaxis(values, -1, 0)

@@ -1,0 +1,120 @@
+"""Finds the volumes that a user names for a prediction: files, folders and globs."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ...arguments.values import ArgumentError, nearest_name
+from ..image_column import image_row
+from ..scanner import is_hidden, is_image, masks_among, printable, scan
+from .channel_layout import first_channels
+from .layouts import is_dicom_name, volumes_among
+from .names import is_nifti, stem_of
+from .series_rows import files_of_series
+from .volume import VolumeReading
+
+PLAIN = VolumeReading()
+
+
+class FoundVolume(NamedTuple):
+    """One volume.
+
+    :param shown: its file, or the folder of its series.
+    :param stem: relative path of what is written of it, without a suffix: its own below the folder that all share.
+    :param source: ``{"bytes": ..., "path": ...}``, undecoded.
+    """
+
+    shown: str
+    stem: str
+    source: dict[str, Any]
+
+
+class _Named(NamedTuple):
+    shown: Path
+    bare: str  # its name without suffix
+    file: str  # absolute, what stands for it
+
+
+def find_volumes(
+    names: str | os.PathLike | Iterable[str | os.PathLike], reading: VolumeReading = PLAIN
+) -> list[FoundVolume]:
+    """Volumes from files, folders and globs, in order and without repeats.
+
+    A file that is named is taken as it is, and a slice stands for its DICOM series. Folders hold NIfTI files and series
+    at any depth. Where channels are files, that of the first channel stands for its case.
+
+    :param names: one, or several.
+    :param reading: how the volumes of the model's training were read.
+    :raises ArgumentError: for a name that matches no volume.
+    """
+    found: dict[str, _Named] = {}
+    for name in [names] if isinstance(names, (str, os.PathLike)) else names:
+        path = Path(name).expanduser()
+        if path.is_dir():
+            matches = _below(path, reading)
+        else:
+            files = [path] if path.is_file() else _of_glob(path)
+            matches = [_of_file(file) for file in first_channels(files, reading)]
+        if not matches:
+            hint = "" if path.is_dir() else f" ({nearest_name(path.absolute())})"
+            raise ArgumentError(
+                f"There is no volume at {printable(name)}{hint}. Volumes are .nii and .nii.gz files, and folders of "
+                "DICOM slices."
+            )
+        for match in matches:
+            found.setdefault(match.file, match)
+    in_files = reading.channels > 1 and not reading.channel_axis
+    return _with_stems([*found.values()], "_0000" if in_files else "")
+
+
+def _with_stems(found: Sequence[_Named], ending: str) -> list[FoundVolume]:
+    """:param ending: of names, which is left out."""
+    absolute = [Path(os.path.abspath(each.shown)) for each in found]
+    shared = os.path.commonpath([path.parent for path in absolute]) if absolute else ""
+    folders = [path.parent.relative_to(shared) for path in absolute]
+    bare = [folder / each.bare.removesuffix(ending) for folder, each in zip(folders, found, strict=True)]
+    uses = Counter(bare)
+    stems = [
+        stem if uses[stem] == 1 else folder / each.shown.name
+        for stem, folder, each in zip(bare, folders, found, strict=True)
+    ]
+    return [
+        FoundVolume(str(each.shown), str(stem), image_row(each.file)) for stem, each in zip(stems, found, strict=True)
+    ]
+
+
+def _below(folder: Path, reading: VolumeReading) -> list[_Named]:
+    """The volumes of a folder, of which each series is named by its folder if it is alone there."""
+    files = scan(folder)
+    if not any(map(is_nifti, files.others)) and not any(map(is_dicom_name, files.images)):
+        return []
+    volumes = volumes_among(files, 3)
+    volumes.tell_what_is_left_out()
+    places = first_channels(volumes.images, reading)
+    if len(places) == 1 and volumes.first_of.get(places[0]) == places[0]:  # slices directly in the folder
+        return [_Named(folder, os.path.basename(os.path.abspath(folder)), volumes.path_of(places[0]))]
+    return [_Named(folder / place, volumes.stem(place), volumes.path_of(place)) for place in places]
+
+
+def _of_file(file: Path) -> _Named:
+    path = os.path.abspath(file)
+    return _Named(file, stem_of(file), files_of_series([path], "those to predict", "path")[0])
+
+
+def _of_glob(pattern: Path) -> list[Path]:
+    parts = pattern.parts
+    fixed = next((number for number, part in enumerate(parts) if glob.has_magic(part)), len(parts))
+    files = [Path(file) for file in sorted(glob.glob(str(pattern), recursive=True))]
+    visible = [file for file in files if not any(map(is_hidden, file.parts[fixed:]))]
+    volumes = [file for file in visible if file.is_file() and (is_nifti(file) or _is_dicom(file))]
+    masks = masks_among(volumes)
+    return [file for file in volumes if file not in masks]
+
+
+def _is_dicom(file: Path) -> bool:
+    return is_image(file) and is_dicom_name(file)

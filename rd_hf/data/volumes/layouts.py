@@ -1,0 +1,169 @@
+"""Which files of a folder are volumes, and where in it each of them lies."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import PurePath
+
+from ..columns import DataError
+from ..decoding.dicom_file import DICOM_SUFFIXES
+from ..scanner import IMAGE_SUFFIXES, FoundFiles, counted_suffixes, masks_among, printable
+from .choice import Dimensions
+from .dicom_series import Series, series_of_folder
+from .names import is_nifti
+from .source import VolumeError
+
+logger = logging.getLogger(__name__)
+
+LOOKED_AT = 30  # DICOM files whose series is looked up before the log mentions volumes
+FEW_SLICES = 5
+
+
+def volumes_among(found: FoundFiles, dimensions: Dimensions) -> FoundFiles | None:
+    """Give the volumes of a folder in place of its images.
+
+    A NIfTI file is a volume. A DICOM series is one if volumes are asked for: it takes the place of its folder, as if
+    that were its file, or where several series lie in a folder, that of its first file.
+
+    :param found: the files of the folder.
+    :return: the files, of which `images` and `masks` are volumes; None where images are meant.
+    :raises DataError: if it is not clear which are meant, or if those that are asked for are not there. Where there
+        are tables, they decide.
+    """
+    nifti = [file for file in (*found.others, *found.broken_links) if is_nifti(file)]
+    images = [*found.images, *found.masks]
+    dicom = [file for file in images if is_dicom_name(file)]
+    if not _are_meant(found, nifti, images, dicom, dimensions):
+        return None
+    first_of = _series(found, dicom)
+    volumes = sorted([*nifti, *first_of], key=lambda file: file.as_posix())
+    masks = masks_among(volumes)
+    unread = {*images} - {*dicom}
+    return replace(
+        found,
+        images=tuple(file for file in volumes if file not in masks),
+        masks=tuple(file for file in volumes if file in masks),
+        others=tuple(sorted({*found.others, *unread} - {*nifti})),
+        broken_links=tuple(file for file in found.broken_links if not is_nifti(file)),
+        first_of=first_of,
+    )
+
+
+def is_dicom_name(file: PurePath) -> bool:
+    """Tell whether a file that is read as an image is one of DICOM, by its suffix or for want of one."""
+    suffix = file.suffix.lower()
+    return suffix in DICOM_SUFFIXES or suffix not in IMAGE_SUFFIXES
+
+
+def in_class_folders(found: FoundFiles, splits: Sequence[PurePath]) -> FoundFiles:
+    """Find the class folders where volumes are folders of DICOM slices.
+
+    A class folder has such folders in it, or the slices of several series. A folder in a class folder is one volume.
+
+    :param found: the files, as `volumes_among` gives them.
+    :param splits: the folders of the splits, relative to the root.
+    :raises DataError: if a folder in a class folder has several series.
+    """
+    tops = {folder for folder in {file.parent for file in found.first_of.values()} if folder.parent in splits}
+    singles = {folder for folder in tops if folder in found.first_of}
+    several = Counter(file.parent for file in found.first_of if found.first_of[file] == file)
+    for folder, count in several.items():
+        if folder not in tops and folder not in splits:
+            raise DataError(
+                f"'{printable(found.root / folder)}' holds {count} DICOM series, and a folder within a class folder "
+                "is one volume; move each series into a folder of its own, or list one file of each that is meant in "
+                "a metadata.csv"
+            )
+    if not tops - singles:
+        return found
+    moved = {folder: found.first_of[folder] for folder in singles}
+    first_of = {moved.get(file, file): first for file, first in found.first_of.items()}
+    return replace(found, images=tuple(moved.get(file, file) for file in found.images), first_of=first_of)
+
+
+def _are_meant(
+    found: FoundFiles,
+    nifti: Sequence[PurePath],
+    images: Sequence[PurePath],
+    dicom: Sequence[PurePath],
+    dimensions: Dimensions,
+) -> bool:
+    root = printable(found.root)
+    if dimensions == 3 and not nifti and not dicom and images and not found.tables:
+        raise DataError(
+            f"'{root}' holds no volume, which is a NIfTI file or a DICOM series; it holds images "
+            f"({counted_suffixes(images)}). Leave --dimensions out to read them"
+        )
+    if dimensions == 3:
+        return bool(nifti or dicom)
+    if dimensions == 2 and nifti and not images and not found.tables:
+        raise DataError(
+            f"'{root}' holds volumes ({counted_suffixes(nifti)}) and no images, so it cannot be read with --dimensions "
+            "2; leave that out to read volumes, or save their slices as PNG files"
+        )
+    if dimensions == 2 or not nifti:
+        if dimensions == "auto":
+            _tell_of_series(found, dicom)
+        return False
+    if images and not found.tables:
+        raise DataError(
+            f"'{root}' holds {_counted(nifti, 'volume')}, such as '{printable(nifti[0])}', and "
+            f"{_counted(images, 'image')} ({counted_suffixes(images)}), such as '{printable(images[0])}'. Say which "
+            "are meant: --dimensions 3 reads volumes, and --dimensions 2 reads images"
+        )
+    return not images
+
+
+def _series(found: FoundFiles, dicom: Sequence[PurePath]) -> dict[PurePath, PurePath]:
+    """The place of each series that is a volume, with its first file."""
+    places, left_out = {}, []
+    for folder, every in _series_by_folder(found, dicom).items():
+        volumes = [series for series in every if series.is_volume]
+        left_out += [series for series in every if not series.is_volume] if volumes else every[1:]
+        firsts = [folder / series.first.name for series in volumes or every[:1]]  # a fault is told when it is read
+        if len(firsts) == 1 and folder.parts:
+            places[folder] = firsts[0]
+        else:
+            places |= {first: first for first in firsts}
+    if left_out:
+        logger.info(
+            "%d files or series in '%s' are no volumes and are left out; the first is '%s': %s.",
+            len(left_out), printable(found.root), printable(left_out[0].first.name), left_out[0].why_not,
+        )  # fmt: skip
+    return places
+
+
+def _series_by_folder(found: FoundFiles, dicom: Sequence[PurePath]) -> dict[PurePath, list[Series]]:
+    by_folder: dict[PurePath, list[PurePath]] = {}
+    for file in dicom:
+        by_folder.setdefault(file.parent, []).append(file)
+    root = found.root.absolute()
+    try:
+        return {folder: series_of_folder([root / file for file in files]) for folder, files in by_folder.items()}
+    except VolumeError as error:
+        raise DataError(f"'{printable(found.root)}' has DICOM files: {error}") from None
+
+
+def _tell_of_series(found: FoundFiles, dicom: Sequence[PurePath]) -> None:
+    """Log that a folder of DICOM images could be read as volumes, where its fullest folder holds slices of a series."""
+    folders = Counter(file.parent for file in dicom)
+    if not folders or folders.most_common(1)[0][1] < FEW_SLICES:
+        return
+    folder = folders.most_common(1)[0][0]
+    files = [found.root / file for file in dicom if file.parent == folder]
+    try:
+        every = series_of_folder(files[:LOOKED_AT])
+    except VolumeError:  # without pydicom, which reading the images tells
+        return
+    if any(series.is_volume and len(series.files) >= FEW_SLICES for series in every):
+        logger.info(
+            "'%s' holds slices of DICOM series. Each is read as an image; --dimensions 3 reads each series as one "
+            "volume.", printable(found.root / folder),
+        )  # fmt: skip
+
+
+def _counted(files: Sequence[PurePath], what: str) -> str:
+    return f"{len(files)} {what}{'' if len(files) == 1 else 's'}"

@@ -1,0 +1,45 @@
+"""What the values of voxels must be: finite, and of labels whole numbers from 0 on."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .source import VolumeError
+
+_LARGEST_LABEL = 2**31
+
+
+def count_broken(values: np.ndarray) -> int:
+    """How many values are NaN or infinite."""
+    return 0 if values.dtype.kind != "f" else values.size - int(np.count_nonzero(np.isfinite(values)))
+
+
+def check_finite(broken: int, size: int) -> None:
+    """Refuse a volume with values that are not finite.
+
+    :param broken: how many.
+    :param size: number of all voxels.
+    :raises VolumeError: if there are any.
+    """
+    if broken:
+        raise VolumeError(
+            f"{broken} of its {size} voxels are NaN or infinite: replace them, for example by the lowest value"
+        )
+
+
+def check_labels(values: np.ndarray) -> None:
+    """Refuse finite values that are no labels.
+
+    :raises VolumeError: if one is not whole, below 0, or too large to number a class.
+    """
+    if values.dtype.kind == "f":
+        between = values != np.rint(values)
+        if between.any():
+            raise VolumeError(
+                f"it holds {values[between].flat[0]:.9g}, but labels are whole numbers: save the labels themselves, "
+                "and resample them by the nearest neighbour only"
+            )
+    if values.size and values.min() < 0:
+        raise VolumeError(f"it holds {values.min():g}, but labels are whole numbers from 0 on: give these voxels one")
+    if values.size and values.max() >= _LARGEST_LABEL:
+        raise VolumeError(f"it holds {values.max():g}, which is too large for a label: is it a label volume?")

@@ -1,0 +1,96 @@
+"""The masks that a segmenter predicts for volumes, as files: NIfTI, DICOM SEG, and pictures to look at."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..arguments.values import ArgumentError
+from ..data.scanner import printable
+from ..data.volumes.finding import FoundVolume
+from ..data.volumes.nifti_writing import write_nifti
+from ..data.volumes.source import Source, VolumeError, kind_of
+from ..data.volumes.volume import Volume
+from .dicom_seg import check_highdicom, write_dicom_seg
+from .mask_files import OVERLAY_FOLDER
+
+
+class VolumeFiles:
+    """Where the masks of volumes are written; none of the files exists before.
+
+    A mask is a NIfTI file with the shape, affine and orientation of its source. Volumes in folders of their own keep
+    these below the output folder.
+
+    :param volumes: all that will be answered.
+    :param output_dir: folder of the masks.
+    :param with_overlays: whether a picture of each volume under its mask is written too, into `OVERLAY_FOLDER`.
+    :param with_dicom_seg: whether each is written as DICOM SEG too.
+    :raises ArgumentError: when a file that would be written exists, two volumes would have the same, or a DICOM SEG is
+        wanted of what is not DICOM.
+    """
+
+    def __init__(
+        self, volumes: Sequence[FoundVolume], output_dir: str, with_overlays: bool, with_dicom_seg: bool
+    ) -> None:
+        self.folder = Path(output_dir).expanduser()
+        self.with_overlays, self.with_dicom_seg = with_overlays, with_dicom_seg
+        if with_dicom_seg:
+            check_highdicom()
+            _check_dicom(volumes)
+        planned = [path for volume in volumes for path in self._paths(volume).values()]
+        twice = next((path for path, count in Counter(planned).items() if count > 1), None)
+        if twice is not None:
+            raise ArgumentError(
+                f"Two volumes would have the file {printable(twice)}: predict them apart, with an `output_dir` each."
+            )
+        for path in planned:
+            if path.exists():
+                raise ArgumentError(f"{printable(path)} exists already: choose another `output_dir`, or move it.")
+
+    def write(
+        self, volume: FoundVolume, read: Volume, mask: np.ndarray, names: list[str], picture: np.ndarray | None
+    ) -> dict[str, Any]:
+        """Write the files of one volume.
+
+        :param read: the volume, on whose voxels the mask lies.
+        :param mask: (X, Y, Z) uint8 class numbers.
+        :param names: of the classes.
+        :param picture: (rows, columns, 3) uint8 of the overlay, where one is wanted.
+        :return: the file under `mask`, and under `overlay` and `dicom_seg` where they are wanted.
+        """
+        paths = self._paths(volume)
+        for path in paths.values():
+            path.parent.mkdir(parents=True, exist_ok=True)
+        write_nifti(mask, read.affine, paths["mask"], like=volume.source)
+        if picture is not None:
+            Image.fromarray(picture).save(paths["overlay"])
+        if self.with_dicom_seg:
+            write_dicom_seg(mask, names, Path(volume.source["path"]), paths["dicom_seg"])
+        return {kind: printable(path) for kind, path in paths.items()}
+
+    def _paths(self, volume: FoundVolume) -> dict[str, Path]:
+        paths = {"mask": self.folder / f"{volume.stem}.nii.gz"}
+        if self.with_overlays:
+            paths["overlay"] = self.folder / OVERLAY_FOLDER / f"{volume.stem}.png"
+        if self.with_dicom_seg:
+            paths["dicom_seg"] = self.folder / f"{volume.stem}.seg.dcm"
+        return paths
+
+
+def _check_dicom(volumes: Sequence[FoundVolume]) -> None:
+    """:raises ArgumentError: for a volume that is not DICOM; what cannot be read is told later."""
+    for volume in volumes:
+        try:
+            kind = kind_of(Source.of(volume.source))
+        except (VolumeError, OSError):
+            continue
+        if kind != "dicom":
+            raise ArgumentError(
+                f"`dicom_seg` refers to the slices of a DICOM series, but {printable(volume.shown)} is not DICOM: "
+                "leave it out, or predict such volumes apart."
+            )

@@ -1,0 +1,127 @@
+"""`rd_hf.predict` for models of volumes: NIfTI files and DICOM series, one in memory at a time."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..arguments.values import ArgumentError
+from ..data.decoding.images import BadImageError, described
+from ..data.scanner import printable
+from ..data.volumes.finding import FoundVolume, find_volumes
+from ..data.volumes.reading import read_volume
+from ..data.volumes.volume import Volume, VolumeReading
+from ..models.volume_grid import orientation_of, oriented, spacing_along
+from ..scoring.volume_pictures import overlay_of_volume
+from ..tasks.segmentation import VolumeSegmentation
+from .volume_files import VolumeFiles
+from .volumes import volume_logits
+
+if TYPE_CHECKING:
+    from .loading import LoadedModel
+
+logger = logging.getLogger(__name__)
+
+
+def predict_volumes(
+    loaded: LoadedModel,
+    names: str | os.PathLike | Iterable[str | os.PathLike],
+    on_bad_image: str,
+    output_dir: str | None,
+    overlay: bool,
+    dicom_seg: bool,
+) -> list[dict[str, Any]]:
+    """Run a model of volumes on files, folders and globs.
+
+    :param loaded: its transform is a `VolumeTransform`.
+    :return: one dict per volume, as `rd_hf.inference.prediction.predict` describes them.
+    :raises ArgumentError: when a name matches no volume, or a file that would be written exists.
+    :raises BadImageError: for an unreadable volume, unless `on_bad_image` is "skip".
+    """
+    reading = loaded.volumes
+    found = find_volumes(names, reading)
+    files = None
+    if output_dir is not None:
+        files = VolumeFiles(found, output_dir, overlay, dicom_seg)
+    elif overlay or dicom_seg:
+        raise ArgumentError("`overlay` and `dicom_seg` write files: name the folder with `output_dir`.")
+    rows, largest = [], 0
+    for volume in found:
+        row: dict[str, Any] = {"image": printable(volume.shown)}
+        try:
+            read = _read(loaded, volume, reading)
+            largest = _say_memory(loaded, read, largest)
+            rows.append(row | _answer(loaded, volume, read, files))
+        except BadImageError as error:
+            if on_bad_image != "skip":
+                raise
+            rows.append(row | {"error": str(error)})
+    return rows
+
+
+def _read(loaded: LoadedModel, volume: FoundVolume, reading: VolumeReading) -> Volume:
+    read = read_volume(volume.source, printable(volume.shown), reading)
+    if len(read.values) != loaded.transform.channels:
+        raise BadImageError(
+            f"{described(volume.source, printable(volume.shown))} has {len(read.values)} channels, but the model reads "
+            f"{loaded.transform.channels}: give volumes of that many."
+        )
+    return read
+
+
+def _answer(loaded: LoadedModel, volume: FoundVolume, read: Volume, files: VolumeFiles | None) -> dict[str, Any]:
+    processor, model = loaded.transform.processor, loaded.model
+    shown = processor.shown(read.values, read.affine)
+    logits = volume_logits(lambda pixels: model(pixel_values=pixels).logits, processor, shown, model.device)
+    if not isinstance(loaded.task, VolumeSegmentation):
+        return loaded.task.answers(logits[None].cpu())[0]
+    mask = loaded.task.masks_of(logits[None], [(read.values.shape[1:], read.affine)])[0]
+    answer: dict[str, Any] = {"mask": mask} | _amounts(loaded.task.names, mask, read.affine)
+    if files is None:
+        return answer
+    picture = None
+    if files.with_overlays:
+        picture = _overlay(processor.to_source(shown[:1], mask.shape, read.affine)[0], mask, read.affine)
+    return answer | files.write(volume, read, mask, loaded.task.names, picture)
+
+
+def _amounts(names: list[str], mask: np.ndarray, affine: np.ndarray) -> dict[str, dict[str, float]]:
+    """Voxels and millilitres per class."""
+    counts = np.bincount(mask.ravel(), minlength=len(names)).tolist()
+    millilitre = abs(np.linalg.det(affine[:3, :3])) / 1000  # of one voxel
+    return {
+        "voxels": dict(zip(names, counts, strict=True)),
+        "millilitres": {name: round(count * millilitre, 6) for name, count in zip(names, counts, strict=True)},
+    }
+
+
+def _overlay(shown: Tensor, mask: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """:param shown: (X, Y, Z) in 0..1, on the voxels of the source."""
+    orientation = orientation_of(affine)
+    image, classes = (oriented(part, orientation).numpy() for part in (shown, torch.from_numpy(mask)))
+    return overlay_of_volume(image, classes, spacing_along(affine, orientation))
+
+
+def _say_memory(loaded: LoadedModel, read: Volume, largest: int) -> int:
+    """Log what the logits of a mask take, where it is more than was said before.
+
+    :param largest: bytes that were said.
+    :return: bytes that have now been said.
+    """
+    if not isinstance(loaded.task, VolumeSegmentation) or loaded.transform.processor.crop_size is None:
+        return largest
+    grid = loaded.transform.processor.grid(read.values.shape[1:], read.affine)
+    needed = 4 * prod(grid) * (len(loaded.task.names) + 1)
+    if needed > largest:
+        logger.info(
+            "A volume of %s voxels on the model's grid is read in windows of %s; its logits take %.1f MiB of memory.",
+            " x ".join(map(str, grid)), " x ".join(map(str, loaded.transform.processor.crop_size)), needed / 2**20,
+        )  # fmt: skip
+    return max(needed, largest)

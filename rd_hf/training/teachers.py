@@ -1,0 +1,176 @@
+"""Loads the frozen teacher, and puts projectors between it and the student."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from torch import nn
+from transformers import BaseImageProcessor, PreTrainedModel
+from transformers.utils import IMAGE_PROCESSOR_NAME, has_file
+
+from ..arguments.distillation import DistillationArguments
+from ..arguments.values import ArgumentError
+from ..data.pixels import PixelTransform, load_processor, whole_image_processor
+from ..data.volumes.transform import VolumeTransform
+from ..inference.model_names import loading, naming
+from ..models.backbone import Backbone
+from ..models.image_processing_rd_volume import RDVolumeProcessor
+from ..models.modeling_rd_teacher import RDTeacherForImageClassification
+from ..models.modeling_rd_teacher_segmentation import RDTeacherForSemanticSegmentation
+from ..models.probe import UnfitImageError
+from ..models.slices import SliceReading
+from ..models.tape import input_channels
+from ..tasks.segmentation import Segmentation
+from .checks import unfit
+from .run_data import RunData
+from .run_models import LoadedTeacher, Models
+
+logger = logging.getLogger(__name__)
+
+BYTE = 255
+
+
+def load_teacher(arguments: DistillationArguments, accelerator: Accelerator) -> LoadedTeacher:
+    """The teacher that the arguments name.
+
+    :raises ArgumentError: when several processes of one machine would each spread it over all of its devices.
+    """
+    options = {"revision": arguments.teacher_revision, "trust_remote_code": arguments.trust_remote_code}
+    if arguments.teacher_device_map is not None and accelerator.local_process_index > 0:
+        raise ArgumentError(
+            "`teacher_device_map` splits the teacher over all GPUs of a machine: launch one process per machine."
+        )
+    with loading("teacher", arguments.teacher):
+        backbone = Backbone.from_pretrained(
+            arguments.teacher,
+            dtype=arguments.teacher_dtype,
+            batch_size=arguments.teacher_batch_size,
+            device_map=arguments.teacher_device_map,
+            **options,
+        )
+        if reads_volumes(backbone.tower) and not _has_processor(arguments.teacher, arguments.teacher_revision):
+            return LoadedTeacher(backbone, None)
+        return LoadedTeacher(backbone, load_processor(arguments.teacher, **options))
+
+
+def _has_processor(name: str, revision: str | None) -> bool:
+    if Path(name).is_dir():
+        return (Path(name) / IMAGE_PROCESSOR_NAME).is_file()
+    return has_file(name, IMAGE_PROCESSOR_NAME, revision=revision)
+
+
+def reads_volumes(model: nn.Module) -> bool:
+    """Whether a model reads volumes, by its config or its convolutions."""
+    stated = model.config.to_dict().get("spatial_dims") if isinstance(model, PreTrainedModel) else None
+    return stated == 3 if stated is not None else any(isinstance(module, nn.Conv3d) for module in model.modules())
+
+
+def add_teacher(
+    models: Models, arguments: DistillationArguments, loaded: LoadedTeacher, run_data: RunData, accelerator: Accelerator
+) -> None:
+    """Tap the teacher's stages, and put new projectors between them and the student's."""
+    models.backbone, models.teacher_processor = loaded
+    is_segmentation = isinstance(run_data.task, Segmentation)
+    prepare = _prepare_for_images if run_data.volumes is None else _prepare_for_volumes
+    with naming("teacher", arguments.teacher):
+        transform = prepare(models, arguments, is_segmentation)
+    models.transforms = models.transforms._replace(teacher=transform)
+    kind, options = RDTeacherForImageClassification, {}
+    if is_segmentation:
+        kind = RDTeacherForSemanticSegmentation
+        options = {"skips": arguments.skips, "hybrid_norms": arguments.hybrid_norms}
+    try:
+        models.teacher = kind.from_parts(
+            models.student,
+            models.backbone,
+            teacher_image_size=transform.size,
+            stages="all" if arguments.method == "drd" else "last",
+            hidden_channels=arguments.projector_channels,
+            projector_layers=arguments.projector_layers,
+            teacher_stages=arguments.teacher_stages,
+            student_stages=arguments.student_stages,
+            **options,
+        )
+    except UnfitImageError as error:
+        raise unfit(error, models, arguments) from error
+    models.backbone.to(accelerator.device)
+    models.teacher.to(accelerator.device)
+
+
+def _prepare_for_images(models: Models, arguments: DistillationArguments, is_segmentation: bool) -> PixelTransform:
+    channels = input_channels(models.backbone.tower)
+    if is_segmentation:  # the student's maps and the teacher's have to show the same places
+        models.teacher_processor = whole_image_processor(models.teacher_processor, channels)
+    transform = PixelTransform(models.teacher_processor, channels)
+    if channels == 1:
+        logger.info("The teacher %r reads grey images, so it gets the mean of the three channels.", arguments.teacher)
+    return transform
+
+
+def _prepare_for_volumes(models: Models, arguments: DistillationArguments, is_segmentation: bool) -> VolumeTransform:
+    """What the teacher reads of a volume: the student's grid in 0..1, as a whole or slice by slice.
+
+    :raises ArgumentError: for a teacher of other channels.
+    """
+    own, backbone = models.teacher_processor, models.backbone
+    if reads_volumes(backbone.tower):
+        channels = models.student.config.in_channels
+        if input_channels(backbone.tower) != channels:
+            raise ArgumentError(
+                f"The teacher {arguments.teacher!r} reads volumes of {input_channels(backbone.tower)} channels, but "
+                f"those of the data have {channels}: choose another teacher."
+            )
+        arguments.refuse_changed(
+            ["slice_axis"], "is only for teachers of images, but the teacher reads whole volumes: leave it out."
+        )
+    else:
+        backbone.slices = slice_reading(own, input_channels(backbone.tower), arguments.slice_axis)
+        logger.info(
+            "The teacher %r reads images, so it gets the %s slices of each volume, %d x %d pixels, each with its "
+            "neighbours as colours.", arguments.teacher, arguments.slice_axis, *backbone.slices.size,
+        )  # fmt: skip
+    models.teacher_processor = _processor_of_teacher(models.student_processor, own)
+    return VolumeTransform(models.teacher_processor)
+
+
+def slice_reading(processor: BaseImageProcessor, channels: int, axis: str) -> SliceReading:
+    """How a model of images reads slices: at the size and with the normalisation of its own image processor.
+
+    :param channels: that the model reads: 3, or 1.
+    """
+    transform = PixelTransform(processor, channels)
+    # pixel = byte * scale + bias = (byte / 255 - mean) / std
+    std = 1 / (BYTE * transform.scale.double())
+    mean = -transform.bias.double() * std
+    return SliceReading(
+        axis, transform.size, *(tuple(round(v, 7) + 0.0 for v in part[:channels].tolist()) for part in (mean, std))
+    )
+
+
+def _processor_of_teacher(
+    of_student: RDVolumeProcessor, own: RDVolumeProcessor | BaseImageProcessor | None
+) -> RDVolumeProcessor:
+    """The student's grid and intensities, in 0..1 unless the teacher's own processor of volumes normalises them."""
+    processor = copy.deepcopy(of_student)
+    processor.do_normalize = isinstance(own, RDVolumeProcessor) and own.do_normalize
+    if isinstance(own, RDVolumeProcessor):
+        _warn_of_differences(of_student, own)
+    return processor
+
+
+def _warn_of_differences(of_student: RDVolumeProcessor, own: RDVolumeProcessor) -> None:
+    settings: dict[str, tuple[Any, Any]] = {
+        "spacing": (of_student.spacing, own.spacing),
+        "intensity_window": (of_student.window, own.window),
+    }
+    for name, (used, made_for) in settings.items():
+        if made_for is not None and used != made_for:
+            logger.warning(
+                "The teacher's processor has %s %s, but this run shows volumes with %s. If the teacher was trained "
+                "that way, give --%s %s.",
+                name.replace("_", " "), made_for, used, name, ",".join(f"{value:g}" for value in made_for),
+            )  # fmt: skip

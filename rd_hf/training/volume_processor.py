@@ -1,0 +1,113 @@
+"""The grid, the intensities and the sizes that a run shows volumes in: as asked for, or from the headers of train."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+
+from ..arguments.distillation import DistillationArguments
+from ..arguments.values import ArgumentError
+from ..data.decoding.images import BadImageError
+from ..data.volumes.reading import header_of
+from ..data.volumes.volume import Header, VolumeReading
+from ..models.image_processing_rd_volume import RDVolumeProcessor
+from ..models.volume_grid import orientation_of, spacing_along
+from ..tasks.segmentation import Segmentation
+from ..tasks.task import Task
+
+logger = logging.getLogger(__name__)
+
+CROP_SIDE = 96  # voxels
+VOLUME_SIDE = 64
+STEP = 16  # of the default sides: what networks of four halvings take
+AXES = "to the right, front and head"
+
+
+def volume_processor(
+    arguments: DistillationArguments, task: Task, train: Dataset, rows: np.ndarray, reading: VolumeReading
+) -> RDVolumeProcessor:
+    """The processor of a run's student. Of train only headers are read; the log says what follows from them.
+
+    :param rows: of train, that are used.
+    :raises ArgumentError: for an argument that the task does not have, or when no volume of train is readable.
+    """
+    is_segmentation = isinstance(task, Segmentation)
+    _refuse_other_sizes(arguments, is_segmentation)
+    shapes, spacings = _surveyed(train, rows)
+    settings: dict[str, Any] = _intensities(arguments) | {"channels": reading.channels}
+    if not is_segmentation:
+        size = arguments.sides_of_volume or _default_sides(np.median(shapes, axis=0), VOLUME_SIDE, np.round)
+        logger.info(
+            "Volumes: each is resized to %s voxels (axes %s). The median volume of train has %s.",
+            _by(size), AXES, _by(np.median(shapes, axis=0)),
+        )  # fmt: skip
+        return RDVolumeProcessor(size=size, **settings)
+    spacing = arguments.grid_spacing or np.round(np.median(spacings, axis=0), 3).tolist()
+    grid = np.median(np.maximum(1, np.round(shapes * spacings / np.array(spacing))), axis=0)
+    crop = arguments.sides_of_crop or _default_sides(grid, CROP_SIDE, np.floor)
+    logger.info(
+        "Volumes: each is resampled to %s mm (%s; axes %s). The median volume of train then has %s voxels.",
+        _by(spacing), "as asked for" if arguments.spacing else "the median of train", AXES, _by(grid),
+    )  # fmt: skip
+    logger.info("Volumes: student and teacher see crops of %s voxels.", _by(crop))
+    return RDVolumeProcessor(spacing=spacing, crop_size=crop, **settings)
+
+
+def _refuse_other_sizes(arguments: DistillationArguments, is_segmentation: bool) -> None:
+    """:raises ArgumentError: for a size of the other task."""
+    if is_segmentation:
+        why = "is only for classes, whose volumes are resized. Volumes with masks keep their spacing: give `crop_size`."
+        arguments.refuse_changed(["volume_size"], why)
+    else:
+        why = "is only for masks. Volumes with classes are resized as a whole: give `volume_size`."
+        arguments.refuse_changed(["crop_size", "spacing"], why)
+
+
+def _surveyed(images: Dataset, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Voxels (N, 3) and millimetres (N, 3) along the axes of RAS of the readable ones of some rows.
+
+    :raises ArgumentError: when there are none.
+    """
+    shapes, spacings, problem = [], [], None
+    for row in rows.tolist():
+        try:
+            header = header_of(images[row]["image"], f"row {row} of train")
+        except BadImageError as error:
+            problem = error  # told when the volume itself is read
+            continue
+        shape, spacing = _in_ras(header)
+        shapes.append(shape)
+        spacings.append(spacing)
+    if not shapes:
+        raise ArgumentError(f"No volume of train is readable. {problem}")
+    return np.array(shapes, dtype=np.float64), np.array(spacings)
+
+
+def _in_ras(header: Header) -> tuple[list[int], tuple[float, float, float]]:
+    orientation = orientation_of(header.affine)
+    return [header.shape[axis] for axis in orientation.axes], spacing_along(header.affine, orientation)
+
+
+def _intensities(arguments: DistillationArguments) -> dict[str, Any]:
+    if arguments.intensities is None:
+        logger.info(
+            "Volumes: of each, the values between its percentiles 0.5 and 99.5 are shown, and its mean and deviation "
+            "become 0 and 1. For CT, --intensity_window shows fixed values (lung, bone, soft, brain, or lo,hi)."
+        )
+        return {}
+    low, high = arguments.intensities
+    logger.info("Volumes: the values from %g to %g are shown.", low, high)
+    return {"intensity": "window", "window": (low, high)}
+
+
+def _default_sides(grid: np.ndarray, largest: int, rounding: np.ufunc) -> tuple[int, ...]:
+    """Multiples of `STEP` near the sides of a grid, up to a largest one."""
+    sides = np.maximum(STEP, STEP * rounding(np.minimum(grid, largest) / STEP))
+    return tuple(int(side) for side in sides)
+
+
+def _by(numbers: Any) -> str:
+    return " x ".join(f"{number:g}" for number in numbers)
