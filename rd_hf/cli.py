@@ -229,16 +229,17 @@ def _predict(options: list[str]) -> int:
     arguments = _parse(_parser("predict", PredictionArguments), options, PredictionArguments)
     import json
 
-    from .inference.prediction import predict_into_files, prediction_table
+    from .inference.loading import load_model
+    from .inference.prediction import predict_loaded, prediction_table
+    from .tasks.segmentation import Segmentation
 
-    as_json, top_k = arguments.json, arguments.top_k
-    values = {name: value for name, value in vars(arguments).items() if name not in ("json", "top_k")}
-    rows = predict_into_files(**values)
-    if as_json:
-        for row in rows:
-            print(json.dumps(row))
-    else:
-        print(prediction_table(rows, top_k))
+    values = vars(arguments)
+    as_json, top_k = values.pop("json"), values.pop("top_k")
+    loaded = load_model(*(values.pop(name) for name in ("model", "revision", "backbone", "trust_remote_code")))
+    if isinstance(loaded.task, Segmentation) and arguments.output_dir is None:
+        raise ArgumentError("This model gives masks: name a folder for them with `output_dir`.")
+    rows = predict_loaded(loaded, **values)
+    print("\n".join(map(json.dumps, rows)) if as_json else prediction_table(rows, top_k))
     return 0
 
 

@@ -59,6 +59,13 @@ def empty_plots(monkeypatch):
 
 
 @pytest.fixture
+def no_report(monkeypatch):
+    """Runs in this process end with their training: scores, plots and cards take half of the time of a small run."""
+    monkeypatch.setattr("rd_hf.training.distillation.write_report", lambda *_: {})
+    monkeypatch.setattr("rd_hf.training.distillation.summary", lambda *_: "")
+
+
+@pytest.fixture
 def shared_data() -> Path:
     """The folder of real data sets beside the project."""
     if not (SHARED / "data").is_dir():

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
 
+import nibabel
 import numpy as np
 import torch
 from conftest import REPOSITORY, blob_images, blob_mask_arrays
@@ -53,6 +54,8 @@ NOT_RUN = {  # the beginning of a command, and why no test runs it; its argument
     "rd-hf compare --config examples/compare/views.yaml": HOURS,
     "rd-hf compare --config examples/compare/precision.yaml": HOURS,
     "rd-hf compare --config examples/compare/masks.yaml": HOURS,
+    "rd-hf compare --config examples/compare/volumes.yaml": HOURS,
+    "rd-hf compare --config examples/compare/first_volumes.yaml": HOURS,
 }
 
 SMALL_RUN = "--max_steps 2 --num_views 1 --per_device_train_batch_size 8 --per_device_unlabeled_batch_size 8"
@@ -123,6 +126,7 @@ def small(command: str) -> list[str]:
         words += shlex.split(SMALL_COMPARISON)
     elif words[1] == "students":  # fewer students to be timed, and a time that holds on any machine
         words += ["--max_params", "0.6M", "--max_latency_ms", "10000"]
+        words += ["--max_params", "0.4M", "--image_size", "16"] if "--dimensions" in words else []
     return words
 
 
@@ -140,6 +144,7 @@ def make_workplace(folder: Path) -> Path:
     )
     write_table(folder / "chest.csv", ["image", "effusion", "nodule"], [row[:3] for row in rows])
     make_masks(folder / "polyps")
+    make_volumes(folder)
     (folder / "new_images").mkdir()
     Image.fromarray(blob_images(np.array([1]))[0]).save(folder / "new_images" / "one.png")
     torch.manual_seed(0)
@@ -167,6 +172,20 @@ def make_masks(folder: Path) -> None:
         (folder / kind).mkdir(parents=True)
         for number, pixels in enumerate(arrays[f"train_{kind}"]):
             Image.fromarray(pixels).save(folder / kind / f"{number}.png")
+
+
+def make_volumes(folder: Path) -> None:
+    """CTs in the layout of nnU-Net in `cts`, and one more in `new_cts`."""
+    generator = np.random.default_rng(0)
+    for number in range(13):
+        mask = np.zeros((16, 16, 16), dtype=np.uint8)
+        x, y, z = generator.integers(2, 9, 3)
+        mask[x : x + 5, y : y + 5, z : z + 5] = 1
+        volume = generator.normal(100 * mask, 20).astype(np.int16)
+        of_train = {f"cts/imagesTr/{number}_0000.nii.gz": volume, f"cts/labelsTr/{number}.nii.gz": mask}
+        for name, array in (of_train if number else {"new_cts/one.nii.gz": volume}).items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            nibabel.save(nibabel.Nifti1Image(array, np.diag([1.0, 1.0, 2.0, 1.0])), folder / name)
 
 
 def write_table(path: Path, names: list[str], rows: list[list]) -> None:

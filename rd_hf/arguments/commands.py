@@ -29,14 +29,16 @@ class StudentsArguments:
     task: Literal["classification", "segmentation"] = option("classification", "what the student is for")
     max_params: str | None = option(None, "most parameters, such as 1M, 500k, 1e6 or 1000000")
     max_latency_ms: float | None = option(
-        None, "longest median time per image on this machine's CPU, in milliseconds", above=0
+        None, "longest median time per image or window on this machine's CPU, in milliseconds", above=0
     )
     max_gflop: float | None = option(
-        None, "most operations per image, in 1e9; a multiplication and an addition are two", above=0
+        None, "most operations per image or window, in 1e9; a multiplication and an addition are two", above=0
     )
-    image_size: int = option(
-        224,
-        "side of the square image that the student sees, in pixels; student_image_size of distill",
+    dimensions: Literal[2, 3] = option(2, "2 for images, 3 for volumes")
+    image_size: int | None = option(
+        None,
+        "side of the square image that the student sees, in pixels; student_image_size of distill; by default 224. Of "
+        "volumes side of the cube in voxels; crop_size or volume_size of distill; by default 96",
         above=0,
     )
     num_labels: int = option(2, "classes; of masks, with the background", above=0)
@@ -86,12 +88,14 @@ class PredictionArguments:
     """What `rd-hf predict` takes."""
 
     model: str = option(MISSING, "Hub id or folder of a student, a reprogrammed teacher or an ONNX export")
-    images: list[str] = option(MISSING, "image files, folders and globs")
+    images: list[str] = option(
+        MISSING, "image files, folders and globs; for a model of volumes NIfTI files and folders of DICOM slices"
+    )
     revision: str | None = option(None, "branch, tag or commit of the model")
     backbone: str | None = option(
         None, "folder of the foundation model, for a reprogrammed teacher whose foundation model is local"
     )
-    batch_size: int = option(64, "images per forward pass", above=0)
+    batch_size: int = option(64, "images per forward pass; volumes come one by one", above=0)
     top_k: int = option(3, "classes shown in the table", above=0)
     trust_remote_code: bool = option(False, "run model code from the repo")
     json: bool = option(False, "print one JSON object per line, with every class")
@@ -99,9 +103,16 @@ class PredictionArguments:
     page: int | None = option(None, PAGE, above=0)
     dicom_window: str | None = option(None, WINDOW)
     output_dir: str | None = option(
-        None, "for a model that gives masks: folder of the masks, PNG files of the images' names and sizes"
+        None,
+        "for a model that gives masks: folder of the masks, PNG files of the images' names and sizes; of volumes NIfTI "
+        "files with each source's shape, affine and orientation",
     )
     overlay: bool = option(False, "for a model that gives masks: also write pictures of the images under their masks")
+    dicom_seg: bool = option(
+        False,
+        "for a model that gives masks of volumes: also write the mask of each DICOM series as DICOM SEG, which repeats "
+        "the patient's and the study's elements, as the standard demands",
+    )
 
     def __post_init__(self):
         window_of(self.dicom_window)

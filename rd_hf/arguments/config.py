@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import yaml
 
 from .distillation import DistillationArguments
+from .options import annotations
 from .values import ArgumentError, is_text, nearest
 from .yaml_text import load_yaml
 
@@ -52,7 +53,7 @@ def read_config(path: str | Path, kind: type = DistillationArguments) -> dict[st
 
 def text_names() -> set[str]:
     """The names under which a file of a run or of a comparison has texts."""
-    of_run = {name for name, annotation in get_type_hints(DistillationArguments).items() if is_text(annotation)}
+    of_run = {name for name, annotation in annotations(DistillationArguments).items() if is_text(annotation)}
     return of_run | {"name", "reference"}  # of a method, in a comparison
 
 

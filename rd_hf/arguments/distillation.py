@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any, get_type_hints
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from .distillation_fields import DistillationFields
-from .options import check_values, names
+from .options import annotations, check_values, names
 from .values import (
     ArgumentError,
     bytes_of,
@@ -26,6 +26,10 @@ from .values import (
 )
 from .volume_values import intensities_of, sides_of, sides_text, spacing_in_mm, spacing_text, window_text
 
+BATCH_SIZES = {  # by default, of images and of volumes
+    "per_device_train_batch_size": (32, 4),
+    "per_device_unlabeled_batch_size": (64, 4),
+}
 LICENSE = re.compile(r"[a-z0-9][a-z0-9.\-]*")
 IN_MEMORY = "(a data set in memory)"
 MODEL_IN_MEMORY = "(a model in memory)"
@@ -47,7 +51,7 @@ class DistillationArguments(DistillationFields):
     def __post_init__(self):
         self.num_views = number_of_views(self.num_views)
         self.dimensions = str(self.dimensions)
-        for name, annotation in get_type_hints(type(self)).items():
+        for name, annotation in annotations(type(self)).items():
             setattr(self, name, plain_value(name, getattr(self, name), annotation))
         self.student = parse_yaml_value(self.student)
         if isinstance(self.student, list):
@@ -123,6 +127,11 @@ class DistillationArguments(DistillationFields):
         """Half of `cache_limit`: what resampled volumes may take, and their features."""
         limit = self.bytes_to_cache()
         return None if limit is None else limit // 2
+
+    def with_batch_sizes(self, of_volumes: bool) -> DistillationArguments:
+        """These arguments with the default in place of each size of a batch that is not given."""
+        missing = {name: sizes[of_volumes] for name, sizes in BATCH_SIZES.items() if getattr(self, name) is None}
+        return replace(self, **missing) if missing else self
 
     def refuse_changed(self, names: Sequence[str], why: str) -> None:
         """:raises ArgumentError: for the first of these arguments that has not its default; `why` follows its name."""

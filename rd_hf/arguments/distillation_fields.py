@@ -246,9 +246,11 @@ class DistillationFields:
 
     num_train_epochs: float = _training(60.0, "passes over the labelled rows", above=0)
     max_steps: int = _training(-1, "optimiser steps; overrides num_train_epochs if positive", at_least=-1)
-    per_device_train_batch_size: int = _training(32, "labelled images per step and process", above=0, resume="allowed")
-    per_device_unlabeled_batch_size: int = _training(
-        64, "unlabelled images per step and process", above=0, resume="allowed",
+    per_device_train_batch_size: int | None = _training(
+        None, "labelled images per step and process; by default 32, and 4 of volumes", above=0, resume="allowed",
+    )
+    per_device_unlabeled_batch_size: int | None = _training(
+        None, "unlabelled images per step and process; by default 64, and 4 of volumes", above=0, resume="allowed",
     )
     per_device_eval_batch_size: int = _logging(64, "images per forward pass in evaluation", above=0, resume="allowed")
     gradient_accumulation_steps: int = _training(

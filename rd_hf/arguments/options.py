@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -88,6 +89,12 @@ def options(kind: type) -> dict[str, Option]:
     return {field.name: field.metadata["option"] for field in fields(kind)}
 
 
+@functools.cache
+def annotations(kind: type) -> dict[str, Any]:
+    """The types of all arguments of a dataclass, by name. Python evaluates them anew each time it is asked."""
+    return get_type_hints(kind)
+
+
 def names(kind: type, condition: Callable[[Option], bool]) -> list[str]:
     """The arguments of a dataclass for which a condition holds, in order."""
     return [name for name, stated in options(kind).items() if condition(stated)]
@@ -117,7 +124,7 @@ def check_values(arguments: Any) -> None:
             raise ArgumentError(f"`{name}` is missing: give --{name}, or `{name}:` in the configuration file.")
         if value is not None and stated.range and not stated.admits(value):
             raise ArgumentError(f"`{name}` is {value}; it must be {stated.range}.")
-    for name, annotation in get_type_hints(type(arguments)).items():
+    for name, annotation in annotations(type(arguments)).items():
         choices, value = choices_of(annotation), getattr(arguments, name)
         if choices and value not in choices:
             words = ", ".join(choice for choice in choices if choice is not None)

@@ -6,6 +6,7 @@ has none, was written or edited by a person and is never replaced.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from pathlib import Path
@@ -43,7 +44,8 @@ def render_card(facts: dict[str, Any], name: str) -> str:
     own = {name: facts[name] for name in ("kind", "teacher", "needs_student_pixels")}
     use = render_use("rd_hf", facts["dataset"], facts["pipeline_tag"], **own)
     results = _template(facts["results"]).render(**facts)
-    body = _template("template.md").render(**facts | {"results": results, "use": use})
+    reads = _template("volumes.md").render(**facts) if _of_volumes(facts["dataset"]) else ""
+    body = _template("template.md").render(**facts | {"results": results, "use": use, "reads": reads})
     text = f"---\n{metadata(facts, name).to_yaml()}\n---\n\n{body}"
     check_card(text)
     return stamp(text)
@@ -58,9 +60,15 @@ def render_use(form: str, dataset: dict[str, Any], pipeline_tag: str, **values: 
     :param pipeline_tag: the Hub's name of the task.
     """
     shared = {"form": form, "pipeline_tag": pipeline_tag, "model_id_line": HERE, "steps": reading_steps(dataset)}
-    return _template("use.md").render(**shared, **values)
+    return _template("use_volumes.md" if _of_volumes(dataset) else "use.md").render(**shared, **values)
 
 
+def _of_volumes(dataset: dict[str, Any]) -> bool:
+    """Whether a model was trained on volumes, by what is recorded of its data."""
+    return "volumes" in dataset
+
+
+@functools.cache
 def _template(name: str) -> jinja2.Template:
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     environment.filters |= {

@@ -104,8 +104,9 @@ def task_of(result: dict[str, Any]) -> Task:
 
 def cell_settings(plan: Plan, cell: Cell, arguments: DistillationArguments) -> dict[str, Any]:
     """Everything that a run's result depends on, as plain values. If it has changed, a finished run is not reused."""
-    values, relevant = arguments.to_dict(), names(DistillationArguments, lambda fact: fact.affects_result)
-    values = {name: values[name] for name in relevant}
+    # the default sizes of batches are those of images here, whatever the data, which is not loaded yet
+    values = arguments.with_batch_sizes(of_volumes=False).to_dict()
+    values = {name: values[name] for name in names(DistillationArguments, lambda fact: fact.affects_result)}
     values |= {"comparison_method": cell.entry.method.name, "comparison_weight": cell.weight}
     for name in ("teacher", "student"):  # a checkpoint may be trained again and saved under the same name
         checkpoint = getattr(arguments, name)

@@ -19,6 +19,7 @@ from ..data.open_split import OpenSplit
 from ..inference.rows import predict_rows
 from ..models.backbone import Backbone
 from ..models.modeling_rd_teacher import RDTeacher
+from ..runtime.memory import PeakMemory
 from ..runtime.progress import hidden_progress
 from ..training.assembly import build_inputs, build_objective, build_trainer, planned_steps, step_plan, training_data
 from ..training.inputs import Inputs
@@ -31,7 +32,6 @@ from .ablations import SeparateClassifier, reprogram_first
 from .adaptation import LIKELIHOOD, AdaptedTeacher, linear_probe, with_lora
 from .bench import Bench, as_teacher_task
 from .mask_probe import ProbedSplit, mask_probe
-from .memory import PeakMemory
 from .plan import Cell, Plan
 from .transfers import GuidedObjective, GuidedStudent, Setting
 

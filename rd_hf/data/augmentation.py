@@ -127,8 +127,9 @@ def draw(
             f"got {len(views)} views for {len(samples)} samples; give one view per sample, or one for all"
         )
     numbers = [EVALUATION_VIEW if view is None else int(view) for view in views]
-    pairs = zip(samples, numbers, strict=True)
-    rows = [uniform_draws(seed, int(sample), view, DRAWS_PER_VIEW) for sample, view in pairs]
+    rows = [
+        uniform_draws(seed, int(sample), view, DRAWS_PER_VIEW) for sample, view in zip(samples, numbers, strict=True)
+    ]
     uniform = torch.from_numpy(np.stack(rows) if rows else np.zeros((0, DRAWS_PER_VIEW)))
     identity = torch.tensor([view == EVALUATION_VIEW for view in numbers], dtype=torch.bool)
     symmetric = torch.where(identity[:, None], 0.0, 2 * uniform - 1)  # in [-1, 1), 0 being "unchanged"

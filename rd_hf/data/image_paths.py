@@ -163,6 +163,8 @@ def tell_unlisted(tables: Sequence[ImagePaths], found: Iterable[str] | None, mas
     used = listed | {os.path.realpath(file) for file in masks}
     of_volumes = any(table.of_volumes for table in tables)
     beside = _beside(names, of_volumes) if found is None else found
+    if of_volumes:
+        beside = [file for file in beside if is_nifti(file) and _first_channel(file) not in names]
     unlisted = sorted(file for file in beside if os.path.realpath(file) not in used)
     if unlisted and listed:
         what = "The table lists" if len(tables) == 1 else "The tables list"
@@ -171,6 +173,11 @@ def tell_unlisted(tables: Sequence[ImagePaths], found: Iterable[str] | None, mas
             "%s %d images, but not %d others beside them, which are not used; the first is '%s'.",
             what, len(listed), len(unlisted), printable(os.path.relpath(unlisted[0], above)),
         )  # fmt: skip
+
+
+def _first_channel(file: str) -> str:
+    """The file that stands for all channels of a case, if this is one of them."""
+    return re.sub(r"_\d{4}(\.nii(?:\.gz)?)$", r"_0000\1", file)
 
 
 def _beside(listed: Iterable[str], of_volumes: bool) -> list[str]:

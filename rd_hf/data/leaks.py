@@ -30,18 +30,6 @@ def pixel_digest(rgb: Image.Image) -> np.ndarray:
     return np.frombuffer(digest.digest(), dtype=np.uint8)
 
 
-def voxel_digest(values: np.ndarray) -> np.ndarray:
-    """(16,) uint8 that identify a volume: its shape and voxels, not the bytes of its files.
-
-    :param values: (C, X, Y, Z).
-    """
-    digest = hashlib.blake2b(repr(values.shape).encode(), digest_size=DIGEST_BYTES)
-    for channel in values:
-        for plane in channel.T:  # contiguous as NIfTI files are read
-            digest.update(np.ascontiguousarray(plane))
-    return np.frombuffer(digest.digest(), dtype=np.uint8)
-
-
 def shared_groups(groups: Mapping[str, Iterable[Hashable]]) -> list[str]:
     """Count the patients (or other groups) that two splits share.
 

@@ -122,8 +122,13 @@ def _split(
     where, reading = f"'{path}', {split}_images", None
     if are_volumes(images, choice):
         column, reading = volume_column(images, where, choice)
+    elif choice.dimensions == 3:
+        raise DataError(
+            f"{where}: got {images.dtype} of shape {images.shape}; expected volumes (N, D, H, W). Leave --dimensions "
+            "out to read images"
+        )
     else:
-        column = _image_column(_channels_last(images, where, choice))
+        column = _image_column(_channels_last(images, where))
     columns, features = {"image": column}, {"image": Image(decode=False)}
     if labels is not None:
         if len(labels) != len(images):
@@ -142,7 +147,7 @@ def _split(
     return Dataset(InMemoryTable(pa.table(columns)), info=info, fingerprint=fingerprint), reading
 
 
-def _channels_last(images: np.ndarray, where: str, choice: VolumeChoice) -> np.ndarray:
+def _channels_last(images: np.ndarray, where: str) -> np.ndarray:
     """Give images as (N, H, W) or (N, H, W, channels).
 
     :raises DataError: if they are not of type uint8, or of another shape.
@@ -158,8 +163,6 @@ def _channels_last(images: np.ndarray, where: str, choice: VolumeChoice) -> np.n
         hint = "; leave out the fourth channel"
     elif images.ndim >= 4 and not is_image:
         hint = "; --dimensions 3 reads it as volumes"
-    elif choice.dimensions == 3:
-        hint = ". Volumes have the shape (N, D, H, W); leave --dimensions out to read images"
     elif is_image and images.dtype.kind == "f" and images.size and images.min() >= 0 and images.max() <= 1:
         hint = ". Values from 0 to 1 become uint8 by (255 * images).round().astype(numpy.uint8)"
     elif is_image and images.dtype != np.uint8:

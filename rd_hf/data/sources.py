@@ -29,8 +29,8 @@ from .raw_data import RawData, image_paths
 from .readers import Task, read_data
 from .split_tables import assemble, check_splits, group_table, number_table
 from .unlabelled import divide_labelled, without_label_column
-from .volumes.cells import describe_reading, find_reading
-from .volumes.choice import Dimensions, VolumeChoice
+from .volumes.cells import find_reading
+from .volumes.choice import Dimensions, VolumeChoice, check_alike, check_channels
 from .volumes.volume import VolumeReading
 
 logger = logging.getLogger(__name__)
@@ -137,10 +137,11 @@ def _volume_reading(
     raw: RawData, image: str, choice: VolumeChoice, recorded: VolumeReading | None
 ) -> VolumeReading | None:
     """How volumes are read, which the log says; None for images."""
-    reading = find_reading(raw, image, choice)
+    reading, kind = find_reading(raw, image, choice)
     if reading is not None:
-        choice.check(reading, recorded)
-        logger.info("volumes: 3D (%s)", describe_reading(raw, image, reading))
+        check_channels(reading, recorded)
+        channels = "" if reading.channels == 1 else f", {reading.channels} channels"
+        logger.info("volumes: 3D (%s%s)", kind, channels)
     return reading
 
 
@@ -201,9 +202,9 @@ def load_images_only(
         logger.warning("The images of all splits are used without labels: %s.", ", ".join(raw.splits))
     column = find_image_column(next(iter(raw.splits.values())).features, image_column)
     check_splits(raw.splits, [column])
-    reading = find_reading(raw, column, choice)
+    reading, _ = find_reading(raw, column, choice)
     if reading is not None and volumes is not None:
-        choice.check_alike(reading, volumes)
+        check_alike(reading, volumes)
     images, paths = [], image_paths(raw, reading)
     for name, split in raw.splits.items():
         table = image_table(split, column, paths.get(name), name, of_volumes=reading is not None)

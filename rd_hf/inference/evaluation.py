@@ -1,4 +1,4 @@
-"""`rd_hf.evaluate` and `rd_hf.predict`: a trained student or reprogrammed teacher on labelled or other images."""
+"""`rd_hf.evaluate`: a trained student or reprogrammed teacher on labelled images or volumes."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from ..tasks.segmentation import Segmentation
 from .loading import LoadedModel, load_model
 from .onnx_runtime import OnnxModel
 from .rows import predict_rows, scores_of_split
+from .volumes import refuse_reading_of_images
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ def evaluate(
     predictions: str | None = None,
     trust_remote_code: bool = False,
 ) -> dict[str, Any]:
-    """Score a model on one split of labelled images.
+    """Score a model on one split of labelled images or volumes.
 
     A split that the data does not have, but that was made from the same data when the model was trained, is made again.
 
@@ -59,6 +60,7 @@ def evaluate(
     :param uncertain: how -1 is read in columns of 0 and 1; by default as in the model's training.
     :param page: page or frame to read of files that have several; by default the one that the model was trained with.
     :param dicom_window: see `rd_hf.data.decoding.reading.Reading`; by default the one that the model was trained with.
+    :param batch_size: images per forward pass; volumes come one by one.
     :param predictions: CSV file for the probabilities of every row.
     :return: the metrics of `rd_hf.scoring.metrics.compute_metrics`; rows skipped as unreadable under `skipped_rows`.
     :raises ArgumentError: when the split is missing, or the data's labels are not the model's.
@@ -66,6 +68,8 @@ def evaluate(
     """
     split = standard_split_name(split) or split
     loaded = load_model(model, revision, backbone, trust_remote_code)
+    if loaded.volumes is not None:
+        refuse_reading_of_images(page, dicom_window)
     reading = Reading.recorded(loaded.trained_on, page, dicom_window)
     names = {"image_column": image_column, "label_column": label_column, "uncertain": uncertain}
     names |= {"mask_column": mask_column, "mask_colors": mask_colors}
@@ -116,6 +120,8 @@ def load_splits(
         mask_column=mask_column,
         mask_colors=mask_colors,
         masks=masks,
+        dimensions=2 if loaded.volumes is None else 3,
+        volumes=loaded.volumes,
     )
     if split not in data.splits and made:
         trained = loaded.trained_on.get("uncertain")
@@ -146,7 +152,7 @@ def load_splits(
 def open_split(
     loaded: LoadedModel, data: ImageData, split: str, on_bad_image: str = "error", reading: Reading | None = None
 ) -> OpenSplit:
-    """Decode the images of one split.
+    """Decode the images or volumes of one split.
 
     :param reading: by default the one that the model was trained with.
     :raises ArgumentError: when it is missing or has no readable image.
@@ -154,7 +160,7 @@ def open_split(
     """
     if split not in data.splits:
         raise ArgumentError(f"The data has no split `{split}`. Its splits are {', '.join(data.splits)}.")
-    found = Split(split, data.splits[split], data.labels(split), data.masks)
+    found = Split(split, data.splits[split], data.labels(split), data.masks, volumes=data.volumes)
     reading = reading or Reading.recorded(loaded.trained_on)
     return found.opened(Transforms(loaded.transform), on_bad_image, reading)
 

@@ -1,4 +1,4 @@
-"""Loads a student, a reprogrammed teacher, any other image classifier, or an ONNX export, ready to run."""
+"""Loads a student, a reprogrammed teacher, any other model of images or volumes, or an ONNX export, ready to run."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ from transformers.utils import cached_file
 from ..arguments.values import ArgumentError
 from ..cards.provenance import is_onnx, read_provenance
 from ..data.pixels import PixelTransform, load_processor, whole_image_processor
+from ..data.volumes.transform import VolumeTransform
+from ..data.volumes.volume import VolumeReading
+from ..models.image_processing_rd_volume import RDVolumeProcessor
 from ..models.modeling_rd_teacher import RDTeacher
 from ..models.tape import input_channels
 from ..tasks.classification import SingleLabel
@@ -37,15 +40,30 @@ class LoadedModel:
     """
 
     model: PreTrainedModel | OnnxModel
-    transform: PixelTransform
+    transform: PixelTransform | VolumeTransform
     task: Task
     trained_on: dict[str, Any]
+
+    @property
+    def volumes(self) -> VolumeReading | None:
+        """How volumes are read: as in the model's training, or else with channels on the last of four axes.
+
+        None for a model of images.
+        """
+        if not isinstance(self.transform, VolumeTransform):
+            return None
+        if "volumes" in self.trained_on:
+            return VolumeReading.from_dict(self.trained_on["volumes"])
+        channels = self.transform.channels
+        return VolumeReading(channels, channel_axis=channels > 1)
 
 
 def load_model(
     model: str, revision: str | None = None, backbone: str | None = None, trust_remote_code: bool = False
 ) -> LoadedModel:
-    """Load a student, a reprogrammed teacher or any other image classifier, in eval mode on this machine's device.
+    """Load a student, a reprogrammed teacher or any other model, in eval mode on this machine's device.
+
+    Its image processor says whether it reads images or volumes.
 
     :param model: Hub id or folder; those of an exported ONNX model too, which runs on the CPU.
     :param backbone: the foundation model's folder, for a teacher made from a local one.
@@ -74,14 +92,16 @@ def load_model(
         auto_class = AutoModelForSemanticSegmentation if is_segmenter(config) else AutoModelForImageClassification
         loaded = auto_class.from_pretrained(model, use_safetensors=True, **options).eval()
         names = [loaded.config.id2label[number] for number in range(loaded.config.num_labels)]
-        shown = loaded.backbone if config.model_type == "rd_teacher" else loaded
         processor = load_processor(model, revision, trust_remote_code=trust_remote_code)
-        channels = input_channels(shown)
-        if is_segmenter(config):
-            task, processor = Segmentation(names), whole_image_processor(processor, channels)
+        of_volumes = isinstance(processor, RDVolumeProcessor)
+        if of_volumes:
+            transform = VolumeTransform(processor)
         else:
-            task = make_task(loaded.config.problem_type or SingleLabel.problem_type, names)
-        transform = PixelTransform(processor, channels)
+            channels = input_channels(loaded.backbone if config.model_type == "rd_teacher" else loaded)
+            processor = whole_image_processor(processor, channels) if is_segmenter(config) else processor
+            transform = PixelTransform(processor, channels)
+        classifies = loaded.config.problem_type or SingleLabel.problem_type
+        task = make_task(Segmentation.problem_type if is_segmenter(config) else classifies, names, of_volumes)
     if config.model_type == "rd_teacher":
         _check_runs_alone(model, loaded)
     trained_on = read_provenance(loaded.config).get("dataset") or {}
@@ -109,6 +129,8 @@ def _load_onnx(model: str, revision: str | None, path: Path, backbone: str | Non
             f"`backbone` is for reprogrammed teachers only, but {model} is an ONNX model: leave it out."
         )
     exported = OnnxModel(path).eval()
-    transform = PixelTransform.from_pretrained(model, revision=revision)
-    task = make_task(exported.problem_type, exported.label_names)
+    processor = load_processor(model, revision)
+    of_volumes = isinstance(processor, RDVolumeProcessor)
+    transform = VolumeTransform(processor) if of_volumes else PixelTransform(processor)
+    task = make_task(exported.problem_type, exported.label_names, of_volumes)
     return LoadedModel(exported, transform, task, exported.trained_on)

@@ -1,4 +1,4 @@
-"""`rd_hf.predict`: a model on image files."""
+"""`rd_hf.predict`: a model on files of images or volumes."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ from ..data.decoding.image_notes import Note, log_notes
 from ..data.decoding.images import BadImageError, read_image
 from ..data.decoding.reading import Reading
 from ..data.scanner import is_hidden, is_image, masks_among, printable, scan
+from ..data.volumes.transform import VolumeTransform
 from ..tasks.segmentation import Segmentation
 from .loading import LoadedModel, load_model
 from .mask_files import MaskFiles
+from .volume_prediction import predict_volumes
+from .volumes import refuse_reading_of_images
 
 logger = logging.getLogger(__name__)
 
@@ -35,60 +38,59 @@ def predict(
     dicom_window: str | None = None,
     output_dir: str | None = None,
     overlay: bool = False,
+    dicom_seg: bool = False,
     trust_remote_code: bool = False,
 ) -> list[dict[str, Any]]:
-    """Run a model on images: a class, or a mask, for each.
+    """Run a model on images or volumes: a class, or a mask, for each.
 
-    :param images: files, folders (searched for image files, deep) and globs; one, or several.
+    :param images: files, folders (searched for image files, deep) and globs; one, or several. For a model of volumes
+        NIfTI files and DICOM series; a folder, or any of its slices, stands for a series.
+    :param batch_size: images per forward pass; volumes come one by one.
     :param page: page or frame to read of files that have several; by default the one that the model was trained with.
     :param dicom_window: see `rd_hf.data.decoding.reading.Reading`; by default the one that the model was trained with.
-    :param output_dir: for a segmenter: folder of the masks, which are PNGs of the images' names and sizes.
+    :param output_dir: for a segmenter: folder of the masks, which have the images' names. They are PNGs of the images'
+        sizes; of volumes NIfTI files with the shape, affine and orientation of each source.
     :param overlay: for a segmenter: whether a picture of each image under its mask is written too, into `overlays`
-        there.
+        there; of volumes three slices through the largest region.
+    :param dicom_seg: for a segmenter of volumes: whether the mask of each DICOM series is also written as DICOM SEG,
+        which repeats the patient's and the study's elements, as the standard demands.
     :return: one dict per image: `image` (its path), `label` (multi-label: `labels`, those at 0.5 or above) and
-        `probabilities` by class name; of a segmenter `mask` (the file, or without `output_dir` an array (H, W) of class
-        indices), `pixels` per class name and perhaps `overlay`; for a skipped one `image` and `error`.
+        `probabilities` by class name; of a segmenter `mask` (the file, or without `output_dir` an array (H, W), or
+        (X, Y, Z) of a volume, of class indices), `pixels` per class name, or `voxels` and `millilitres`, and perhaps
+        `overlay` and `dicom_seg`; for a skipped one `image` and `error`.
     :raises ArgumentError: when a name matches nothing, or a mask's file exists.
     :raises BadImageError: for an unreadable image, unless `on_bad_image` is "skip".
     """
-    paths = find_images(images)
     loaded = load_model(model, revision, backbone, trust_remote_code)
-    return predict_loaded(loaded, paths, batch_size, on_bad_image, page, dicom_window, output_dir, overlay)
-
-
-def predict_into_files(
-    model: str,
-    images: Iterable[str],
-    *,
-    revision: str | None,
-    backbone: str | None,
-    trust_remote_code: bool,
-    output_dir: str | None,
-    **options: Any,
-) -> list[dict[str, Any]]:
-    """As `predict`, for the command line, which can only give masks as files.
-
-    :raises ArgumentError: also when a segmenter has no `output_dir`, before anything is predicted.
-    """
-    paths = find_images(images)
-    loaded = load_model(model, revision, backbone, trust_remote_code)
-    if isinstance(loaded.task, Segmentation) and output_dir is None:
-        raise ArgumentError("This model gives masks: name a folder for them with `output_dir`.")
-    return predict_loaded(loaded, paths, output_dir=output_dir, **options)
+    options = {"page": page, "dicom_window": dicom_window, "overlay": overlay, "dicom_seg": dicom_seg}
+    return predict_loaded(loaded, images, batch_size, on_bad_image, output_dir, **options)
 
 
 def predict_loaded(
     loaded: LoadedModel,
-    paths: list[Path],
+    images: str | os.PathLike | Iterable[str | os.PathLike],
     batch_size: int,
     on_bad_image: str,
-    page: int | None,
-    dicom_window: str | None,
     output_dir: str | None,
-    overlay: bool,
+    *,
+    page: int | None = None,
+    dicom_window: str | None = None,
+    overlay: bool = False,
+    dicom_seg: bool = False,
 ) -> list[dict[str, Any]]:
-    """As `predict`, with a model that is loaded and images that are found."""
-    masks = _mask_files(loaded, paths, output_dir, overlay)
+    """As `predict`, with a model that is loaded."""
+    if not isinstance(loaded.task, Segmentation) and (output_dir is not None or overlay or dicom_seg):
+        raise ArgumentError(
+            "`output_dir`, `overlay` and `dicom_seg` are for models that give masks, but this one gives classes: leave "
+            "them out."
+        )
+    if isinstance(loaded.transform, VolumeTransform):
+        refuse_reading_of_images(page, dicom_window)
+        return predict_volumes(loaded, images, on_bad_image, output_dir, overlay, dicom_seg)
+    if dicom_seg:
+        raise ArgumentError("`dicom_seg` is for models of volumes, but this one reads images: leave it out.")
+    paths = find_images(images)
+    masks = MaskFiles(loaded.task, paths, output_dir, overlay) if isinstance(loaded.task, Segmentation) else None
     reading = Reading.recorded(loaded.trained_on, page, dicom_window)
     rows: list[dict[str, Any]] = []
     notes: dict[str, Note] = {}
@@ -96,17 +98,6 @@ def predict_loaded(
         rows += _predict_batch(loaded, masks, paths[start : start + batch_size], on_bad_image, reading, notes)
     log_notes(logger, notes, "those to predict")
     return rows
-
-
-def _mask_files(loaded: LoadedModel, paths: list[Path], output_dir: str | None, overlay: bool) -> MaskFiles | None:
-    """What takes the masks of a segmenter; None for a classifier."""
-    if isinstance(loaded.task, Segmentation):
-        return MaskFiles(loaded.task, paths, output_dir, overlay)
-    if output_dir is not None or overlay:
-        raise ArgumentError(
-            "`output_dir` and `overlay` are for models that give masks, but this one gives classes: leave them out."
-        )
-    return None
 
 
 def find_images(names: str | os.PathLike | Iterable[str | os.PathLike]) -> list[Path]:
@@ -169,12 +160,19 @@ def prediction_table(rows: list[dict[str, Any]], top_k: int) -> str:
         if "error" in row:
             answer = f"could not be read: {row['error']}"
         elif "mask" in row:
-            answer = f"{row['mask']}  " + "  ".join(f"{name} {count}" for name, count in row["pixels"].items() if count)
+            answer = f"{row['mask']}  {_amounts(row)}"
         else:
             ranked = sorted(row["probabilities"].items(), key=lambda item: -item[1])[:top_k]
             answer = "  ".join(f"{name} {value:.3f}" for name, value in ranked)
         lines.append(f"{row['image']:{width}}  {answer}")
     return "\n".join(lines)
+
+
+def _amounts(row: dict[str, Any]) -> str:
+    """The size of each class that a mask has."""
+    amounts = row["pixels"] if "pixels" in row else row["millilitres"]
+    unit = "" if "pixels" in row else " ml"
+    return "  ".join(f"{name} {amount:g}{unit}" for name, amount in amounts.items() if amount)
 
 
 def _predict_batch(

@@ -11,13 +11,13 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from ..data.open_split import OpenSplit
-from ..data.pixel_store import ModelPixels, PixelStore
+from ..data.pixel_store import ModelPixels
+from ..data.volumes.store import VolumeStore
 from ..tasks.segmentation import Segmentation
 from ..tasks.task import Task
 from .volumes import volume_logits
 
 if TYPE_CHECKING:
-    from ..data.volumes.store import VolumeStore
     from ..models.image_processing_rd_volume import RDVolumeProcessor
 
 
@@ -44,7 +44,7 @@ def predict_rows(
     :param processor: of volumes: that of the model; by default the student's.
     :return: float32 (N, S) in the order of `split.rows`.
     """
-    if read is None and not isinstance(split.store, PixelStore):
+    if read is None and isinstance(split.store, VolumeStore):
         forward, batch_size = _of_volumes(forward, split.store, processor, accelerator.device), 1
 
         def read(batch: list[int]) -> list[int]:

@@ -45,7 +45,7 @@ def predict_volumes(
     :raises ArgumentError: when a name matches no volume, or a file that would be written exists.
     :raises BadImageError: for an unreadable volume, unless `on_bad_image` is "skip".
     """
-    reading = reading_of(loaded)
+    reading = loaded.volumes
     found = find_volumes(names, reading)
     files = None
     if output_dir is not None:
@@ -64,14 +64,6 @@ def predict_volumes(
                 raise
             rows.append(row | {"error": str(error)})
     return rows
-
-
-def reading_of(loaded: LoadedModel) -> VolumeReading:
-    """How the volumes of the model's training were read; of other models, channels are the last of four axes."""
-    if "volumes" in loaded.trained_on:
-        return VolumeReading.from_dict(loaded.trained_on["volumes"])
-    channels = loaded.transform.channels
-    return VolumeReading(channels, channel_axis=channels > 1)
 
 
 def _read(loaded: LoadedModel, volume: FoundVolume, reading: VolumeReading) -> Volume:
@@ -94,8 +86,10 @@ def _answer(loaded: LoadedModel, volume: FoundVolume, read: Volume, files: Volum
     answer: dict[str, Any] = {"mask": mask} | _amounts(loaded.task.names, mask, read.affine)
     if files is None:
         return answer
-    picture = _overlay(processor.to_source(shown[:1], mask.shape, read.affine)[0], mask, read.affine)
-    return answer | files.write(volume, read, mask, loaded.task.names, picture if files.with_overlays else None)
+    picture = None
+    if files.with_overlays:
+        picture = _overlay(processor.to_source(shown[:1], mask.shape, read.affine)[0], mask, read.affine)
+    return answer | files.write(volume, read, mask, loaded.task.names, picture)
 
 
 def _amounts(names: list[str], mask: np.ndarray, affine: np.ndarray) -> dict[str, dict[str, float]]:
@@ -127,7 +121,7 @@ def _say_memory(loaded: LoadedModel, read: Volume, largest: int) -> int:
     needed = 4 * prod(grid) * (len(loaded.task.names) + 1)
     if needed > largest:
         logger.info(
-            "A volume of %s voxels on the model's grid is read in windows of %s; its logits take %.0f MiB of memory.",
+            "A volume of %s voxels on the model's grid is read in windows of %s; its logits take %.1f MiB of memory.",
             " x ".join(map(str, grid)), " x ".join(map(str, loaded.transform.processor.crop_size)), needed / 2**20,
         )  # fmt: skip
     return max(needed, largest)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..arguments.values import ArgumentError
 from ..models.image_processing_rd_volume import padded
 
 if TYPE_CHECKING:
@@ -70,3 +71,13 @@ def windows_at_once(window: tuple[int, ...], device: torch.device) -> int:
     room = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else ROOM_ON_CPU
     voxels = window[0] * window[1] * window[2]
     return max(1, min(MOST_WINDOWS, int(room // (voxels * BYTES_PER_VOXEL))))
+
+
+def refuse_reading_of_images(page: int | None, dicom_window: str | None) -> None:
+    """:raises ArgumentError: for what only says how images are read, where the model reads volumes."""
+    for name, value in (("page", page), ("dicom_window", dicom_window)):
+        if value is not None:
+            raise ArgumentError(
+                f"`{name}` is for images, but this model reads volumes, with the intensities that it was trained with: "
+                "leave it out."
+            )

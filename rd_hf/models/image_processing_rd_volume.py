@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,16 @@ from torch import Tensor
 from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 from transformers.processing_utils import ImagesKwargs
 
-from .volume_grid import classes_on_source, nearest, orientation_of, oriented, resized, spacing_along, to_source
+from .volume_grid import (
+    classes_on_source,
+    nearest,
+    orientation_of,
+    oriented,
+    resized_along_x,
+    resized_in_slices,
+    spacing_along,
+    to_source,
+)  # fmt: skip
 from .volume_sources import Affines, VolumeLike, shape_of, volumes_of, voxels_of
 
 # Lowest and highest Hounsfield unit of the usual windows, from their width and level: lung 1500, -600; bone 1800, 400;
@@ -118,11 +128,15 @@ class RDVolumeProcessor(BaseImageProcessor):
         :param affine: (4, 4), from the source's voxel indices to RAS+ millimetres.
         :return: (C, *grid) float32.
         """
-        values = torch.as_tensor(values, dtype=torch.float32)
+        values, orientation = torch.as_tensor(values, dtype=torch.float32), orientation_of(affine)
+        grid = self.grid(values.shape[1:], affine)
         low, high = self._limits(values)
         width = torch.where(high > low, high - low, 1)  # a volume of one value is 0 throughout
-        on_grid = resized(oriented(values, orientation_of(affine)), self.grid(values.shape[1:], affine))
-        return on_grid.sub_(low).div_(width).clamp_(0, 1)
+        # Each step frees what it was given, so that no more than two volumes are in memory.
+        values = oriented(values, orientation)
+        values = resized_in_slices(values, grid)
+        values = resized_along_x(values, grid)
+        return values.sub_(low).div_(width).clamp_(0, 1)
 
     def labels(self, values: np.ndarray | Tensor, affine: np.ndarray) -> Tensor:
         """A label volume (X, Y, Z) on the grid of its image: each voxel takes the label at its centre."""
@@ -198,11 +212,12 @@ class RDVolumeProcessor(BaseImageProcessor):
         if self.window is not None:
             low, high = (torch.full((len(values),), limit) for limit in self.window)
             return low.view(-1, 1, 1, 1), high.view(-1, 1, 1, 1)
-        flat = values.reshape(len(values), -1)
-        low, high = torch.from_numpy(np.percentile(flat.numpy(), self.percentiles, axis=1)).float()
-        # where but a few voxels differ from the others, the volume is not shown as an empty one
-        flat_range = low == high
-        low, high = torch.where(flat_range, flat.amin(1), low), torch.where(flat_range, flat.amax(1), high)
+        limits = []
+        for channel in values.numpy():
+            low, high = np.percentile(np.array(channel).ravel(order="K"), self.percentiles, overwrite_input=True)
+            # where but a few voxels differ from the others, the volume is not shown as an empty one
+            limits.append((low, high) if low < high else (channel.min(), channel.max()))
+        low, high = torch.tensor(limits, dtype=torch.float32).T
         return low.view(-1, 1, 1, 1), high.view(-1, 1, 1, 1)
 
 
@@ -220,7 +235,7 @@ def _three(name: str, value: float | Sequence[float] | None, kind: type) -> list
     """A setting of each axis as plain numbers; one number stands for all."""
     if value is None:
         return None
-    values = [value] * 3 if isinstance(value, int | float) else list(value)
+    values = [value] * 3 if isinstance(value, Real) else list(value)
     if len(values) != 3 or not all(math.isfinite(number) and kind(number) > 0 for number in values):
         raise ValueError(f"`{name}` is {value}; it must be one positive number, or one for each axis (X, Y, Z).")
     return [kind(number) for number in values]

@@ -14,6 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+SLICES_AT_ONCE = 16
+_LINEAR = {"mode": "bilinear", "align_corners": False, "antialias": True}
+
 
 class Orientation(NamedTuple):
     """How the axes of an array lie in the patient.
@@ -56,14 +59,15 @@ def spacing_along(affine: np.ndarray, orientation: Orientation) -> tuple[float, 
 
 
 def oriented(values: Tensor, orientation: Orientation) -> Tensor:
-    """A copy of an array (..., X, Y, Z) of the volume, its last three axes towards right, front and head."""
+    """A copy of an array (..., X, Y, Z) on the CPU, its last three axes towards right, front and head."""
     leading = values.ndim - 3
-    turned = values.permute(*range(leading), *(leading + axis for axis in orientation.axes))
-    return turned.flip([leading + axis for axis in orientation.flips])
+    turned = values.permute(*range(leading), *(leading + axis for axis in orientation.axes)).numpy()
+    turned = np.flip(turned, [leading + axis for axis in orientation.flips])
+    return torch.from_numpy(np.array(turned, order="C"))
 
 
 def unoriented(values: Tensor, orientation: Orientation) -> Tensor:
-    """The inverse of `oriented`, a copy too."""
+    """The inverse of `oriented`, on any device."""
     leading = values.ndim - 3
     turned = values.flip([leading + axis for axis in orientation.flips])
     return turned.permute(*range(leading), *(leading + axis for axis in np.argsort(orientation.axes).tolist()))
@@ -77,15 +81,28 @@ def resized(values: Tensor, size: Sequence[int]) -> Tensor:
     :param size: the new (X, Y, Z).
     :return: (C, *size) float32; `values` itself where nothing changes.
     """
-    size, values = tuple(size), values.float()
-    options = {"mode": "bilinear", "align_corners": False, "antialias": True}
-    if values.shape[2:] != size[1:]:
-        values = F.interpolate(values, size[1:], **options)
-    if values.shape[1] != size[0]:
-        channels, side = values.shape[:2]
-        flat = F.interpolate(values.reshape(1, channels, side, -1), (size[0], size[1] * size[2]), **options)
-        values = flat.reshape(channels, *size)
-    return values
+    return resized_along_x(resized_in_slices(values, size), size)
+
+
+def resized_in_slices(values: Tensor, size: Sequence[int]) -> Tensor:
+    """The first half of `resized`: (C, X, *size[1:]), some slices at a time, as torch holds another copy of them."""
+    values = values.float()
+    if values.shape[2:] == tuple(size[1:]):
+        return values
+    result = values.new_empty(*values.shape[:2], *size[1:])
+    for start in range(0, values.shape[1], SLICES_AT_ONCE):
+        part = slice(start, start + SLICES_AT_ONCE)
+        result[:, part] = F.interpolate(values[:, part], tuple(size[1:]), **_LINEAR)
+    return result
+
+
+def resized_along_x(values: Tensor, size: Sequence[int]) -> Tensor:
+    """The second half of `resized`, of values (C, X, *size[1:])."""
+    channels, side = values.shape[:2]
+    if side == size[0]:
+        return values
+    flat = F.interpolate(values.reshape(1, channels, side, -1), (size[0], size[1] * size[2]), **_LINEAR)
+    return flat.reshape(channels, *size)
 
 
 def nearest(labels: Tensor, size: Sequence[int]) -> Tensor:

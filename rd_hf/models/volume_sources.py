@@ -44,7 +44,9 @@ def voxels_of(source: Any, channels: int) -> np.ndarray:
     :raises ValueError: when there are others, or a voxel is not finite.
     """
     name = "an array" if _is_array(source) else str(source[0].get_filename() or "a nibabel image")
-    values = np.asarray(source, dtype=np.float32) if _is_array(source) else np.concatenate(list(_channels(source)))
+    values = (
+        np.ascontiguousarray(source, dtype=np.float32) if _is_array(source) else np.concatenate(list(_channels(source)))
+    )
     if len(values) != channels:
         raise ValueError(
             f"The model reads volumes of {channels} channel(s), but {name} has {len(values)}. Arrays are (channels, X, "

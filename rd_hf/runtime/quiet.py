@@ -10,13 +10,14 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet(library: str) -> Iterator[None]:
-    """Let neither the logger of a library nor Python's warnings through."""
+    """Let neither the loggers of a library nor Python's warnings through."""
     logger = logging.getLogger(library)
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
+    kept = logger.handlers, logger.propagate
+    # Not by its level: each change of one clears the caches of all loggers, which would be done for every image.
+    logger.handlers, logger.propagate = [logging.NullHandler()], False
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        logger.handlers, logger.propagate = kept

@@ -107,27 +107,24 @@ def point_values(predictions: Predictions) -> tuple[dict[str, float], dict[str, 
 
 
 def class_values(predictions: Predictions) -> dict[str, np.ndarray]:
-    """Each class against the rest, by scikit-learn: (K,) per name, NaN where undefined."""
-    from sklearn.metrics import average_precision_score, f1_score, recall_score, roc_auc_score
+    """Each class against the rest: (K,) per name, NaN where undefined. Areas are scikit-learn's."""
+    from sklearn.metrics import average_precision_score, roc_auc_score
 
-    truth, decisions, probabilities = predictions.truth, predictions.decisions, predictions.probabilities
-    known = predictions.known
-    columns = range(truth.shape[1])
-    present, absent = truth.any(axis=0), (known & ~truth).any(axis=0)
-    both = present & absent
+    truth, known, probabilities = predictions.truth, predictions.known, predictions.probabilities
+    decided, absent = predictions.decisions & known, known & ~truth
+    hits, positives, negatives = (table.sum(axis=0) for table in (truth & decided, truth, absent))
+    both = (positives > 0) & (negatives > 0)
 
-    def each(score, inputs, defined):
-        values = ((truth[known[:, k], k], inputs[known[:, k], k]) for k in columns)
-        return np.array(
-            [score(*pair) if is_defined else np.nan for pair, is_defined in zip(values, defined, strict=True)]
-        )
+    def each(score):
+        of_known = ((truth[known[:, k], k], probabilities[known[:, k], k]) for k in range(len(both)))
+        return np.array([score(*pair) if ranked else np.nan for pair, ranked in zip(of_known, both, strict=True)])
 
     return {
-        "sensitivity": each(recall_score, decisions, present),
-        "specificity": each(lambda t, d: recall_score(~t, ~d), decisions, absent),
-        "f1": each(f1_score, decisions, present),
-        "auroc": each(roc_auc_score, probabilities, both),
-        "average_precision": each(average_precision_score, probabilities, both),
+        "sensitivity": _share(hits, positives),
+        "specificity": _share((absent & ~decided).sum(axis=0), negatives),
+        "f1": np.where(positives > 0, _share(2 * hits, positives + decided.sum(axis=0)), np.nan),
+        "auroc": each(roc_auc_score),
+        "average_precision": each(average_precision_score),
     }
 
 

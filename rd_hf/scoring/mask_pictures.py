@@ -9,7 +9,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -17,6 +17,9 @@ from PIL import Image
 from .drawn_names import LINE, drawn_names, longest_line
 from .plots import LARGEST_MATRIX, LETTER, LINE_HEIGHT, new_figure
 from .segmentation import IGNORED_LABEL
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
 
 HUES = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
 GREY = (128, 128, 128)  # of pixels without a label
@@ -66,16 +69,30 @@ def overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """
     if image.shape != (*mask.shape, 3):
         raise ValueError(f"the image has shape {image.shape} and its mask {mask.shape}; expected (H, W, 3) and (H, W)")
-    palette = np.array([*class_colors(IGNORED_LABEL), GREY], dtype=np.uint8)
-    tint = palette[mask]
+    return outlined(tinted(image, mask), mask)
+
+
+def tinted(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The image with the classes of its mask tinted, grey where no label is."""
     shown = mask != 0
     picture = image.copy()
     opacity = np.where(mask[shown] == IGNORED_LABEL, OPACITY_WITHOUT_LABEL, OPACITY)[:, None]
-    blended = image[shown] * (1 - opacity) + tint[shown] * opacity
+    blended = image[shown] * (1 - opacity) + _palette()[mask[shown]] * opacity
     picture[shown] = np.rint(blended).astype(np.uint8)
-    outline = shown & _differs_from_a_neighbour(mask) & (mask != IGNORED_LABEL)
-    picture[outline] = tint[outline]
     return picture
+
+
+def outlined(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The image with the outlines of the classes of its mask."""
+    picture = image.copy()
+    outline = (mask != 0) & _differs_from_a_neighbour(mask) & (mask != IGNORED_LABEL)
+    picture[outline] = _palette()[mask[outline]]
+    return picture
+
+
+def _palette() -> np.ndarray:
+    """(256, 3) uint8: the colour of each class number, and of no label."""
+    return np.array([*class_colors(IGNORED_LABEL), GREY], dtype=np.uint8)
 
 
 def draw_masks(rows: Sequence[MaskExample], names: Sequence[str], path: str | Path) -> None:
@@ -85,27 +102,55 @@ def draw_masks(rows: Sequence[MaskExample], names: Sequence[str], path: str | Pa
     :param names: of the K classes; those that are drawn are in the legend.
     :param path: the PNG to write.
     """
+    present = {int(number) for row in rows for mask in row[1:3] for number in np.unique(mask)} - {0}
+    pictures = []
+    for row in rows:
+        image, truth, prediction = (_shrunk(part) for part in row[:3])
+        pictures.append([image, overlay(image, truth), overlay(image, prediction)])
+    ratio = max(min(row.truth.shape[0] / row.truth.shape[1], 1.6) for row in rows)
+    draw_grid(pictures, [row.title for row in rows], HEADS, ratio, legend_of(present, names), names, path)
+
+
+def legend_of(present: set[int], names: Sequence[str]) -> list[Artist]:
+    """A patch with its name for each class number that is drawn."""
     from matplotlib.patches import Patch
 
-    drawn = drawn_names(names)
-    present = sorted({int(number) for row in rows for mask in row[1:3] for number in np.unique(mask)} - {0})
     colours = [*class_colors(IGNORED_LABEL), GREY]
-    texts = [*drawn.texts, *[""] * (IGNORED_LABEL - len(names)), "no label"]
-    handles = [Patch(color=np.array(colours[number]) / 255, label=texts[number]) for number in present]
-    ratio = max(min(row.truth.shape[0] / row.truth.shape[1], 1.6) for row in rows)
+    texts = [*drawn_names(names).texts, *[""] * (IGNORED_LABEL - len(names)), "no label"]
+    return [Patch(color=np.array(colours[number]) / 255, label=texts[number]) for number in sorted(present)]
+
+
+def draw_grid(
+    pictures: Sequence[Sequence[np.ndarray]],
+    titles: Sequence[str],
+    heads: Sequence[str],
+    ratio: float,
+    handles: list[Artist],
+    names: Sequence[str],
+    path: str | Path,
+) -> None:
+    """Pictures in rows and columns, with a legend beside them.
+
+    :param pictures: row by row, each (rows, columns, 3) uint8.
+    :param titles: of the rows.
+    :param heads: of the columns.
+    :param ratio: height of a row by the width of a column.
+    :param handles: of the legend.
+    :param names: of the K classes.
+    :param path: the PNG to write.
+    """
     beside = LETTER * longest_line([handle.get_label() for handle in handles] or [""]) + 0.7
-    height = min(PANEL * ratio * len(rows) + 0.6, LARGEST_MATRIX)
+    height = min(PANEL * ratio * len(pictures) + 0.6, LARGEST_MATRIX)
     height = max(height, LINE_HEIGHT * sum(handle.get_label().count("\n") + 1.3 for handle in handles))
-    with new_figure(path, 3, 3 * PANEL + beside, height, len(rows), drawn) as (figure, grid):
-        for number, row in enumerate(rows):
-            image, truth, prediction = (_shrunk(part) for part in row[:3])
-            pictures = (image, overlay(image, truth), overlay(image, prediction))
-            for head, axes, picture in zip(HEADS, grid[3 * number :], pictures, strict=False):
+    width = len(heads) * PANEL + beside
+    with new_figure(path, len(heads), width, height, len(pictures), drawn_names(names)) as (figure, grid):
+        for number, (row, title) in enumerate(zip(pictures, titles, strict=True)):
+            for head, axes, picture in zip(heads, grid[len(heads) * number :], row, strict=False):
                 axes.imshow(picture)
                 axes.set(xticks=[], yticks=[], title=head if number == 0 else "")
                 axes.spines[:].set_visible(False)
-            lines = [part for line in row.title.splitlines() for part in textwrap.wrap(line, LINE)]
-            grid[3 * number].set_ylabel("\n".join(lines))
+            lines = [part for line in title.splitlines() for part in textwrap.wrap(line, LINE)]
+            grid[len(heads) * number].set_ylabel("\n".join(lines))
         if handles:
             figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize="small")
 

@@ -1,4 +1,4 @@
-"""Slices of volumes through a region, as radiologists look at them: seen from the feet, from the front and from the left.
+"""Slices of volumes through a region, as radiologists see them: from the feet, from the front and from the left.
 
 Arrays here have axes towards right, front and head (RAS+). The patient's right is on the left of axial and coronal
 slices; the front is at the top of axial slices and on the left of sagittal ones.
@@ -7,16 +7,37 @@ slices; the front is at the top of axial slices and on the left of sagittal ones
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from .mask_pictures import overlay
+from .mask_pictures import draw_grid, legend_of, outlined, overlay, tinted
 from .segmentation import IGNORED_LABEL
 
 PLANES = {"axial": 2, "coronal": 1, "sagittal": 0}  # and the axis that each stands on
 SMALLEST_SIDE = 256  # pixels of a drawn slice's longer side, at least
 GAP = 8  # pixels between slices
+TALLEST = 1.6  # a row by the width of a column
+FILLED, OUTLINED = "filled: prediction", "outlined: truth"
+
+
+class VolumeExample(NamedTuple):
+    """A row of `draw_volumes`.
+
+    :ivar shown: (X, Y, Z) in 0..1.
+    :ivar truth: (X, Y, Z) class numbers, or IGNORED_LABEL.
+    :ivar prediction: (X, Y, Z) class numbers.
+    :ivar spacing: millimetres of the voxels along X, Y and Z.
+    :ivar title: what is written beside it.
+    """
+
+    shown: np.ndarray
+    truth: np.ndarray
+    prediction: np.ndarray
+    spacing: tuple[float, float, float]
+    title: str
 
 
 def region_centre(mask: np.ndarray) -> tuple[int, int, int]:
@@ -68,6 +89,37 @@ def grey_slice(shown: np.ndarray, plane: str, place: Sequence[int], spacing: Seq
 def mask_slice(mask: np.ndarray, plane: str, place: Sequence[int], spacing: Sequence[float]) -> np.ndarray:
     """A slice of a mask (X, Y, Z), of the size of `grey_slice`."""
     return true_to_shape(slice_of(mask, plane, place), plane, spacing)
+
+
+def draw_volumes(rows: Sequence[VolumeExample], names: Sequence[str], path: str | Path) -> None:
+    """A row per example: slices through its largest true region, or else through the largest predicted one.
+
+    The prediction is tinted, the truth outlined.
+
+    :param rows: a few, of any sizes.
+    :param names: of the K classes; those that are drawn are in the legend.
+    :param path: the PNG to write.
+    """
+    from matplotlib.lines import Line2D
+
+    pictures, present = [], set()
+    for row in rows:
+        has_foreground = ((row.truth != 0) & (row.truth != IGNORED_LABEL)).any()
+        place = region_centre(row.truth if has_foreground else row.prediction)
+        pictures.append([_compared(row, plane, place) for plane in PLANES])
+        slices = [slice_of(mask, plane, place) for mask in (row.truth, row.prediction) for plane in PLANES]
+        present |= {int(number) for one in slices for number in np.unique(one)} - {0}
+    ratio = max(min(picture.shape[0] / picture.shape[1], TALLEST) for row in pictures for picture in row)
+    words = [Line2D([], [], linestyle="none", label=text) for text in (FILLED, OUTLINED)]
+    titles = [row.title for row in rows]
+    draw_grid(pictures, titles, list(PLANES), ratio, [*legend_of(present, names), *words], names, path)
+
+
+def _compared(row: VolumeExample, plane: str, place: Sequence[int]) -> np.ndarray:
+    """A slice with the prediction tinted and the truth outlined, and grey where it has no label."""
+    truth, prediction = (mask_slice(mask, plane, place, row.spacing) for mask in (row.truth, row.prediction))
+    shown = np.where(truth == IGNORED_LABEL, truth, prediction)
+    return outlined(tinted(grey_slice(row.shown, plane, place, row.spacing), shown), truth)
 
 
 def overlay_of_volume(shown: np.ndarray, mask: np.ndarray, spacing: Sequence[float]) -> np.ndarray:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..models.grids import Grid
 from ..models.tape import input_channels
 
 MAX_RUNS = 10
@@ -34,12 +35,12 @@ class Cost:
 
 
 @torch.no_grad()
-def measure_cost(forward: Callable[[Tensor], Any], module: nn.Module, size: tuple[int, int]) -> Cost:
-    """Count and time `forward` on one image.
+def measure_cost(forward: Callable[[Tensor], Any], module: nn.Module, size: Grid) -> Cost:
+    """Count and time `forward` on one image or volume.
 
-    :param forward: takes (1, channels, rows, columns) on the device of `module`.
+    :param forward: takes (1, channels, *size) on the device of `module`.
     :param module: the module whose parameters are counted; it should be in eval mode.
-    :param size: rows and columns of the image.
+    :param size: rows and columns of the image, or the three sides of the volume.
     """
     device = next(module.parameters()).device
     pixels = torch.zeros(1, input_channels(module), *size, device=device)

@@ -23,6 +23,7 @@ class ReadyStudent:
     :param smallest_side: side in pixels of the smallest images that the architecture runs on.
     :param side_step: it runs on sides that are multiples of this.
     :param task: "classification" or "segmentation".
+    :param dimensions: 2 for images, 3 for volumes, whose sides are in voxels.
     """
 
     name: str
@@ -32,9 +33,10 @@ class ReadyStudent:
     smallest_side: int = SMALLEST_SIDE
     side_step: int = 1
     task: str = "classification"
+    dimensions: int = 2
 
     def takes(self, image_size: int) -> bool:
-        """Whether the architecture runs on square images of this side."""
+        """Whether the architecture runs on square images, or cubes of volumes, of this side."""
         return image_size >= self.smallest_side and image_size % self.side_step == 0
 
     def pretrained_for(self, image_size: int) -> str | None:

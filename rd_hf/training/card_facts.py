@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .._version import __version__
-from ..arguments.distillation import DistillationArguments
+from ..arguments.distillation import BATCH_SIZES, DistillationArguments
 from ..arguments.options import names
 from ..students.cost import Cost, measure_cost
 from .mask_examples import EXAMPLES_FILE
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 LIBRARIES = ("torch", "transformers", "datasets", "accelerate")
 CURVES = {"curves.png": "Training curves"}
 EXAMPLES = {EXAMPLES_FILE: "Best, median and worst test images: image, truth and prediction"}
+EXAMPLES_OF_VOLUMES = {
+    EXAMPLES_FILE: "Slices of the best, the median and the worst test volume, with truth and prediction"
+}
 CKA_CURVES = {"cka.png": "CKA over time"}
 
 
@@ -37,7 +40,7 @@ def card_facts(
     """
     arguments: DistillationArguments = trainer.arguments
     task = run_data.task
-    changed, defaults = _arguments(arguments, task.default_metric)
+    changed, defaults = _arguments(arguments, task.default_metric, run_data.volumes is not None)
     provenance = models.student.config.provenance
     common = {
         "method": arguments.method,
@@ -65,18 +68,21 @@ def card_facts(
     of_teacher = scores["teacher"]["test"] if "teacher" in scores else None
     base = _named(provenance["student_base"]["id"])
     teacher = _named(provenance["teacher"]["id"]) if provenance["teacher"] else None
-    examples = EXAMPLES if arguments.card_images else {}
+    of_volumes = run_data.volumes is not None
+    examples = (EXAMPLES_OF_VOLUMES if of_volumes else EXAMPLES) if arguments.card_images else {}
     facts = {
         "student": {
             "kind": "student", "title": f"{base}, distilled from {teacher}" if teacher else f"{base}, trained alone",
             "scores": scores["test"], "other_scores": of_teacher,
             "images": task.figures_of_scores | task.figures_of_rows | examples | CURVES,
+            "preprocessing": models.student_processor.to_dict() if of_volumes else None,
         }
     }  # fmt: skip
     if of_teacher is not None:
         facts["teacher"] = {
             "kind": "teacher", "title": f"{teacher}, reprogrammed", "scores": of_teacher,
             "other_scores": scores["test"], "images": task.figures_of_scores | CKA_CURVES | CURVES,
+            "preprocessing": models.teacher_processor.to_dict() if of_volumes else None,
         }  # fmt: skip
     return {name: common | own for name, own in facts.items()}
 
@@ -85,7 +91,9 @@ def _named(origin: str) -> str:
     return "a local model" if origin == "local" else origin
 
 
-def _arguments(arguments: DistillationArguments, default_metric: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def _arguments(
+    arguments: DistillationArguments, default_metric: str, of_volumes: bool
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """The arguments that differ from their default, and the others.
 
     The card shows the origin of teacher, student and data from their provenance, which has no paths.
@@ -94,7 +102,8 @@ def _arguments(arguments: DistillationArguments, default_metric: str) -> tuple[d
     """
     defaults = {field.name: field.default for field in dataclasses.fields(arguments)}
     defaults["metric_for_best_model"] = default_metric
-    values, shown = arguments.to_dict(), names(type(arguments), lambda fact: fact.in_card)
+    defaults |= {name: sizes[of_volumes] for name, sizes in BATCH_SIZES.items()}
+    values, shown = arguments.with_batch_sizes(of_volumes).to_dict(), names(type(arguments), lambda fact: fact.in_card)
     values = {name: values[name] for name in shown}
     changed = {name: value for name, value in values.items() if value != defaults[name]}
     return changed, {name: value for name, value in values.items() if name not in changed}

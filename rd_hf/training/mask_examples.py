@@ -1,4 +1,4 @@
-"""Pictures of a segmenter's best, middling and worst test images: image, truth and prediction."""
+"""Pictures of a segmenter's best, middling and worst test images or volumes: image, truth and prediction."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ from ..inference.rows import pixel_values
 from ..models.modeling_rd_segmentation import RDStudentForSemanticSegmentation
 from ..scoring.mask_pictures import MaskExample, draw_masks
 from ..scoring.segmentation import MaskRows
-from ..tasks.segmentation import Segmentation
+from ..scoring.volume_pictures import draw_volumes
+from ..tasks.segmentation import Segmentation, VolumeSegmentation
+from .volume_examples import volume_example
 
 EXAMPLES_FILE = "examples.png"
 EACH = 2  # best, median and worst images
+EACH_OF_VOLUMES = 1  # of which three slices are drawn
 
 
+@torch.no_grad()
 def draw_examples(
     task: Segmentation,
     student: RDStudentForSemanticSegmentation,
@@ -33,33 +37,36 @@ def draw_examples(
     dice = MaskRows.of(rows, task.names).per_image["dice"]
     defined = np.flatnonzero(~np.isnan(dice).all(axis=1))
     values = np.nanmean(dice[defined], axis=1)
-    chosen = defined[chosen_positions(values)]
+    of_volumes = isinstance(task, VolumeSegmentation)
+    chosen = defined[chosen_positions(values, EACH_OF_VOLUMES if of_volumes else EACH)]
     titles = [f"{split.name}, row {split.rows[number]}\nDice {np.nanmean(dice[number]):.2f}" for number in chosen]
-    examples = [
-        _example(task, student, split, split.rows[number], title) for number, title in zip(chosen, titles, strict=True)
-    ]
+    example, draw = (volume_example, draw_volumes) if of_volumes else (_example, draw_masks)
+    was_training = student.training
+    student.eval()
+    pairs = zip(chosen, titles, strict=True)
+    examples = [example(task, student, split, split.rows[number], title) for number, title in pairs]
+    student.train(was_training)
     if examples:
-        draw_masks(examples, task.names, folder / EXAMPLES_FILE)
+        draw(examples, task.names, folder / EXAMPLES_FILE)
 
 
-def chosen_positions(values: np.ndarray) -> np.ndarray:
+def chosen_positions(values: np.ndarray, each: int) -> np.ndarray:
     """Positions of the best, the median and the worst of some values, in this order, none twice.
 
     :param values: (N,).
+    :param each: how many best ones, median ones and worst ones.
     """
     order = np.argsort(-values, kind="stable")
-    middle = max(0, len(order) // 2 - EACH // 2)
-    picked = [*order[:EACH], *order[middle : middle + EACH], *order[-EACH:]]
+    middle = max(0, len(order) // 2 - each // 2)
+    picked = [*order[:each], *order[middle : middle + each], *order[-each:]]
     return np.array(list(dict.fromkeys(picked)), dtype=np.int64)
 
 
-@torch.no_grad()
 def _example(
     task: Segmentation, student: RDStudentForSemanticSegmentation, split: OpenSplit, row: int, title: str
 ) -> MaskExample:
+    """:param student: in eval mode."""
     image = np.asarray(read_image(split.images[row]["image"], reading=split.store.reading).rgb)
     truth = split.store.source_mask(row)
-    was_training = student.training
-    logits = student.eval()(pixel_values=pixel_values(split.store.student, [row], student.device)).logits.float()
-    student.train(was_training)
+    logits = student(pixel_values=pixel_values(split.store.student, [row], student.device)).logits.float()
     return MaskExample(image, truth, task.masks_of(logits, [truth.shape])[0], title)

@@ -20,7 +20,6 @@ from rd_hf.comparison import workers
 from rd_hf.comparison.adaptation import INVERSE_PENALTIES, AdaptedTeacher, linear_probe, with_lora
 from rd_hf.comparison.arguments import ComparisonArguments
 from rd_hf.comparison.bench import Bench
-from rd_hf.comparison.memory import PEAK_RESET, PeakMemory
 from rd_hf.comparison.methods import METHODS
 from rd_hf.comparison.plan import Plan
 from rd_hf.comparison.run import run_comparison
@@ -29,6 +28,7 @@ from rd_hf.comparison.workers import ComparisonError, run_job
 from rd_hf.data.order import StepPlan
 from rd_hf.data.pixel_store import Visits, collate
 from rd_hf.data.sources import fingerprint
+from rd_hf.runtime.memory import PEAK_RESET, PeakMemory
 from rd_hf.runtime.processes import start_accelerator
 from rd_hf.training.assembly import build_inputs
 from rd_hf.training.objective import comparable

@@ -104,20 +104,21 @@ def test_a_difference_is_found_where_there_is_one_and_only_there():
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5])
-@pytest.mark.parametrize("methods", [1, 6, 14])
+@pytest.mark.parametrize("methods", [1, 14])
 @pytest.mark.parametrize("of_images", [0.0, 0.3, 1.0])
 def test_methods_that_do_not_differ_are_seldom_told_apart(seeds, methods, of_images):
-    """400 columns of equal methods whose scores scatter by the seed (by 1) and by the images drawn."""
+    """Columns of equal methods whose scores scatter by the seed (by 1) and by the images drawn."""
+    columns = 400 if methods == 1 else 200
     generator = np.random.default_rng(0)
     any_different, p_values = 0, []
-    for _ in range(400):
+    for _ in range(columns):
         scores = generator.normal(0, 1, (methods + 1, seeds)) + generator.normal(0, of_images, (methods + 1, 1))
         resampled = scores[:, None] + generator.normal(0, of_images, (methods + 1, 200, 1))
         drawn = np.concatenate([scores[:, None], resampled], axis=1)
         found = paired_differences([(own, drawn[0]) for own in drawn[1:]])
         p_values += [difference.p_value for difference in found]
         any_different += min(holm(p_values[-methods:])) < 0.05
-    assert any_different / 400 < 0.08 and np.mean(np.array(p_values) < 0.05) < 0.08 and max(p_values) > 0.5
+    assert any_different / columns < 0.08 and np.mean(np.array(p_values) < 0.05) < 0.08 and max(p_values) > 0.5
 
 
 def test_without_a_spread_over_images_one_pair_has_the_paired_t_test():

@@ -126,8 +126,8 @@ def test_folder_without_images_names_what_is_there(tmp_path):
     with pytest.raises(DataError, match="is empty"):
         load_data(tmp_path)
     (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "1.nii.gz").touch()
-    with pytest.raises(DataError, match=r"files with \.gz 1; expected images.*convert volumes"):
+    (tmp_path / "a" / "1.nrrd").touch()
+    with pytest.raises(DataError, match=r"files with \.nrrd 1; expected images.*save volumes as \.nii\.gz"):
         load_data(tmp_path)
 
 
@@ -296,7 +296,7 @@ def test_npz_in_colour_with_several_labels(tmp_path):
     "arrays, message",
     [
         ({"images": np.zeros((2, 4, 4), np.uint8)}, "no array named train_images.*images"),
-        ({"train_images": np.zeros((2, 4, 4, 4), np.uint8)}, r"\(2, 4, 4, 4\).*only slices are supported"),
+        ({"train_images": np.zeros((2, 4, 4, 4), np.uint8)}, r"\(2, 4, 4, 4\).*--dimensions 3 reads it as volumes"),
         ({"train_images": np.zeros((2, 4, 4))}, "float64"),
         ({"train_images": np.zeros((2, 4, 4), np.uint8), "train_labels": np.zeros(3, int)}, "2 images, but 3 labels"),
         ({"train_images": np.zeros((2, 4, 4), np.uint8), "train_labels": np.full(2, 0.5)}, "expected whole numbers"),

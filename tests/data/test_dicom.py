@@ -294,3 +294,10 @@ def test_the_content_decides_and_the_suffix_where_it_says_nothing(tmp_path):
     buffer = BytesIO()
     Image.new("L", (4, 4), 7).save(buffer, "PNG")
     assert grey({"bytes": buffer.getvalue(), "path": "a.dcm"}) == [[7] * 4] * 4
+
+
+def test_a_decoder_that_is_not_installed_is_no_damage(monkeypatch):
+    missing = type("Decoder", (), {"is_available": False})()
+    monkeypatch.setattr("pydicom.pixels.get_decoder", lambda syntax: missing)
+    with pytest.raises(BadImageError, match=r"x\.dcm is not a readable image: the DICOM file is .*decoder"):
+        read_image({"bytes": make(VALUES, bits=12), "path": "x.dcm"})

@@ -20,6 +20,7 @@ from rd_hf.data.columns import DataError
 from rd_hf.data.decoding.images import BadImageError, to_rgb
 from rd_hf.data.scanner import scan
 from rd_hf.data.sources import load_data, load_images_only
+from rd_hf.data.volumes.reading import read_volume
 from rd_hf.inference.prediction import find_images
 
 FUZZ = settings(
@@ -212,6 +213,11 @@ def test_npz(tree, shape, dtype, labels, largest):
         return
     assert len(data.splits["train"]) <= 3
     for number, row in enumerate(data.splits["train"]):
+        if data.volumes is not None:
+            values = read_volume(row["image"], "it", data.volumes).values
+            assert len(values) == data.volumes.channels and values.size == pixels[number].size
+            assert pixels.ndim > 4 or np.array_equal(values[0], pixels[number])
+            continue
         rgb = np.asarray(to_rgb(row["image"]))
         if pixels.ndim == 3:
             assert np.array_equal(rgb[..., 0], pixels[number])

@@ -129,18 +129,13 @@ def test_the_label_ignore_of_nnunet_is_no_class(tmp_path):
     assert data.label_names == ["background", "organ"] and data.labels("train").tolist() == [[3, 3], [3, 0]]
 
 
-def test_channels_regions_and_volumes_of_nnunet_are_refused(tmp_path):
+def test_channels_and_regions_of_nnunet_are_refused(tmp_path):
     nnunet(tmp_path, {"background": 0, "whole": [1, 2], "core": 2})
     with pytest.raises(DataError, match="dataset.json' gives a class several values, which are regions"):
         load_data(tmp_path)
     write_image(tmp_path / "imagesTr" / "case_001_0001.png")
     with pytest.raises(DataError, match=r"2 channels, such as 'imagesTr/case_001_0001.png'; one image"):
         load_data(tmp_path)
-    for folder in ("imagesTr", "labelsTr"):
-        (tmp_path / "volumes" / folder).mkdir(parents=True)
-        (tmp_path / "volumes" / folder / "1.nii.gz").touch()
-    with pytest.raises(DataError, match="volumes are not read yet"):
-        load_data(tmp_path / "volumes")
 
 
 def busi(root):

@@ -24,6 +24,7 @@ def quick_compiler(monkeypatch):
     torch._dynamo.reset()
 
 
+@pytest.mark.usefixtures("no_report")
 @pytest.mark.parametrize(("student", "method"), [(TINY_RESNET, "drd"), (TINY_VIT, "ce")])
 def test_a_compiled_run_trains_as_another_does(
     teacher, blobs_npz, tmp_path, monkeypatch, quick_compiler, student, method

@@ -179,6 +179,7 @@ def test_the_written_configuration_reproduces_the_run_to_the_bit(finished, tmp_p
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.usefixtures("no_report")
 @pytest.mark.parametrize("method", ["rd", "drd", "ce"])
 @pytest.mark.parametrize("num_views", [None, 2])
 def test_interrupted_and_resumed_equals_uninterrupted_to_the_bit(
@@ -210,6 +211,7 @@ def test_interrupted_and_resumed_equals_uninterrupted_to_the_bit(
     assert loss[0] == loss[1] and len(loss[0]) == 6
 
 
+@pytest.mark.usefixtures("no_report")
 def test_rd_is_drd_with_one_stage(teacher, blobs_npz, tmp_path):
     last = "resnet.encoder.stages.1.layers.0"
     students = [
@@ -220,6 +222,7 @@ def test_rd_is_drd_with_one_stage(teacher, blobs_npz, tmp_path):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.usefixtures("no_report")
 def test_the_teacher_is_bit_identical_after_a_training_and_stays_in_eval_mode(
     teacher, blobs_npz, tmp_path, monkeypatch
 ):
@@ -237,6 +240,7 @@ def test_the_teacher_is_bit_identical_after_a_training_and_stays_in_eval_mode(
     assert len(set(seen)) == 1 and seen[0] == (weights_hash(AutoModel.from_pretrained(teacher)), False)
 
 
+@pytest.mark.usefixtures("no_report")
 def test_teacher_and_student_see_the_same_view_in_their_own_size_and_normalisation(
     teacher, blobs_npz, tmp_path, monkeypatch
 ):
@@ -251,8 +255,6 @@ def test_teacher_and_student_see_the_same_view_in_their_own_size_and_normalisati
     prepare = Update.prepare
     monkeypatch.setattr(Update, "prepare", lambda self, step, batch: shown.clear() or prepare(self, step, batch))
     monkeypatch.setattr(Trainer, "evaluate", lambda self: None)
-    monkeypatch.setattr("rd_hf.training.distillation.write_report", lambda *_: {})
-    monkeypatch.setattr("rd_hf.training.distillation.summary", lambda *_: "")
     rd_hf.distill(**settings(teacher, blobs_npz, tmp_path / "run", max_steps=1))
     student, *of_teacher = shown
     of_teacher = torch.cat(of_teacher)  # it comes in chunks
@@ -435,6 +437,7 @@ def test_one_class_a_missing_class_and_a_label_outside_the_names_are_refused(tea
             rd_hf.distill(**settings(teacher, tmp_path / f"{name}.npz", tmp_path / f"run_{name}"))
 
 
+@pytest.mark.usefixtures("no_report")
 def test_a_batch_of_one_trains_where_there_is_no_cka(teacher, blobs_npz, tmp_path):
     values = settings(
         teacher, blobs_npz, tmp_path / "run", per_device_train_batch_size=1, use_unlabeled=False, max_steps=2
@@ -462,6 +465,7 @@ def test_a_teacher_without_a_processor_and_a_student_with_pickled_weights_are_re
         rd_hf.distill(**settings(teacher, blobs_npz, tmp_path / "run", student=str(tmp_path / "pickled")))
 
 
+@pytest.mark.usefixtures("no_report")
 def test_a_head_for_other_classes_of_the_same_number_is_not_kept(teacher, blobs_npz, tmp_path):
     torch.manual_seed(1234)  # another stream than that of the run
     for labels, kept in ((["cat", "dog", "bird"], False), (["benign", "malignant", "normal"], True)):
@@ -489,6 +493,7 @@ def test_position_embeddings_that_do_not_fit_are_refused(teacher, blobs_npz, tmp
         rd_hf.distill(**settings(teacher, blobs_npz, tmp_path / "run", student=str(tmp_path / "vit")))
 
 
+@pytest.mark.usefixtures("no_report")
 def test_a_finished_student_is_distilled_further(finished, teacher, tmp_path):
     _, run, data = finished
     student = rd_hf.distill(**settings(teacher, data, tmp_path / "again", student=str(run / "student"), max_steps=1))

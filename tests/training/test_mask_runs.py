@@ -142,9 +142,10 @@ def test_a_mask_of_another_size_is_refused_and_a_turn_is_named():
 
 def test_best_median_and_worst_without_repeats():
     values = np.array([0.1, 0.9, 0.5, 0.8, 0.4, 0.2, 0.6])
-    assert values[chosen_positions(values)].tolist() == [0.9, 0.8, 0.6, 0.5, 0.2, 0.1]
-    assert chosen_positions(np.array([0.3, 0.2])).tolist() == [0, 1]
-    assert chosen_positions(np.array([])).tolist() == []
+    assert values[chosen_positions(values, 2)].tolist() == [0.9, 0.8, 0.6, 0.5, 0.2, 0.1]
+    assert values[chosen_positions(values, 1)].tolist() == [0.9, 0.5, 0.1]
+    assert chosen_positions(np.array([0.3, 0.2]), 2).tolist() == [0, 1]
+    assert chosen_positions(np.array([]), 2).tolist() == []
 
 
 def test_names_of_masks_below_the_shared_folder(tmp_path):

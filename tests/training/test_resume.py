@@ -15,6 +15,7 @@ from rd_hf.runtime.interrupts import Stopped
 from rd_hf.training.run_folder import read_history
 from rd_hf.training.trainer import Trainer
 
+pytestmark = pytest.mark.usefixtures("no_report")
 STEADY_VIT = TINY_VIT | {"hidden_dropout_prob": 0.0}
 
 

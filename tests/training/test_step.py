@@ -25,8 +25,9 @@ def folder(tmp_path_factory, warm_python):
     config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16, 24], depths=[1, 1, 1], layer_type="basic")
     AutoModel.from_config(config).save_pretrained(folder / "teacher")
     ViTImageProcessorPil(size={"height": 40, "width": 40}).save_pretrained(folder / "teacher")
-    for layout, (processes, accumulation) in LAYOUTS.items():
-        command = ("-c", SCRIPT.read_text(), str(folder), layout, str(accumulation))
+    for processes in (1, 2):  # each imports what the trainings need once for its layouts
+        layouts = [f"{name}={parts}" for name, (number, parts) in LAYOUTS.items() if number == processes]
+        command = ("-c", SCRIPT.read_text(), str(folder), *layouts)
         for done in warm_python.processes(processes, *command, cwd=folder):
             assert done.returncode == 0, done.stderr[-3000:]
     return folder

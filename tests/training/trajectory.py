@@ -1,6 +1,6 @@
-"""Runs one training in several layouts of the same global batch; launched by test_step.py, alone and by torchrun.
+"""Runs one training in several layouts of the same global batch; launched by test_step.py in one process and in two.
 
-    python tests/training/trajectory.py FOLDER LAYOUT ACCUMULATION
+    python tests/training/trajectory.py FOLDER LAYOUT=ACCUMULATION ...
 
 FOLDER holds `teacher/`, `blobs.npz` and `masks.npz`; what each case of CASES gave goes to FOLDER/LAYOUT/CASE.
 """
@@ -34,7 +34,7 @@ TINY_UNET = {  # with instance norm, whose statistics are an image's own
     "model_type": "monai", "network": "UNet", "spatial_dims": 2,
     "arguments": {"channels": [4, 8, 8], "strides": [2, 2]},
 }  # fmt: skip
-ROWS, STEPS = 8, 8
+ROWS, STEPS = 8, 4  # 24 labelled images: the last step begins a second epoch
 CASES = {
     "rd": {"method": "rd", "use_unlabeled": False, "dtype": torch.float64},
     "drd_unlabeled": {"method": "drd", "use_unlabeled": True, "dtype": torch.float64},
@@ -110,6 +110,8 @@ if __name__ == "__main__":
     end_training = Accelerator.end_training
     Accelerator.end_training = lambda self: None  # the next case needs the group
     distillation.write_report = distillation.summary = lambda *_: ""
-    for name in CASES:
-        run(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), name)
+    for word in sys.argv[2:]:
+        layout, accumulation = word.split("=")
+        for name in CASES:
+            run(Path(sys.argv[1]), layout, int(accumulation), name)
     end_training(Accelerator())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from datasets import Dataset
 from PIL import Image, UnidentifiedImageError
@@ -14,23 +14,17 @@ from .dicom_file import is_dicom
 from .images import BadImageError, image_bytes
 from .reading import Reading
 
-if TYPE_CHECKING:
-    from ..volumes.volume import VolumeReading
-
 BATCH_ROWS = 64
 
 
-def decoding_mark(images: Dataset, reading: Reading, volumes: VolumeReading | None = None) -> str:
+def decoding_mark(images: Dataset, reading: Reading) -> str:
     """What the key says of how files are read, besides their contents.
 
     Once transparent pixels became black, 16-bit colour lost its lower bytes, and deep TIFF files with zero for white
     were negatives. A data set with such files, or one whose files are read by choice, has another key than it had then.
 
-    :param volumes: how files become volumes; None for images.
     :return: empty for data sets of ordinary images.
     """
-    if volumes is not None:
-        return f", volumes {json.dumps(volumes.to_dict())}"
     chosen = f", read with {json.dumps(reading.chosen())}" if reading.chosen() else ""
     rows = images.select_columns(["image"]).with_format("arrow")
     changed = any(_is_read_anew(row["image"]) for batch in rows.iter(BATCH_ROWS) for row in batch.to_pylist())

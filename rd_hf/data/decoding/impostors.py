@@ -89,6 +89,6 @@ def _is_text(content: bytes) -> bool:
 def is_damaged(error: Exception) -> bool:
     """Whether a decoder's error means that the file ends too early or holds what no encoder writes."""
     words = str(error).lower()
-    if "cut off" in words or "damaged" in words:  # which is said already
+    if any(said in words for said in ("cut off", "damaged", "not installed")):  # which tells more
         return False
     return isinstance(error, (EOFError, struct.error)) or any(word in words for word in _DAMAGE)

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 _SPLIT_OF_ENDING = {"": (), "tr": ("train",), "ts": ("test",), "va": ("validation",)}
 _ENDING = re.compile(r"(?:images?|imgs?|pictures?|labels?)(?P<ending>tr|ts|va)", re.IGNORECASE)
 _IMAGE_WORD = re.compile(
-    r"(?:(?:images?|img)[_\-. ]+(?P<after>.+)|(?P<before>.+?)[_\-. ]+(?:images?|img))", re.IGNORECASE
+    r"(?:images?|img)(?:[_\-. ]+(?P<after>.+)|(?P<number>\d.*))|(?P<before>.+?)[_\-. ]+(?:images?|img)", re.IGNORECASE
 )
 
 Place = tuple[tuple[str, ...], str]  # folders below the root without those that only say "images" or "masks"; a name
@@ -175,7 +175,7 @@ def _place_of_mask(file: PurePath, found: FoundFiles, images: dict[Place, PurePa
 
 def _without_image_word(name: str) -> str:
     match = _IMAGE_WORD.fullmatch(name)
-    return name if match is None else match["after"] or match["before"]
+    return name if match is None else match["after"] or match["number"] or match["before"]
 
 
 def _divided(found: FoundFiles, places: Sequence[Place]) -> dict[str, list[Place]]:

@@ -16,6 +16,7 @@ from .decoding import StoredMask, read_stored
 MOST_CLASSES = 255
 SHOWN_VALUES = 20
 _TABLE_VALUES = 2**16
+_COUNTED_AT_ONCE = 2**20  # which NumPy copies as int64
 
 
 @dataclass(frozen=True)
@@ -72,19 +73,11 @@ class MaskReading:
         values = self.stored(read_stored(image, where))
         if values is None:
             raise DataError(f"{described(image, where)} has colours, and the other masks have none")
-        return self.indices(values, described(image, where))
-
-    def indices(self, values: np.ndarray, called: str) -> np.ndarray:
-        """Turn stored values, of any shape, into uint8 class indices, `IGNORED_LABEL` where there is no label.
-
-        :param called: what an error calls the mask.
-        :raises DataError: if a value has no class.
-        """
         unknown = [value for value in counts_of(values) if value not in self.classes and value not in self.ignored]
         if unknown:
             known = [*self.classes, *self.ignored]
             raise DataError(
-                f"{called} holds {self.listed(unknown)}, which is no class; the classes' values are "
+                f"{described(image, where)} holds {self.listed(unknown)}, which is no class; the classes' values are "
                 f"{self.listed(known)}"
             )
         return self._indices(values)
@@ -109,7 +102,9 @@ class MaskReading:
 def counts_of(values: np.ndarray) -> dict[int, int]:
     """How many pixels have each value that occurs, in ascending order."""
     if values.dtype.kind in "ui" and values.dtype.itemsize <= 2 and values.min() >= 0:
-        counts = np.bincount(values.ravel())
+        flat, highest = values.ravel(order="K"), int(values.max())
+        parts = (flat[start : start + _COUNTED_AT_ONCE] for start in range(0, flat.size, _COUNTED_AT_ONCE))
+        counts = sum(np.bincount(part, minlength=highest + 1) for part in parts)
         return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
     found, counts = np.unique(values, return_counts=True)
     return dict(zip(found.tolist(), counts.tolist(), strict=True))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -22,51 +21,43 @@ from .layouts import is_dicom_name
 from .names import is_nifti
 from .volume import VolumeReading
 
+LONGEST_PATH = 4096
+NIFTI, SERIES = "NIfTI files", "DICOM series"
+_FoundKind = tuple[str | None, str | None]  # the first path, and what the log calls the kind of volume; None for images
 
-def find_reading(raw: RawData, column: str, choice: VolumeChoice) -> VolumeReading | None:
+
+def find_reading(raw: RawData, column: str, choice: VolumeChoice) -> tuple[VolumeReading | None, str]:
     """Tell how the volumes of a data set are read.
 
     :param column: the column of images or volumes.
     :param choice: what is asked for.
-    :return: None where the column holds images.
+    :return: the reading, and what kind of files the volumes are; None where the column holds images.
     :raises DataError: if it holds both, or not what is asked for; names the row.
     """
-    if raw.volumes is not None:
-        return raw.volumes
     name, split = next(iter(raw.splits.items()))
+    if raw.volumes is not None:
+        return raw.volumes, described_kind(_first_row(split, column))
     if not len(split):
-        return None
-    if is_text(split.features[column]):
-        first, are_volumes = _of_text(raw, column, choice)
-    else:
-        first, are_volumes = _of_contents(split, column, choice)
-    if not are_volumes:
-        return None
+        return None, ""
+    is_written = is_text(split.features[column])
+    first, kind = _of_text(raw, column, choice) if is_written else _of_contents(split, column, choice)
+    if kind is None:
+        return None, ""
     if choice.dimensions == 2:
         raise DataError(
             f"column '{column}' of split '{name}' holds volumes, which cannot be read with --dimensions 2; leave that "
             "out to read volumes"
         )
-    return reading_of_file(first, choice.channels)
+    return reading_of_file(first, choice.channels), kind
 
 
-def describe_reading(raw: RawData, column: str, reading: VolumeReading) -> str:
-    """Say what kind of files the volumes are, and how many channels they have."""
-    split = next(iter(raw.splits.values()))
-    value = split.select_columns([column]).with_format("arrow")[:1].column(column).to_pylist()[0]
-    row = value if isinstance(value, Mapping) else {"bytes": None, "path": str(value)}
-    channels = "" if reading.channels == 1 else f", {reading.channels} channels"
-    return f"{described_kind(row)}{channels}"
-
-
-def _of_text(raw: RawData, column: str, choice: VolumeChoice) -> tuple[str | None, bool]:
-    """The first path, and whether the cells name volumes."""
+def _of_text(raw: RawData, column: str, choice: VolumeChoice) -> _FoundKind:
     nifti, images, others = {}, {}, {}
     for split, rows in raw.splits.items():
         cells = rows.select_columns([column]).with_format("arrow")[:].column(column).to_pylist()
         for row, cell in enumerate(cells):
             if cell:
-                place = nifti if is_nifti(cell.strip()) else images if _is_image_name(cell) else others
+                place = nifti if is_nifti(cell.rstrip()) else images if _is_image_name(cell) else others
                 place[split, row] = cell
     (split, row), cell = next(iter((nifti | images | others).items()), (("", 0), ""))
     folder = raw.folders.get(split, Path())
@@ -76,37 +67,48 @@ def _of_text(raw: RawData, column: str, choice: VolumeChoice) -> tuple[str | Non
             f"column '{column}' names {len(nifti)} volumes, such as '{shown(cell)}' in row {row} of split '{split}', "
             f"and {len(images)} images, such as '{shown(image)}' in row {image_row} of '{image_split}'; keep one kind"
         )
-    if nifti or os.path.isdir(folder / cell):
-        return str(folder / cell), True
-    if choice.dimensions == 3:
-        if images:
+    if nifti:
+        return str(folder / cell), NIFTI
+    if images:
+        if choice.dimensions == 3:
             raise DataError(_no_volumes(column, f"'{shown(cell)}'"))
-        return str(folder / cell), True
-    is_id = bool(cell) and not images and PurePath(cell.strip()).suffix.lower() not in IMAGE_SUFFIXES
-    return str(folder / cell), is_id and _has_only_volumes(raw.folders.get(split))
+        return None, None
+    if os.path.isdir(folder / cell):
+        return str(folder / cell), SERIES
+    is_id = bool(cell) and PurePath(cell.strip()).suffix.lower() not in IMAGE_SUFFIXES
+    if is_id and _has_only_volumes(raw.folders.get(split)):
+        return None, NIFTI
+    return str(folder / cell), SERIES if choice.dimensions == 3 else None
 
 
-def _of_contents(split: Dataset, column: str, choice: VolumeChoice) -> tuple[str | None, bool]:
-    """Likewise for files in the rows, of which the first decides."""
-    stored = split.select_columns([column]).with_format("arrow")[:1].column(column)
-    value = stored.to_pylist()[0]
-    row = value if isinstance(value, Mapping) else {"bytes": value, "path": None}
-    if not isinstance(row.get("bytes"), bytes | None):
-        return None, choice.dimensions == 3
+def _of_contents(split: Dataset, column: str, choice: VolumeChoice) -> _FoundKind:
+    """Of files in the rows the first decides."""
+    row = _first_row(split, column)
     if isinstance(split.features[column], Nifti) or is_volume(row):
-        return row.get("path"), True
-    if choice.dimensions == 3 and not _may_be_series(row):
+        return row.get("path"), described_kind(row)
+    if choice.dimensions != 3:
+        return None, None
+    if not _may_be_series(row):
         raise DataError(_no_volumes(column, "other files"))
-    return row.get("path"), choice.dimensions == 3
+    return row.get("path"), SERIES
 
 
-def _may_be_series(row: Mapping[str, Any]) -> bool:
+def _first_row(split: Dataset, column: str) -> dict[str, Any]:
+    """What the first row stores, as ``{"bytes": ..., "path": ...}``."""
+    value = split.select_columns([column]).with_format("arrow")[:1].column(column).to_pylist()[0]
+    if isinstance(value, bytes | None):
+        return {"bytes": value, "path": None}
+    return value if isinstance(value, dict) else {"bytes": None, "path": str(value)}
+
+
+def _may_be_series(row: dict[str, Any]) -> bool:
     content, path = row.get("bytes"), row.get("path") or ""
     return is_dicom(content) if content is not None else is_dicom_name(PurePath(path)) or os.path.isdir(path)
 
 
 def _is_image_name(cell: str) -> bool:
-    return PurePath(cell.strip()).suffix.lower() in IMAGE_SUFFIXES - DICOM_SUFFIXES
+    """Whether a cell names a file of an image that is not of DICOM, or is an image in base64."""
+    return len(cell) > LONGEST_PATH or PurePath(cell.strip()).suffix.lower() in IMAGE_SUFFIXES - DICOM_SUFFIXES
 
 
 def _has_only_volumes(folder: Path | None) -> bool:

@@ -41,22 +41,23 @@ class VolumeChoice:
             )
         return cls(3, recorded.channels)
 
-    def check(self, reading: VolumeReading, recorded: VolumeReading | None) -> None:
-        """:raises DataError: if a data set's volumes have another number of channels than those of a trained model."""
-        if recorded is not None and reading.channels != recorded.channels:
-            raise DataError(
-                f"the volumes have {_counted(reading.channels)}, but the model reads {_counted(recorded.channels)}; "
-                "give the data that it was made for"
-            )
 
-    @staticmethod
-    def check_alike(reading: VolumeReading, labelled: VolumeReading) -> None:
-        """:raises DataError: if unlabelled volumes are not stored in the way of the labelled ones beside them."""
-        if reading != labelled:
-            raise DataError(
-                f"the volumes without labels have {_stored(reading)}, but those with labels have {_stored(labelled)}; "
-                "store them alike"
-            )
+def check_channels(reading: VolumeReading, recorded: VolumeReading | None) -> None:
+    """:raises DataError: if a data set's volumes have another number of channels than those of a trained model."""
+    if recorded is not None and reading.channels != recorded.channels:
+        raise DataError(
+            f"the volumes have {_counted(reading.channels)}, but the model reads {_counted(recorded.channels)}; give "
+            "the data that it was made for"
+        )
+
+
+def check_alike(reading: VolumeReading, labelled: VolumeReading) -> None:
+    """:raises DataError: if unlabelled volumes are not stored in the way of the labelled ones beside them."""
+    if reading != labelled:
+        raise DataError(
+            f"the volumes without labels have {_stored(reading)}, but those with labels have {_stored(labelled)}; "
+            "store them alike"
+        )
 
 
 def _stored(reading: VolumeReading) -> str:

@@ -86,7 +86,7 @@ def _found(source: Source) -> tuple[list[_Slice], Stack]:
     """The slices in their order, and the box that they make up."""
     header = header_of_source(source)
     if header.why_not is not None:
-        raise VolumeError(f"{header.why_not}: leave it out, or fetch it again if it is a slice")
+        raise VolumeError(f"{header.why_not}: leave it out, or export it again")
     if len(header.planes) > 1 or source.content is not None:
         slices = [_Slice(source, frame, plane) for frame, plane in enumerate(header.planes)]
         subject = f"its DICOM file ({_counted(len(slices), 'frame')})"

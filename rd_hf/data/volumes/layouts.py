@@ -14,6 +14,7 @@ from ..scanner import IMAGE_SUFFIXES, FoundFiles, counted_suffixes, masks_among,
 from .choice import Dimensions
 from .dicom_series import Series, series_of_folder
 from .names import is_nifti
+from .source import VolumeError
 
 logger = logging.getLogger(__name__)
 
@@ -140,7 +141,10 @@ def _series_by_folder(found: FoundFiles, dicom: Sequence[PurePath]) -> dict[Pure
     for file in dicom:
         by_folder.setdefault(file.parent, []).append(file)
     root = found.root.absolute()
-    return {folder: series_of_folder([root / file for file in files]) for folder, files in by_folder.items()}
+    try:
+        return {folder: series_of_folder([root / file for file in files]) for folder, files in by_folder.items()}
+    except VolumeError as error:
+        raise DataError(f"'{printable(found.root)}' has DICOM files: {error}") from None
 
 
 def _tell_of_series(found: FoundFiles, dicom: Sequence[PurePath]) -> None:
@@ -150,7 +154,11 @@ def _tell_of_series(found: FoundFiles, dicom: Sequence[PurePath]) -> None:
         return
     folder = folders.most_common(1)[0][0]
     files = [found.root / file for file in dicom if file.parent == folder]
-    if any(len(series.files) >= FEW_SLICES for series in series_of_folder(files[:LOOKED_AT])):
+    try:
+        every = series_of_folder(files[:LOOKED_AT])
+    except VolumeError:  # without pydicom, which reading the images tells
+        return
+    if any(series.is_volume and len(series.files) >= FEW_SLICES for series in every):
         logger.info(
             "'%s' holds slices of DICOM series. Each is read as an image; --dimensions 3 reads each series as one "
             "volume.", printable(found.root / folder),

@@ -9,7 +9,7 @@ NIFTI_SUFFIXES = (".nii", ".nii.gz")
 
 def is_nifti(name: str | PurePath) -> bool:
     """Tell whether a name is that of a NIfTI file."""
-    return str(name).lower().endswith(NIFTI_SUFFIXES)
+    return str(name)[-len(".nii.gz") :].lower().endswith(NIFTI_SUFFIXES)
 
 
 def suffix_of(file: PurePath) -> str:

@@ -73,7 +73,7 @@ def read_voxels(source: Source, header: NiftiHeader, into: type) -> np.ndarray:
 
     Only the result is in memory as a whole. Its axes lie in memory as in the file, X closest together.
 
-    :param into: type of the result, which is float32, or int64 for whole numbers.
+    :param into: type of the result, which is float32, or int32 for labels.
     :return: of the header's shape.
     :raises VolumeError: when the file ends early or is damaged, or a value is not finite.
     """
@@ -81,7 +81,7 @@ def read_voxels(source: Source, header: NiftiHeader, into: type) -> np.ndarray:
     with source.unpacked() as file:
         file.seek(header.offset)
         for part in _parts(file, header):
-            if into is np.int64:
+            if into is np.int32:
                 broken += count_broken(part)
                 if not broken:
                     check_labels(part)

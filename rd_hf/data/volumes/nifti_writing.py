@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,7 +26,8 @@ def write_nifti(
 ) -> None:
     """Write a volume as NIfTI: whole numbers as the smallest unsigned type that holds them, others as float32.
 
-    Comments, names and extensions of the source's header, which may name a patient, are not written.
+    The file is written completely or not at all. Comments, names and extensions of the source's header, which may name
+    a patient, are not written.
 
     :param values: (X, Y, Z) or (X, Y, Z, C); integers from 0 on, or floats.
     :param affine: (4, 4) from voxel indices to RAS+ millimetres.
@@ -51,7 +53,9 @@ def write_nifti(
         for field in _GRID_FIELDS:
             image.header[field] = header[field]
         image.header["pixdim"][:4] = header["pixdim"][:4]
-    image.to_filename(path)
+    aside = Path(path).with_name(f".writing.{Path(path).name}")  # nibabel goes by the end of the name
+    image.to_filename(aside)
+    aside.replace(path)
 
 
 def _grid_header(like: VolumeLike) -> Nifti1Header | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tokenize
 from typing import BinaryIO
 
 import numpy as np
@@ -33,7 +34,7 @@ def read_shape(source: Source) -> tuple[int, ...]:
 
 
 def read_values(source: Source, into: type) -> np.ndarray:
-    """The array as float32, or as int64 of whole numbers.
+    """The array as float32, or as int32 of labels.
 
     :raises VolumeError: when it is damaged, or a value is not finite.
     """
@@ -43,7 +44,7 @@ def read_values(source: Source, into: type) -> np.ndarray:
             stored = npy_format.read_array(file, allow_pickle=False)
         except (ValueError, EOFError, OSError):
             raise VolumeError(_DAMAGED) from None
-    if into is np.int64:
+    if into is np.int32:
         check_finite(count_broken(stored), stored.size)
         check_labels(stored)
     with np.errstate(over="ignore"):
@@ -57,6 +58,6 @@ def _header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
         version = npy_format.read_magic(file)
         reader = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
         shape, _, dtype = reader(file)
-    except (ValueError, EOFError, OSError, TypeError, SyntaxError):
+    except (ValueError, EOFError, OSError, TypeError, SyntaxError, tokenize.TokenError):
         raise VolumeError(_DAMAGED) from None
     return shape, dtype

@@ -53,9 +53,9 @@ def read_labels(source: VolumeLike, where: str) -> Labels:
                 f"it has four axes, the last of {header.channels}: save one volume whose voxels are class numbers"
             )
         values = (
-            npy.read_values(file, np.int64)
+            npy.read_values(file, np.int32)
             if kind == "npy"
-            else nifti.read_voxels(file, nifti.read_header(file), np.int64)
+            else nifti.read_voxels(file, nifti.read_header(file), np.int32)
         )
         return Labels(values.reshape(header.shape), header.affine)
 

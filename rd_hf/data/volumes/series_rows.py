@@ -11,6 +11,7 @@ from ..decoding.dicom_file import START_BYTES, is_dicom
 from ..scanner import is_hidden, printable
 from .dicom_series import Series, series_of_folder
 from .names import is_nifti
+from .source import VolumeError
 
 
 def files_of_series(paths: Sequence[str], split: str, column: str) -> list[str]:
@@ -49,7 +50,10 @@ def _first_file(path: str, folders: dict[str, list[Series]]) -> str:
         return path
     folder = path if is_folder else os.path.dirname(path)
     if folder not in folders:
-        folders[folder] = series_of_folder(dicom_files(Path(folder)))
+        try:
+            folders[folder] = series_of_folder(dicom_files(Path(folder)))
+        except VolumeError as error:
+            raise DataError(f"'{printable(folder)}' has DICOM files: {error}") from None
     if not is_folder:
         name = os.path.basename(path)
         return next((str(series.first) for series in folders[folder] if name in {f.name for f in series.files}), path)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,14 +12,13 @@ from torch import Tensor
 
 from ...scoring.segmentation import IGNORED_LABEL
 from ..decoding.image_notes import Note
-from ..decoding.images import BadImageError, described
 from ..leaks import DIGEST_BYTES
 from ..order import Visit
 from ..scratch import scratch
-from .reading import header_of, read_labels, read_volume, same_grid
+from .grid_volume import GridReader, GridVolume
 from .shelf import NOWHERE, Shelf
-from .views import VolumeViews, foreground_positions
-from .volume import Header, Volume, VolumeReading
+from .views import VolumeViews
+from .volume import Header, VolumeReading
 
 if TYPE_CHECKING:
     from ...models.image_processing_rd_volume import RDVolumeProcessor
@@ -31,20 +28,6 @@ logger = logging.getLogger(__name__)
 
 _MIB = 2**20
 _UNREAD, _KEPT, _LIVE = range(3)
-
-
-@dataclass(frozen=True)
-class GridVolume:
-    """A row on the grid.
-
-    :param values: (C, *grid) float16 in 0..1.
-    :param mask: uint8 (*grid); None where the row has none, or labels are classes.
-    :param foreground: flat positions of foreground, see `foreground_positions`.
-    """
-
-    values: np.ndarray
-    mask: np.ndarray | None
-    foreground: np.ndarray
 
 
 class VolumeStore:
@@ -71,8 +54,8 @@ class VolumeStore:
         masks: MaskReading | None = None,
         limit: int | None = None,
     ):
-        self.split, self.processor, self.name = split, processor, name
-        self.reading, self.masks = reading, masks
+        self.split, self.processor, self.name, self.masks = split, processor, name, masks
+        self._reader = GridReader(split, processor, name, reading, masks)
         self.views = VolumeViews(None, 0, processor.crop_size)
         self._shelf = Shelf(limit)
         kind = _record(processor.channels)
@@ -145,7 +128,7 @@ class VolumeStore:
         mask = self.split[row]["mask"]
         if mask is None:
             return np.full(self.source(row).shape, IGNORED_LABEL, dtype=np.uint8)
-        return self._classes(mask, f"the mask of row {row} of {self.name}")
+        return self.masks.read(mask, f"the mask of row {row} of {self.name}")
 
     def digests(self, rows: Sequence[int]) -> dict[int, bytes]:
         """What identifies the volumes of rows that have been read, voxel by voxel."""
@@ -157,11 +140,9 @@ class VolumeStore:
 
     def _volume(self, row: int) -> GridVolume:
         if self._records[row]["state"] == _UNREAD:
-            read = self._read(row)
-            if self._records[row]["state"] == _LIVE:
-                return read
+            return self._read(row)
         if self._records[row]["state"] == _LIVE:
-            return self._on_grid(row, self._source(row))
+            return self._reader.read(row).on_grid
         record = self._records[row]
         grid = record["grid"].tolist()
         has_mask = record["mask"] != NOWHERE
@@ -173,11 +154,9 @@ class VolumeStore:
 
     def _read(self, row: int) -> GridVolume:
         """Read a row for the first time, note what is known of it, and keep it where there is room."""
-        source, record = self._source(row), self._records[row]
-        record["shape"], record["affine"] = source.values.shape[1:], source.affine
-        record["digest"] = voxel_digest(source.values)
-        read = self._on_grid(row, source)
-        del source
+        found, record = self._reader.read(row), self._records[row]
+        read, record["digest"] = found.on_grid, found.digest
+        record["shape"], record["affine"] = found.source.shape, found.source.affine
         shown = torch.from_numpy(read.values).float()
         record["grid"] = shown.shape[1:]
         record["lowest"] = shown.amin(dim=(1, 2, 3)).numpy()
@@ -191,44 +170,6 @@ class VolumeStore:
         record["state"] = _LIVE if offsets["values"] == NOWHERE else _KEPT
         self._say_what_is_special(row)
         return read
-
-    def _source(self, row: int) -> Volume:
-        where = f"row {row} of {self.name}"
-        image = self.split[row]["image"]
-        volume = read_volume(image, where, self.reading)
-        if len(volume.values) != self.processor.channels:
-            raise BadImageError(
-                f"{described(image, where)} has {len(volume.values)} channels, but the model reads "
-                f"{self.processor.channels}: give volumes of that many, or another number of channels."
-            )
-        return volume
-
-    def _on_grid(self, row: int, source: Volume) -> GridVolume:
-        try:
-            values = self.processor.shown(source.values, source.affine).half().numpy()
-        except ValueError as error:
-            called = described(self.split[row]["image"], f"row {row} of {self.name}")
-            raise BadImageError(f"{called} cannot be brought to a grid: {error}") from error
-        mask = None if self.masks is None else self._grid_mask(row, source)
-        foreground = np.empty(0, dtype=np.int64) if mask is None else foreground_positions(mask)
-        return GridVolume(values, mask, foreground.astype(np.int32))
-
-    def _grid_mask(self, row: int, source: Volume) -> np.ndarray | None:
-        mask = self.split[row]["mask"]
-        if mask is None:
-            return None
-        where = f"the mask of row {row} of {self.name}"
-        header, own = header_of(mask, where), Header(source.values.shape[1:], source.affine)
-        if not same_grid(own, header):
-            raise BadImageError(
-                f"{described(mask, where)} has {_in_words(header)}, but its volume {_in_words(own)}"
-                f"{'' if header.shape != own.shape else ', at another place or in another direction'}. Give a mask "
-                "that is made on the voxels of its volume, or resample it to them (nearest neighbour)."
-            )
-        return self.processor.labels(self._classes(mask, where), source.affine).numpy()
-
-    def _classes(self, mask: dict, where: str) -> np.ndarray:
-        return self.masks.indices(read_labels(mask, where).values, described(mask, where))
 
     def _spacing(self, row: int) -> np.ndarray:
         """Millimetres of the grid's voxels."""
@@ -252,14 +193,6 @@ class VolumeStore:
             )  # fmt: skip
 
 
-def voxel_digest(values: np.ndarray) -> np.ndarray:
-    """(16,) uint8 that identify a volume (C, X, Y, Z): its shape and voxels, not the bytes of its file."""
-    digest = hashlib.blake2b(repr(values.shape).encode(), digest_size=DIGEST_BYTES)
-    for number in range(values.shape[-1]):  # slice by slice, as a copy in one order may be large
-        digest.update(np.ascontiguousarray(values[..., number]))
-    return np.frombuffer(digest.digest(), dtype=np.uint8)
-
-
 def _record(channels: int) -> np.dtype:
     """What is known of each row once it has been read."""
     return np.dtype(
@@ -274,8 +207,3 @@ def _record(channels: int) -> np.dtype:
 
 def _tensor(values: np.ndarray) -> Tensor:
     return torch.from_numpy(np.array(values))
-
-
-def _in_words(header: Header) -> str:
-    shape = " x ".join(map(str, header.shape))
-    return f"{shape} voxels of {' x '.join(f'{side:.3g}' for side in header.spacing)} mm"

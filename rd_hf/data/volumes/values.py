@@ -36,8 +36,8 @@ def check_labels(values: np.ndarray) -> None:
         between = values != np.rint(values)
         if between.any():
             raise VolumeError(
-                f"it holds {values[between].flat[0]:g}, but labels are whole numbers: save the labels themselves, and "
-                "resample them by the nearest neighbour only"
+                f"it holds {values[between].flat[0]:.9g}, but labels are whole numbers: save the labels themselves, "
+                "and resample them by the nearest neighbour only"
             )
     if values.size and values.min() < 0:
         raise VolumeError(f"it holds {values.min():g}, but labels are whole numbers from 0 on: give these voxels one")

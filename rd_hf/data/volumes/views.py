@@ -188,14 +188,15 @@ def foreground_positions(classes: np.ndarray) -> np.ndarray:
     """Flat positions in a mask of voxels of its foreground, as many of each class, spread evenly over the class.
 
     :param classes: (X, Y, Z) uint8; 0 is the background.
-    :return: (classes * POSITIONS_PER_CLASS,) int64; those of a small class occur several times.
+    :return: (classes * POSITIONS_PER_CLASS,) int32; those of a small class occur several times.
     """
     flat = classes.reshape(-1)
-    parts = [np.empty(0, dtype=np.int64)]
+    parts = [np.empty(0, dtype=np.int32)]
     for label in np.flatnonzero(np.bincount(flat, minlength=1)):
         if label not in (0, IGNORED_LABEL):
             found = np.flatnonzero(flat == label)
-            parts.append(found[np.arange(POSITIONS_PER_CLASS) * len(found) // POSITIONS_PER_CLASS])
+            chosen = found[np.arange(POSITIONS_PER_CLASS) * len(found) // POSITIONS_PER_CLASS]
+            parts.append(chosen.astype(np.int32))
     return np.concatenate(parts)
 
 

@@ -30,7 +30,7 @@ class Volume:
 class Labels:
     """The classes of a volume's voxels, as numbers, in the order of their file.
 
-    :param values: (X, Y, Z) int64, none negative.
+    :param values: (X, Y, Z) int32, none negative.
     :param affine: see `Volume`.
     """
 

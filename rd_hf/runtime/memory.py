@@ -1,4 +1,4 @@
-"""Measures how much memory a training takes in addition to its models and images."""
+"""Measures how much memory something takes in addition to what is there."""
 
 from __future__ import annotations
 

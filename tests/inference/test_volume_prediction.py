@@ -1,0 +1,132 @@
+"""Predictions of volumes: masks on the grid of their source, amounts, DICOM SEG, classes, and what is refused."""
+
+import json
+import logging
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from small_volumes import NAMES, PATIENT, saved_classifier, saved_segmenter, smooth, write_series, write_volume
+
+import rd_hf
+from rd_hf.arguments.values import ArgumentError
+from rd_hf.cli import main
+from rd_hf.data.decoding.images import BadImageError
+from rd_hf.data.volumes.reading import read_volume
+from rd_hf.inference.loading import load_model
+from rd_hf.inference.volumes import volume_logits
+
+
+@pytest.fixture(scope="module")
+def segmenter(tmp_path_factory):
+    return str(saved_segmenter(tmp_path_factory.mktemp("segmenter")))
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
+    return str(saved_classifier(tmp_path_factory.mktemp("classifier")))
+
+
+def expected_mask(model: str, path) -> np.ndarray:
+    """The likeliest class of the logits, brought to the voxels of the source by the processor."""
+    loaded, volume = load_model(model), read_volume(path, "it")
+    processor = loaded.transform.processor
+    shown = processor.shown(volume.values, volume.affine)
+    logits = volume_logits(lambda x: loaded.model(pixel_values=x).logits, processor, shown, torch.device("cpu"))
+    return processor.to_source(logits, volume.values.shape[1:], volume.affine).argmax(dim=0).numpy()
+
+
+def test_masks_have_the_grid_of_their_source_and_are_never_written_over(segmenter, tmp_path, caplog):
+    data = tmp_path / "data"
+    (data / "late").mkdir(parents=True)
+    write_volume(data / "a.nii.gz", smooth((30, 24, 12)), axes="LIP")
+    write_volume(data / "late" / "a.nii", smooth((20, 20, 9), 1), axes="SAR")
+    out = tmp_path / "masks"
+    with caplog.at_level(logging.INFO, "rd_hf"):
+        rows = rd_hf.predict(segmenter, data, output_dir=str(out), overlay=True)
+    assert "voxels on the model's grid is read in windows of 16 x 16 x 16; its logits take" in caplog.text
+    assert [row["image"] for row in rows] == [str(data / "a.nii.gz"), str(data / "late" / "a.nii")]
+    assert [row["mask"] for row in rows] == [str(out / "a.nii.gz"), str(out / "late" / "a.nii.gz")]
+    for row in rows:
+        source, mask = nib.load(row["image"]), nib.load(row["mask"])
+        assert mask.shape == source.shape and np.array_equal(mask.affine, source.affine)
+        assert [mask.header[f"{form}form_code"] for form in "qs"] == [
+            source.header[f"{form}form_code"] for form in "qs"
+        ]
+        values = np.asarray(mask.dataobj)
+        assert values.dtype == np.uint8 and np.array_equal(values, expected_mask(segmenter, row["image"]))
+        counts = np.bincount(values.ravel(), minlength=3).tolist()
+        assert row["voxels"] == dict(zip(NAMES, counts, strict=True)) and min(counts) > 0
+        assert list(row["millilitres"].values()) == pytest.approx([count * 0.003 for count in counts])
+        assert np.asarray(Image.open(row["overlay"])).ndim == 3
+    with pytest.raises(ArgumentError, match=r"masks/a.nii.gz exists already"):
+        rd_hf.predict(segmenter, [data / "a.nii.gz", data / "late" / "a.nii"], output_dir=str(out))
+
+
+def test_the_axes_of_a_file_do_not_move_the_mask(segmenter, tmp_path):
+    found = []
+    for axes in ("RAS", "LPS", "ASL", "PIR"):
+        path = tmp_path / f"{axes}.nii.gz"
+        affine = write_volume(path, smooth((24, 20, 10), 3), axes=axes)
+        (row,) = rd_hf.predict(segmenter, path)
+        assert row["mask"].shape == nib.load(path).shape and "overlay" not in row
+        found.append(np.asarray(nib.as_closest_canonical(nib.Nifti1Image(row["mask"], affine)).dataobj))
+    assert all(np.array_equal(found[0], other) for other in found[1:])
+
+
+def test_a_series_of_dicom_gets_nifti_and_a_segmentation_that_refers_to_it(segmenter, tmp_path, capsys, caplog):
+    hd = pytest.importorskip("highdicom")
+    write_series(tmp_path / "ct" / "one", smooth((22, 18, 10)))
+    out = tmp_path / "masks"
+    command = ["predict", "--model", segmenter, "--images", str(tmp_path / "ct"), "--output_dir", str(out)]
+    with caplog.at_level(logging.DEBUG):
+        assert main([*command, "--dicom_seg", "--json"]) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert "Kowalski" not in caplog.text and "P-77" not in caplog.text
+    assert row["image"] == str(tmp_path / "ct" / "one") and row["dicom_seg"] == str(out / "one.seg.dcm")
+    mask = nib.load(row["mask"])
+    volume = read_volume(tmp_path / "ct" / "one" / "00.dcm", "it")
+    values = np.asarray(mask.dataobj)
+    assert np.allclose(mask.affine, volume.affine) and values.shape == (22, 18, 10)
+    assert np.array_equal(values, expected_mask(segmenter, tmp_path / "ct" / "one" / "07.dcm"))
+    segmentation = hd.seg.segread(out / "one.seg.dcm")
+    assert str(segmentation.PatientName) == PATIENT
+    assert [segmentation.get_segment_description(n).SegmentLabel for n in (1, 2)] == NAMES[1:]
+    assert len(segmentation.get_source_image_uids()) == 10
+    stored = segmentation.get_volume(combine_segments=True)
+    voxels = np.argwhere(values)
+    places = np.diag([-1, -1, 1]) @ (volume.affine[:3, :3] @ voxels.T + volume.affine[:3, 3:])
+    inside = np.rint(np.linalg.inv(stored.affine) @ np.vstack([places, np.ones(len(voxels))]))[:3].astype(int)
+    assert np.array_equal(stored.array[tuple(inside)], values[tuple(voxels.T)])
+    assert (stored.array > 0).sum() == len(voxels)
+
+
+def test_what_is_not_dicom_gets_no_segmentation_of_dicom(segmenter, tmp_path):
+    write_volume(tmp_path / "a.nii", smooth((9, 9, 9)))
+    with pytest.raises(ArgumentError, match=r"a.nii is not DICOM: leave it out"):
+        rd_hf.predict(segmenter, tmp_path, output_dir=str(tmp_path / "out"), dicom_seg=True)
+    with pytest.raises(ArgumentError, match="write files: name the folder with `output_dir`"):
+        rd_hf.predict(segmenter, tmp_path, overlay=True)
+    with pytest.raises(ArgumentError, match="`dicom_window` is for images, but this model reads volumes"):
+        rd_hf.predict(segmenter, tmp_path, dicom_window="40,400")
+    assert main(["predict", "--model", segmenter, "--images", str(tmp_path)]) == 2
+
+
+def test_classes_of_volumes_and_an_unreadable_one_that_is_skipped(classifier, tmp_path, capsys):
+    write_volume(tmp_path / "a.nii.gz", smooth((9, 12, 10)))
+    (tmp_path / "b.nii.gz").write_bytes((tmp_path / "a.nii.gz").read_bytes()[:-40])
+    with pytest.raises(BadImageError, match="b.nii.gz"):
+        rd_hf.predict(classifier, tmp_path)
+    good, bad = rd_hf.predict(classifier, tmp_path, on_bad_image="skip")
+    loaded, volume = load_model(classifier), read_volume(tmp_path / "a.nii.gz", "it")
+    pixels = loaded.transform.processor(volume.values, volume.affine).pixel_values
+    with torch.no_grad():
+        expected = loaded.model(pixel_values=pixels).logits.softmax(dim=1)[0].tolist()
+    assert list(good["probabilities"].values()) == pytest.approx(expected, abs=1e-6)
+    assert set(bad) == {"image", "error"}
+    assert main(["predict", "--model", classifier, "--images", str(tmp_path / "a.nii.gz")]) == 0
+    assert "healthy 0." in capsys.readouterr().out
+    with pytest.raises(ArgumentError, match="but this one gives classes"):
+        rd_hf.predict(classifier, tmp_path, output_dir=str(tmp_path / "out"))

@@ -1,0 +1,258 @@
+"""The whole job for volumes on tiny models: masks in crops, classes of whole volumes, slices and volumes as input."""
+
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+from drawn_data import boxes, write_classes, write_masks
+from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation, ViTConfig, ViTImageProcessorPil, ViTModel
+
+import rd_hf
+from rd_hf.arguments.distillation import DistillationArguments
+from rd_hf.arguments.values import ArgumentError
+from rd_hf.data.augmentation import EVALUATION_VIEW
+from rd_hf.data.order import Visit
+from rd_hf.models.configuration_monai import MonaiNetConfig
+from rd_hf.models.modeling_monai import MonaiNetForImageClassification
+from rd_hf.runtime.interrupts import Stopped
+from rd_hf.teacher_cache.key import list_folders
+from rd_hf.training.run_data import load_run_data
+from rd_hf.training.run_folder import read_history
+from rd_hf.training.trainer import Trainer
+
+UNET = {"model_type": "monai", "network": "UNet", "arguments": {"channels": [4, 8], "strides": [2]}}
+RESNET = {
+    "model_type": "monai", "network": "ResNet",
+    "arguments": {"block": "basic", "layers": [1, 1, 1, 1], "block_inplanes": [4, 4, 8, 8], "conv1_t_stride": 1},
+}  # fmt: skip
+
+
+def settings(teacher, data, folder, **changes):
+    values = {
+        "teacher": str(teacher), "student": UNET, "dataset": str(data), "output_dir": str(folder), "crop_size": 8,
+        "max_steps": 3, "eval_steps": 3, "save_steps": 3, "logging_steps": 1, "shots": 3, "use_unlabeled": True,
+        "per_device_train_batch_size": 2, "per_device_unlabeled_batch_size": 2, "num_views": 2, "learning_rate": 1e-2,
+    }  # fmt: skip
+    return values | changes
+
+
+def losses(folder):
+    return [row["loss"] for row in read_history(folder) if "loss" in row]
+
+
+@pytest.fixture(scope="module")
+def slice_teacher(tmp_path_factory):
+    """A tiny ViT, which reads images of 16 pixels."""
+    folder = tmp_path_factory.mktemp("slice_teacher")
+    torch.manual_seed(3)
+    config = ViTConfig(
+        hidden_size=8, num_hidden_layers=4, num_attention_heads=2, intermediate_size=16, patch_size=8, image_size=16
+    )
+    ViTModel(config, add_pooling_layer=False).save_pretrained(folder)
+    ViTImageProcessorPil(size={"height": 16, "width": 16}, image_mean=[0.4] * 3, image_std=[0.2] * 3).save_pretrained(
+        folder
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def masks(tmp_path_factory):
+    return write_masks(tmp_path_factory.mktemp("masks") / "data")
+
+
+@pytest.fixture(scope="module")
+def classes(tmp_path_factory):
+    return write_classes(tmp_path_factory.mktemp("classes") / "boxes.npz")
+
+
+@pytest.fixture(scope="module")
+def finished(slice_teacher, masks, tmp_path_factory):
+    """A finished run of RD from slices."""
+    folder = tmp_path_factory.mktemp("finished")
+    values = settings(slice_teacher, masks, folder / "run", cache_dir=str(folder / "cache"), intensity_window="0,250")
+    return rd_hf.distill(**values), folder / "run"
+
+
+def test_a_run_leaves_a_student_with_its_grid_and_a_teacher_that_reads_0_to_1(finished, masks, slice_teacher):
+    student, run = finished
+    processor = AutoImageProcessor.from_pretrained(run / "student")
+    assert (processor.spacing, processor.crop_size, processor.window) == ([1, 1, 1.25], [8, 8, 8], [0, 250])
+    assert processor.do_normalize and not AutoImageProcessor.from_pretrained(run / "teacher").do_normalize
+    config = rd_hf.RDTeacherConfig.from_pretrained(run / "teacher")
+    assert config.slices == {"axis": "axial", "size": [16, 16], "mean": [0.4] * 3, "std": [0.2] * 3}
+    assert student.config.provenance["dataset"]["volumes"] == {"channels": 1, "channel_axis": False}
+    scores = json.loads((run / "metrics.json").read_text())
+    assert scores["training"]["labelled_images"] == 3 and scores["training"]["unlabelled_images"] == 5
+    assert {"dice", "hd95", "surface_dice"} <= set(scores["teacher"]["test"])
+    assert (run / "examples.png").is_file()
+    text = "".join(path.read_text() for path in run.rglob("*") if path.suffix in (".json", ".md", ".csv"))
+    assert str(masks) not in text and "case_0" not in text and str(slice_teacher) not in text
+
+
+def test_evaluate_and_a_plain_load_give_the_scores_and_logits_of_the_run(finished, masks, slice_teacher):
+    student, run = finished
+    scores = json.loads((run / "metrics.json").read_text())
+    assert rd_hf.evaluate(str(run / "student"), str(masks)) == scores["test"]
+    found = rd_hf.evaluate(str(run / "teacher"), str(masks), backbone=str(slice_teacher))
+    assert found["dice"] == pytest.approx(scores["teacher"]["test"]["dice"], abs=1e-3)
+    loaded = AutoModelForSemanticSegmentation.from_pretrained(run / "student")
+    pixels = torch.rand(2, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(loaded(pixel_values=pixels).logits, student(pixel_values=pixels).logits)
+
+
+def test_interrupted_and_resumed_with_workers_equals_uninterrupted(slice_teacher, masks, tmp_path, monkeypatch):
+    values = settings(slice_teacher, masks, tmp_path / "whole", method="drd", max_steps=4)
+    rd_hf.distill(**values)
+    values |= {"output_dir": str(tmp_path / "cut"), "dataloader_num_workers": 2}
+    whole_step = Trainer.optimizer_step
+
+    def signalled(self, batches):
+        if self.step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return whole_step(self, batches)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "optimizer_step", signalled)
+        with pytest.raises(Stopped):
+            rd_hf.distill(**values)
+    rd_hf.distill(**values, resume=True)
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole") and len(losses(tmp_path / "cut")) == 4
+    metrics = [json.loads((tmp_path / name / "metrics.json").read_text())["test"] for name in ("whole", "cut")]
+    assert metrics[0] == metrics[1]
+
+
+def test_two_accumulated_batches_equal_one_and_cached_features_the_live_ones(slice_teacher, masks, tmp_path):
+    values = settings(slice_teacher, masks, tmp_path / "one", method="drd", cache=False, learning_rate=1e-3)
+    rd_hf.distill(**values)
+    halves = {"per_device_train_batch_size": 1, "per_device_unlabeled_batch_size": 1, "gradient_accumulation_steps": 2}
+    rd_hf.distill(**(values | halves | {"output_dir": str(tmp_path / "two")}))
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
+    cached = {"output_dir": str(tmp_path / "cached"), "cache": True, "cache_dtype": "float32", "verify_cache": 4}
+    rd_hf.distill(**(values | cached))
+    assert losses(tmp_path / "cached") == losses(tmp_path / "one")
+
+
+def test_crops_of_unlabelled_volumes_do_not_depend_on_their_masks(slice_teacher, masks):
+    """And the masks of the labelled ones are part of the key, as crops are drawn to them."""
+    arguments = DistillationArguments(**settings(slice_teacher, masks, "unused"))
+    run_data = load_run_data(arguments)
+    present = [mask is not None for mask in run_data.train["mask"]]
+    assert np.flatnonzero(present).tolist() == sorted(run_data.labelled_rows.tolist())
+    assert len(run_data.unlabelled_rows) == 5
+
+
+@pytest.mark.parametrize(
+    ("changes", "differs"),
+    [
+        ({}, []),
+        ({"slice_axis": "coronal"}, ["slices.axis"]),
+        ({"intensity_window": "0,300"}, ["processor.window"]),
+        ({"crop_size": "8,8,6"}, ["image_size", "processor.crop_size", "volumes.crop_size"]),
+        ({"shots": 4}, ["volumes.masks", "volumes.rows_with_masks"]),
+    ],
+)
+def test_the_key_of_the_features_says_how_volumes_are_shown(finished, slice_teacher, masks, tmp_path, changes, differs):
+    from rd_hf.teacher_cache.key import differences
+
+    _, run = finished
+    cache = tmp_path / "cache"
+    values = settings(slice_teacher, masks, tmp_path / "run", intensity_window="0,250", max_steps=1)
+    arguments = DistillationArguments(**(values | {"cache_dir": str(cache)} | changes))
+    key = key_of(arguments)
+    (before,) = [folder.key for folder in list_folders(run.parent / "cache") if folder.key["augmentation"]]
+    found = [line.split(" was ")[0] for line in differences(before, key)]
+    assert [name for name in found if name not in ("stages", "grids")] == differs
+
+
+def key_of(arguments):
+    """The key under which a run with these arguments caches its teacher's features."""
+    from accelerate import Accelerator
+
+    from rd_hf.training.assembly import build_inputs, build_models
+
+    accelerator, run_data = Accelerator(), load_run_data(arguments)
+    models = build_models(arguments, run_data, accelerator)
+    run_data.open_train(models.transforms, None)
+    return build_inputs(arguments, run_data, models, accelerator).cache.folder.key
+
+
+@pytest.mark.parametrize("method", ["ce", "drd"])
+def test_classes_of_whole_volumes_from_a_teacher_of_volumes(classes, tmp_path, method):
+    torch.manual_seed(0)
+    config = MonaiNetConfig(
+        network="ResNet", spatial_dims=3, in_channels=1, image_size=16, num_labels=2,
+        arguments=RESNET["arguments"] | {"block_inplanes": [4, 8, 8, 8]},
+    )  # fmt: skip
+    MonaiNetForImageClassification(config).save_pretrained(tmp_path / "teacher")
+    values = settings(tmp_path / "teacher", classes, tmp_path / "run", student=RESNET, method=method)
+    values |= {"crop_size": None, "volume_size": 16, "use_unlabeled": method != "ce"}
+    if method == "ce":
+        values["teacher"] = None
+    rd_hf.distill(**values)
+    run = tmp_path / "run"
+    scores = json.loads((run / "metrics.json").read_text())
+    assert rd_hf.evaluate(str(run / "student"), str(classes)) == scores["test"]
+    assert AutoImageProcessor.from_pretrained(run / "student").size == [16, 16, 16]
+    if method == "drd":
+        found = rd_hf.evaluate(str(run / "teacher"), str(classes), backbone=str(tmp_path / "teacher"))
+        assert found["auroc"] == pytest.approx(scores["teacher"]["test"]["auroc"], abs=1e-6)
+
+
+def test_own_skips_show_the_teacher_its_windows_in_0_to_1(slice_teacher, masks, tmp_path):
+    """The reprogrammed teacher is scored with the student's own features of the same windows."""
+    rd_hf.distill(**settings(slice_teacher, masks, tmp_path / "run", skips="own", max_steps=1))
+    scores = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert 0 <= scores["teacher"]["test"]["dice"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"student_image_size": 64}, "`student_image_size` is only for images, but the data are volumes.*`crop_size`"),
+        ({"volume_size": 16}, "`volume_size` is only for classes.*`crop_size`"),
+        ({"page": 2}, "`page` is only for images"),
+        ({"student": {"model_type": "resnet"}}, "model_type 'resnet', but the data are volumes"),
+        (
+            {"crop_size": 6, "student": UNET | {"arguments": {"channels": [4, 8, 8], "strides": [2, 2]}}},
+            "does not run on volumes of 6 x 6 x 6 voxels.*choose another crop_size",
+        ),
+    ],
+)
+def test_what_does_not_fit_volumes_is_refused_with_a_way_out(slice_teacher, masks, tmp_path, changes, named):
+    with pytest.raises((ArgumentError, ValueError), match=named):
+        rd_hf.distill(**settings(slice_teacher, masks, tmp_path / "run", **changes))
+
+
+def test_arguments_of_volumes_are_refused_for_images(teacher, blobs_npz, tmp_path):
+    values = {"teacher": str(teacher), "student": {"model_type": "resnet"}, "dataset": str(blobs_npz)}
+    with pytest.raises(ArgumentError, match="`spacing` is only for volumes, but the data is read as images"):
+        rd_hf.distill(**values, output_dir=str(tmp_path / "run"), spacing=1)
+
+
+def test_grid_and_crop_follow_from_the_headers_of_train(slice_teacher, masks, classes):
+    values = settings(slice_teacher, masks, "unused", crop_size=None)
+    processor = load_run_data(DistillationArguments(**values)).volume_processor
+    # 12 x 14 x 10 voxels of 1 x 1 x 1.25 mm; no side below the 16 voxels that networks of four halvings take
+    assert (processor.spacing, processor.crop_size, processor.size) == ([1, 1, 1.25], [16, 16, 16], None)
+    finer = load_run_data(DistillationArguments(**(values | {"spacing": 0.25}))).volume_processor
+    assert (finer.spacing, finer.crop_size) == ([0.25] * 3, [48, 48, 48])  # of 48 x 56 x 50
+    values |= {"dataset": str(classes), "student": RESNET}
+    whole = load_run_data(DistillationArguments(**values)).volume_processor
+    assert (whole.spacing, whole.crop_size, whole.size) == (None, None, [16, 16, 16])
+
+
+def test_the_middle_of_a_volume_is_what_the_evaluation_view_shows(slice_teacher, masks):
+    from rd_hf.data.pixels import Transforms
+    from rd_hf.data.volumes.transform import VolumeTransform
+
+    run_data = load_run_data(DistillationArguments(**settings(slice_teacher, masks, "unused", crop_size=[8, 8, 10])))
+    run_data.open_train(Transforms(VolumeTransform(run_data.volume_processor)), None)
+    row = int(run_data.labelled_rows[0])
+    _, shown, mask = run_data.store.fetch(Visit(row, EVALUATION_VIEW, True), True)
+    whole = run_data.store.shown(row)
+    assert torch.equal(shown, whole[:, 2:10, 3:11]) and torch.equal(mask, run_data.store.mask(row)[2:10, 3:11])
+    assert int(mask.sum()) > 0 and len(boxes(1)[0][0]) == 12
