@@ -91,7 +91,7 @@ def open_cache_of_split(
 
     :return: None where nothing is to be cached, or, with a warning, where its folder cannot be written.
     """
-    if not arguments.cache or _is_read_in_windows(split):
+    if not arguments.cache or is_read_in_windows(split):
         return None
     key = _key(models, split.images, None, 0, models.backbone.dtype, Reading.of(arguments), split.store)
     cache = _open(cache_root(arguments.cache_dir), key, models, accelerator, arguments)
@@ -101,7 +101,7 @@ def open_cache_of_split(
     return cache
 
 
-def _is_read_in_windows(split: OpenSplit) -> bool:
+def is_read_in_windows(split: OpenSplit) -> bool:
     """Whether a model reads overlapping windows of a split's volumes, and not the whole ones."""
     return isinstance(split.store, VolumeStore) and split.store.processor.crop_size is not None
 
