@@ -99,10 +99,11 @@ def grid(masked_volumes, teachers, tmp_path):
 
 def test_every_method_learns_masks_of_volumes_from_both_kinds_of_teachers(grid, tmp_path):
     of_masks = [name for name in OF_VOLUMES if "masks" in METHODS[name].targets]
-    by_slices = {"teachers": {"slices": grid["teachers"].pop("slices")}, "methods": ["ce", "linear_probe", "lp_kd", "drd"]}
+    slices = {"slices": grid["teachers"].pop("slices")}
+    by_slices = {"teachers": slices, "methods": ["ce", "linear_probe", "lp_kd", "drd"]}
     plans = [make_plan(grid, **by_slices), make_plan(grid, methods=of_masks)]
     kept = {}
-    for plan, cell in [(plan, cell) for plan in plans for cell in plan.cells()]:
+    for plan, cell in [(own, cell) for own in plans for cell in own.cells()]:
         assert is_done(tmp_path / "compared", cell) or run_here(plan) == []
         folder = tmp_path / "compared" / cell.path
         result = json.loads((folder / "result.json").read_text())
