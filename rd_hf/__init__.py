@@ -20,6 +20,7 @@ _MODULE_OF = {
     "RDTeacherConfig": "models.configuration_rd",
     "RDTeacherForImageClassification": "models.modeling_rd_teacher",
     "RDTeacherForSemanticSegmentation": "models.modeling_rd_teacher_segmentation",
+    "RDVolumeProcessor": "models.image_processing_rd_volume",
     "TeacherNetwork": "models.teacher_network",
     "compare": "comparison.run",
     "convert_bundle": "students.bundles",
