@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..arguments.distillation import DistillationArguments
 from ..arguments.values import ArgumentError
 from ..data.open_split import OpenSplit
+from ..data.order import Visit
 from ..data.pixel_store import PixelStore
 from ..data.pixels import Transforms
 from ..inference.rows import only_output, pixel_values, predict_rows
@@ -28,6 +29,10 @@ class TeachersView:
     def __init__(self, store: PixelStore):
         self.student, self.teacher, self.masks = store.teacher, None, store.masks
         self.mask, self.source_mask = store.mask, store.source_mask
+
+    def fetch(self, visit: Visit, needs_teacher: bool) -> tuple[Tensor, None, Tensor | None]:
+        """As `PixelStore.fetch`; there is no teacher."""
+        return self.student[visit.row], None, None if self.masks is None else self.mask(visit.row)
 
 
 class Bench:

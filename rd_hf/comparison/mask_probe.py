@@ -152,7 +152,9 @@ def _as_convolution(weight: Tensor, bias: Tensor, mean: Tensor, scale: Tensor, s
 
 def _labelled_places(arguments: DistillationArguments, run_data: RunData, inputs: Inputs) -> Places:
     rows = Visits(inputs.store, run_data.labels, inputs.needs_teacher_pixels)
-    visits = [Visit(int(row), view, True) for view in range(arguments.views or 1) for row in run_data.labelled_rows]
+    visits = [
+        Visit(int(row), view, True) for view in range(run_data.views(arguments) or 1) for row in run_data.labelled_rows
+    ]
     visits = visits[:MOST_PLACES]
     generator, found = np.random.default_rng(arguments.seed), []
     size = arguments.per_device_eval_batch_size if run_data.volumes is None else 1

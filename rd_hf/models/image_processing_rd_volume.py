@@ -25,9 +25,6 @@ from .volume_grid import (
 )  # fmt: skip
 from .volume_sources import Affines, VolumeLike, shape_of, volumes_of, voxels_of
 
-# Lowest and highest Hounsfield unit of the usual windows, from their width and level: lung 1500, -600; bone 1800, 400;
-# soft tissue 400, 40; brain 80, 40 (Radiopaedia, "Windowing (CT)"; abdominal presets differ by about 10).
-WINDOWS = {"lung": (-1350, 150), "bone": (-500, 1300), "soft": (-160, 240), "brain": (0, 80)}
 INTENSITIES = ("percentiles", "window")
 
 

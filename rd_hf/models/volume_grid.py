@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SLICES_AT_ONCE = 16
+SLICES_AT_ONCE = 8
 _LINEAR = {"mode": "bilinear", "align_corners": False, "antialias": True}
 
 

@@ -75,11 +75,11 @@ def open_cache(
             logger.info(
                 "A new cache is created, because its key differs from the most similar cache: %s.", "; ".join(changes)
             )
-        logger.info("%s", describe(cache, rows, arguments.views, new))
-    ways_out = ["lower --num_views"] if arguments.views > 1 else []
+        logger.info("%s", describe(cache, rows, run_data.views(arguments), new))
+    ways_out = ["lower --num_views"] if run_data.views(arguments) > 1 else []
     ways_out += ["choose a smaller --cache_dtype"] if dtype == torch.float32 else []
     if cache is not None:
-        _keep_to_limit(cache, rows, arguments.views, "at every step", ways_out, accelerator)
+        _keep_to_limit(cache, rows, run_data.views(arguments), "at every step", ways_out, accelerator)
     accelerator.wait_for_everyone()  # all have counted the entries before one writes
     return cache
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ...scoring.segmentation import IGNORED_LABEL
 from ..augmentation import EVALUATION_VIEW, AugmentationParameters, uniform_draws
+from ..masks.reading import counts_of
 
 # Raised with every change of what a view shows, resampling included: cached teacher features depend on it.
 VOLUME_VIEWS_VERSION = 1
@@ -192,7 +193,7 @@ def foreground_positions(classes: np.ndarray) -> np.ndarray:
     """
     flat = classes.reshape(-1)
     parts = [np.empty(0, dtype=np.int32)]
-    for label in np.flatnonzero(np.bincount(flat, minlength=1)):
+    for label in counts_of(classes):
         if label not in (0, IGNORED_LABEL):
             found = np.flatnonzero(flat == label)
             chosen = found[np.arange(POSITIONS_PER_CLASS) * len(found) // POSITIONS_PER_CLASS]
