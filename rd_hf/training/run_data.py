@@ -227,7 +227,7 @@ def load_run_data(arguments: DistillationArguments, keep_unlabelled: bool = Fals
     )  # fmt: skip
     processor = None
     if data.volumes is not None:
-        processor = volume_processor(arguments, task, images, np.concatenate([chosen.rows, unlabelled]), data.volumes)
+        processor = volume_processor(arguments, task, _volumes_of_train(data), data.volumes)
         if data.masks is not None:
             images = _without_masks(images, chosen.rows)
     return RunData(
@@ -244,6 +244,12 @@ def load_run_data(arguments: DistillationArguments, keep_unlabelled: bool = Fals
         volumes=data.volumes,
         volume_processor=processor,
     )
+
+
+def _volumes_of_train(data: ImageData) -> Dataset:
+    """Those with a label, then those without."""
+    parts = [data.splits["train"], data.unlabelled]
+    return concatenate_datasets([part.select_columns(["image"]) for part in parts if part is not None])
 
 
 def _without_masks(images: Dataset, labelled_rows: np.ndarray) -> Dataset:

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -243,6 +244,24 @@ def test_grid_and_crop_follow_from_the_headers_of_train(slice_teacher, masks, cl
     values |= {"dataset": str(classes), "student": RESNET}
     whole = load_run_data(DistillationArguments(**values)).volume_processor
     assert (whole.spacing, whole.crop_size, whole.size) == (None, None, [16, 16, 16])
+
+
+def test_the_grid_does_not_depend_on_which_rows_a_run_uses(tmp_path):
+    """A student alone, which uses few labels, is compared with one that uses all volumes of train."""
+    data = write_masks(tmp_path / "data")
+    for path in sorted(data.glob("*Tr/*.nii.gz")):
+        number = int(path.name[5:7])
+        image = nibabel.load(path)
+        scaled = image.affine @ np.diag([1 + number / 8] * 3 + [1])
+        nibabel.Nifti1Image(np.asarray(image.dataobj), scaled).to_filename(path)
+    values = settings(None, data, "unused", method="ce", use_unlabeled=False, shots=1)
+    few = load_run_data(DistillationArguments(**values))
+    affines = [nibabel.load(path["path"]).affine for path in few.train["image"]]
+    median = np.round(np.median([np.abs(np.diag(affine)[:3]) for affine in affines], axis=0), 3).tolist()
+    values |= {"method": "rd", "teacher": "unused", "use_unlabeled": True}
+    every = load_run_data(DistillationArguments(**values))
+    assert few.volume_processor.spacing == every.volume_processor.spacing == median
+    assert len(few.labelled_rows) == 1 and len(every.unlabelled_rows) == 7
 
 
 def test_a_trained_student_keeps_its_grid_and_intensities_unless_others_are_asked_for(finished, slice_teacher, masks):
