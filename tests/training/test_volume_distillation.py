@@ -15,13 +15,17 @@ import rd_hf
 from rd_hf.arguments.distillation import DistillationArguments
 from rd_hf.arguments.values import ArgumentError
 from rd_hf.data.augmentation import EVALUATION_VIEW
+from rd_hf.data.masks.reading import MaskReading
 from rd_hf.data.order import Visit
+from rd_hf.data.pixels import Transforms
+from rd_hf.data.volumes.transform import VolumeTransform
 from rd_hf.models.configuration_monai import MonaiNetConfig
 from rd_hf.models.modeling_monai import MonaiNetForImageClassification, MonaiNetForSemanticSegmentation
 from rd_hf.runtime.interrupts import Stopped
 from rd_hf.teacher_cache.key import list_folders
 from rd_hf.training.run_data import load_run_data
 from rd_hf.training.run_folder import read_history
+from rd_hf.training.teacher_features import _views_of_volumes
 from rd_hf.training.trainer import Trainer
 
 UNET = {"model_type": "monai", "network": "UNet", "arguments": {"channels": [4, 8], "strides": [2]}}
@@ -169,6 +173,17 @@ def test_the_key_of_the_features_says_how_volumes_are_shown(finished, slice_teac
     assert [name for name in found if name not in ("stages", "grids")] == differs
 
 
+def test_the_key_of_crops_says_which_values_of_masks_are_foreground(slice_teacher, masks):
+    arguments = DistillationArguments(**settings(slice_teacher, masks, "unused"))
+    run_data = load_run_data(arguments)
+    run_data.open_train(Transforms(VolumeTransform(run_data.volume_processor)), None)
+    before = _views_of_volumes(run_data.train, run_data.store)
+    run_data.store.masks = MaskReading({0: 1, 1: 0})
+    after = _views_of_volumes(run_data.train, run_data.store)
+    assert [name for name in before if before[name] != after[name]] == ["classes"]
+    assert after["classes"] == {"classes": {"0": 1, "1": 0}, "ignored": [], "are_colors": False}
+
+
 def key_of(arguments):
     """The key under which a run with these arguments caches its teacher's features."""
     from accelerate import Accelerator
@@ -293,9 +308,6 @@ def test_without_augmentation_crops_still_differ(slice_teacher, masks):
 
 
 def test_the_middle_of_a_volume_is_what_the_evaluation_view_shows(slice_teacher, masks):
-    from rd_hf.data.pixels import Transforms
-    from rd_hf.data.volumes.transform import VolumeTransform
-
     run_data = load_run_data(DistillationArguments(**settings(slice_teacher, masks, "unused", crop_size=[8, 8, 10])))
     run_data.open_train(Transforms(VolumeTransform(run_data.volume_processor)), None)
     row = int(run_data.labelled_rows[0])
