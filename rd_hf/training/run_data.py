@@ -31,6 +31,7 @@ from ..data.pixels import Transforms
 from ..data.sources import ImageData, load_data, load_images_only
 from ..data.splits import choose_labelled, complete_splits
 from ..data.unlabelled import outside_groups
+from ..data.volumes.shelf import room_on_disk
 from ..data.volumes.store import VolumeStore
 from ..data.volumes.transform import VolumeTransform
 from ..data.volumes.volume import VolumeReading
@@ -82,7 +83,7 @@ class RunData:
     ) -> None:
         """Decode every image that the run will look at, for each model, before any training.
 
-        :param limit: bytes of disk for volumes on the student's grid; by default half of what is free.
+        :param limit: bytes of disk for volumes on the student's grid; no more than half of what is free.
         :raises BadImageError: naming the row, unless `on_bad_image` is "skip"; skipped ones are left out and listed.
         :raises LeakError: when splits share images and `on_leak` is "error".
         """
@@ -130,8 +131,7 @@ class RunData:
             return {}
         rows = {split.name: len(split.images) for split in (self.validation, self.test)}
         rows["train"] = len(self.labelled_rows) + len(self.unlabelled_rows)
-        room = shutil.disk_usage(tempfile.gettempdir()).free // 2
-        room = room if limit is None else min(limit, room)
+        room = room_on_disk(limit)
         return {name: room * count // sum(rows.values()) for name, count in rows.items()}
 
     def _count_notes(self) -> None:
