@@ -23,6 +23,7 @@ _MODULE_OF = {
     "RDVolumeProcessor": "models.image_processing_rd_volume",
     "TeacherNetwork": "models.teacher_network",
     "compare": "comparison.run",
+    "convert_bundle": "students.bundles",
     "distill": "training.distillation",
     "distill_from_models": "training.distillation",
     "evaluate": "inference.evaluation",

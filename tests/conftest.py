@@ -10,7 +10,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ["RD_HF_CACHE"] = tempfile.mkdtemp(prefix="rd_hf_tests_")  # for fixtures that several tests share
 
-# Two processes of pytest-xdist share two cores: one thread for each, and for the commands that it starts.
+# Two processes of pytest-xdist share two cores: one thread for each, and for the commands that it starts. Both wait for
+# the process that starts them: it reads this file too, and runs no test, so only fixtures import large libraries.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import signal
@@ -21,22 +22,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from drawing import leave_plots_empty
 from hub_server import TOKEN, HubServer
-from transformers import AutoModel, ResNetConfig, ViTImageProcessorPil
 from warm_python import EMPTY_PLOTS, SHORT_WAITS, WarmPython
 
-torch.set_num_threads(1)
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a background job of a script; tests interrupt runs
     signal.signal(signal.SIGINT, signal.default_int_handler)
 atexit.register(shutil.rmtree, os.environ["RD_HF_CACHE"], ignore_errors=True)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared"
-LONGEST_FIRST = """test_distillation test_comparison test_processes test_docs test_step test_run_report test_hub
-    test_readme test_interrupts test_export test_hub_loading test_compilation test_resume test_import test_references
-    test_teacher_cache test_student_zoo test_comparison_reruns test_without_rd_hf test_models_in_hand"""
+LONGEST_FIRST = """test_comparison test_docs test_distillation test_processes test_step test_mask_commands test_readme
+    test_hub_loading test_run_report test_hub test_references test_interrupts test_export test_mask_comparison
+    test_mask_runs test_compilation test_resume test_import test_teacher_cache test_student_zoo test_without_rd_hf
+    test_comparison_tables test_comparison_reruns test_models_in_hand"""
 
 
 def pytest_collection_modifyitems(items):
@@ -55,6 +53,8 @@ def cache_dir(tmp_path, monkeypatch) -> Path:
 @pytest.fixture(autouse=True)
 def empty_plots(monkeypatch):
     """Plots are composed but not drawn, which takes half of the time of a small run; tests of plots override this."""
+    from drawing import leave_plots_empty
+
     leave_plots_empty(monkeypatch.setattr)
 
 
@@ -127,6 +127,9 @@ def blobs_npz(tmp_path) -> Path:
 @pytest.fixture(scope="session")
 def teacher(tmp_path_factory):
     """A folder with a small frozen model of its own size and normalisation."""
+    import torch
+    from transformers import AutoModel, ResNetConfig, ViTImageProcessorPil
+
     folder = tmp_path_factory.mktemp("teacher")
     torch.manual_seed(5)
     config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16, 24], depths=[1, 1, 1], layer_type="basic")

@@ -150,7 +150,7 @@ class ExportArguments:
 
     model: str = _model(MISSING, "Hub id or folder of a student")
     output_dir: str = _export(MISSING, "new folder for the export")
-    format: str = _export("transformers", "transformers (loads without rd_hf) or onnx")
+    format: str = _export("transformers", "transformers (loads without rd_hf), onnx, or of volumes bundle (of MONAI)")
     quantize: str | None = _export(
         None, "int8: an ONNX model in eight bits, calibrated on the train split of the data set"
     )

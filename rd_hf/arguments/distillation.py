@@ -33,7 +33,8 @@ BATCH_SIZES = {  # by default, of images and of volumes
 LICENSE = re.compile(r"[a-z0-9][a-z0-9.\-]*")
 IN_MEMORY = "(a data set in memory)"
 MODEL_IN_MEMORY = "(a model in memory)"
-OF_VOLUMES = ("spacing", "intensity_window", "volume_size", "crop_size", "slice_axis", "volume_channels")
+OF_THE_PROCESSOR = ("spacing", "intensity_window", "volume_size", "crop_size")  # of volumes
+OF_VOLUMES = (*OF_THE_PROCESSOR, "slice_axis", "volume_channels")
 OF_IMAGES = {  # and what to do where the data are volumes
     "student_image_size": "give `crop_size` for masks, or `volume_size` for classes",
     "page": "leave it out, because all frames of a file are one volume",

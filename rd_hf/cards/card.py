@@ -55,12 +55,14 @@ def render_use(form: str, dataset: dict[str, Any], pipeline_tag: str, **values: 
     """The section of a card that says how to use the model.
 
     :param form: "rd_hf" (with `kind`, `teacher` and `needs_student_pixels` of the card's facts), "transformers"
-        (with `model_type`) or "onnx" (with its `report`).
+        (with `model_type`, and of volumes `network`, the expression that builds it), "onnx" (with its `report`) or
+        "bundle".
     :param dataset: what is recorded of the training data.
     :param pipeline_tag: the Hub's name of the task.
     """
     shared = {"form": form, "pipeline_tag": pipeline_tag, "model_id_line": HERE, "steps": reading_steps(dataset)}
-    return _template("use_volumes.md" if _of_volumes(dataset) else "use.md").render(**shared, **values)
+    template = "use_bundle.md" if form == "bundle" else "use_volumes.md" if _of_volumes(dataset) else "use.md"
+    return _template(template).render(**shared, **values)
 
 
 def _of_volumes(dataset: dict[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""The card of a student in another form: plain transformers checkpoint, or ONNX.
+"""The card of a student in another form: plain transformers checkpoint, ONNX, or MONAI bundle.
 
 It is the student's own card, with another section on how to use it. In a card that a person has edited nothing is
 replaced: an ONNX export's section is put at its end.
@@ -32,18 +32,41 @@ def copy_companions(model: str, revision: str | None, folder: Path) -> None:
             shutil.copyfile(source / name, folder / name)
 
 
-def write_transformers_card(folder: Path, model_type: str, trained_on: dict[str, Any], pipeline_tag: str) -> None:
+def write_transformers_card(
+    folder: Path, model_type: str, trained_on: dict[str, Any], pipeline_tag: str, network: str | None = None
+) -> None:
     """Change the student's card in `folder`, if there is one, to that of the plain checkpoint there.
 
     :param model_type: of the checkpoint; a network of MONAI needs MONAI and the code beside its weights.
     :param trained_on: what is recorded of the student's training data.
     :param pipeline_tag: the Hub's name of its task.
+    :param network: of volumes, the Python expression that builds the network.
     """
-    path = folder / CARD_FILE
+    use = render_use("transformers", trained_on, pipeline_tag, model_type=model_type, network=network)
+    _replace_use(folder / CARD_FILE, use)
+
+
+def write_bundle_card(folder: Path, report: dict[str, Any], trained_on: dict[str, Any], pipeline_tag: str) -> None:
+    """Change the student's card in `folder` to that of the MONAI bundle there, or write a short one.
+
+    :param report: of the export.
+    :param trained_on: what is recorded of the student's training data.
+    :param pipeline_tag: the Hub's name of its task.
+    """
+    path, use = folder / CARD_FILE, render_use("bundle", trained_on, pipeline_tag)
+    if path.is_file():
+        _replace_use(path, use)
+    else:
+        data = ModelCardData(library_name="monai", pipeline_tag=pipeline_tag, tags=["rd_hf", "monai"])
+        title = f"{report['model_type']} as a MONAI bundle"
+        path.write_text(stamp(f"---\n{data.to_yaml()}\n---\n\n# {title}\n{BEFORE}{use}"), encoding="utf-8")
+
+
+def _replace_use(path: Path, use: str) -> None:
+    """Give a generated card another section on how to use the model; a card that a person has edited stays."""
     if path.is_file():
         text = path.read_text(encoding="utf-8")
         if not is_edited(text):
-            use = render_use("transformers", trained_on, pipeline_tag, model_type=model_type)
             path.write_text(_with_use(text, use), encoding="utf-8")
 
 

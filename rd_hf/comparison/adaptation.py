@@ -134,7 +134,9 @@ def _labelled_features(
     arguments: DistillationArguments, run_data: RunData, inputs: Inputs
 ) -> tuple[np.ndarray, np.ndarray]:
     rows = Visits(inputs.store, run_data.labels, inputs.needs_teacher_pixels)
-    visits = [Visit(int(row), view, True) for view in range(arguments.views or 1) for row in run_data.labelled_rows]
+    visits = [
+        Visit(int(row), view, True) for view in range(run_data.views(arguments) or 1) for row in run_data.labelled_rows
+    ]
     pooled, labels = [], []
     for start in range(0, len(visits), 64):
         batch = collate([rows[visit] for visit in visits[start : start + 64]])

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 
 from ..arguments.distillation import DistillationArguments
 from ..arguments.values import ArgumentError
 from ..data.open_split import OpenSplit
+from ..data.order import Visit
 from ..data.pixel_store import PixelStore
 from ..data.pixels import Transforms
 from ..inference.rows import only_output, pixel_values, predict_rows
@@ -28,6 +29,10 @@ class TeachersView:
     def __init__(self, store: PixelStore):
         self.student, self.teacher, self.masks = store.teacher, None, store.masks
         self.mask, self.source_mask = store.mask, store.source_mask
+
+    def fetch(self, visit: Visit, needs_teacher: bool) -> tuple[Tensor, None, Tensor | None]:
+        """As `PixelStore.fetch`; there is no teacher."""
+        return self.student[visit.row], None, None if self.masks is None else self.mask(visit.row)
 
 
 class Bench:
@@ -68,25 +73,33 @@ class Bench:
 
     def open(self, arguments: DistillationArguments, transforms: Transforms) -> RunData:
         """The task with its images as these models see them, and without unlabelled rows if they are not used."""
-        shown = [f"{each.channels} {each.processor.to_json_string()}" for each in transforms.each()]
+        # what a teacher reads of volumes is made of what the student does
+        each = transforms.each() if self.run_data.volumes is None else [transforms.student]
+        shown = [f"{one.channels} {one.processor.to_json_string()}" for one in each]
         run_data = next((run_data for seen, run_data in self._opened if seen[: len(shown)] == shown), None)
         if run_data is None:
             run_data = replace(self.run_data, skipped={})
-            run_data.open_images(transforms, arguments.on_bad_image, arguments.on_leak)
+            run_data.open_images(transforms, arguments.on_bad_image, arguments.on_leak, arguments.bytes_for_volumes())
             self._opened.append((shown, run_data))
         nothing = np.empty(0, dtype=np.int64)
         return run_data if arguments.uses_unlabeled else replace(run_data, unlabelled_rows=nothing)
 
     def pooled_features(self, models: Models, split: OpenSplit) -> np.ndarray:
         """The frozen teacher's pooled last features (N, C) of a split's rows, un-augmented, computed once."""
-        teacher = models.teacher
+        teacher, backbone, read, processor = models.teacher, models.backbone, None, None
         taps = [(stage.name, p.input_grid) for stage, p in zip(teacher.teacher_stages, teacher.projectors, strict=True)]
-        key = repr((models.backbone.source["sha256"], models.backbone.dtype, taps[-1], split.name))
+        key = repr((backbone.source["sha256"], backbone.dtype, backbone.slices, taps[-1], split.name))
+        if self.run_data.volumes is not None:
+            processor = models.teacher_processor
+        else:
+
+            def read(rows: list[int]) -> Tensor:
+                return pixel_values(split.store.teacher, rows, self.accelerator.device)
+
         if key not in self._pooled:
             self._pooled[key] = predict_rows(
-                lambda pixels: comparable(models.backbone.extract(pixels)[-1], "pooled"), only_output,
-                models.backbone.tower, split, 64, self.accelerator,
-                lambda rows: pixel_values(split.store.teacher, rows, self.accelerator.device),
+                lambda pixels: comparable(backbone.extract(pixels)[-1], "pooled"), only_output,
+                backbone.tower, split, 64, self.accelerator, read, processor,
             )  # fmt: skip
         return self._pooled[key]
 

@@ -37,6 +37,8 @@ def run_cell(plan: Plan, cell: Cell, bench: Bench, root: Path) -> None:
     :raises ArgumentError: when the method does not learn what the data has.
     """
     cell.entry.method.check_target("masks" if bench.has_masks else "classes")
+    if bench.run_data.volumes is not None:
+        cell.entry.method.check_volumes()
     folder = root / cell.path
     shutil.rmtree(folder, ignore_errors=True)  # of a run that did not get to its result
     folder.mkdir(parents=True)
@@ -58,6 +60,7 @@ def run_cell(plan: Plan, cell: Cell, bench: Bench, root: Path) -> None:
         **scores,
         "problem_type": task.problem_type,
         "label_names": task.names,
+        **_shown_volumes(bench),
         "trained_parameters": trained.trained_parameters,
         "deployed_parameters": trained.deployed_parameters,
         **trained.details,
@@ -65,6 +68,12 @@ def run_cell(plan: Plan, cell: Cell, bench: Bench, root: Path) -> None:
     }
     write_json(result, folder / RESULT_FILE)
     bench.accelerator.free_memory()  # it keeps each model and optimiser that it has prepared
+
+
+def _shown_volumes(bench: Bench) -> dict[str, Any]:
+    """Of volumes, the voxels and channels that a model is shown at once."""
+    shown = bench.run_data.volume_student
+    return {} if shown is None else {"volumes": {"size": list(shown.size), "channels": shown.channels}}
 
 
 def _kept(task: Task, rows: np.ndarray, split: OpenSplit) -> dict[str, np.ndarray]:
@@ -89,7 +98,8 @@ def read_result(root: Path, cell: Cell) -> dict[str, Any]:
 
 def task_of(result: dict[str, Any]) -> Task:
     """The task of a finished run."""
-    return make_task(result.get("problem_type", SingleLabel.problem_type), result["label_names"])
+    problem_type = result.get("problem_type", SingleLabel.problem_type)
+    return make_task(problem_type, result["label_names"], of_volumes="volumes" in result)
 
 
 def cell_settings(plan: Plan, cell: Cell, arguments: DistillationArguments) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""What the models of a comparison cost where they are deployed: arithmetic and time of one image, measured once."""
+"""What the models of a comparison cost where they are deployed: arithmetic and time, measured once.
+
+They are those of one image, of one crop of a volume, or of one volume where it has one class as a whole.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,16 @@ from typing import TYPE_CHECKING
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor, nn
 
+from ..arguments.distillation import DistillationArguments
 from ..data.pixels import PixelTransform, whole_image_processor
+from ..models.tape import input_channels
 from ..runtime.files import write_json
 from ..students.cost import Cost, measure_cost
 from ..students.loading import load_student
-from ..training.assembly import load_teacher
+from ..training.objective import comparable
+from ..training.teachers import load_teacher, reads_volumes, slice_reading
 from .adaptation import AdaptedTeacher
 from .plan import Cell, Plan
 
@@ -41,6 +48,8 @@ def measure_costs(plan: Plan, runs: Sequence[Run], root: Path) -> dict[str, Cost
 
 def _cost(plan: Plan, cell: Cell, run: Run, root: Path) -> Cost:
     arguments = plan.cell_arguments(cell, root)
+    if cell.entry.method.role == "teacher" and run.volumes is not None:
+        return _cost_of_probed_volumes(arguments, run)
     if cell.entry.method.role == "teacher":
         loaded = load_teacher(arguments, Accelerator(cpu=True))
         processor = whole_image_processor(loaded.processor) if run.has_masks else loaded.processor
@@ -50,8 +59,28 @@ def _cost(plan: Plan, cell: Cell, run: Run, root: Path) -> Cost:
     else:
         model, processor, _ = load_student(
             arguments.student, run.task.names, run.task.problem_type, arguments.student_image_size,
-            arguments.student_revision, arguments.trust_remote_code,
+            arguments.student_revision, arguments.trust_remote_code, run.volumes,
         )  # fmt: skip
-        size = PixelTransform(processor).size
+        size = PixelTransform(processor).size if run.volumes is None else run.volumes.size
     with torch.random.fork_rng():
         return measure_cost(lambda pixels: model(pixel_values=pixels), model.eval(), size)
+
+
+def _cost_of_probed_volumes(arguments: DistillationArguments, run: Run) -> Cost:
+    """That of the frozen teacher, which may read volumes slice by slice, and a linear head."""
+    loaded, size = load_teacher(arguments, Accelerator(cpu=True)), tuple(run.volumes.size)
+    backbone = loaded.backbone
+    backbone.tower.float()
+    if not reads_volumes(backbone.tower):
+        backbone.slices = slice_reading(loaded.processor, input_channels(backbone.tower), arguments.slice_axis)
+    last = backbone.find_stages(size, arguments.teacher_stages)[-1]
+    backbone.tap([last], [last.grid], size)
+    width = last.channels if run.has_masks else last.channels * (2 if last.prefix_tokens else 1)
+    head = nn.Conv3d(width, len(run.task.names), 1) if run.has_masks else nn.Linear(width, len(run.task.names))
+
+    def forward(volumes: Tensor) -> Tensor:
+        feature = backbone.extract(volumes)[-1]
+        return head(feature.map if run.has_masks else comparable(feature, "pooled"))
+
+    with torch.random.fork_rng():
+        return measure_cost(forward, backbone.tower, size)

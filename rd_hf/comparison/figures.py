@@ -69,7 +69,7 @@ def plot_frontier(runs: Sequence[Run], costs: dict[str, Cost], title: str, path:
                         place, score, MARKERS[number % len(MARKERS)], color=_colour(number), label=names.texts[number],
                         markersize=9 if _is_ours(own) else 6,
                     )  # fmt: skip
-        for axes, label in zip(panels, ("deployed parameters", "CPU latency per image, ms"), strict=True):
+        for axes, label in zip(panels, ("deployed parameters", f"CPU latency per {runs[0].shown}, ms"), strict=True):
             axes.set_xscale("log")
             axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..models.grids import channels_last, resize
+from ..models.grids import CONVOLUTION, channels_last, pool, resize
 from ..tasks.task import at_least_float32
 from ..training.passes import Passes
 from .losses.features import on_common_grid
 from .losses.maps import channel_wise, pixel_relations
 from .transfers import Setting
 
-PLACES_A_SIDE = 4  # of which CKA takes each as a row: 16 of an image, as many as RD's `cka_positions` has by default
-RELATED_A_SIDE = 8  # positions whose relations CIRKD compares, to bound its matrices of all pairs of a batch
+# By the sides of a map, two or three.
+PLACES_A_SIDE = {2: 4, 3: 3}  # of which CKA takes each as a row; RD's `cka_positions` has 16 of an image by default
+RELATED_A_SIDE = {2: 8, 3: 4}  # positions whose relations CIRKD compares, to bound its matrices of all pairs of a batch
 
 
 class OnLogitMaps(nn.Module):
@@ -24,8 +24,8 @@ class OnLogitMaps(nn.Module):
 
     The teacher's logits are interpolated to the student's grid.
 
-    :param loss: of student logits (B, K, h, w) and teacher logits.
-    :param head: reads the teacher's last map (B, C, H, W) as logits (B, K, H, W).
+    :param loss: of student logits (B, K, *grid) and teacher logits.
+    :param head: reads the teacher's last map (B, C, *its grid) as logits (B, K, *its grid).
     """
 
     def __init__(self, loss: Callable[[Tensor, Tensor], Tensor], head: nn.Module):
@@ -40,14 +40,14 @@ class OnLogitMaps(nn.Module):
 
 
 def on_pixels(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-    """A loss of maps of logits (B, K, h, w) from one of logits (N, K), to which each pixel is a sample."""
+    """A loss of maps of logits (B, K, *grid) from one of logits (N, K), to which each pixel or voxel is a sample."""
     return lambda *maps: loss(*(channels_last(logits).flatten(0, -2) for logits in maps))
 
 
 class OnPlaces(nn.Module):
-    """A loss of both models' last maps, to which each place of an image is a row.
+    """A loss of both models' last maps, to which each place of an image or volume is a row.
 
-    Both are averaged to one grid, of at most PLACES_A_SIDE rows and columns.
+    Both are averaged to one grid, no side of it longer than PLACES_A_SIDE.
 
     :param loss: of student features (N, C) and teacher features (N, D).
     """
@@ -68,7 +68,8 @@ class ChannelWise(nn.Module):
     def __init__(self, setting: Setting):
         super().__init__()
         student, teacher = setting.student_stages[-1].channels, setting.teacher_stages[-1].channels
-        self.regressor = nn.Identity() if student == teacher else nn.Conv2d(student, teacher, kernel_size=1)
+        convolution = CONVOLUTION[len(setting.student_stages[-1].grid)]
+        self.regressor = nn.Identity() if student == teacher else convolution(student, teacher, kernel_size=1)
 
     def forward(self, passes: Passes, labels: Tensor) -> Tensor:
         """The loss, a scalar."""
@@ -76,7 +77,7 @@ class ChannelWise(nn.Module):
 
 
 class PixelRelations(nn.Module):
-    """CIRKD's mini-batch pixel-to-pixel distillation on the last maps, of at most RELATED_A_SIDE rows and columns.
+    """CIRKD's mini-batch pixel-to-pixel distillation on the last maps, no side of them longer than RELATED_A_SIDE.
 
     The authors' code can average its maps by two per side for the same reason.
     """
@@ -90,6 +91,7 @@ class PixelRelations(nn.Module):
         return pixel_relations(*(_at_most(side, RELATED_A_SIDE) for side in sides))
 
 
-def _at_most(features: Tensor, side: int) -> Tensor:
-    """A map averaged to no more than so many rows and columns."""
-    return F.adaptive_avg_pool2d(features, [min(length, side) for length in features.shape[2:]])
+def _at_most(features: Tensor, sides: Mapping[int, int]) -> Tensor:
+    """A map averaged until no side is longer than that of a map with so many sides."""
+    grid = features.shape[2:]
+    return pool(features, tuple(min(length, sides[len(grid)]) for length in grid))

@@ -83,6 +83,14 @@ class Method:
             f"of {others}."
         )
 
+    def check_volumes(self) -> None:
+        """:raises ArgumentError: when the method cannot learn from volumes."""
+        if self.adaptation in ("lora", "full"):
+            raise ArgumentError(
+                f"The method {self.name!r} trains the teacher itself, which `compare` does not do for volumes: leave "
+                "it out, or take linear_probe, lp_kd or another method with a frozen teacher."
+            )
+
 
 BOTH: tuple[Target, ...] = ("classes", "masks")
 
@@ -156,8 +164,8 @@ _ALL = (
     Method("pkt", "PKT", "Passalis & Tefas 2018, arXiv 1803.10837", "feature", "rd", _on_pooled(probabilistic), 3e4),
     Method("crd", "CRD", "Tian et al. 2020, arXiv 1910.10699, eq. 18", "feature", "rd", transfers.Contrast, 0.8),
     Method(
-        "cka", "CKA, not reprogrammed", "debiased CKA of pooled features, of masks of 4 x 4 places an image, "
-        "Kornblith et al. 2019, arXiv 1905.00414", "feature", "rd", _cka, targets=BOTH,
+        "cka", "CKA, not reprogrammed", "debiased CKA of pooled features, of masks of 4 x 4 places an image (3 x 3 x 3 "
+        "a volume), Kornblith et al. 2019, arXiv 1905.00414", "feature", "rd", _cka, targets=BOTH,
     ),
     Method(
         "cwd", "CWD", "Shu et al. 2021, arXiv 2011.13256, eq. 3-5, on features", "feature", "rd",

@@ -138,9 +138,13 @@ class Plan:
     def _refuse_methods(self) -> None:
         """:raises ArgumentError: for a method that does not learn what a data set is said to have."""
         for data in self.comparison.data.values():
-            task = (self.comparison.arguments | data).get("task")
-            for entry in self.entries if task in TARGETS else ():
-                entry.method.check_target(TARGETS[task])
+            arguments = self.comparison.arguments | data
+            task, of_volumes = arguments.get("task"), str(arguments.get("dimensions")) == "3"
+            for entry in self.entries:
+                if task in TARGETS:
+                    entry.method.check_target(TARGETS[task])
+                if of_volumes:
+                    entry.method.check_volumes()
 
     def cells(self) -> list[Cell]:
         """Every run of the comparison, in the order in which they are done; settings as they are untuned."""

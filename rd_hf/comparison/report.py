@@ -87,5 +87,5 @@ def _tables(plan: Plan, runs: Sequence[Run]) -> Iterable[tuple[str, list[Run]]]:
                 ]
                 if own:
                     of_teacher = f", teacher {teacher}" if teacher else ""
-                    kind = "with the unlabelled rest" if unlabelled else "labelled images only"
+                    kind = "with the unlabelled rest" if unlabelled else f"labelled {own[0].case}s only"
                     yield f"{data}{of_teacher}, {kind}", own

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
+from ..models.grids import written
+from ..students.volumes import VolumeStudent
 from ..tasks.segmentation import Segmentation
 from .cell import PREDICTIONS_FILE, read_result, task_of
 from .plan import Cell
@@ -20,6 +22,9 @@ class Run:
 
     :ivar row: its line of results.csv.
     :ivar metric: by which methods are compared, the first of the task's.
+    :ivar volumes: what a model is shown of volumes at once; None for images.
+    :ivar case: what has one label or mask, "image" or "volume".
+    :ivar shown: what a model is shown at once, "image", "crop" or "volume".
     :ivar shots_title: what `shots` counts.
     """
 
@@ -29,9 +34,14 @@ class Run:
         self.settings, self.task = result["settings"], task_of(result)
         self.metric = self.task.metrics[0]
         self.has_masks = isinstance(self.task, Segmentation)
-        self.shots_title = "labelled images" if self.has_masks else "labels per class"
+        self.volumes = VolumeStudent(**result["volumes"]) if "volumes" in result else None
+        self.case = "image" if self.volumes is None else "volume"
+        self.shown = "crop" if self.volumes is not None and self.has_masks else self.case
+        self.shots_title = f"labelled {self.case}s" if self.has_masks else "labels per class"
         model = self._teacher() if cell.entry.method.role == "teacher" else self._student()
         self.cost_key = f"{model}, {len(self.task.names)} labels" + (", masks" if self.has_masks else "")
+        if self.volumes is not None:
+            self.cost_key += f", volumes {written(tuple(self.volumes.size))}"
         self.row: dict[str, Any] = {
             "data": cell.data,
             "teacher": cell.teacher or "",
@@ -53,7 +63,8 @@ class Run:
         }
 
     def _teacher(self) -> str:
-        return " ".join(["teacher", *(str(self.settings[name]) for name in ("teacher", "teacher_revision"))])
+        names = ["teacher", "teacher_revision", *(["slice_axis"] if self.volumes is not None else [])]
+        return " ".join(["teacher", *(str(self.settings[name]) for name in names)])
 
     def _student(self) -> str:
         size = self.settings["student_image_size"]

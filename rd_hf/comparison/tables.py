@@ -103,8 +103,8 @@ def difference_table(runs: Sequence[Run], reference: str | None = None) -> str:
     tested = {key: difference.p_value for key, difference in found.items() if not np.isnan(difference.p_value)}
     corrected = dict(zip(tested, holm(list(tested.values())), strict=True))
     lines = [
-        f"Difference from {method_title(groups[reference][0])}, with its 95 % interval over seeds and test images, "
-        "and the p-value after Holm correction over this table.",
+        f"Difference from {method_title(groups[reference][0])}, with its 95 % interval over seeds and test "
+        f"{runs[0].case}s, and the p-value after Holm correction over this table.",
         "",
         f"| {runs[0].shots_title} | " + " | ".join(map(str, columns)) + " |",
         "|---" * (len(columns) + 1) + "|",
@@ -118,13 +118,15 @@ def difference_table(runs: Sequence[Run], reference: str | None = None) -> str:
 
 def cost_table(runs: Sequence[Run], costs: dict[str, Cost]) -> str:
     """What each method trains and deploys, and what it costs."""
+    shown = " or ".join(dict.fromkeys(run.shown for run in runs))
+    cases = " and ".join(dict.fromkeys(f"{run.case}s" for run in runs))
     lines = [
         "Training time is the mean over runs. It includes the teacher's forward passes that no earlier run had "
         "cached, and other runs may have been active at the same time. Memory is the median peak of a training, "
-        "beyond its models and images. If a method trains the teacher first, training time, memory and trained "
-        "parameters are those of its second training. GFLOP and latency are per image, on this machine's CPU.",
+        f"beyond its models and {cases}. If a method trains the teacher first, training time, memory and trained "
+        f"parameters are those of its second training. GFLOP and latency are per {shown}, on this machine's CPU.",
         "",
-        "| | trained parameters | training, s | memory, MiB | deployed parameters | GFLOP per image | latency, ms |",
+        f"| | trained parameters | training, s | memory, MiB | deployed parameters | GFLOP per {shown} | latency, ms |",
         "|---|---|---|---|---|---|---|",
     ]
     for title, own in by_title(runs).items():

@@ -31,7 +31,7 @@ from ..training.trainer import Trainer
 from .ablations import SeparateClassifier, reprogram_first
 from .adaptation import LIKELIHOOD, AdaptedTeacher, linear_probe, with_lora
 from .bench import Bench, as_teacher_task
-from .mask_probe import mask_probe, probe_rows, scored_features
+from .mask_probe import ProbedSplit, mask_probe
 from .plan import Cell, Plan
 from .transfers import GuidedObjective, GuidedStudent, Setting
 
@@ -172,8 +172,8 @@ def _fitted_probe(
 ) -> tuple[nn.Module, float]:
     """The frozen teacher's linear probe, and its penalty's inverse."""
     if bench.has_masks:
-        of_validation = scored_features(arguments, models, run_data.validation, bench.accelerator)
-        return mask_probe(arguments, run_data, inputs, of_validation, bench.accelerator, metric)
+        validation = ProbedSplit(arguments, models, run_data.validation, bench.accelerator)
+        return mask_probe(arguments, run_data, inputs, validation, metric)
     of_validation = bench.pooled_features(models, run_data.validation)
     return linear_probe(arguments, run_data, inputs, of_validation, metric)
 
@@ -192,10 +192,7 @@ def _probe(bench: Bench, arguments: DistillationArguments, models: Models) -> Tr
 
     def rows(split: OpenSplit) -> np.ndarray:
         if bench.has_masks:
-            features = scored_features(arguments, models, split, bench.accelerator)
-            return probe_rows(
-                head, run_data.task.full_row, features, arguments.per_device_eval_batch_size, bench.accelerator
-            )
+            return ProbedSplit(arguments, models, split, bench.accelerator).rows(head, run_data.task.full_row)
         with torch.no_grad():
             logits = head(torch.from_numpy(bench.pooled_features(models, split)))
             return run_data.task.row(logits, torch.from_numpy(split.labels[split.rows])).numpy()

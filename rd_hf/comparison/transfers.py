@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..models.features import Stage, StageFeature
+from ..models.grids import CONVOLUTION
 from ..models.modeling_rd_teacher import RDTeacherForImageClassification, RDTeacherOutput
 from ..training.objective import Objective, comparable
 from ..training.passes import Passes
@@ -25,8 +26,8 @@ class Setting:
     :ivar teacher_stages: those that the student's are paired with, shallow to deep.
     :ivar rows: images of the training.
     :ivar has_masks: whether the student gives masks.
-    :ivar head: reads pooled teacher features (B, C) as logits (B, K), of masks the last map (B, C, H, W) as logits
-        (B, K, H, W), where the teacher was adapted first.
+    :ivar head: reads pooled teacher features (B, C) as logits (B, K), of masks the last map (B, C, *grid) as logits
+        (B, K, *grid), where the teacher was adapted first.
     """
 
     teacher_stages: Sequence[Stage]
@@ -121,7 +122,8 @@ class Hint(nn.Module):
         super().__init__()
         self.index = (len(setting.student_stages) - 1) // 2
         student, teacher = setting.student_stages[self.index], setting.teacher_stages[self.index]
-        self.regressor = nn.Conv2d(student.channels, teacher.channels, kernel_size=1)
+        convolution = CONVOLUTION[len(student.grid)]
+        self.regressor = convolution(student.channels, teacher.channels, kernel_size=1)
 
     def forward(self, passes: Passes, labels: Tensor) -> Tensor:
         """The loss, a scalar."""

@@ -26,7 +26,7 @@ from .columns import DataError, find_mask_column
 from .folders import ImageFolder
 from .hub_data import read_hub
 from .image_column import image_row, written_paths
-from .masks.folders import are_masks_labels, check_labels_beside, read_mask_folder
+from .masks.folders import are_masks_labels, read_mask_folder, refuse_as_classes
 from .medmnist import read_medmnist
 from .raw_data import RawData, in_order, standard_splits
 from .scanner import TABLE_LOADERS, counted_suffixes, is_table, printable, scan
@@ -134,7 +134,7 @@ def _read_folder(folder: Path, labelled: bool, task: Task, mask_column: str | No
     if tables:
         return read_tables(tables, found)
     if volumes is not None and found.images:
-        check_labels_beside(found.found)
+        refuse_as_classes(found.found)
         found, reading = _of_channels(found, choice)
         placed = in_class_folders(found.found, [*found.split_folders().values()])
         return replace(_read_class_folders(ImageFolder(placed)), volumes=reading)

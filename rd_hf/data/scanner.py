@@ -38,6 +38,7 @@ _OF_THE_SYSTEM = frozenset(
 _MASK_WORDS = r"(?:masks?|msk|seg|segmentations?|gt|ground[_-]?truth|anno|annotations?|contours?|outlines?)"
 _MASK_AFTER = re.compile(rf"(?P<base>.+?)[_\-. ]*\(?(?:{_MASK_WORDS}|labels?)(?:[_\-. ]?\d+)?\)?", re.IGNORECASE)
 _MASK_BEFORE = re.compile(rf"(?:{_MASK_WORDS}|labels?)[_\-. ]*(?P<base>.+)", re.IGNORECASE)
+MASK_NAME = re.compile(rf"{_MASK_WORDS}|labels?", re.IGNORECASE)
 MASK_FOLDER = re.compile(rf"{_MASK_WORDS}|labels?(?:tr|ts|va)?", re.IGNORECASE)
 MASKS_OF_FOLDER = re.compile(r"(?P<base>.+?)[_\-. ](?:masks?|msk|seg|segmentations?)", re.IGNORECASE)
 IMAGE_FOLDER = re.compile(r"(?:images?|imgs?|pictures?)(?:tr|ts|va)?", re.IGNORECASE)

@@ -17,10 +17,15 @@ from transformers import PreTrainedModel
 
 from .._version import __version__
 from ..data.pixels import PixelTransform
+from ..data.volumes.transform import VolumeTransform
 from ..inference.onnx_runtime import INPUT, OUTPUT, OnnxError, OnnxModel, require
+from ..models.tape import input_channels
 from ..runtime.quiet import quiet
 
 OPSET = 18
+SIDES = {2: ("rows", "columns"), 3: ("x", "y", "z")}
+# added to the sides of an example with dynamic sides, of volumes to the longest one
+LARGER = {2: (64, 96), 3: (32, 64, 96)}
 # of the logits' largest magnitude
 TOLERANCE = 1e-3
 
@@ -36,19 +41,24 @@ class _Logits(nn.Module):
         return self.model(pixel_values=pixel_values).logits
 
 
-def write_onnx(model: PreTrainedModel, image_size: tuple[int, int], path: Path, dynamic_size: bool = False) -> None:
+def write_onnx(model: PreTrainedModel, image_size: tuple[int, ...], path: Path, dynamic_size: bool = False) -> None:
     """Export a model with torch's dynamo exporter: any batch size, float32.
 
-    :param model: an image classifier or segmenter of transformers, in eval mode.
+    :param model: a classifier or segmenter of transformers, of images or volumes, in eval mode.
+    :param image_size: its input's sides.
     :param dynamic_size: ask for a model that takes images of any size; `check_other_size` sees whether it does.
     :raises OnnxError: when a package is missing, or the exporter cannot follow the model.
     """
     for package in ("onnx", "onnxscript"):
         require(package)
     # dynamic sides must differ from each other, and from one after the last stride, or the exporter takes them as fixed
-    rows, columns = (side + extra * dynamic_size for side, extra in zip(image_size, (64, 96), strict=True))
-    example = torch.zeros(2, 3, rows, columns)
-    sizes = {2: torch.export.Dim("rows"), 3: torch.export.Dim("columns")} if dynamic_size else {}
+    sides = list(image_size)
+    if dynamic_size:
+        least = image_size if len(image_size) == 2 else (max(image_size),) * 3
+        sides = [side + extra for side, extra in zip(least, LARGER[len(image_size)], strict=True)]
+    example = torch.zeros(2, input_channels(model), *sides)
+    names = SIDES[len(image_size)] if dynamic_size else ()
+    sizes = {axis: torch.export.Dim(name) for axis, name in enumerate(names, start=2)}
     # its warnings are about torchvision's operators, which no such model of transformers uses
     registration = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = registration.level
@@ -74,7 +84,13 @@ def write_onnx(model: PreTrainedModel, image_size: tuple[int, int], path: Path, 
     program.save(path, external_data=False)
 
 
-def describe(path: Path, transform: PixelTransform, labels: list[str], problem_type: str, trained_on: dict) -> None:
+def describe(
+    path: Path,
+    transform: PixelTransform | VolumeTransform,
+    labels: list[str],
+    problem_type: str,
+    trained_on: dict[str, Any],
+) -> None:
     """Write labels and preprocessing, which every user needs, into the model's metadata.
 
     :param trained_on: what is recorded of the data set, so that splits made for training can be made again.
@@ -82,15 +98,8 @@ def describe(path: Path, transform: PixelTransform, labels: list[str], problem_t
     onnx = require("onnx")
     model = onnx.load(path)
     _forget_the_machine(model.graph)
-    preprocessing = {
-        "formula": "pixel_values = byte * scale + bias, for each channel of the resized image",
-        "channels": "RGB",
-        "layout": "batch, channel, row, column",
-        "size": list(transform.size),
-        "scale": transform.scale.tolist(),
-        "bias": transform.bias.tolist(),
-        "image_processor": json.loads(transform.processor.to_json_string()),
-    }
+    preprocessing = _of_volumes(transform) if isinstance(transform, VolumeTransform) else _of_images(transform)
+    preprocessing["image_processor"] = json.loads(transform.processor.to_json_string())
     values = {
         "labels": labels,
         "preprocessing": preprocessing,
@@ -99,6 +108,26 @@ def describe(path: Path, transform: PixelTransform, labels: list[str], problem_t
     texts = {name: json.dumps(value) for name, value in values.items()}
     onnx.helper.set_model_props(model, texts | {"problem_type": problem_type, "rd_hf_version": __version__})
     onnx.save(model, path)
+
+
+def _of_images(transform: PixelTransform) -> dict[str, Any]:
+    return {
+        "formula": "pixel_values = byte * scale + bias, for each channel of the resized image",
+        "channels": "RGB",
+        "layout": "batch, channel, row, column",
+        "size": list(transform.size),
+        "scale": transform.scale.tolist(),
+        "bias": transform.bias.tolist(),
+    }
+
+
+def _of_volumes(transform: VolumeTransform) -> dict[str, Any]:
+    return {
+        "formula": "see image_processor: axes to RAS+, sides to its spacing or size, values to 0..1, then normalised",
+        "channels": transform.channels,
+        "layout": "batch, channel, x (right), y (front), z (head)",
+        "size": None if transform.size is None else list(transform.size),
+    }
 
 
 def _forget_the_machine(graph: Any) -> None:
@@ -117,7 +146,7 @@ def write_int8(source: Path, target: Path, batches: Iterable[Tensor]) -> None:
 
     :param source: a float32 ONNX file.
     :param target: where the other one goes.
-    :param batches: normalised calibration images (B, 3, H, W).
+    :param batches: normalised calibration images or windows (B, C, *size).
     :raises OnnxError: when onnxruntime is missing.
     """
     require("onnxruntime")
@@ -150,7 +179,7 @@ def write_int8(source: Path, target: Path, batches: Iterable[Tensor]) -> None:
 def max_difference(model: nn.Module, other: nn.Module, pixel_values: Tensor) -> tuple[float, float]:
     """Largest absolute difference of two models' logits, on the batch and on its first image alone.
 
-    :param pixel_values: (B, 3, H, W).
+    :param pixel_values: (B, C, *size).
     :return: the difference, and the largest magnitude of the first one's logits.
     """
     differences, magnitude = [], 0.0
@@ -177,12 +206,13 @@ def checked_difference(model: nn.Module, exported: OnnxModel, pixel_values: Tens
 def check_other_size(model: nn.Module, exported: OnnxModel, pixel_values: Tensor) -> dict[str, Any]:
     """Run an export that should take any image size on larger images of another shape.
 
-    :param pixel_values: (B, 3, H, W), enlarged by repeating edges.
+    :param pixel_values: (B, C, *size), enlarged by repeating edges.
     :return: for the report, the size and the difference of the logits there.
     :raises OnnxError: when these differ, or the graph has kept the size that it was made with.
     """
-    wider = pixel_values.shape[3] // 2 + 32
-    other = nn.functional.pad(pixel_values[:2], (0, wider, 0, 32), mode="replicate")
+    wider, of_volumes = pixel_values.shape[-1] // 2 + 32, pixel_values.ndim == 5
+    larger = (0, 32, 0, 64, 0, 0) if of_volumes else (0, wider, 0, 32)
+    other = nn.functional.pad(pixel_values[: 1 if of_volumes else 2], larger, mode="replicate")
     try:
         difference = checked_difference(model, exported, other)
     except (RuntimeError, ValueError) as error:

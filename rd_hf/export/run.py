@@ -11,19 +11,24 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..arguments.values import ArgumentError
-from ..cards.forms import copy_companions, write_onnx_card, write_transformers_card
+from ..cards.forms import copy_companions, write_bundle_card, write_onnx_card, write_transformers_card
 from ..cards.provenance import FORM, ONNX, PROVENANCE, read_provenance
 from ..data.open_split import OpenSplit
 from ..inference.evaluation import load_splits, open_split, split_rows
 from ..inference.loading import LoadedModel, load_model
 from ..inference.onnx_runtime import MODEL_FILE, OnnxModel, require
+from ..models.modeling_monai import network_call
+from ..models.tape import input_channels
 from ..runtime.files import share_weights, write_json
+from .bundle import bundle_network, write_bundle
+from .inputs import calibration_inputs, checked_inputs, input_noun, input_size, is_of_volumes, random_inputs
 from .onnx import (
     OPSET,
+    SIDES,
+    TOLERANCE,
     any_size,
     check_other_size,
     checked_difference,
@@ -33,10 +38,8 @@ from .onnx import (
     write_onnx,
 )
 
-FORMATS = ("transformers", "onnx")
+FORMATS = ("transformers", "onnx", "bundle")
 REPORT_FILE = "export.json"
-CHECKED_IMAGES = 32
-CALIBRATION_IMAGES = 128
 
 
 def export(
@@ -61,7 +64,8 @@ def export(
 
     :param model: Hub id or folder of a student; for ONNX of any image classifier or segmenter of transformers.
     :param output_dir: a folder that does not exist or is empty; nothing is left there when the export fails.
-    :param format: "transformers" (the wrapped model, which loads without rd_hf) or "onnx".
+    :param format: "transformers" (the wrapped model, which loads without rd_hf), "onnx", or of a student of volumes
+        "bundle" (of MONAI).
     :param quantize: "int8" for an ONNX model in eight bits, calibrated on the train split of `dataset`.
     :param dynamic_size: ONNX only: let the model take images of other sizes too, where it can.
     :param dataset: ONNX only: labelled images to check the export on; random ones by default.
@@ -77,10 +81,18 @@ def export(
     _check_model(model, loaded)
     loaded.model.cpu()
     with _new_folder(Path(output_dir)) as folder:
+        if format == "bundle":
+            report = _export_bundle(loaded, folder)
+            copy_companions(model, revision, folder)
+            write_bundle_card(folder, report, loaded.trained_on, loaded.task.pipeline_tag)
+            return report
         if format == "transformers":
             report = _export_transformers(loaded, folder)
             copy_companions(model, revision, folder)
-            write_transformers_card(folder, report["model_type"], loaded.trained_on, loaded.task.pipeline_tag)
+            plain = report.get("network")
+            write_transformers_card(
+                folder, report["model_type"], loaded.trained_on, loaded.task.pipeline_tag, network=plain
+            )
             return report
         data = None
         if dataset is not None:
@@ -97,7 +109,7 @@ def export(
 
 def _check_arguments(format: str, quantize: str | None, dynamic_size: bool, dataset: Any, split: str) -> None:
     if format not in FORMATS:
-        raise ArgumentError(f"`format` is {format!r}; it must be {' or '.join(FORMATS)}.")
+        raise ArgumentError(f"`format` is {format!r}; it must be {', '.join(FORMATS[:-1])} or {FORMATS[-1]}.")
     if quantize not in (None, "int8"):
         raise ArgumentError(f"`quantize` is {quantize!r}; it must be int8.")
     if format != "onnx" and (quantize or dynamic_size or dataset is not None):
@@ -150,7 +162,7 @@ def _export_transformers(loaded: LoadedModel, folder: Path) -> dict[str, Any]:
     classifier.save_pretrained(folder)
     loaded.transform.processor.save_pretrained(folder)
     again = loaded.model.wrapped_class.from_pretrained(folder).eval()
-    pixel_values = _random_images(loaded).to(again.dtype)
+    pixel_values = random_inputs(loaded).to(again.dtype)
     for one in (loaded.model, again):
         in_own_memory(one)
     difference, _ = max_difference(loaded.model, again, pixel_values)
@@ -159,11 +171,38 @@ def _export_transformers(loaded: LoadedModel, folder: Path) -> dict[str, Any]:
             f"The logits of the exported {classifier.config.model_type} differ from those of the student by "
             f"{difference:.2g}."
         )
+    network = {"network": network_call(classifier.config)} if is_of_volumes(loaded) else {}
     return {
         "format": "transformers",
         "model_type": classifier.config.model_type,
+        **network,
         "max_abs_difference": difference,
-        "checked_on": f"{len(pixel_values)} random images",
+        "checked_on": f"{len(pixel_values)} random {input_noun(loaded)}",
+    }
+
+
+def _export_bundle(loaded: LoadedModel, folder: Path) -> dict[str, Any]:
+    """A MONAI bundle; the network that its configs build must give the student's logits."""
+    if not is_of_volumes(loaded) or loaded.model.config.model_type not in ("rd_student", "monai"):
+        raise ArgumentError(
+            "`format` bundle is for students of volumes, which are networks of MONAI: choose transformers or onnx."
+        )
+    is_student = loaded.model.config.model_type == "rd_student"
+    network = loaded.model.to_transformers() if is_student else loaded.model
+    write_bundle(network, loaded, folder)
+    again = bundle_network(folder).eval()
+    pixel_values = random_inputs(loaded)
+    with torch.no_grad():
+        answer = again(pixel_values)
+        answer = answer if isinstance(answer, torch.Tensor) else answer[0]
+        difference = float((network(pixel_values=pixel_values).logits - answer).abs().max())
+    if difference > TOLERANCE:
+        raise ValueError(f"The logits of the bundle differ from those of the student by {difference:.2g}.")
+    return {
+        "format": "bundle",
+        "model_type": network.config.network,
+        "max_abs_difference": difference,
+        "checked_on": f"{len(pixel_values)} random windows",
     }
 
 
@@ -189,11 +228,11 @@ def _export_onnx(
     provenance = read_provenance(loaded.model.config)
     is_student = loaded.model.config.model_type == "rd_student"
     classifier = loaded.model.to_transformers() if is_student else loaded.model
-    path = folder / MODEL_FILE
+    path, size = folder / MODEL_FILE, input_size(loaded)
     facts = (loaded.transform, loaded.task.names, loaded.task.problem_type, loaded.trained_on)
-    pixel_values = _random_images(loaded) if checked is None else _images(loaded, checked, CHECKED_IMAGES)
+    pixel_values = random_inputs(loaded) if checked is None else checked_inputs(loaded, checked)
     with any_size(classifier.config.model_type) if dynamic_size else nullcontext():
-        write_onnx(classifier, loaded.transform.size, path, dynamic_size)
+        write_onnx(classifier, size, path, dynamic_size)
         describe(path, *facts)
         exported = OnnxModel(path)
         difference = checked_difference(classifier, exported, pixel_values)
@@ -203,9 +242,9 @@ def _export_onnx(
         "model_type": classifier.config.model_type,
         "opset": OPSET,
         "precision": "float32",
-        "input": ["batch", 3, *(("rows", "columns") if dynamic_size else loaded.transform.size)],
+        "input": ["batch", input_channels(classifier), *(SIDES[len(size)] if dynamic_size else size)],
         "max_abs_difference": difference,
-        "checked_on": f"{len(pixel_values)} " + ("random images" if checked is None else f"images of {checked.name}"),
+        "checked_on": _words(len(pixel_values), loaded, checked),
         **other_size,
     }
     if calibration is not None:
@@ -220,22 +259,28 @@ def _export_onnx(
     return report
 
 
+def _words(count: int, loaded: LoadedModel, checked: OpenSplit | None) -> str:
+    """What an export was checked on."""
+    noun = input_noun(loaded)
+    return f"{count} random {noun}" if checked is None else f"{count} {noun} of {checked.name}"
+
+
 def _quantize(
     loaded: LoadedModel, path: Path, exported: OnnxModel, checked: OpenSplit, calibration: OpenSplit, size: int
 ) -> dict[str, Any]:
     """Replace the file by one in eight bits; the first two metrics of both on the split."""
     before = _brief_score(loaded, exported, checked, size)
-    pixel_values = _images(loaded, calibration, CALIBRATION_IMAGES)
+    pixel_values = calibration_inputs(loaded, calibration)
     eight_bits = path.with_name("int8.onnx")
-    write_int8(path, eight_bits, pixel_values.split(16))
+    write_int8(path, eight_bits, pixel_values.split(1 if is_of_volumes(loaded) else 16))
     describe(eight_bits, loaded.transform, loaded.task.names, loaded.task.problem_type, loaded.trained_on)
     after = _brief_score(loaded, OnnxModel(eight_bits), checked, size)
     float32_bytes = path.stat().st_size
     eight_bits.replace(path)
     return {
         "precision": "int8",
-        "calibrated_on": f"{len(pixel_values)} images of train",
-        "scored_on": f"{len(checked.rows)} images of {checked.name}",
+        "calibrated_on": f"{len(pixel_values)} {input_noun(loaded)} of train",
+        "scored_on": f"{len(checked.rows)} {'volumes' if is_of_volumes(loaded) else 'images'} of {checked.name}",
         "scores": {"float32": before, "int8": after},
         "float32_bytes": float32_bytes,
     }
@@ -245,15 +290,3 @@ def _brief_score(loaded: LoadedModel, model: OnnxModel, split: OpenSplit, batch_
     scores = loaded.task.point_scores(split_rows(loaded, split, batch_size, model))
     shown = {metric.name: scores[metric.name] for metric in loaded.task.metrics[:2]}
     return {name: None if np.isnan(value) else value for name, value in shown.items()}
-
-
-def _images(loaded: LoadedModel, split: OpenSplit, count: int) -> Tensor:
-    """Up to `count` normalised images (B, 3, H, W), spread evenly over the split."""
-    chosen = np.unique(np.linspace(0, len(split.rows) - 1, min(count, len(split.rows))).round().astype(int))
-    return loaded.transform.normalize(split.store.student.batch([split.rows[index] for index in chosen]))
-
-
-def _random_images(loaded: LoadedModel) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    shape = (CHECKED_IMAGES, 3, *loaded.transform.size)
-    return loaded.transform.normalize(torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator))

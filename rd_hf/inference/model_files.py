@@ -17,7 +17,7 @@ PYTORCH_FILES = (b"PK\x03\x04", b"\x80\x02")  # a zip archive, a pickle
 OTHER_LIBRARIES = {  # by a file of theirs, the first that is found
     "open_clip_config.json": "open_clip",
     "open_clip_pytorch_model.bin": "open_clip",
-    "configs/metadata.json": "a MONAI bundle",
+    "configs/metadata.json": "a MONAI bundle (rd_hf.convert_bundle makes a model of it)",
     "pytorch_lightning.ckpt": "PyTorch Lightning",
 }
 

@@ -17,19 +17,19 @@ from transformers.modeling_outputs import ImageClassifierOutput, SemanticSegment
 from .configuration_monai import CLASSIFIERS, SEGMENTERS, MonaiNetConfig
 
 # the parameters that some classes call otherwise than `in_channels` and `out_channels`
-_OWN_NAMES = {
+OWN_NAMES = {
     "EfficientNetBN": {"out_channels": "num_classes"},
     "ResNet": {"in_channels": "n_input_channels", "out_channels": "num_classes"},
     "ViT": {"out_channels": "num_classes"},
 }
 # what must be as it is here for the output to be logits alone, and for no weights to be fetched
-_SETTLED: dict[str, dict[str, Any]] = {
+SETTLED: dict[str, dict[str, Any]] = {
     "DynUNet": {"deep_supervision": False},
     "EfficientNetBN": {"pretrained": False},
     "SegResNetDS": {"dsdepth": 1},
     "ViT": {"classification": True, "post_activation": None},
 }
-_OF_ONE_SIZE = ("UNETR", "ViT")
+OF_ONE_SIZE = ("UNETR", "ViT")
 IGNORED_LABEL = 255  # of pixels without a label, as in transformers' segmenters
 
 
@@ -46,20 +46,35 @@ def build_network(config: MonaiNetConfig) -> nn.Module:
             f"The network {config.network} is from MONAI, which cannot be imported ({error}): pip install "
             "rd-hf[volumes]"
         ) from error
-    own = _OWN_NAMES.get(config.network, {})
+    arguments = network_arguments(config)
+    return _off_meta(lambda: _call(config, getattr(nets, config.network), arguments))
+
+
+def network_arguments(config: MonaiNetConfig) -> dict[str, Any]:
+    """What the network's class is called with, by its own names and in plain JSON types.
+
+    :raises ValueError: when the config's `arguments` repeat another field.
+    """
+    own = OWN_NAMES.get(config.network, {})
     given = {
         "spatial_dims": config.spatial_dims,
         own.get("in_channels", "in_channels"): config.in_channels,
         own.get("out_channels", "out_channels"): config.num_labels,
-        **_SETTLED.get(config.network, {}),
-        **({"img_size": tuple(config.image_size)} if config.network in _OF_ONE_SIZE else {}),
+        **SETTLED.get(config.network, {}),
+        **({"img_size": list(config.image_size)} if config.network in OF_ONE_SIZE else {}),
     }
     twice = sorted(given.keys() & config.arguments.keys())
     if twice:
         raise ValueError(
             f"`arguments` of {config.network} must not have {twice[0]!r}, because another field of the config sets it."
         )
-    return _off_meta(lambda: _call(config, getattr(nets, config.network), given | config.arguments))
+    return given | config.arguments
+
+
+def network_call(config: MonaiNetConfig) -> str:
+    """The Python expression that builds the network, with `monai` imported."""
+    arguments = ", ".join(f"{name}={value!r}" for name, value in network_arguments(config).items())
+    return f"monai.networks.nets.{config.network}({arguments})"
 
 
 def _call(config: MonaiNetConfig, network: Callable[..., nn.Module], given: Mapping[str, Any]) -> nn.Module:

@@ -164,7 +164,7 @@ def build_trainer(
 def step_plan(arguments: DistillationArguments, run_data: RunData, accelerator: Accelerator) -> StepPlan:
     """Which rows, in which views, make up each step of this process."""
     orders = [
-        RowOrder(rows, arguments.seed, stream, arguments.views) if len(rows) else None
+        RowOrder(rows, arguments.seed, stream, run_data.views(arguments)) if len(rows) else None
         for stream, rows in enumerate((run_data.labelled_rows, run_data.unlabelled_rows))
     ]
     arguments = arguments.with_batch_sizes(run_data.volumes is not None)
@@ -216,7 +216,7 @@ def build_inputs(
     cache, store, seed = None, run_data.store, arguments.seed_of_views
     if run_data.volumes is not None:
         store.views = VolumeViews(augmentation, seed, run_data.volume_processor.crop_size)
-    if arguments.uses_cache:
+    if arguments.uses_cache and run_data.views(arguments) is not None:
         cache = open_cache(arguments, run_data, models, augmentation, accelerator)
     if run_data.volumes is not None:
         inputs = VolumeInputs(store, models.transforms.teacher, models.backbone, cache, accelerator.device)
@@ -224,7 +224,7 @@ def build_inputs(
         inputs = Inputs(store, augmentation, seed, models.backbone, cache, accelerator.device)
     if cache is not None and arguments.verify_cache and accelerator.is_main_process:
         rows = np.concatenate([run_data.labelled_rows, run_data.unlabelled_rows])
-        largest = compare_entries(cache, inputs, rows, arguments.views, arguments.verify_cache)
+        largest = compare_entries(cache, inputs, rows, run_data.views(arguments), arguments.verify_cache)
         logger.info(
             "The teacher computed the checked features again. They differ from the cached ones by at most %.1g of "
             "their norm.",

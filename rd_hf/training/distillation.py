@@ -17,7 +17,7 @@ from accelerate.utils import set_seed
 from transformers import BaseImageProcessor, PreTrainedModel
 
 from ..arguments.config import arguments_from
-from ..arguments.distillation import MODEL_IN_MEMORY, DistillationArguments
+from ..arguments.distillation import MODEL_IN_MEMORY, OF_THE_PROCESSOR, DistillationArguments
 from ..arguments.options import options, public_values
 from ..arguments.values import ArgumentError
 from ..hub import push as hub
@@ -67,8 +67,8 @@ def distill(
 
 
 def distill_from_models(
-    student: tuple[PreTrainedModel, BaseImageProcessor],
-    backbone: tuple[PreTrainedModel | Backbone, BaseImageProcessor] | None,
+    student: tuple[PreTrainedModel, BaseImageProcessor | None],
+    backbone: tuple[PreTrainedModel | Backbone, BaseImageProcessor | None] | None,
     data: Any,
     arguments: Mapping[str, Any],
     *,
@@ -77,8 +77,9 @@ def distill_from_models(
     """Distil with models in hand: what `distill` does once it has loaded student and teacher.
 
     :param student: an image classifier of transformers for the data's classes, and its image processor. The classifier
-        itself is trained, not a copy.
-    :param backbone: the foundation model, which is frozen, and its image processor; None with `method="ce"`. A network
+        itself is trained, not a copy. Of volumes an RDVolumeProcessor, or None for what arguments and data give.
+    :param backbone: the foundation model, which is frozen, and its image processor (None for a model of volumes, which
+        then reads them in 0..1); None with `method="ce"`. A network
         that is not a model of transformers is wrapped in `rd_hf.TeacherNetwork`. A reprogrammed teacher that is loaded
         later needs the folder of this model, or the model itself.
     :param data: what `distill` takes as `dataset`.
@@ -99,6 +100,9 @@ def distill_from_models(
         """The models in hand, once the data says which classes there are."""
         torch.manual_seed(arguments.seed)
         classifier, processor = student
+        if run_data.volumes is not None and processor is not None:
+            arguments.refuse_changed(OF_THE_PROCESSOR, "is stated by the student's processor already: leave it out.")
+            run_data.volume_processor = processor
         adopted = adopt_student(
             classifier, run_data.task.names, run_data.task.problem_type, volumes=run_data.volume_student
         )

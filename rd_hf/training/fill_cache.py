@@ -43,7 +43,7 @@ def build(arguments: DistillationArguments) -> str:
         raise OSError(f"The cache cannot be written to {cache_root(arguments.cache_dir)}: choose another --cache_dir.")
     visits = [
         (int(row), view)
-        for view in range(arguments.views)
+        for view in range(run_data.views(arguments))
         for rows in (run_data.labelled_rows, run_data.unlabelled_rows)
         for row in rows
     ]

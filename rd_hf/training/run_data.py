@@ -112,6 +112,11 @@ class RunData:
         )
         return room
 
+    def views(self, arguments: DistillationArguments) -> int | None:
+        """Number of different views per image; None is a new one in every epoch. Crops differ without augmentation."""
+        shows_crops = self.volume_processor is not None and self.volume_processor.crop_size is not None
+        return arguments.num_views if shows_crops else arguments.views
+
     @property
     def volume_student(self) -> VolumeStudent | None:
         """What the student reads of volumes; None for images."""

@@ -29,15 +29,18 @@ class Models:
 
 
 class LoadedStudent(NamedTuple):
-    """The student before training, its image processor, and where it is from (`id` and `revision`)."""
+    """The student before training, its image processor, and where it is from (`id` and `revision`).
+
+    Of volumes the run's data has the processor.
+    """
 
     model: RDStudentForImageClassification
-    processor: BaseImageProcessor
+    processor: BaseImageProcessor | None
     source: dict[str, str | None]
 
 
 class LoadedTeacher(NamedTuple):
-    """The frozen teacher, and the image processor of its repo."""
+    """The frozen teacher, and the image processor of its repo; None for one of volumes that has none."""
 
     backbone: Backbone
-    processor: BaseImageProcessor
+    processor: BaseImageProcessor | None

@@ -75,11 +75,11 @@ def open_cache(
             logger.info(
                 "A new cache is created, because its key differs from the most similar cache: %s.", "; ".join(changes)
             )
-        logger.info("%s", describe(cache, rows, arguments.views, new))
-    ways_out = ["lower --num_views"] if arguments.views > 1 else []
+        logger.info("%s", describe(cache, rows, run_data.views(arguments), new))
+    ways_out = ["lower --num_views"] if run_data.views(arguments) > 1 else []
     ways_out += ["choose a smaller --cache_dtype"] if dtype == torch.float32 else []
     if cache is not None:
-        _keep_to_limit(cache, rows, arguments.views, "at every step", ways_out, accelerator)
+        _keep_to_limit(cache, rows, run_data.views(arguments), "at every step", ways_out, accelerator)
     accelerator.wait_for_everyone()  # all have counted the entries before one writes
     return cache
 
@@ -91,7 +91,7 @@ def open_cache_of_split(
 
     :return: None where nothing is to be cached, or, with a warning, where its folder cannot be written.
     """
-    if not arguments.cache or _is_read_in_windows(split):
+    if not arguments.cache or is_read_in_windows(split):
         return None
     key = _key(models, split.images, None, 0, models.backbone.dtype, Reading.of(arguments), split.store)
     cache = _open(cache_root(arguments.cache_dir), key, models, accelerator, arguments)
@@ -101,7 +101,7 @@ def open_cache_of_split(
     return cache
 
 
-def _is_read_in_windows(split: OpenSplit) -> bool:
+def is_read_in_windows(split: OpenSplit) -> bool:
     """Whether a model reads overlapping windows of a split's volumes, and not the whole ones."""
     return isinstance(split.store, VolumeStore) and split.store.processor.crop_size is not None
 

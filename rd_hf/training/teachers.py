@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import copy
 import logging
-from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 from torch import nn
 from transformers import BaseImageProcessor, PreTrainedModel
-from transformers.utils import IMAGE_PROCESSOR_NAME, has_file
 
 from ..arguments.distillation import DistillationArguments
 from ..arguments.values import ArgumentError
@@ -28,6 +26,7 @@ from ..tasks.segmentation import Segmentation
 from .checks import unfit
 from .run_data import RunData
 from .run_models import LoadedTeacher, Models
+from .volume_processor import has_processor
 
 logger = logging.getLogger(__name__)
 
@@ -52,15 +51,9 @@ def load_teacher(arguments: DistillationArguments, accelerator: Accelerator) -> 
             device_map=arguments.teacher_device_map,
             **options,
         )
-        if reads_volumes(backbone.tower) and not _has_processor(arguments.teacher, arguments.teacher_revision):
+        if reads_volumes(backbone.tower) and not has_processor(arguments.teacher, arguments.teacher_revision):
             return LoadedTeacher(backbone, None)
         return LoadedTeacher(backbone, load_processor(arguments.teacher, **options))
-
-
-def _has_processor(name: str, revision: str | None) -> bool:
-    if Path(name).is_dir():
-        return (Path(name) / IMAGE_PROCESSOR_NAME).is_file()
-    return has_file(name, IMAGE_PROCESSOR_NAME, revision=revision)
 
 
 def reads_volumes(model: nn.Module) -> bool:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from datasets import Dataset
+from transformers.utils import IMAGE_PROCESSOR_NAME, has_file
 
-from ..arguments.distillation import DistillationArguments
+from ..arguments.distillation import MODEL_IN_MEMORY, DistillationArguments
 from ..arguments.values import ArgumentError
 from ..data.decoding.images import BadImageError
+from ..data.pixels import load_processor
 from ..data.volumes.reading import header_of
 from ..data.volumes.volume import Header, VolumeReading
 from ..models.image_processing_rd_volume import RDVolumeProcessor
@@ -31,26 +34,32 @@ def volume_processor(
 ) -> RDVolumeProcessor:
     """The processor of a run's student. Of train only headers are read; the log says what follows from them.
 
+    What no argument gives is taken from the student's own processor, where it is a trained student of volumes, or else
+    from the headers.
+
     :param rows: of train, that are used.
     :raises ArgumentError: for an argument that the task does not have, or when no volume of train is readable.
     """
     is_segmentation = isinstance(task, Segmentation)
     _refuse_other_sizes(arguments, is_segmentation)
     shapes, spacings = _surveyed(train, rows)
-    settings: dict[str, Any] = _intensities(arguments) | {"channels": reading.channels}
+    own = _processor_of(arguments)
+    settings: dict[str, Any] = _intensities(arguments, own) | {"channels": reading.channels}
     if not is_segmentation:
-        size = arguments.sides_of_volume or _default_sides(np.median(shapes, axis=0), VOLUME_SIDE, np.round)
+        size = arguments.sides_of_volume or own.size
+        size = size or _default_sides(np.median(shapes, axis=0), VOLUME_SIDE, np.round)
         logger.info(
             "Volumes: each is resized to %s voxels (axes %s). The median volume of train has %s.",
             _by(size), AXES, _by(np.median(shapes, axis=0)),
         )  # fmt: skip
         return RDVolumeProcessor(size=size, **settings)
-    spacing = arguments.grid_spacing or np.round(np.median(spacings, axis=0), 3).tolist()
+    spacing = arguments.grid_spacing or own.spacing or np.round(np.median(spacings, axis=0), 3).tolist()
     grid = np.median(np.maximum(1, np.round(shapes * spacings / np.array(spacing))), axis=0)
-    crop = arguments.sides_of_crop or _default_sides(grid, CROP_SIDE, np.floor)
+    crop = arguments.sides_of_crop or own.crop_size or _default_sides(grid, CROP_SIDE, np.floor)
+    origin = "as asked for" if arguments.spacing else "as for the student's training" if own.spacing else ""
     logger.info(
         "Volumes: each is resampled to %s mm (%s; axes %s). The median volume of train then has %s voxels.",
-        _by(spacing), "as asked for" if arguments.spacing else "the median of train", AXES, _by(grid),
+        _by(spacing), origin or "the median of train", AXES, _by(grid),
     )  # fmt: skip
     logger.info("Volumes: student and teacher see crops of %s voxels.", _by(crop))
     return RDVolumeProcessor(spacing=spacing, crop_size=crop, **settings)
@@ -91,16 +100,36 @@ def _in_ras(header: Header) -> tuple[list[int], tuple[float, float, float]]:
     return [header.shape[axis] for axis in orientation.axes], spacing_along(header.affine, orientation)
 
 
-def _intensities(arguments: DistillationArguments) -> dict[str, Any]:
-    if arguments.intensities is None:
+def _processor_of(arguments: DistillationArguments) -> RDVolumeProcessor:
+    """That of a student in a folder or on the Hub, if it reads volumes; else one that says nothing."""
+    name = arguments.student
+    if isinstance(name, str) and name != MODEL_IN_MEMORY and has_processor(name, arguments.student_revision):
+        options = {"revision": arguments.student_revision, "trust_remote_code": arguments.trust_remote_code}
+        processor = load_processor(name, **options)
+        if isinstance(processor, RDVolumeProcessor):
+            return processor
+    return RDVolumeProcessor()
+
+
+def has_processor(name: str, revision: str | None) -> bool:
+    """Whether a model's folder or repo has an image processor."""
+    if Path(name).is_dir():
+        return (Path(name) / IMAGE_PROCESSOR_NAME).is_file()
+    return has_file(name, IMAGE_PROCESSOR_NAME, revision=revision)
+
+
+def _intensities(arguments: DistillationArguments, own: RDVolumeProcessor) -> dict[str, Any]:
+    """:param own: the processor whose intensities are taken where no window is given."""
+    window = arguments.intensities or own.window
+    if window is None:
         logger.info(
-            "Volumes: of each, the values between its percentiles 0.5 and 99.5 are shown, and its mean and deviation "
-            "become 0 and 1. For CT, --intensity_window shows fixed values (lung, bone, soft, brain, or lo,hi)."
+            "Volumes: of each, the values between its percentiles %g and %g are shown, and its mean and deviation "
+            "become 0 and 1. For CT, --intensity_window shows fixed values (lung, bone, soft, brain, or lo,hi).",
+            *own.percentiles,
         )
-        return {}
-    low, high = arguments.intensities
-    logger.info("Volumes: the values from %g to %g are shown.", low, high)
-    return {"intensity": "window", "window": (low, high)}
+        return {"percentiles": own.percentiles}
+    logger.info("Volumes: the values from %g to %g are shown.", *window)
+    return {"intensity": "window", "window": window}
 
 
 def _default_sides(grid: np.ndarray, largest: int, rounding: np.ufunc) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ import time
 
 import pytest
 import torch
-from test_teacher_cache import CPU, Images, make_cache, make_key, no_report, settings, teacher  # noqa: F401
+from test_teacher_cache import CPU, Images, make_cache, make_key, settings, teacher  # noqa: F401
 
 import rd_hf
 from rd_hf.arguments.config import write_config

@@ -16,7 +16,6 @@ from test_teacher_cache import (
     make_cache,
     make_key,
     make_teacher,
-    no_report,  # noqa: F401
     settings,
 )
 
@@ -124,7 +123,7 @@ def test_two_runs_at_once_stay_below_the_limit_together(tmp_path):
 
 
 def test_a_limit_changes_no_weight_and_a_larger_one_fills_on(
-    tmp_path, teacher, blobs_npz, cache_dir, monkeypatch, no_report  # noqa: F811
+    tmp_path, teacher, blobs_npz, cache_dir, monkeypatch, no_report
 ):  # fmt: skip
     values, images, seen = settings(teacher, blobs_npz, tmp_path / "whole"), Images(monkeypatch), {}
     rd_hf.distill(**(values | {"cache_dir": str(tmp_path / "elsewhere")}))
@@ -140,7 +139,7 @@ def test_a_limit_changes_no_weight_and_a_larger_one_fills_on(
     assert seen["cold"] > seen["warm"] == seen["smaller"] == seen["larger"] > seen["unlimited"] > 13
 
 
-def test_with_a_limit_the_features_are_those_of_the_live_teacher(tmp_path, blobs_npz, cache_dir, no_report):  # noqa: F811
+def test_with_a_limit_the_features_are_those_of_the_live_teacher(tmp_path, blobs_npz, cache_dir, no_report):
     teacher = make_teacher(tmp_path / "vit", "vit")
     values = settings(teacher, blobs_npz, tmp_path / "live", method="drd", cache_dtype="float32")
     rd_hf.distill(**(values | {"cache": False}))
@@ -151,7 +150,7 @@ def test_with_a_limit_the_features_are_those_of_the_live_teacher(tmp_path, blobs
 
 
 def test_a_resumed_run_keeps_to_the_limit_or_to_a_new_one(
-    tmp_path, teacher, blobs_npz, cache_dir, monkeypatch, caplog, no_report  # noqa: F811
+    tmp_path, teacher, blobs_npz, cache_dir, monkeypatch, caplog, no_report
 ):  # fmt: skip
     caplog.set_level(logging.INFO, "rd_hf")
     values = settings(teacher, blobs_npz, tmp_path / "whole")
@@ -166,7 +165,7 @@ def test_a_resumed_run_keeps_to_the_limit_or_to_a_new_one(
 
 
 def test_the_size_and_what_follows_are_said_before_the_training_in_one_line(
-    tmp_path, teacher, blobs_npz, cache_dir, caplog, no_report  # noqa: F811
+    tmp_path, teacher, blobs_npz, cache_dir, caplog, no_report
 ):  # fmt: skip
     caplog.set_level(logging.INFO, "rd_hf")
     values = settings(teacher, blobs_npz, tmp_path / "one", max_steps=2, eval_steps=2, cache_limit="22KB")

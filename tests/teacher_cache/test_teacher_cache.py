@@ -60,13 +60,6 @@ def teacher(tmp_path_factory):
     return make_teacher(tmp_path_factory.mktemp("teacher"), "resnet")
 
 
-@pytest.fixture
-def no_report(monkeypatch):
-    """Runs end with the training."""
-    monkeypatch.setattr("rd_hf.training.distillation.write_report", lambda *_: {})
-    monkeypatch.setattr("rd_hf.training.distillation.summary", lambda *_: "")
-
-
 def last_weights(run):
     return load_file(sorted((run / "checkpoints").iterdir())[-1] / "model.safetensors")
 

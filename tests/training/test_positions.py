@@ -179,6 +179,7 @@ def test_positions_of_one_image_raise_the_estimate_for_independent_features():
     assert np.mean(positions) > 0.3
 
 
+@pytest.mark.usefixtures("no_report")
 def test_a_run_draws_positions_at_each_step_also_where_images_are_too_few_for_cka(
     teacher, blobs_npz, tmp_path, monkeypatch
 ):

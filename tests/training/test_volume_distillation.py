@@ -1,4 +1,4 @@
-"""The whole job for volumes on tiny models: masks in crops, classes of whole volumes, slices and volumes as input."""
+"""The whole job for volumes on tiny models: masks in crops, whole volumes with classes, and teachers of both kinds."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from rd_hf.arguments.values import ArgumentError
 from rd_hf.data.augmentation import EVALUATION_VIEW
 from rd_hf.data.order import Visit
 from rd_hf.models.configuration_monai import MonaiNetConfig
-from rd_hf.models.modeling_monai import MonaiNetForImageClassification
+from rd_hf.models.modeling_monai import MonaiNetForImageClassification, MonaiNetForSemanticSegmentation
 from rd_hf.runtime.interrupts import Stopped
 from rd_hf.teacher_cache.key import list_folders
 from rd_hf.training.run_data import load_run_data
@@ -243,6 +243,34 @@ def test_grid_and_crop_follow_from_the_headers_of_train(slice_teacher, masks, cl
     values |= {"dataset": str(classes), "student": RESNET}
     whole = load_run_data(DistillationArguments(**values)).volume_processor
     assert (whole.spacing, whole.crop_size, whole.size) == (None, None, [16, 16, 16])
+
+
+def test_a_trained_student_keeps_its_grid_and_intensities_unless_others_are_asked_for(finished, slice_teacher, masks):
+    _, run = finished
+    values = settings(slice_teacher, masks, "unused", student=str(run / "student"), crop_size=None)
+    processor = load_run_data(DistillationArguments(**values)).volume_processor
+    assert (processor.spacing, processor.crop_size, processor.window) == ([1, 1, 1.25], [8, 8, 8], [0, 250])
+    changed = load_run_data(DistillationArguments(**(values | {"spacing": 2, "intensity_window": "1,2"})))
+    assert (changed.volume_processor.spacing, changed.volume_processor.window) == ([2, 2, 2], [1, 2])
+
+
+def test_the_processor_of_a_student_in_hand_is_kept(masks, tmp_path):
+    network = {"network": "UNet", "spatial_dims": 3, "in_channels": 1, "arguments": UNET["arguments"]}
+    model = MonaiNetForSemanticSegmentation(MonaiNetConfig(**network, num_labels=2))
+    processor = rd_hf.RDVolumeProcessor(spacing=2, crop_size=8, intensity="window", window=[0, 300])
+    values = settings(None, masks, tmp_path / "run", method="ce", max_steps=1, use_unlabeled=False)
+    values = {name: value for name, value in values.items() if name not in ("teacher", "student", "dataset")}
+    with pytest.raises(ArgumentError, match="`crop_size` is stated by the student's processor already"):
+        rd_hf.distill_from_models((model, processor), None, str(masks), values)
+    rd_hf.distill_from_models((model, processor), None, str(masks), values | {"crop_size": None})
+    saved = AutoImageProcessor.from_pretrained(tmp_path / "run" / "student")
+    assert (saved.spacing, saved.crop_size, saved.window) == ([2, 2, 2], [8, 8, 8], [0, 300])
+
+
+def test_without_augmentation_crops_still_differ(slice_teacher, masks):
+    arguments = DistillationArguments(**settings(slice_teacher, masks, "unused", augment=False))
+    run_data = load_run_data(arguments)
+    assert run_data.views(arguments) == 2 and arguments.views == 1
 
 
 def test_the_middle_of_a_volume_is_what_the_evaluation_view_shows(slice_teacher, masks):

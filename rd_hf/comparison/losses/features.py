@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...models.grids import pool
+
 
 def hint(student_map: Tensor, teacher_map: Tensor) -> Tensor:
     """FitNet: mean squared error of the feature maps (Romero et al. 2015, arXiv 1412.6550, eq. 3).
@@ -206,20 +208,20 @@ def same_batch(student: Tensor, teacher: Tensor, minimum: int) -> tuple[Tensor, 
 
 
 def on_common_grid(student_map: Tensor, teacher_map: Tensor) -> tuple[Tensor, Tensor]:
-    """Maps of the same batch, both averaged to the smaller height and width.
+    """Maps of the same batch, both averaged to the smaller of each side.
 
-    :param student_map: (B, C, h, w).
-    :param teacher_map: (B, D, H, W).
+    :param student_map: (B, C, h, w), of volumes (B, C, x, y, z).
+    :param teacher_map: (B, D, H, W), of volumes (B, D, X, Y, Z).
     :raises ValueError: If these are no maps, if batch sizes differ or the batch is empty.
     """
-    if student_map.dim() != 4 or teacher_map.dim() != 4:
+    if student_map.dim() not in (4, 5) or teacher_map.dim() != student_map.dim():
         raise ValueError(
-            f"maps must have 4 dimensions (B, C, h, w), but the student's shape is {tuple(student_map.shape)} and the "
-            f"teacher's is {tuple(teacher_map.shape)}"
+            "maps must have 4 dimensions (B, C, h, w), or those of volumes 5, but the student's shape is "
+            f"{tuple(student_map.shape)} and the teacher's is {tuple(teacher_map.shape)}"
         )
     student_map, teacher_map = same_batch(student_map, teacher_map, minimum=1)
-    grid = [min(sizes) for sizes in zip(student_map.shape[2:], teacher_map.shape[2:], strict=True)]
-    return F.adaptive_avg_pool2d(student_map, grid), F.adaptive_avg_pool2d(teacher_map, grid)
+    grid = tuple(min(sizes) for sizes in zip(student_map.shape[2:], teacher_map.shape[2:], strict=True))
+    return pool(student_map, grid), pool(teacher_map, grid)
 
 
 def without_autocast(tensor: Tensor) -> torch.autocast:

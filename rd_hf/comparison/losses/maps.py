@@ -1,8 +1,8 @@
 """The losses of distillation methods for dense prediction, which compare maps of a student and a frozen teacher.
 
 Each returns a scalar, a mean over the batch, computed in float32, or in float64 if either side is, also under autocast.
-Nothing is detached: whoever calls decides which side is constant. Maps of two grids are averaged to the smaller height
-and width.
+Nothing is detached: whoever calls decides which side is constant. Maps of two grids are averaged to the smaller of each
+side. The maps of volumes have three sides; what is said of h and w holds for them.
 """
 
 from __future__ import annotations

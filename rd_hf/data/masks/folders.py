@@ -17,6 +17,7 @@ from ..folders import ImageFolder
 from ..image_column import image_row
 from ..scanner import IMAGE_FOLDER, MASK_FOLDER, MASKS_OF_FOLDER, FoundFiles, bases_of_mask, key_of_name, printable
 from ..volumes.channel_layout import CHANNEL
+from ..volumes.layouts import is_named_mask
 from ..volumes.names import stem_of
 from .names import NAME_FILES, read_names
 from .union import united_row
@@ -58,20 +59,27 @@ def are_masks_labels(found: ImageFolder, task: str) -> bool:
                 "and mask"
             )
         return True
-    if masks and found.has_class_folders() and not any(map(_is_of_nnunet, masks)):
+    are_of_cases = any(map(_is_of_nnunet, masks)) or all(map(is_named_mask, masks))
+    if masks and found.has_class_folders() and not are_of_cases:
         logger.info("There are masks and class folders. The classes are read; --task segmentation uses the masks.")
         return False
     return bool(masks)
 
 
-def check_labels_beside(found: FoundFiles) -> None:
-    """:raises DataError: where folders of volumes have nnU-Net's names, but none holds labels."""
+def refuse_as_classes(found: FoundFiles) -> None:
+    """:raises DataError: where folders of volumes have nnU-Net's names, which are no classes."""
     folder = next((file.parent for file in found.images if _is_of_nnunet(file)), None)
-    if folder is not None and not found.masks:
+    if folder is None:
+        return
+    if found.masks:
         raise DataError(
-            f"'{printable(found.root)}' has {printable(folder)} with {len(found.images)} volumes, but no labelsTr with "
-            "their labels; add it. Without labels the folder can only be an unlabeled_dataset"
+            f"'{printable(found.root)}' has the folders of nnU-Net, whose labels are volumes and no classes; leave "
+            "--task out"
         )
+    raise DataError(
+        f"'{printable(found.root)}' has {printable(folder)} with {len(found.images)} volumes, but no labelsTr with "
+        "their labels; add it. Without labels the folder can only be an unlabeled_dataset"
+    )
 
 
 def read_mask_folder(found: FoundFiles) -> MaskFolder:
@@ -167,6 +175,9 @@ def _place_of_mask(file: PurePath, found: FoundFiles, images: dict[Place, PurePa
     for place in [(inside, name) for inside in dict.fromkeys((folders, of_folder)) for name in names]:
         if place in worded:
             return worded[place]
+    beside = [place for place in images if place[0] == folders]
+    if is_named_mask(file) and len(beside) == 1:
+        return beside[0]
     raise DataError(
         f"the mask '{printable(found.root / file)}' has no image; its image must be named "
         f"{' or '.join(repr(name) for name in names)}, with any suffix. Add the image, or remove the mask"

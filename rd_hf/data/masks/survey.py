@@ -23,6 +23,7 @@ from .reading import counts_of
 logger = logging.getLogger(__name__)
 
 SHOW_PROGRESS_ROWS = 500
+SHOW_PROGRESS_VOLUMES = 20
 BATCH_ROWS = 64
 MOST_VALUES = 2000  # of one mask; a photograph has more colours
 
@@ -55,8 +56,9 @@ def survey(
     :raises BadImageError: if a mask is missing or damaged.
     """
     total, palettes, turned = sum(map(len, splits.values())), {}, Counter()
+    is_long = total >= (SHOW_PROGRESS_VOLUMES if of_volumes else SHOW_PROGRESS_ROWS)
     found: dict[str, list[MaskValues | None]] = {}
-    with Progress("reading masks", total, "mask", shown=total >= SHOW_PROGRESS_ROWS) as progress:
+    with Progress("reading masks", total, "mask", shown=is_long) as progress:
         for name, split in splits.items():
             rows = found[name] = []
             for batch in split.select_columns(["image", "mask"]).with_format("arrow").iter(BATCH_ROWS):

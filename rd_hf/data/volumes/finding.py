@@ -58,8 +58,7 @@ def find_volumes(
         if path.is_dir():
             matches = _below(path, reading)
         else:
-            files = [path] if path.is_file() else _of_glob(path)
-            matches = [_of_file(file) for file in first_channels(files, reading)]
+            matches = [_of_file(path)] if path.is_file() else _of_glob(path, reading)
         if not matches:
             hint = "" if path.is_dir() else f" ({nearest_name(path.absolute())})"
             raise ArgumentError(
@@ -106,14 +105,16 @@ def _of_file(file: Path) -> _Named:
     return _Named(file, stem_of(file), files_of_series([path], "those to predict", "path")[0])
 
 
-def _of_glob(pattern: Path) -> list[Path]:
+def _of_glob(pattern: Path, reading: VolumeReading) -> list[_Named]:
+    """The volumes that a pattern matches, and those of the folders that it matches."""
     parts = pattern.parts
     fixed = next((number for number, part in enumerate(parts) if glob.has_magic(part)), len(parts))
     files = [Path(file) for file in sorted(glob.glob(str(pattern), recursive=True))]
     visible = [file for file in files if not any(map(is_hidden, file.parts[fixed:]))]
     volumes = [file for file in visible if file.is_file() and (is_nifti(file) or _is_dicom(file))]
     masks = masks_among(volumes)
-    return [file for file in volumes if file not in masks]
+    named = [_of_file(file) for file in first_channels([file for file in volumes if file not in masks], reading)]
+    return [match for folder in visible if folder.is_dir() for match in _below(folder, reading)] + named
 
 
 def _is_dicom(file: Path) -> bool:

@@ -8,18 +8,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import PurePath
 
+from ...runtime.progress import Progress
 from ..columns import DataError
 from ..decoding.dicom_file import DICOM_SUFFIXES
-from ..scanner import IMAGE_SUFFIXES, FoundFiles, counted_suffixes, masks_among, printable
+from ..scanner import IMAGE_SUFFIXES, MASK_NAME, FoundFiles, counted_suffixes, masks_among, printable
 from .choice import Dimensions
 from .dicom_series import Series, series_of_folder
-from .names import is_nifti
+from .names import is_nifti, stem_of
 from .source import VolumeError
 
 logger = logging.getLogger(__name__)
 
 LOOKED_AT = 30  # DICOM files whose series is looked up before the log mentions volumes
 FEW_SLICES = 5
+MANY_SLICES = 5000  # whose headers take long to read
 
 
 def volumes_among(found: FoundFiles, dimensions: Dimensions) -> FoundFiles | None:
@@ -40,7 +42,7 @@ def volumes_among(found: FoundFiles, dimensions: Dimensions) -> FoundFiles | Non
         return None
     first_of = _series(found, dicom)
     volumes = sorted([*nifti, *first_of], key=lambda file: file.as_posix())
-    masks = masks_among(volumes)
+    masks = masks_among(volumes) | _masks_of_cases(volumes)
     unread = {*images} - {*dicom}
     return replace(
         found,
@@ -56,6 +58,11 @@ def is_dicom_name(file: PurePath) -> bool:
     """Tell whether a file that is read as an image is one of DICOM, by its suffix or for want of one."""
     suffix = file.suffix.lower()
     return suffix in DICOM_SUFFIXES or suffix not in IMAGE_SUFFIXES
+
+
+def is_named_mask(file: PurePath) -> bool:
+    """Tell whether a volume's whole name is a word for masks, such as `seg.nii.gz`."""
+    return is_nifti(file) and MASK_NAME.fullmatch(stem_of(file)) is not None
 
 
 def in_class_folders(found: FoundFiles, splits: Sequence[PurePath]) -> FoundFiles:
@@ -117,6 +124,16 @@ def _are_meant(
     return not images
 
 
+def _masks_of_cases(volumes: Sequence[PurePath]) -> set[PurePath]:
+    """The label volumes of folders with one case each, such as `case_1/imaging.nii.gz` and `segmentation.nii.gz`."""
+    inside: dict[PurePath, list[PurePath]] = {}
+    for file in volumes:
+        inside.setdefault(file.parent, []).append(file)
+    pairs = [files for files in inside.values() if len(files) == 2]
+    named = [[file for file in files if is_named_mask(file)] for files in pairs]
+    return {files[0] for files in named if len(files) == 1}
+
+
 def _series(found: FoundFiles, dicom: Sequence[PurePath]) -> dict[PurePath, PurePath]:
     """The place of each series that is a volume, with its first file."""
     places, left_out = {}, []
@@ -130,8 +147,9 @@ def _series(found: FoundFiles, dicom: Sequence[PurePath]) -> dict[PurePath, Pure
             places |= {first: first for first in firsts}
     if left_out:
         logger.info(
-            "%d files or series in '%s' are no volumes and are left out; the first is '%s': %s.",
-            len(left_out), printable(found.root), printable(left_out[0].first.name), left_out[0].why_not,
+            "%s left out of '%s'; the first is '%s': %s.",
+            _counted(left_out, "DICOM object"), printable(found.root), printable(left_out[0].first.name),
+            left_out[0].why_not or "the folder has no volume",
         )  # fmt: skip
     return places
 
@@ -140,11 +158,15 @@ def _series_by_folder(found: FoundFiles, dicom: Sequence[PurePath]) -> dict[Pure
     by_folder: dict[PurePath, list[PurePath]] = {}
     for file in dicom:
         by_folder.setdefault(file.parent, []).append(file)
-    root = found.root.absolute()
-    try:
-        return {folder: series_of_folder([root / file for file in files]) for folder, files in by_folder.items()}
-    except VolumeError as error:
-        raise DataError(f"'{printable(found.root)}' has DICOM files: {error}") from None
+    root, series = found.root.absolute(), {}
+    with Progress("reading DICOM headers", len(by_folder), "folder", shown=len(dicom) >= MANY_SLICES) as progress:
+        for folder, files in by_folder.items():
+            try:
+                series[folder] = series_of_folder([root / file for file in files])
+            except VolumeError as error:
+                raise DataError(f"'{printable(found.root)}' has DICOM files: {error}") from None
+            progress.advance()
+    return series
 
 
 def _tell_of_series(found: FoundFiles, dicom: Sequence[PurePath]) -> None:
@@ -165,5 +187,5 @@ def _tell_of_series(found: FoundFiles, dicom: Sequence[PurePath]) -> None:
         )  # fmt: skip
 
 
-def _counted(files: Sequence[PurePath], what: str) -> str:
+def _counted(files: Sequence, what: str) -> str:
     return f"{len(files)} {what}{'' if len(files) == 1 else 's'}"

@@ -54,7 +54,8 @@ class VolumeStore:
         masks: MaskReading | None = None,
         limit: int | None = None,
     ):
-        self.split, self.processor, self.name, self.masks = split, processor, name, masks
+        self.split, self.processor, self.name = split, processor, name
+        self.reading, self.masks = reading, masks
         self._reader = GridReader(split, processor, name, reading, masks)
         self.views = VolumeViews(None, 0, processor.crop_size)
         self._shelf = Shelf(limit)

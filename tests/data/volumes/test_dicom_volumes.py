@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 
 import numpy as np
 import pydicom
@@ -301,6 +302,13 @@ def test_frames_without_places_are_no_volume_and_their_number_is_not_trusted(tmp
     dataset.NumberOfFrames = 2_000_000_000
     path = save(dataset, tmp_path / "e.dcm")
     assert "it has 2000000000 frames, of which it does not say where they lie: leave it out" in refusal(path)
+
+
+def test_the_missing_extra_is_named(tmp_path, monkeypatch):
+    path = draw_series(tmp_path)[0]
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    assert "needs the extra `volumes`: pip install 'rd-hf[volumes]'" in refusal(path)
+    assert "needs the extra `volumes`" in refusal(path, header_of)
 
 
 def test_reading_says_nothing_of_the_patient(tmp_path, caplog, capfd, recwarn):

@@ -25,7 +25,8 @@ def test_files_folders_and_globs(tmp_path, monkeypatch):
     all_rows = [("a.nii.gz", "a"), ("deep/b.nii", "deep/b"), ("deep/er/a.nii.gz", "deep/er/a")]
     assert found(tmp_path, tmp_path) == all_rows
     assert found([tmp_path / "a.nii.gz", tmp_path], tmp_path) == all_rows
-    assert found(str(tmp_path / "**" / "*"), tmp_path) == all_rows
+    assert sorted(found(str(tmp_path / "**" / "*"), tmp_path)) == all_rows
+    assert found(str(tmp_path / "d*"), tmp_path) == [("deep/b.nii", "b"), ("deep/er/a.nii.gz", "er/a")]
     assert found(tmp_path / "deep" / "b.nii", tmp_path) == [("deep/b.nii", "b")]
     assert found(tmp_path / "a_mask.nii.gz", tmp_path) == [("a_mask.nii.gz", "a_mask")]
     monkeypatch.chdir(tmp_path)

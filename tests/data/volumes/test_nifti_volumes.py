@@ -2,7 +2,9 @@
 
 import gzip
 import io
+import sys
 import tracemalloc
+import zipfile
 
 import nibabel
 import numpy as np
@@ -212,6 +214,22 @@ def test_files_that_are_not_as_their_name_says(tmp_path):
     assert read_volume(packed, "x").values.shape == (1, 4, 5, 6)
     assert "there is no such file" in refusal(tmp_path / "c.nii.gz")
     assert "it is a folder" in refusal(tmp_path)
+
+
+def test_members_of_archives_are_read(tmp_path):
+    path = draw(tmp_path / "a.nii.gz")
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        archive.write(path, "case/a.nii.gz")
+    row = {"bytes": None, "path": f"zip://case/a.nii.gz::{tmp_path / 'all.zip'}"}
+    assert np.array_equal(read_volume(row, "x").values, read_volume(path, "x").values)
+    assert b"".join(volume_bytes(row, "x")) == path.read_bytes()
+
+
+def test_the_missing_extra_is_named(tmp_path, monkeypatch):
+    path = draw(tmp_path / "a.nii.gz")
+    monkeypatch.setitem(sys.modules, "nibabel", None)
+    for read in (read_volume, read_labels, header_of):
+        assert "needs the extra `volumes`: pip install 'rd-hf[volumes]'" in refusal(path, read)
 
 
 @pytest.mark.parametrize("share", [0.3, 0.9, 0.99])

@@ -11,6 +11,7 @@ from drawn_volumes import AFFINE, ORGAN, SHAPE, write_labels, write_volume
 from PIL import Image
 
 from rd_hf.data.columns import DataError
+from rd_hf.data.decoding.images import BadImageError
 from rd_hf.data.sources import load_data, load_images_only
 from rd_hf.data.volumes.reading import read_volume
 from rd_hf.data.volumes.volume import VolumeReading
@@ -148,6 +149,22 @@ def test_several_series_in_a_folder_of_a_class(tmp_path):
         load_data(tmp_path, dimensions=3)
 
 
+def test_scouts_are_left_out_and_a_single_slice_is_no_volume(tmp_path, log):
+    series(tmp_path, "sick/p1", "well/p2")
+    draw_series(tmp_path / "scout", slices=1, SeriesInstanceUID="1.9")
+    move_into(tmp_path / "sick" / "p1", tmp_path / "scout")
+    draw_series(tmp_path / "well" / "p3", slices=1)
+    data = load_data(tmp_path, dimensions=3)
+    assert (
+        len(data.splits["train"]) == 3
+        and "1 DICOM object left out of" in log.text
+        and "it is a single image" in log.text
+    )
+    row = next(row["image"] for row in data.splits["train"] if "p3" in row["image"]["path"])
+    with pytest.raises(BadImageError, match="well/p3"):
+        read_volume(row, "it")
+
+
 def test_folders_of_one_series_each_are_no_classes(tmp_path):
     series(tmp_path, "patient1", "patient2")
     with pytest.raises(DataError, match="patient1' is not in a class folder"):
@@ -178,12 +195,14 @@ def test_series_with_label_volumes(tmp_path):
         ("case.{}.nii", "case.{}_seg.nii.gz"),
         ("train/images/{}.nii.gz", "train/labels/{}.nii.gz"),
         ("img/img{}.nii.gz", "label/label{}.nii.gz"),
+        ("case_{}/imaging.nii.gz", "case_{}/segmentation.nii.gz"),
+        ("{}/{}.nii", "{}/seg.nii.gz"),
     ],
 )
 def test_volumes_with_label_volumes(tmp_path, log, image, mask):
     for row, labels in enumerate([ORGAN, ORGAN[::-1], ORGAN], start=1):
-        write_volume(tmp_path / image.format(f"{row:02}"), row)
-        write_labels(tmp_path / mask.format(f"{row:02}"), labels)
+        write_volume(tmp_path / image.replace("{}", f"{row:02}"), row)
+        write_labels(tmp_path / mask.replace("{}", f"{row:02}"), labels)
     data = load_data(tmp_path)
     assert masks(data) == {1: True, 2: False, 3: True} and data.volumes == VolumeReading()
     assert data.labels("train").tolist() == [[54, 6]] * 3 and data.source["masks"]["classes"] == {"0": 0, "1": 1}
@@ -236,6 +255,8 @@ def test_labels_without_a_volume_and_folders_without_labels(tmp_path):
         load_data(tmp_path)
     for row in (1, 3):
         write_labels(tmp_path / "labelsTr" / f"{row}.nii.gz")
+    with pytest.raises(DataError, match="has the folders of nnU-Net, whose labels are volumes and no classes"):
+        load_data(tmp_path, task="classification")
     with pytest.raises(DataError, match=r"labelsTr/3.nii.gz' has no image; its image must be named '3'"):
         load_data(tmp_path)
 
@@ -300,6 +321,12 @@ def test_volumes_without_labels_are_stored_as_those_with_labels(tmp_path):
         DataError, match="2 channels along a fourth axis, but those with labels have 2 channels in files"
     ):
         load_images_only(tmp_path / "axis", volumes=VolumeReading(2))
+
+
+def test_the_ct_series_of_another_scanner(shared_data, log):
+    rows = load_images_only(shared_data / "dicom" / "ct_series", dimensions=3)
+    assert read_volume(rows[0]["image"], "it").values.shape == (1, 128, 128, 16) and len(rows) == 1
+    assert "1 DICOM object left out of" in log.text and "it is a scout view" in log.text
 
 
 def test_the_hippocampus_data_of_the_decathlon(shared_data):

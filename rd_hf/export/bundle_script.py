@@ -1,0 +1,58 @@
+"""Runs the network of a MONAI bundle over NIfTI volumes; in the bundle this file is scripts/predict.py."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import torch
+from torch import Tensor, nn
+from transformers.utils import ModelOutput
+
+from .image_processing_rd_volume import RDVolumeProcessor
+
+HERE = Path(__file__).parent
+
+
+def predict(paths: Sequence[str], network: nn.Module, inferer: Callable, device: Any, output_dir: str) -> list[str]:
+    """Write a mask on the grid of each volume (`NAME.nii.gz`), or the probabilities of its classes (`NAME.json`).
+
+    :param paths: of NIfTI files; several channels are the last of four axes.
+    :param network: with its weights.
+    :param inferer: of MONAI: takes a volume (1, C, X, Y, Z) and the network.
+    :return: the paths of the files that were written.
+    """
+    model = json.loads((HERE / "model.json").read_text(encoding="utf-8"))
+    processor = RDVolumeProcessor.from_pretrained(HERE)
+    folder = Path(output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    network.to(device).eval()
+    written = []
+    for path in map(Path, paths):
+        pixel_values = processor(str(path), return_tensors="pt")["pixel_values"].to(device)
+        with torch.no_grad():
+            logits = inferer(pixel_values, lambda values: _logits(network(values))).cpu()
+        name = path.name.removesuffix(".gz").removesuffix(".nii")
+        if logits.ndim == 5:
+            written.append(folder / f"{name}.nii.gz")
+            _write_mask(processor, logits, path, written[-1])
+        else:
+            written.append(folder / f"{name}.json")
+            shares = logits[0].sigmoid() if model["multi_label"] else logits[0].softmax(0)
+            written[-1].write_text(json.dumps(dict(zip(model["labels"], shares.tolist(), strict=True))))
+    return [str(path) for path in written]
+
+
+def _logits(output: Any) -> Tensor:
+    return output if isinstance(output, Tensor) else output[0]  # a vision transformer gives its hidden states as well
+
+
+def _write_mask(processor: RDVolumeProcessor, logits: Tensor, source: Path, target: Path) -> None:
+    (mask,) = processor.post_process_semantic_segmentation(ModelOutput(logits=logits), [str(source)])
+    image = nibabel.load(source)
+    made = nibabel.Nifti1Image(mask.numpy(), image.affine)
+    made.header.set_xyzt_units("mm")
+    nibabel.save(made, target)

@@ -1,0 +1,172 @@
+"""Exports of students of volumes: plain networks of MONAI, MONAI bundles, ONNX of any size and of eight bits."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from test_without_rd_hf import BLOCKER
+from transformers import AutoModelForImageClassification, AutoModelForSemanticSegmentation
+from warm_python import WarmPython
+
+from rd_hf.arguments.values import ArgumentError
+from rd_hf.cards.card import CARD_FILE, HERE, render_use
+from rd_hf.data.volumes.transform import VolumeTransform
+from rd_hf.export.onnx import describe, max_difference, write_int8
+from rd_hf.export.run import export
+from rd_hf.inference.onnx_runtime import OnnxModel
+from rd_hf.inference.prediction import predict
+from rd_hf.models.image_processing_rd_volume import RDVolumeProcessor
+from rd_hf.students.loading import load_student
+from rd_hf.students.volumes import VolumeStudent
+
+SIZE = (16, 16, 16)
+NAMES = ["background", "$organ"]  # the second is a name that MONAI would take for Python
+STUDENTS = {
+    "dynunet": ("segmentation", "DynUNet", {
+        "kernel_size": [3, 3, 3], "strides": [1, 2, 2], "upsample_kernel_size": [2, 2], "filters": [4, 6, 8],
+    }),
+    "unet": ("segmentation", "UNet", {"channels": [4, 6, 8], "strides": [2, 2]}),
+    "resnet": ("single_label_classification", "ResNet", {
+        "block": "basic", "layers": [1, 1, 1, 1], "block_inplanes": [4, 6, 8, 10],
+    }),
+}  # fmt: skip
+AFFINE = np.diag([-1.5, 1.0, 2.0, 1.0])
+AUTO = {"segmentation": AutoModelForSemanticSegmentation}
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """A folder of each student with its processor, and one of two volumes."""
+    folder = tmp_path_factory.mktemp("workplace")
+    for name, (task, network, arguments) in STUDENTS.items():
+        torch.manual_seed(0)
+        config = {"model_type": "monai", "network": network, "arguments": arguments}
+        student, _, _ = load_student(config, NAMES, task, volumes=VolumeStudent(1, SIZE))
+        student.eval().save_pretrained(folder / name)
+        shown = {"spacing": [1.5, 1.5, 1.5], "crop_size": SIZE} if task == "segmentation" else {"size": SIZE}
+        RDVolumeProcessor(**shown).save_pretrained(folder / name)
+    (folder / "volumes").mkdir()
+    values = np.random.default_rng(0)
+    for name, shape in (("one", (20, 18, 14)), ("two", (12, 30, 20))):
+        image = nibabel.Nifti1Image(values.normal(size=shape).astype(np.float32), AFFINE)
+        nibabel.save(image, folder / "volumes" / f"{name}.nii.gz")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(workplace):
+    """Runs code in a process that cannot import rd_hf."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    warm = WarmPython(environment | {"HF_MODULES_CACHE": str(workplace / "modules")})
+    yield lambda code, folder: warm.run("-c", BLOCKER + code, cwd=folder)
+    warm.close()
+
+
+def windows(count: int = 2, *size: int) -> torch.Tensor:
+    return torch.randn(count, 1, *(size or SIZE), generator=torch.Generator().manual_seed(0))
+
+
+def load(folder, name: str):
+    auto = AUTO.get(STUDENTS[name][0], AutoModelForImageClassification)
+    return auto.from_pretrained(folder).eval()
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+def test_a_plain_network_loads_with_monai_and_safetensors_alone(name, workplace, run, tmp_path):
+    report = export(str(workplace / name), str(tmp_path / "plain"))
+    assert report["max_abs_difference"] == 0 and report["checked_on"] == "2 random windows"
+    use = render_use(
+        "transformers", {"volumes": {}}, "image-segmentation", model_type="monai", network=report["network"]
+    )
+    snippet = re.findall(r"```python\n(.*?)```", use, re.DOTALL)[-1]
+    with torch.no_grad():
+        torch.save((windows(), load(workplace / name, name)(windows()).logits), tmp_path / "plain" / "expected.pt")
+    check = "pixels, expected = torch.load('expected.pt')\n"
+    check += "torch.testing.assert_close(network.eval()(pixels), expected)\n"
+    done = run(snippet + check, tmp_path / "plain")
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_cards_code_gives_the_mask_of_predict(workplace, run, tmp_path):
+    export(str(workplace / "unet"), str(tmp_path / "plain"))
+    use = render_use("transformers", {"volumes": {}}, "image-segmentation", model_type="monai", network=None)
+    (snippet,) = re.findall(r"```python\n(.*?)```", use, re.DOTALL)
+    snippet = snippet.replace(HERE, f"model_id = {str(tmp_path / 'plain')!r}").replace("volume.nii.gz", "one.nii.gz")
+    done = run(snippet + "import numpy\nnumpy.save('mask.npy', mask.numpy())\n", workplace / "volumes")
+    assert done.returncode == 0, done.stderr
+    assert same_mask(np.load(workplace / "volumes" / "mask.npy"), predicted(workplace, "unet", tmp_path, "one"))
+    (workplace / "volumes" / "mask.npy").unlink()
+
+
+def predicted(workplace, name: str, folder, volume: str) -> np.ndarray:
+    paths = [str(workplace / "volumes" / f"{volume}.nii.gz")]
+    predict(str(workplace / name), paths, output_dir=str(folder / "predicted"))
+    return np.asarray(nibabel.load(folder / "predicted" / f"{volume}.nii.gz").dataobj)
+
+
+def same_mask(one: np.ndarray, other: np.ndarray) -> bool:
+    return one.shape == other.shape and (one == other).mean() > 0.999 and 0 < one.mean() < 1
+
+
+@pytest.mark.parametrize("name", ["unet", "resnet"])
+def test_a_bundle_runs_with_monai(name, workplace, run, tmp_path):
+    report = export(str(workplace / name), str(tmp_path / "bundle"), "bundle")
+    assert report["max_abs_difference"] < 1e-5
+    text = (tmp_path / "bundle" / CARD_FILE).read_text()
+    assert "python -m monai.bundle run --config_file configs/inference.json" in text
+    code = f"""
+import os, sys
+from monai.bundle import run
+sys.path.insert(0, os.getcwd())  # as python -m does it
+run(config_file="configs/inference.json", dataset_dir={str(workplace / "volumes")!r}, output_dir="eval")
+"""
+    done = run(code, tmp_path / "bundle")
+    assert done.returncode == 0, done.stderr
+    made = sorted(path.name for path in (tmp_path / "bundle" / "eval").iterdir())
+    if name == "unet":
+        assert made == ["one.nii.gz", "two.nii.gz"]
+        for volume in ("one", "two"):
+            image = nibabel.load(tmp_path / "bundle" / "eval" / f"{volume}.nii.gz")
+            np.testing.assert_allclose(image.affine, AFFINE)
+            assert same_mask(np.asarray(image.dataobj), predicted(workplace, name, tmp_path, volume))
+    else:
+        assert made == ["one.json", "two.json"]
+        shares = json.loads((tmp_path / "bundle" / "eval" / "one.json").read_text())
+        assert list(shares) == NAMES and sum(shares.values()) == pytest.approx(1)
+
+
+def test_onnx_of_any_size(workplace, tmp_path):
+    report = export(str(workplace / "dynunet"), str(tmp_path / "onnx"), "onnx", dynamic_size=True)
+    assert report["input"] == ["batch", 1, "x", "y", "z"] and report["other_size"] == [16, 80, 48]
+    exported, student = OnnxModel(tmp_path / "onnx" / "model.onnx"), load(workplace / "dynunet", "dynunet")
+    for size in (SIZE, (24, 16, 32)):
+        difference, _ = max_difference(student, exported, windows(2, *size))
+        assert difference < 1e-4
+    assert exported.label_names == NAMES
+    mask = predicted(workplace, "dynunet", tmp_path, "two")
+    predict(str(tmp_path / "onnx"), [str(workplace / "volumes" / "two.nii.gz")], output_dir=str(tmp_path / "of_onnx"))
+    assert same_mask(np.asarray(nibabel.load(tmp_path / "of_onnx" / "two.nii.gz").dataobj), mask)
+
+
+def test_onnx_of_eight_bits(workplace, tmp_path):
+    export(str(workplace / "resnet"), str(tmp_path / "onnx"), "onnx")
+    source = tmp_path / "onnx" / "model.onnx"
+    write_int8(source, tmp_path / "int8.onnx", windows(4).split(1))
+    describe(tmp_path / "int8.onnx", VolumeTransform(RDVolumeProcessor(size=SIZE)), NAMES, STUDENTS["resnet"][0], {})
+    eight, exact = (OnnxModel(path)(pixel_values=windows()).logits for path in (tmp_path / "int8.onnx", source))
+    assert 0 < (exact - eight).abs().max() < 0.3 * exact.abs().max()
+
+
+def test_a_bundle_is_of_volumes(tmp_path):
+    config = {"model_type": "resnet", "embedding_size": 4, "hidden_sizes": [4, 8], "depths": [1, 1]}
+    student, processor, _ = load_student(config, NAMES, "single_label_classification", 32)
+    for part in (student, processor):
+        part.save_pretrained(tmp_path / "images")
+    with pytest.raises(ArgumentError, match="`format` bundle is for students of volumes"):
+        export(str(tmp_path / "images"), str(tmp_path / "bundle"), "bundle")

@@ -1,0 +1,60 @@
+"""Scores of a student of volumes: those of the masks that it predicts, on the source's voxels."""
+
+import logging
+
+import nibabel as nib
+import numpy as np
+import pytest
+from small_volumes import NAMES, saved_segmenter, smooth, write_volume
+
+import rd_hf
+from rd_hf.arguments.values import ArgumentError
+from rd_hf.scoring.mask_metrics import segmentation_scores
+from rd_hf.scoring.mask_rows import full_rows
+from rd_hf.scoring.segmentation import VOLUMES, MaskRows
+
+AXES = ("RAS", "LPS", "SLA")
+SPACING = (1.0, 1.2, 2.5)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return str(saved_segmenter(tmp_path_factory.mktemp("model")))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Three test volumes whose files have their axes in different directions."""
+    folder = tmp_path_factory.mktemp("data")
+    for kind in ("images", "masks"):
+        (folder / "test" / kind).mkdir(parents=True)
+    for number, axes in enumerate(AXES):
+        values = smooth((18 + number, 16, 9), number)
+        write_volume(folder / "test" / "images" / f"{number}.nii.gz", values, SPACING, axes)
+        write_volume(folder / "test" / "masks" / f"{number}.nii.gz", (values > 0) + (values > 150), SPACING, axes)
+    return folder
+
+
+def test_scores_are_those_of_predicted_masks_in_millimetres(model, data, tmp_path, caplog):
+    with caplog.at_level(logging.INFO, "rd_hf"):
+        scores = rd_hf.evaluate(model, data, predictions=str(tmp_path / "rows.csv"))
+    assert "volumes: 3D" in caplog.text
+    rows = rd_hf.predict(model, data / "test" / "images")
+    files = [nib.load(data / "test" / "masks" / f"{number}.nii.gz") for number in range(len(AXES))]
+    spacings = [file.header.get_zooms() for file in files]
+    assert len(set(spacings)) > 1
+    truths = [np.asarray(file.dataobj).astype(np.uint8) for file in files]
+    expected = full_rows([row["mask"] for row in rows], truths, 3, spacings)
+    expected = segmentation_scores(MaskRows.of(expected, NAMES, VOLUMES), 0)
+    # the split's volumes are kept in half precision, which may move a voxel from one class to the other
+    for name in ("dice", "hd95", "surface_dice", "pooled_dice"):
+        assert scores[name] == pytest.approx(expected[name], rel=0.02) and scores[name] > 0
+    assert scores["unit"] == "mm"
+    header = (tmp_path / "rows.csv").read_text().splitlines()[0].split(",")
+    assert header[:4] == ["row", f"dice_{NAMES[1]}", f"voxels_{NAMES[1]}", f"predicted_voxels_{NAMES[1]}"]
+
+
+def test_what_is_only_for_images_is_refused(model, data):
+    for name, value in (("page", 2), ("dicom_window", "40,400")):
+        with pytest.raises(ArgumentError, match=f"`{name}` is for images, but this model reads volumes"):
+            rd_hf.evaluate(model, data, **{name: value})

@@ -1,0 +1,96 @@
+"""Slices of volumes lie as radiologists see them, true to shape, through the largest region."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rd_hf.scoring import volume_pictures
+from rd_hf.scoring.mask_pictures import HUES
+from rd_hf.scoring.volume_pictures import (
+    FILLED,
+    GAP,
+    OUTLINED,
+    VolumeExample,
+    draw_volumes,
+    mask_slice,
+    overlay_of_volume,
+    region_centre,
+    slice_of,
+)
+
+RIGHT, FRONT, HEAD = 1, 2, 3  # marks of three directions
+
+
+@pytest.fixture
+def empty_plots():
+    """Plots are drawn here."""
+
+
+def marked() -> np.ndarray:
+    """A volume (X, Y, Z) towards right, front and head with a mark at the end of each axis through its middle."""
+    volume = np.zeros((9, 11, 7), np.uint8)
+    volume[8, 5, 3], volume[4, 10, 3], volume[4, 5, 6] = RIGHT, FRONT, HEAD
+    return volume
+
+
+@pytest.mark.parametrize(
+    "plane, shape, places",
+    [
+        ("axial", (11, 9), {RIGHT: (5, 0), FRONT: (0, 4)}),
+        ("coronal", (7, 9), {RIGHT: (3, 0), HEAD: (0, 4)}),
+        ("sagittal", (7, 11), {FRONT: (3, 0), HEAD: (0, 5)}),
+    ],
+)
+def test_right_is_left_and_front_is_up_or_left(plane, shape, places):
+    shown = slice_of(marked(), plane, (4, 5, 3))
+    assert shown.shape == shape
+    assert {int(shown[place]): place for place in zip(*np.nonzero(shown), strict=True)} == places
+
+
+def test_pixels_are_square_whatever_the_spacing():
+    mask = np.zeros((20, 30, 10), np.uint8)
+    for plane, millimetres in (("axial", (60, 20)), ("coronal", (50, 20)), ("sagittal", (50, 60))):
+        rows, columns = mask_slice(mask, plane, (1, 1, 1), (1.0, 2.0, 5.0)).shape
+        assert rows / columns == pytest.approx(millimetres[0] / millimetres[1], rel=0.01)
+        assert max(rows, columns) >= volume_pictures.SMALLEST_SIDE - 1
+
+
+def test_the_largest_region_is_shown_and_never_a_gap_in_it():
+    mask = np.zeros((20, 20, 20), np.uint8)
+    mask[2:4, 2:4, 2:4] = 1
+    mask[8:19, 8:19, 10:13] = 2
+    mask[10:17, 10:17, 10:13] = 0  # a ring
+    mask[:, 0] = 255
+    place = region_centre(mask)
+    assert mask[place] == 2
+    assert region_centre(np.full((4, 6, 8), 255)) == (2, 3, 4)
+
+
+def test_an_overlay_has_three_slices_side_by_side():
+    mask = np.zeros((12, 8, 10), np.uint8)
+    mask[3:6, 2:5, 4:7] = 1
+    picture = overlay_of_volume(np.full(mask.shape, 0.5), mask, (1.0, 1.0, 1.0))
+    pixels = volume_pictures.SMALLEST_SIDE / 12, volume_pictures.SMALLEST_SIDE / 10
+    width = 2 * volume_pictures.SMALLEST_SIDE + round(8 * pixels[1]) + 2 * GAP
+    assert picture.dtype == np.uint8 and picture.shape == (volume_pictures.SMALLEST_SIDE, width, 3)
+    assert (picture == HUES[0]).all(axis=2).any() and (picture == 0).all(axis=2).any()
+
+
+def test_examples_tint_the_prediction_and_outline_the_truth(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(volume_pictures, "draw_grid", lambda *arguments: drawn.append(arguments))
+    truth, prediction = np.zeros((2, 16, 16, 8), np.uint8)
+    truth[4:9, 4:9, 2:6], prediction[6:12, 6:12, 2:6] = 1, 2
+    example = VolumeExample(np.zeros(truth.shape), truth, prediction, (1.0, 1.0, 2.0), "test, row 3")
+    draw_volumes([example], ["background", "a", "b"], tmp_path / "x.png")
+    ((pictures, titles, heads, _, handles, _, _),) = drawn
+    assert (titles, heads) == (["test, row 3"], ["axial", "coronal", "sagittal"])
+    assert [handle.get_label() for handle in handles] == ["a", "b", FILLED, OUTLINED]
+    (axial, _, _) = pictures[0]
+    tint = [round(0.4 * value) for value in HUES[1]]
+    assert (axial == HUES[0]).all(axis=2).any() and (axial == tint).all(axis=2).any()
+    assert not (axial == HUES[1]).all(axis=2).any()  # a prediction has no outline
+    monkeypatch.undo()
+    draw_volumes([example, example], ["background", "a", "b"], tmp_path / "x.png")
+    with Image.open(tmp_path / "x.png") as written:
+        assert written.width > 1300

@@ -1,0 +1,91 @@
+"""MONAI bundles become folders that rd_hf loads, and nothing of theirs is run."""
+
+import json
+import os
+
+import pytest
+import torch
+from monai.networks.nets import DynUNet, SegResNet
+
+from rd_hf import convert_bundle
+from rd_hf.models.backbone import Backbone
+from rd_hf.students.bundles import BundleError
+from rd_hf.students.loading import load_student
+from rd_hf.students.volumes import VolumeStudent
+
+SEGRESNET = {"spatial_dims": 3, "in_channels": 1, "out_channels": 2, "init_filters": 8, "blocks_down": [1, 1],
+             "blocks_up": [1]}  # fmt: skip
+DYNUNET = {"spatial_dims": 3, "in_channels": 1, "out_channels": 2, "kernel_size": [3, 3, 3], "strides": [1, 2, 2],
+           "upsample_kernel_size": [2, 2], "filters": [4, 6, 8], "deep_supervision": True,
+           "deep_supr_num": 1}  # fmt: skip
+
+
+def bundle(folder, network: str, arguments: dict, state: object, **configs):
+    for name in ("configs", "models"):
+        (folder / name).mkdir(parents=True)
+    values = {"network_def": {"_target_": network, **arguments}, "network": "$@network_def.to(@device)", **configs}
+    (folder / "configs" / "inference.json").write_text(json.dumps(values))
+    names = {"network_data_format": {"outputs": {"pred": {"channel_def": {"0": "background", "1": "spleen"}}}}}
+    (folder / "configs" / "metadata.json").write_text(json.dumps(names))
+    torch.save(state, folder / "models" / "model.pt")
+    return folder
+
+
+def volumes() -> torch.Tensor:
+    return torch.rand(1, 1, 16, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    ("network", "target", "arguments"),
+    [(SegResNet, "SegResNet", SEGRESNET), (DynUNet, "monai.networks.nets.DynUNet", DYNUNET)],
+)
+def test_a_bundle_is_a_teacher_and_a_student(network, target, arguments, tmp_path):
+    torch.manual_seed(0)
+    own = network(**arguments).eval()
+    arguments = arguments | {"out_channels": "@classes#count"}
+    folder = bundle(
+        tmp_path / "bundle", target, arguments, {"model": own.state_dict(), "epoch": 3}, classes={"count": 2}
+    )
+    converted = convert_bundle(folder, tmp_path / "converted")
+    student, _, _ = load_student(
+        str(converted), ["background", "spleen"], "segmentation", volumes=VolumeStudent(1, (16, 16, 16))
+    )
+    with torch.no_grad():
+        torch.testing.assert_close(student.eval()(pixel_values=volumes()).logits, own(volumes()))
+    backbone = Backbone.from_pretrained(converted)
+    assert not backbone.missing and len(backbone.find_stages((16, 16, 16))) >= 2
+
+
+class Evil:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_nothing_of_a_bundle_is_run(tmp_path):
+    made = tmp_path / "made"
+    folder = bundle(tmp_path / "weights", "SegResNet", SEGRESNET, {"model": Evil(made)})
+    with pytest.raises(BundleError, match=r"model\.pt holds more than tensors"):
+        convert_bundle(folder, tmp_path / "out")
+    expression = f"$__import__('os').mkdir({str(made)!r})"
+    folder = bundle(tmp_path / "config", "SegResNet", SEGRESNET | {"init_filters": expression}, {})
+    with pytest.raises(BundleError, match="`network_def#init_filters` in .*only running the bundle's code"):
+        convert_bundle(folder, tmp_path / "out")
+    assert not made.exists()
+
+
+def test_what_cannot_be_converted_is_said(tmp_path):
+    state = SegResNet(**SEGRESNET).state_dict()
+    with pytest.raises(BundleError, match="give the folder of a MONAI bundle"):
+        convert_bundle(tmp_path, tmp_path / "out")
+    with pytest.raises(BundleError, match="is os.system, but rd_hf knows only"):
+        convert_bundle(bundle(tmp_path / "a", "os.system", SEGRESNET, state), tmp_path / "out")
+    with pytest.raises(BundleError, match="SegResNet does not accept"):
+        convert_bundle(bundle(tmp_path / "b", "SegResNet", SEGRESNET | {"width": 3}, state), tmp_path / "out")
+    few = {name: value for name, value in state.items() if "conv_final" not in name}
+    with pytest.raises(BundleError, match="are not those of its SegResNet: conv_final"):
+        convert_bundle(bundle(tmp_path / "c", "SegResNet", SEGRESNET, few), tmp_path / "out")
+    with pytest.raises(BundleError, match="are not those of its SegResNet: more"):
+        convert_bundle(bundle(tmp_path / "d", "SegResNet", SEGRESNET, state | {"more": torch.ones(1)}), tmp_path / "o")
