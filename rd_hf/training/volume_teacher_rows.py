@@ -9,6 +9,8 @@ from torch import Tensor
 from ..data.open_split import OpenSplit
 from ..inference.rows import predict_rows
 from ..inference.volumes import volume_logits
+from ..runtime.progress import Progress
+from ..scoring.volume_target import VolumeTarget
 from ..tasks.task import Task
 from .run_models import Models
 
@@ -16,18 +18,28 @@ from .run_models import Models
 def window_rows(models: Models, split: OpenSplit, task: Task, accelerator: Accelerator) -> np.ndarray:
     """What the task keeps of the reprogrammed teacher's outputs on a split, volume by volume.
 
+    A teacher of slices reads those of every window, which may take longer than the training: the log shows progress.
+
     :return: full rows, in the order of `split.rows`.
     """
     teacher, backbone = models.teacher, models.backbone
-    if not teacher.needs_student_pixels:
+    own = -(-len(split.rows) // accelerator.num_processes)
+    title, shown = f"scoring the reprogrammed teacher on {split.name}", accelerator.is_main_process
+    with Progress(title, own, "volume", shown=shown) as progress:
+
+        def row(logits: Tensor, targets: list[VolumeTarget]) -> Tensor:
+            progress.advance()
+            return task.full_row(logits, targets)
+
+        if not teacher.needs_student_pixels:
+            return predict_rows(
+                lambda windows: teacher(teacher_features=backbone.extract(windows)).logits,
+                row, teacher, split, 1, accelerator, processor=models.teacher_processor,
+            )  # fmt: skip
         return predict_rows(
-            lambda windows: teacher(teacher_features=backbone.extract(windows)).logits,
-            task.full_row, teacher, split, 1, accelerator, processor=models.teacher_processor,
+            lambda rows: _with_students_windows(models, split, rows[0], accelerator)[None],
+            row, teacher, split, 1, accelerator, lambda rows: rows,
         )  # fmt: skip
-    return predict_rows(
-        lambda rows: _with_students_windows(models, split, rows[0], accelerator)[None],
-        task.full_row, teacher, split, 1, accelerator, lambda rows: rows,
-    )  # fmt: skip
 
 
 def _with_students_windows(models: Models, split: OpenSplit, row: int, accelerator: Accelerator) -> Tensor:
