@@ -107,7 +107,7 @@ def _run(command: str, options: list[str]) -> int:
     except KeyboardInterrupt as interrupt:
         print(f"rd-hf {command}: interrupted. {interrupt}".rstrip(), file=sys.stderr)
         return interrupt.exit_code if isinstance(interrupt, Stopped) else EXIT_INTERRUPTED
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError, ImportError) as error:
         # rd_hf's errors, and the libraries' errors about a user's model or data: print a sentence, not a traceback.
         logging.getLogger("rd_hf").debug("", exc_info=True)
         print(f"rd-hf {command}: {error}", file=sys.stderr)

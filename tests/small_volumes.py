@@ -20,18 +20,17 @@ NAMES = ["background", "organ", "tumour"]
 PATIENT = "Kowalski^Anna"
 
 
-def saved_segmenter(folder: Path, crop_size: int = 16) -> Path:
-    """The folder of a student of masks, which reads CT in voxels of 1.5 mm."""
+def saved_segmenter(folder: Path, channels: int = 1, provenance: dict | None = None) -> Path:
+    """The folder of a student of masks, which reads CT in voxels of 1.5 mm, in windows of 16 a side."""
     torch.manual_seed(0)
     config = MonaiNetConfig(
-        "UNet", spatial_dims=3, in_channels=1, image_size=crop_size, num_labels=3, id2label=dict(enumerate(NAMES)),
+        "UNet", spatial_dims=3, in_channels=channels, image_size=16, num_labels=3, id2label=dict(enumerate(NAMES)),
         arguments={"channels": [4, 8], "strides": [2]},
     )  # fmt: skip
-    student = RDStudentForSemanticSegmentation.from_classifier(MonaiNetForSemanticSegmentation(config))
-    student.save_pretrained(folder)
-    RDVolumeProcessor(
-        spacing=1.5, crop_size=crop_size, intensity="window", window=(-100, 200)
-    ).save_pretrained(folder)  # fmt: skip
+    network = MonaiNetForSemanticSegmentation(config)
+    RDStudentForSemanticSegmentation.from_classifier(network, provenance).save_pretrained(folder)
+    settings = {"spacing": 1.5, "crop_size": 16, "intensity": "window", "window": (-100, 200)}
+    RDVolumeProcessor(channels=channels, **settings).save_pretrained(folder)
     return folder
 
 

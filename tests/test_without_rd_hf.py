@@ -19,7 +19,7 @@ from rd_hf.models.modeling_rd_teacher import RDTeacherForImageClassification
 STUDENT_CODE = {"configuration_rd.py", "modeling_rd_student.py"}
 TEACHER_CODE = STUDENT_CODE | {
     "modeling_rd_teacher.py", "backbone.py", "features.py", "grids.py", "probe.py", "stages.py", "tape.py",
-    "reprogramming.py", "hybrid_norms.py", "with_backbone.py",
+    "reprogramming.py", "hybrid_norms.py", "slices.py", "with_backbone.py",
 }  # fmt: skip
 TOWER = ViTConfig(
     hidden_size=16, num_hidden_layers=4, num_attention_heads=2, intermediate_size=32, image_size=32, patch_size=8

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -40,7 +41,11 @@ class MeshNetConfig(PreTrainedConfig):
 
 
 class MeshNet(PreTrainedModel):
-    """Dilated convolutions at full resolution (Fedorov et al. 2017, arXiv 1612.00940), without the head."""
+    """Dilated convolutions at full resolution (Fedorov et al. 2017, arXiv 1612.00940), without the head.
+
+    The last stage is the hypercolumn (Hariharan et al. 2015, arXiv 1411.5752): the features of all layers, averaged
+    over cubes of two voxels a side.
+    """
 
     config_class = MeshNetConfig
     main_input_name = "pixel_values"
@@ -53,16 +58,18 @@ class MeshNet(PreTrainedModel):
             nn.Conv3d(width, config.channels, 3, padding=dilation, dilation=dilation)
             for width, dilation in zip(widths, config.dilations, strict=True)
         )
+        self.hypercolumn = nn.AvgPool3d(2)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
         """As torch draws them."""
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        """The last features (B, channels, X, Y, Z) of volumes (B, in_channels, X, Y, Z) in 0..1."""
+        """The hypercolumn (B, layers * channels, X / 2, Y / 2, Z / 2) of volumes (B, in_channels, X, Y, Z) in 0..1."""
+        features = [pixel_values]
         for layer in self.layers:
-            pixel_values = F.elu(layer(pixel_values))
-        return pixel_values
+            features.append(F.elu(layer(features[-1])))
+        return self.hypercolumn(torch.cat(features[1:], dim=1))
 
 
 MeshNetConfig.register_for_auto_class()

@@ -63,7 +63,7 @@ def predict_rows(
     with torch.no_grad():
         # A process without a batch of its own still runs one, to learn the length of a row.
         for batch in own or batches[:1]:
-            answers.append(row(forward(read(batch)).float(), split.targets(batch)))
+            answers.append(row(forward(read(batch)).float(), split.targets(batch)).to(accelerator.device))
     model.train(was_training)
     if accelerator.num_processes == 1:
         return torch.cat(answers).cpu().numpy()

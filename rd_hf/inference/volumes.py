@@ -29,8 +29,8 @@ def volume_logits(
     A segmenter reads windows of the processor's `crop_size` that overlap by its `overlap`; their logits are averaged
     with Gaussian weights (MONAI's `sliding_window_inference`, as in nnU-Net). A classifier reads the whole volume.
 
-    The CPU's memory holds the volume, K + 1 maps of the grid (logits and weights) and one more during the division, all
-    float32; the device's memory holds one batch of windows.
+    The CPU's memory holds the volume and K + 1 maps of the grid (logits and weights), all float32; the device's memory
+    holds one batch of windows.
 
     :param forward: pixel values (B, C, X, Y, Z) on `device` -> logits (B, K), or (B, K, x, y, z) of any size; the model
         is in eval mode.

@@ -12,7 +12,6 @@ import rd_hf
 from rd_hf.cards.card import render_card, write_card
 from rd_hf.hub.publication import publishable_files
 from rd_hf.models.image_processing_rd_volume import RDVolumeProcessor
-from rd_hf.models.modeling_rd_segmentation import RDStudentForSemanticSegmentation
 from rd_hf.scoring.mask_metrics import segmentation_scores
 from rd_hf.scoring.mask_rows import full_rows
 from rd_hf.scoring.segmentation import VOLUMES, MaskRows
@@ -50,10 +49,7 @@ def snippet(card: str) -> str:
 
 
 def test_the_cards_lines_give_the_masks_of_predict_without_rd_hf(server, client, tmp_path):
-    folder = saved_segmenter(tmp_path / "student")
-    student = RDStudentForSemanticSegmentation.from_pretrained(folder)
-    student.config.provenance = {"method": "rd", "dataset": DATASET}
-    student.save_pretrained(folder)
+    folder = saved_segmenter(tmp_path / "student", provenance={"method": "rd", "dataset": DATASET})
     write_card(folder, render_card(facts_of_masks(folder), "sample"))
     affine = write_volume(tmp_path / "volume.nii.gz", smooth((20, 26, 11), 4), axes="LSP")
     assert PROCESSOR_CODE | {"modeling_monai.py", "modeling_rd_segmentation.py"} <= set(publishable_files(folder))

@@ -114,6 +114,23 @@ def test_what_is_not_dicom_gets_no_segmentation_of_dicom(segmenter, tmp_path):
     assert main(["predict", "--model", segmenter, "--images", str(tmp_path)]) == 2
 
 
+def test_channels_are_files_or_the_last_axis_as_in_training(tmp_path):
+    parts = [smooth((12, 10, 9), seed) for seed in (0, 1)]
+    for channel, values in enumerate(parts):
+        affine = write_volume(tmp_path / f"case_{channel:04d}.nii.gz", values)
+    in_one = nib.Nifti1Image(np.stack(parts, axis=3).astype(np.float32), affine)
+    nib.save(in_one, tmp_path / "both.nii.gz")
+    dataset = {"dataset": {"volumes": {"channels": 2, "channel_axis": False}}}
+    of_files = str(saved_segmenter(tmp_path / "of_files", 2, dataset))
+    of_axis = str(saved_segmenter(tmp_path / "of_axis", 2))
+    (row,) = rd_hf.predict(of_files, tmp_path / "case_*.nii.gz", output_dir=str(tmp_path / "out"))
+    assert row["mask"] == str(tmp_path / "out" / "case.nii.gz")
+    (same,) = rd_hf.predict(of_axis, tmp_path / "both.nii.gz")
+    assert np.array_equal(np.asarray(nib.load(row["mask"]).dataobj), same["mask"])
+    with pytest.raises(BadImageError, match="has 1 channel"):
+        rd_hf.predict(of_axis, tmp_path / "case_0000.nii.gz")
+
+
 def test_classes_of_volumes_and_an_unreadable_one_that_is_skipped(classifier, tmp_path, capsys):
     write_volume(tmp_path / "a.nii.gz", smooth((9, 12, 10)))
     (tmp_path / "b.nii.gz").write_bytes((tmp_path / "a.nii.gz").read_bytes()[:-40])
