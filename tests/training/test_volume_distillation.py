@@ -28,6 +28,7 @@ from rd_hf.training.fill_cache import build
 from rd_hf.training.run_data import load_run_data
 from rd_hf.training.run_folder import read_history
 from rd_hf.training.teacher_features import _views_of_volumes
+from rd_hf.training.teachers import _processor_of_teacher
 from rd_hf.training.trainer import Trainer
 
 UNET = {"model_type": "monai", "network": "UNet", "arguments": {"channels": [4, 8], "strides": [2]}}
@@ -312,6 +313,72 @@ def test_the_processor_of_a_student_in_hand_is_kept(masks, tmp_path):
     rd_hf.distill_from_models((model, processor), None, str(masks), values | {"crop_size": None})
     saved = AutoImageProcessor.from_pretrained(tmp_path / "run" / "student")
     assert (saved.spacing, saved.crop_size, saved.window) == ([2, 2, 2], [8, 8, 8], [0, 300])
+
+
+@pytest.mark.parametrize(
+    ("of_student", "named"),
+    [
+        (
+            ViTImageProcessorPil(),
+            "ViTImageProcessor.*reads images, but the data are volumes: give an RDVol",
+        ),
+        (rd_hf.RDVolumeProcessor(spacing=2), "no crop_size, .*give None for the processor and `crop_size`"),
+        (rd_hf.RDVolumeProcessor(spacing=2, crop_size=8, channels=2), "channels=2, but the volumes of the data have 1"),
+    ],
+)
+def test_a_processor_in_hand_that_does_not_fit_masks_is_refused(masks, tmp_path, of_student, named):
+    network = {"network": "UNet", "spatial_dims": 3, "in_channels": 1, "arguments": UNET["arguments"]}
+    model = MonaiNetForSemanticSegmentation(MonaiNetConfig(**network, num_labels=2))
+    values = {"output_dir": str(tmp_path / "run"), "method": "ce", "max_steps": 1}
+    with pytest.raises(ArgumentError, match=named):
+        rd_hf.distill_from_models((model, of_student), None, str(masks), values)
+
+
+def test_processors_in_hand_that_do_not_fit_classes_are_refused(classes, slice_teacher, tmp_path):
+    network = MonaiNetConfig(
+        spatial_dims=3,
+        in_channels=1,
+        image_size=16,
+        num_labels=2,
+        **{name: value for name, value in RESNET.items() if name != "model_type"},
+    )
+    model = MonaiNetForImageClassification(network)
+    values = {"output_dir": str(tmp_path / "run"), "max_steps": 1}
+    crops = rd_hf.RDVolumeProcessor(size=16, crop_size=8)
+    with pytest.raises(ArgumentError, match="volumes with classes are resized as a whole: set size"):
+        rd_hf.distill_from_models((model, crops), None, str(classes), values | {"method": "ce"})
+    teacher, whole = ViTModel.from_pretrained(slice_teacher), rd_hf.RDVolumeProcessor(size=16)
+    for processor in (None, whole):
+        with pytest.raises(ArgumentError, match="The teacher is a model of images but has .*AutoImageProcessor"):
+            rd_hf.distill_from_models((model, whole), (teacher, processor), str(classes), values)
+
+
+Z_SCORES = rd_hf.RDVolumeProcessor()
+WINDOW = rd_hf.RDVolumeProcessor(intensity="window", window=[-100, 300])
+
+
+@pytest.mark.parametrize(
+    ("of_student", "own", "named"),
+    [
+        (
+            WINDOW,
+            Z_SCORES,
+            "reads the z-scores of each volume, but this run shows the window.*leave `intensity_w",
+        ),
+        (Z_SCORES, WINDOW, "set `intensity_window` to -100,300"),
+        (rd_hf.RDVolumeProcessor(do_normalize=False), Z_SCORES, "student's processor shows 0..1"),
+    ],
+)
+def test_a_teacher_of_other_values_is_refused(of_student, own, named):
+    with pytest.raises(ArgumentError, match=f"teacher 'net' .*{named}"):
+        _processor_of_teacher(of_student, own, "net")
+
+
+def test_a_teacher_reads_0_to_1_or_the_values_that_it_was_made_for():
+    raw = rd_hf.RDVolumeProcessor(do_normalize=False)
+    for own, is_normalised in ((None, False), (raw, False), (Z_SCORES, True)):
+        assert _processor_of_teacher(Z_SCORES, own, "net").do_normalize == is_normalised
+    assert not _processor_of_teacher(WINDOW, raw, "net").do_normalize
 
 
 def test_without_augmentation_crops_still_differ(slice_teacher, masks):
