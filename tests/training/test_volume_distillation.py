@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from types import SimpleNamespace
 
 import nibabel
 import numpy as np
@@ -19,7 +20,9 @@ from rd_hf.data.masks.reading import MaskReading
 from rd_hf.data.order import Visit
 from rd_hf.data.pixels import Transforms
 from rd_hf.data.volumes.transform import VolumeTransform
+from rd_hf.data.volumes.views import VolumeViews
 from rd_hf.models.configuration_monai import MonaiNetConfig
+from rd_hf.models.features import StageFeature
 from rd_hf.models.modeling_monai import MonaiNetForImageClassification, MonaiNetForSemanticSegmentation
 from rd_hf.runtime.interrupts import Stopped
 from rd_hf.teacher_cache.features import FeatureCache
@@ -30,6 +33,7 @@ from rd_hf.training.run_folder import read_history
 from rd_hf.training.teacher_features import _views_of_volumes
 from rd_hf.training.teachers import _processor_of_teacher
 from rd_hf.training.trainer import Trainer
+from rd_hf.training.volume_inputs import VolumeInputs
 
 UNET = {"model_type": "monai", "network": "UNet", "arguments": {"channels": [4, 8], "strides": [2]}}
 RESNET = {
@@ -379,6 +383,36 @@ def test_a_teacher_reads_0_to_1_or_the_values_that_it_was_made_for():
     for own, is_normalised in ((None, False), (raw, False), (Z_SCORES, True)):
         assert _processor_of_teacher(Z_SCORES, own, "net").do_normalize == is_normalised
     assert not _processor_of_teacher(WINDOW, raw, "net").do_normalize
+
+
+def test_a_cache_of_crops_needs_a_number_of_views_also_without_augmentation(slice_teacher, masks, tmp_path):
+    values = settings(slice_teacher, masks, tmp_path / "run", augment=False, num_views="endless")
+    with pytest.raises(ArgumentError, match="`num_views` asks for other crops in every epoch: give a number"):
+        build(DistillationArguments(**values))
+
+
+@pytest.mark.parametrize(
+    ("device", "batch_size", "slices", "at_once"),
+    [
+        ("meta", None, None, [4, 4, 2]),
+        ("meta", 6, None, [6, 4]),
+        ("meta", 6, "slices", [4, 4, 2]),
+        ("cpu", 6, None, [1] * 10),
+    ],
+)
+def test_few_volumes_go_through_the_teacher_at_once(device, batch_size, slices, at_once):
+    seen = []
+
+    def extract(chunk):
+        seen.append(len(chunk))
+        return [StageFeature(chunk, None)]
+
+    backbone = SimpleNamespace(batch_size=batch_size, slices=slices, extract=extract)
+    store = SimpleNamespace(views=VolumeViews(None, 0, None))
+    teacher = VolumeTransform(rd_hf.RDVolumeProcessor(do_normalize=False))
+    inputs = VolumeInputs(store, teacher, backbone, None, torch.device(device))
+    (feature,) = inputs.run_teacher(range(10), [0] * 10, torch.rand(10, 1, 2, 2, 2))
+    assert seen == at_once and len(feature.map) == 10
 
 
 def test_without_augmentation_crops_still_differ(slice_teacher, masks):
