@@ -6,7 +6,7 @@ slices; the front is at the top of axial slices and on the left of sagittal ones
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -91,28 +91,31 @@ def mask_slice(mask: np.ndarray, plane: str, place: Sequence[int], spacing: Sequ
     return true_to_shape(slice_of(mask, plane, place), plane, spacing)
 
 
-def draw_volumes(rows: Sequence[VolumeExample], names: Sequence[str], path: str | Path) -> None:
+def draw_volumes(rows: Iterable[VolumeExample], names: Sequence[str], path: str | Path) -> None:
     """A row per example: slices through its largest true region, or else through the largest predicted one.
 
     The prediction is tinted, the truth outlined.
 
-    :param rows: a few, of any sizes.
+    :param rows: a few, of any sizes; of a generator only one is in memory at a time.
     :param names: of the K classes; those that are drawn are in the legend.
     :param path: the PNG to write.
     """
     from matplotlib.lines import Line2D
 
-    pictures, present = [], set()
-    for row in rows:
-        has_foreground = ((row.truth != 0) & (row.truth != IGNORED_LABEL)).any()
-        place = region_centre(row.truth if has_foreground else row.prediction)
-        pictures.append([_compared(row, plane, place) for plane in PLANES])
-        slices = [slice_of(mask, plane, place) for mask in (row.truth, row.prediction) for plane in PLANES]
-        present |= {int(number) for one in slices for number in np.unique(one)} - {0}
+    pictures, present, titles = zip(*map(_pictures_of, rows), strict=True)
     ratio = max(min(picture.shape[0] / picture.shape[1], TALLEST) for row in pictures for picture in row)
     words = [Line2D([], [], linestyle="none", label=text) for text in (FILLED, OUTLINED)]
-    titles = [row.title for row in rows]
-    draw_grid(pictures, titles, list(PLANES), ratio, [*legend_of(present, names), *words], names, path)
+    handles = [*legend_of(set().union(*present), names), *words]
+    draw_grid(pictures, titles, list(PLANES), ratio, handles, names, path)
+
+
+def _pictures_of(row: VolumeExample) -> tuple[list[np.ndarray], set[int], str]:
+    """The pictures of an example, the classes that they show, and its title."""
+    has_foreground = ((row.truth != 0) & (row.truth != IGNORED_LABEL)).any()
+    place = region_centre(row.truth if has_foreground else row.prediction)
+    slices = [slice_of(mask, plane, place) for mask in (row.truth, row.prediction) for plane in PLANES]
+    present = {int(number) for one in slices for number in np.unique(one)} - {0}
+    return [_compared(row, plane, place) for plane in PLANES], present, row.title
 
 
 def _compared(row: VolumeExample, plane: str, place: Sequence[int]) -> np.ndarray:

@@ -1,5 +1,7 @@
 """Slices of volumes lie as radiologists see them, true to shape, through the largest region."""
 
+import weakref
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -84,7 +86,7 @@ def test_examples_tint_the_prediction_and_outline_the_truth(tmp_path, monkeypatc
     example = VolumeExample(np.zeros(truth.shape), truth, prediction, (1.0, 1.0, 2.0), "test, row 3")
     draw_volumes([example], ["background", "a", "b"], tmp_path / "x.png")
     ((pictures, titles, heads, _, handles, _, _),) = drawn
-    assert (titles, heads) == (["test, row 3"], ["axial", "coronal", "sagittal"])
+    assert (list(titles), heads) == (["test, row 3"], ["axial", "coronal", "sagittal"])
     assert [handle.get_label() for handle in handles] == ["a", "b", FILLED, OUTLINED]
     (axial, _, _) = pictures[0]
     tint = [round(0.4 * value) for value in HUES[1]]
@@ -94,3 +96,21 @@ def test_examples_tint_the_prediction_and_outline_the_truth(tmp_path, monkeypatc
     draw_volumes([example, example], ["background", "a", "b"], tmp_path / "x.png")
     with Image.open(tmp_path / "x.png") as written:
         assert written.width > 1300
+
+
+def test_one_example_is_in_memory_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(volume_pictures, "draw_grid", lambda *arguments: None)
+    made = []
+
+    def example() -> VolumeExample:
+        shown = np.zeros((4, 4, 4))
+        made.append(weakref.ref(shown))
+        return VolumeExample(shown, *np.zeros((2, 4, 4, 4), np.uint8), (1.0, 1.0, 1.0), "row")
+
+    def examples():
+        for _ in range(3):
+            assert all(reference() is None for reference in made)
+            yield example()
+
+    draw_volumes(examples(), ["background", "a"], tmp_path / "x.png")
+    assert len(made) == 3
