@@ -102,6 +102,11 @@ def open_cache_of_split(
     return cache
 
 
+def _first_of(changes: list[str]) -> str:
+    more = f"; and {len(changes) - SHOWN_CHANGES} more" if len(changes) > SHOWN_CHANGES else ""
+    return "; ".join(changes[:SHOWN_CHANGES]) + more
+
+
 def is_read_in_windows(split: OpenSplit) -> bool:
     """Whether a model reads overlapping windows of a split's volumes, and not the whole ones."""
     return isinstance(split.store, VolumeStore) and split.store.processor.crop_size is not None
