@@ -181,9 +181,9 @@ class VolumeStore:
         if record["state"] == _LIVE and "limit" not in self._said:
             self._said.add("limit")
             logger.warning(
-                "The volumes of %s need more disk for temporary files than they may take or than is free (%.0f MiB are "
+                "The volumes of %s need more disk for temporary files than they may take or than is free (%.1f MiB are "
                 "in use). From row %d on, those that do not fit in are read and resampled anew at each visit, which is "
-                "slow: set TMPDIR to a folder on a larger disk, or raise --cache_limit.",
+                "slow. Raise --cache_limit, or set TMPDIR to a folder on a larger disk.",
                 self.name, self._shelf.used / _MIB, row,
             )  # fmt: skip
         if crop is not None and (record["grid"] < crop).any() and "padding" not in self._said:
