@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from transformers.utils import IMAGE_PROCESSOR_NAME, has_file
 
 from ..arguments.distillation import MODEL_IN_MEMORY, DistillationArguments
 from ..arguments.values import ArgumentError
 from ..data.decoding.images import BadImageError
 from ..data.pixels import load_processor
+from ..data.sources import ImageData
 from ..data.volumes.reading import header_of
-from ..data.volumes.volume import Header, VolumeReading
+from ..data.volumes.volume import Header
 from ..models.image_processing_rd_volume import RDVolumeProcessor
 from ..models.volume_grid import orientation_of, spacing_along
 from ..tasks.segmentation import Segmentation
@@ -29,22 +30,20 @@ STEP = 16  # of the default sides: what networks of four halvings take
 AXES = "to the right, front and head"
 
 
-def volume_processor(
-    arguments: DistillationArguments, task: Task, train: Dataset, reading: VolumeReading
-) -> RDVolumeProcessor:
+def volume_processor(arguments: DistillationArguments, task: Task, data: ImageData) -> RDVolumeProcessor:
     """The processor of a run's student. Of train only headers are read; the log says what follows from them.
 
-    What no argument gives is taken from the student's own processor, where it is a trained student of volumes, or else
-    from the headers.
+    All volumes of train count, whether the run uses them or not: runs that are compared share one grid. What no
+    argument gives is taken from the student's own processor, where it is a trained student of volumes, or else from the
+    headers.
 
-    :param train: all volumes of train, whether the run uses them or not: runs that are compared share one grid.
     :raises ArgumentError: for an argument that the task does not have, or when no volume of train is readable.
     """
     is_segmentation = isinstance(task, Segmentation)
     _refuse_other_sizes(arguments, is_segmentation)
-    shapes, spacings = _surveyed(train)
+    shapes, spacings = _surveyed(_volumes_of_train(data))
     own = _processor_of(arguments)
-    settings: dict[str, Any] = _intensities(arguments, own) | {"channels": reading.channels}
+    settings: dict[str, Any] = _intensities(arguments, own) | {"channels": data.volumes.channels}
     if not is_segmentation:
         size = arguments.sides_of_volume or own.size
         size = size or _default_sides(np.median(shapes, axis=0), VOLUME_SIDE, np.round)
@@ -73,6 +72,12 @@ def _refuse_other_sizes(arguments: DistillationArguments, is_segmentation: bool)
     else:
         why = "is only for masks. Volumes with classes are resized as a whole: give `volume_size`."
         arguments.refuse_changed(["crop_size", "spacing"], why)
+
+
+def _volumes_of_train(data: ImageData) -> Dataset:
+    """Those with a label, then those without."""
+    parts = [data.splits["train"], data.unlabelled]
+    return concatenate_datasets([part.select_columns(["image"]) for part in parts if part is not None])
 
 
 def _surveyed(images: Dataset) -> tuple[np.ndarray, np.ndarray]:
