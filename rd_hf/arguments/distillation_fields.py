@@ -235,11 +235,16 @@ class DistillationFields:
         above=0, card=False, resume="allowed", compare="never",
     )
     augment: bool = _views(True, "augment the training images; teacher and student see the same view")
-    rotation_degrees: float = _views(10.0, "largest rotation", at_least=0)
+    rotation_degrees: float = _views(
+        10.0, "largest rotation; of volumes about the axis from feet to head, and a third of it about the others",
+        at_least=0,
+    )  # fmt: skip
     scale: float = _views(0.1, "largest relative change in size", at_least=0)
-    shift: float = _views(0.05, "largest shift, relative to the image side", at_least=0)
+    shift: float = _views(
+        0.05, "largest shift, relative to the image side; crops of volumes lie anywhere", at_least=0
+    )
     horizontal_flip: bool = _views(True, "mirror left and right; turn off if laterality matters")
-    vertical_flip: bool = _views(False, "mirror top and bottom")
+    vertical_flip: bool = _views(False, "mirror top and bottom; of volumes front and back, and head and feet")
     brightness: float = _views(0.1, "largest change in brightness, relative to the full range", at_least=0)
     contrast: float = _views(0.2, "largest relative change in contrast", at_least=0)
     gamma: float = _views(0.2, "gamma lies between 1 / (1 + this) and 1 + this", at_least=0)

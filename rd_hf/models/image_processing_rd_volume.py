@@ -18,11 +18,12 @@ from .volume_grid import (
     nearest,
     orientation_of,
     oriented,
+    resized,
     resized_along_x,
     resized_in_slices,
     spacing_along,
     to_source,
-)  # fmt: skip
+)
 from .volume_sources import Affines, VolumeLike, shape_of, volumes_of, voxels_of
 
 INTENSITIES = ("percentiles", "window")
@@ -182,8 +183,7 @@ class RDVolumeProcessor(BaseImageProcessor):
         volumes = []
         for source, affine in volumes_of(images, affines):
             volumes.append(self.normalized(self.shown(voxels_of(source, self.channels), affine)))
-        smallest = self.crop_size or [1, 1, 1]
-        sides = [max(smallest[axis], *(volume.shape[1 + axis] for volume in volumes)) for axis in range(3)]
+        sides = self._common_sides([volume.shape[1:] for volume in volumes])
         stacked = torch.stack([padded(volume, sides) for volume in volumes])
         return BatchFeature({"pixel_values": stacked}, tensor_type=return_tensors)
 
@@ -195,14 +195,20 @@ class RDVolumeProcessor(BaseImageProcessor):
     ) -> list[Tensor]:
         """The most likely class of each voxel, on the voxels of the sources.
 
-        :param outputs: of the model for what `preprocess` made of the same `images`; its `logits` are (B, K, x, y, z).
+        :param outputs: of the model for what `preprocess` made of the same `images`; its `logits` are (B, K, x, y, z),
+            on the grid or coarser.
         :return: of each volume, (X, Y, Z) uint8 in its own order.
         """
-        maps = []
-        for logits, (source, affine) in zip(outputs.logits, volumes_of(images, affines), strict=True):
-            x, y, z = self.grid(shape_of(source), affine)
-            maps.append(classes_on_source(logits[:, :x, :y, :z], shape_of(source), affine))
+        sources = [(shape_of(source), affine) for source, affine in volumes_of(images, affines)]
+        grids = [self.grid(shape, affine) for shape, affine in sources]
+        sides, maps = self._common_sides(grids), []
+        for logits, (x, y, z), (shape, affine) in zip(outputs.logits, grids, sources, strict=True):
+            maps.append(classes_on_source(resized(logits, sides)[:, :x, :y, :z], shape, affine))
         return maps
+
+    def _common_sides(self, grids: Sequence[Sequence[int]]) -> list[int]:
+        """The size that the volumes of a batch are padded to."""
+        return [max(sides) for sides in zip(*grids, self.crop_size or (1, 1, 1), strict=True)]
 
     def _limits(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """The values (C, 1, 1, 1) of a source that are shown as 0 and 1."""

@@ -51,8 +51,8 @@ def convert_bundle(bundle: str | os.PathLike[str], output_dir: str | os.PathLike
     :param bundle: folder with `configs/inference.json` (or .yaml) and `models/model.pt` or `models/model.safetensors`.
     :param output_dir: a folder that does not exist or is empty.
     :return: `output_dir`.
-    :raises BundleError: when `output_dir` holds something, when the network is not one of those that rd_hf knows, when its arguments are Python
-        expressions, or when the weights are not plain tensors or not those of the network.
+    :raises BundleError: when `output_dir` holds something, when the network is not one of those that rd_hf knows, when
+        its arguments are Python expressions, or when the weights are not plain tensors or not those of the network.
     """
     folder, target = Path(bundle), Path(output_dir)
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):

@@ -95,6 +95,11 @@ def assemble_models(
     if arguments.sync_batch_norm:
         student.model = _with_synchronised_norms(student.model, accelerator)
     if arguments.gradient_checkpointing:
+        if not student.supports_gradient_checkpointing:
+            raise ArgumentError(
+                f"`gradient_checkpointing` is not possible with the student ({type(student.model).__name__}), which "
+                "has no blocks to recompute: leave it out."
+            )
         student.activation_checkpointing_enable()
     if teacher is not None:
         add_teacher(models, arguments, teacher, run_data, accelerator)

@@ -197,6 +197,18 @@ def test_a_file_in_metres_lies_where_the_one_in_millimetres_does(tmp_path):
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
 
 
+def test_coarse_logits_are_resized_to_the_padded_batch():
+    """A network that halves its input says nothing finer than blocks of two voxels, of what was padded as well."""
+    labels = np.repeat(np.arange(12).reshape(6, 2, 1) % 3 == 0, 2, axis=0).repeat(2, axis=1).repeat(4, axis=2)
+    processor = RDVolumeProcessor(crop_size=(16, 8, 8), do_normalize=False)
+    pixels = processor(labels.astype(np.float32))["pixel_values"]
+    assert pixels.shape == (1, 1, 16, 8, 8)
+    coarse = F.avg_pool3d(pixels, 2)
+    outputs = SimpleNamespace(logits=torch.cat([0.5 - coarse, coarse - 0.5], dim=1))
+    (found,) = processor.post_process_semantic_segmentation(outputs, labels.astype(np.float32))
+    assert dice(found.bool().numpy(), labels) > 0.7
+
+
 def test_volumes_come_as_paths_images_arrays_and_files_of_channels(tmp_path):
     values = np.random.default_rng(4).normal(size=(5, 6, 7, 2)).astype(np.float32)
     affine = affine_of((0, 1, 2), (-1, -1, 1))

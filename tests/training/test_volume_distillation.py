@@ -18,7 +18,9 @@ from rd_hf.data.order import Visit
 from rd_hf.models.configuration_monai import MonaiNetConfig
 from rd_hf.models.modeling_monai import MonaiNetForImageClassification, MonaiNetForSemanticSegmentation
 from rd_hf.runtime.interrupts import Stopped
+from rd_hf.teacher_cache.features import FeatureCache
 from rd_hf.teacher_cache.key import list_folders
+from rd_hf.training.fill_cache import build
 from rd_hf.training.run_data import load_run_data
 from rd_hf.training.run_folder import read_history
 from rd_hf.training.trainer import Trainer
@@ -134,6 +136,17 @@ def test_two_accumulated_batches_equal_one_and_cached_features_the_live_ones(sli
     cached = {"output_dir": str(tmp_path / "cached"), "cache": True, "cache_dtype": "float32", "verify_cache": 4}
     rd_hf.distill(**(values | cached))
     assert losses(tmp_path / "cached") == losses(tmp_path / "one")
+
+
+def test_a_cache_that_was_built_before_serves_the_run_and_its_report(slice_teacher, masks, tmp_path):
+    values = settings(slice_teacher, masks, tmp_path / "run", cache_dir=str(tmp_path / "cache"))
+    assert "16 entries, of which this process computed 16" in build(DistillationArguments(**values))
+    rd_hf.distill(**values)
+    (folder,) = list_folders(tmp_path / "cache")  # that of train; windows of the other splits are not cached
+    before = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    (tmp_path / "run" / "metrics.json").unlink()
+    assert rd_hf.report(tmp_path / "run")["test"] == before["test"]
+    assert FeatureCache(folder, torch.device("cpu")).count() == 16
 
 
 def test_crops_of_unlabelled_volumes_do_not_depend_on_their_masks(slice_teacher, masks):
