@@ -69,7 +69,7 @@ class VolumeStore:
     def decode(self, row: int) -> None:
         """Make sure that a row has been read, and is kept where there is room.
 
-        :raises BadImageError: where its volume or mask cannot be read, or they are not on one grid.
+        :raises BadImageError: where its volume or mask cannot be read.
         :raises DataError: where a value of its mask is no class.
         """
         if self._records[row]["state"] == _UNREAD:
