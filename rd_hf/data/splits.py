@@ -227,7 +227,7 @@ def _split_train(data: ImageData, marks: Marks, fractions: dict[str, float], see
     sides = stratify(counts, [share, *fractions.values()], len(fractions) + 1, generator, pinned)
     _return_to_train(sides, counts[:, : len(data.label_names)])
     kind = "groups" if groups else "rows"
-    rows_in_words = f"{len(train)} rows" + (f" in {len(pinned)} groups" if groups else "")
+    rows_in_words = _counted(len(train), "row") + (f" in {_counted(len(pinned), 'group')}" if groups else "")
     splits = dict(data.splits)
     for side, name in enumerate(["train", *fractions]):
         rows = np.flatnonzero(sides[unit_of_row] == side)
@@ -310,6 +310,10 @@ def _check(data: ImageData, marks: Marks) -> None:
             f"train has no row of class {_listed(absent)}, so no model can learn it; add such rows to train, or leave "
             "the class out: its rows in the other splits, or its column in label_column"
         )
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _warn_of_small_classes(data: ImageData, counts: np.ndarray, made: list[str], kind: str) -> None:
