@@ -107,7 +107,7 @@ def choose_labelled(
     if shots is not None and data.masks is not None:
         chosen = draw_images(_with_unmarked(has_class), shots, generator)
         if len(chosen) < shots:
-            logger.warning("train has %d images with masks, fewer than shots = %d; all are used.", len(chosen), shots)
+            logger.warning("train has %d rows with masks, fewer than shots = %d; all are used.", len(chosen), shots)
     elif shots is not None:
         chosen = _draw_shots(has_class, shots, generator)
         for name, count in zip(data.label_names, has_class.sum(axis=0), strict=True):
@@ -302,8 +302,8 @@ def _check(data: ImageData, marks: Marks) -> None:
     absent = [name for name, count in zip(data.label_names, counts, strict=True) if count == 0]
     if absent and data.masks is not None:
         raise DataError(
-            f"no mask of train has a pixel of class {_listed(absent)}, so no model can learn it; add such images to "
-            "train, or leave the class out where it is named: label_names, mask_colors, dataset.json or classes.txt"
+            f"no mask of train has class {_listed(absent)}, so no model can learn it; add masks with it to train, or "
+            "leave the class out where it is named: label_names, mask_colors, dataset.json or classes.txt"
         )
     if absent:
         raise DataError(
