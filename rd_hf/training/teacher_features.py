@@ -44,6 +44,7 @@ logger = logging.getLogger(__name__)
 
 # Relative to an entry's norm: room for the rounding of another device or number of threads.
 ROUNDING = 1e-3
+SHOWN_CHANGES = 5  # of a key
 
 
 class CacheError(ValueError):
@@ -73,7 +74,7 @@ def open_cache(
         changes = nearest_difference(key, list_folders(root)) if new else []
         if changes:
             logger.info(
-                "A new cache is created, because its key differs from the most similar cache: %s.", "; ".join(changes)
+                "A new cache is created, because its key differs from the most similar cache: %s.", _first_of(changes)
             )
         logger.info("%s", describe(cache, rows, run_data.views(arguments), new))
     ways_out = ["lower --num_views"] if run_data.views(arguments) > 1 else []
@@ -99,6 +100,11 @@ def open_cache_of_split(
         _keep_to_limit(cache, split.rows, 1, "whenever they are scored", [], accelerator)
     accelerator.wait_for_everyone()  # all have counted the entries before one writes
     return cache
+
+
+def _first_of(changes: list[str]) -> str:
+    more = f"; and {len(changes) - SHOWN_CHANGES} more" if len(changes) > SHOWN_CHANGES else ""
+    return "; ".join(changes[:SHOWN_CHANGES]) + more
 
 
 def is_read_in_windows(split: OpenSplit) -> bool:
