@@ -218,7 +218,7 @@ def load_run_data(arguments: DistillationArguments, keep_unlabelled: bool = Fals
     images, unlabelled = _with_unlabelled(arguments, data, chosen.unlabelled_rows)
     if not (arguments.uses_unlabeled or keep_unlabelled):
         if len(unlabelled):
-            logger.info("Method ce learns from labels only, so %d images without label are not used.", len(unlabelled))
+            logger.info("Method ce learns from labels only, so %d rows without label are not used.", len(unlabelled))
         unlabelled = np.empty(0, dtype=np.int64)
     labels = torch.from_numpy(data.labels("train"))
     padding = labels.new_zeros(len(images) - len(labels), *labels.shape[1:])
