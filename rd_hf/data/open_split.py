@@ -58,8 +58,9 @@ class Split:
         skipped = check_images(store, range(len(self.images)), on_bad_image)
         rows = [row for row in range(len(self.images)) if row not in skipped]
         if not rows:
+            what = "image" if self.volumes is None else "volume"
             raise ArgumentError(
-                f"Split `{self.name}` has no readable image: none of its {len(self.images)} can be read. Fix them, or "
+                f"Split `{self.name}` has no readable {what}: none of its {len(self.images)} can be read. Fix them, or "
                 "leave the split out of the data."
             )
         return OpenSplit(self.name, self.images, self.labels, self.masks, store, rows, skipped, volumes=self.volumes)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from datasets import Dataset, DatasetInfo, concatenate_datasets
+from datasets import Dataset, concatenate_datasets
 from datasets.table import InMemoryTable
 from torch import Tensor
 
@@ -22,6 +22,7 @@ from ..arguments.values import ArgumentError
 from ..data.decoding.image_notes import count_notes
 from ..data.decoding.images import AS_IT_IS
 from ..data.decoding.reading import Reading
+from ..data.image_column import selected_rows
 from ..data.leaks import conflicting_labels, report_conflicts, report_leaks, shared_images
 from ..data.masks.digest import describe_mask
 from ..data.masks.reading import MaskReading
@@ -29,6 +30,7 @@ from ..data.open_split import OpenSplit, Split, open_store
 from ..data.pixel_store import PixelStore, check_images
 from ..data.pixels import Transforms
 from ..data.sources import ImageData, load_data, load_images_only
+from ..data.split_tables import assemble
 from ..data.splits import choose_labelled, complete_splits
 from ..data.unlabelled import outside_groups
 from ..data.volumes.shelf import room_on_disk
@@ -200,7 +202,7 @@ def load_run_data(arguments: DistillationArguments, keep_unlabelled: bool = Fals
     images, unlabelled = _with_unlabelled(arguments, data, chosen.unlabelled_rows)
     if not (arguments.uses_unlabeled or keep_unlabelled):
         if len(unlabelled):
-            logger.info("Method ce learns from labels only, so %d images without label are not used.", len(unlabelled))
+            logger.info("Method ce learns from labels only, so %d rows without label are not used.", len(unlabelled))
         unlabelled = np.empty(0, dtype=np.int64)
     labels = torch.from_numpy(data.labels("train"))
     padding = labels.new_zeros(len(images) - len(labels), *labels.shape[1:])
@@ -247,11 +249,13 @@ def _with_made_splits(arguments: DistillationArguments, data: ImageData, task: T
 
 def _without_masks(images: Dataset, labelled_rows: np.ndarray) -> Dataset:
     """The volumes of train without the masks of rows that keep no label: crops must not be drawn to what these show."""
-    table = images.with_format("arrow")[:]
-    kept = np.isin(np.arange(len(images)), labelled_rows)
-    masks = table.column("mask").take(pa.array(np.arange(len(images)), mask=~kept))
-    table = table.set_column(table.column_names.index("mask"), "mask", masks)
-    return Dataset(InMemoryTable(table), info=DatasetInfo(features=images.features), split=images.split)
+    stored, shown = images.data, selected_rows(images)
+    bare = np.ones(stored.num_rows, dtype=bool)
+    bare[labelled_rows if shown is None else shown[labelled_rows]] = False
+    masks = stored.column("mask").take(pa.array(np.arange(len(bare)), mask=bare))
+    others = [name for name in images.column_names if name != "mask"]  # stay where they are, perhaps on disk
+    tables = [stored.select(others), InMemoryTable(pa.table({"mask": masks}))]
+    return assemble(images, tables, {name: images.features[name] for name in (*others, "mask")})
 
 
 def _split(data: ImageData, name: str) -> Split:

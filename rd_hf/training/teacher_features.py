@@ -217,8 +217,8 @@ def describe(cache: FeatureCache, rows: Sequence[int], num_views: int, new: bool
     found = "new" if new else f"{entries} of {images * num_views} entries are cached"
     size = cache.layout.entry_bytes
     return (
-        f"Teacher features: {cache.folder.path} ({found}). {size / 1000:.1f} KB per image and view, "
-        f"{images * num_views * size / 1e9:.2f} GB for {images} images in {num_views} views."
+        f"Teacher features: {cache.folder.path} ({found}). {size / 1000:.1f} KB per row and view, "
+        f"{in_bytes(images * num_views * size)} for {images} rows in {num_views} view{'s' if num_views > 1 else ''}."
     )
 
 

@@ -122,9 +122,10 @@ def _prepare_for_volumes(models: Models, arguments: DistillationArguments, is_se
         )
     else:
         backbone.slices = slice_reading(own, input_channels(backbone.tower), arguments.slice_axis)
+        neighbours = ", each with its two neighbours as the three channels" if len(backbone.slices.mean) == 3 else ""
         logger.info(
-            "The teacher %r reads images, so it gets the %s slices of each volume, %d x %d pixels, each with its "
-            "neighbours as colours.", arguments.teacher, arguments.slice_axis, *backbone.slices.size,
+            "The teacher %r reads images, so it gets the %s slices of each volume, %d x %d pixels%s.",
+            arguments.teacher, arguments.slice_axis, *backbone.slices.size, neighbours,
         )  # fmt: skip
     models.teacher_processor = _processor_of_teacher(models.student_processor, own, arguments.teacher)
     return VolumeTransform(models.teacher_processor)

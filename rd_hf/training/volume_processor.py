@@ -128,12 +128,12 @@ def _intensities(arguments: DistillationArguments, own: RDVolumeProcessor) -> di
     window = arguments.intensities or own.window
     if window is None:
         logger.info(
-            "Volumes: of each, the values between its percentiles %g and %g are shown, and its mean and deviation "
-            "become 0 and 1. For CT, --intensity_window shows fixed values (lung, bone, soft, brain, or lo,hi).",
+            "Intensities: each volume is clipped at its percentiles %g and %g and z-scored. For CT, --intensity_window "
+            "clips at fixed values (lung, bone, soft, brain, or lo,hi).",
             *own.percentiles,
         )
         return {"percentiles": own.percentiles}
-    logger.info("Volumes: the values from %g to %g are shown.", *window)
+    logger.info("Intensities: each volume is clipped at %g and %g.", *window)
     return {"intensity": "window", "window": window}
 
 

@@ -174,22 +174,6 @@ def test_identical_voxels_are_found_whatever_the_file(files, tmp_path):
     assert (voxel_digest(values) != voxel_digest(values.reshape(1, 3, 2, 4))).any()
 
 
-@pytest.mark.parametrize(
-    ("mask", "affine", "words"),
-    [
-        (np.zeros((30, 26, 13), dtype=np.int16), LPS, "30 x 26 x 13 voxels of 0.8 x 1 x 2 mm, but its"),
-        (np.zeros((30, 26, 12), dtype=np.int16), np.diag([0.8, -1, 2, 1]), "at another place or in another direction"),
-    ],
-)  # fmt: skip
-def test_a_mask_on_other_voxels_is_refused(mask, affine, words, files, tmp_path):
-    path = save(tmp_path / "other.nii.gz", mask, affine)
-    store = store_of((files[0][:1], [path]))
-    with pytest.raises(BadImageError, match=words) as refused:
-        store.decode(0)
-    assert path in str(refused.value) and "mask of row 0 of train" in str(refused.value)
-    assert list(check_images(store, [0], "skip")) == [0]
-
-
 def test_a_label_without_a_class_is_refused(files, tmp_path):
     path = save(tmp_path / "other.nii.gz", np.full(SHAPES[0], 5, dtype=np.int16))
     with pytest.raises(DataError, match="holds 5, which is no class"):
