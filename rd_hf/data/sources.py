@@ -30,7 +30,7 @@ from .readers import Task, read_data
 from .split_tables import assemble, check_splits, group_table, number_table
 from .unlabelled import divide_labelled, without_label_column
 from .volumes.cells import find_reading
-from .volumes.choice import Dimensions, VolumeChoice, check_alike, check_channels
+from .volumes.choice import Dimensions, VolumeChoice, check_alike, check_channels_of_model
 from .volumes.volume import VolumeReading
 
 logger = logging.getLogger(__name__)
@@ -139,7 +139,7 @@ def _volume_reading(
     """How volumes are read, which the log says; None for images."""
     reading, kind = find_reading(raw, image, choice)
     if reading is not None:
-        check_channels(reading, recorded)
+        check_channels_of_model(reading, recorded)
         channels = "" if reading.channels == 1 else f", {reading.channels} channels"
         logger.info("volumes: 3D (%s%s)", kind, channels)
     return reading
