@@ -153,7 +153,7 @@ def _check_empty(rows: list[dict | None], column: str, name: str) -> None:
     empty = [index for index, row in enumerate(rows) if _is_empty(row)]
     if empty:
         raise DataError(
-            f"{len(empty)} of {len(rows)} images of split '{name}' are missing; the first is row {empty[0]}, whose "
+            f"{len(empty)} of {len(rows)} rows of split '{name}' are incomplete; the first is row {empty[0]}, whose "
             f"column '{column}' is empty"
         )
 
@@ -167,6 +167,6 @@ def _check_files(rows: list[dict], name: str, folders: bool) -> None:
     if missing:
         path = rows[missing[0]]["path"]
         raise DataError(
-            f"{len(missing)} of {len(rows)} images of split '{name}' are missing; the first is row {missing[0]}, "
+            f"{len(missing)} of {len(rows)} files of split '{name}' are missing; the first is row {missing[0]}, "
             f"'{shown(path)}' ({nearest_name(Path(path).absolute())})"
         )

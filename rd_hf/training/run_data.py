@@ -33,6 +33,7 @@ from ..data.sources import ImageData, load_data, load_images_only
 from ..data.split_tables import assemble
 from ..data.splits import choose_labelled, complete_splits
 from ..data.unlabelled import outside_groups
+from ..data.volumes.shelf import room_on_disk
 from ..data.volumes.store import VolumeStore
 from ..data.volumes.transform import VolumeTransform
 from ..data.volumes.volume import VolumeReading
@@ -84,7 +85,7 @@ class RunData:
     ) -> None:
         """Decode every image that the run will look at, for each model, before any training.
 
-        :param limit: bytes of disk for volumes on the student's grid; by default half of what is free.
+        :param limit: bytes of disk for volumes on the student's grid; no more than half of what is free.
         :raises BadImageError: naming the row, unless `on_bad_image` is "skip"; skipped ones are left out and listed.
         :raises LeakError: when splits share images and `on_leak` is "error".
         """
@@ -132,8 +133,7 @@ class RunData:
             return {}
         rows = {split.name: len(split.images) for split in (self.validation, self.test)}
         rows["train"] = len(self.labelled_rows) + len(self.unlabelled_rows)
-        room = shutil.disk_usage(tempfile.gettempdir()).free // 2
-        room = room if limit is None else min(limit, room)
+        room = room_on_disk(limit)
         return {name: room * count // sum(rows.values()) for name, count in rows.items()}
 
     def _count_notes(self) -> None:
@@ -218,7 +218,7 @@ def load_run_data(arguments: DistillationArguments, keep_unlabelled: bool = Fals
     images, unlabelled = _with_unlabelled(arguments, data, chosen.unlabelled_rows)
     if not (arguments.uses_unlabeled or keep_unlabelled):
         if len(unlabelled):
-            logger.info("Method ce learns from labels only, so %d images without label are not used.", len(unlabelled))
+            logger.info("Method ce learns from labels only, so %d rows without label are not used.", len(unlabelled))
         unlabelled = np.empty(0, dtype=np.int64)
     labels = torch.from_numpy(data.labels("train"))
     padding = labels.new_zeros(len(images) - len(labels), *labels.shape[1:])
@@ -229,7 +229,7 @@ def load_run_data(arguments: DistillationArguments, keep_unlabelled: bool = Fals
     )  # fmt: skip
     processor = None
     if data.volumes is not None:
-        processor = volume_processor(arguments, task, images, np.concatenate([chosen.rows, unlabelled]), data.volumes)
+        processor = volume_processor(arguments, task, _volumes_of_train(data), data.volumes)
         if data.masks is not None:
             images = _without_masks(images, chosen.rows)
     return RunData(
@@ -246,6 +246,12 @@ def load_run_data(arguments: DistillationArguments, keep_unlabelled: bool = Fals
         volumes=data.volumes,
         volume_processor=processor,
     )
+
+
+def _volumes_of_train(data: ImageData) -> Dataset:
+    """Those with a label, then those without."""
+    parts = [data.splits["train"], data.unlabelled]
+    return concatenate_datasets([part.select_columns(["image"]) for part in parts if part is not None])
 
 
 def _without_masks(images: Dataset, labelled_rows: np.ndarray) -> Dataset:

@@ -78,7 +78,7 @@ def test_images_with_masks_of_the_same_name(tmp_path, log, image, mask):
     assert data.problem_type == "segmentation" and data.label_names == ["background", "foreground"]
     assert data.labels("train").dtype == np.int64 and data.labels("train").tolist() == [[3, 3]] * 3
     assert data.splits["train"].column_names == ["image", "mask", "label"] and data.unlabelled is None
-    assert log.text.count("task: segmentation (") == 1 and "are masks of other images" not in log.text
+    assert log.text.count("task: segmentation (") == 1 and "are masks of other files" not in log.text
 
 
 @pytest.mark.parametrize("places", ["{split}/{kind}", "{kind}/{split}"])
@@ -177,10 +177,10 @@ def test_images_without_mask_are_unlabelled_in_train_only(tmp_path, log):
     write_mask(tmp_path / "train" / "masks" / "2.png")
     data = load_data(tmp_path)
     assert is_lesion(data) == {2: True} and data.unlabelled.column_names == ["image"] and len(data.unlabelled) == 2
-    assert "2 of 3 images of train have no mask, so they are unlabelled" in log.text
+    assert "2 of 3 rows of train have no mask, so they are unlabelled" in log.text
     assert data.without_labels == ("test",)
     write_mask(tmp_path / "test" / "masks" / "1.png")
-    with pytest.raises(DataError, match=r"2 of 3 images of split 'test' have no mask; the first is .*images/2\.png"):
+    with pytest.raises(DataError, match=r"2 of 3 rows of split 'test' have no mask; the first is .*images/2\.png"):
         load_data(tmp_path)
 
 

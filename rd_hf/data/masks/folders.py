@@ -53,10 +53,12 @@ def are_masks_labels(found: ImageFolder, task: str) -> bool:
     masks = found.found.masks
     if task == "segmentation":
         if not masks:
+            volumes = _are_volumes(found.found)
+            what, suffix = ("volumes", ".nii.gz") if volumes else ("images", ".png")
             raise DataError(
-                f"'{printable(found.root)}' has {len(found.images)} images, but no masks. Expected a folder masks "
-                "beside images, NAME_mask.png beside NAME.png, imagesTr and labelsTr, or a table with columns image "
-                "and mask"
+                f"'{printable(found.root)}' has {len(found.images)} {what}, but no masks. Expected a folder masks "
+                f"beside images, NAME_mask{suffix} beside NAME{suffix}, imagesTr and labelsTr, or a table with columns "
+                "image and mask"
             )
         return True
     are_of_cases = any(map(_is_of_nnunet, masks)) or all(map(is_named_mask, masks))
@@ -64,6 +66,10 @@ def are_masks_labels(found: ImageFolder, task: str) -> bool:
         logger.info("There are masks and class folders. The classes are read; --task segmentation uses the masks.")
         return False
     return bool(masks)
+
+
+def _are_volumes(found: FoundFiles) -> bool:
+    return bool(found.first_of) or any(map(is_nifti, found.images))
 
 
 def refuse_as_classes(found: FoundFiles) -> None:

@@ -192,7 +192,7 @@ def test_a_huge_header_allocates_nothing(tmp_path):
         (b"ObjectType = Image\nNDims = 3\n", "it is a MetaImage volume"),
         (b"PK\x03\x04abc", "it is a zip archive"),
         (b"\x89PNG\r\n\x1a\n", "it is a PNG picture"),
-        (b"patient,label\n1,2\n", "does not begin like a NIfTI or DICOM file, and it is a text"),
+        (b"patient,label\n1,2\n", "does not begin like a NIfTI or DICOM file, and it is text"),
         (bytes(range(200, 256)) * 9, "does not begin like a NIfTI or DICOM file, and its format is unknown"),
         (gzip.compress(b"hello" * 200), "what is inside is not a NIfTI volume"),
         (gzip.compress(b"\0\0\0\1" + b"\5" * 400), "it is a FreeSurfer volume"),

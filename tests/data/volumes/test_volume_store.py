@@ -1,6 +1,10 @@
 """Volumes on disk for the crops of a run."""
 
+import errno
 import logging
+import os
+import shutil
+from types import SimpleNamespace
 
 import nibabel
 import numpy as np
@@ -13,11 +17,14 @@ from rd_hf.data.augmentation import EVALUATION_VIEW, AugmentationParameters
 from rd_hf.data.columns import DataError
 from rd_hf.data.decoding.images import BadImageError
 from rd_hf.data.masks.reading import MaskReading
+from rd_hf.data.open_split import Split
 from rd_hf.data.order import Visit
 from rd_hf.data.pixel_store import Visits, check_images, collate
+from rd_hf.data.pixels import Transforms
 from rd_hf.data.volumes.grid_volume import voxel_digest
-from rd_hf.data.volumes.shelf import NOWHERE, Shelf
+from rd_hf.data.volumes.shelf import NOWHERE, Shelf, room_on_disk
 from rd_hf.data.volumes.store import VolumeStore
+from rd_hf.data.volumes.transform import VolumeTransform
 from rd_hf.data.volumes.views import VolumeViews
 from rd_hf.data.volumes.volume import VolumeReading
 from rd_hf.models.image_processing_rd_volume import RDVolumeProcessor
@@ -185,3 +192,35 @@ def test_a_shelf_keeps_all_or_nothing():
     assert shelf.put([values[:2], values]) == [NOWHERE, NOWHERE] and shelf.used == 128
     (last,) = shelf.put([values[:3]])
     assert shelf.get(last, np.float32, (3,)).tolist() == [0, 1, 2] and shelf.used == 192
+
+
+def test_a_full_disk_leaves_the_shelf_as_it_was(monkeypatch):
+    shelf, values = Shelf(limit=None), np.arange(30, dtype=np.float32)
+    (first,) = shelf.put([values])
+    write = os.pwrite
+
+    def write_some(file, content, offset):
+        if offset > 200:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(file, content[:50], offset)
+
+    monkeypatch.setattr(os, "pwrite", write_some)
+    assert shelf.put([values, values[:2]]) == [NOWHERE, NOWHERE] and shelf.used == 128
+    (second,) = shelf.put([values[:16]])
+    monkeypatch.undo()
+    assert shelf.get(first, np.float32, (30,)).tolist() == values.tolist()
+    assert shelf.get(second, np.float32, (16,)).tolist() == values[:16].tolist()
+
+
+def test_the_processes_of_a_machine_share_half_of_the_free_disk(monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    assert (room_on_disk(), room_on_disk(300), room_on_disk(900)) == (500, 300, 500)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert (room_on_disk(), room_on_disk(300)) == (125, 75)
+
+
+def test_an_opened_split_has_a_limit(files):
+    transform = VolumeTransform(RDVolumeProcessor(spacing=1.25, crop_size=12))
+    split = Split("test", table(files[0][:1]), np.zeros(1), None, volumes=VolumeReading())
+    assert split.opened(Transforms(transform), "error").store._shelf.limit > 0
