@@ -18,7 +18,7 @@ from ..data.sources import ImageData
 from ..data.volumes.reading import header_of
 from ..data.volumes.volume import Header
 from ..models.image_processing_rd_volume import RDVolumeProcessor
-from ..models.volume_grid import orientation_of, spacing_along
+from ..models.volume_grid import orientation_of, sides_along, spacing_along
 from ..tasks.segmentation import Segmentation
 from ..tasks.task import Task
 
@@ -102,7 +102,7 @@ def _surveyed(images: Dataset) -> tuple[np.ndarray, np.ndarray]:
 
 def _in_ras(header: Header) -> tuple[list[int], tuple[float, float, float]]:
     orientation = orientation_of(header.affine)
-    return [header.shape[axis] for axis in orientation.axes], spacing_along(header.affine, orientation)
+    return sides_along(header.shape, orientation), spacing_along(header.affine, orientation)
 
 
 def _processor_of(arguments: DistillationArguments) -> RDVolumeProcessor:

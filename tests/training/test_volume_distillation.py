@@ -427,5 +427,7 @@ def test_the_middle_of_a_volume_is_what_the_evaluation_view_shows(slice_teacher,
     row = int(run_data.labelled_rows[0])
     _, shown, mask = run_data.store.fetch(Visit(row, EVALUATION_VIEW, True), True)
     whole = run_data.store.shown(row)
-    assert torch.equal(shown, whole[:, 2:10, 3:11]) and torch.equal(mask, run_data.store.mask(row)[2:10, 3:11])
+    store = run_data.store
+    classes = run_data.volume_processor.labels(store.source_mask(row), store.source(row).affine)
+    assert torch.equal(shown, whole[:, 2:10, 3:11]) and torch.equal(mask, classes[2:10, 3:11])
     assert int(mask.sum()) > 0 and len(boxes(1)[0][0]) == 12

@@ -108,16 +108,6 @@ class VolumeStore:
         self.decode(row)
         return _tensor(self._records[row]["mean"]), _tensor(self._records[row]["deviation"])
 
-    def mask(self, row: int) -> Tensor:
-        """A row's mask on the grid: uint8 (*grid), `IGNORED_LABEL` throughout where it has none.
-
-        :raises BadImageError: see `decode`.
-        """
-        mask = self._volume(row).mask
-        if mask is None:
-            return torch.full(self._records[row]["grid"].tolist(), IGNORED_LABEL, dtype=torch.uint8)
-        return torch.from_numpy(np.array(mask))
-
     def source(self, row: int) -> Header:
         """Shape, affine and spacing of a row's file."""
         self.decode(row)
