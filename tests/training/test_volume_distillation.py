@@ -227,6 +227,7 @@ def test_own_skips_show_the_teacher_its_windows_in_0_to_1(slice_teacher, masks, 
     [
         ({"student_image_size": 64}, "`student_image_size` is only for images, but the data are volumes.*`crop_size`"),
         ({"volume_size": 16}, "`volume_size` is only for classes.*`crop_size`"),
+        ({"crop_size": 9}, "answers 10 x 10 x 10 voxels for a crop of 9 x 9 x 9: .* a multiple of 2"),
         ({"page": 2}, "`page` is only for images"),
         ({"student": {"model_type": "resnet"}}, "model_type 'resnet', but the data are volumes"),
         (
