@@ -12,13 +12,15 @@ from typing import Any, NamedTuple
 from ...arguments.values import ArgumentError, nearest_name
 from ..image_column import image_row
 from ..scanner import is_hidden, is_image, masks_among, printable, scan
-from .channel_layout import first_channels
+from .channel_layout import CHANNEL, first_channels
 from .layouts import is_dicom_name, volumes_among
-from .names import is_nifti, stem_of
+from .names import is_nifti, stem_of, suffix_of
 from .series_rows import files_of_series
 from .volume import VolumeReading
 
 PLAIN = VolumeReading()
+FIRST = "_0000"  # ends the names of nnU-Net's files of the first channel
+MOST_CHANNELS = 8  # of a case; more files of one name are numbered patients
 
 
 class FoundVolume(NamedTuple):
@@ -50,7 +52,8 @@ def find_volumes(
 
     :param names: one, or several.
     :param reading: how the volumes of the model's training were read.
-    :raises ArgumentError: for a name that matches no volume.
+    :raises ArgumentError: for a name that matches no volume, and for the files of several channels where the model
+        reads one.
     """
     found: dict[str, _Named] = {}
     for name in [names] if isinstance(names, (str, os.PathLike)) else names:
@@ -67,8 +70,27 @@ def find_volumes(
             )
         for match in matches:
             found.setdefault(match.file, match)
+    if reading.channels == 1:
+        _refuse_several_channels([*found.values()])
     in_files = reading.channels > 1 and not reading.channel_axis
-    return _with_stems([*found.values()], "_0000" if in_files else "")
+    are_firsts = all(each.bare.endswith(FIRST) for each in found.values())
+    return _with_stems([*found.values()], FIRST if in_files or are_firsts else "")
+
+
+def _refuse_several_channels(found: Sequence[_Named]) -> None:
+    """:raises ArgumentError: for a case of which several channels are named, because they are not several patients."""
+    cases: dict[tuple[Path, str, str], dict[str, Path]] = {}
+    for file in (Path(each.file) for each in found):
+        match = CHANNEL.fullmatch(stem_of(file)) if is_nifti(file) else None
+        if match is not None:
+            cases.setdefault((file.parent, match["case"], suffix_of(file)), {})[match["channel"]] = file
+    for files in cases.values():
+        if {"0000", "0001"} <= files.keys() and len(files) <= MOST_CHANNELS:
+            raise ArgumentError(
+                f"{printable(files['0000'])} and {printable(files['0001'].name)} are two channels of one case by their "
+                "names, but the model reads one channel: give the files of the channel that it was trained on. If they "
+                "are two patients, predict them apart, or give them other names."
+            )
 
 
 def _with_stems(found: Sequence[_Named], ending: str) -> list[FoundVolume]:

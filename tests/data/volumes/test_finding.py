@@ -62,7 +62,18 @@ def test_channels_in_files(tmp_path):
     in_files = VolumeReading(2)
     assert found(tmp_path, tmp_path, in_files) == [("a_0000.nii.gz", "a"), ("b_0000.nii.gz", "b")]
     assert found(tmp_path / "a_*.nii.gz", tmp_path, in_files) == [("a_0000.nii.gz", "a")]
-    assert len(found(tmp_path, tmp_path)) == 3 == len(found(tmp_path, tmp_path, VolumeReading(2, channel_axis=True)))
+    assert len(found(tmp_path, tmp_path, VolumeReading(2, channel_axis=True))) == 3
+    for several in (tmp_path, tmp_path / "a*"):
+        with pytest.raises(ArgumentError, match=r"a_0000.nii.gz and a_0001.nii.gz are two channels of one case.*reads"):
+            find_volumes(several)
+    first, second = found(tmp_path / "*_0000.nii.gz", tmp_path)
+    assert (first, second) == (("a_0000.nii.gz", "a"), ("b_0000.nii.gz", "b"))  # nnU-Net's names of masks
+    for number in range(9):
+        write_volume(tmp_path / "patients" / f"p_{number:04}.nii.gz")
+    assert len(found(tmp_path / "patients", tmp_path)) == 9  # too many to be channels
+    write_volume(tmp_path / "c.nii.gz")
+    names = [tmp_path / "b_0000.nii.gz", tmp_path / "c.nii.gz"]
+    assert found(names, tmp_path) == [("b_0000.nii.gz", "b_0000"), ("c.nii.gz", "c")]
 
 
 @pytest.mark.parametrize("name", ["none", "a.nii.gx", "*.nii", "pictures"])
