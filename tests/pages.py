@@ -46,6 +46,7 @@ NOT_RUN = {  # the beginning of a command, and why no test runs it; its argument
     "python examples/benchmark_": MEASURES,
     "python examples/kill_and_resume.py": MEASURES,
     "python examples/table.py": HOURS,
+    "python examples/compare/meshnet.py": "converts weights that do not come with rd_hf; a test of its own does too",
     "rd-hf compare --config examples/compare/medical.yaml": HOURS,
     "rd-hf compare --config examples/compare/unlabelled.yaml": HOURS,
     "rd-hf compare --config examples/compare/first_masks.yaml": HOURS,

@@ -8,8 +8,8 @@ the left, down and to the front; its kernels are turned, so that it reads those 
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +96,16 @@ def _turned(kernel: Tensor) -> Tensor:
     return kernel.permute(0, 1, 2, 4, 3).flip(2, 4).contiguous()
 
 
-if __name__ == "__main__":
-    from meshnet import convert as convert_imported  # transformers save the code of modules other than __main__
+def main() -> None:
+    """Parse the arguments and write the folder."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("source", type=Path, help="folder with config.json and model.safetensors")
+    parser.add_argument("folder", type=Path, help="folder of the teacher")
+    options = parser.parse_args()
+    from meshnet import convert as convert_imported  # transformers save no code of __main__
 
-    convert_imported(Path(sys.argv[1]), Path(sys.argv[2]))
+    convert_imported(options.source, options.folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -51,7 +51,7 @@ class EvaluationArguments:
     """What `rd-hf evaluate` takes."""
 
     model: str = _model(MISSING, "Hub id or folder of a student, a reprogrammed teacher or an ONNX export")
-    dataset: str = _data(MISSING, "Hub id, folder, or .npz, .csv or .parquet file of labelled images")
+    dataset: str = _data(MISSING, "Hub id, folder, or .npz, .csv or .parquet file of labelled images or volumes")
     split: str = _data("test", "split to score")
     revision: str | None = _model(None, "branch, tag or commit of the model")
     backbone: str | None = _model(
@@ -59,7 +59,7 @@ class EvaluationArguments:
     )
     dataset_config_name: str | None = _data(None, "configuration of a Hub data set")
     dataset_revision: str | None = _data(None, "branch, tag or commit of a Hub data set")
-    image_column: str | None = _data(None, "column of images, if it cannot be found automatically")
+    image_column: str | None = _data(None, "column of images or volumes, if it cannot be found automatically")
     label_column: list | str | None = _data(
         None, "column of labels, or a YAML list of 0/1 columns, if it cannot be found automatically"
     )
@@ -69,7 +69,7 @@ class EvaluationArguments:
         None, "how -1 is read in 0/1 columns; by default as in the model's training"
     )
     batch_size: int = _model(64, "images per forward pass", above=0)
-    on_bad_image: Literal["error", "skip"] = _data("error", "error stops at an unreadable image; skip leaves it out")
+    on_bad_image: Literal["error", "skip"] = _data("error", "error stops at an unreadable file; skip leaves it out")
     page: int | None = _data(None, PAGE, above=0)
     dicom_window: str | None = _data(None, WINDOW)
     predictions: str | None = _output(
@@ -99,7 +99,7 @@ class PredictionArguments:
     top_k: int = option(3, "classes shown in the table", above=0)
     trust_remote_code: bool = option(False, "run model code from the repo")
     json: bool = option(False, "print one JSON object per line, with every class")
-    on_bad_image: Literal["error", "skip"] = option("error", "error stops at an unreadable image; skip leaves it out")
+    on_bad_image: Literal["error", "skip"] = option("error", "error stops at an unreadable file; skip leaves it out")
     page: int | None = option(None, PAGE, above=0)
     dicom_window: str | None = option(None, WINDOW)
     output_dir: str | None = option(
@@ -155,12 +155,12 @@ class ExportArguments:
         None, "int8: an ONNX model in eight bits, calibrated on the train split of the data set"
     )
     dynamic_size: bool = _export(False, "onnx: accept images of any size, if the model can")
-    dataset: str | None = _data(None, "onnx: labelled images to check the export on; random images by default")
+    dataset: str | None = _data(None, "onnx: labelled data to check the export on; random numbers by default")
     split: str = _data("test", "split to check the export on")
     revision: str | None = _model(None, "branch, tag or commit of the model")
     dataset_config_name: str | None = _data(None, "configuration of a Hub data set")
     dataset_revision: str | None = _data(None, "branch, tag or commit of a Hub data set")
-    image_column: str | None = _data(None, "column of images, if it cannot be found automatically")
+    image_column: str | None = _data(None, "column of images or volumes, if it cannot be found automatically")
     label_column: str | None = _data(None, "column of labels, if it cannot be found automatically")
     mask_column: str | None = _data(None, "column of masks, if it cannot be found automatically")
     mask_colors: dict | str | None = _data(None, COLORS)

@@ -34,7 +34,7 @@ class DistillationFields:
 
     # fmt: off
     dataset: dict | str | None = _data(
-        None, "Hub id, folder, or .npz, .csv or .parquet file of labelled images",
+        None, "Hub id, folder, or .npz, .csv or .parquet file of labelled images or volumes",
         required=True, text="data", loading=True,
     )
     student: dict | str | None = _models(
@@ -94,7 +94,9 @@ class DistillationFields:
 
     dataset_config_name: str | None = _data(None, "configuration of a Hub data set", text="words")
     dataset_revision: str | None = _data(None, "branch, tag or commit of a Hub data set", text="words")
-    image_column: str | None = _data(None, "column of images, if it cannot be found automatically", text="words")
+    image_column: str | None = _data(
+        None, "column of images or volumes, if it cannot be found automatically", text="words"
+    )
     label_column: list | str | None = _data(
         None, "column of labels, or a YAML list of 0/1 columns for a multi-label task", text="words",
     )
@@ -128,7 +130,7 @@ class DistillationFields:
         0.15, "share of train that becomes test if the data has no such split", above=0, below=1,
     )
     shots: int | None = _data(
-        None, "labels per class (multi-label: positive labels per class; masks: labelled images in all); the rest of "
+        None, "labels per class (multi-label: positive labels per class; masks: labelled rows in all); the rest of "
         "train is unlabelled", above=0, compare="grid",
     )
     label_fraction: float | None = _data(
@@ -138,10 +140,10 @@ class DistillationFields:
         False, "also train on the unlabelled rows of train, with the loss terms that need no labels", compare="grid",
     )
     unlabeled_dataset: str | None = _data(
-        None, "more images, without labels, named in the same way as dataset", text="data",
+        None, "more images or volumes, without labels, named in the same way as dataset", text="data",
     )
     on_bad_image: Literal["error", "skip"] = _data(
-        "error", "error stops at an unreadable image; skip leaves it out and lists it",
+        "error", "error stops at an unreadable file; skip leaves it out and lists it",
     )
     page: int | None = _data(
         None, "page or frame to read of files with several, from 1; by default they are refused", above=0, card=False,
@@ -174,8 +176,8 @@ class DistillationFields:
         "NIfTI file; by default 1", above=0,
     )
     on_leak: Literal["error", "warn"] = _data(
-        "warn", "error stops if two splits share images (pixel by pixel) or values of group_column; warn counts and "
-        "reports them", resume="allowed",
+        "warn", "error stops if two splits share images or volumes (value by value) or values of group_column; "
+        "warn counts and reports them", resume="allowed",
     )
 
     skips: Literal["own", "reprogrammed"] = _method(
@@ -234,7 +236,7 @@ class DistillationFields:
         None, "number of randomly drawn cached features to recompute and compare before training",
         above=0, card=False, resume="allowed", compare="never",
     )
-    augment: bool = _views(True, "augment the training images; teacher and student see the same view")
+    augment: bool = _views(True, "augment what train shows; teacher and student see the same view")
     rotation_degrees: float = _views(
         10.0, "largest rotation; of volumes about the axis from feet to head, and a third of it about the others",
         at_least=0,
@@ -252,10 +254,10 @@ class DistillationFields:
     num_train_epochs: float = _training(60.0, "passes over the labelled rows", above=0)
     max_steps: int = _training(-1, "optimiser steps; overrides num_train_epochs if positive", at_least=-1)
     per_device_train_batch_size: int | None = _training(
-        None, "labelled images per step and process; by default 32, and 4 of volumes", above=0, resume="allowed",
+        None, "labelled rows per step and process; by default 32, and 4 of volumes", above=0, resume="allowed",
     )
     per_device_unlabeled_batch_size: int | None = _training(
-        None, "unlabelled images per step and process; by default 64, and 4 of volumes", above=0, resume="allowed",
+        None, "unlabelled rows per step and process; by default 64, and 4 of volumes", above=0, resume="allowed",
     )
     per_device_eval_batch_size: int = _logging(64, "images per forward pass in evaluation", above=0, resume="allowed")
     gradient_accumulation_steps: int = _training(

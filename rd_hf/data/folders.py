@@ -114,8 +114,8 @@ class ImageFolder:
         classes = {name for rows in found.values() for _, name in rows} - {None}
         if len(classes) < 2:
             raise DataError(
-                f"'{printable(self.root)}' has only one class folder with images, '{printable(classes.pop())}'; add a "
-                f"second one, or a metadata.csv that lists images and labels{self._unread_hint()}"
+                f"'{printable(self.root)}' has only one class folder with files to read, '{printable(classes.pop())}'; "
+                f"add a second one, or a metadata.csv that lists files and labels{self._unread_hint()}"
             )
         return found
 
@@ -131,15 +131,15 @@ class ImageFolder:
             what = [f"files that are not read ({counted_suffixes(inside)})"] if inside else []
             what += [f"masks ({masks})"] if masks else []
             logger.warning(
-                "The folder '%s' has no image and counts neither as a split nor as a class; it holds %s.",
+                "The folder '%s' has nothing to read and counts neither as a split nor as a class; it holds %s.",
                 printable(self.root / folder), " and ".join(what) or "nothing",
             )  # fmt: skip
 
     def _not_in_a_class(self, file: PurePath, depth: int) -> str:
         where = "not in a class folder" if depth == 1 else "in a folder within a class folder"
         return (
-            f"'{printable(self.root / file)}' is {where}; labels are read from class folders that contain the images "
-            "directly. For any other layout, list images and labels in a metadata.csv"
+            f"'{printable(self.root / file)}' is {where}; labels are read from class folders that contain the files "
+            "directly. For any other layout, list files and labels in a metadata.csv"
         )
 
     def _unread_hint(self) -> str:

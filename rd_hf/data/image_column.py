@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Dataset, Image
 from datasets.table import InMemoryTable, Table
 
@@ -53,7 +54,7 @@ def image_table(
     else:
         chunks = [_as_image_storage(chunk, column, name, paths is not None) for chunk in stored.chunks]
         table = InMemoryTable(pa.table({called: pa.chunked_array(chunks, type=Image.pa_type)}))
-    if all(chunk.null_count == 0 and chunk.field("bytes").null_count == 0 for chunk in table.column(called).chunks):
+    if all(_has_contents(chunk, may_be_empty) for chunk in table.column(called).chunks):
         return table
     rows = [_unpacked(row) for row in table.column(called).to_pylist()]
     selected = selected_rows(split)
@@ -126,6 +127,12 @@ def _as_image_storage(chunk: pa.Array, column: str, name: str, may_be_ids: bool)
     return Image().cast_storage(chunk)
 
 
+def _has_contents(chunk: pa.StructArray, may_be_empty: bool) -> bool:
+    """Whether every row of a chunk has an image's bytes, or is null where it may be."""
+    without_bytes = pc.struct_field(chunk, "bytes").null_count
+    return without_bytes == (chunk.null_count if may_be_empty else 0)
+
+
 def _unpacked(row: dict | None) -> dict | None:
     """A row whose text is an image in base64, with the image's bytes."""
     if row is None or row["bytes"] is not None or not row["path"]:
@@ -146,7 +153,7 @@ def _check_empty(rows: list[dict | None], column: str, name: str) -> None:
     empty = [index for index, row in enumerate(rows) if _is_empty(row)]
     if empty:
         raise DataError(
-            f"{len(empty)} of {len(rows)} images of split '{name}' are missing; the first is row {empty[0]}, whose "
+            f"{len(empty)} of {len(rows)} rows of split '{name}' are incomplete; the first is row {empty[0]}, whose "
             f"column '{column}' is empty"
         )
 
@@ -160,6 +167,6 @@ def _check_files(rows: list[dict], name: str, folders: bool) -> None:
     if missing:
         path = rows[missing[0]]["path"]
         raise DataError(
-            f"{len(missing)} of {len(rows)} images of split '{name}' are missing; the first is row {missing[0]}, "
+            f"{len(missing)} of {len(rows)} files of split '{name}' are missing; the first is row {missing[0]}, "
             f"'{shown(path)}' ({nearest_name(Path(path).absolute())})"
         )

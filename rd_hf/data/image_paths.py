@@ -141,10 +141,10 @@ class ImagePaths:
         path = Path(os.path.join(self.folder, names[row].strip()))
         nearest = f" ({nearest_name(path.absolute())})" if len(names[row]) <= LONGEST_SHOWN else ""
         nearest = " (a folder)" if os.path.isdir(path) else nearest
-        example = f"An image there is '{printable(self._images[0])}'" if self._images else "There is no image at all"
+        example = f"A file there is '{printable(self._images[0])}'" if self._images else "There is none at all"
         wrong = sum(not self._candidates(names[number]) for number in missing)
         return (
-            f"{wrong} of {len(names)} images of split '{split}' are missing; the first is row {row}, "
+            f"{wrong} of {len(names)} files of split '{split}' are missing; the first is row {row}, "
             f"'{shown(names[row])}'{nearest}. Column '{column}' must hold paths relative to '{self.folder}', or file "
             f"names that occur once below it. {example}"
         )

@@ -58,7 +58,7 @@ def shared_images(images: Mapping[str, Mapping[int, bytes]]) -> list[str]:
         if shared:
             pairs = [f"row {row} is row {rows[first][images[second][row]]} of '{first}'" for row in shared]
             sentences.append(
-                f"{len(shared)} of {len(images[second])} images of '{second}' are also in '{first}', pixel by pixel "
+                f"{len(shared)} of {len(images[second])} rows of '{second}' are also in '{first}', value by value "
                 f"({_some(pairs)}), so scores on '{second}' will be too good."
             )
     return sentences
@@ -76,7 +76,9 @@ def conflicting_labels(images: Mapping[str, Mapping[int, bytes]], labels: Mappin
         for row, label in given.items():
             if row in images[split]:
                 found.setdefault(images[split][row], {}).setdefault(label, f"{label!r} in row {row} of '{split}'")
-    return [f"One image has different labels: {', '.join(uses.values())}." for uses in found.values() if len(uses) > 1]
+    return [
+        f"Equal rows have different labels: {', '.join(uses.values())}." for uses in found.values() if len(uses) > 1
+    ]
 
 
 def report_leaks(sentences: Sequence[str], on_leak: str, source: dict[str, Any]) -> None:
@@ -94,7 +96,7 @@ def report_leaks(sentences: Sequence[str], on_leak: str, source: dict[str, Any])
 def report_conflicts(sentences: Sequence[str]) -> None:
     """Warn about contradictory labels, one line per image."""
     if sentences:
-        logger.warning("%d images have contradictory labels:", len(sentences))
+        logger.warning("Equal rows with different labels: %d.", len(sentences))
     for sentence in sentences:
         logger.warning("  %s", sentence)
 

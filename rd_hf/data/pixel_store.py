@@ -169,7 +169,7 @@ def check_images(store: PixelStore, rows: Sequence[int], on_bad_image: str) -> d
     if problems and on_bad_image != "skip":
         first = next(iter(problems.values()))
         more = f" ({_more(len(problems) - 1)} of {store.name} cannot be read.)" if len(problems) > 1 else ""
-        raise BadImageError(f"{first}{more} Fix the data, or leave such images out with --on_bad_image skip.")
+        raise BadImageError(f"{first}{more} Fix the data, or leave such rows out with --on_bad_image skip.")
     for reason in list(problems.values())[:SHOWN_PROBLEMS]:
         logger.warning("Skipped: %s", reason)
     if len(problems) > SHOWN_PROBLEMS:
@@ -180,7 +180,7 @@ def check_images(store: PixelStore, rows: Sequence[int], on_bad_image: str) -> d
 
 
 def _more(count: int) -> str:
-    return f"{count} more image{'s' if count > 1 else ''}"
+    return f"{count} more row{'s' if count > 1 else ''}"
 
 
 def check_size(mask: np.ndarray, rgb: Image, where: str) -> None:

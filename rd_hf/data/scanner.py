@@ -85,7 +85,7 @@ class FoundFiles:
             logger.info("%s not read in '%s': %s.", _files(len(self.others)), where, counted_suffixes(self.others))
         if self.masks:
             logger.warning(
-                "%s left out in '%s', because the names say that they are masks of other images; the first is '%s'.",
+                "%s left out in '%s', because the names say that they are masks of other files; the first is '%s'.",
                 _files(len(self.masks)), where, printable(self.masks[0]),
             )  # fmt: skip
         if self.broken_links:

@@ -107,7 +107,7 @@ def choose_labelled(
     if shots is not None and data.masks is not None:
         chosen = draw_images(_with_unmarked(has_class), shots, generator)
         if len(chosen) < shots:
-            logger.warning("train has %d images with masks, fewer than shots = %d; all are used.", len(chosen), shots)
+            logger.warning("train has %d rows with masks, fewer than shots = %d; all are used.", len(chosen), shots)
     elif shots is not None:
         chosen = _draw_shots(has_class, shots, generator)
         for name, count in zip(data.label_names, has_class.sum(axis=0), strict=True):
@@ -227,7 +227,7 @@ def _split_train(data: ImageData, marks: Marks, fractions: dict[str, float], see
     sides = stratify(counts, [share, *fractions.values()], len(fractions) + 1, generator, pinned)
     _return_to_train(sides, counts[:, : len(data.label_names)])
     kind = "groups" if groups else "rows"
-    rows_in_words = f"{len(train)} rows" + (f" in {len(pinned)} groups" if groups else "")
+    rows_in_words = _counted(len(train), "row") + (f" in {_counted(len(pinned), 'group')}" if groups else "")
     splits = dict(data.splits)
     for side, name in enumerate(["train", *fractions]):
         rows = np.flatnonzero(sides[unit_of_row] == side)
@@ -302,14 +302,18 @@ def _check(data: ImageData, marks: Marks) -> None:
     absent = [name for name, count in zip(data.label_names, counts, strict=True) if count == 0]
     if absent and data.masks is not None:
         raise DataError(
-            f"no mask of train has a pixel of class {_listed(absent)}, so no model can learn it; add such images to "
-            "train, or leave the class out where it is named: label_names, mask_colors, dataset.json or classes.txt"
+            f"no mask of train has class {_listed(absent)}, so no model can learn it; add masks with it to train, or "
+            "leave the class out where it is named: label_names, mask_colors, dataset.json or classes.txt"
         )
     if absent:
         raise DataError(
             f"train has no row of class {_listed(absent)}, so no model can learn it; add such rows to train, or leave "
             "the class out: its rows in the other splits, or its column in label_column"
         )
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _warn_of_small_classes(data: ImageData, counts: np.ndarray, made: list[str], kind: str) -> None:

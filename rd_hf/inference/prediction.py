@@ -140,7 +140,7 @@ def _images_of_glob(pattern: Path) -> list[Path]:
     masks = masks_among(images)
     if masks:
         logger.warning(
-            "%d files that '%s' matches are left out, because the names say that they are masks of other images; the "
+            "%d files that '%s' matches are left out, because the names say that they are masks of other files; the "
             "first is '%s'.", len(masks), printable(pattern), printable(min(masks)),
         )  # fmt: skip
     return [file for file in images if file not in masks]

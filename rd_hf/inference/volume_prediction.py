@@ -95,7 +95,7 @@ def _answer(loaded: LoadedModel, volume: FoundVolume, read: Volume, files: Volum
 def _amounts(names: list[str], mask: np.ndarray, affine: np.ndarray) -> dict[str, dict[str, float]]:
     """Voxels and millilitres per class."""
     counts = np.bincount(mask.ravel(), minlength=len(names)).tolist()
-    millilitre = abs(np.linalg.det(affine[:3, :3])) / 1000  # of one voxel
+    millilitre = float(abs(np.linalg.det(affine[:3, :3]))) / 1000  # of one voxel
     return {
         "voxels": dict(zip(names, counts, strict=True)),
         "millilitres": {name: round(count * millilitre, 6) for name, count in zip(names, counts, strict=True)},

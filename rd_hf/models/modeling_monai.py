@@ -81,7 +81,7 @@ def _call(config: MonaiNetConfig, network: Callable[..., nn.Module], given: Mapp
     try:
         return network(**given)
     except (TypeError, ValueError, AssertionError) as error:
-        raise ValueError(f"MONAI's {config.network} does not accept `arguments` {config.arguments}: {error}") from error
+        raise ValueError(f"MONAI's {config.network} does not accept its `arguments`: {error}") from error
 
 
 def _off_meta(build: Callable[[], nn.Module]) -> nn.Module:

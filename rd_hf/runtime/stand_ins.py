@@ -29,7 +29,7 @@ def stand_in(head: bytes) -> str | None:
     if start.startswith(_PAGES):
         return "it is a web page, such as a server sends in place of a file: download the file again"
     if start.startswith(_ANSWERS):
-        return "it is an XML text, such as a server sends in place of a file: download the file again"
+        return "it is XML text, such as a server sends in place of a file: download the file again"
     if not head:
         return "it is empty, so download it again"
     return None

@@ -88,7 +88,7 @@ class Kind:
         """:raises StudentError: for the config of a network of MONAI of the other kind."""
         if config.model_type == MonaiNetConfig.model_type and config.network not in self.networks:
             raise StudentError(
-                f"MONAI's {config.network} is not {self.noun}, but the data have {self.labels}: choose one of "
+                f"MONAI's {config.network} gives no {self.labels}, but the data have {self.labels}: choose one of "
                 f"{', '.join(self.networks)}."
             )
 

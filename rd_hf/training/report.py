@@ -29,7 +29,7 @@ from .mask_examples import EXAMPLES_FILE, draw_examples
 from .run_folder import METRICS_FILE, read_history
 from .scored_features import ScoredFeatures, whole_pixel_values
 from .teacher_features import open_cache_of_split
-from .volume_teacher_rows import window_rows
+from .volume_teacher_rows import counted_rows, window_rows
 
 if TYPE_CHECKING:
     from ..data.open_split import OpenSplit
@@ -216,15 +216,11 @@ def _teacher_rows(models: Models, split: OpenSplit, trainer: Trainer) -> np.ndar
             inputs["student_pixel_values"] = whole_pixel_values(split.store, rows, device)
         return inputs
 
-    return predict_rows(
-        lambda inputs: teacher(**inputs).logits,
-        trainer.data.task.full_row,
-        teacher,
-        split,
-        trainer.arguments.per_device_eval_batch_size,
-        trainer.accelerator,
-        read,
-    )
+    size, task, accelerator = trainer.arguments.per_device_eval_batch_size, trainer.data.task, trainer.accelerator
+    if isinstance(split.store, VolumeStore):
+        with counted_rows(task, split, accelerator) as row:
+            return predict_rows(lambda inputs: teacher(**inputs).logits, row, teacher, split, 1, accelerator, read)
+    return predict_rows(lambda inputs: teacher(**inputs).logits, task.full_row, teacher, split, size, accelerator, read)
 
 
 def _write_details(folder: Path, run_data: RunData, rows: np.ndarray, scores: dict[str, Any]) -> None:

@@ -44,6 +44,7 @@ logger = logging.getLogger(__name__)
 
 # Relative to an entry's norm: room for the rounding of another device or number of threads.
 ROUNDING = 1e-3
+SHOWN_CHANGES = 5  # of a key
 
 
 class CacheError(ValueError):
@@ -73,7 +74,7 @@ def open_cache(
         changes = nearest_difference(key, list_folders(root)) if new else []
         if changes:
             logger.info(
-                "A new cache is created, because its key differs from the most similar cache: %s.", "; ".join(changes)
+                "A new cache is created, because its key differs from the most similar cache: %s.", _first_of(changes)
             )
         logger.info("%s", describe(cache, rows, run_data.views(arguments), new))
     ways_out = ["lower --num_views"] if run_data.views(arguments) > 1 else []
@@ -99,6 +100,11 @@ def open_cache_of_split(
         _keep_to_limit(cache, split.rows, 1, "whenever they are scored", [], accelerator)
     accelerator.wait_for_everyone()  # all have counted the entries before one writes
     return cache
+
+
+def _first_of(changes: list[str]) -> str:
+    more = f"; and {len(changes) - SHOWN_CHANGES} more" if len(changes) > SHOWN_CHANGES else ""
+    return "; ".join(changes[:SHOWN_CHANGES]) + more
 
 
 def is_read_in_windows(split: OpenSplit) -> bool:
@@ -138,6 +144,7 @@ def _views_of_volumes(images: Dataset, store: VolumeStore) -> dict[str, Any]:
         masked = images.select(rows).select_columns(["mask"]).rename_column("mask", "image")
         masks = fingerprint(masked, max_rows=len(rows), volumes=VolumeReading())
         words |= {"masks": masks, "rows_with_masks": hashlib.sha256(rows.tobytes()).hexdigest()}
+        words["classes"] = store.masks.to_dict()  # which values are foreground
     return words
 
 
@@ -210,8 +217,8 @@ def describe(cache: FeatureCache, rows: Sequence[int], num_views: int, new: bool
     found = "new" if new else f"{entries} of {images * num_views} entries are cached"
     size = cache.layout.entry_bytes
     return (
-        f"Teacher features: {cache.folder.path} ({found}). {size / 1000:.1f} KB per image and view, "
-        f"{images * num_views * size / 1e9:.2f} GB for {images} images in {num_views} views."
+        f"Teacher features: {cache.folder.path} ({found}). {size / 1000:.1f} KB per row and view, "
+        f"{in_bytes(images * num_views * size)} for {images} rows in {num_views} view{'s' if num_views > 1 else ''}."
     )
 
 

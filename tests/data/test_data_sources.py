@@ -110,7 +110,7 @@ def test_relative_folder(tmp_path, monkeypatch):
         (["a/1.png", "b/2.png", "3.png"], r"3\.png' is not in a class folder"),
         (["1.png"], "is not in a class folder"),
         (["train/1.png", "test/2.png"], "is not in a class folder"),
-        (["a/1.png"], "one class folder with images, 'a'"),
+        (["a/1.png"], "one class folder with files to read, 'a'"),
         (["train/a/1.png", "train/b/1.png", "extra/a/1.png"], "'extra/a/1.png' is outside them"),
         (["train/a/1.png", "val/a/1.png", "dev/b/1.png"], "both stand for validation"),
     ],
@@ -231,7 +231,7 @@ def test_parquet_that_may_not_fit_in_memory_goes_to_the_cache(tmp_path, cache, m
 @pytest.mark.parametrize(
     "files, message",
     [
-        ({"t.csv": "image,label\nb.png,0\na.pgn,1\n"}, r"1 of 2 images.*row 1.*a\.pgn.*nearest name.*'a\.png'"),
+        ({"t.csv": "image,label\nb.png,0\na.pgn,1\n"}, r"1 of 2 files.*row 1.*a\.pgn.*nearest name.*'a\.png'"),
         ({"t.csv": "image,label\na.png,0\n,1\n"}, "row 1, whose column 'image' is empty"),
         ({"t.csv": "image,label\na.png,0\na.png,0.5\n"}, "row 1, column 'label': label '0.5'"),
         ({"t.csv": "scan,label\na.png,0\n"}, r"no image column found.*scan \(string\), label \(string\)"),

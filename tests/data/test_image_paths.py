@@ -75,8 +75,8 @@ def test_unicode_forms_and_bytes(tmp_path):
         (["a/1.png", "b/1.png"], ["1.png", "b/1.png"], "row 0 of split 'train', fits several files, such as 'a/1.png'"),
         (["1.png", "2.png"], ["p1/1.png", "p2/1.png"], "'p1/1.png' and 'p2/1.png' in column .* would both mean"),
         (["1.png", "2.png"], ["1.png", "p2/1.png"], "'1.png' and 'p2/1.png' in column 'file_name' would both mean"),
-        (["x/1.jpg", "2.png"], ["1.png", "2.png"], r"1 of 2 images.*row 0, '1.png'.*An image there is '2.png'"),
-        (["img_1.png", "img_2.png"], ["1", "2"], r"2 of 2 images.*row 0, '1'.*An image there is 'img_1.png'"),
+        (["x/1.jpg", "2.png"], ["1.png", "2.png"], r"1 of 2 files.*row 0, '1.png'.*A file there is '2.png'"),
+        (["img_1.png", "img_2.png"], ["1", "2"], r"2 of 2 files.*row 0, '1'.*A file there is 'img_1.png'"),
     ],
 )  # fmt: skip
 def test_names_that_mean_no_file_or_several(tmp_path, files, names, message):

@@ -111,7 +111,7 @@ def test_the_orientation_of_a_photo_is_applied():
     "image, message",
     [
         (b"", "it is empty"),
-        (b"no image at all", "it is a text, such as stands in for a file that was not downloaded"),
+        (b"no image at all", "it is text, perhaps a pointer to a file that was not downloaded"),
         (b"\1\2\3 no image at all", "its format is unknown"),
         (b"/annex/objects/MD5E-s120--900150983cd24fb0d6963f7d28e17f72.png", "pointer of git-annex.*datalad get"),
         (b"../../.git/annex/objects/zW/3x/MD5E-s120--9001.png/MD5E-s120--9001.png", "pointer of git-annex"),

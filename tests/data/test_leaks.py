@@ -26,7 +26,7 @@ def test_shared_images_are_counted_for_each_pair_of_splits():
         "test": {0: b"b", 1: b"a", 2: b"b", 3: b"d"},
     }
     assert shared_images(images) == [
-        "3 of 4 images of 'test' are also in 'train', pixel by pixel (row 0 is row 1 of 'train', row 1 is row 0 of "
+        "3 of 4 rows of 'test' are also in 'train', value by value (row 0 is row 1 of 'train', row 1 is row 0 of "
         "'train', row 2 is row 1 of 'train'), so scores on 'test' will be too good."
     ]
     assert shared_images({"train": {0: b"a", 1: b"a"}, "test": {0: b"b"}}) == []
@@ -43,7 +43,7 @@ def test_one_image_under_two_labels_is_listed_with_a_row_for_each():
     images = {"train": {0: b"a", 1: b"a", 2: b"b"}, "test": {0: b"a", 1: b"b"}}
     labels = {"train": {0: "cat", 1: "dog", 2: "cat"}, "test": {0: "dog", 1: "cat"}}
     assert conflicting_labels(images, labels) == [
-        "One image has different labels: 'cat' in row 0 of 'train', 'dog' in row 1 of 'train'."
+        "Equal rows have different labels: 'cat' in row 0 of 'train', 'dog' in row 1 of 'train'."
     ]
 
 
@@ -58,17 +58,17 @@ def leaking(tmp_path):
 
 def test_a_run_reports_leaks_before_training_or_refuses_them(teacher, leaking, tmp_path, caplog):
     values = settings(teacher, leaking, tmp_path / "run", shots=None, use_unlabeled=False, max_steps=1)
-    with pytest.raises(LeakError, match="3 of 24 images of 'test' are also in 'train'.*\n.*--on_leak warn"):
+    with pytest.raises(LeakError, match="3 of 24 rows of 'test' are also in 'train'.*\n.*--on_leak warn"):
         rd_hf.distill(**values, on_leak="error")
     assert not (tmp_path / "run").exists()
     caplog.clear()
     rd_hf.distill(**values)
-    assert "3 of 24 images of 'test' are also in 'train'" in caplog.text
-    assert "1 images have contradictory labels" in caplog.text
+    assert "3 of 24 rows of 'test' are also in 'train'" in caplog.text
+    assert "Equal rows with different labels: 1." in caplog.text
     assert "'malignant' in row 7 of 'train', 'benign' in row 9 of 'test'" in caplog.text
     (noted,) = json.loads((tmp_path / "run" / "metrics.json").read_text())["leaks"]
-    assert noted.startswith("3 of 24 images of 'test' are also in 'train'")
-    assert "**3 of 24 images of 'test'" in (tmp_path / "run" / "student" / "README.md").read_text()
+    assert noted.startswith("3 of 24 rows of 'test' are also in 'train'")
+    assert "**3 of 24 rows of 'test'" in (tmp_path / "run" / "student" / "README.md").read_text()
 
 
 def test_a_patient_in_two_splits_is_refused_where_asked(teacher, tmp_path):

@@ -78,7 +78,7 @@ def test_images_with_masks_of_the_same_name(tmp_path, log, image, mask):
     assert data.problem_type == "segmentation" and data.label_names == ["background", "foreground"]
     assert data.labels("train").dtype == np.int64 and data.labels("train").tolist() == [[3, 3]] * 3
     assert data.splits["train"].column_names == ["image", "mask", "label"] and data.unlabelled is None
-    assert log.text.count("task: segmentation (") == 1 and "are masks of other images" not in log.text
+    assert log.text.count("task: segmentation (") == 1 and "are masks of other files" not in log.text
 
 
 @pytest.mark.parametrize("places", ["{split}/{kind}", "{kind}/{split}"])
@@ -177,10 +177,10 @@ def test_images_without_mask_are_unlabelled_in_train_only(tmp_path, log):
     write_mask(tmp_path / "train" / "masks" / "2.png")
     data = load_data(tmp_path)
     assert is_lesion(data) == {2: True} and data.unlabelled.column_names == ["image"] and len(data.unlabelled) == 2
-    assert "2 of 3 images of train have no mask, so they are unlabelled" in log.text
+    assert "2 of 3 rows of train have no mask, so they are unlabelled" in log.text
     assert data.without_labels == ("test",)
     write_mask(tmp_path / "test" / "masks" / "1.png")
-    with pytest.raises(DataError, match=r"2 of 3 images of split 'test' have no mask; the first is .*images/2\.png"):
+    with pytest.raises(DataError, match=r"2 of 3 rows of split 'test' have no mask; the first is .*images/2\.png"):
         load_data(tmp_path)
 
 
@@ -192,6 +192,17 @@ def test_a_mask_without_image_and_two_images_of_one_mask_are_named(tmp_path):
         load_data(tmp_path)
     write_image(tmp_path / "images" / "1.bmp")
     with pytest.raises(DataError, match=r"'images/1.bmp' and 'images/1.png' .* would have the same mask"):
+        load_data(tmp_path)
+
+
+def test_a_mask_goes_to_the_image_of_its_number_and_to_none_where_two_have_it(tmp_path):
+    write_image(tmp_path / "images" / "image_1.png", 1)
+    write_image(tmp_path / "images" / "img1.png", 2)
+    write_mask(tmp_path / "masks" / "mask_1.png")
+    data = load_data(tmp_path)
+    assert is_lesion(data) == {1: True} and len(data.unlabelled) == 1
+    write_image(tmp_path / "images" / "1_img.png", 3)
+    with pytest.raises(DataError, match=r"mask_1.png' could be that of 'images/1_img.png' and of 'images/image_1.png'"):
         load_data(tmp_path)
 
 

@@ -58,7 +58,7 @@ def test_shots_depend_on_the_seed_and_never_exceed_the_images(caplog):
     caplog.set_level(logging.WARNING)
     everything = choose_labelled(data, marks, 100, None, 0)
     assert len(everything.rows) == 60 and len(everything.unlabelled_rows) == 0
-    assert "train has 60 images with masks, fewer than shots = 100" in caplog.text
+    assert "train has 60 rows with masks, fewer than shots = 100" in caplog.text
 
 
 def test_label_fraction_and_made_splits_keep_the_share_of_empty_images():
@@ -73,5 +73,5 @@ def test_label_fraction_and_made_splits_keep_the_share_of_empty_images():
 
 
 def test_a_class_that_no_mask_of_train_has_is_named():
-    with pytest.raises(DataError, match="no mask of train has a pixel of class 'b'.*classes.txt"):
+    with pytest.raises(DataError, match="no mask of train has class 'b'.*classes.txt"):
         complete_splits(image_data([[1, 0], [1, 0]], NAMES[:3]), marks, 0.2, 0.2, 0)

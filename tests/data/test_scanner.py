@@ -108,7 +108,7 @@ def test_globs_pass_over_what_folders_do(tmp_path, log):
     (tmp_path / "a" / "again").symlink_to(tmp_path, target_is_directory=True)
     (tmp_path / "c").symlink_to(tmp_path / "b", target_is_directory=True)
     assert find_images(tmp_path / "**" / "*.png") == [tmp_path / name for name in ("a/1.png", "b/1.png", "c/1.png")]
-    assert log.text.count("1 files that") == 1 and "are masks of other images; the first is" in log.text
+    assert log.text.count("1 files that") == 1 and "are masks of other files; the first is" in log.text
     assert find_images(tmp_path / "a" / "*_mask.png") == [tmp_path / "a" / "1_mask.png"]
 
 
@@ -165,7 +165,7 @@ def test_masks_are_left_out_everywhere_and_said(tmp_path, log):
     write(tmp_path, "a/1.png", "a/1_mask.png", "b/2.png")
     assert rows(load_data(tmp_path)) == [("1.png", "a"), ("2.png", "b")]
     assert len(load_images_only(tmp_path)) == 2 and len(find_images([tmp_path])) == 2
-    assert log.text.count("masks of other images; the first is 'a/1_mask.png'") == 3
+    assert log.text.count("masks of other files; the first is 'a/1_mask.png'") == 3
     assert find_images([tmp_path / "a" / "1_mask.png"]) == [tmp_path / "a" / "1_mask.png"]
 
 
@@ -200,14 +200,14 @@ def test_folders_without_images_are_named(tmp_path, log):
     data = load_data(tmp_path)
     assert data.label_names == ["a", "b"] and list(data.splits) == ["train"]
     assert (
-        "cyst' has no image and counts neither as a split nor as a class; it holds files that are not read ("
+        "cyst' has nothing to read and counts neither as a split nor as a class; it holds files that are not read ("
         in log.text
     )
-    assert "train/empty' has no image and counts neither as a split nor as a class; it holds nothing" in log.text
+    assert "train/empty' has nothing to read and counts neither as a split nor as a class; it holds nothing" in log.text
     assert f"'{tmp_path / 'test'}' has no image" in log.text
 
 
 def test_image_masks_alone_make_no_classes(tmp_path):
     write(tmp_path, "images/1.png", "masks/1.png")
-    with pytest.raises(DataError, match="only one class folder with images, 'images'"):
+    with pytest.raises(DataError, match="only one class folder with files to read, 'images'"):
         load_data(tmp_path, task="classification")

@@ -105,7 +105,7 @@ def test_what_cannot_be_built_is_refused():
         MonaiNetConfig("UNet", 4)
     with pytest.raises(ValueError, match=r"`image_size` is .*; it must be one side or 3"):
         MonaiNetConfig("UNet", 3, image_size=[8, 8])
-    with pytest.raises(ValueError, match="SegResNet does not accept `arguments`.*filters"):
+    with pytest.raises(ValueError, match="SegResNet does not accept its `arguments`.*filters"):
         build("SegResNet", arguments={"filters": 8})
     with pytest.raises(ValueError, match="must not have 'deep_supervision'"):
         build("DynUNet", arguments={**DYNUNET, "deep_supervision": True})

@@ -147,9 +147,9 @@ def test_models_of_the_other_kind_are_refused(tmp_path):
         load_student(str(tmp_path / "unet"), CLASSES, single)
     with pytest.raises(StudentError, match="'resnet' is not a semantic segmenter"):
         load_student({"model_type": "resnet"}, CLASSES, "segmentation")
-    with pytest.raises(StudentError, match="UNet is not an image classifier, but the data have classes"):
+    with pytest.raises(StudentError, match="UNet gives no classes, but the data have classes"):
         load_student(UNET, CLASSES, single)
-    with pytest.raises(StudentError, match="DenseNet is not a semantic segmenter.*SegResNet"):
+    with pytest.raises(StudentError, match="DenseNet gives no masks.*SegResNet"):
         load_student(UNET | {"network": "DenseNet"}, CLASSES, "segmentation")
     with pytest.raises(StudentError, match="is a ResNetForImageClassification, but the data have masks"):
         adopt_student(resnet, CLASSES, "segmentation")

@@ -276,7 +276,7 @@ def test_the_log_says_where_how_many_how_large_and_what_changed(
     (folder,) = list_folders(cache_dir)
     assert f"Teacher features: {folder.path} (new)" in caplog.text
     # 24 channels in a grid of 2 x 2 in float16, and a checksum: 0.2 KB
-    assert "KB per image and view" in caplog.text and "for 60 images in 2 views" in caplog.text
+    assert "KB per row and view" in caplog.text and "for 60 rows in 2 views" in caplog.text
     caplog.clear()
     rd_hf.distill(**(values | {"output_dir": str(tmp_path / "two")}))
     assert "A new cache" not in caplog.text and "of 120 entries are cached" in caplog.text

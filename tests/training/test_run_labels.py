@@ -51,7 +51,7 @@ def test_rows_without_label_serve_as_unlabelled_images(tmp_path, caplog):
     caplog.set_level("INFO")
     without = load_run_data(arguments(path, tmp_path))
     load_run_data(arguments(path, tmp_path, method="ce", use_unlabeled=True))
-    assert "Method ce learns from labels only, so 6 images without label are not used." in caplog.text
+    assert "Method ce learns from labels only, so 6 rows without label are not used." in caplog.text
     assert "6 rows of train have no label and are passed over" in caplog.text and "left out" not in caplog.text
     run = load_run_data(arguments(path, tmp_path, use_unlabeled=True))
     bare = [row for row in range(40) if row % 4 == 3 and row % 10 < 6]

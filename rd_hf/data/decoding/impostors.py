@@ -44,7 +44,7 @@ def check_content(content: bytes) -> None:
     if known is not None:
         raise ValueError(known)
     if start.startswith((b'{"', b"{\n", b"{\r", b"{ ", b"<!--")):
-        raise ValueError("it is a text, such as a server sends in place of a file: download the file again")
+        raise ValueError("it is text, such as a server sends in place of a file: download the file again")
     for beginning, reason in _BEGINNINGS.items():
         if content.startswith(beginning):
             raise ValueError(reason)
@@ -77,7 +77,7 @@ def why_unknown(content: bytes) -> str:
             return f"it is a {_BOXES[content[8:12]]} picture of a phone, which is not read: save it as JPEG or PNG"
         return "it is a film: save its pictures as PNG files"
     if _is_text(content):
-        return "it is a text, such as stands in for a file that was not downloaded: fetch the file itself"
+        return "it is text, perhaps a pointer to a file that was not downloaded: fetch the file itself"
     return "its format is unknown"
 
 

@@ -104,7 +104,7 @@ def _divided(
         splits[name] = split.select(np.flatnonzero(~bare)) if bare.any() else split
         if bare.any() and name == "train":
             unlabelled = split.select(np.flatnonzero(bare)).remove_columns(["label", "mask"])
-            logger.info("%d of %d images of train have no mask, so they are unlabelled.", bare.sum(), len(bare))
+            logger.info("%d of %d rows of train have no mask, so they are unlabelled.", bare.sum(), len(bare))
     return splits, unlabelled, empty
 
 
@@ -142,7 +142,7 @@ def _classes(
 ) -> MaskClasses:
     masks = [row for rows in values.values() for row in rows if row is not None]
     if not masks:
-        raise DataError(f"no image of {' or '.join(values)} has a mask; add masks of some images of train")
+        raise DataError(f"no row of {' or '.join(values)} has a mask; add some masks to train")
     if names is not None:
         pairs = names if isinstance(names, Mapping) else dict(enumerate(names))
         names = {int(value): clean(name) for value, name in pairs.items()}
@@ -172,7 +172,7 @@ def _pixels(row: MaskValues | None, found: MaskClasses) -> np.ndarray:
 def _some_lack_masks(name: str, split: Dataset, missing: np.ndarray) -> str:
     row = int(np.flatnonzero(missing)[0])
     return (
-        f"{missing.sum()} of {len(missing)} images of split '{name}' have no mask; the first is "
-        f"{described(split[row]['image'], f'row {row}')}. This split is scored, so every image needs a mask, also one "
-        "without any object: add the masks, or remove these images"
+        f"{missing.sum()} of {len(missing)} rows of split '{name}' have no mask; the first is "
+        f"{described(split[row]['image'], f'row {row}')}. This split is scored, so every row needs a mask, also one "
+        "without any object: add the masks, or remove these rows"
     )

@@ -23,7 +23,8 @@ def check_finite(broken: int, size: int) -> None:
     """
     if broken:
         raise VolumeError(
-            f"{broken} of its {size} voxels are NaN or infinite: replace them, for example by the lowest value"
+            f"{broken} of its {size} voxels {'is' if broken == 1 else 'are'} NaN or infinite: replace them, for "
+            "example by the lowest value"
         )
 
 

@@ -116,7 +116,7 @@ def test_channels_along_the_last_axis_are_read_where_it_is_said(tmp_path):
     volume = read_volume(path, "x", VolumeReading(channels=3, channel_axis=True))
     assert volume.values.shape == (3, 4, 5, 6) and np.array_equal(volume.values, np.moveaxis(stored, -1, 0))
     assert header_of(path, "x").channels == 3 and header_of(path, "x").shape == (4, 5, 6)
-    assert "four axes (4 x 5 x 6 x 3)" in refusal(path) and "--volume_channels 3" in refusal(path)
+    assert "four axes (4 x 5 x 6 x 3)" in refusal(path) and "train with --volume_channels 3" in refusal(path)
     assert "has 3 channels, but" in refusal(path, reading=VolumeReading(2, True))
     single = draw(tmp_path / "b.nii.gz")
     assert "has 1 channel, but" in refusal(single, reading=VolumeReading(2, True))
@@ -192,7 +192,7 @@ def test_a_huge_header_allocates_nothing(tmp_path):
         (b"ObjectType = Image\nNDims = 3\n", "it is a MetaImage volume"),
         (b"PK\x03\x04abc", "it is a zip archive"),
         (b"\x89PNG\r\n\x1a\n", "it is a PNG picture"),
-        (b"patient,label\n1,2\n", "does not begin like a NIfTI or DICOM file, and it is a text"),
+        (b"patient,label\n1,2\n", "does not begin like a NIfTI or DICOM file, and it is text"),
         (bytes(range(200, 256)) * 9, "does not begin like a NIfTI or DICOM file, and its format is unknown"),
         (gzip.compress(b"hello" * 200), "what is inside is not a NIfTI volume"),
         (gzip.compress(b"\0\0\0\1" + b"\5" * 400), "it is a FreeSurfer volume"),

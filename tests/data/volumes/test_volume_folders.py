@@ -210,6 +210,16 @@ def test_volumes_with_label_volumes(tmp_path, log, image, mask):
     assert "volumes: 3D" in log.text and log.text.count("task: segmentation (") == 1
 
 
+def test_a_label_volume_of_two_volumes_is_refused(tmp_path):
+    write_volume(tmp_path / "img" / "img1.nii.gz", 1)
+    write_volume(tmp_path / "img" / "image_1.nii.gz", 2)
+    write_labels(tmp_path / "label" / "label1.nii.gz")
+    with pytest.raises(
+        DataError, match=r"label1.nii.gz' could be that of 'img/image_1.nii.gz' and of 'img/img1.nii.gz'"
+    ):
+        load_data(tmp_path)
+
+
 def test_volumes_without_labels_are_unlabelled(tmp_path, log):
     for row in (1, 2, 3):
         write_volume(tmp_path / "imagesTr" / f"{row}.nii.gz", row)
@@ -217,7 +227,7 @@ def test_volumes_without_labels_are_unlabelled(tmp_path, log):
     write_labels(tmp_path / "labelsTr" / "1.nii.gz")
     data = load_data(tmp_path)
     assert masks(data) == {1: True} and values(data.unlabelled) == [[2], [3]]
-    assert data.without_labels == ("test",) and "2 of 3 images of train have no mask" in log.text
+    assert data.without_labels == ("test",) and "2 of 3 rows of train have no mask" in log.text
 
 
 @pytest.mark.parametrize("labels", [{"0": "background", "1": "organ"}, {"background": 0, "organ": 1}])
@@ -306,7 +316,7 @@ def test_volumes_of_any_depth_without_labels(tmp_path, log):
     write_volume(tmp_path / "imagesTr" / "1.nii.gz", 1)
     write_volume(tmp_path / "imagesTs" / "deep" / "2.nii.gz", 2)
     write_labels(tmp_path / "labelsTr" / "1.nii.gz")
-    assert values(load_images_only(tmp_path)) == [[1], [2]] and "masks of other images" in log.text
+    assert values(load_images_only(tmp_path)) == [[1], [2]] and "masks of other files" in log.text
     series(tmp_path / "dicom", "p1", "deep/p2")
     rows = load_images_only(tmp_path / "dicom", volumes=VolumeReading())
     assert len(rows) == 2 and rows.column_names == ["image"]
