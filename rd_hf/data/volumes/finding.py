@@ -6,6 +6,7 @@ import glob
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +28,8 @@ class FoundVolume(NamedTuple):
     """One volume.
 
     :param shown: its file, or the folder of its series.
-    :param stem: relative path of what is written of it, without a suffix: its own below the folder that all share.
+    :param stem: relative path of what is written of it, without a suffix: its own below the folder that all matches of
+        a name share, or where two would be the same, below the folder that all share.
     :param source: ``{"bytes": ..., "path": ...}``, undecoded.
     """
 
@@ -55,7 +57,7 @@ def find_volumes(
     :raises ArgumentError: for a name that matches no volume, and for the files of several channels where the model
         reads one.
     """
-    found: dict[str, _Named] = {}
+    named = []
     for name in [names] if isinstance(names, (str, os.PathLike)) else names:
         path = Path(name).expanduser()
         if path.is_dir():
@@ -68,13 +70,22 @@ def find_volumes(
                 f"There is no volume at {printable(name)}{hint}. Volumes are .nii and .nii.gz files, and folders of "
                 "DICOM slices."
             )
-        for match in matches:
-            found.setdefault(match.file, match)
+        named.append(_without_repeats(matches))
+    found = _without_repeats(chain.from_iterable(named))
     if reading.channels == 1:
-        _refuse_several_channels([*found.values()])
+        _refuse_several_channels(found)
     in_files = reading.channels > 1 and not reading.channel_axis
-    are_firsts = all(each.bare.endswith(FIRST) for each in found.values())
-    return _with_stems([*found.values()], FIRST if in_files or are_firsts else "")
+    are_firsts = all(each.bare.endswith(FIRST) for each in found)
+    stems = _stems_of_names(named, FIRST if in_files or are_firsts else "")
+    return [FoundVolume(str(each.shown), stems[each.file], image_row(each.file)) for each in found]
+
+
+def _without_repeats(matches: Iterable[_Named]) -> list[_Named]:
+    """Each file once, as it was found first."""
+    found: dict[str, _Named] = {}
+    for match in matches:
+        found.setdefault(match.file, match)
+    return [*found.values()]
 
 
 def _refuse_several_channels(found: Sequence[_Named]) -> None:
@@ -93,20 +104,31 @@ def _refuse_several_channels(found: Sequence[_Named]) -> None:
             )
 
 
-def _with_stems(found: Sequence[_Named], ending: str) -> list[FoundVolume]:
-    """:param ending: of names, which is left out."""
+def _stems_of_names(named: Sequence[Sequence[_Named]], ending: str) -> dict[str, str]:
+    """The stem of each file, below the folder that all matches of its name share, or else that all of all names share.
+
+    :param named: the matches of each name of the user's.
+    :param ending: of names, which is left out.
+    """
+    stems: dict[str, str] = {}
+    for matches in named:
+        stems = _stems(matches, ending) | stems
+    if len(set(stems.values())) == len(stems):
+        return stems
+    return _stems(_without_repeats(chain.from_iterable(named)), ending)
+
+
+def _stems(found: Sequence[_Named], ending: str) -> dict[str, str]:
+    """The stem of each file, below the folder that all share."""
     absolute = [Path(os.path.abspath(each.shown)) for each in found]
     shared = os.path.commonpath([path.parent for path in absolute]) if absolute else ""
     folders = [path.parent.relative_to(shared) for path in absolute]
     bare = [folder / each.bare.removesuffix(ending) for folder, each in zip(folders, found, strict=True)]
     uses = Counter(bare)
-    stems = [
-        stem if uses[stem] == 1 else folder / each.shown.name
+    return {
+        each.file: str(stem if uses[stem] == 1 else folder / each.shown.name)
         for stem, folder, each in zip(bare, folders, found, strict=True)
-    ]
-    return [
-        FoundVolume(str(each.shown), str(stem), image_row(each.file)) for stem, each in zip(stems, found, strict=True)
-    ]
+    }
 
 
 def _below(folder: Path, reading: VolumeReading) -> list[_Named]:

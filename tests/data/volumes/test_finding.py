@@ -34,6 +34,17 @@ def test_files_folders_and_globs(tmp_path, monkeypatch):
     assert row.shown == "a.nii.gz" and row.source == {"bytes": None, "path": str(tmp_path / "a.nii.gz")}
 
 
+def test_several_roots(tmp_path):
+    for name in ("x/a.nii", "x/deep/b.nii", "y/z/c.nii", "y/z/a.nii"):
+        write_volume(tmp_path / name)
+    names = [tmp_path / "x", tmp_path / "y" / "z" / "c.nii"]
+    assert [stem for _, stem in found(names, tmp_path)] == ["a", "deep/b", "c"]
+    # where two would be the same, their folders tell them apart
+    assert [stem for _, stem in found([tmp_path / "x", tmp_path / "y"], tmp_path)] == [
+        "x/a", "x/deep/b", "y/z/a", "y/z/c",
+    ]  # fmt: skip
+
+
 def test_names_that_differ_in_their_suffix_only(tmp_path):
     for name in ("a.nii", "a.nii.gz"):
         write_volume(tmp_path / name)
