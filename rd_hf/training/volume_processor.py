@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from datasets import Dataset, concatenate_datasets
 from transformers.utils import IMAGE_PROCESSOR_NAME, has_file
 
@@ -27,6 +29,8 @@ logger = logging.getLogger(__name__)
 CROP_SIDE = 96  # voxels
 VOLUME_SIDE = 64
 STEP = 16  # of the default sides: what networks of four halvings take
+FEWEST_VOXELS = 4  # of a side of the median volume, unless its file has fewer
+MOST_VOXELS = 2**31  # of the median volume: torch resamples no more
 AXES = "to the right, front and head"
 
 
@@ -37,7 +41,8 @@ def volume_processor(arguments: DistillationArguments, task: Task, data: ImageDa
     argument gives is taken from the student's own processor, where it is a trained student of volumes, or else from the
     headers.
 
-    :raises ArgumentError: for an argument that the task does not have, or when no volume of train is readable.
+    :raises ArgumentError: for an argument that the task does not have, a spacing that leaves too few voxels or makes
+        too many, or when no volume of train is readable.
     """
     is_segmentation = isinstance(task, Segmentation)
     _refuse_other_sizes(arguments, is_segmentation)
@@ -54,6 +59,7 @@ def volume_processor(arguments: DistillationArguments, task: Task, data: ImageDa
         return RDVolumeProcessor(size=size, **settings)
     spacing = arguments.grid_spacing or own.spacing or np.round(np.median(spacings, axis=0), 3).tolist()
     grid = np.median(np.maximum(1, np.round(shapes * spacings / np.array(spacing))), axis=0)
+    _check_grid(spacing, grid, np.median(shapes, axis=0), reading.channels)
     crop = arguments.sides_of_crop or own.crop_size or _default_sides(grid, CROP_SIDE, np.floor)
     origin = "as asked for" if arguments.spacing else "as for the student's training" if own.spacing else ""
     logger.info(
@@ -78,6 +84,25 @@ def _volumes_of_train(data: ImageData) -> Dataset:
     """Those with a label, then those without."""
     parts = [data.splits["train"], data.unlabelled]
     return concatenate_datasets([part.select_columns(["image"]) for part in parts if part is not None])
+
+
+def _check_grid(spacing: Sequence[float], grid: np.ndarray, source: np.ndarray, channels: int) -> None:
+    """Refuse a spacing in which the median volume of train says nothing, or does not fit the memory that is free.
+
+    :param spacing: millimetres of the grid.
+    :param grid: sides of the median volume there, in voxels.
+    :param source: sides of the median volume in its file.
+    :raises ArgumentError: with the grid.
+    """
+    what = f"With a spacing of {_by(spacing)} mm the median volume of train has {_by(grid)} voxels"
+    if ((grid < FEWEST_VOXELS) & (grid < source)).any():
+        raise ArgumentError(f"{what}, of {_by(source)} in its file: give a smaller spacing (in millimetres).")
+    needed, free = 4 * channels * grid.prod(), psutil.virtual_memory().available
+    if grid.prod() > MOST_VOXELS or needed > free:
+        raise ArgumentError(
+            f"{what}, which take {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB of memory are free: give a "
+            "larger spacing (in millimetres)."
+        )
 
 
 def _surveyed(images: Dataset) -> tuple[np.ndarray, np.ndarray]:
@@ -144,4 +169,4 @@ def _default_sides(grid: np.ndarray, largest: int, rounding: np.ufunc) -> tuple[
 
 
 def _by(numbers: Any) -> str:
-    return " x ".join(f"{number:g}" for number in numbers)
+    return " x ".join(f"{number:.9g}" for number in numbers)
