@@ -13,14 +13,18 @@ from warm_python import WarmPython
 
 from rd_hf.export.run import export
 from rd_hf.models.backbone import Backbone
+from rd_hf.models.configuration_monai import MonaiNetConfig
+from rd_hf.models.modeling_monai import MonaiNetForImageClassification
 from rd_hf.models.modeling_rd_student import RDStudentForImageClassification
 from rd_hf.models.modeling_rd_teacher import RDTeacherForImageClassification
+from rd_hf.models.slices import SliceReading
 
 STUDENT_CODE = {"configuration_rd.py", "modeling_rd_student.py"}
 TEACHER_CODE = STUDENT_CODE | {
     "modeling_rd_teacher.py", "backbone.py", "features.py", "grids.py", "probe.py", "stages.py", "tape.py",
     "reprogramming.py", "hybrid_norms.py", "slices.py", "with_backbone.py",
 }  # fmt: skip
+MONAI_CODE = {"configuration_rd_monai.py", "configuration_monai.py", "modeling_monai.py"}
 TOWER = ViTConfig(
     hidden_size=16, num_hidden_layers=4, num_attention_heads=2, intermediate_size=32, image_size=32, patch_size=8
 )
@@ -130,6 +134,43 @@ assert torch.allclose(model(given["pixels"]).logits, given["teacher"], atol=1e-6
 """
     done = run(code)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_networks_of_monai_load_and_save_again(dimensions, workplace, run):
+    """Of images and of volumes: the student, and its teacher that reads volumes slice by slice."""
+    torch.manual_seed(0)
+    arguments = {"init_features": 4, "growth_rate": 2, "block_config": [1, 1]}
+    config = MonaiNetConfig("DenseNet", dimensions, 3 if dimensions == 2 else 1, 32, arguments)
+    of_monai = RDStudentForImageClassification.from_classifier(MonaiNetForImageClassification(config).eval())
+    backbone = Backbone.from_pretrained(workplace / "tower")
+    backbone.slices = None if dimensions == 2 else SliceReading("axial", (32, 32), (0.5,) * 3, (0.5,) * 3)
+    sides = (32,) * dimensions
+    teacher = RDTeacherForImageClassification.from_parts(of_monai, backbone, sides, "last", hidden_channels=4).eval()
+    teacher.attach(backbone)
+    names = [f"monai{dimensions}", f"monai{dimensions}_teacher"]
+    of_monai.save_pretrained(workplace / names[0])
+    teacher.save_pretrained(workplace / names[1], save_backbone=True)
+    shown = torch.rand(1, config.in_channels, *sides)
+    with torch.no_grad():
+        logits = [model.eval()(shown).logits for model in (of_monai, teacher)]
+    torch.save([shown, *logits], workplace / "monai.pt")
+    code = f"""
+shown, *given = torch.load("monai.pt")
+for name, logits in zip({names}, given):
+    for folder in (name, name + "_again"):
+        model = AutoModelForImageClassification.from_pretrained(folder, trust_remote_code=True).eval()
+        assert type(model).__module__.startswith("transformers_modules."), folder
+        with torch.no_grad():
+            torch.testing.assert_close(model(shown).logits, logits)
+        if folder == name:
+            model.save_pretrained(folder + "_again", **({{"save_backbone": True}} if "teacher" in name else {{}}))
+"""
+    done = run(code)
+    assert done.returncode == 0, done.stderr
+    for name, needed in zip(names, (STUDENT_CODE, TEACHER_CODE), strict=True):
+        for folder in (name, f"{name}_again"):
+            assert {path.name for path in (workplace / folder).glob("*.py")} == needed | MONAI_CODE, folder
 
 
 def test_code_runs_only_where_it_is_trusted(workplace, run):

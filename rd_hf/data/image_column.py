@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Dataset, Image
 from datasets.table import InMemoryTable, Table
 
@@ -53,7 +54,7 @@ def image_table(
     else:
         chunks = [_as_image_storage(chunk, column, name, paths is not None) for chunk in stored.chunks]
         table = InMemoryTable(pa.table({called: pa.chunked_array(chunks, type=Image.pa_type)}))
-    if all(chunk.null_count == 0 and chunk.field("bytes").null_count == 0 for chunk in table.column(called).chunks):
+    if all(_has_contents(chunk, may_be_empty) for chunk in table.column(called).chunks):
         return table
     rows = [_unpacked(row) for row in table.column(called).to_pylist()]
     selected = selected_rows(split)
@@ -128,6 +129,12 @@ def _as_image_storage(chunk: pa.Array, column: str, name: str, may_be_ids: bool)
     if not (is_struct or is_text or is_binary):
         raise DataError(f"column '{column}' of split '{name}' contains {kind}; expected images, image bytes or paths")
     return Image().cast_storage(chunk)
+
+
+def _has_contents(chunk: pa.StructArray, may_be_empty: bool) -> bool:
+    """Whether every row of a chunk has an image's bytes, or is null where it may be."""
+    without_bytes = pc.struct_field(chunk, "bytes").null_count
+    return without_bytes == (chunk.null_count if may_be_empty else 0)
 
 
 def _unpacked(row: dict | None) -> dict | None:

@@ -82,7 +82,7 @@ def fingerprint(split: Dataset, max_rows: int = FINGERPRINT_ROWS, volumes: Volum
     if count > max_rows:
         rows = rows.select(np.linspace(0, count - 1, max_rows).astype(np.int64))
         extent = f"sha256 of {len(rows)} of {count} rows"
-    for batch in rows.iter(BATCH_ROWS):
+    for batch in rows.iter(BATCH_ROWS if volumes is None else 1):
         for row in batch.to_pylist():
             digest.update(_digest(row["image"], volumes))
             if "mask" in row:

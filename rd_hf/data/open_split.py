@@ -15,6 +15,7 @@ from .decoding.images import AS_IT_IS
 from .decoding.reading import Reading
 from .pixel_store import PixelStore, check_images
 from .pixels import Transforms
+from .volumes.shelf import room_on_disk
 from .volumes.store import VolumeStore
 from .volumes.target import VolumeTarget, volume_target
 
@@ -49,7 +50,7 @@ class Split:
     ) -> OpenSplit:
         """Decode every image.
 
-        :param limit: bytes of disk for volumes on the student's grid; None for no limit.
+        :param limit: see `open_store`.
         :raises BadImageError: for an unreadable one, unless `on_bad_image` is "skip".
         :raises ArgumentError: when none is readable.
         """
@@ -76,10 +77,11 @@ def open_store(
 ) -> PixelStore | VolumeStore:
     """The store of a split's images, or of its volumes, none of which is decoded yet.
 
-    :param limit: bytes of disk for volumes on the student's grid; None for no limit.
+    :param limit: bytes of disk for volumes on the student's grid; by default what `room_on_disk` gives.
     """
     if volumes is None:
         return PixelStore(images, transforms, name, reading, masks)
+    limit = room_on_disk() if limit is None else limit
     return VolumeStore(images, transforms.student.processor, name, volumes, masks, limit)
 
 

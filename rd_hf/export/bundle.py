@@ -38,7 +38,11 @@ def write_bundle(model: MonaiNet, loaded: LoadedModel, folder: Path) -> None:
     processor.save_pretrained(scripts)  # with the code of the processor
     shutil.copyfile(SCRIPT, scripts / "predict.py")
     (scripts / "__init__.py").touch()
-    facts = {"labels": loaded.task.names, "multi_label": loaded.task.problem_type == "multi_label_classification"}
+    facts = {
+        "masks": isinstance(loaded.task, Segmentation),
+        "labels": loaded.task.names,
+        "multi_label": loaded.task.problem_type == "multi_label_classification",
+    }
     _write(scripts / "model.json", facts)
     _write(configs / "inference.json", _inference(model.config, processor))
     _write(configs / "metadata.json", _metadata(model.config, loaded))

@@ -24,26 +24,36 @@ def predict(paths: Sequence[str], network: nn.Module, inferer: Callable, device:
     :param network: with its weights.
     :param inferer: of MONAI: takes a volume (1, C, X, Y, Z) and the network.
     :return: the paths of the files that were written.
+    :raises FileExistsError: before any volume is read, when a file to write exists, or two volumes would have the same.
     """
     model = json.loads((HERE / "model.json").read_text(encoding="utf-8"))
     processor = RDVolumeProcessor.from_pretrained(HERE)
-    folder = Path(output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
+    targets = _targets(paths, Path(output_dir), ".nii.gz" if model["masks"] else ".json")
+    Path(output_dir).mkdir(parents=True, exist_ok=True)
     network.to(device).eval()
-    written = []
-    for path in map(Path, paths):
+    for path, target in targets.items():
         pixel_values = processor(str(path), return_tensors="pt")["pixel_values"].to(device)
         with torch.no_grad():
             logits = inferer(pixel_values, lambda values: _logits(network(values))).cpu()
-        name = path.name.removesuffix(".gz").removesuffix(".nii")
-        if logits.ndim == 5:
-            written.append(folder / f"{name}.nii.gz")
-            _write_mask(processor, logits, path, written[-1])
+        if model["masks"]:
+            _write_mask(processor, logits, path, target)
         else:
-            written.append(folder / f"{name}.json")
             shares = logits[0].sigmoid() if model["multi_label"] else logits[0].softmax(0)
-            written[-1].write_text(json.dumps(dict(zip(model["labels"], shares.tolist(), strict=True))))
-    return [str(path) for path in written]
+            target.write_text(json.dumps(dict(zip(model["labels"], shares.tolist(), strict=True))))
+    return [str(target) for target in targets.values()]
+
+
+def _targets(paths: Sequence[str], folder: Path, suffix: str) -> dict[Path, Path]:
+    """The file to write for each volume."""
+    targets: dict[Path, Path] = {}
+    for path in map(Path, paths):
+        target = folder / (path.name.removesuffix(".gz").removesuffix(".nii") + suffix)
+        if target.exists():
+            raise FileExistsError(f"{target} exists already: choose another output_dir, or move it.")
+        if target in targets.values():
+            raise FileExistsError(f"Two volumes would have the file {target}: rename one, or run them apart.")
+        targets[path] = target
+    return targets
 
 
 def _logits(output: Any) -> Tensor:
@@ -54,5 +64,5 @@ def _write_mask(processor: RDVolumeProcessor, logits: Tensor, source: Path, targ
     (mask,) = processor.post_process_semantic_segmentation(ModelOutput(logits=logits), [str(source)])
     image = nibabel.load(source)
     made = nibabel.Nifti1Image(mask.numpy(), image.affine)
-    made.header.set_xyzt_units("mm")
+    made.header["xyzt_units"] = image.header["xyzt_units"]
     nibabel.save(made, target)

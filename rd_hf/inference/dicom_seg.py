@@ -45,7 +45,7 @@ def write_dicom_seg(mask: np.ndarray, names: list[str], source: Path, path: Path
     with quiet("pydicom"), quiet("highdicom"), config.disable_value_validation():
         try:
             segmentation = hd.seg.Segmentation(
-                source_images=[dcmread(file, stop_before_pixels=True) for file in files],
+                source_images=[dcmread(file, force=True, stop_before_pixels=True) for file in files],
                 pixel_array=frames,
                 segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
                 segment_descriptions=[_description(number, name) for number, name in enumerate(names[1:], start=1)],

@@ -66,11 +66,11 @@ class VolumeFiles:
         paths = self._paths(volume)
         for path in paths.values():
             path.parent.mkdir(parents=True, exist_ok=True)
+        if self.with_dicom_seg:  # first: a series that it cannot refer to leaves no files, so that it can be run again
+            write_dicom_seg(mask, names, Path(volume.source["path"]), paths["dicom_seg"])
         write_nifti(mask, read.affine, paths["mask"], like=volume.source)
         if picture is not None:
             Image.fromarray(picture).save(paths["overlay"])
-        if self.with_dicom_seg:
-            write_dicom_seg(mask, names, Path(volume.source["path"]), paths["dicom_seg"])
         return {kind: printable(path) for kind, path in paths.items()}
 
     def _paths(self, volume: FoundVolume) -> dict[str, Path]:

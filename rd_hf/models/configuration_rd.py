@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, ClassVar
 
 from transformers import AutoConfig, PreTrainedConfig
+from transformers.dynamic_module_utils import get_relative_import_files
+
+# the file that reads the configs of networks of MONAI; not imported, because other checkpoints load without it
+FILE_OF_MONAI = Path(__file__).with_name("configuration_rd_monai.py")
 
 # besides the labels, what a config has in common with the one that it wraps
 _SHARED = ("dtype", "problem_type", "output_hidden_states", "output_attentions", "return_dict")
@@ -68,6 +74,12 @@ def _without_origin(values: dict[str, Any]) -> dict[str, Any]:
             value = _without_origin(value)
         cleared[key] = value
     return cleared
+
+
+def _has_monai_network(values: Mapping[str, Any]) -> bool:
+    """Tell whether one of the nested configs is that of a network of MONAI."""
+    nested = [value for value in values.values() if isinstance(value, Mapping)]
+    return any(value.get("model_type") == "monai" or _has_monai_network(value) for value in nested)
 
 
 def _of_wrapped(name: str, meaning: str) -> property:
@@ -155,10 +167,16 @@ class _OneSourceOfLabels(PreTrainedConfig):
         values |= {"id2label": self.id2label, "label2id": self.label2id}
         values |= {name: getattr(self, name) for name in _SHARED}
         self.dict_dtype_to_str(values)
-        segmenter = values.get("auto_map", {}).get("AutoModelForSemanticSegmentation")
-        if segmenter is not None:  # whose file makes MONAI's networks known, before the config of one is read
-            values["auto_map"] = values["auto_map"] | {"AutoConfig": f"{segmenter.split('.')[0]}.{type(self).__name__}"}
+        if "auto_map" in values and _has_monai_network(values):
+            values["auto_map"] = values["auto_map"] | {"AutoConfig": f"{FILE_OF_MONAI.stem}.{type(self).__name__}"}
         return values
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
+        """As in transformers; with the code of MONAI's networks, where the model has one."""
+        super().save_pretrained(save_directory, **kwargs)
+        if _has_monai_network(self.to_dict()):
+            for file in (FILE_OF_MONAI, *get_relative_import_files(FILE_OF_MONAI)):
+                shutil.copy(file, save_directory)
 
 
 class RDStudentConfig(_OneSourceOfLabels):

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from transformers import AutoConfig, AutoModelForSemanticSegmentation
+from transformers import AutoModelForSemanticSegmentation
 
-from .configuration_monai import MonaiNetConfig
 from .configuration_rd import RDStudentConfig
-from .modeling_monai import MonaiNetForSemanticSegmentation
 from .modeling_rd_student import RDStudent
-
-# where this file is loaded without rd_hf, transformers does not know them yet
-AutoConfig.register(MonaiNetConfig.model_type, MonaiNetConfig, exist_ok=True)
-AutoModelForSemanticSegmentation.register(MonaiNetConfig, MonaiNetForSemanticSegmentation, exist_ok=True)
 
 
 class RDStudentForSemanticSegmentation(RDStudent):

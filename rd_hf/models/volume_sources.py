@@ -13,6 +13,8 @@ import torch
 VolumeLike: TypeAlias = Any
 Affines: TypeAlias = np.ndarray | Sequence[np.ndarray] | None
 
+_MILLIMETRES = {1: 1000.0, 3: 0.001}  # of a NIfTI header's metres and micrometres; others are millimetres, or not said
+
 
 def volumes_of(images: VolumeLike | Sequence[VolumeLike], affines: Affines = None) -> list[tuple[Any, np.ndarray]]:
     """Volumes one by one, without their voxels where these are in files.
@@ -79,12 +81,23 @@ def _opened(image: VolumeLike, affine: np.ndarray | None) -> tuple[Any, np.ndarr
             raise ValueError(
                 f"{part.get_filename()} has shape {part.shape}; a volume has three axes, or a fourth one of channels."
             )
-        if part.shape[:3] != parts[0].shape[:3] or not np.allclose(part.affine, parts[0].affine, atol=1e-3):
+        if part.shape[:3] != parts[0].shape[:3] or not np.allclose(
+            _in_millimetres(part), _in_millimetres(parts[0]), atol=1e-3
+        ):
             raise ValueError(
                 f"{part.get_filename()} and {parts[0].get_filename()} are channels of one volume, but their shape or "
                 "affine differs: resample one to the other."
             )
-    return parts, np.asarray(parts[0].affine, dtype=np.float64)
+    return parts, _in_millimetres(parts[0])
+
+
+def _in_millimetres(image: Any) -> np.ndarray:
+    from nibabel import Nifti1Header
+
+    affine = np.array(image.affine, dtype=np.float64)
+    if isinstance(image.header, Nifti1Header):
+        affine[:3] *= _MILLIMETRES.get(int(image.header["xyzt_units"]) & 7, 1.0)
+    return affine
 
 
 def _channels(images: Sequence[Any]) -> Iterator[np.ndarray]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from .metric import MetricError
 from .segmentation import IGNORED_LABEL, NO_DISTANCE, SURFACE_TOLERANCE
 
+MOST_OF_QUANTILE = 2**24  # values that torch.quantile takes
 PIXELS_AT_ONCE = 2**23  # that are counted, so that a volume needs no more memory than an image
 
 Spacing = Sequence[float]
@@ -100,9 +101,15 @@ def distance_row(prediction: Tensor, truth: Tensor, classes: int, spacing: Spaci
             box = _box(predicted | true)
             outlines = [torch.as_tensor(outline) for outline in get_mask_edges(predicted[box], true[box])]
             distances = [get_surface_distance(*pair, spacing=spacing) for pair in (outlines, outlines[::-1])]
-            row[0, number] = max(own.quantile(0.95) for own in distances)
+            row[0, number] = max(map(_percentile_95, distances))
             row[1, number] = (torch.cat(distances) <= SURFACE_TOLERANCE).float().mean()
     return row.flatten().to(device)
+
+
+def _percentile_95(distances: Tensor) -> Tensor:
+    if distances.numel() <= MOST_OF_QUANTILE:
+        return distances.quantile(0.95)
+    return torch.as_tensor(np.percentile(distances.numpy(), 95), dtype=distances.dtype)
 
 
 def _box(mask: Tensor) -> tuple[slice, ...]:

@@ -49,12 +49,14 @@ def convert_bundle(bundle: str | os.PathLike[str], output_dir: str | os.PathLike
     sees them, because rd_hf shows a teacher values from 0 to 1.
 
     :param bundle: folder with `configs/inference.json` (or .yaml) and `models/model.pt` or `models/model.safetensors`.
-    :param output_dir: folder to write.
+    :param output_dir: a folder that does not exist or is empty.
     :return: `output_dir`.
-    :raises BundleError: when the network is not one of those that rd_hf knows, when its arguments are Python
-        expressions, or when the weights are not plain tensors or not those of the network.
+    :raises BundleError: when `output_dir` holds something, when the network is not one of those that rd_hf knows, when
+        its arguments are Python expressions, or when the weights are not plain tensors or not those of the network.
     """
-    folder = Path(bundle)
+    folder, target = Path(bundle), Path(output_dir)
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise BundleError(f"{target} is not empty: choose another folder to write.")
     path = next((folder / name for name in CONFIGS if (folder / name).is_file()), None)
     if path is None:
         raise BundleError(f"{folder} has none of {', '.join(CONFIGS)}: give the folder of a MONAI bundle.")
@@ -65,9 +67,9 @@ def convert_bundle(bundle: str | os.PathLike[str], output_dir: str | os.PathLike
     definition = _plain(values[key], values, path, key)
     model = _build(definition, _labels(folder), path)
     _load(model, _weights(folder), definition, folder)
-    model.save_pretrained(output_dir)
+    model.save_pretrained(target)
     logger.info("Before its network the bundle does this: %s", json.dumps(values.get("preprocessing"), default=str))
-    return Path(output_dir)
+    return target
 
 
 def _plain(value: Any, values: Mapping[str, Any], path: Path, where: str, depth: int = 0) -> Any:

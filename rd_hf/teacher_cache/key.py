@@ -45,7 +45,7 @@ def teacher_key(
     """Everything that a stored feature depends on, besides row and view, as plain JSON values.
 
     :param teacher: the projectors, whose grids the features are resampled to.
-    :param augmentation: strengths, or None where images are shown as they are; then the seed does not matter.
+    :param augmentation: strengths, or None where images are shown as they are; the seed then only draws crops.
     :param data: fingerprint of the images that rows number, in their order.
     :param rows: number of these.
     :param dtype: in which features are stored.
@@ -53,6 +53,7 @@ def teacher_key(
     """
     config = {n: v for n, v in backbone.config.to_dict().items() if n not in NOT_OF_THE_FEATURES}
     shown = processor.to_dict()
+    crops = volumes is not None and "crop_size" in volumes  # which are drawn also where nothing else changes
     key = {
         "format": FORMAT,
         "teacher_sha256": backbone.source["sha256"],
@@ -67,7 +68,7 @@ def teacher_key(
         "grids": [list(projector.input_grid) for projector in teacher.projectors],
         "augmentation_version": AUGMENTATION_VERSION,
         "augmentation": None if augmentation is None else asdict(augmentation),
-        "seed": None if augmentation is None and volumes is None else seed,
+        "seed": seed if augmentation is not None or crops else None,
         "data": data,
         "rows": rows,
         "dtype": str(dtype).removeprefix("torch."),

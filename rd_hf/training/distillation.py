@@ -17,7 +17,7 @@ from accelerate.utils import set_seed
 from transformers import BaseImageProcessor, PreTrainedModel
 
 from ..arguments.config import arguments_from
-from ..arguments.distillation import MODEL_IN_MEMORY, OF_THE_PROCESSOR, DistillationArguments
+from ..arguments.distillation import MODEL_IN_MEMORY, DistillationArguments
 from ..arguments.options import options, public_values
 from ..arguments.values import ArgumentError
 from ..hub import push as hub
@@ -31,6 +31,7 @@ from ..students.loading import adopt_student
 from .assembly import assemble_models, load_models, open_trainer
 from .checks import check_labels
 from .compilation import check_compiler, compiled_models
+from .models_in_hand import check_processor_of_student, check_processor_of_teacher
 from .report import summary, write_report
 from .run_data import RunData, load_run_data
 from .run_folder import check_run_folder, open_run_folder
@@ -100,8 +101,8 @@ def distill_from_models(
         """The models in hand, once the data says which classes there are."""
         torch.manual_seed(arguments.seed)
         classifier, processor = student
+        check_processor_of_student(processor, arguments, run_data)
         if run_data.volumes is not None and processor is not None:
-            arguments.refuse_changed(OF_THE_PROCESSOR, "is stated by the student's processor already: leave it out.")
             run_data.volume_processor = processor
         adopted = adopt_student(
             classifier, run_data.task.names, run_data.task.problem_type, volumes=run_data.volume_student
@@ -117,6 +118,7 @@ def distill_from_models(
             )
         if not isinstance(model, Backbone):
             model = Backbone.from_model(model)
+        check_processor_of_teacher(model, processor)
         model.batch_size = arguments.teacher_batch_size or model.batch_size
         return own, LoadedTeacher(model, processor)
 

@@ -17,6 +17,7 @@ from .assembly import build_inputs, build_models
 from .inputs import Inputs
 from .run_data import load_run_data
 from .teacher_features import in_bytes
+from .volume_inputs import VOLUMES_AT_ONCE
 
 
 def build(arguments: DistillationArguments) -> str:
@@ -36,6 +37,11 @@ def build(arguments: DistillationArguments) -> str:
     accelerator = start_accelerator(arguments)
     with accelerator.main_process_first():
         run_data = load_run_data(arguments)
+    if run_data.views(arguments) is None:
+        raise ArgumentError(
+            "There is no cache to build, because `num_views` asks for other crops in every epoch: give a number of "
+            "views."
+        )
     models = build_models(arguments, run_data, accelerator)
     run_data.open_train(models.transforms, arguments.bytes_for_volumes())
     inputs = build_inputs(arguments, run_data, models, accelerator)
@@ -49,7 +55,7 @@ def build(arguments: DistillationArguments) -> str:
     ]
     own = visits[accelerator.process_index :: accelerator.num_processes]
     missing = [visit for visit in own if inputs.cache.lacks(*visit)]
-    size = models.backbone.chunk_size or 64
+    size = models.backbone.chunk_size or 64 if run_data.volumes is None else VOLUMES_AT_ONCE
     shown = accelerator.is_main_process
     there, computed = len(own) - len(missing), 0
     with Progress("teacher features", there + min(len(missing), inputs.cache.room), "view", there, shown) as progress:

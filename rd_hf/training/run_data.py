@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from datasets import Dataset, DatasetInfo, concatenate_datasets
+from datasets import Dataset, concatenate_datasets
 from datasets.table import InMemoryTable
 from torch import Tensor
 
@@ -22,6 +22,7 @@ from ..arguments.values import ArgumentError
 from ..data.decoding.image_notes import count_notes
 from ..data.decoding.images import AS_IT_IS
 from ..data.decoding.reading import Reading
+from ..data.image_column import selected_rows
 from ..data.leaks import conflicting_labels, report_conflicts, report_leaks, shared_images
 from ..data.masks.digest import describe_mask
 from ..data.masks.reading import MaskReading
@@ -29,8 +30,10 @@ from ..data.open_split import OpenSplit, Split, open_store
 from ..data.pixel_store import PixelStore, check_images
 from ..data.pixels import Transforms
 from ..data.sources import ImageData, load_data, load_images_only
+from ..data.split_tables import assemble
 from ..data.splits import choose_labelled, complete_splits
 from ..data.unlabelled import outside_groups
+from ..data.volumes.shelf import room_on_disk
 from ..data.volumes.store import VolumeStore
 from ..data.volumes.transform import VolumeTransform
 from ..data.volumes.volume import VolumeReading
@@ -82,7 +85,7 @@ class RunData:
     ) -> None:
         """Decode every image that the run will look at, for each model, before any training.
 
-        :param limit: bytes of disk for volumes on the student's grid; by default half of what is free.
+        :param limit: bytes of disk for volumes on the student's grid; no more than half of what is free.
         :raises BadImageError: naming the row, unless `on_bad_image` is "skip"; skipped ones are left out and listed.
         :raises LeakError: when splits share images and `on_leak` is "error".
         """
@@ -130,8 +133,7 @@ class RunData:
             return {}
         rows = {split.name: len(split.images) for split in (self.validation, self.test)}
         rows["train"] = len(self.labelled_rows) + len(self.unlabelled_rows)
-        room = shutil.disk_usage(tempfile.gettempdir()).free // 2
-        room = room if limit is None else min(limit, room)
+        room = room_on_disk(limit)
         return {name: room * count // sum(rows.values()) for name, count in rows.items()}
 
     def _count_notes(self) -> None:
@@ -227,7 +229,7 @@ def load_run_data(arguments: DistillationArguments, keep_unlabelled: bool = Fals
     )  # fmt: skip
     processor = None
     if data.volumes is not None:
-        processor = volume_processor(arguments, task, images, np.concatenate([chosen.rows, unlabelled]), data.volumes)
+        processor = volume_processor(arguments, task, _volumes_of_train(data), data.volumes)
         if data.masks is not None:
             images = _without_masks(images, chosen.rows)
     return RunData(
@@ -246,13 +248,21 @@ def load_run_data(arguments: DistillationArguments, keep_unlabelled: bool = Fals
     )
 
 
+def _volumes_of_train(data: ImageData) -> Dataset:
+    """Those with a label, then those without."""
+    parts = [data.splits["train"], data.unlabelled]
+    return concatenate_datasets([part.select_columns(["image"]) for part in parts if part is not None])
+
+
 def _without_masks(images: Dataset, labelled_rows: np.ndarray) -> Dataset:
     """The volumes of train without the masks of rows that keep no label: crops must not be drawn to what these show."""
-    table = images.with_format("arrow")[:]
-    kept = np.isin(np.arange(len(images)), labelled_rows)
-    masks = table.column("mask").take(pa.array(np.arange(len(images)), mask=~kept))
-    table = table.set_column(table.column_names.index("mask"), "mask", masks)
-    return Dataset(InMemoryTable(table), info=DatasetInfo(features=images.features), split=images.split)
+    stored, shown = images.data, selected_rows(images)
+    bare = np.ones(stored.num_rows, dtype=bool)
+    bare[labelled_rows if shown is None else shown[labelled_rows]] = False
+    masks = stored.column("mask").take(pa.array(np.arange(len(bare)), mask=bare))
+    others = [name for name in images.column_names if name != "mask"]  # stay where they are, perhaps on disk
+    tables = [stored.select(others), InMemoryTable(pa.table({"mask": masks}))]
+    return assemble(images, tables, {name: images.features[name] for name in (*others, "mask")})
 
 
 def _split(data: ImageData, name: str) -> Split:

@@ -144,6 +144,7 @@ def _views_of_volumes(images: Dataset, store: VolumeStore) -> dict[str, Any]:
         masked = images.select(rows).select_columns(["mask"]).rename_column("mask", "image")
         masks = fingerprint(masked, max_rows=len(rows), volumes=VolumeReading())
         words |= {"masks": masks, "rows_with_masks": hashlib.sha256(rows.tobytes()).hexdigest()}
+        words["classes"] = store.masks.to_dict()  # which values are foreground
     return words
 
 

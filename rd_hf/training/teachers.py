@@ -127,7 +127,7 @@ def _prepare_for_volumes(models: Models, arguments: DistillationArguments, is_se
             "The teacher %r reads images, so it gets the %s slices of each volume, %d x %d pixels%s.",
             arguments.teacher, arguments.slice_axis, *backbone.slices.size, neighbours,
         )  # fmt: skip
-    models.teacher_processor = _processor_of_teacher(models.student_processor, own)
+    models.teacher_processor = _processor_of_teacher(models.student_processor, own, arguments.teacher)
     return VolumeTransform(models.teacher_processor)
 
 
@@ -146,14 +146,43 @@ def slice_reading(processor: BaseImageProcessor, channels: int, axis: str) -> Sl
 
 
 def _processor_of_teacher(
-    of_student: RDVolumeProcessor, own: RDVolumeProcessor | BaseImageProcessor | None
+    of_student: RDVolumeProcessor, own: RDVolumeProcessor | BaseImageProcessor | None, name: str
 ) -> RDVolumeProcessor:
-    """The student's grid and intensities, in 0..1 unless the teacher's own processor of volumes normalises them."""
+    """The student's grid and intensities, in 0..1 unless the teacher's own processor of volumes normalises them.
+
+    :param name: of the teacher, for messages.
+    :raises ArgumentError: where the run does not have the values that the teacher reads.
+    """
     processor = copy.deepcopy(of_student)
     processor.do_normalize = isinstance(own, RDVolumeProcessor) and own.do_normalize
     if isinstance(own, RDVolumeProcessor):
+        if own.do_normalize:
+            _check_normalised_values(of_student, own, name)
         _warn_of_differences(of_student, own)
     return processor
+
+
+def _check_normalised_values(of_student: RDVolumeProcessor, own: RDVolumeProcessor, name: str) -> None:
+    """:raises ArgumentError: where the student's values are z-scores and the teacher's not, or the other way round."""
+    if not of_student.do_normalize:
+        raise ArgumentError(
+            f"The teacher {name!r} reads normalised values, but the student's processor shows 0..1: give the student "
+            "an RDVolumeProcessor with do_normalize=True."
+        )
+    if own.intensity == of_student.intensity:
+        return
+    if own.window is None:
+        raise ArgumentError(
+            f"The teacher {name!r} reads the z-scores of each volume, but this run shows the window "
+            f"{of_student.window}: leave `intensity_window` out (in the student's processor: `window` and "
+            "`intensity`), or choose another teacher."
+        )
+    window = ",".join(f"{value:g}" for value in own.window)
+    raise ArgumentError(
+        f"The teacher {name!r} reads a window of fixed values, but this run shows the z-scores of each volume: set "
+        f"`intensity_window` to {window} (or the student's processor to intensity='window' and window={own.window}), "
+        "or choose another teacher."
+    )
 
 
 def _warn_of_differences(of_student: RDVolumeProcessor, own: RDVolumeProcessor) -> None:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from ..teacher_cache.features import FeatureCache
 
 
+VOLUMES_AT_ONCE = 4
+
+
 class VolumeInputs(Inputs):
     """`Inputs` of volumes.
 
@@ -55,14 +58,16 @@ class VolumeInputs(Inputs):
     def run_teacher(self, rows: Sequence[int], views: Sequence[int], pixels: Tensor | None) -> list[StageFeature]:
         """The teacher's features of these rows in these views, computed.
 
-        On a CPU one volume comes after the other: a row and view then gives the same bits whatever comes with it.
+        On a CPU one volume comes after the other: a row and view then gives the same bits whatever comes with it. On a
+        GPU some are read at once.
 
         :param pixels: of these rows and views, in 0..1; None fetches them.
         """
         if pixels is None:
             pixels = torch.stack([self.teacher_pixels(row, view) for row, view in zip(rows, views, strict=True)])
         shown = seen_by_teacher(self.store, self.teacher, rows, pixels)
-        chunks = shown.split(1 if self.device.type == "cpu" else len(shown))
+        own = self.backbone.batch_size if self.backbone.slices is None else None  # else it counts slices
+        chunks = shown.split(1 if self.device.type == "cpu" else own or VOLUMES_AT_ONCE)
         return joined([self.backbone.extract(chunk.to(self.device, non_blocking=True)) for chunk in chunks])
 
 

@@ -30,19 +30,19 @@ AXES = "to the right, front and head"
 
 
 def volume_processor(
-    arguments: DistillationArguments, task: Task, train: Dataset, rows: np.ndarray, reading: VolumeReading
+    arguments: DistillationArguments, task: Task, train: Dataset, reading: VolumeReading
 ) -> RDVolumeProcessor:
     """The processor of a run's student. Of train only headers are read; the log says what follows from them.
 
     What no argument gives is taken from the student's own processor, where it is a trained student of volumes, or else
     from the headers.
 
-    :param rows: of train, that are used.
+    :param train: all volumes of train, whether the run uses them or not: runs that are compared share one grid.
     :raises ArgumentError: for an argument that the task does not have, or when no volume of train is readable.
     """
     is_segmentation = isinstance(task, Segmentation)
     _refuse_other_sizes(arguments, is_segmentation)
-    shapes, spacings = _surveyed(train, rows)
+    shapes, spacings = _surveyed(train)
     own = _processor_of(arguments)
     settings: dict[str, Any] = _intensities(arguments, own) | {"channels": reading.channels}
     if not is_segmentation:
@@ -75,15 +75,15 @@ def _refuse_other_sizes(arguments: DistillationArguments, is_segmentation: bool)
         arguments.refuse_changed(["crop_size", "spacing"], why)
 
 
-def _surveyed(images: Dataset, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Voxels (N, 3) and millimetres (N, 3) along the axes of RAS of the readable ones of some rows.
+def _surveyed(images: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Voxels (N, 3) and millimetres (N, 3) along the axes of RAS of the readable volumes.
 
     :raises ArgumentError: when there are none.
     """
     shapes, spacings, problem = [], [], None
-    for row in rows.tolist():
+    for row, example in enumerate(images.select_columns(["image"])):
         try:
-            header = header_of(images[row]["image"], f"row {row} of train")
+            header = header_of(example["image"], f"row {row} of train")
         except BadImageError as error:
             problem = error  # told when the volume itself is read
             continue

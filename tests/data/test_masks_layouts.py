@@ -195,6 +195,17 @@ def test_a_mask_without_image_and_two_images_of_one_mask_are_named(tmp_path):
         load_data(tmp_path)
 
 
+def test_a_mask_goes_to_the_image_of_its_number_and_to_none_where_two_have_it(tmp_path):
+    write_image(tmp_path / "images" / "image_1.png", 1)
+    write_image(tmp_path / "images" / "img1.png", 2)
+    write_mask(tmp_path / "masks" / "mask_1.png")
+    data = load_data(tmp_path)
+    assert is_lesion(data) == {1: True} and len(data.unlabelled) == 1
+    write_image(tmp_path / "images" / "1_img.png", 3)
+    with pytest.raises(DataError, match=r"mask_1.png' could be that of 'images/1_img.png' and of 'images/image_1.png'"):
+        load_data(tmp_path)
+
+
 def test_a_folder_without_masks_says_what_is_expected(tmp_path):
     write_image(tmp_path / "a" / "1.png")
     write_image(tmp_path / "b" / "1.png")

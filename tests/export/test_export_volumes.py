@@ -126,10 +126,20 @@ def test_a_bundle_runs_with_monai(name, workplace, run, tmp_path):
 import os, sys
 from monai.bundle import run
 sys.path.insert(0, os.getcwd())  # as python -m does it
-run(config_file="configs/inference.json", dataset_dir={str(workplace / "volumes")!r}, output_dir="eval")
+paths = dict(config_file="configs/inference.json", dataset_dir={str(workplace / "volumes")!r}, output_dir="eval")
+run(**paths)
+from scripts.predict import predict
+for twice in ([paths["dataset_dir"] + "/one.nii.gz"], ["a/three.nii", "a/three.nii.gz"]):
+    try:
+        predict(twice, None, None, None, "eval")
+    except FileExistsError as error:
+        print(error)
 """
     done = run(code, tmp_path / "bundle")
     assert done.returncode == 0, done.stderr
+    ending = "nii.gz" if name == "unet" else "json"
+    assert f"eval/one.{ending} exists already" in done.stdout
+    assert f"Two volumes would have the file eval/three.{ending}" in done.stdout
     made = sorted(path.name for path in (tmp_path / "bundle" / "eval").iterdir())
     if name == "unet":
         assert made == ["one.nii.gz", "two.nii.gz"]

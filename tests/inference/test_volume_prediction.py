@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pydicom import dcmread
 from small_volumes import NAMES, PATIENT, saved_classifier, saved_segmenter, smooth, write_series, write_volume
 
 import rd_hf
@@ -101,6 +102,24 @@ def test_a_series_of_dicom_gets_nifti_and_a_segmentation_that_refers_to_it(segme
     inside = np.rint(np.linalg.inv(stored.affine) @ np.vstack([places, np.ones(len(voxels))]))[:3].astype(int)
     assert np.array_equal(stored.array[tuple(inside)], values[tuple(voxels.T)])
     assert (stored.array > 0).sum() == len(voxels)
+
+
+def test_slices_without_a_preamble_and_a_series_that_no_segmentation_can_refer_to(segmenter, tmp_path):
+    pytest.importorskip("highdicom")
+    for name, lacks in (("old", ()), ("poor", ("PatientName", "StudyInstanceUID"))):
+        write_series(tmp_path / name, smooth((9, 9, 6)))
+        for path in (tmp_path / name).iterdir():
+            dataset = dcmread(path)
+            for element in lacks:
+                delattr(dataset, element)
+            dataset.save_as(path)
+            path.write_bytes(path.read_bytes()[132:])
+    out = tmp_path / "out"
+    folders = [tmp_path / "old", tmp_path / "poor"]
+    good, bad = rd_hf.predict(segmenter, folders, output_dir=str(out), dicom_seg=True, on_bad_image="skip")
+    assert good["dicom_seg"] == str(out / "old.seg.dcm") and "no DICOM SEG can refer to this series" in bad["error"]
+    assert sorted(path.name for path in out.iterdir()) == ["old.nii.gz", "old.seg.dcm"]
+    assert dcmread(out / "old.seg.dcm").PatientName == PATIENT
 
 
 def test_what_is_not_dicom_gets_no_segmentation_of_dicom(segmenter, tmp_path):

@@ -182,6 +182,21 @@ def test_files_of_several_sizes_make_a_batch_and_their_masks_have_the_files_voxe
     assert all(torch.equal(one, other) for one, other in zip(maps, arrays, strict=True))
 
 
+def test_a_file_in_metres_lies_where_the_one_in_millimetres_does(tmp_path):
+    values = np.random.default_rng(4).normal(size=(5, 6, 7)).astype(np.float32)
+    affine = affine_of(spacing=(2, 3, 4))
+    images = [nibabel.Nifti1Image(values, np.diag([scale] * 3 + [1]) @ affine) for scale in (1, 0.001, 1000)]
+    for image, unit in zip(images, ("mm", "meter", "micron"), strict=True):
+        image.header.set_xyzt_units(unit)
+        nibabel.save(image, tmp_path / f"{unit}.nii")
+    processor = RDVolumeProcessor(spacing=1)
+    expected = processor(values, affine)["pixel_values"]
+    assert expected.shape == (1, 1, 10, 18, 28)
+    for unit in ("mm", "meter", "micron"):
+        found = processor(tmp_path / f"{unit}.nii")["pixel_values"]
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
 def test_coarse_logits_are_resized_to_the_padded_batch():
     """A network that halves its input says nothing finer than blocks of two voxels, of what was padded as well."""
     labels = np.repeat(np.arange(12).reshape(6, 2, 1) % 3 == 0, 2, axis=0).repeat(2, axis=1).repeat(4, axis=2)

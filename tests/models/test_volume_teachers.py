@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from transformers import ViTImageProcessor
 
 from rd_hf import TeacherNetwork
+from rd_hf.data.augmentation import AugmentationParameters
 from rd_hf.models.backbone import Backbone
 from rd_hf.models.configuration_monai import MonaiNetConfig
 from rd_hf.models.modeling_monai import MonaiNetForImageClassification, MonaiNetForSemanticSegmentation
@@ -155,3 +156,18 @@ def test_a_cache_tells_networks_and_readings_apart():
     keys += [key(nn.Conv3d(1, 4, 3, padding=1)), key(Shifted(1, 4, 3, padding=1))]
     assert len(set(keys)) == len(keys)
     assert key(plane(), readings[0]) == keys[0]
+
+
+def test_the_seed_of_views_is_in_a_key_where_it_draws_something():
+    backbone = Backbone.from_model(TeacherNetwork(nn.Conv3d(1, 4, 3, padding=1), in_channels=1))
+    teacher = RDTeacherForImageClassification.from_parts(
+        student(), backbone, SIDE, hidden_channels=4, teacher_stages=["network"]
+    )
+
+    def seed(augmentation: AugmentationParameters | None, volumes: dict | None) -> int | None:
+        shown = (ViTImageProcessor(), augmentation, 7, "data", 5, torch.float16)
+        return teacher_key(teacher, backbone, *shown, volumes)["seed"]
+
+    assert seed(None, None) is None and seed(None, {"version": 1}) is None
+    assert seed(None, {"version": 1, "crop_size": [8, 8, 8]}) == 7
+    assert seed(AugmentationParameters(), {"version": 1}) == seed(AugmentationParameters(), None) == 7

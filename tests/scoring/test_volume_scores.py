@@ -9,7 +9,7 @@ from random_masks import one_hot
 
 from rd_hf.scoring import mask_rows
 from rd_hf.scoring.mask_metrics import segmentation_scores
-from rd_hf.scoring.mask_rows import count_row, full_rows
+from rd_hf.scoring.mask_rows import count_row, distance_row, full_rows
 from rd_hf.scoring.metric import MetricError
 from rd_hf.scoring.segmentation import VOLUMES, MaskRows
 from rd_hf.scoring.volume_target import VolumeTarget
@@ -62,6 +62,14 @@ def test_a_volume_counts_the_same_in_slabs(monkeypatch):
     at_once = count_row(*pair, 3)
     monkeypatch.setattr(mask_rows, "PIXELS_AT_ONCE", 400)
     assert torch.equal(count_row(*pair, 3), at_once) and at_once.sum() > 800
+
+
+def test_surfaces_of_more_voxels_than_torchs_quantile_takes(monkeypatch):
+    pair = torch.from_numpy(PREDICTIONS[0]), torch.from_numpy(TRUTHS[0])
+    few = distance_row(*pair, 3, SPACINGS[0])
+    monkeypatch.setattr(mask_rows, "MOST_OF_QUANTILE", 3)
+    monkeypatch.setattr(torch.Tensor, "quantile", None)
+    torch.testing.assert_close(distance_row(*pair, 3, SPACINGS[0]), few)
 
 
 def test_the_task_scores_logits_of_another_grid_on_the_voxels_of_the_source():

@@ -52,6 +52,8 @@ def test_a_bundle_is_a_teacher_and_a_student(network, target, arguments, tmp_pat
     )
     with torch.no_grad():
         torch.testing.assert_close(student.eval()(pixel_values=volumes()).logits, own(volumes()))
+    with pytest.raises(BundleError, match="converted is not empty: choose another"):
+        convert_bundle(folder, converted)
     backbone = Backbone.from_pretrained(converted)
     assert not backbone.missing and len(backbone.find_stages((16, 16, 16))) >= 2
 

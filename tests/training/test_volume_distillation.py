@@ -3,7 +3,9 @@
 import json
 import os
 import signal
+from types import SimpleNamespace
 
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -14,8 +16,13 @@ import rd_hf
 from rd_hf.arguments.distillation import DistillationArguments
 from rd_hf.arguments.values import ArgumentError
 from rd_hf.data.augmentation import EVALUATION_VIEW
+from rd_hf.data.masks.reading import MaskReading
 from rd_hf.data.order import Visit
+from rd_hf.data.pixels import Transforms
+from rd_hf.data.volumes.transform import VolumeTransform
+from rd_hf.data.volumes.views import VolumeViews
 from rd_hf.models.configuration_monai import MonaiNetConfig
+from rd_hf.models.features import StageFeature
 from rd_hf.models.modeling_monai import MonaiNetForImageClassification, MonaiNetForSemanticSegmentation
 from rd_hf.runtime.interrupts import Stopped
 from rd_hf.teacher_cache.features import FeatureCache
@@ -23,7 +30,10 @@ from rd_hf.teacher_cache.key import list_folders
 from rd_hf.training.fill_cache import build
 from rd_hf.training.run_data import load_run_data
 from rd_hf.training.run_folder import read_history
+from rd_hf.training.teacher_features import _views_of_volumes
+from rd_hf.training.teachers import _processor_of_teacher
 from rd_hf.training.trainer import Trainer
+from rd_hf.training.volume_inputs import VolumeInputs
 
 UNET = {"model_type": "monai", "network": "UNet", "arguments": {"channels": [4, 8], "strides": [2]}}
 RESNET = {
@@ -181,6 +191,17 @@ def test_the_key_of_the_features_says_how_volumes_are_shown(finished, slice_teac
     assert [name for name in found if name not in ("stages", "grids")] == differs
 
 
+def test_the_key_of_crops_says_which_values_of_masks_are_foreground(slice_teacher, masks):
+    arguments = DistillationArguments(**settings(slice_teacher, masks, "unused"))
+    run_data = load_run_data(arguments)
+    run_data.open_train(Transforms(VolumeTransform(run_data.volume_processor)), None)
+    before = _views_of_volumes(run_data.train, run_data.store)
+    run_data.store.masks = MaskReading({0: 1, 1: 0})
+    after = _views_of_volumes(run_data.train, run_data.store)
+    assert [name for name in before if before[name] != after[name]] == ["classes"]
+    assert after["classes"] == {"classes": {"0": 1, "1": 0}, "ignored": [], "are_colors": False}
+
+
 def key_of(arguments):
     """The key under which a run with these arguments caches its teacher's features."""
     from accelerate import Accelerator
@@ -231,7 +252,7 @@ def test_own_skips_show_the_teacher_its_windows_in_0_to_1(slice_teacher, masks, 
         ({"student": {"model_type": "resnet"}}, "model_type 'resnet', but the data are volumes"),
         (
             {"crop_size": 6, "student": UNET | {"arguments": {"channels": [4, 8, 8], "strides": [2, 2]}}},
-            "does not run on volumes of 6 x 6 x 6 voxels.*choose another crop_size",
+            "does not run on volumes of 6 x 6 x 6 voxels.*each side is a multiple of 4: choose another crop_size",
         ),
     ],
 )
@@ -258,6 +279,24 @@ def test_grid_and_crop_follow_from_the_headers_of_train(slice_teacher, masks, cl
     assert (whole.spacing, whole.crop_size, whole.size) == (None, None, [16, 16, 16])
 
 
+def test_the_grid_does_not_depend_on_which_rows_a_run_uses(tmp_path):
+    """A student alone, which uses few labels, is compared with one that uses all volumes of train."""
+    data = write_masks(tmp_path / "data")
+    for path in sorted(data.glob("*Tr/*.nii.gz")):
+        number = int(path.name[5:7])
+        image = nibabel.load(path)
+        scaled = image.affine @ np.diag([1 + number / 8] * 3 + [1])
+        nibabel.Nifti1Image(np.asarray(image.dataobj), scaled).to_filename(path)
+    values = settings(None, data, "unused", method="ce", use_unlabeled=False, shots=1)
+    few = load_run_data(DistillationArguments(**values))
+    affines = [nibabel.load(path["path"]).affine for path in few.train["image"]]
+    median = np.round(np.median([np.abs(np.diag(affine)[:3]) for affine in affines], axis=0), 3).tolist()
+    values |= {"method": "rd", "teacher": "unused", "use_unlabeled": True}
+    every = load_run_data(DistillationArguments(**values))
+    assert few.volume_processor.spacing == every.volume_processor.spacing == median
+    assert len(few.labelled_rows) == 1 and len(every.unlabelled_rows) == 7
+
+
 def test_a_trained_student_keeps_its_grid_and_intensities_unless_others_are_asked_for(finished, slice_teacher, masks):
     _, run = finished
     values = settings(slice_teacher, masks, "unused", student=str(run / "student"), crop_size=None)
@@ -280,6 +319,102 @@ def test_the_processor_of_a_student_in_hand_is_kept(masks, tmp_path):
     assert (saved.spacing, saved.crop_size, saved.window) == ([2, 2, 2], [8, 8, 8], [0, 300])
 
 
+@pytest.mark.parametrize(
+    ("of_student", "named"),
+    [
+        (
+            ViTImageProcessorPil(),
+            "ViTImageProcessor.*reads images, but the data are volumes: give an RDVol",
+        ),
+        (rd_hf.RDVolumeProcessor(spacing=2), "no crop_size, .*give None for the processor and `crop_size`"),
+        (rd_hf.RDVolumeProcessor(spacing=2, crop_size=8, channels=2), "channels=2, but the volumes of the data have 1"),
+    ],
+)
+def test_a_processor_in_hand_that_does_not_fit_masks_is_refused(masks, tmp_path, of_student, named):
+    network = {"network": "UNet", "spatial_dims": 3, "in_channels": 1, "arguments": UNET["arguments"]}
+    model = MonaiNetForSemanticSegmentation(MonaiNetConfig(**network, num_labels=2))
+    values = {"output_dir": str(tmp_path / "run"), "method": "ce", "max_steps": 1}
+    with pytest.raises(ArgumentError, match=named):
+        rd_hf.distill_from_models((model, of_student), None, str(masks), values)
+
+
+def test_processors_in_hand_that_do_not_fit_classes_are_refused(classes, slice_teacher, tmp_path):
+    network = MonaiNetConfig(
+        spatial_dims=3,
+        in_channels=1,
+        image_size=16,
+        num_labels=2,
+        **{name: value for name, value in RESNET.items() if name != "model_type"},
+    )
+    model = MonaiNetForImageClassification(network)
+    values = {"output_dir": str(tmp_path / "run"), "max_steps": 1}
+    crops = rd_hf.RDVolumeProcessor(size=16, crop_size=8)
+    with pytest.raises(ArgumentError, match="volumes with classes are resized as a whole: set size"):
+        rd_hf.distill_from_models((model, crops), None, str(classes), values | {"method": "ce"})
+    teacher, whole = ViTModel.from_pretrained(slice_teacher), rd_hf.RDVolumeProcessor(size=16)
+    for processor in (None, whole):
+        with pytest.raises(ArgumentError, match="The teacher is a model of images but has .*AutoImageProcessor"):
+            rd_hf.distill_from_models((model, whole), (teacher, processor), str(classes), values)
+
+
+Z_SCORES = rd_hf.RDVolumeProcessor()
+WINDOW = rd_hf.RDVolumeProcessor(intensity="window", window=[-100, 300])
+
+
+@pytest.mark.parametrize(
+    ("of_student", "own", "named"),
+    [
+        (
+            WINDOW,
+            Z_SCORES,
+            "reads the z-scores of each volume, but this run shows the window.*leave `intensity_w",
+        ),
+        (Z_SCORES, WINDOW, "set `intensity_window` to -100,300"),
+        (rd_hf.RDVolumeProcessor(do_normalize=False), Z_SCORES, "student's processor shows 0..1"),
+    ],
+)
+def test_a_teacher_of_other_values_is_refused(of_student, own, named):
+    with pytest.raises(ArgumentError, match=f"teacher 'net' .*{named}"):
+        _processor_of_teacher(of_student, own, "net")
+
+
+def test_a_teacher_reads_0_to_1_or_the_values_that_it_was_made_for():
+    raw = rd_hf.RDVolumeProcessor(do_normalize=False)
+    for own, is_normalised in ((None, False), (raw, False), (Z_SCORES, True)):
+        assert _processor_of_teacher(Z_SCORES, own, "net").do_normalize == is_normalised
+    assert not _processor_of_teacher(WINDOW, raw, "net").do_normalize
+
+
+def test_a_cache_of_crops_needs_a_number_of_views_also_without_augmentation(slice_teacher, masks, tmp_path):
+    values = settings(slice_teacher, masks, tmp_path / "run", augment=False, num_views="endless")
+    with pytest.raises(ArgumentError, match="`num_views` asks for other crops in every epoch: give a number"):
+        build(DistillationArguments(**values))
+
+
+@pytest.mark.parametrize(
+    ("device", "batch_size", "slices", "at_once"),
+    [
+        ("meta", None, None, [4, 4, 2]),
+        ("meta", 6, None, [6, 4]),
+        ("meta", 6, "slices", [4, 4, 2]),
+        ("cpu", 6, None, [1] * 10),
+    ],
+)
+def test_few_volumes_go_through_the_teacher_at_once(device, batch_size, slices, at_once):
+    seen = []
+
+    def extract(chunk):
+        seen.append(len(chunk))
+        return [StageFeature(chunk, None)]
+
+    backbone = SimpleNamespace(batch_size=batch_size, slices=slices, extract=extract)
+    store = SimpleNamespace(views=VolumeViews(None, 0, None))
+    teacher = VolumeTransform(rd_hf.RDVolumeProcessor(do_normalize=False))
+    inputs = VolumeInputs(store, teacher, backbone, None, torch.device(device))
+    (feature,) = inputs.run_teacher(range(10), [0] * 10, torch.rand(10, 1, 2, 2, 2))
+    assert seen == at_once and len(feature.map) == 10
+
+
 def test_without_augmentation_crops_still_differ(slice_teacher, masks):
     arguments = DistillationArguments(**settings(slice_teacher, masks, "unused", augment=False))
     run_data = load_run_data(arguments)
@@ -287,9 +422,6 @@ def test_without_augmentation_crops_still_differ(slice_teacher, masks):
 
 
 def test_the_middle_of_a_volume_is_what_the_evaluation_view_shows(slice_teacher, masks):
-    from rd_hf.data.pixels import Transforms
-    from rd_hf.data.volumes.transform import VolumeTransform
-
     run_data = load_run_data(DistillationArguments(**settings(slice_teacher, masks, "unused", crop_size=[8, 8, 10])))
     run_data.open_train(Transforms(VolumeTransform(run_data.volume_processor)), None)
     row = int(run_data.labelled_rows[0])

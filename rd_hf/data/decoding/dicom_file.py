@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".dic", ".ima"})
 START_BYTES = 132
 EXTRA = "pip install 'rd-hf[dicom]'"
+TO_OTHERS = "convert images to PNG, and series to NIfTI (.nii.gz)"
 NOT_IMAGES = {
     "SEG": "a segmentation", "RTDOSE": "a radiotherapy dose", "RTSTRUCT": "a set of radiotherapy structures",
     "RTPLAN": "a radiotherapy plan", "RTRECORD": "a radiotherapy record", "SR": "a structured report",
@@ -113,7 +114,7 @@ def open_dataset(content: bytes) -> Dataset:
     if not is_encoded:
         raise DicomError(
             "the DICOM file does not say how its pixels are encoded, because its file meta information lacks the "
-            "transfer syntax: write it again with the program that it comes from, or convert it to PNG"
+            f"transfer syntax: write it again with the program that it comes from, or {TO_OTHERS}"
         )
     return dataset
 
@@ -198,7 +199,7 @@ def _check_decoder(dataset: Dataset) -> None:
     try:
         available = get_decoder(syntax).is_available
     except NotImplementedError:
-        raise DicomError(f"the DICOM file is compressed as {name}, which cannot be read: convert it to PNG") from None
+        raise DicomError(f"the DICOM file is compressed as {name}, which cannot be read: {TO_OTHERS}") from None
     if not available:
         raise DicomError(f"the DICOM file is compressed as {name}, whose decoder is not installed: {EXTRA}")
 
@@ -221,4 +222,4 @@ def require_pydicom() -> None:
     try:
         import pydicom  # noqa: F401
     except ImportError:
-        raise DicomError(f"reading DICOM files needs the extra `dicom`: {EXTRA}, or convert the file to PNG") from None
+        raise DicomError(f"reading DICOM files needs the extra `dicom`: {EXTRA}, or {TO_OTHERS}") from None

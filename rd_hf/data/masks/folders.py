@@ -27,8 +27,9 @@ logger = logging.getLogger(__name__)
 _SPLIT_OF_ENDING = {"": (), "tr": ("train",), "ts": ("test",), "va": ("validation",)}
 _ENDING = re.compile(r"(?:images?|imgs?|pictures?|labels?)(?P<ending>tr|ts|va)", re.IGNORECASE)
 _IMAGE_WORD = re.compile(
-    r"(?:images?|img)(?:[_\-. ]+(?P<after>.+)|(?P<number>\d.*))|(?P<before>.+?)[_\-. ]+(?:images?|img)", re.IGNORECASE
+    r"(?:(?:images?|img)[_\-. ]+(?P<after>.+)|(?P<before>.+?)[_\-. ]+(?:images?|img))", re.IGNORECASE
 )
+_NUMBERED_VOLUME = re.compile(r"(?:images?|img)(?P<number>\d.*)", re.IGNORECASE)  # img0001.nii.gz, label0001.nii.gz
 
 Place = tuple[tuple[str, ...], str]  # folders below the root without those that only say "images" or "masks"; a name
 
@@ -177,10 +178,12 @@ def _place_of_mask(file: PurePath, found: FoundFiles, images: dict[Place, PurePa
     for place in [(inside, name) for inside in dict.fromkeys((folders, of_folder)) for name in names]:
         if place in images:
             return place
-    worded = {(inside, _without_image_word(name)): (inside, name) for inside, name in images}
+    worded: dict[Place, list[Place]] = {}
+    for (inside, name), image in images.items():
+        worded.setdefault((inside, _without_image_word(name, image)), []).append((inside, name))
     for place in [(inside, name) for inside in dict.fromkeys((folders, of_folder)) for name in names]:
         if place in worded:
-            return worded[place]
+            return _only_one(file, found, worded[place], images)
     beside = [place for place in images if place[0] == folders]
     if is_named_mask(file) and len(beside) == 1:
         return beside[0]
@@ -201,9 +204,19 @@ def _as_written(name: str, stem: str) -> str:
     return part if key_of_name(part) == name else name
 
 
-def _without_image_word(name: str) -> str:
-    match = _IMAGE_WORD.fullmatch(name)
-    return name if match is None else match["after"] or match["number"] or match["before"]
+def _only_one(mask: PurePath, found: FoundFiles, places: list[Place], images: dict[Place, PurePath]) -> Place:
+    if len(places) > 1:
+        first, second = (printable(images[place]) for place in places[:2])
+        raise DataError(
+            f"the mask '{printable(found.root / mask)}' could be that of '{first}' and of '{second}'; give it the "
+            "name of its image"
+        )
+    return places[0]
+
+
+def _without_image_word(name: str, image: PurePath) -> str:
+    match = (_NUMBERED_VOLUME.fullmatch(name) if is_nifti(image) else None) or _IMAGE_WORD.fullmatch(name)
+    return name if match is None else next(filter(None, match.groups()))
 
 
 def _divided(found: FoundFiles, places: Sequence[Place]) -> dict[str, list[Place]]:

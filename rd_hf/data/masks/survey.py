@@ -56,12 +56,13 @@ def survey(
     :raises BadImageError: if a mask is missing or damaged.
     """
     total, palettes, turned = sum(map(len, splits.values())), {}, Counter()
+    batch_rows = 1 if of_volumes else BATCH_ROWS
     is_long = total >= (SHOW_PROGRESS_VOLUMES if of_volumes else SHOW_PROGRESS_ROWS)
     found: dict[str, list[MaskValues | None]] = {}
     with Progress("reading masks", total, "mask", shown=is_long) as progress:
         for name, split in splits.items():
             rows = found[name] = []
-            for batch in split.select_columns(["image", "mask"]).with_format("arrow").iter(BATCH_ROWS):
+            for batch in split.select_columns(["image", "mask"]).with_format("arrow").iter(batch_rows):
                 for row in batch.to_pylist():
                     where = f"row {len(rows)} of {name}"
                     if row["mask"] is None:

@@ -47,14 +47,14 @@ def check_channels(shape: Sequence[int], reading: VolumeReading) -> None:
     if len(shape) == 4 and not reading.channel_axis:
         sides = " x ".join(map(str, shape))
         raise VolumeError(
-            f"it has four axes ({sides}), and it is not said what the last one is. If it is channels, add "
-            f"--volume_channels {found}; if it is time, save one volume a file"
+            f"it has four axes ({sides}), and it is not said what the last one is. If it is channels, train "
+            f"with --volume_channels {found}; if it is time, save one volume a file"
         )
     wanted = reading.channels if reading.channel_axis else 1
     if found != wanted:
         raise VolumeError(
             f"it has {found} channel{'s' if found > 1 else ''}, but the volumes of this data set have {wanted}: leave "
-            "it out, or state --volume_channels"
+            f"it out, or, if all have {found}, train with --volume_channels {found}"
         )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..decoding.images import BadImageError, described
 from ..leaks import DIGEST_BYTES
-from .reading import header_of, read_volume, same_grid
+from .reading import read_volume
 from .views import foreground_positions
 from .volume import Header, VolumeReading
 
@@ -66,7 +66,7 @@ class GridReader:
     def read(self, row: int) -> ReadVolume:
         """Read a row, its mask included.
 
-        :raises BadImageError: where its volume or mask cannot be read, or they are not on one grid.
+        :raises BadImageError: where its volume or mask cannot be read.
         :raises DataError: where a value of its mask is no class.
         """
         found, where = self.split[row], f"row {row} of {self.name}"
@@ -93,19 +93,9 @@ class GridReader:
             raise BadImageError(f"{called} cannot be brought to a grid: {error}") from error
 
     def _mask(self, mask: dict | None, where: str, source: Header) -> np.ndarray | None:
-        """A mask on the grid.
-
-        :raises BadImageError: where it is not on the voxels of its volume.
-        """
+        """A mask on the grid; `rd_hf.data.masks.grids.check_grid` has found it on the voxels of its volume."""
         if mask is None:
             return None
-        header = header_of(mask, where)
-        if not same_grid(source, header):
-            elsewhere = "" if header.shape != source.shape else ", at another place or in another direction"
-            raise BadImageError(
-                f"{described(mask, where)} has {_in_words(header)}, but its volume {_in_words(source)}{elsewhere}. "
-                "Give a mask that is made on the voxels of its volume, or resample it to them (nearest neighbour)."
-            )
         return self.processor.labels(self.masks.read(mask, where), source.affine).numpy()
 
 
@@ -115,8 +105,3 @@ def voxel_digest(values: np.ndarray) -> np.ndarray:
     for number in range(values.shape[-1]):  # slice by slice, since bytes in one order may need a copy
         digest.update(np.ascontiguousarray(values[..., number]))
     return np.frombuffer(digest.digest(), dtype=np.uint8)
-
-
-def _in_words(header: Header) -> str:
-    shape = " x ".join(map(str, header.shape))
-    return f"{shape} voxels of {' x '.join(f'{side:.3g}' for side in header.spacing)} mm"

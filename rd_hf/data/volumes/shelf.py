@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import multiprocessing
 import os
+import shutil
 import tempfile
 from collections.abc import Sequence
 from typing import Any
@@ -37,27 +39,48 @@ class Shelf:
     def put(self, arrays: Sequence[np.ndarray]) -> list[int]:
         """Keep some arrays, all or none.
 
-        :return: where each of them is; `NOWHERE` for all where the limit leaves no room.
+        :return: where each of them is; `NOWHERE` for all where the limit or the disk leaves no room.
         """
         sizes = [-(-array.nbytes // ALIGNMENT) * ALIGNMENT for array in arrays]
         with self._lock:
             start = self.used
-            if self.limit is not None and start + sum(sizes) > self.limit:
+            end = start + sum(sizes)
+            if self.limit is not None and end > self.limit:
                 return [NOWHERE] * len(arrays)
-            os.truncate(self._file.fileno(), start + sum(sizes))
-        offsets = []
-        for array, size in zip(arrays, sizes, strict=True):
-            if array.size:
-                self._mapped(start, array.dtype, array.shape, "r+")[...] = array
-            offsets.append(start)
-            start += size
+            os.truncate(self._file.fileno(), end)
+        offsets = [start + sum(sizes[:number]) for number in range(len(sizes))]
+        try:
+            for array, offset in zip(arrays, offsets, strict=True):
+                self._write(np.ascontiguousarray(array), offset)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            with self._lock:
+                if self.used == end:  # else another process has put something behind
+                    os.truncate(self._file.fileno(), start)
+            return [NOWHERE] * len(arrays)
         return offsets
+
+    def _write(self, array: np.ndarray, offset: int) -> None:
+        """Write and not map: in a mapped file a full disk would end the process."""
+        content = memoryview(array.reshape(-1).view(np.uint8))
+        while content:
+            written = os.pwrite(self._file.fileno(), content, offset)
+            content, offset = content[written:], offset + written
 
     def get(self, offset: int, dtype: Any, shape: Sequence[int]) -> np.ndarray:
         """The array at an offset, read from disk where it is looked at, and not to be changed."""
         if math.prod(shape) == 0:
             return np.empty(shape, dtype=dtype)
-        return self._mapped(offset, dtype, shape, "r")
+        sides = tuple(int(side) for side in shape)
+        return np.memmap(self._file, dtype=dtype, mode="r", offset=offset, shape=sides)
 
-    def _mapped(self, offset: int, dtype: Any, shape: Sequence[int], mode: str) -> np.memmap:
-        return np.memmap(self._file, dtype=dtype, mode=mode, offset=offset, shape=tuple(int(side) for side in shape))
+
+def room_on_disk(limit: int | None = None) -> int:
+    """Bytes that this process may take for temporary files: half of what is free, shared by those of its machine.
+
+    :param limit: bytes that the processes of a machine may take together.
+    """
+    room = shutil.disk_usage(tempfile.gettempdir()).free // 2
+    room = room if limit is None else min(limit, room)
+    return room // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # set by every launcher

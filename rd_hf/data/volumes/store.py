@@ -69,7 +69,7 @@ class VolumeStore:
     def decode(self, row: int) -> None:
         """Make sure that a row has been read, and is kept where there is room.
 
-        :raises BadImageError: where its volume or mask cannot be read, or they are not on one grid.
+        :raises BadImageError: where its volume or mask cannot be read.
         :raises DataError: where a value of its mask is no class.
         """
         if self._records[row]["state"] == _UNREAD:
@@ -181,10 +181,10 @@ class VolumeStore:
         if record["state"] == _LIVE and "limit" not in self._said:
             self._said.add("limit")
             logger.warning(
-                "The volumes of %s need more than the %.1f MiB of disk that they may take. From row %d on, those that "
-                "do not fit in are read and resampled anew at each visit, which is slow. Raise --cache_limit, or set "
-                "TMPDIR to a folder on a larger disk.",
-                self.name, self._shelf.limit / _MIB, row,
+                "The volumes of %s need more disk for temporary files than they may take or than is free (%.0f MiB are "
+                "in use). From row %d on, those that do not fit in are read and resampled anew at each visit, which is "
+                "slow: set TMPDIR to a folder on a larger disk, or raise --cache_limit.",
+                self.name, self._shelf.used / _MIB, row,
             )  # fmt: skip
         if crop is not None and (record["grid"] < crop).any() and "padding" not in self._said:
             self._said.add("padding")

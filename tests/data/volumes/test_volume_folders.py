@@ -213,6 +213,16 @@ def test_volumes_with_label_volumes(tmp_path, log, image, mask):
     assert "volumes: 3D" in log.text and log.text.count("task: segmentation (") == 1
 
 
+def test_a_label_volume_of_two_volumes_is_refused(tmp_path):
+    write_volume(tmp_path / "img" / "img1.nii.gz", 1)
+    write_volume(tmp_path / "img" / "image_1.nii.gz", 2)
+    write_labels(tmp_path / "label" / "label1.nii.gz")
+    with pytest.raises(
+        DataError, match=r"label1.nii.gz' could be that of 'img/image_1.nii.gz' and of 'img/img1.nii.gz'"
+    ):
+        load_data(tmp_path)
+
+
 def test_volumes_without_labels_are_unlabelled(tmp_path, log):
     for row in (1, 2, 3):
         write_volume(tmp_path / "imagesTr" / f"{row}.nii.gz", row)

@@ -1,6 +1,10 @@
 """Volumes on disk for the crops of a run."""
 
+import errno
 import logging
+import os
+import shutil
+from types import SimpleNamespace
 
 import nibabel
 import numpy as np
@@ -13,11 +17,14 @@ from rd_hf.data.augmentation import EVALUATION_VIEW, AugmentationParameters
 from rd_hf.data.columns import DataError
 from rd_hf.data.decoding.images import BadImageError
 from rd_hf.data.masks.reading import MaskReading
+from rd_hf.data.open_split import Split
 from rd_hf.data.order import Visit
 from rd_hf.data.pixel_store import Visits, check_images, collate
+from rd_hf.data.pixels import Transforms
 from rd_hf.data.volumes.grid_volume import voxel_digest
-from rd_hf.data.volumes.shelf import NOWHERE, Shelf
+from rd_hf.data.volumes.shelf import NOWHERE, Shelf, room_on_disk
 from rd_hf.data.volumes.store import VolumeStore
+from rd_hf.data.volumes.transform import VolumeTransform
 from rd_hf.data.volumes.views import VolumeViews
 from rd_hf.data.volumes.volume import VolumeReading
 from rd_hf.models.image_processing_rd_volume import RDVolumeProcessor
@@ -167,22 +174,6 @@ def test_identical_voxels_are_found_whatever_the_file(files, tmp_path):
     assert (voxel_digest(values) != voxel_digest(values.reshape(1, 3, 2, 4))).any()
 
 
-@pytest.mark.parametrize(
-    ("mask", "affine", "words"),
-    [
-        (np.zeros((30, 26, 13), dtype=np.int16), LPS, "30 x 26 x 13 voxels of 0.8 x 1 x 2 mm, but its"),
-        (np.zeros((30, 26, 12), dtype=np.int16), np.diag([0.8, -1, 2, 1]), "at another place or in another direction"),
-    ],
-)  # fmt: skip
-def test_a_mask_on_other_voxels_is_refused(mask, affine, words, files, tmp_path):
-    path = save(tmp_path / "other.nii.gz", mask, affine)
-    store = store_of((files[0][:1], [path]))
-    with pytest.raises(BadImageError, match=words) as refused:
-        store.decode(0)
-    assert path in str(refused.value) and "mask of row 0 of train" in str(refused.value)
-    assert list(check_images(store, [0], "skip")) == [0]
-
-
 def test_a_label_without_a_class_is_refused(files, tmp_path):
     path = save(tmp_path / "other.nii.gz", np.full(SHAPES[0], 5, dtype=np.int16))
     with pytest.raises(DataError, match="holds 5, which is no class"):
@@ -202,3 +193,35 @@ def test_a_shelf_keeps_all_or_nothing():
     assert shelf.put([values[:2], values]) == [NOWHERE, NOWHERE] and shelf.used == 128
     (last,) = shelf.put([values[:3]])
     assert shelf.get(last, np.float32, (3,)).tolist() == [0, 1, 2] and shelf.used == 192
+
+
+def test_a_full_disk_leaves_the_shelf_as_it_was(monkeypatch):
+    shelf, values = Shelf(limit=None), np.arange(30, dtype=np.float32)
+    (first,) = shelf.put([values])
+    write = os.pwrite
+
+    def write_some(file, content, offset):
+        if offset > 200:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(file, content[:50], offset)
+
+    monkeypatch.setattr(os, "pwrite", write_some)
+    assert shelf.put([values, values[:2]]) == [NOWHERE, NOWHERE] and shelf.used == 128
+    (second,) = shelf.put([values[:16]])
+    monkeypatch.undo()
+    assert shelf.get(first, np.float32, (30,)).tolist() == values.tolist()
+    assert shelf.get(second, np.float32, (16,)).tolist() == values[:16].tolist()
+
+
+def test_the_processes_of_a_machine_share_half_of_the_free_disk(monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    assert (room_on_disk(), room_on_disk(300), room_on_disk(900)) == (500, 300, 500)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert (room_on_disk(), room_on_disk(300)) == (125, 75)
+
+
+def test_an_opened_split_has_a_limit(files):
+    transform = VolumeTransform(RDVolumeProcessor(spacing=1.25, crop_size=12))
+    split = Split("test", table(files[0][:1]), np.zeros(1), None, volumes=VolumeReading())
+    assert split.opened(Transforms(transform), "error").store._shelf.limit > 0

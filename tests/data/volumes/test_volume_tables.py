@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+import tracemalloc
 
 import datasets
 import numpy as np
@@ -14,9 +15,13 @@ from drawn_series import draw_series
 from drawn_volumes import ORGAN, SHAPE, write_labels, write_volume
 
 from rd_hf.data.columns import DataError
+from rd_hf.data.image_column import image_table
+from rd_hf.data.image_data import fingerprint
+from rd_hf.data.masks.survey import survey
 from rd_hf.data.sources import load_data, load_images_only
 from rd_hf.data.volumes.reading import read_volume
 from rd_hf.data.volumes.volume import VolumeReading
+from rd_hf.training.run_data import _without_masks
 
 
 @pytest.fixture(autouse=True)
@@ -189,6 +194,32 @@ def test_columns_of_bytes_and_of_label_volumes(tmp_path):
     data = load_data(rows)
     assert firsts(data) == [7] and np.array_equal(data.masks.read(data.splits["train"][0]["mask"], "it"), ORGAN)
     assert len(load_images_only(rows.select_columns(["image"]))) == 1
+
+
+def test_embedded_volumes_are_read_one_at_a_time_and_stay_where_they_are(tmp_path):
+    volume = write_volume(tmp_path / "1.nii", 7, shape=(64, 64, 64)).read_bytes()
+    labels = write_labels(tmp_path / "2.nii", np.arange(64**3, dtype=np.uint8).reshape(64, 64, 64) % 2).read_bytes()
+    columns = {"image": [volume] * 32, "mask": [labels] * 31 + [None]}
+    rows = {name: [c and {"bytes": c, "path": None} for c in contents] for name, contents in columns.items()}
+    split = Dataset.from_dict(rows, features=Features({name: Image(decode=False) for name in columns}))
+    tracemalloc.start()
+    (found,) = survey({"train": split}, of_volumes=True).values()
+    fingerprint(split, volumes=VolumeReading())
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8 * len(volume) and found[0].counts == {0: 64**3 // 2, 1: 64**3 // 2} and found[31] is None
+    table = image_table(split, "mask", None, "train", called="mask", may_be_empty=True, of_volumes=True)
+    assert address(table, "mask") == address(split.data, "mask")
+    rows = split.select([31, 3, 5])
+    fewer = _without_masks(rows, np.array([2]))
+    assert address(fewer.data, "image") == address(split.data, "image")
+    assert [row["mask"] and row["mask"]["bytes"] for row in fewer] == [None, None, labels]
+    assert fewer[0]["image"]["bytes"] == volume and fewer.column_names == ["image", "mask"]
+
+
+def address(table, column):
+    """Where the contents of a column of images lie in memory."""
+    return table.column(column).chunk(0).field("bytes").buffers()[2].address
 
 
 # --- .npz files
