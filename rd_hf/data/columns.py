@@ -29,18 +29,23 @@ class DataError(ValueError):
     """A data set that cannot be used as it is. The message names the file, column or row, and the way out."""
 
 
-def find_image_column(features: Features, wanted: str | None = None) -> str:
+def find_image_column(features: Features, wanted: str | None = None, of_volumes: Sequence[str] = ()) -> str:
     """Find the column that holds the images: the one `Image` or `Nifti` column, or else a usual name.
+
+    Without either, it is the one column of paths of volumes that is not one of masks by its name.
 
     :param features: the features of a split.
     :param wanted: the column that the user named, if any.
+    :param of_volumes: the columns of text in which paths of NIfTI files are written, without that of the masks.
     :return: the column's name.
     :raises DataError: if the column is not there, or if several could be meant; lists the columns found.
     """
     if wanted is not None:
         return _named(features, wanted, "image_column")
     typed = [name for name, feature in features.items() if isinstance(feature, (Image, Nifti))]
-    usual = _usual(features, IMAGE_NAMES)
+    masks = _usual(features, MASK_NAMES)
+    paths = [name for name in of_volumes if name not in masks]
+    usual = _usual(features, IMAGE_NAMES) or (paths if len(paths) == 1 else [])
     return _choose(features, typed, usual, "image")
 
 
@@ -114,11 +119,13 @@ def _usual(features: Features, names: Sequence[str]) -> list[str]:
 def _choose(features: Features, typed: list[str], usual: list[str], kind: str) -> str:
     candidates = typed or usual
     if not candidates:
-        raise DataError(f"no {kind} column found; name it with {kind}_column. Columns found: {columns_found(features)}")
+        raise DataError(
+            f"no {kind} column found; name it with --{kind}_column. Columns found: {columns_found(features)}"
+        )
     if len(typed) > 1:
         candidates = [name for name in usual if name in typed]
         if not candidates:
-            raise DataError(f"the {kind} column could be any of {', '.join(typed)}; name one with {kind}_column")
+            raise DataError(f"the {kind} column could be any of {', '.join(typed)}; name one with --{kind}_column")
     return candidates[0]
 
 

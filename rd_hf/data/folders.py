@@ -136,6 +136,12 @@ class ImageFolder:
             )  # fmt: skip
 
     def _not_in_a_class(self, file: PurePath, depth: int) -> str:
+        if depth == 1 and self.found.first_of.get(file, file) != file:
+            return (
+                f"the slices of a series lie directly in '{printable(self.root / file)}'; if that is a class folder, "
+                "put each series in a folder of its own within it. For any other layout, list the folders of the "
+                "series and their labels in a metadata.csv"
+            )
         where = "not in a class folder" if depth == 1 else "in a folder within a class folder"
         return (
             f"'{printable(self.root / file)}' is {where}; labels are read from class folders that contain the files "

@@ -87,14 +87,18 @@ def image_row(file: str) -> dict:
     return {"bytes": None if path == file else Path(file).read_bytes(), "path": path}
 
 
-def written_paths(split: Dataset) -> list[str]:
-    """Give the columns of text whose first cell that is not empty is written like the path of an image."""
+def written_paths(split: Dataset, of_volumes: bool = False) -> list[str]:
+    """Give the columns of text whose first cell that is not empty is written like the path of an image or a volume.
+
+    :param of_volumes: only of a NIfTI file.
+    """
     found = []
     for name in split.column_names:
         if is_text(split.features[name]):
             cells = split.select_columns([name]).with_format("arrow")[:].column(name).drop_null()
             first = cells[0].as_py() if len(cells) else ""
-            if Path(first).suffix.lower() in IMAGE_SUFFIXES or is_nifti(first):
+            is_image = not of_volumes and Path(first).suffix.lower() in IMAGE_SUFFIXES
+            if is_image or is_nifti(first.rstrip()):
                 found.append(name)
     return found
 

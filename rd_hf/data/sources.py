@@ -86,10 +86,11 @@ def load_data(
     choice = VolumeChoice.of(dimensions, volume_channels, volumes)
     raw = read_data(dataset, config_name, revision, task=task, mask_column=mask_column, choice=choice)
     mask = _mask_column(raw, task, image_column, label_column, mask_column)
-    features = next(iter(raw.splits.values())).features
+    first = next(iter(raw.splits.values()))
+    features, of_volumes = first.features, written_paths(first, of_volumes=True)
     if mask is not None:
         others = Features({name: feature for name, feature in features.items() if name != mask})
-        image = find_image_column(others, image_column)
+        image = find_image_column(others, image_column, [name for name in of_volumes if name != mask])
         reading = _volume_reading(raw, image, choice, volumes)
         names = {"names": label_names} if masks is None else {"recorded": masks, "model_names": label_names}
         return load_masks(raw, image, mask, group_column, colors=mask_colors, scored=scored, volumes=reading, **names)
@@ -98,7 +99,7 @@ def load_data(
             "`label_names` names the values of masks, but the data is read as images with classes: leave it out, or "
             "ask for masks with `task` segmentation"
         )
-    image = find_image_column(features, image_column)
+    image = find_image_column(features, image_column, of_volumes)
     label = find_label_column(features, label_column)
     label_columns = [label] if isinstance(label, str) else label
     bare = without_label_column(raw.splits, label_columns)
@@ -179,7 +180,7 @@ def _mask_column(
     if mask is None:
         if task == "segmentation":
             raise DataError(
-                f"no column of masks found; name it with mask_column. Columns found: {columns_found(first.features)}"
+                f"no column of masks found; name it with --mask_column. Columns found: {columns_found(first.features)}"
             )
         return None
     if task == "auto" and mask_column is None:
@@ -216,7 +217,8 @@ def load_images_only(
     raw = read_data(dataset, config_name, revision, labelled=False, choice=choice)
     if len(raw.splits) > 1:
         logger.warning("The images of all splits are used without labels: %s.", ", ".join(raw.splits))
-    column = find_image_column(next(iter(raw.splits.values())).features, image_column)
+    first = next(iter(raw.splits.values()))
+    column = find_image_column(first.features, image_column, written_paths(first, of_volumes=True))
     check_splits(raw.splits, [column])
     reading, _ = find_reading(raw, column, choice)
     if reading is not None and volumes is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from math import ceil
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from ..models.tape import call_model, input_channels
 from .run_data import RunData
 from .run_models import Models
 
-STEPS = (2, 4, 8, 16, 32)  # of which networks need the sides of their input to be multiples
+STEPS = (2, 4, 8, 16, 32)  # by which networks of one to five halvings divide a side
 
 
 def check_labels(arguments: DistillationArguments, run_data: RunData) -> None:
@@ -51,10 +52,28 @@ def unfit(error: UnfitImageError, models: Models, arguments: DistillationArgumen
     shown = (
         f"volumes of {sides} voxels" if of_volumes else f"images of {sides} pixels, as its image processor makes them"
     )
+    step = _fitting_step(error.model, size) if of_volumes else None
+    if step is not None:
+        way_out = f"It runs where each side is a multiple of {step}: {advice}."
+    else:
+        way_out = f"If it takes {'volumes' if of_volumes else 'images'} of another size, {advice}."
     return ArgumentError(
-        f"The {role}{name} ({type(error.model).__name__}) does not run on {shown}: {error.reason.rstrip('.')}. If it "
-        f"takes {'volumes' if of_volumes else 'images'} of another size, {advice}."
+        f"The {role}{name} ({type(error.model).__name__}) does not run on {shown}: {error.reason.rstrip('.')}. "
+        f"{way_out}"
     )
+
+
+def _fitting_step(model: nn.Module, size: tuple[int, ...]) -> int | None:
+    """The power of two to whose multiples sides are rounded up until a model of volumes runs on them; None without."""
+    for step in STEPS:
+        sides = tuple(step * ceil(side / step) for side in size)
+        try:
+            with quiet(model):
+                probe(model, random_pixels(model, input_channels(model), sides), ())
+        except UnfitImageError:
+            continue
+        return step
+    return None
 
 
 def _size(models: Models) -> str:

@@ -139,6 +139,8 @@ def _new_folder() -> str:
 
 
 def _run(arguments: DistillationArguments, load: LoadModels) -> RDStudentForImageClassification:
+    if arguments.method == "ce":
+        arguments.refuse_changed(["slice_axis"], "is only for a teacher, and method ce has none: leave it out.")
     seconds = arguments.seconds_to_run()
     deadline = None if seconds is None else time.monotonic() + seconds
     accelerator = start_accelerator(arguments)

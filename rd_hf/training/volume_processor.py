@@ -59,7 +59,7 @@ def volume_processor(arguments: DistillationArguments, task: Task, data: ImageDa
         return RDVolumeProcessor(size=size, **settings)
     spacing = arguments.grid_spacing or own.spacing or np.round(np.median(spacings, axis=0), 3).tolist()
     grid = np.median(np.maximum(1, np.round(shapes * spacings / np.array(spacing))), axis=0)
-    _check_grid(spacing, grid, np.median(shapes, axis=0), reading.channels)
+    _check_grid(spacing, grid, np.median(shapes, axis=0), data.volumes.channels)
     crop = arguments.sides_of_crop or own.crop_size or _default_sides(grid, CROP_SIDE, np.floor)
     origin = "as asked for" if arguments.spacing else "as for the student's training" if own.spacing else ""
     logger.info(

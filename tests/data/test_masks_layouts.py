@@ -307,7 +307,7 @@ def test_a_table_with_classes_and_masks_is_one_of_classes_by_default(tmp_path, l
 def test_a_missing_mask_column_is_said(tmp_path):
     write_image(tmp_path / "1.png")
     (tmp_path / "list.csv").write_text("image,outline_of\n1.png,x\n")
-    with pytest.raises(DataError, match="no column of masks found; name it with mask_column. Columns found: image"):
+    with pytest.raises(DataError, match="no column of masks found; name it with --mask_column. Columns found: image"):
         load_data(tmp_path / "list.csv", task="segmentation")
     with pytest.raises(DataError, match="mask_column is 'msk', but there is no such column"):
         load_data(tmp_path / "list.csv", mask_column="msk")

@@ -204,7 +204,7 @@ def test_folders_without_images_are_named(tmp_path, log):
         in log.text
     )
     assert "train/empty' has nothing to read and counts neither as a split nor as a class; it holds nothing" in log.text
-    assert f"'{tmp_path / 'test'}' has no image" in log.text
+    assert f"'{tmp_path / 'test'}' has nothing to read" in log.text
 
 
 def test_image_masks_alone_make_no_classes(tmp_path):

@@ -92,3 +92,8 @@ def test_no_batch_is_smaller_than_the_others():
     """33 images in batches of 32: the epoch's last image is not alone."""
     plan = StepPlan(RowOrder(np.arange(33), 0, 0), None, 32, 0)
     assert {len(plan.batch(step, 0)) for step in range(5)} == {32}
+
+
+def test_slices_without_a_teacher_are_refused(tmp_path):
+    with pytest.raises(ArgumentError, match="`slice_axis` is only for a teacher, and method ce has none"):
+        rd_hf.distill(**settings(None, tmp_path, tmp_path / "run", method="ce"), slice_axis="coronal")

@@ -166,7 +166,7 @@ def test_not_a_number_is_not_hidden():
 @pytest.mark.parametrize(("estimator", "rows"), [("debiased", 3), ("biased", 1)])
 def test_too_small_a_batch(estimator, rows):
     x = torch.randn(rows, 5)
-    with pytest.raises(ValueError, match="per_device_train_batch_size"):
+    with pytest.raises(ValueError, match="per_device_train_batch_size.*gradient_accumulation_steps"):
         cka(x, x, estimator)
     check_rows(MINIMUM_ROWS[estimator], estimator)
     enough = torch.randn(rows + 1, 5, generator=torch.Generator().manual_seed(0))

@@ -256,7 +256,7 @@ def test_own_skips_show_the_teacher_its_windows_in_0_to_1(slice_teacher, masks, 
         ({"student": {"model_type": "resnet"}}, "model_type 'resnet', but the data are volumes"),
         (
             {"crop_size": 6, "student": UNET | {"arguments": {"channels": [4, 8, 8], "strides": [2, 2]}}},
-            "does not run on volumes of 6 x 6 x 6 voxels.*choose another crop_size",
+            "does not run on volumes of 6 x 6 x 6 voxels.*each side is a multiple of 4: choose another crop_size",
         ),
     ],
 )

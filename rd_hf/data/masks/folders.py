@@ -186,10 +186,21 @@ def _place_of_mask(file: PurePath, found: FoundFiles, images: dict[Place, PurePa
     beside = [place for place in images if place[0] == folders]
     if is_named_mask(file) and len(beside) == 1:
         return beside[0]
+    what, suffix = ("volume", "with the suffix .nii.gz or .nii") if is_nifti(file) else ("image", "with any suffix")
+    if is_nifti(file) and found.first_of:
+        suffix += " or as a folder of DICOM slices"
     raise DataError(
-        f"the mask '{printable(found.root / file)}' has no image; its image must be named "
-        f"{' or '.join(repr(name) for name in names)}, with any suffix. Add the image, or remove the mask"
+        f"the mask '{printable(found.root / file)}' has no {what}; its {what} must be named "
+        f"{' or '.join(repr(_as_written(name, stem_of(file))) for name in names)}, {suffix}. Add the {what}, or remove "
+        "the mask"
     )
+
+
+def _as_written(name: str, stem: str) -> str:
+    """A part of a mask's name with the capitals that it has there."""
+    start = key_of_name(stem).find(name)
+    part = stem[start : start + len(name)]
+    return part if key_of_name(part) == name else name
 
 
 def _only_one(mask: PurePath, found: FoundFiles, places: list[Place], images: dict[Place, PurePath]) -> Place:

@@ -148,7 +148,8 @@ def _series(found: FoundFiles, dicom: Sequence[PurePath]) -> dict[PurePath, Pure
     if left_out:
         logger.info(
             "%s left out of '%s'; the first is '%s': %s.",
-            _counted(left_out, "DICOM object"), printable(found.root), printable(left_out[0].first.name),
+            _counted(left_out, "DICOM object"), printable(found.root),
+            printable(left_out[0].first.relative_to(found.root.absolute())),
             left_out[0].why_not or "the folder has no volume",
         )  # fmt: skip
     return places

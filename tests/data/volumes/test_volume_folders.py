@@ -158,6 +158,7 @@ def test_scouts_are_left_out_and_a_single_slice_is_no_volume(tmp_path, log):
     assert (
         len(data.splits["train"]) == 3
         and "1 DICOM object left out of" in log.text
+        and "the first is 'sick/p1/" in log.text
         and "it is a single image" in log.text
     )
     row = next(row["image"] for row in data.splits["train"] if "p3" in row["image"]["path"])
@@ -167,7 +168,9 @@ def test_scouts_are_left_out_and_a_single_slice_is_no_volume(tmp_path, log):
 
 def test_folders_of_one_series_each_are_no_classes(tmp_path):
     series(tmp_path, "patient1", "patient2")
-    with pytest.raises(DataError, match="patient1' is not in a class folder"):
+    with pytest.raises(
+        DataError, match="slices of a series lie directly in '.*patient1'; .* put each series in a folder of its own"
+    ):
         load_data(tmp_path, dimensions=3)
 
 
@@ -263,11 +266,14 @@ def test_labels_without_a_volume_and_folders_without_labels(tmp_path):
     write_volume(tmp_path / "imagesTs" / "2.nii.gz")
     with pytest.raises(DataError, match="has imagesTr with 2 volumes, but no labelsTr"):
         load_data(tmp_path)
-    for row in (1, 3):
+    for row in (1, "Ptr3"):
         write_labels(tmp_path / "labelsTr" / f"{row}.nii.gz")
     with pytest.raises(DataError, match="has the folders of nnU-Net, whose labels are volumes and no classes"):
         load_data(tmp_path, task="classification")
-    with pytest.raises(DataError, match=r"labelsTr/3.nii.gz' has no image; its image must be named '3'"):
+    with pytest.raises(
+        DataError,
+        match=r"labelsTr/Ptr3.nii.gz' has no volume; its volume must be named 'Ptr3', with the suffix .nii.gz",
+    ):
         load_data(tmp_path)
 
 

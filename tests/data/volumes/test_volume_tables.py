@@ -94,6 +94,20 @@ def test_a_table_of_volumes_and_label_volumes(tmp_path, log):
     assert "others beside" not in log.text
 
 
+def test_the_one_column_of_paths_is_that_of_the_volumes(tmp_path):
+    for row in (1, 2):
+        write_volume(tmp_path / f"{row}.nii.gz", row)
+        write_labels(tmp_path / f"{row}_seg.nii.gz")
+    (tmp_path / "classes.csv").write_text("scan,label\n1.nii.gz,a\n2.nii.gz,b\n")
+    assert firsts(load_data(tmp_path / "classes.csv")) == [1, 2]
+    assert len(load_images_only(tmp_path / "classes.csv")) == 2
+    (tmp_path / "masks.csv").write_text("scan,truth\n1.nii.gz,1_seg.nii.gz\n2.nii.gz,2_seg.nii.gz\n")
+    assert firsts(load_data(tmp_path / "masks.csv", mask_column="truth")) == [1, 2]
+    (tmp_path / "two.csv").write_text("before,after,label\n1.nii.gz,2.nii.gz,a\n2.nii.gz,1.nii.gz,b\n")
+    with pytest.raises(DataError, match="no image column found; name it with --image_column"):
+        load_data(tmp_path / "two.csv")
+
+
 def test_tables_of_channels(tmp_path, log):
     for row in (1, 2):
         for channel in (0, 1):
