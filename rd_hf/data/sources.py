@@ -30,7 +30,7 @@ from .readers import Task, read_data
 from .split_tables import assemble, check_splits, group_table, number_table
 from .unlabelled import divide_labelled, without_label_column
 from .volumes.cells import find_reading
-from .volumes.choice import Dimensions, VolumeChoice, check_alike, check_channels
+from .volumes.choice import Dimensions, VolumeChoice, check_alike, check_channels_of_model
 from .volumes.volume import VolumeReading
 
 logger = logging.getLogger(__name__)
@@ -101,15 +101,25 @@ def load_data(
         )
     image = find_image_column(features, image_column, of_volumes)
     label = find_label_column(features, label_column)
-    groups = [] if group_column is None else [group_column]
     label_columns = [label] if isinstance(label, str) else label
     bare = without_label_column(raw.splits, label_columns)
     raw = replace(raw, splits=DatasetDict({name: split for name, split in raw.splits.items() if name not in bare}))
     check_splits(raw.splits, [image, *label_columns])
     reading = _volume_reading(raw, image, choice, volumes)
-    labels = _read_labels(raw, label, [image, *groups, "split"], label_names, label_kind, uncertain)
+    used = [image, *([] if group_column is None else [group_column]), "split"]
+    labels = _read_labels(raw, label, used, label_names, label_kind, uncertain)
+    splits = _with_classes(raw, image, labels, group_column, reading)
+    splits, unlabelled, empty = divide_labelled(splits, labels, label, scored)
+    source = _facts(raw, splits, reading, uncertain)
+    return ImageData(splits, labels.names, labels.problem_type, source, unlabelled, (*bare, *empty), volumes=reading)
+
+
+def _with_classes(
+    raw: RawData, image: str, labels: Labels, group_column: str | None, reading: VolumeReading | None
+) -> DatasetDict:
+    """The splits with the columns ``image`` and ``label``, and ``group`` where rows with a label have one."""
     labelled = [name for name in raw.splits if not labels.missing[name].all()]
-    check_splits({name: raw.splits[name] for name in labelled}, groups)
+    check_splits({name: raw.splits[name] for name in labelled}, [] if group_column is None else [group_column])
     for note in labels.notes:
         logger.info("%s", note)
     splits, paths = DatasetDict(), image_paths(raw, reading)
@@ -122,16 +132,22 @@ def load_data(
             columns["group"] = split.features[group_column]
         splits[name] = assemble(split, tables, columns)
     tell_unlisted([*dict.fromkeys(paths.values())], raw.images)
-    splits, unlabelled, empty = divide_labelled(splits, labels, label, scored)
-    source = raw.origin | {
+    return splits
+
+
+def _facts(
+    raw: RawData, splits: DatasetDict, reading: VolumeReading | None, uncertain: Uncertain | None
+) -> dict[str, Any]:
+    """What the student keeps of its data."""
+    facts = raw.origin | {
         "splits": {name: len(split) for name, split in splits.items()},
         "fingerprint": {name: fingerprint(split, volumes=reading) for name, split in splits.items()},
     }
     if reading is not None:
-        source["volumes"] = reading.to_dict()
+        facts["volumes"] = reading.to_dict()
     if uncertain is not None:
-        source["uncertain"] = uncertain  # kept with the student, so that it is evaluated on the same reading
-    return ImageData(splits, labels.names, labels.problem_type, source, unlabelled, (*bare, *empty), volumes=reading)
+        facts["uncertain"] = uncertain  # so that the student is evaluated on the same reading
+    return facts
 
 
 def _volume_reading(
@@ -140,7 +156,7 @@ def _volume_reading(
     """How volumes are read, which the log says; None for images."""
     reading, kind = find_reading(raw, image, choice)
     if reading is not None:
-        check_channels(reading, recorded)
+        check_channels_of_model(reading, recorded)
         channels = "" if reading.channels == 1 else f", {reading.channels} channels"
         logger.info("volumes: 3D (%s%s)", kind, channels)
     return reading

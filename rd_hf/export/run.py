@@ -83,28 +83,30 @@ def export(
     with _new_folder(Path(output_dir)) as folder:
         if format == "bundle":
             report = _export_bundle(loaded, folder)
-            copy_companions(model, revision, folder)
-            write_bundle_card(folder, report, loaded.trained_on, loaded.task.pipeline_tag)
-            return report
-        if format == "transformers":
+        elif format == "transformers":
             report = _export_transformers(loaded, folder)
-            copy_companions(model, revision, folder)
-            plain = report.get("network")
-            write_transformers_card(
-                folder, report["model_type"], loaded.trained_on, loaded.task.pipeline_tag, network=plain
-            )
-            return report
-        data = None
-        if dataset is not None:
-            names = {"image_column": image_column, "label_column": label_column}
-            names |= {"mask_column": mask_column, "mask_colors": mask_colors}
-            data = load_splits(loaded, dataset, split, dataset_config_name, dataset_revision, **names)
-        checked = None if data is None else open_split(loaded, data, split)
-        calibration = open_split(loaded, data, "train") if quantize else None
-        report = _export_onnx(loaded, folder, checked, calibration, dynamic_size, batch_size)
+        else:
+            checked, calibration = None, None
+            if dataset is not None:
+                names = {"image_column": image_column, "label_column": label_column}
+                names |= {"mask_column": mask_column, "mask_colors": mask_colors}
+                data = load_splits(loaded, dataset, split, dataset_config_name, dataset_revision, **names)
+                checked = open_split(loaded, data, split)
+                calibration = open_split(loaded, data, "train") if quantize else None
+            report = _export_onnx(loaded, folder, checked, calibration, dynamic_size, batch_size)
         copy_companions(model, revision, folder)
-        write_onnx_card(folder, report, loaded.trained_on, loaded.task.pipeline_tag)
+        _write_card(folder, report, loaded)
         return report
+
+
+def _write_card(folder: Path, report: dict[str, Any], loaded: LoadedModel) -> None:
+    facts = loaded.trained_on, loaded.task.pipeline_tag
+    if report["format"] == "bundle":
+        write_bundle_card(folder, report, *facts)
+    elif report["format"] == "transformers":
+        write_transformers_card(folder, report["model_type"], *facts, network=report.get("network"))
+    else:
+        write_onnx_card(folder, report, *facts)
 
 
 def _check_arguments(format: str, quantize: str | None, dynamic_size: bool, dataset: Any, split: str) -> None:

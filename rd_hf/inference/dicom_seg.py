@@ -15,6 +15,11 @@ from ..data.volumes.dicom_volume import slice_files
 from ..runtime.quiet import quiet
 
 LONGEST_LABEL = 64  # characters, of DICOM's LO
+# of patient and study, which a segmentation repeats and the standard lets be empty (type 2)
+MAY_BE_EMPTY = (
+    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID",
+    "AccessionNumber", "ReferringPhysicianName",
+)  # fmt: skip
 
 
 def check_highdicom() -> None:
@@ -39,13 +44,13 @@ def write_dicom_seg(mask: np.ndarray, names: list[str], source: Path, path: Path
     :raises BadImageError: where the headers of the series lack what a segmentation must repeat.
     """
     import highdicom as hd
-    from pydicom import config, dcmread
+    from pydicom import config
 
     frames, files = _frames(mask, source)
     with quiet("pydicom"), quiet("highdicom"), config.disable_value_validation():
         try:
             segmentation = hd.seg.Segmentation(
-                source_images=[dcmread(file, force=True, stop_before_pixels=True) for file in files],
+                source_images=[_header(file) for file in files],
                 pixel_array=frames,
                 segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
                 segment_descriptions=[_description(number, name) for number, name in enumerate(names[1:], start=1)],
@@ -67,6 +72,17 @@ def write_dicom_seg(mask: np.ndarray, names: list[str], source: Path, path: Path
                 "the NIfTI file."
             ) from None  # what the library says may quote the header
     segmentation.save_as(path)
+
+
+def _header(file: Path) -> Any:
+    """The data set of a file without its pixels; elements that are missing and may be empty are empty."""
+    from pydicom import dcmread
+
+    header = dcmread(file, stop_before_pixels=True, force=True)
+    for keyword in MAY_BE_EMPTY:
+        if keyword not in header:
+            setattr(header, keyword, "")
+    return header
 
 
 def _frames(mask: np.ndarray, source: Path) -> tuple[np.ndarray, list[Path]]:

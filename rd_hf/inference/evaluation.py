@@ -124,18 +124,7 @@ def load_splits(
         volumes=loaded.volumes,
     )
     if split not in data.splits and made:
-        trained = loaded.trained_on.get("uncertain")
-        if uncertain is not None and uncertain != trained:
-            raise ArgumentError(
-                f"Split `{split}` was made from the model's training data, whose labels were read with uncertain = "
-                f"{trained}; it cannot be made again with {uncertain}. Leave `uncertain` out, or choose one of the "
-                f"splits {', '.join(data.splits)}."
-            )
-        if data.source["fingerprint"] != loaded.trained_on["fingerprint"]:
-            raise ArgumentError(
-                f"The data has no split `{split}`. That split was made from the model's training data, and this is "
-                f"other data: choose one of the splits {', '.join(data.splits)}."
-            )
+        _check_made_again(loaded, data, split, uncertain)
         data = complete_splits(
             data, loaded.task.marks, made["validation_fraction"], made["test_fraction"], made["seed"]
         )
@@ -147,6 +136,22 @@ def load_splits(
         others = [f"{name} (as made for training)" for name in recipe["names"] if name not in data.splits]
         raise ArgumentError(f"The data has no split `{split}`. Its splits are {', '.join([*data.splits, *others])}.")
     return data
+
+
+def _check_made_again(loaded: LoadedModel, data: ImageData, split: str, uncertain: Uncertain | None) -> None:
+    """:raises ArgumentError: where the data, or how its labels are read, is not that of the model's training."""
+    trained, splits = loaded.trained_on.get("uncertain"), ", ".join(data.splits)
+    if uncertain is not None and uncertain != trained:
+        raise ArgumentError(
+            f"Split `{split}` was made from the model's training data, whose labels were read with uncertain = "
+            f"{trained}; it cannot be made again with {uncertain}. Leave `uncertain` out, or choose one of the splits "
+            f"{splits}."
+        )
+    if data.source["fingerprint"] != loaded.trained_on["fingerprint"]:
+        raise ArgumentError(
+            f"The data has no split `{split}`. That split was made from the model's training data, and this is other "
+            f"data: choose one of the splits {splits}."
+        )
 
 
 def open_split(

@@ -16,7 +16,7 @@ from ..arguments.values import ArgumentError
 from ..data.decoding.images import BadImageError, described
 from ..data.scanner import printable
 from ..data.volumes.finding import FoundVolume, find_volumes
-from ..data.volumes.reading import read_volume
+from ..data.volumes.reading import header_of, read_volume
 from ..data.volumes.volume import Volume, VolumeReading
 from ..models.volume_grid import orientation_of, oriented, spacing_along
 from ..scoring.volume_pictures import overlay_of_volume
@@ -52,18 +52,40 @@ def predict_volumes(
         files = VolumeFiles(found, output_dir, overlay, dicom_seg)
     elif overlay or dicom_seg:
         raise ArgumentError("`overlay` and `dicom_seg` write files: name the folder with `output_dir`.")
+    if on_bad_image != "skip":
+        _check_headers(found)
     rows, largest = [], 0
-    for volume in found:
+    for number, volume in enumerate(found, start=1):
         row: dict[str, Any] = {"image": printable(volume.shown)}
         try:
             read = _read(loaded, volume, reading)
             largest = _say_memory(loaded, read, largest)
-            rows.append(row | _answer(loaded, volume, read, files))
+            row |= _answer(loaded, volume, read, files)
         except BadImageError as error:
             if on_bad_image != "skip":
                 raise
-            rows.append(row | {"error": str(error)})
+            row["error"] = str(error)
+        if len(found) > 1:
+            logger.info("%d of %d: %s %s", number, len(found), row["image"], "skipped" if "error" in row else "done")
+        rows.append(row)
     return rows
+
+
+def _check_headers(found: list[FoundVolume]) -> None:
+    """Tell of an unreadable volume before any is computed, which takes long.
+
+    :raises BadImageError: for the first one; says how many there are.
+    """
+    problems = []
+    for volume in found:
+        try:
+            header_of(volume.source, printable(volume.shown))
+        except BadImageError as error:
+            problems.append(error)
+    if len(problems) == 1:
+        raise problems[0]
+    if problems:
+        raise BadImageError(f"{len(problems)} of {len(found)} volumes cannot be read. The first: {problems[0]}")
 
 
 def _read(loaded: LoadedModel, volume: FoundVolume, reading: VolumeReading) -> Volume:

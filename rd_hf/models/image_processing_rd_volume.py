@@ -21,6 +21,7 @@ from .volume_grid import (
     resized,
     resized_along_x,
     resized_in_slices,
+    sides_along,
     spacing_along,
     to_source,
 )
@@ -106,7 +107,7 @@ class RDVolumeProcessor(BaseImageProcessor):
         if self.size is not None:
             return tuple(self.size)
         orientation = orientation_of(affine)
-        sides = [int(shape[axis]) for axis in orientation.axes]
+        sides = sides_along(shape, orientation)
         if self.spacing is None:
             return tuple(sides)
         found = zip(sides, spacing_along(affine, orientation), self.spacing, strict=True)
@@ -115,7 +116,7 @@ class RDVolumeProcessor(BaseImageProcessor):
     def grid_spacing(self, shape: Sequence[int], affine: np.ndarray) -> tuple[float, float, float]:
         """Millimetres from voxel to voxel of the grid of a source, along each axis."""
         orientation = orientation_of(affine)
-        sides = [int(shape[axis]) for axis in orientation.axes]
+        sides = sides_along(shape, orientation)
         found = zip(sides, spacing_along(affine, orientation), self.grid(shape, affine), strict=True)
         return tuple(side * spacing / new for side, spacing, new in found)
 

@@ -122,12 +122,11 @@ class RDTeacher(WithBackbone):
         from_teacher = backbone.find_stages(sides, teacher_stages)
         staged = find_stages(student.model, tuple(student.config.image_size), student_stages)
         pairs = list(zip(pair_stages(len(from_teacher), len(staged.stages)), staged.stages, strict=True))
-        if stages == "last":
-            together = skips == "reprogrammed"
-            read = read_together(staged, tuple(student.config.image_size)) if together else [len(pairs) - 1]
-            pairs = [pairs[index] for index in read]
-        # custom code has no config that transformers could build again
-        is_known = not type(backbone.config).is_custom_code()
+        if stages == "last" and skips == "reprogrammed":
+            pairs = [pairs[index] for index in read_together(staged, tuple(student.config.image_size))]
+        elif stages == "last":
+            pairs = pairs[-1:]
+        is_known = not type(backbone.config).is_custom_code()  # else transformers could not build the config again
         config = RDTeacherConfig(
             student_config=student.config,
             backbone_config=copy.deepcopy(backbone.config) if is_known else None,

@@ -52,6 +52,11 @@ def orientation_of(affine: np.ndarray) -> Orientation:
     return Orientation(tuple(axes.tolist()), flips)
 
 
+def sides_along(shape: Sequence[int], orientation: Orientation) -> list[int]:
+    """Voxels of a source along the oriented axes; `shape` is in its own order."""
+    return [int(shape[axis]) for axis in orientation.axes]
+
+
 def spacing_along(affine: np.ndarray, orientation: Orientation) -> tuple[float, float, float]:
     """Millimetres from voxel to voxel along the oriented axes."""
     x, y, z = np.linalg.norm(np.asarray(affine, dtype=np.float64)[:3, :3], axis=0)[list(orientation.axes)].tolist()
@@ -122,7 +127,7 @@ def to_source(values: Tensor, shape: Sequence[int], affine: np.ndarray) -> Tenso
     :return: (K, *shape) float32.
     """
     orientation = orientation_of(affine)
-    return unoriented(resized(values, [int(shape[axis]) for axis in orientation.axes]), orientation)
+    return unoriented(resized(values, sides_along(shape, orientation)), orientation)
 
 
 def classes_on_source(logits: Tensor, shape: Sequence[int], affine: np.ndarray) -> Tensor:

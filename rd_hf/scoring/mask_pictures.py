@@ -85,7 +85,7 @@ def tinted(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 def outlined(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """The image with the outlines of the classes of its mask."""
     picture = image.copy()
-    outline = (mask != 0) & _differs_from_a_neighbour(mask) & (mask != IGNORED_LABEL)
+    outline = (mask != 0) & differs_from_a_neighbour(mask) & (mask != IGNORED_LABEL)
     picture[outline] = _palette()[mask[outline]]
     return picture
 
@@ -155,7 +155,7 @@ def draw_grid(
             figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize="small")
 
 
-def _differs_from_a_neighbour(mask: np.ndarray) -> np.ndarray:
+def differs_from_a_neighbour(mask: np.ndarray) -> np.ndarray:
     """(H, W) whether a pixel is of another class than the one above, below, left or right."""
     differs = np.zeros(mask.shape, dtype=bool)
     down, right = mask[1:] != mask[:-1], mask[:, 1:] != mask[:, :-1]

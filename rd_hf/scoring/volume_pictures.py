@@ -1,26 +1,30 @@
 """Slices of volumes through a region, as radiologists see them: from the feet, from the front and from the left.
 
 Arrays here have axes towards right, front and head (RAS+). The patient's right is on the left of axial and coronal
-slices; the front is at the top of axial slices and on the left of sagittal ones.
+slices; the front is at the top of axial slices and on the left of sagittal ones. Letters at the edges say so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
-from .mask_pictures import draw_grid, legend_of, outlined, overlay, tinted
+from .mask_pictures import differs_from_a_neighbour, draw_grid, legend_of, outlined, overlay, tinted
 from .segmentation import IGNORED_LABEL
 
 PLANES = {"axial": 2, "coronal": 1, "sagittal": 0}  # and the axis that each stands on
+# right, left, anterior, posterior, head, feet: on the left, right, upper and lower edge
+LETTERS = {"axial": "RLAP", "coronal": "RLHF", "sagittal": "APHF"}
+LETTER_SIZE = 16  # pixels
 SMALLEST_SIDE = 256  # pixels of a drawn slice's longer side, at least
 GAP = 8  # pixels between slices
 TALLEST = 1.6  # a row by the width of a column
-FILLED, OUTLINED = "filled: prediction", "outlined: truth"
+FILLED, OUTLINED = "filled: prediction", "outlined, white edge: truth"
+WHITE = 255
 
 
 class VolumeExample(NamedTuple):
@@ -91,35 +95,56 @@ def mask_slice(mask: np.ndarray, plane: str, place: Sequence[int], spacing: Sequ
     return true_to_shape(slice_of(mask, plane, place), plane, spacing)
 
 
-def draw_volumes(rows: Sequence[VolumeExample], names: Sequence[str], path: str | Path) -> None:
+def draw_volumes(rows: Iterable[VolumeExample], names: Sequence[str], path: str | Path) -> None:
     """A row per example: slices through its largest true region, or else through the largest predicted one.
 
-    The prediction is tinted, the truth outlined.
+    The prediction is tinted, the truth outlined with a white edge.
 
-    :param rows: a few, of any sizes.
+    :param rows: a few, of any sizes; of a generator only one is in memory at a time.
     :param names: of the K classes; those that are drawn are in the legend.
     :param path: the PNG to write.
     """
     from matplotlib.lines import Line2D
 
-    pictures, present = [], set()
-    for row in rows:
-        has_foreground = ((row.truth != 0) & (row.truth != IGNORED_LABEL)).any()
-        place = region_centre(row.truth if has_foreground else row.prediction)
-        pictures.append([_compared(row, plane, place) for plane in PLANES])
-        slices = [slice_of(mask, plane, place) for mask in (row.truth, row.prediction) for plane in PLANES]
-        present |= {int(number) for one in slices for number in np.unique(one)} - {0}
+    pictures, present, titles = zip(*map(_pictures_of, rows), strict=True)
     ratio = max(min(picture.shape[0] / picture.shape[1], TALLEST) for row in pictures for picture in row)
     words = [Line2D([], [], linestyle="none", label=text) for text in (FILLED, OUTLINED)]
-    titles = [row.title for row in rows]
-    draw_grid(pictures, titles, list(PLANES), ratio, [*legend_of(present, names), *words], names, path)
+    handles = [*legend_of(set().union(*present), names), *words]
+    draw_grid(pictures, titles, list(PLANES), ratio, handles, names, path)
+
+
+def _pictures_of(row: VolumeExample) -> tuple[list[np.ndarray], set[int], str]:
+    """The pictures of an example, the classes that they show, and its title."""
+    has_foreground = ((row.truth != 0) & (row.truth != IGNORED_LABEL)).any()
+    place = region_centre(row.truth if has_foreground else row.prediction)
+    slices = [slice_of(mask, plane, place) for mask in (row.truth, row.prediction) for plane in PLANES]
+    present = {int(number) for one in slices for number in np.unique(one)} - {0}
+    return [_compared(row, plane, place) for plane in PLANES], present, row.title
 
 
 def _compared(row: VolumeExample, plane: str, place: Sequence[int]) -> np.ndarray:
     """A slice with the prediction tinted and the truth outlined, and grey where it has no label."""
     truth, prediction = (mask_slice(mask, plane, place, row.spacing) for mask in (row.truth, row.prediction))
     shown = np.where(truth == IGNORED_LABEL, truth, prediction)
-    return outlined(tinted(grey_slice(row.shown, plane, place, row.spacing), shown), truth)
+    picture = outlined(tinted(grey_slice(row.shown, plane, place, row.spacing), shown), truth)
+    picture[(truth == 0) & differs_from_a_neighbour(truth)] = WHITE  # around the outline, apart from any tint
+    return lettered(picture, plane)
+
+
+def lettered(picture: np.ndarray, plane: str) -> np.ndarray:
+    """A slice with a letter at each edge that says which side of the patient is there.
+
+    :param picture: (rows, columns, 3) uint8.
+    :param plane: one of PLANES.
+    """
+    image = Image.fromarray(picture)
+    height, width = picture.shape[:2]
+    x, y = width // 2, height // 2
+    places = ((1, y, "lm"), (width - 2, y, "rm"), (x, 1, "mt"), (x, height - 2, "mb"))
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(LETTER_SIZE)
+    for letter, (x, y, anchor) in zip(LETTERS[plane], places, strict=True):
+        draw.text((x, y), letter, "white", font, anchor, stroke_width=1, stroke_fill="black")
+    return np.asarray(image)
 
 
 def overlay_of_volume(shown: np.ndarray, mask: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
@@ -131,7 +156,7 @@ def overlay_of_volume(shown: np.ndarray, mask: np.ndarray, spacing: Sequence[flo
     """
     place = region_centre(mask)
     pictures = [
-        overlay(*(draw(part, plane, place, spacing) for draw, part in ((grey_slice, shown), (mask_slice, mask))))
+        lettered(overlay(grey_slice(shown, plane, place, spacing), mask_slice(mask, plane, place, spacing)), plane)
         for plane in PLANES
     ]
     height = max(len(picture) for picture in pictures)

@@ -48,7 +48,7 @@ def unfit(error: UnfitImageError, models: Models, arguments: DistillationArgumen
             else "copy it to a folder and set the size that it was trained for in preprocessor_config.json there, or "
             "choose a teacher of images"
         )
-    sides = " x ".join(map(str, size))
+    sides = _by(size)
     shown = (
         f"volumes of {sides} voxels" if of_volumes else f"images of {sides} pixels, as its image processor makes them"
     )
@@ -88,8 +88,8 @@ def check_student(models: Models, arguments: DistillationArguments, rows: int) -
     """Check that the student can be trained on its images.
 
     :param rows: images per batch over which its batch norms take their statistics.
-    :raises ArgumentError: when it reads other than colour images, does not run on images of their size, or has a batch
-        norm that would see one value.
+    :raises ArgumentError: when it reads other than colour images, does not run on images of their size, answers crops
+        of volumes with another size, or has a batch norm that would see one value.
     """
     model, size = models.student.model, models.transforms.student.size
     if models.teacher is None:  # with a teacher, the search for stages has run it
@@ -98,7 +98,42 @@ def check_student(models: Models, arguments: DistillationArguments, rows: int) -
                 probe(model, random_pixels(model, models.student.config.in_channels, size), ())
         except UnfitImageError as error:
             raise unfit(error, models, arguments) from error
+    if len(size) == 3 and models.transforms.student.processor.crop_size is not None:
+        check_answered_size(model, models.student.config.in_channels, size)
     check_batch_norm(model, size, rows, _size(models))
+
+
+def check_answered_size(model: nn.Module, channels: int, crop_size: tuple[int, ...]) -> None:
+    """Refuse a segmenter whose logits have other sides than the crop, which a sliding window would not put right.
+
+    :param model: a network of MONAI that runs on such crops.
+    :param channels: of the volumes.
+    :param crop_size: the three sides in voxels.
+    :raises ArgumentError: naming the multiple that the sides must be of, where there is one.
+    """
+    with quiet(model):
+        answered = _answered(model, channels, crop_size)
+        if answered == crop_size:
+            return
+        # odd multiples, of which a smaller step than the network's does not fit
+        near = {step: tuple((side // step | 1) * step for side in crop_size) for step in STEPS}
+        step = next((step for step, sides in near.items() if _answered(model, channels, sides) == sides), None)
+    advice = "choose another student" if step is None else f"choose a crop_size that is a multiple of {step}"
+    raise ArgumentError(
+        f"{model.config.network} answers {_by(answered)} voxels for a crop of {_by(crop_size)}: {advice}."
+    )
+
+
+def _answered(model: nn.Module, channels: int, sides: tuple[int, ...]) -> tuple[int, ...]:
+    """The sides of a segmenter's logits; none where it does not run on volumes of these sides."""
+    try:
+        return tuple(call_model(model, random_pixels(model, channels, sides)[:1], {}).logits.shape[2:])
+    except (ValueError, RuntimeError):
+        return ()
+
+
+def _by(sides: tuple[int, ...]) -> str:
+    return " x ".join(map(str, sides))
 
 
 def check_batch_norm(

@@ -187,7 +187,7 @@ def train_and_report(run_data: RunData, models: Models, trainer: Trainer, deadli
     folder, accelerator = trainer.output_dir, trainer.accelerator
     scores = write_report(folder, run_data, models, trainer, time.perf_counter() - started)
     if accelerator.is_main_process:
-        logger.info("%s", summary(scores, run_data.task, folder))
+        logger.info("%s", summary(scores, run_data, folder))
     accelerator.wait_for_everyone()
 
 

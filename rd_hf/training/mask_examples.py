@@ -40,14 +40,18 @@ def draw_examples(
     of_volumes = isinstance(task, VolumeSegmentation)
     chosen = defined[chosen_positions(values, EACH_OF_VOLUMES if of_volumes else EACH)]
     titles = [f"{split.name}, row {split.rows[number]}\nDice {np.nanmean(dice[number]):.2f}" for number in chosen]
-    example, draw = (volume_example, draw_volumes) if of_volumes else (_example, draw_masks)
+    if not titles:
+        return
+    example = volume_example if of_volumes else _example
     was_training = student.training
     student.eval()
     pairs = zip(chosen, titles, strict=True)
-    examples = [example(task, student, split, split.rows[number], title) for number, title in pairs]
+    examples = (example(task, student, split, split.rows[number], title) for number, title in pairs)
+    if of_volumes:
+        draw_volumes(examples, task.names, folder / EXAMPLES_FILE)
+    else:
+        draw_masks(list(examples), task.names, folder / EXAMPLES_FILE)
     student.train(was_training)
-    if examples:
-        draw(examples, task.names, folder / EXAMPLES_FILE)
 
 
 def chosen_positions(values: np.ndarray, each: int) -> np.ndarray:

@@ -33,13 +33,13 @@ from .volume_teacher_rows import counted_rows, window_rows
 
 if TYPE_CHECKING:
     from ..data.open_split import OpenSplit
-    from ..tasks.task import Task
     from .run_data import RunData
     from .run_models import Models
     from .trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
+FEWEST_FOR_INTERVAL = 5  # rows; the interval of fewer would look exact
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
@@ -236,20 +236,25 @@ def _write_details(folder: Path, run_data: RunData, rows: np.ndarray, scores: di
         write_json(run_data.skipped, folder / "skipped_images.json")
 
 
-def summary(scores: dict[str, Any], task: Task, folder: Path) -> str:
+def summary(scores: dict[str, Any], run_data: RunData, folder: Path) -> str:
     """The result in a few lines for the screen."""
-    shown = task.metrics[:2]
+    shown = run_data.task.metrics[:2]
+    counts = {split.name: len(split.rows) for split in (run_data.validation, run_data.test)}
     lines = [f"{'(with 95 % intervals)':28}" + "".join(f"{metric.title:>19}" for metric in shown)]
-    rows = [("student, validation", scores["validation"]), ("student, test", scores["test"])]
-    rows += [("reprogrammed teacher, test", scores["teacher"]["test"])] if "teacher" in scores else []
-    for name, values in rows:
-        lines.append(f"{name:28}" + "".join(_with_interval(values, metric.name) for metric in shown))
+    rows = [(f"student, {split}", scores[split], counts[split]) for split in ("validation", "test")]
+    if "teacher" in scores:
+        rows.append(("reprogrammed teacher, test", scores["teacher"]["test"], counts["test"]))
+    for name, values, count in rows:
+        lines.append(f"{name:28}" + "".join(_with_interval(values, metric.name, count) for metric in shown))
     return "\n".join([*lines, f"The student is in {folder / 'student'}, and everything else is beside it."])
 
 
-def _with_interval(values: dict[str, Any], metric: str) -> str:
+def _with_interval(values: dict[str, Any], metric: str, count: int) -> str:
     if values[metric] is None:
         return f"{'undefined':>19}"
+    count = min(count, values.get("groups") or count)  # what the intervals of masks draw from
+    if count < FEWEST_FOR_INTERVAL:
+        return f"{values[metric]:.3f} (n = {count})".rjust(19)
     if values["intervals"][metric] is None:
         return f"{values[metric]:19.3f}"
     low, high = values["intervals"][metric]

@@ -193,27 +193,11 @@ def load_run_data(arguments: DistillationArguments, keep_unlabelled: bool = Fals
     """
     data = _load_named(arguments)
     task = make_task(data.problem_type, data.label_names, of_volumes=data.volumes is not None)
-    made = [name for name in ("validation", "test") if name not in data.splits]
     source = data.source
     reading = Reading.of(arguments)
     if reading.chosen():  # kept with the student, which is to see other images in the same way
         source["reading"] = reading.chosen()
-    if made:
-        source["made_splits"] = {  # kept with the student, so that the splits can be made again
-            "names": made,
-            "validation_fraction": arguments.validation_fraction,
-            "test_fraction": arguments.test_fraction,
-            "seed": arguments.seed_of_splits,
-            "group_column": arguments.group_column,
-        }
-    data = complete_splits(
-        data,
-        task.marks,
-        arguments.validation_fraction,
-        arguments.test_fraction,
-        arguments.seed_of_splits,
-        arguments.on_leak,
-    )
+    data = _with_made_splits(arguments, data, task)
     chosen = choose_labelled(data, task.marks, arguments.shots, arguments.label_fraction, arguments.seed)
     images, unlabelled = _with_unlabelled(arguments, data, chosen.unlabelled_rows)
     if not (arguments.uses_unlabeled or keep_unlabelled):
@@ -229,7 +213,7 @@ def load_run_data(arguments: DistillationArguments, keep_unlabelled: bool = Fals
     )  # fmt: skip
     processor = None
     if data.volumes is not None:
-        processor = volume_processor(arguments, task, _volumes_of_train(data), data.volumes)
+        processor = volume_processor(arguments, task, data)
         if data.masks is not None:
             images = _without_masks(images, chosen.rows)
     return RunData(
@@ -248,10 +232,19 @@ def load_run_data(arguments: DistillationArguments, keep_unlabelled: bool = Fals
     )
 
 
-def _volumes_of_train(data: ImageData) -> Dataset:
-    """Those with a label, then those without."""
-    parts = [data.splits["train"], data.unlabelled]
-    return concatenate_datasets([part.select_columns(["image"]) for part in parts if part is not None])
+def _with_made_splits(arguments: DistillationArguments, data: ImageData, task: Task) -> ImageData:
+    """The data with the splits that it lacks; its source says how these are made."""
+    made = [name for name in ("validation", "test") if name not in data.splits]
+    if made:
+        data.source["made_splits"] = {  # kept with the student, so that the splits can be made again
+            "names": made,
+            "validation_fraction": arguments.validation_fraction,
+            "test_fraction": arguments.test_fraction,
+            "seed": arguments.seed_of_splits,
+            "group_column": arguments.group_column,
+        }
+    fractions = arguments.validation_fraction, arguments.test_fraction
+    return complete_splits(data, task.marks, *fractions, arguments.seed_of_splits, arguments.on_leak)
 
 
 def _without_masks(images: Dataset, labelled_rows: np.ndarray) -> Dataset:

@@ -60,7 +60,7 @@ def report(run: str | Path, *, verbose: bool = True) -> dict[str, Any]:
         with report_lost_process(accelerator):
             scores = write_report(folder, run_data, models, trainer, seconds)
             if accelerator.is_main_process:
-                logger.info("%s", summary(scores, run_data.task, folder))
+                logger.info("%s", summary(scores, run_data, folder))
             accelerator.wait_for_everyone()
         return scores
 

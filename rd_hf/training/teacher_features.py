@@ -21,7 +21,7 @@ from ..data.open_split import OpenSplit
 from ..data.pixel_store import PixelStore
 from ..data.sources import fingerprint
 from ..data.volumes.store import VolumeStore
-from ..data.volumes.views import VOLUME_VIEWS_VERSION
+from ..data.volumes.views import FOREGROUND_SHARE, VOLUME_VIEWS_VERSION
 from ..data.volumes.volume import VolumeReading
 from ..teacher_cache.features import FeatureCache
 from ..teacher_cache.key import (
@@ -137,7 +137,7 @@ def _views_of_volumes(images: Dataset, store: VolumeStore) -> dict[str, Any]:
     words: dict[str, Any] = {"version": VOLUME_VIEWS_VERSION, "reading": store.reading.to_dict()}
     if store.views.crop_size is None:
         return words
-    words |= {"crop_size": list(store.views.crop_size), "foreground_share": store.views.foreground_share}
+    words |= {"crop_size": list(store.views.crop_size), "foreground_share": FOREGROUND_SHARE}
     if store.masks is not None and "mask" in images.column_names:
         present = images.with_format("arrow").select_columns(["mask"])[:].column("mask").is_valid()
         rows = np.flatnonzero(present.to_numpy())

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset
+import psutil
+from datasets import Dataset, concatenate_datasets
 from transformers.utils import IMAGE_PROCESSOR_NAME, has_file
 
 from ..arguments.distillation import MODEL_IN_MEMORY, DistillationArguments
 from ..arguments.values import ArgumentError
 from ..data.decoding.images import BadImageError
 from ..data.pixels import load_processor
+from ..data.sources import ImageData
 from ..data.volumes.reading import header_of
-from ..data.volumes.volume import Header, VolumeReading
+from ..data.volumes.volume import Header
 from ..models.image_processing_rd_volume import RDVolumeProcessor
-from ..models.volume_grid import orientation_of, spacing_along
+from ..models.volume_grid import orientation_of, sides_along, spacing_along
 from ..tasks.segmentation import Segmentation
 from ..tasks.task import Task
 
@@ -26,25 +29,26 @@ logger = logging.getLogger(__name__)
 CROP_SIDE = 96  # voxels
 VOLUME_SIDE = 64
 STEP = 16  # of the default sides: what networks of four halvings take
+FEWEST_VOXELS = 4  # of a side of the median volume, unless its file has fewer
+MOST_VOXELS = 2**31  # of the median volume: torch resamples no more
 AXES = "to the right, front and head"
 
 
-def volume_processor(
-    arguments: DistillationArguments, task: Task, train: Dataset, reading: VolumeReading
-) -> RDVolumeProcessor:
+def volume_processor(arguments: DistillationArguments, task: Task, data: ImageData) -> RDVolumeProcessor:
     """The processor of a run's student. Of train only headers are read; the log says what follows from them.
 
-    What no argument gives is taken from the student's own processor, where it is a trained student of volumes, or else
-    from the headers.
+    All volumes of train count, whether the run uses them or not: runs that are compared share one grid. What no
+    argument gives is taken from the student's own processor, where it is a trained student of volumes, or else from the
+    headers.
 
-    :param train: all volumes of train, whether the run uses them or not: runs that are compared share one grid.
-    :raises ArgumentError: for an argument that the task does not have, or when no volume of train is readable.
+    :raises ArgumentError: for an argument that the task does not have, a spacing that leaves too few voxels or makes
+        too many, or when no volume of train is readable.
     """
     is_segmentation = isinstance(task, Segmentation)
     _refuse_other_sizes(arguments, is_segmentation)
-    shapes, spacings = _surveyed(train)
+    shapes, spacings = _surveyed(_volumes_of_train(data))
     own = _processor_of(arguments)
-    settings: dict[str, Any] = _intensities(arguments, own) | {"channels": reading.channels}
+    settings: dict[str, Any] = _intensities(arguments, own) | {"channels": data.volumes.channels}
     if not is_segmentation:
         size = arguments.sides_of_volume or own.size
         size = size or _default_sides(np.median(shapes, axis=0), VOLUME_SIDE, np.round)
@@ -55,6 +59,7 @@ def volume_processor(
         return RDVolumeProcessor(size=size, **settings)
     spacing = arguments.grid_spacing or own.spacing or np.round(np.median(spacings, axis=0), 3).tolist()
     grid = np.median(np.maximum(1, np.round(shapes * spacings / np.array(spacing))), axis=0)
+    _check_grid(spacing, grid, np.median(shapes, axis=0), data.volumes.channels)
     crop = arguments.sides_of_crop or own.crop_size or _default_sides(grid, CROP_SIDE, np.floor)
     origin = "as asked for" if arguments.spacing else "as for the student's training" if own.spacing else ""
     logger.info(
@@ -73,6 +78,31 @@ def _refuse_other_sizes(arguments: DistillationArguments, is_segmentation: bool)
     else:
         why = "is only for masks. Volumes with classes are resized as a whole: give `volume_size`."
         arguments.refuse_changed(["crop_size", "spacing"], why)
+
+
+def _volumes_of_train(data: ImageData) -> Dataset:
+    """Those with a label, then those without."""
+    parts = [data.splits["train"], data.unlabelled]
+    return concatenate_datasets([part.select_columns(["image"]) for part in parts if part is not None])
+
+
+def _check_grid(spacing: Sequence[float], grid: np.ndarray, source: np.ndarray, channels: int) -> None:
+    """Refuse a spacing in which the median volume of train says nothing, or does not fit the memory that is free.
+
+    :param spacing: millimetres of the grid.
+    :param grid: sides of the median volume there, in voxels.
+    :param source: sides of the median volume in its file.
+    :raises ArgumentError: with the grid.
+    """
+    what = f"With a spacing of {_by(spacing)} mm the median volume of train has {_by(grid)} voxels"
+    if ((grid < FEWEST_VOXELS) & (grid < source)).any():
+        raise ArgumentError(f"{what}, of {_by(source)} in its file: give a smaller spacing (in millimetres).")
+    needed, free = 4 * channels * grid.prod(), psutil.virtual_memory().available
+    if grid.prod() > MOST_VOXELS or needed > free:
+        raise ArgumentError(
+            f"{what}, which take {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB of memory are free: give a "
+            "larger spacing (in millimetres)."
+        )
 
 
 def _surveyed(images: Dataset) -> tuple[np.ndarray, np.ndarray]:
@@ -97,7 +127,7 @@ def _surveyed(images: Dataset) -> tuple[np.ndarray, np.ndarray]:
 
 def _in_ras(header: Header) -> tuple[list[int], tuple[float, float, float]]:
     orientation = orientation_of(header.affine)
-    return [header.shape[axis] for axis in orientation.axes], spacing_along(header.affine, orientation)
+    return sides_along(header.shape, orientation), spacing_along(header.affine, orientation)
 
 
 def _processor_of(arguments: DistillationArguments) -> RDVolumeProcessor:
@@ -139,4 +169,4 @@ def _default_sides(grid: np.ndarray, largest: int, rounding: np.ufunc) -> tuple[
 
 
 def _by(numbers: Any) -> str:
-    return " x ".join(f"{number:g}" for number in numbers)
+    return " x ".join(f"{number:.9g}" for number in numbers)

@@ -106,7 +106,8 @@ def test_a_series_of_dicom_gets_nifti_and_a_segmentation_that_refers_to_it(segme
 
 def test_slices_without_a_preamble_and_a_series_that_no_segmentation_can_refer_to(segmenter, tmp_path):
     pytest.importorskip("highdicom")
-    for name, lacks in (("old", ()), ("poor", ("PatientName", "StudyInstanceUID"))):
+    empty = ("PatientBirthDate", "StudyID", "ReferringPhysicianName")
+    for name, lacks in (("old", empty), ("poor", ("PatientName", "StudyInstanceUID"))):
         write_series(tmp_path / name, smooth((9, 9, 6)))
         for path in (tmp_path / name).iterdir():
             dataset = dcmread(path)
@@ -119,7 +120,23 @@ def test_slices_without_a_preamble_and_a_series_that_no_segmentation_can_refer_t
     good, bad = rd_hf.predict(segmenter, folders, output_dir=str(out), dicom_seg=True, on_bad_image="skip")
     assert good["dicom_seg"] == str(out / "old.seg.dcm") and "no DICOM SEG can refer to this series" in bad["error"]
     assert sorted(path.name for path in out.iterdir()) == ["old.nii.gz", "old.seg.dcm"]
-    assert dcmread(out / "old.seg.dcm").PatientName == PATIENT
+    segmentation = dcmread(out / "old.seg.dcm")
+    assert segmentation.PatientName == PATIENT
+    assert [segmentation[keyword].value for keyword in empty[:2]] in ([None, None], ["", ""])
+
+
+def test_unreadable_headers_are_told_before_a_volume_is_computed(segmenter, tmp_path):
+    write_volume(tmp_path / "a.nii", smooth((9, 9, 9)))
+    for name in "bc":
+        (tmp_path / f"{name}.nii").write_bytes(b"no header")
+    out = tmp_path / "out"
+    with pytest.raises(BadImageError, match=r"2 of 3 volumes cannot be read. The first: .*b.nii"):
+        rd_hf.predict(segmenter, tmp_path, output_dir=str(out))
+    with pytest.raises(BadImageError, match=r"^(?!.*The first).*b.nii"):
+        rd_hf.predict(segmenter, [tmp_path / "a.nii", tmp_path / "b.nii"], output_dir=str(out))
+    assert not out.exists()
+    rows = rd_hf.predict(segmenter, tmp_path, output_dir=str(out), on_bad_image="skip")
+    assert ["error" in row for row in rows] == [False, True, True]
 
 
 def test_what_is_not_dicom_gets_no_segmentation_of_dicom(segmenter, tmp_path):

@@ -1,5 +1,7 @@
 """Slices of volumes lie as radiologists see them, true to shape, through the largest region."""
 
+import weakref
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,9 +11,11 @@ from rd_hf.scoring.mask_pictures import HUES
 from rd_hf.scoring.volume_pictures import (
     FILLED,
     GAP,
+    LETTERS,
     OUTLINED,
     VolumeExample,
     draw_volumes,
+    lettered,
     mask_slice,
     overlay_of_volume,
     region_centre,
@@ -45,6 +49,20 @@ def test_right_is_left_and_front_is_up_or_left(plane, shape, places):
     shown = slice_of(marked(), plane, (4, 5, 3))
     assert shown.shape == shape
     assert {int(shown[place]): place for place in zip(*np.nonzero(shown), strict=True)} == places
+    left, _, top, _ = LETTERS[plane]
+    marks = {"R": RIGHT, "A": FRONT, "H": HEAD}
+    assert places[marks[left]][1] == 0 and places[marks[top]][0] == 0
+
+
+def test_a_letter_is_drawn_at_the_middle_of_each_edge(monkeypatch):
+    picture = lettered(np.full((200, 300, 3), 90, np.uint8), "axial")
+    rows, columns = np.nonzero((picture == 255).all(axis=2))
+    for edge in (columns < 20, columns >= 280, rows < 20, rows >= 180):
+        assert edge.any()
+    middle = (abs(rows - 100) < 10) | (abs(columns - 150) < 10)
+    assert middle.all() and not ((abs(rows - 100) < 70) & (abs(columns - 150) < 120)).any()
+    monkeypatch.setitem(LETTERS, "axial", "LRAP")
+    assert not np.array_equal(lettered(np.full((200, 300, 3), 90, np.uint8), "axial"), picture)
 
 
 def test_pixels_are_square_whatever_the_spacing():
@@ -84,13 +102,36 @@ def test_examples_tint_the_prediction_and_outline_the_truth(tmp_path, monkeypatc
     example = VolumeExample(np.zeros(truth.shape), truth, prediction, (1.0, 1.0, 2.0), "test, row 3")
     draw_volumes([example], ["background", "a", "b"], tmp_path / "x.png")
     ((pictures, titles, heads, _, handles, _, _),) = drawn
-    assert (titles, heads) == (["test, row 3"], ["axial", "coronal", "sagittal"])
+    assert (list(titles), heads) == (["test, row 3"], ["axial", "coronal", "sagittal"])
     assert [handle.get_label() for handle in handles] == ["a", "b", FILLED, OUTLINED]
     (axial, _, _) = pictures[0]
     tint = [round(0.4 * value) for value in HUES[1]]
     assert (axial == HUES[0]).all(axis=2).any() and (axial == tint).all(axis=2).any()
     assert not (axial == HUES[1]).all(axis=2).any()  # a prediction has no outline
+    white, hue = ((axial == colour).all(axis=2) for colour in (255, HUES[0]))
+    beside = np.zeros_like(hue)
+    beside[1:] |= hue[:-1]
+    beside[:-1] |= hue[1:]
+    assert (beside & white).sum() > 50  # the outline of the truth has a white edge
     monkeypatch.undo()
     draw_volumes([example, example], ["background", "a", "b"], tmp_path / "x.png")
     with Image.open(tmp_path / "x.png") as written:
         assert written.width > 1300
+
+
+def test_one_example_is_in_memory_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(volume_pictures, "draw_grid", lambda *arguments: None)
+    made = []
+
+    def example() -> VolumeExample:
+        shown = np.zeros((4, 4, 4))
+        made.append(weakref.ref(shown))
+        return VolumeExample(shown, *np.zeros((2, 4, 4, 4), np.uint8), (1.0, 1.0, 1.0), "row")
+
+    def examples():
+        for _ in range(3):
+            assert all(reference() is None for reference in made)
+            yield example()
+
+    draw_volumes(examples(), ["background", "a"], tmp_path / "x.png")
+    assert len(made) == 3

@@ -13,8 +13,10 @@ import rd_hf
 from rd_hf.arguments.values import ArgumentError
 from rd_hf.data.order import RowOrder, StepPlan
 from rd_hf.data.pixel_store import PixelStore
+from rd_hf.models.configuration_monai import MonaiNetConfig
+from rd_hf.models.modeling_monai import MonaiNetForSemanticSegmentation
 from rd_hf.scoring.classification import MetricError
-from rd_hf.training.checks import check_batch_norm
+from rd_hf.training.checks import check_answered_size, check_batch_norm
 
 
 @pytest.fixture
@@ -74,6 +76,16 @@ def test_a_batch_of_one_image_is_refused_where_a_batch_norm_would_see_one_value(
     check_batch_norm(model, (3, 3), 2)
     assert model.training and torch.equal(model[1].running_mean, statistics)
     check_batch_norm(nn.Conv2d(3, 4, 3), (3, 3), 1)
+
+
+@pytest.mark.parametrize(("strides", "side", "answered", "step"), [([2], 17, 18, 2), ([2, 2], 7, 8, 4)])
+def test_a_crop_that_the_network_answers_with_another_size_is_refused_with_the_multiple(strides, side, answered, step):
+    arguments = {"channels": [4, 8, 8][: len(strides) + 1], "strides": strides}
+    model = MonaiNetForSemanticSegmentation(MonaiNetConfig("UNet", 3, 1, 16, arguments))
+    check_answered_size(model, 1, (16, 8, 8))
+    named = f"UNet answers {answered} x 8 x 8 voxels for a crop of {side} x 8 x 8: choose a crop_size .* of {step}[.]"
+    with pytest.raises(ArgumentError, match=named):
+        check_answered_size(model, 1, (side, 8, 8))
 
 
 def test_no_batch_is_smaller_than_the_others():

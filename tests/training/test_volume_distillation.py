@@ -248,6 +248,10 @@ def test_own_skips_show_the_teacher_its_windows_in_0_to_1(slice_teacher, masks, 
     [
         ({"student_image_size": 64}, "`student_image_size` is only for images, but the data are volumes.*`crop_size`"),
         ({"volume_size": 16}, "`volume_size` is only for classes.*`crop_size`"),
+        ({"crop_size": 9}, "answers 10 x 10 x 10 voxels for a crop of 9 x 9 x 9: .* a multiple of 2"),
+        ({"spacing": 100}, "100 mm the median volume of train has 1 x 1 x 1 voxels, of 12 x 14 x 10 .* smaller"),
+        ({"spacing": [1, 1, 5]}, "has 12 x 14 x 2 voxels, of 12 x 14 x 10 in its file"),
+        ({"spacing": 0.001}, "has 12000 x 14000 x 12500 voxels, which take 7823.1 GiB, and .* a larger spacing"),
         ({"page": 2}, "`page` is only for images"),
         ({"student": {"model_type": "resnet"}}, "model_type 'resnet', but the data are volumes"),
         (
@@ -427,5 +431,7 @@ def test_the_middle_of_a_volume_is_what_the_evaluation_view_shows(slice_teacher,
     row = int(run_data.labelled_rows[0])
     _, shown, mask = run_data.store.fetch(Visit(row, EVALUATION_VIEW, True), True)
     whole = run_data.store.shown(row)
-    assert torch.equal(shown, whole[:, 2:10, 3:11]) and torch.equal(mask, run_data.store.mask(row)[2:10, 3:11])
+    store = run_data.store
+    classes = run_data.volume_processor.labels(store.source_mask(row), store.source(row).affine)
+    assert torch.equal(shown, whole[:, 2:10, 3:11]) and torch.equal(mask, classes[2:10, 3:11])
     assert int(mask.sum()) > 0 and len(boxes(1)[0][0]) == 12

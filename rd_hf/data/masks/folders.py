@@ -16,9 +16,8 @@ from ..columns import DataError
 from ..folders import ImageFolder
 from ..image_column import image_row
 from ..scanner import IMAGE_FOLDER, MASK_FOLDER, MASKS_OF_FOLDER, FoundFiles, bases_of_mask, key_of_name, printable
-from ..volumes.channel_layout import CHANNEL
 from ..volumes.layouts import is_named_mask
-from ..volumes.names import is_nifti, stem_of
+from ..volumes.names import CHANNEL, is_nifti, stem_of
 from .names import NAME_FILES, read_names
 from .union import united_row
 

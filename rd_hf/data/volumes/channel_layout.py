@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
 
 from ..columns import DataError
 from ..scanner import FoundFiles, key_of_name, printable
-from .names import is_nifti, stem_of, suffix_of
+from .names import CHANNEL, file_of_channel, is_nifti, stem_of
 from .volume import VolumeReading
-
-CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})", re.DOTALL)
 
 
 def with_channels(found: FoundFiles, wanted: int | None) -> tuple[FoundFiles, VolumeReading]:
@@ -57,8 +54,7 @@ def first_channels(files: Sequence[PurePath], reading: VolumeReading) -> list[Pu
     numbered, there = _numbered(files), {*files}
 
     def is_further(file: PurePath) -> bool:
-        case, channel = numbered.get(file, ("", 0))
-        return channel > 0 and file.with_name(f"{case}_0000{suffix_of(file)}") in there
+        return file in numbered and numbered[file][1] > 0 and file_of_channel(file, 0) in there
 
     return [file for file in files if not is_further(file)]
 
@@ -71,8 +67,7 @@ def reading_of_file(file: str | None, wanted: int | None) -> VolumeReading:
     """
     channels = wanted or 1
     path = None if file is None else Path(file)
-    match = None if path is None or not is_nifti(path) else CHANNEL.fullmatch(stem_of(path))
-    in_files = match is not None and os.path.exists(path.with_name(f"{match['case']}_0001{suffix_of(path)}"))
+    in_files = path is not None and path in _numbered([path]) and os.path.exists(file_of_channel(path, 1))
     return VolumeReading(channels, channel_axis=channels > 1 and not in_files)
 
 
@@ -104,7 +99,7 @@ def _are_channels(numbered: Mapping[PurePath, tuple[str, int]], masks: set[str],
     for file, (case, channel) in numbered.items():
         if key_of_name(case) in masks and key_of_name(stem_of(file)) not in masks:
             return True
-        if (expected or 1) > 1 and channel > 0 and file.with_name(f"{case}_0000{suffix_of(file)}") in numbered:
+        if (expected or 1) > 1 and channel > 0 and file_of_channel(file, 0) in numbered:
             return True
     return False
 

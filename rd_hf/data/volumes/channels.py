@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
+from .names import CHANNEL, file_of_channel, is_nifti, stem_of
 from .source import Source, VolumeError
 from .volume import VolumeReading
-
-_FIRST = re.compile(r"_0000(\.nii(?:\.gz)?)$", re.IGNORECASE)
 
 
 def channel_files(source: Source, reading: VolumeReading) -> list[Source]:
@@ -20,14 +19,12 @@ def channel_files(source: Source, reading: VolumeReading) -> list[Source]:
     """
     if reading.channels == 1 or reading.channel_axis:
         return [source]
-    name = "" if source.content is not None or source.path is None else source.path.name
-    if not _FIRST.search(name):
+    if source.content is not None or source.path is None or not _is_first(source.path):
         raise VolumeError(
             f"a volume of this data set has {reading.channels} files, one a channel, and this one is not the first of "
             "them, whose name ends in _0000.nii.gz or _0000.nii: rename it, or give the data set without channels"
         )
-    numbered = [_FIRST.sub(rf"_{channel:04d}\1", name) for channel in range(reading.channels)]
-    files = [source.path.with_name(each) for each in numbered]
+    files = [file_of_channel(source.path, channel) for channel in range(reading.channels)]
     missing = [file.name for file in files if not file.exists()]
     if missing:
         raise VolumeError(
@@ -35,6 +32,11 @@ def channel_files(source: Source, reading: VolumeReading) -> list[Source]:
             "channel, or leave the case out"
         )
     return [Source(None, file) for file in files]
+
+
+def _is_first(path: Path) -> bool:
+    match = CHANNEL.fullmatch(stem_of(path)) if is_nifti(path) else None
+    return match is not None and int(match["channel"]) == 0
 
 
 def check_channels(shape: Sequence[int], reading: VolumeReading) -> None:

@@ -42,7 +42,7 @@ class VolumeChoice:
         return cls(3, recorded.channels)
 
 
-def check_channels(reading: VolumeReading, recorded: VolumeReading | None) -> None:
+def check_channels_of_model(reading: VolumeReading, recorded: VolumeReading | None) -> None:
     """:raises DataError: if a data set's volumes have another number of channels than those of a trained model."""
     if recorded is not None and reading.channels != recorded.channels:
         raise DataError(

@@ -6,26 +6,30 @@ import glob
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...arguments.values import ArgumentError, nearest_name
 from ..image_column import image_row
 from ..scanner import is_hidden, is_image, masks_among, printable, scan
-from .channel_layout import first_channels
+from .channel_layout import CHANNEL, first_channels
 from .layouts import is_dicom_name, volumes_among
-from .names import is_nifti, stem_of
+from .names import is_nifti, stem_of, suffix_of
 from .series_rows import files_of_series
 from .volume import VolumeReading
 
 PLAIN = VolumeReading()
+FIRST = "_0000"  # ends the names of nnU-Net's files of the first channel
+MOST_CHANNELS = 8  # of a case; more files of one name are numbered patients
 
 
 class FoundVolume(NamedTuple):
     """One volume.
 
     :param shown: its file, or the folder of its series.
-    :param stem: relative path of what is written of it, without a suffix: its own below the folder that all share.
+    :param stem: relative path of what is written of it, without a suffix: its own below the folder that all matches of
+        a name share, or where two would be the same, below the folder that all share.
     :param source: ``{"bytes": ..., "path": ...}``, undecoded.
     """
 
@@ -50,9 +54,10 @@ def find_volumes(
 
     :param names: one, or several.
     :param reading: how the volumes of the model's training were read.
-    :raises ArgumentError: for a name that matches no volume.
+    :raises ArgumentError: for a name that matches no volume, and for the files of several channels where the model
+        reads one.
     """
-    found: dict[str, _Named] = {}
+    named = []
     for name in [names] if isinstance(names, (str, os.PathLike)) else names:
         path = Path(name).expanduser()
         if path.is_dir():
@@ -65,26 +70,65 @@ def find_volumes(
                 f"There is no volume at {printable(name)}{hint}. Volumes are .nii and .nii.gz files, and folders of "
                 "DICOM slices."
             )
-        for match in matches:
-            found.setdefault(match.file, match)
+        named.append(_without_repeats(matches))
+    found = _without_repeats(chain.from_iterable(named))
+    if reading.channels == 1:
+        _refuse_several_channels(found)
     in_files = reading.channels > 1 and not reading.channel_axis
-    return _with_stems([*found.values()], "_0000" if in_files else "")
+    are_firsts = all(each.bare.endswith(FIRST) for each in found)
+    stems = _stems_of_names(named, FIRST if in_files or are_firsts else "")
+    return [FoundVolume(str(each.shown), stems[each.file], image_row(each.file)) for each in found]
 
 
-def _with_stems(found: Sequence[_Named], ending: str) -> list[FoundVolume]:
-    """:param ending: of names, which is left out."""
+def _without_repeats(matches: Iterable[_Named]) -> list[_Named]:
+    """Each file once, as it was found first."""
+    found: dict[str, _Named] = {}
+    for match in matches:
+        found.setdefault(match.file, match)
+    return [*found.values()]
+
+
+def _refuse_several_channels(found: Sequence[_Named]) -> None:
+    """:raises ArgumentError: for a case of which several channels are named, because they are not several patients."""
+    cases: dict[tuple[Path, str, str], dict[str, Path]] = {}
+    for file in (Path(each.file) for each in found):
+        match = CHANNEL.fullmatch(stem_of(file)) if is_nifti(file) else None
+        if match is not None:
+            cases.setdefault((file.parent, match["case"], suffix_of(file)), {})[match["channel"]] = file
+    for files in cases.values():
+        if {"0000", "0001"} <= files.keys() and len(files) <= MOST_CHANNELS:
+            raise ArgumentError(
+                f"{printable(files['0000'])} and {printable(files['0001'].name)} are two channels of one case by their "
+                "names, but the model reads one channel: give the files of the channel that it was trained on. If they "
+                "are two patients, predict them apart, or give them other names."
+            )
+
+
+def _stems_of_names(named: Sequence[Sequence[_Named]], ending: str) -> dict[str, str]:
+    """The stem of each file, below the folder that all matches of its name share, or else that all of all names share.
+
+    :param named: the matches of each name of the user's.
+    :param ending: of names, which is left out.
+    """
+    stems: dict[str, str] = {}
+    for matches in named:
+        stems = _stems(matches, ending) | stems
+    if len(set(stems.values())) == len(stems):
+        return stems
+    return _stems(_without_repeats(chain.from_iterable(named)), ending)
+
+
+def _stems(found: Sequence[_Named], ending: str) -> dict[str, str]:
+    """The stem of each file, below the folder that all share."""
     absolute = [Path(os.path.abspath(each.shown)) for each in found]
     shared = os.path.commonpath([path.parent for path in absolute]) if absolute else ""
     folders = [path.parent.relative_to(shared) for path in absolute]
     bare = [folder / each.bare.removesuffix(ending) for folder, each in zip(folders, found, strict=True)]
     uses = Counter(bare)
-    stems = [
-        stem if uses[stem] == 1 else folder / each.shown.name
+    return {
+        each.file: str(stem if uses[stem] == 1 else folder / each.shown.name)
         for stem, folder, each in zip(bare, folders, found, strict=True)
-    ]
-    return [
-        FoundVolume(str(each.shown), str(stem), image_row(each.file)) for stem, each in zip(stems, found, strict=True)
-    ]
+    }
 
 
 def _below(folder: Path, reading: VolumeReading) -> list[_Named]:

@@ -83,4 +83,4 @@ def room_on_disk(limit: int | None = None) -> int:
     """
     room = shutil.disk_usage(tempfile.gettempdir()).free // 2
     room = room if limit is None else min(limit, room)
-    return room // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # set by every launcher
+    return room // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # set by torchrun and accelerate launch

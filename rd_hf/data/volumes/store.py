@@ -108,16 +108,6 @@ class VolumeStore:
         self.decode(row)
         return _tensor(self._records[row]["mean"]), _tensor(self._records[row]["deviation"])
 
-    def mask(self, row: int) -> Tensor:
-        """A row's mask on the grid: uint8 (*grid), `IGNORED_LABEL` throughout where it has none.
-
-        :raises BadImageError: see `decode`.
-        """
-        mask = self._volume(row).mask
-        if mask is None:
-            return torch.full(self._records[row]["grid"].tolist(), IGNORED_LABEL, dtype=torch.uint8)
-        return torch.from_numpy(np.array(mask))
-
     def source(self, row: int) -> Header:
         """Shape, affine and spacing of a row's file."""
         self.decode(row)
@@ -183,7 +173,7 @@ class VolumeStore:
             logger.warning(
                 "The volumes of %s need more disk for temporary files than they may take or than is free (%.0f MiB are "
                 "in use). From row %d on, those that do not fit in are read and resampled anew at each visit, which is "
-                "slow: set TMPDIR to a folder on a larger disk, or raise --cache_limit.",
+                "slow. Raise --cache_limit, or set TMPDIR to a folder on a larger disk.",
                 self.name, self._shelf.used / _MIB, row,
             )  # fmt: skip
         if crop is not None and (record["grid"] < crop).any() and "padding" not in self._said:

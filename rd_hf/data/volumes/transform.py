@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ...models.image_processing_rd_volume import RDVolumeProcessor
-from ..pixels import PixelError, load_processor
 
 
 class VolumeTransform:
@@ -14,22 +13,6 @@ class VolumeTransform:
 
     def __init__(self, processor: RDVolumeProcessor) -> None:
         self.processor = processor
-
-    @classmethod
-    def from_pretrained(
-        cls, name_or_path: str, revision: str | None = None, trust_remote_code: bool = False
-    ) -> VolumeTransform:
-        """Load the processor of a Hub repository or local folder.
-
-        :raises PixelError: if there is none, or it is not of volumes.
-        """
-        processor = load_processor(name_or_path, revision, trust_remote_code=trust_remote_code)
-        if not isinstance(processor, RDVolumeProcessor):
-            raise PixelError(
-                f"{str(name_or_path)!r} has a {type(processor).__name__}, which reads images, but the data is volumes: "
-                "choose a model of volumes, or save its RDVolumeProcessor beside the weights"
-            )
-        return cls(processor)
 
     @property
     def size(self) -> tuple[int, int, int] | None:

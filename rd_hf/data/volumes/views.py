@@ -23,7 +23,7 @@ from ..masks.reading import counts_of
 # Raised with every change of what a view shows, resampling included: cached teacher features depend on it.
 VOLUME_VIEWS_VERSION = 1
 DRAWS_PER_VIEW = 18
-FOREGROUND_SHARE = 1 / 3  # as in nnU-Net
+FOREGROUND_SHARE = 1 / 3  # of the crops of rows with foreground, those centred on a voxel of it; as in nnU-Net
 TILT = 1 / 3  # of the rotation, about the two axes in the slice
 POSITIONS_PER_CLASS = 512
 STILL = AugmentationParameters(
@@ -74,18 +74,13 @@ class VolumeViews:
     :param parameters: strengths; None only places the crops.
     :param seed: of the run.
     :param crop_size: voxels (X, Y, Z) of a crop; None shows whole volumes.
-    :param foreground_share: of the views of rows with foreground, those that are centred on a voxel of it.
     """
 
     def __init__(
-        self,
-        parameters: AugmentationParameters | None,
-        seed: int,
-        crop_size: Sequence[int] | None = None,
-        foreground_share: float = FOREGROUND_SHARE,
-    ):
+        self, parameters: AugmentationParameters | None, seed: int, crop_size: Sequence[int] | None = None
+    ) -> None:
         self.parameters = STILL if parameters is None else parameters
-        self.seed, self.foreground_share = seed, foreground_share
+        self.seed = seed
         self.crop_size = None if crop_size is None else tuple(crop_size)
 
     def draw(self, row: int, view: int) -> VolumeView:
@@ -108,7 +103,7 @@ class VolumeViews:
             brightness=strengths.brightness * symmetric[10],
             contrast=(1 + strengths.contrast) ** symmetric[11],
             gamma=(1 + strengths.gamma) ** symmetric[12],
-            foreground=found[14] if found[13] < self.foreground_share else None,
+            foreground=found[14] if found[13] < FOREGROUND_SHARE else None,
             place=found[15:18],
         )
 

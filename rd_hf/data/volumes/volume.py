@@ -20,11 +20,6 @@ class Volume:
     values: np.ndarray
     affine: np.ndarray
 
-    @property
-    def spacing(self) -> tuple[float, float, float]:
-        """Millimetres from voxel to voxel along the array's own axes."""
-        return spacing_of(self.affine)
-
 
 @dataclass(frozen=True)
 class Labels:

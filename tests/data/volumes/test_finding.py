@@ -34,6 +34,17 @@ def test_files_folders_and_globs(tmp_path, monkeypatch):
     assert row.shown == "a.nii.gz" and row.source == {"bytes": None, "path": str(tmp_path / "a.nii.gz")}
 
 
+def test_several_roots(tmp_path):
+    for name in ("x/a.nii", "x/deep/b.nii", "y/z/c.nii", "y/z/a.nii"):
+        write_volume(tmp_path / name)
+    names = [tmp_path / "x", tmp_path / "y" / "z" / "c.nii"]
+    assert [stem for _, stem in found(names, tmp_path)] == ["a", "deep/b", "c"]
+    # where two would be the same, their folders tell them apart
+    assert [stem for _, stem in found([tmp_path / "x", tmp_path / "y"], tmp_path)] == [
+        "x/a", "x/deep/b", "y/z/a", "y/z/c",
+    ]  # fmt: skip
+
+
 def test_names_that_differ_in_their_suffix_only(tmp_path):
     for name in ("a.nii", "a.nii.gz"):
         write_volume(tmp_path / name)
@@ -62,7 +73,18 @@ def test_channels_in_files(tmp_path):
     in_files = VolumeReading(2)
     assert found(tmp_path, tmp_path, in_files) == [("a_0000.nii.gz", "a"), ("b_0000.nii.gz", "b")]
     assert found(tmp_path / "a_*.nii.gz", tmp_path, in_files) == [("a_0000.nii.gz", "a")]
-    assert len(found(tmp_path, tmp_path)) == 3 == len(found(tmp_path, tmp_path, VolumeReading(2, channel_axis=True)))
+    assert len(found(tmp_path, tmp_path, VolumeReading(2, channel_axis=True))) == 3
+    for several in (tmp_path, tmp_path / "a*"):
+        with pytest.raises(ArgumentError, match=r"a_0000.nii.gz and a_0001.nii.gz are two channels of one case.*reads"):
+            find_volumes(several)
+    first, second = found(tmp_path / "*_0000.nii.gz", tmp_path)
+    assert (first, second) == (("a_0000.nii.gz", "a"), ("b_0000.nii.gz", "b"))  # nnU-Net's names of masks
+    for number in range(9):
+        write_volume(tmp_path / "patients" / f"p_{number:04}.nii.gz")
+    assert len(found(tmp_path / "patients", tmp_path)) == 9  # too many to be channels
+    write_volume(tmp_path / "c.nii.gz")
+    names = [tmp_path / "b_0000.nii.gz", tmp_path / "c.nii.gz"]
+    assert found(names, tmp_path) == [("b_0000.nii.gz", "b_0000"), ("c.nii.gz", "c")]
 
 
 @pytest.mark.parametrize("name", ["none", "a.nii.gx", "*.nii", "pictures"])

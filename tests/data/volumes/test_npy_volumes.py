@@ -47,7 +47,7 @@ def test_channels_along_the_last_axis():
     [
         (np.ones((3, 4)), "shape 3 x 4: a volume has three axes"),
         (np.ones((3, 0, 4)), "shape 3 x 0 x 4"),
-        (np.float32([[[1, np.nan]]]), "1 of its 2 voxels are NaN"),
+        (np.float32([[[1, np.nan]]]), "1 of its 2 voxels is NaN"),
         (np.ones((2, 2, 2), complex), "of type complex128"),
         (np.full((2, 2, 2), "a"), "of type <U1"),
     ],

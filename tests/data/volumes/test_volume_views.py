@@ -167,10 +167,11 @@ def test_a_third_of_the_crops_is_centred_on_foreground_of_every_class_alike():
     assert sum(classes[tuple(centre.astype(int))] == 2 for centre in bare) <= 3
 
 
-def test_foreground_at_the_edge_is_in_the_crop_and_the_crop_in_the_volume():
+def test_foreground_at_the_edge_is_in_the_crop_and_the_crop_in_the_volume(monkeypatch):
+    monkeypatch.setattr("rd_hf.data.volumes.views.FOREGROUND_SHARE", 1)
     classes = np.zeros((20, 20, 20), dtype=np.uint8)
     classes[0, 19, 10] = 1
-    views, positions = VolumeViews(None, 0, (8, 8, 8), foreground_share=1), foreground_positions(classes)
+    views, positions = VolumeViews(None, 0, (8, 8, 8)), foreground_positions(classes)
     for view in range(20):
         mask = views.window(views.draw(0, view), classes.shape, CUBE, positions).mask(classes)
         assert (mask == 1).sum() == 1 and (mask == IGNORED_LABEL).sum() == 0
