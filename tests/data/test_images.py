@@ -254,3 +254,11 @@ def test_every_orientation_is_that_of_the_pipeline(tmp_path):
         expected = np.asarray(load_image(str(tmp_path / "x.png")))
         for kind, options in (("PNG", {}), ("TIFF", {}), ("WEBP", {"lossless": True})):
             assert np.array_equal(pixels(encoded(image, kind, exif=exif, **options)), expected)
+
+
+def test_a_path_is_named_once_however_the_user_wrote_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.png").write_bytes(b"no image at all")
+    for name, said in (("a.png", "a.png is not"), ("row 0", rf"row 0 \({tmp_path}/a\.png\) is not")):
+        with pytest.raises(BadImageError, match=f"^{said}"):
+            read_image(str(tmp_path / "a.png"), name)
