@@ -32,9 +32,11 @@ atexit.register(shutil.rmtree, os.environ["RD_HF_CACHE"], ignore_errors=True)
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared"
 LONGEST_FIRST = """test_comparison test_docs test_distillation test_processes test_step test_mask_commands test_readme
-    test_hub_loading test_run_report test_hub test_references test_interrupts test_export test_mask_comparison
-    test_mask_runs test_compilation test_resume test_import test_teacher_cache test_student_zoo test_without_rd_hf
-    test_comparison_tables test_comparison_reruns test_models_in_hand"""
+    test_hub_loading test_export_volumes test_volume_distillation test_run_report test_hub
+    test_references test_interrupts test_export test_mask_comparison test_mask_runs test_compilation
+    test_resume test_import test_teacher_cache test_student_zoo test_without_rd_hf
+    test_comparison_tables test_comparison_reruns test_volume_comparison test_volume_hub test_volume_zoo
+    test_slices test_models_in_hand"""
 
 
 def pytest_collection_modifyitems(items):

@@ -3,6 +3,7 @@
 import json
 import os
 
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -14,6 +15,7 @@ from warm_python import WarmPython
 from rd_hf.export.run import export
 from rd_hf.models.backbone import Backbone
 from rd_hf.models.configuration_monai import MonaiNetConfig
+from rd_hf.models.image_processing_rd_volume import RDVolumeProcessor
 from rd_hf.models.modeling_monai import MonaiNetForImageClassification
 from rd_hf.models.modeling_rd_student import RDStudentForImageClassification
 from rd_hf.models.modeling_rd_teacher import RDTeacherForImageClassification
@@ -24,6 +26,7 @@ TEACHER_CODE = STUDENT_CODE | {
     "modeling_rd_teacher.py", "backbone.py", "features.py", "grids.py", "probe.py", "stages.py", "tape.py",
     "reprogramming.py", "hybrid_norms.py", "slices.py", "with_backbone.py",
 }  # fmt: skip
+VOLUME_CODE = {"image_processing_rd_volume.py", "volume_grid.py", "volume_sources.py"}
 MONAI_CODE = {"configuration_rd_monai.py", "configuration_monai.py", "modeling_monai.py"}
 TOWER = ViTConfig(
     hidden_size=16, num_hidden_layers=4, num_attention_heads=2, intermediate_size=32, image_size=32, patch_size=8
@@ -205,3 +208,31 @@ def test_with_rd_hf_its_own_class_wins_and_nothing_asks(trust, workplace, monkey
     teacher = AutoModelForImageClassification.from_pretrained(workplace / "teacher", **options)
     assert type(teacher) is RDTeacherForImageClassification
     assert type(teacher.student) is RDStudentForImageClassification
+
+
+def test_a_processor_of_volumes_loads_and_saves_again(workplace, run):
+    values = np.random.default_rng(0).normal(0, 300, (12, 10, 8)).astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(values, np.diag([-0.7, 1, 2.5, 1])), workplace / "ct.nii.gz")
+    processor = RDVolumeProcessor(spacing=1.2, intensity="window", window=(-160, 240))
+    processor.save_pretrained(workplace / "processor")
+    done = run("""
+from types import SimpleNamespace
+
+for folder in ("processor", "processor_again"):
+    processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=True)
+    assert type(processor).__module__.startswith("transformers_modules."), type(processor)
+    pixels = processor("ct.nii.gz")["pixel_values"]
+    output = SimpleNamespace(logits=torch.cat([-pixels, pixels], 1))
+    maps = processor.post_process_semantic_segmentation(output, "ct.nii.gz")
+    torch.save({"pixels": pixels, "mask": maps[0]}, folder + ".pt")
+    if folder == "processor":
+        processor.save_pretrained("processor_again")
+""")
+    assert done.returncode == 0, done.stderr
+    expected = processor(workplace / "ct.nii.gz")["pixel_values"]
+    for folder in ("processor", "processor_again"):
+        files = {path.name for path in (workplace / folder).iterdir() if path.is_file()}
+        assert files == VOLUME_CODE | {"preprocessor_config.json"}
+        found = torch.load(workplace / f"{folder}.pt")
+        assert torch.equal(found["pixels"], expected)
+        assert found["mask"].shape == values.shape
