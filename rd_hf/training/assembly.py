@@ -39,6 +39,7 @@ from .volume_inputs import VolumeInputs
 
 logger = logging.getLogger(__name__)
 
+FEW_CKA_ROWS = 16  # the standard deviation of debiased CKA of 8 unrelated rows is .23, of 16 it is .10
 OBJECTIVE_ARGUMENTS = [field.name for field in fields(ObjectiveWeights) if field.name != "total_steps"]
 
 
@@ -157,6 +158,13 @@ def build_trainer(
         if arguments.cka_features == "positions":
             positions = fewest(arguments.cka_positions, [stage.grid for stage in models.teacher.student_stages])
         check_rows(rows * batches * positions, arguments.cka_estimator)
+        if rows * batches * positions < FEW_CKA_ROWS:
+            logger.warning(
+                "CKA compares %d rows at each step, which is too few: it is mostly noise, and can spoil the training. "
+                "Raise the batch sizes or --gradient_accumulation_steps, set --cka_weight 0, or for masks use "
+                "--cka_features positions.",
+                rows * batches * positions,
+            )
     data = training_data(arguments, run_data, plan)
     goes_on = arguments.resume and list_checkpoints(folder / "checkpoints")  # which hold the projectors
     if models.teacher is not None and not goes_on:
