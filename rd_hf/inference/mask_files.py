@@ -38,15 +38,7 @@ class MaskFiles:
         self.task, self.with_overlays = task, with_overlays
         self.folder = None if output_dir is None else Path(output_dir).expanduser()
         self.files: dict[Path, Path] = {} if self.folder is None else names_of_masks(images)
-        planned = self._planned()
-        twice = next((file for file, count in Counter(planned).items() if count > 1), None)
-        if twice is not None:
-            raise ArgumentError(
-                f"Two images would have the file {printable(twice)}: predict them apart, with an `output_dir` each."
-            )
-        for file in planned:
-            if file.exists():
-                raise ArgumentError(f"{printable(file)} exists already: choose another `output_dir`, or move it.")
+        check_files_are_free(self._planned(), "images")
         self.palette = [value for color in class_colors(len(task.names)) for value in color]
 
     def answers(
@@ -99,3 +91,20 @@ def names_of_masks(images: Sequence[Path]) -> dict[Path, Path]:
         image: path.with_suffix(".png") if uses[path.with_suffix("")] == 1 else path.with_name(f"{path.name}.png")
         for image, path in zip(images, inside, strict=True)
     }
+
+
+def check_files_are_free(planned: Sequence[Path], sources: str) -> None:
+    """Refuse to write predictions over anything, before the first one is made.
+
+    :param planned: all files that would be written.
+    :param sources: what they are predicted from: "images" or "volumes".
+    :raises ArgumentError: when one of the files exists, or two of them are the same.
+    """
+    twice = next((file for file, count in Counter(planned).items() if count > 1), None)
+    if twice is not None:
+        raise ArgumentError(
+            f"Two {sources} would have the file {printable(twice)}: predict them apart, with an `output_dir` each."
+        )
+    for file in planned:
+        if file.exists():
+            raise ArgumentError(f"{printable(file)} exists already: choose another `output_dir`, or move it.")

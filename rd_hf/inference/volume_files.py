@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from ..data.volumes.nifti_writing import write_nifti
 from ..data.volumes.source import Source, VolumeError, kind_of
 from ..data.volumes.volume import Volume
 from .dicom_seg import check_highdicom, write_dicom_seg
-from .mask_files import OVERLAY_FOLDER
+from .mask_files import OVERLAY_FOLDER, check_files_are_free
 
 
 class VolumeFiles:
@@ -42,15 +41,7 @@ class VolumeFiles:
         if with_dicom_seg:
             check_highdicom()
             _check_dicom(volumes)
-        planned = [path for volume in volumes for path in self._paths(volume).values()]
-        twice = next((path for path, count in Counter(planned).items() if count > 1), None)
-        if twice is not None:
-            raise ArgumentError(
-                f"Two volumes would have the file {printable(twice)}: predict them apart, with an `output_dir` each."
-            )
-        for path in planned:
-            if path.exists():
-                raise ArgumentError(f"{printable(path)} exists already: choose another `output_dir`, or move it.")
+        check_files_are_free([path for volume in volumes for path in self._paths(volume).values()], "volumes")
 
     def write(
         self, volume: FoundVolume, read: Volume, mask: np.ndarray, names: list[str], picture: np.ndarray | None
