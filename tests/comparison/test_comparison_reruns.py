@@ -99,7 +99,7 @@ def test_a_second_comparison_does_not_touch_the_first_ones_folder(grid):  # noqa
 def test_the_examples_are_comparisons(path):
     plan = Plan(ComparisonArguments(**yaml.safe_load(path.read_text())))
     cells = [*plan.tuning_cells(), *(cell for cell in plan.cells() if cell.seed == plan.comparison.seeds[0])]
-    assert len(plan.cells()) >= 10 and all(plan.cell_arguments(cell, "x").max_steps >= 150 for cell in cells)
+    assert len(plan.cells()) >= 10 and all(plan.cell_arguments(cell, "x").max_steps >= 200 for cell in cells)
 
 
 def test_arguments_are_checked_before_anything_is_run(grid):  # noqa: F811
