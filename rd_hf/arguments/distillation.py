@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from .distillation_fields import DistillationFields
+from .objective_fields import ObjectiveFields
 from .options import annotations, check_values, names
+from .task_fields import TaskFields
+from .training_fields import TrainingFields
 from .values import (
     ArgumentError,
     bytes_of,
@@ -43,8 +45,8 @@ OF_IMAGES = {  # and what to do where the data are volumes
 
 
 @dataclass
-class DistillationArguments(DistillationFields):
-    """Everything a run depends on.
+class DistillationArguments(TrainingFields, ObjectiveFields, TaskFields):
+    """Everything a run depends on. The fields stand in the order of the bases from last to first.
 
     :raises ArgumentError: when a value is out of range or two arguments contradict each other.
     """
