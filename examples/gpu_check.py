@@ -152,9 +152,8 @@ def main(arguments: list[str] | None = None) -> None:
     shown = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
     dtype = torch.bfloat16 if options.bf16 else torch.float32
     print(f"{shown}, torch {torch.__version__}, batch of {options.batch_size}, {options.workers} workers, {dtype}\n")
-    print(
-        "| teacher | epoch of | images per second | of the forward alone | ratio to student alone | waiting for data | peak GiB beside weights |"
-    )
+    columns = ("teacher", "epoch of", "images per second", "of the forward alone", "ratio to student alone")
+    print(f"| {' | '.join(columns)} | waiting for data | peak GiB beside weights |")
     print("|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
