@@ -37,8 +37,9 @@ class ObjectiveFields:
     cka_estimator: Literal["debiased", "biased"] = _method(
         "debiased", "estimator of CKA; the biased one gives almost no signal in small batches",
     )
-    cka_features: Literal["pooled", "flattened", "positions"] = _method(
-        "pooled", "CKA of what the head reads, of whole feature maps, or of positions of these, each a row",
+    cka_features: Literal["pooled", "flattened", "positions"] | None = _method(
+        None, "CKA of what the head reads, of whole feature maps, or of positions of these, each a row; by default "
+        "positions for masks of volumes, and pooled otherwise",
     )
     cka_positions: int = _method(
         16, "positions per image and stage, drawn at every step; only with cka_features positions", above=0,

@@ -189,7 +189,6 @@ def step_plan(arguments: DistillationArguments, run_data: RunData, accelerator: 
         RowOrder(rows, arguments.seed, stream, run_data.views(arguments)) if len(rows) else None
         for stream, rows in enumerate((run_data.labelled_rows, run_data.unlabelled_rows))
     ]
-    arguments = arguments.with_batch_sizes(run_data.volumes is not None)
     return StepPlan(
         *orders,
         labelled_size=arguments.per_device_train_batch_size,
