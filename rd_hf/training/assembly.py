@@ -31,7 +31,7 @@ from .inputs import Inputs
 from .objective import Objective, ObjectiveWeights
 from .positions import fewest
 from .run_data import RunData
-from .run_models import LoadedStudent, LoadedTeacher, Models
+from .run_models import LoadedStudent, LoadedTeacher, Models, recompute_activations
 from .stage_schedule import StageSchedule
 from .task_loss import TaskLoss
 from .teacher_features import compare_entries, open_cache
@@ -103,7 +103,7 @@ def assemble_models(
                 f"`gradient_checkpointing` is not possible with the student ({type(student.model).__name__}), which "
                 "has no blocks to recompute: leave it out."
             )
-        student.activation_checkpointing_enable()
+        recompute_activations(student, True)
     if teacher is not None:
         add_teacher(models, arguments, teacher, run_data, accelerator)
     student.config.provenance = {
