@@ -23,7 +23,8 @@ class FeatureCache:
     """What the frozen teacher gave for each (row, view) under one key, kept in that key's folder.
 
     Features that are written come back as they will be read later, so that a run does not depend on what was there.
-    What cannot be read or written is computed again: nothing here stops a training.
+    What cannot be read or written is computed again: nothing here stops a training. Rows from the layout's number on,
+    those of shards, have no place: they are always missing, and never stored.
 
     :param folder: of the key; see `rd_hf.teacher_cache.key.open_folder`.
     :param device: where features go.
@@ -56,7 +57,7 @@ class FeatureCache:
     def lacks(self, row: int, view: int) -> bool:
         """Whether the teacher is needed, as far as this is known without reading features or creating a file."""
         file = self._file(view, make=False)
-        return file is None or not file.has(row)
+        return file is None or row >= self.layout.rows or not file.has(row)
 
     def present(self, view: int) -> np.ndarray:
         """The rows whose features are stored for this view."""
@@ -91,7 +92,11 @@ class FeatureCache:
         missing = []
         for position, (row, view) in enumerate(zip(rows, views, strict=True)):
             file = self._file(view, make=True)
-            if file is None or not self._read_entry(file, row, [part[position] for part in content]):
+            if (
+                file is None
+                or row >= self.layout.rows
+                or not self._read_entry(file, row, [part[position] for part in content])
+            ):
                 missing.append(position)
         return self._as_features([part.to(self.device, non_blocking=True) for part in parts]), missing
 
@@ -103,10 +108,11 @@ class FeatureCache:
         """
         stored = [part for number, feature in enumerate(features) for part in self._stored(number, feature)]
         fits = torch.stack([part.isfinite().flatten(1).all(dim=1) for part in stored]).all(dim=0)
-        content = [as_bytes(part.cpu().contiguous()) for part in stored]
-        for position, (row, view, fit) in enumerate(zip(rows, views, fits.tolist(), strict=True)):
-            if fit:
-                self._write_entry(row, view, [part[position] for part in content])
+        placed = [fit and row < self.layout.rows for row, fit in zip(rows, fits.tolist(), strict=True)]
+        if any(placed):
+            content = [as_bytes(part.cpu().contiguous()) for part in stored]
+            for position in np.flatnonzero(placed):
+                self._write_entry(rows[position], views[position], [part[position] for part in content])
         kept = self._as_features(stored)
         if fits.all():
             return kept
@@ -126,6 +132,8 @@ class FeatureCache:
         return [*maps, feature.prefix.to(self.layout.dtype_of(f"prefix_{number}"))]
 
     def _read_entry(self, file: FeatureFile, row: int, into: list[np.ndarray]) -> bool:
+        if row >= self.layout.rows:
+            return False
         damaged = file.damaged
         try:
             sound = file.read(row, into)

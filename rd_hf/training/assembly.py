@@ -8,7 +8,6 @@ from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import nn
@@ -223,6 +222,8 @@ def training_data(arguments: DistillationArguments, run_data: RunData, plan: Ste
     """
     check_labels(arguments, run_data)
     source = run_data.source["fingerprint"]
+    if run_data.shards is not None:  # whose number the order follows from
+        source = source | {"shards": run_data.shards.fingerprint()}
     return TrainingData(run_data.task, run_data.store, run_data.labels, plan, run_data.validation, source)
 
 
@@ -244,7 +245,7 @@ def build_inputs(
     else:
         inputs = Inputs(store, augmentation, seed, models.backbone, cache, accelerator.device)
     if cache is not None and arguments.verify_cache and accelerator.is_main_process:
-        rows = np.concatenate([run_data.labelled_rows, run_data.unlabelled_rows])
+        rows = run_data.kept_rows
         largest = compare_entries(cache, inputs, rows, run_data.views(arguments), arguments.verify_cache)
         logger.info(
             "The teacher computed the checked features again. They differ from the cached ones by at most %.1g of "

@@ -70,7 +70,7 @@ def open_cache(
     root = cache_root(arguments.cache_dir)
     new = read_folder(root / key_id(key)) is None
     cache = _open(root, key, models, accelerator, arguments)
-    rows = np.concatenate([run_data.labelled_rows, run_data.unlabelled_rows])
+    rows = run_data.kept_rows
     if cache is not None and accelerator.is_main_process:
         changes = nearest_difference(key, list_folders(root)) if new else []
         if changes:
