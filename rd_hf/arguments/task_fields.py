@@ -57,6 +57,11 @@ class TaskFields:
         None, "YAML list of module paths of the teacher's stages, if they cannot be found automatically",
         text="words", card=True,
     )
+    teacher_image_size: int | None = _models(
+        None, "side of the square image that the teacher sees, in pixels; by default from its image processor. Where "
+        "that does more than resize, crop and normalise (padding, tiles), the image is resized to the square",
+        above=0, loading=True,
+    )
     slice_axis: Literal["axial", "coronal", "sagittal"] = _models(
         "axial", "volumes: the slices in which a teacher of images reads them",
     )
