@@ -32,6 +32,8 @@ from .objective import Objective, ObjectiveWeights
 from .positions import fewest
 from .run_data import RunData
 from .run_models import LoadedStudent, LoadedTeacher, Models
+from .stage_schedule import StageSchedule
+from .task_loss import TaskLoss
 from .teacher_features import compare_entries, open_cache
 from .teachers import add_teacher, load_teacher
 from .trainer import Trainer, TrainingData
@@ -171,7 +173,14 @@ def build_trainer(
         calibrate_projectors(models, run_data, plan)
     model = module or models.teacher or models.student
     inputs = build_inputs(arguments, run_data, models, accelerator)
-    return Trainer(arguments, accelerator, model, inputs, objective, data, max_steps, folder)
+    stages = None
+    if model is models.teacher:
+        loss = TaskLoss(models.student, objective.task, inputs, data, accelerator, arguments.seed)
+        number = len(models.teacher.config.hybrid_stages)
+        stages = StageSchedule(
+            arguments.stage_schedule, number, arguments.seed, objective.needs_hybrids, loss, accelerator.device
+        )
+    return Trainer(arguments, accelerator, model, inputs, objective, data, max_steps, folder, stages)
 
 
 def step_plan(arguments: DistillationArguments, run_data: RunData, accelerator: Accelerator) -> StepPlan:
@@ -180,7 +189,6 @@ def step_plan(arguments: DistillationArguments, run_data: RunData, accelerator: 
         RowOrder(rows, arguments.seed, stream, run_data.views(arguments)) if len(rows) else None
         for stream, rows in enumerate((run_data.labelled_rows, run_data.unlabelled_rows))
     ]
-    arguments = arguments.with_batch_sizes(run_data.volumes is not None)
     return StepPlan(
         *orders,
         labelled_size=arguments.per_device_train_batch_size,

@@ -151,7 +151,7 @@ def _run(arguments: DistillationArguments, load: LoadModels) -> RDStudentForImag
     with accelerator.main_process_first():
         run_data = load_run_data(arguments)
     metric = run_data.task.selection_metric(arguments.metric_for_best_model)
-    arguments = replace(arguments, metric_for_best_model=metric).with_batch_sizes(run_data.volumes is not None)
+    arguments = run_data.with_defaults(replace(arguments, metric_for_best_model=metric))
     check_labels(arguments, run_data)
     folder = Path(arguments.output_dir)
     models = assemble_models(*load(arguments, run_data, accelerator), arguments, run_data, accelerator)
