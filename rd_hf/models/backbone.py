@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.utils import CONFIG_NAME
 
-from .features import Stage, StageFeature
+from .features import Stage, StageFeature, concatenated
 from .grids import Grid
 from .probe import used_before
 from .reprogramming import resample
@@ -232,16 +232,16 @@ class Backbone:
         staged = self.staged
         self.tower.eval()
         if self.slices is not None:
-            return _concatenated([self._extract_slices(staged, volume) for volume in pixel_values])
+            return concatenated([self._extract_slices(staged, volume) for volume in pixel_values])
         one = 1 if pixel_values.ndim == 5 and self.device.type == "cpu" else None
         size = self.batch_size or one or self.chunk_size or max(len(pixel_values), 1)
-        return _concatenated([self._extract_chunk(staged, chunk, self._taps) for chunk in pixel_values.split(size)])
+        return concatenated([self._extract_chunk(staged, chunk, self._taps) for chunk in pixel_values.split(size)])
 
     def _extract_slices(self, staged: StagedModel, volume: Tensor) -> list[StageFeature]:
         """The features of one volume (C, X, Y, Z); the maps of its slices are averaged as soon as they are there."""
         taps = [(index, self.slices.plane(grid)) for index, grid in self._taps]
-        images = self.slices.images(volume.to(self.device), self.chunk_size or SLICES_AT_ONCE)
-        features = _concatenated([self._extract_chunk(staged, chunk, taps) for chunk in images])
+        at_once = self.chunk_size or SLICES_AT_ONCE
+        features = self.slices.read(volume.to(self.device), at_once, lambda s: self._extract_chunk(staged, s, taps))
         return [self.slices.assemble(feature, grid) for feature, (_, grid) in zip(features, self._taps, strict=True)]
 
     def _extract_chunk(
@@ -328,15 +328,3 @@ def _is_2d_convolutional(module: nn.Module) -> bool:
     """Whether most of the weights are convolutions' of images, so that channels-last memory pays."""
     convolutions = sum(m.weight.numel() for m in module.modules() if isinstance(m, nn.Conv2d))
     return 2 * convolutions > sum(parameter.numel() for parameter in module.parameters())
-
-
-def _concatenated(chunks: list[list[StageFeature]]) -> list[StageFeature]:
-    """The features of all chunks of a batch, for each stage."""
-    return [_concatenate(list(parts)) for parts in zip(*chunks, strict=True)]
-
-
-def _concatenate(chunks: list[StageFeature]) -> StageFeature:
-    if len(chunks) == 1:
-        return chunks[0]
-    maps, prefixes = zip(*chunks, strict=True)
-    return StageFeature(torch.cat(maps), None if prefixes[0] is None else torch.cat(prefixes))

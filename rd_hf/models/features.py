@@ -71,6 +71,18 @@ class Stage:
         return cls(values["name"], values["channels"], tuple(values["grid"]), values["prefix_tokens"])
 
 
+def concatenated(chunks: Sequence[Sequence[StageFeature]]) -> list[StageFeature]:
+    """The features of all chunks of a batch, for each stage."""
+    return [_concatenate(parts) for parts in zip(*chunks, strict=True)]
+
+
+def _concatenate(chunks: Sequence[StageFeature]) -> StageFeature:
+    if len(chunks) == 1:
+        return chunks[0]
+    maps, prefixes = zip(*chunks, strict=True)
+    return StageFeature(torch.cat(maps), None if prefixes[0] is None else torch.cat(prefixes))
+
+
 def tensors(output: Any, path: Path = ()) -> Iterator[tuple[Path, Tensor]]:
     """Every tensor of a module's (nested) output with the path that leads to it, in order."""
     if isinstance(output, Tensor):
