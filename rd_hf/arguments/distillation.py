@@ -106,6 +106,11 @@ class DistillationArguments(TrainingFields, ObjectiveFields, TaskFields):
             self.refuse_changed(OF_VOLUMES, "is only for volumes, but `dimensions` is 2: leave it out.")
         if self.dimensions == "3":
             self.refuse_image_arguments()
+        if self.method != "drd":
+            self.refuse_changed(
+                ["stage_schedule"], f"is only for method drd, but `method` is {self.method}, which has one hybrid pass "
+                "at most: leave it out.",
+            )  # fmt: skip
         if self.bf16 and self.fp16:
             raise ArgumentError("`bf16` and `fp16` exclude each other. Give only one of them.")
         if self.verify_cache and not (self.uses_cache and self.num_views):

@@ -6,8 +6,9 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from huggingface_hub import try_to_load_from_cache
@@ -17,6 +18,7 @@ from transformers.utils import CONFIG_NAME
 
 from .features import Stage, StageFeature, concatenated
 from .grids import Grid
+from .pooled import BEHIND, VectorReading, as_pooled, pooled_feature, pooled_stage
 from .probe import used_before
 from .reprogramming import resample
 from .slices import SliceReading
@@ -71,7 +73,8 @@ class Backbone:
         self.is_spread = False
         self._features_device: torch.device | None = None
         self._staged: StagedModel | None = None
-        self._taps: list[tuple[int, Grid]] = []
+        self._reading: VectorReading | None = None  # where a tapped stage is pooled
+        self._taps: list[tuple[int, Stage, Grid]] = []
 
     @classmethod
     def from_pretrained(
@@ -179,6 +182,14 @@ class Backbone:
         staged = find_stages(self.tower, self._shown_size(image_size), names, num_stages, must_reach_output=False)
         return tuple(self._stage(stage, tuple(image_size)) for stage in staged.stages)
 
+    def find_pooled(
+        self, image_size: Grid, features: Literal["last", "all"], names: Sequence[str] | None = None
+    ) -> Stage:
+        """The last stage with one vector in place of its map; see :func:`rd_hf.models.pooled.pooled_stage`."""
+        size = self._shown_size(image_size)
+        staged = find_stages(self.tower, size, names, must_reach_output=False)
+        return replace(pooled_stage(staged, size, features, self.missing), grid=(1,) * len(image_size))
+
     def _shown_size(self, image_size: Grid) -> Grid:
         """What the tower itself is shown of images or volumes of this size."""
         if self.slices is not None and len(image_size) != 3:
@@ -200,21 +211,25 @@ class Backbone:
         :raises BackboneError: when the tower's stages differ from `stages`, or weights that run before the end of the
             last stage were not in the checkpoint.
         """
-        names = list(dict.fromkeys(stage.name for stage in stages))
+        names = [name for stage in stages for name in (stage.name, *stage.pooled) if name not in BEHIND]
         shown_size = self._shown_size(image_size)
-        staged = find_stages(self.tower, shown_size, names, must_reach_output=False)
+        staged = find_stages(self.tower, shown_size, list(dict.fromkeys(names)), must_reach_output=False)
+        reading = VectorReading(staged, shown_size) if any(stage.pooled for stage in stages) else None
+        vectors = {} if reading is None else reading.probe(shown_size)
         found = {stage.name: self._stage(stage, tuple(image_size)) for stage in staged.stages}
         for stage in stages:
-            if found[stage.name] != stage:
+            own = found[stage.name]
+            own = as_pooled(own, len(image_size), stage.pooled, vectors) if stage.pooled else own
+            if own != stage:
                 raise BackboneError(
-                    f"Stage {stage.name!r} of {type(self.tower).__name__} is {found[stage.name]} at the image size "
+                    f"Stage {stage.name!r} of {type(self.tower).__name__} is {own} at the image size "
                     f"{tuple(image_size)}, but {stage} is expected. Give the backbone and the image size that were "
                     "used in training."
                 )
         self._refuse_random_weights(staged.stages[-1], shown_size)
         position = {stage.name: index for index, stage in enumerate(staged.stages)}
-        self._staged = staged
-        self._taps = [(position[stage.name], tuple(grid)) for stage, grid in zip(stages, grids, strict=True)]
+        self._staged, self._reading = staged, reading
+        self._taps = [(position[stage.name], stage, tuple(grid)) for stage, grid in zip(stages, grids, strict=True)]
 
     @torch.no_grad()
     def extract(self, pixel_values: Tensor) -> list[StageFeature]:
@@ -239,22 +254,25 @@ class Backbone:
 
     def _extract_slices(self, staged: StagedModel, volume: Tensor) -> list[StageFeature]:
         """The features of one volume (C, X, Y, Z); the maps of its slices are averaged as soon as they are there."""
-        taps = [(index, self.slices.plane(grid)) for index, grid in self._taps]
+        taps = [(index, stage, self.slices.plane(grid)) for index, stage, grid in self._taps]
         at_once = self.chunk_size or SLICES_AT_ONCE
         features = self.slices.read(volume.to(self.device), at_once, lambda s: self._extract_chunk(staged, s, taps))
-        return [self.slices.assemble(feature, grid) for feature, (_, grid) in zip(features, self._taps, strict=True)]
+        return [self.slices.assemble(feature, grid) for feature, (*_, grid) in zip(features, self._taps, strict=True)]
 
     def _extract_chunk(
-        self, staged: StagedModel, pixel_values: Tensor, taps: Sequence[tuple[int, Grid]]
+        self, staged: StagedModel, pixel_values: Tensor, taps: Sequence[tuple[int, Stage, Grid]]
     ) -> list[StageFeature]:
         pixel_values = pixel_values.to(self.device, self.dtype, non_blocking=True)
         pixel_values = pixel_values.contiguous(memory_format=self.memory_format)
-        _, tape = staged.forward(pixel_values)
-        # a copy, as a feature may be a view of something larger (a sequence and its prefix, a whole output)
-        return [
-            StageFeature(*(None if part is None else self._own(part) for part in resample(tape.features[index], grid)))
-            for index, grid in taps
+        tape, vectors = self._reading.forward(pixel_values) if self._reading else (staged.forward(pixel_values)[1], {})
+        features = [
+            pooled_feature(vectors, stage.pooled, len(grid), self.dtype)
+            if stage.pooled
+            else resample(tape.features[index], grid)
+            for index, stage, grid in taps
         ]
+        # a copy, as a feature may be a view of something larger (a sequence and its prefix, a whole output)
+        return [StageFeature(*(None if part is None else self._own(part) for part in f)) for f in features]
 
     def _own(self, part: Tensor) -> Tensor:
         return part.clone() if self._features_device is None else part.to(self._features_device, copy=True)

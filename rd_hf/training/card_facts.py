@@ -27,7 +27,7 @@ EXAMPLES = {EXAMPLES_FILE: "Best, median and worst test images: image, truth and
 EXAMPLES_OF_VOLUMES = {
     EXAMPLES_FILE: "Slices of the best, the median and the worst test volume, with truth and prediction"
 }
-CKA_CURVES = {"cka.png": "CKA over time"}
+CKA_CURVES = {"cka.png": "CKA over time", "stages.png": "Stages that were on over time"}
 
 
 def card_facts(
