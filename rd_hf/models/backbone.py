@@ -255,8 +255,8 @@ class Backbone:
     def _extract_slices(self, staged: StagedModel, volume: Tensor) -> list[StageFeature]:
         """The features of one volume (C, X, Y, Z); the maps of its slices are averaged as soon as they are there."""
         taps = [(index, stage, self.slices.plane(grid)) for index, stage, grid in self._taps]
-        images = self.slices.images(volume.to(self.device), self.chunk_size or SLICES_AT_ONCE)
-        features = concatenated([self._extract_chunk(staged, chunk, taps) for chunk in images])
+        at_once = self.chunk_size or SLICES_AT_ONCE
+        features = self.slices.read(volume.to(self.device), at_once, lambda s: self._extract_chunk(staged, s, taps))
         return [self.slices.assemble(feature, grid) for feature, (*_, grid) in zip(features, self._taps, strict=True)]
 
     def _extract_chunk(
