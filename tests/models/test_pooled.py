@@ -177,9 +177,7 @@ def test_a_reprogrammed_teacher_of_a_vector_trains_and_comes_back_with_the_same_
     extracted = backbone.extract(pixels)
     output = model(student_pixel_values=pixels, teacher_features=extracted)
     output.hybrid_logits[-1].square().sum().backward()
-    read = (
-        model.projectors[-1].prefix or model.projectors[-1].bottleneck
-    )  # by the student's head: the class token alone
+    read = model.projectors[-1].prefix or model.projectors[-1].bottleneck  # a ViT reads one token
     assert all(p.grad.abs().sum() > 0 for p in read.parameters())
 
     model.eval()
