@@ -18,7 +18,7 @@ from transformers.utils import CONFIG_NAME
 
 from .features import Stage, StageFeature, concatenated
 from .grids import Grid
-from .pooled import BEHIND, VectorReading, as_pooled, pooled_feature, pooled_stage
+from .pooled import VectorReading, as_pooled, modules_of, pooled_feature, pooled_stage
 from .probe import used_before
 from .reprogramming import resample
 from .slices import SliceReading
@@ -211,9 +211,9 @@ class Backbone:
         :raises BackboneError: when the tower's stages differ from `stages`, or weights that run before the end of the
             last stage were not in the checkpoint.
         """
-        names = [name for stage in stages for name in (stage.name, *stage.pooled) if name not in BEHIND]
+        names = list(dict.fromkeys(name for stage in stages for name in modules_of(stage)))
         shown_size = self._shown_size(image_size)
-        staged = find_stages(self.tower, shown_size, list(dict.fromkeys(names)), must_reach_output=False)
+        staged = find_stages(self.tower, shown_size, names, must_reach_output=False)
         reading = VectorReading(staged, shown_size) if any(stage.pooled for stage in stages) else None
         vectors = {} if reading is None else reading.probe(shown_size)
         found = {stage.name: self._stage(stage, tuple(image_size)) for stage in staged.stages}
