@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 
@@ -11,9 +10,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from test_without_rd_hf import BLOCKER
 from transformers import AutoModelForImageClassification, AutoModelForSemanticSegmentation
-from warm_python import WarmPython
 
 from rd_hf.arguments.values import ArgumentError
 from rd_hf.cards.card import CARD_FILE, HERE, render_use
@@ -60,15 +57,6 @@ def workplace(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def run(workplace):
-    """Runs code in a process that cannot import rd_hf."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    warm = WarmPython(environment | {"HF_MODULES_CACHE": str(workplace / "modules")})
-    yield lambda code, folder: warm.run("-c", BLOCKER + code, cwd=folder)
-    warm.close()
-
-
 def windows(count: int = 2, *size: int) -> torch.Tensor:
     return torch.randn(count, 1, *(size or SIZE), generator=torch.Generator().manual_seed(0))
 
@@ -79,7 +67,7 @@ def load(folder, name: str):
 
 
 @pytest.mark.parametrize("name", STUDENTS)
-def test_a_plain_network_loads_with_monai_and_safetensors_alone(name, workplace, run, tmp_path):
+def test_a_plain_network_loads_with_monai_and_safetensors_alone(name, workplace, run_without_rd_hf, tmp_path):
     report = export(str(workplace / name), str(tmp_path / "plain"))
     assert report["max_abs_difference"] == 0 and report["checked_on"] == "2 random windows"
     use = render_use(
@@ -90,17 +78,17 @@ def test_a_plain_network_loads_with_monai_and_safetensors_alone(name, workplace,
         torch.save((windows(), load(workplace / name, name)(windows()).logits), tmp_path / "plain" / "expected.pt")
     check = "pixels, expected = torch.load('expected.pt')\n"
     check += "torch.testing.assert_close(network.eval()(pixels), expected)\n"
-    done = run(snippet + check, tmp_path / "plain")
+    done = run_without_rd_hf(snippet + check, tmp_path / "plain")
     assert done.returncode == 0, done.stderr
 
 
-def test_the_cards_code_gives_the_mask_of_predict(workplace, run, tmp_path):
+def test_the_cards_code_gives_the_mask_of_predict(workplace, run_without_rd_hf, tmp_path):
     export(str(workplace / "unet"), str(tmp_path / "plain"))
     use = render_use("transformers", {"volumes": {}}, "image-segmentation", model_type="monai", network=None)
     snippet = re.findall(r"```python\n(.*?)```", use, re.DOTALL)[0]
     snippet = snippet.replace(HERE, f"model_id = {str(tmp_path / 'plain')!r}")
     shutil.copy(workplace / "volumes" / "one.nii.gz", tmp_path / "volume.nii.gz")
-    done = run(snippet, tmp_path)
+    done = run_without_rd_hf(snippet, tmp_path)
     assert done.returncode == 0, done.stderr
     mask = np.asarray(nibabel.load(tmp_path / "mask.nii.gz").dataobj)
     assert same_mask(mask, predicted(workplace, "unet", tmp_path, "one"))
@@ -117,7 +105,7 @@ def same_mask(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 @pytest.mark.parametrize("name", ["unet", "resnet"])
-def test_a_bundle_runs_with_monai(name, workplace, run, tmp_path):
+def test_a_bundle_runs_with_monai(name, workplace, run_without_rd_hf, tmp_path):
     report = export(str(workplace / name), str(tmp_path / "bundle"), "bundle")
     assert report["max_abs_difference"] < 1e-5
     text = (tmp_path / "bundle" / CARD_FILE).read_text()
@@ -135,7 +123,7 @@ for twice in ([paths["dataset_dir"] + "/one.nii.gz"], ["a/three.nii", "a/three.n
     except FileExistsError as error:
         print(error)
 """
-    done = run(code, tmp_path / "bundle")
+    done = run_without_rd_hf(code, tmp_path / "bundle")
     assert done.returncode == 0, done.stderr
     ending = "nii.gz" if name == "unet" else "json"
     assert f"eval/one.{ending} exists already" in done.stdout
