@@ -98,6 +98,7 @@ class RDTeacher(WithBackbone):
         student_stages: Sequence[str] | None = None,
         skips: Literal["own", "reprogrammed"] = "own",
         hybrid_norms: Literal["student", "own"] | None = None,
+        teacher_features: Literal["stage", "last", "all"] = "stage",
     ) -> Any:
         """New projectors between a frozen backbone and a student. The student is shared, not copied.
 
@@ -116,6 +117,8 @@ class RDTeacher(WithBackbone):
             that the student's decoder reads, and one hybrid pass.
         :param hybrid_norms: running statistics of batch norms in hybrid passes: the student's, or each pass's own; by
             default the student's in classifiers, and the pass's own in segmenters.
+        :param teacher_features: what the last projector reads of the backbone: its last stage, or one vector of what is
+            behind that ("last"), or of all stages and what is behind them ("all"); see `rd_hf.models.pooled`.
         :raises StageError: when stages cannot be found, or a name is wrong.
         """
         if stages not in ("last", "all"):
@@ -128,12 +131,15 @@ class RDTeacher(WithBackbone):
             pairs = [pairs[index] for index in read_together(staged, tuple(student.config.image_size))]
         elif stages == "last":
             pairs = pairs[-1:]
+        read = [from_teacher[index] for index, _ in pairs]
+        if teacher_features != "stage":
+            read[-1] = backbone.find_pooled(sides, teacher_features, [stage.name for stage in from_teacher])
         is_known = not type(backbone.config).is_custom_code()  # else transformers could not build the config again
         config = RDTeacherConfig(
             student_config=student.config,
             backbone_config=copy.deepcopy(backbone.config) if is_known else None,
             backbone_source=backbone.source,
-            teacher_stages=[from_teacher[index].to_dict() for index, _ in pairs],
+            teacher_stages=[stage.to_dict() for stage in read],
             student_stages=[stage.to_dict() for _, stage in pairs],
             hidden_channels=hidden_channels,
             projector_layers=projector_layers,

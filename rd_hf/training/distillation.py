@@ -35,7 +35,7 @@ from .models_in_hand import check_processor_of_student, check_processor_of_teach
 from .report import summary, write_report
 from .run_data import RunData, load_run_data
 from .run_folder import check_run_folder, open_run_folder
-from .run_models import LoadedStudent, LoadedTeacher, Models
+from .run_models import LoadedStudent, LoadedTeacher, Models, recompute_activations
 from .trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -175,7 +175,7 @@ def _run(arguments: DistillationArguments, load: LoadModels) -> RDStudentForImag
             logger.info("Published: %s", hub.push(folder / kind, repo_id, private=arguments.hub_private_repo))
     models.student.name_or_path = str((folder / "student").absolute())  # what `push_to_hub` publishes
     if arguments.gradient_checkpointing:
-        models.student.activation_checkpointing_disable()
+        recompute_activations(models.student, False)
     return models.student.eval()
 
 
