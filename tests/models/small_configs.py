@@ -24,8 +24,11 @@ HEADS = (
 )  # fmt: skip
 LAYERS, WIDTH, HEAD_COUNT, HEAD_WIDTH = 4, 64, 2, 32
 LARGEST = 600_000_000  # parameters that are built
-SIZES: dict[str, Grid] = {"depth_pro": (1536, 1536), "lw_detr": (1024, 1024), "rf_detr": (560, 560)}
 DEFAULT_SIZE = (224, 224)
+SIZES: dict[str, Grid] = {
+    "depth_pro": (1536, 1536), "lw_detr": (1024, 1024), "rf_detr": (560, 560), "align": DEFAULT_SIZE,
+    "efficientnet": DEFAULT_SIZE,
+}  # fmt: skip
 
 
 def shrink(config: PreTrainedConfig, narrow: bool) -> PreTrainedConfig:
