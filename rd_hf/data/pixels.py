@@ -15,6 +15,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from .timm_processor import timm_processor
+
 if TYPE_CHECKING:
     from transformers import BaseImageProcessor
 
@@ -128,7 +130,7 @@ def load_processor(
 
     The PIL backend is asked for even where torchvision is installed: the two resize slightly differently, and
     features and scores should not depend on what else is installed. (transformers takes `backend="pil"` for this; its
-    older `use_fast=False` is deprecated.)
+    older `use_fast=False` is deprecated.) Of a model of timm the processor is made from its config.
 
     :param name_or_path: a Hub id or a local folder.
     :param revision: branch, tag or commit on the Hub.
@@ -139,10 +141,15 @@ def load_processor(
     :raises PixelError: if there is no processor, or none that can give `image_size`.
     """
     from transformers import AutoImageProcessor
+    from transformers.utils import IMAGE_PROCESSOR_NAME
 
     try:
-        processor = AutoImageProcessor.from_pretrained(
-            name_or_path, revision=revision, backend="pil", trust_remote_code=trust_remote_code
+        processor = timm_processor(name_or_path, revision) or AutoImageProcessor.from_pretrained(
+            name_or_path,
+            revision=revision,
+            backend="pil",
+            trust_remote_code=trust_remote_code,
+            image_processor_filename=IMAGE_PROCESSOR_NAME,  # also beside a config of timm
         )
     except (OSError, ValueError, TypeError, LookupError, AttributeError, ImportError) as error:
         raise PixelError(
