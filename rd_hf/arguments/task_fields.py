@@ -57,6 +57,10 @@ class TaskFields:
         None, "YAML list of module paths of the teacher's stages, if they cannot be found automatically",
         text="words", card=True,
     )
+    teacher_features: Literal["stage", "last", "all"] = _models(
+        "stage", "classes only: what is read of the teacher: the map of its last stage; one vector of its last layer, "
+        "which its own head would read; or one vector of all stages, pooled, and the last layer",
+    )
     slice_axis: Literal["axial", "coronal", "sagittal"] = _models(
         "axial", "volumes: the slices in which a teacher of images reads them",
     )

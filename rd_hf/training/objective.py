@@ -162,11 +162,16 @@ class Objective:
                 pairs = [map(partial(_with_live_rows, start), *sides) for sides in zip(pairs, whole, strict=True)]
             # (B, width) stays; (B, P, C) becomes (B * P, C).
             values = [cka(*(side.flatten(0, -2) for side in sides), config.cka_estimator) for sides in pairs]
-            terms |= {f"cka/{stage}": value.detach() for stage, value in enumerate(values, start=1)}
+            numbers = range(len(values)) if passes.stages is None else passes.stages
+            terms |= {f"cka/{stage + 1}": value.detach() for stage, value in zip(numbers, values, strict=True)}
             terms["cka_loss"] = sum(1.0 - value for value in values) * (len(logits) / total_count)
             loss = loss + config.cka_weight * terms["cka_loss"]
         terms["loss"] = loss
         return terms
+
+    def needs_hybrids(self, step: int) -> bool:
+        """Whether the hybrid logits have a weight at an optimiser step."""
+        return self.hybrid.weight(step) > 0 or self.kl.weight(step) > 0
 
     def _supervised(self, logits: Tensor, labels: Tensor | None) -> Tensor:
         """The task's loss, summed over the labelled samples; 0 with a graph where there are none."""

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ from .inputs import Inputs
 from .objective import Compared, Objective, find_non_finite
 from .passes import Passes
 from .positions import draw
+from .stage_schedule import StageSchedule
 
 logger = logging.getLogger(__name__)
 
@@ -44,12 +46,14 @@ class MicroBatch:
 
     :ivar teacher_features: None if there is no teacher.
     :ivar draws: those of the positions that CKA compares; None if it compares whole images.
+    :ivar options: of the reprogrammed teacher's forward, which say what is run; none where everything is.
     """
 
     labels: Tensor
     student_pixels: Tensor
     teacher_features: list[StageFeature] | None
     draws: np.ndarray | None
+    options: dict[str, Any]
 
 
 class Update:
@@ -58,6 +62,7 @@ class Update:
     :ivar optimizer: AdamW, whose state a checkpoint holds.
     :param module: RDTeacherForImageClassification without backbone, or the student alone.
     :param inputs: pixels and teacher features of a batch; without a backbone the student is trained alone.
+    :param stages: says which stages are on; by default all.
     """
 
     def __init__(
@@ -68,8 +73,10 @@ class Update:
         inputs: Inputs,
         objective: Objective,
         max_steps: int,
+        stages: StageSchedule | None = None,
     ):
         self.arguments, self.accelerator, self.module = arguments, accelerator, module
+        self.stages = stages or StageSchedule()
         self.inputs, self.objective = inputs, objective
         self.optimizer = torch.optim.AdamW(parameter_groups(module, arguments.weight_decay), lr=arguments.learning_rate)
         schedule = get_scheduler(
@@ -109,7 +116,7 @@ class Update:
         for group in self.optimizer.param_groups:
             group["lr"] = self.arguments.learning_rate * self.learning_rate_factor(step)
         self.model.train()
-        parts = map(partial(self.prepare, step), batches)
+        parts = map(partial(self.prepare, step, self.stages.begin(step)), batches)
         whole = None
         if self.has_two_passes:
             parts = list(parts)
@@ -132,7 +139,7 @@ class Update:
         self.prepared_optimizer.zero_grad()
         return values | {"learning_rate": self.optimizer.param_groups[0]["lr"], "images": images}
 
-    def prepare(self, step: int, batch: dict) -> MicroBatch:
+    def prepare(self, step: int, options: dict[str, Any], batch: dict) -> MicroBatch:
         """One augmented view of each row for the student, and the teacher's features of the same views."""
         labels = self.inputs.labels(batch)
         student_pixels = self.inputs.student_pixels(batch)
@@ -140,7 +147,7 @@ class Update:
         draws = None
         if self.has_positions:
             draws = draw(self.arguments.seed, step, batch["rows"], batch["views"], self.arguments.cka_positions)
-        return MicroBatch(labels, student_pixels, features, draws)
+        return MicroBatch(labels, student_pixels, features, draws, options)
 
     def backward(self, step: int, number: int, part: MicroBatch, whole: list[Compared] | None) -> dict[str, Tensor]:
         """Add the gradient of a micro-batch, and return its terms."""
@@ -162,16 +169,17 @@ class Update:
         with self.accelerator.autocast():
             if part.teacher_features is None:
                 return Passes(self.model(pixel_values=part.student_pixels).logits)
-            return Passes.of(
-                self.model(student_pixel_values=part.student_pixels, teacher_features=part.teacher_features)
-            )
+            pixels, features, options = part.student_pixels, part.teacher_features, part.options
+            output = self.model(student_pixel_values=pixels, teacher_features=features, **options)
+            return Passes.of(output, options.get("stages"))
 
     @torch.no_grad()
     def compared(self, step: int, number: int, part: MicroBatch) -> list[Compared]:
         """What CKA compares of a micro-batch, without a graph; running statistics are left to the second pass."""
         self.reseed(step, number)
         with self.accelerator.autocast(), without_running_statistics(self.module):
-            output = self.module.compared_features(part.student_pixels, part.teacher_features)
+            pixels, features, options = part.student_pixels, part.teacher_features, part.options | {"hybrids": False}
+            output = self.module(student_pixel_values=pixels, teacher_features=features, **options)
         return self.objective.compared(output.student_features, output.reprogrammed_features, part.draws)
 
     def gather(self, parts: list[list[Compared]]) -> list[Compared]:

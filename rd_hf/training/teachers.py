@@ -92,6 +92,7 @@ def add_teacher(
             projector_layers=arguments.projector_layers,
             teacher_stages=arguments.teacher_stages,
             student_stages=arguments.student_stages,
+            teacher_features=arguments.teacher_features,
             **options,
         )
     except UnfitImageError as error:

@@ -40,6 +40,7 @@ from ..tasks.task import Task
 from .inputs import Inputs
 from .objective import Objective
 from .run_folder import forget_rows_after
+from .stage_schedule import StageSchedule
 from .step import NonFiniteLossError, Update
 
 logger = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ class Trainer:
 
     :param model: RDTeacherForImageClassification without backbone (student and projectors), or the student alone.
     :param inputs: pixels and teacher features of a batch; without a backbone the student is trained alone (method ce).
+    :param stages: says which stages are on; by default all.
     """
 
     def __init__(
@@ -74,11 +76,12 @@ class Trainer:
         data: TrainingData,
         max_steps: int,
         output_dir: Path,
+        stages: StageSchedule | None = None,
     ):
         self.arguments, self.accelerator, self.data = arguments, accelerator, data
         self.inputs, self.max_steps = inputs, max_steps
         self.output_dir, self.checkpoints = output_dir, output_dir / "checkpoints"
-        self.update = Update(arguments, accelerator, model, inputs, objective, max_steps)
+        self.update = Update(arguments, accelerator, model, inputs, objective, max_steps, stages)
         self.module = model
         self.eval_steps = arguments.eval_steps or max(1, math.ceil(max_steps / 20))
         self.save_steps = arguments.save_steps or self.eval_steps
@@ -109,7 +112,7 @@ class Trainer:
                 if self.step % self.arguments.logging_steps == 0 or self.step == self.max_steps:
                     elapsed = time.perf_counter() - started
                     used = {"images_per_second": images / elapsed, "data_wait": self.data_wait / elapsed}
-                    self.log(row | used | {"memory_gib": memory_used(self.accelerator)})
+                    self.log(row | self.update.stages.row() | used | {"memory_gib": memory_used(self.accelerator)})
                     progress.note(loss=f"{row['loss']:.3f}", **self.best_so_far())
                     waited, trained = waited + self.data_wait, trained + elapsed
                     started, images, self.data_wait = time.perf_counter(), 0, 0.0
@@ -244,6 +247,7 @@ class Trainer:
             "processes": self.accelerator.num_processes,
             "rows_a_step": self.rows_a_step(),
             "data": self.data.fingerprint,
+            "stages": self.update.stages.state(),
         }
         if self.accelerator.scaler is not None:
             state["scaler"] = self.accelerator.scaler.state_dict()
@@ -303,6 +307,7 @@ class Trainer:
             )
         restore_optimizer(self.update.optimizer, checkpoint.tensors["optimizer"])
         self.evaluations_without_gain = checkpoint.state["evaluations_without_gain"]
+        self.update.stages.load_state(checkpoint.state.get("stages", {}))
         if self.accelerator.scaler is not None and "scaler" in checkpoint.state:
             self.accelerator.scaler.load_state_dict(checkpoint.state["scaler"])
 

@@ -238,6 +238,20 @@ def test_every_argument_says_all(name):
     assert not (stated.in_card and stated.text in ("model", "data", "folder")), "a path has no place in a card"
 
 
+@pytest.mark.parametrize(
+    ("of_volumes", "of_masks", "expected"),
+    [(False, False, (32, "pooled")), (False, True, (32, "pooled")), (True, False, (4, "pooled")),
+     (True, True, (4, "positions"))],
+)  # fmt: skip
+def test_the_data_choose_the_defaults_of_what_is_not_given(of_volumes, of_masks, expected):
+    given = DistillationArguments(teacher="t", student="s", dataset="d", output_dir="o")
+    found = given.with_defaults(of_volumes, of_masks)
+    assert (found.per_device_train_batch_size, found.cka_features) == expected
+    stated = dataclasses.replace(given, cka_features="flattened", per_device_train_batch_size=3)
+    kept = stated.with_defaults(of_volumes, of_masks)
+    assert (kept.per_device_train_batch_size, kept.cka_features) == (3, "flattened")
+
+
 def test_facts_that_nobody_states_are_the_careful_ones():
     stated = option(None, "a text that may be a path", text="folder").metadata["option"]
     assert not stated.in_card and stated.affects_result
