@@ -61,6 +61,11 @@ class TaskFields:
         "stage", "classes only: what is read of the teacher: the map of its last stage; one vector of its last layer, "
         "which its own head would read; or one vector of all stages, pooled, and the last layer",
     )
+    teacher_image_size: int | None = _models(
+        None, "side of the square image that the teacher sees, in pixels; by default from its image processor. Where "
+        "that does more than resize, crop and normalise (padding, tiles), the image is resized to the square",
+        above=0, loading=True,
+    )
     slice_axis: Literal["axial", "coronal", "sagittal"] = _models(
         "axial", "volumes: the slices in which a teacher of images reads them",
     )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -15,9 +14,6 @@ from ..data.pixels import PixelTransform
 from ..models.backbone import Backbone
 from ..models.features import StageFeature
 from ..teacher_cache.features import FeatureCache
-
-if TYPE_CHECKING:
-    from .view_means import ViewMeans
 
 
 class Inputs:
@@ -43,7 +39,7 @@ class Inputs:
     ):
         self.store, self.augmentation, self.seed = store, augmentation, seed
         self.backbone, self.cache, self.device = backbone, cache, device
-        self.means: ViewMeans | None = None
+        self.means: Callable[[Sequence[int], torch.device], list[StageFeature]] | None = None
 
     def needs_teacher_pixels(self, visit: Visit) -> bool:
         """Whether the teacher is needed for a visit; the processes that fetch batches ask this in advance."""

@@ -34,6 +34,7 @@ from .volume_processor import has_processor
 logger = logging.getLogger(__name__)
 
 BYTE = 255
+ONLY_IMAGES = "is only for teachers of images, but the teacher reads whole volumes: leave it out."
 
 
 def load_teacher(arguments: DistillationArguments, accelerator: Accelerator) -> LoadedTeacher:
@@ -56,10 +57,13 @@ def load_teacher(arguments: DistillationArguments, accelerator: Accelerator) -> 
             **options,
         )
         if isinstance(backbone.tower, TeacherNetwork):
+            arguments.refuse_changed(["teacher_image_size"], "is not for models of open_clip, which read one size.")
             return LoadedTeacher(backbone, open_clip_processor(name, arguments.teacher_revision))
-        if reads_volumes(backbone.tower) and not has_processor(name, arguments.teacher_revision):
-            return LoadedTeacher(backbone, None)
-        return LoadedTeacher(backbone, load_processor(name, **options))
+        if reads_volumes(backbone.tower):
+            arguments.refuse_changed(["teacher_image_size"], ONLY_IMAGES)
+            if not has_processor(name, arguments.teacher_revision):
+                return LoadedTeacher(backbone, None)
+        return LoadedTeacher(backbone, load_processor(name, image_size=arguments.teacher_image_size, **options))
 
 
 def reads_volumes(model: nn.Module) -> bool:
@@ -124,9 +128,7 @@ def _prepare_for_volumes(models: Models, arguments: DistillationArguments, is_se
                 f"The teacher {arguments.teacher!r} reads volumes of {input_channels(backbone.tower)} channels, but "
                 f"those of the data have {channels}: choose another teacher."
             )
-        arguments.refuse_changed(
-            ["slice_axis"], "is only for teachers of images, but the teacher reads whole volumes: leave it out."
-        )
+        arguments.refuse_changed(["slice_axis"], ONLY_IMAGES)
     else:
         backbone.slices = slice_reading(own, input_channels(backbone.tower), arguments.slice_axis)
         neighbours = ", each with its two neighbours as the three channels" if len(backbone.slices.mean) == 3 else ""

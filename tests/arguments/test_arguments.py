@@ -81,6 +81,7 @@ def test_a_file_that_is_no_mapping_is_named(tmp_path, content):
         ({"resume": True, "overwrite_output_dir": True}, "resume.*overwrite_output_dir"),
         ({"weight_decay": -1.0}, "weight_decay` is -1.0.*at least 0"),
         ({"weight_decay": float("nan")}, "weight_decay.*at least 0"),
+        ({"learning_rate": float("inf")}, "`learning_rate` is inf; it must be a finite number"),
         ({"label_smoothing": 1.0}, "label_smoothing` is 1.0.*at least 0 and below 1"),
         ({"warmup_ratio": 1.5}, "warmup_ratio` is 1.5.*at most 1"),
         ({"test_fraction": 0}, "test_fraction.*above 0 and below 1"),
