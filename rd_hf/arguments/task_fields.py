@@ -36,8 +36,9 @@ class TaskFields:
         None, "folder for everything that the run writes",
         text="folder", resume="ignored", affects_result=False, compare="grid",
     )
-    method: Literal["rd", "drd", "ce"] = _method(
-        "rd", "rd reprograms the teacher's last stage, drd all its stages; ce trains the student alone", compare="grid",
+    method: Literal["rd_plus", "rd", "drd", "ce"] = _method(
+        "rd", "rd reprograms the teacher's last stage, drd all its stages; rd_plus is rd that starts at a linear probe "
+        "and also learns from the student; ce trains the student alone", compare="grid",
     )
 
     teacher_revision: str | None = _models(None, "branch, tag or commit of the teacher", text="words", loading=True)

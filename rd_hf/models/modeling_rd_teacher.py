@@ -40,6 +40,7 @@ class RDTeacherOutput(ModelOutput):
     :ivar student_features: the student's own feature after each stage; None without the student's images.
     :ivar reprogrammed_features: the projected teacher feature for each projector, or without the student's images for
         each injected stage.
+    :ivar target_logits: those of the last hybrid pass for `target_features`, without a gradient.
     """
 
     loss: Tensor | None = None
@@ -48,6 +49,7 @@ class RDTeacherOutput(ModelOutput):
     student_logits: Tensor | None = None
     student_features: tuple[StageFeature, ...] | None = None
     reprogrammed_features: tuple[StageFeature, ...] | None = None
+    target_logits: Tensor | None = None
 
 
 class RDTeacher(WithBackbone):
@@ -167,6 +169,7 @@ class RDTeacher(WithBackbone):
         labels: Tensor | None = None,
         student_pixel_values: Tensor | None = None,
         teacher_features: Sequence[StageFeature] | None = None,
+        target_features: Sequence[StageFeature] | None = None,
     ) -> RDTeacherOutput:
         """The student's own pass and the hybrid passes, or, without the student's images, the last hybrid pass.
 
@@ -180,6 +183,8 @@ class RDTeacher(WithBackbone):
         :param student_pixel_values: (B, 3, h, w), the same images, normalised by the student's image processor; of
             volumes (B, C, x, y, z).
         :param teacher_features: what `Backbone.extract` gives for the stages tapped by :meth:`tap`.
+        :param target_features: other ones of the same images, such as the mean over their views; only with
+            `student_pixel_values`.
         :raises BackboneError: when there are neither teacher features nor an attached backbone.
         :raises StageError: when there are no student's images, but the logits depend on them.
         """
@@ -192,7 +197,7 @@ class RDTeacher(WithBackbone):
         if student_pixel_values is None:
             output = self._classify(teacher_features)
         else:
-            output = self._co_train(student_pixel_values, teacher_features)
+            output = self._co_train(student_pixel_values, teacher_features, target_features)
         if labels is not None:
             output.loss = self._loss(labels, output.logits)
         return output
@@ -200,19 +205,37 @@ class RDTeacher(WithBackbone):
     def _loss(self, labels: Tensor, logits: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def _co_train(self, student_pixel_values: Tensor, teacher_features: Sequence[StageFeature]) -> RDTeacherOutput:
+    def _co_train(
+        self,
+        student_pixel_values: Tensor,
+        teacher_features: Sequence[StageFeature],
+        target_features: Sequence[StageFeature] | None,
+    ) -> RDTeacherOutput:
         student, tape = self.staged_student.forward(student_pixel_values)
         reprogrammed = self._reprogram(teacher_features)
-        hybrid = tuple(
-            self._hybrid_logits(tape, number, {index: reprogrammed[index] for index in self._injected(number)})
-            for number in range(len(self.config.hybrid_stages))
-        )
+        hybrid, target = self.hybrid_passes(tape, reprogrammed), None
+        if target_features is not None:
+            with torch.no_grad():
+                features = {index: self.projectors[index](target_features[index]) for index in self._injected(-1)}
+                target = self._hybrid_logits(tape, -1, features)
         return RDTeacherOutput(
             logits=hybrid[-1],
             hybrid_logits=hybrid,
             student_logits=student.logits,
             student_features=tuple(tape.features),
             reprogrammed_features=tuple(reprogrammed),
+            target_logits=target,
+        )
+
+    def hybrid_passes(self, tape: Tape, reprogrammed: Sequence[StageFeature]) -> tuple[Tensor, ...]:
+        """The logits of each hybrid pass, shallow to deep.
+
+        :param tape: of the student's own pass over as many images.
+        :param reprogrammed: the projected feature for each projector.
+        """
+        return tuple(
+            self._hybrid_logits(tape, number, {index: reprogrammed[index] for index in self._injected(number)})
+            for number in range(len(self.config.hybrid_stages))
         )
 
     def _injected(self, number: int) -> range:

@@ -32,6 +32,7 @@ from .objective import Objective, ObjectiveWeights
 from .positions import fewest
 from .run_data import RunData
 from .run_models import LoadedStudent, LoadedTeacher, Models
+from .target_start import open_targets
 from .teacher_features import compare_entries, open_cache
 from .teachers import add_teacher, load_teacher
 from .trainer import Trainer, TrainingData
@@ -170,8 +171,12 @@ def build_trainer(
     if models.teacher is not None and not goes_on:
         calibrate_projectors(models, run_data, plan)
     model = module or models.teacher or models.student
-    inputs = build_inputs(arguments, run_data, models, accelerator)
-    return Trainer(arguments, accelerator, model, inputs, objective, data, max_steps, folder)
+    inputs, targets = build_inputs(arguments, run_data, models, accelerator), None
+    if models.teacher is not None:
+        targets = open_targets(
+            arguments, run_data, models, plan, inputs, max_steps, accelerator, bool(goes_on)
+        )  # fmt: skip
+    return Trainer(arguments, accelerator, model, inputs, objective, data, max_steps, folder, targets)
 
 
 def step_plan(arguments: DistillationArguments, run_data: RunData, accelerator: Accelerator) -> StepPlan:

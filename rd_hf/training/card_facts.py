@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import platform
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 
 from .._version import __version__
 from ..arguments.distillation import BATCH_SIZES, DistillationArguments
-from ..arguments.options import names
+from ..arguments.options import defaults_under, names
 from ..students.cost import Cost, measure_cost
 from .mask_examples import EXAMPLES_FILE
 
@@ -100,7 +99,7 @@ def _arguments(
 
     :param default_metric: of the task, which chooses the model where no metric is given.
     """
-    defaults = {field.name: field.default for field in dataclasses.fields(arguments)}
+    defaults = defaults_under(type(arguments), arguments.method)
     defaults["metric_for_best_model"] = default_metric
     defaults |= {name: sizes[of_volumes] for name, sizes in BATCH_SIZES.items()}
     values, shown = arguments.with_batch_sizes(of_volumes).to_dict(), names(type(arguments), lambda fact: fact.in_card)
