@@ -44,6 +44,15 @@ OF_IMAGES = {  # and what to do where the data are volumes
 }
 
 
+def defaults_of(of_volumes: bool, of_masks: bool) -> dict[str, Any]:
+    """The defaults that depend on the data, of the fields whose own default is None.
+
+    CKA compares positions where a step has few rows and its model answers with a map: masks of volumes.
+    """
+    sizes = {name: of_kind[of_volumes] for name, of_kind in BATCH_SIZES.items()}
+    return sizes | {"cka_features": "positions" if of_volumes and of_masks else "pooled"}
+
+
 @dataclass
 class DistillationArguments(TrainingFields, ObjectiveFields, TaskFields):
     """Everything a run depends on. The fields stand in the order of the bases from last to first.
@@ -100,6 +109,11 @@ class DistillationArguments(TrainingFields, ObjectiveFields, TaskFields):
             self.refuse_changed(OF_VOLUMES, "is only for volumes, but `dimensions` is 2: leave it out.")
         if self.dimensions == "3":
             self.refuse_image_arguments()
+        if self.method != "drd":
+            self.refuse_changed(
+                ["stage_schedule"], f"is only for method drd, but `method` is {self.method}, which has one hybrid pass "
+                "at most: leave it out.",
+            )  # fmt: skip
         if self.bf16 and self.fp16:
             raise ArgumentError("`bf16` and `fp16` exclude each other. Give only one of them.")
         if self.verify_cache and not (self.uses_cache and self.num_views):
@@ -134,9 +148,10 @@ class DistillationArguments(TrainingFields, ObjectiveFields, TaskFields):
         limit = self.bytes_to_cache()
         return None if limit is None else limit // 2
 
-    def with_batch_sizes(self, of_volumes: bool) -> DistillationArguments:
-        """These arguments with the default in place of each size of a batch that is not given."""
-        missing = {name: sizes[of_volumes] for name, sizes in BATCH_SIZES.items() if getattr(self, name) is None}
+    def with_defaults(self, of_volumes: bool, of_masks: bool) -> DistillationArguments:
+        """These arguments with the data's default in place of each that depends on the data and is not given."""
+        found = defaults_of(of_volumes, of_masks)
+        missing = {name: value for name, value in found.items() if getattr(self, name) is None}
         return replace(self, **missing) if missing else self
 
     def refuse_changed(self, names: Sequence[str], why: str) -> None:

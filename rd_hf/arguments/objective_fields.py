@@ -24,6 +24,10 @@ class ObjectiveFields:
         "own", "masks only: running statistics of the student's batch norms in hybrid passes: the student's, or ones "
         "of their own",
     )
+    stage_schedule: Literal["all", "last", "round_robin", "random", "optima"] = _method(
+        "all", "drd only: the stages that are on at a step: all, the last, or one at a time, which stays on for five "
+        "steps, in turn, drawn uniformly, or drawn by what each has brought (optima)",
+    )
     hybrid_weight: float = _method(1.0, "alpha at the first step: cross-entropy of the hybrid logits", at_least=0)
     hybrid_weight_end: float = _method(0.0, "alpha at the last step (linear in between)", at_least=0)
     kl_weight: float = _method(1.0, "beta at the first step: divergence of the student from its targets", at_least=0)
@@ -60,8 +64,9 @@ class ObjectiveFields:
     cka_estimator: Literal["debiased", "biased"] = _method(
         "debiased", "estimator of CKA; the biased one gives almost no signal in small batches",
     )
-    cka_features: Literal["pooled", "flattened", "positions"] = _method(
-        "pooled", "CKA of what the head reads, of whole feature maps, or of positions of these, each a row",
+    cka_features: Literal["pooled", "flattened", "positions"] | None = _method(
+        None, "CKA of what the head reads, of whole feature maps, or of positions of these, each a row; by default "
+        "positions for masks of volumes, and pooled otherwise",
     )
     cka_positions: int = _method(
         16, "positions per image and stage, drawn at every step; only with cka_features positions", above=0,

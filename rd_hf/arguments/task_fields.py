@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from .options import option
+from .options import OTHERS, option
 
 _data = partial(option, group="data", compare="data")
 _volumes = partial(_data, card=True)
@@ -57,6 +57,16 @@ class TaskFields:
     teacher_stages: list | str | None = _models(
         None, "YAML list of module paths of the teacher's stages, if they cannot be found automatically",
         text="words", card=True,
+    )
+    teacher_features: Literal["stage", "last", "all"] | None = _models(
+        None, "classes only: what is read of the teacher: the map of its last stage; one vector of its last layer, "
+        "which its own head would read; or one vector of all stages, pooled, and the last layer",
+        by_method={OTHERS: "stage", "rd_plus": "all"},
+    )
+    teacher_image_size: int | None = _models(
+        None, "side of the square image that the teacher sees, in pixels; by default from its image processor. Where "
+        "that does more than resize, crop and normalise (padding, tiles), the image is resized to the square",
+        above=0, loading=True,
     )
     slice_axis: Literal["axial", "coronal", "sagittal"] = _models(
         "axial", "volumes: the slices in which a teacher of images reads them",

@@ -44,8 +44,9 @@ class TrainingFields:
         "default half of the free disk, to which the space of the cache itself counts",
         text="words", resume="allowed", affects_result=False,
     )
-    cache_dtype: Literal["float16", "bfloat16", "float32"] | None = _views(
-        None, "precision of cached features; by default float16 for a float32 teacher, otherwise the teacher's own",
+    cache_dtype: Literal["float16", "bfloat16", "float32", "int8"] | None = _views(
+        None, "precision of cached features; by default float16 for a float32 teacher, otherwise the teacher's own. "
+        "int8 halves the size: a byte per value, and a scale per image, view and channel",
     )
     verify_cache: int | None = _views(
         None, "number of randomly drawn cached features to recompute and compare before training",

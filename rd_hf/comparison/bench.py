@@ -48,6 +48,11 @@ class Bench:
             raise ArgumentError(
                 "`compare` supports masks and single-label tasks only, because logit methods need a softmax."
             )
+        if self.run_data.shards is not None:
+            raise ArgumentError(
+                "`compare` shows every method the same decoded images, so `unlabeled_dataset` cannot be tar files: "
+                "unpack them."
+            )
         self._teachers: dict[tuple, LoadedTeacher] = {}
         self._opened: list[tuple[list[str], RunData]] = []
         self._pooled: dict[str, np.ndarray] = {}

@@ -243,7 +243,8 @@ def _teacher_by_lora(
     own = plan.adapting(cell)
     key = repr((own, own.entry.arguments))
     if key not in bench.adapted:
-        _adapt(own, bench, plan.cell_arguments(own, Path(arguments.output_dir), bench.run_data.task))
+        adapting = plan.cell_arguments(own, Path(arguments.output_dir), bench.run_data.task)
+        _adapt(own, bench, bench.run_data.with_defaults(adapting))
         (Path(arguments.output_dir) / HISTORY_FILE).unlink(missing_ok=True)
     adapted, original = bench.adapted[key], bench.teacher(arguments)
     tower = copy.deepcopy(adapted.tower).to(original.backbone.dtype)

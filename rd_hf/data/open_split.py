@@ -21,6 +21,7 @@ from .volumes.target import VolumeTarget, volume_target
 
 if TYPE_CHECKING:
     from .masks.reading import MaskReading
+    from .shards import ImageShards
     from .volumes.volume import VolumeReading
 
 
@@ -74,13 +75,15 @@ def open_store(
     masks: MaskReading | None,
     volumes: VolumeReading | None,
     limit: int | None = None,
+    shards: ImageShards | None = None,
 ) -> PixelStore | VolumeStore:
     """The store of a split's images, or of its volumes, none of which is decoded yet.
 
     :param limit: bytes of disk for volumes on the student's grid; by default what `room_on_disk` gives.
+    :param shards: see `PixelStore`.
     """
     if volumes is None:
-        return PixelStore(images, transforms, name, reading, masks)
+        return PixelStore(images, transforms, name, reading, masks, shards)
     limit = room_on_disk() if limit is None else limit
     return VolumeStore(images, transforms.student.processor, name, volumes, masks, limit)
 

@@ -24,6 +24,7 @@ from .scratch import scratch
 
 if TYPE_CHECKING:
     from .masks.reading import MaskReading
+    from .shards import ImageShards
     from .volumes.store import VolumeStore
 
 logger = logging.getLogger(__name__)
@@ -47,6 +48,8 @@ class ModelPixels:
 
         :raises BadImageError: where its image cannot be decoded.
         """
+        if row >= len(self._store):
+            return self.transform.geometry(self._store.of_shards(row))
         self._store.decode(row)
         return torch.from_numpy(np.array(self._pixels[row]))
 
@@ -63,7 +66,8 @@ class PixelStore:
     """The rows of a split as each model sees them before augmentation: uint8 (3, h, w).
 
     Arrays live in unlinked temporary files mapped into memory, so that they outgrow neither memory nor the run, and
-    forked data-loading processes share what any of them has decoded.
+    forked data-loading processes share what any of them has decoded. Images of shards follow the rows of the split;
+    they are decoded at every visit, and nothing of them is kept.
 
     :param split: data set with an `image` column, decoding off.
     :param transforms: of student and teacher.
@@ -81,8 +85,9 @@ class PixelStore:
         name: str,
         reading: Reading = AS_IT_IS,
         masks: MaskReading | None = None,
+        shards: ImageShards | None = None,
     ):
-        self.split, self.name, self.reading, self.masks = split, name, reading, masks
+        self.split, self.name, self.reading, self.masks, self.shards = split, name, reading, masks, shards
         self.student = ModelPixels(self, transforms.student)
         self.teacher = None if transforms.teacher is None else ModelPixels(self, transforms.teacher)
         if masks is not None:
@@ -92,7 +97,15 @@ class PixelStore:
         self._present = scratch(len(split))
 
     def __len__(self) -> int:
+        """The rows whose pixels are kept."""
         return len(self.split)
+
+    def of_shards(self, row: int) -> Image:
+        """Decode the image of a row that is not kept.
+
+        :raises BadImageError: where it cannot be decoded.
+        """
+        return self.shards.image(row - len(self), self.reading).rgb
 
     def digests(self, rows: Sequence[int]) -> dict[int, bytes]:
         """What identifies the images of rows that are decoded, pixel by pixel."""
@@ -126,6 +139,12 @@ class PixelStore:
             (h, w) the mask, None where labels are classes.
         :raises BadImageError: where the image or mask cannot be decoded.
         """
+        if visit.row >= len(self):
+            rgb, mask = self.of_shards(visit.row), None
+            if self.masks is not None:
+                mask = torch.full(self.student.transform.size, IGNORED_LABEL, dtype=torch.uint8)
+            of_teacher = self.teacher.transform.geometry(rgb) if needs_teacher else None
+            return self.student.transform.geometry(rgb), of_teacher, mask
         of_teacher = self.teacher[visit.row] if needs_teacher else None
         mask = None if self.masks is None else self.mask(visit.row)
         return self.student[visit.row], of_teacher, mask

@@ -69,7 +69,10 @@ def read_data(
     :raises DataError: if there is no such data set, or it cannot be read.
     """
     if isinstance(dataset, (IterableDataset, IterableDatasetDict)):
-        raise DataError("a streaming data set has no rows to split; load it without streaming=True")
+        raise DataError(
+            "a streaming data set has no rows to split or to order; load it without streaming=True, or save images "
+            "without labels in tar files and name their folder as `unlabeled_dataset`"
+        )
     if isinstance(dataset, (Dataset, DatasetDict)):
         _refuse_hub_arguments("a data set in memory", config_name, revision)
         return RawData(standard_splits(dataset))

@@ -5,12 +5,16 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from importlib import import_module
 from typing import TypeVar
 
-from httpx2 import HTTPError, TransportError
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
 logger = logging.getLogger(__name__)
+
+# the HTTP client that huggingface_hub brings and raises the errors of: httpx, later httpx2
+http_client = import_module(HfHubHTTPError.__bases__[0].__module__.partition(".")[0])
+HTTPError, TransportError = http_client.HTTPError, http_client.TransportError
 
 ATTEMPTS = 4
 PASSING_TROUBLE = {408, 429, 500, 502, 503, 504}

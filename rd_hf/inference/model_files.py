@@ -30,12 +30,14 @@ def problem_of(name: str, kind: str) -> str | None:
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
-        return _problem_of_config(folder) or _problem_of_weights(folder) or _nothing_to_read(name, kind, folder)
+        return _problem_of_config(folder, kind) or _problem_of_weights(folder) or _nothing_to_read(name, kind, folder)
     try:
         cached = try_to_load_from_cache(name, CONFIG_NAME)
     except ValueError:  # not a name that the Hub allows
         return None
-    return _problem_of_weights(Path(cached).parent) if isinstance(cached, str) else None
+    if not isinstance(cached, str):
+        return None
+    return _problem_of_config(Path(cached).parent, kind) or _problem_of_weights(Path(cached).parent)
 
 
 def problem_of_processor(name: str) -> str | None:
@@ -56,7 +58,7 @@ def how_to_convert(name: str, kind: str) -> str:
     )
 
 
-def _problem_of_config(folder: Path) -> str | None:
+def _problem_of_config(folder: Path, kind: str) -> str | None:
     path = folder / CONFIG_NAME
     if not path.is_file():
         library = next((library for file, library in OTHER_LIBRARIES.items() if (folder / file).is_file()), None)
@@ -71,6 +73,11 @@ def _problem_of_config(folder: Path) -> str | None:
     config = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(config, dict) or not ({"model_type", "architecture"} & config.keys()):  # timm's has the second
         return f"{CONFIG_NAME} has no model_type, so it is not that of a model of transformers."
+    if kind == "AutoModel" and config.get("model_type") == "rd_student":
+        return (
+            "it is a student of rd_hf. Write it as a plain checkpoint with `rd-hf export --model THIS --output_dir "
+            "FOLDER`, and give that folder."
+        )
     return None
 
 

@@ -96,7 +96,18 @@ def pair_stages(num_teacher: int, num_student: int) -> list[int]:
 
 def image_tower(model: nn.Module) -> nn.Module:
     """The image tower of a model with several (CLIP, SigLIP, SAM); a model with a single one is returned as it is."""
-    return model.get_encoder(modality="image") if isinstance(model, PreTrainedModel) else model
+    if not isinstance(model, PreTrainedModel):
+        return model
+    tower = model.get_encoder(modality="image")
+    if tower is model and _modalities(model) != {"image"}:  # transformers does not find those of GIT and FLAVA
+        towers = [m for m in model.children() if isinstance(m, PreTrainedModel) and _modalities(m) == {"image"}]
+        tower = towers[0] if towers else model
+    return tower
+
+
+def _modalities(model: PreTrainedModel) -> set[str]:
+    stated = model.input_modalities
+    return {stated} if isinstance(stated, str) else set(stated)
 
 
 def list_blocks(model: nn.Module) -> dict[str, nn.Module]:

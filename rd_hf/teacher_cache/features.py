@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..models.features import StageFeature
+from . import int8
 from .file import FeatureFile, as_bytes, open_file
 from .key import FORMAT, VIEW_FILES, KeyFolder, entry_layout
 
@@ -22,7 +23,8 @@ class FeatureCache:
     """What the frozen teacher gave for each (row, view) under one key, kept in that key's folder.
 
     Features that are written come back as they will be read later, so that a run does not depend on what was there.
-    What cannot be read or written is computed again: nothing here stops a training.
+    What cannot be read or written is computed again: nothing here stops a training. Rows from the layout's number on,
+    those of shards, have no place: they are always missing, and never stored.
 
     :param folder: of the key; see `rd_hf.teacher_cache.key.open_folder`.
     :param device: where features go.
@@ -55,7 +57,7 @@ class FeatureCache:
     def lacks(self, row: int, view: int) -> bool:
         """Whether the teacher is needed, as far as this is known without reading features or creating a file."""
         file = self._file(view, make=False)
-        return file is None or not file.has(row)
+        return file is None or row >= self.layout.rows or not file.has(row)
 
     def present(self, view: int) -> np.ndarray:
         """The rows whose features are stored for this view."""
@@ -82,13 +84,19 @@ class FeatureCache:
     def read(self, rows: Sequence[int], views: Sequence[int]) -> tuple[list[StageFeature], list[int]]:
         """The features of these (row, view)s, and the positions of missing ones, whose values are arbitrary."""
         pinned = self.device.type == "cuda"
-        shapes = self.layout.parts.values()
-        parts = [torch.empty(len(rows), *shape, dtype=self.layout.dtype, pin_memory=pinned) for shape in shapes]
+        parts = [
+            torch.empty(len(rows), *shape, dtype=self.layout.dtype_of(name), pin_memory=pinned)
+            for name, shape in self.layout.parts.items()
+        ]
         content = [as_bytes(part) for part in parts]
         missing = []
         for position, (row, view) in enumerate(zip(rows, views, strict=True)):
             file = self._file(view, make=True)
-            if file is None or not self._read_entry(file, row, [part[position] for part in content]):
+            if (
+                file is None
+                or row >= self.layout.rows
+                or not self._read_entry(file, row, [part[position] for part in content])
+            ):
                 missing.append(position)
         return self._as_features([part.to(self.device, non_blocking=True) for part in parts]), missing
 
@@ -98,20 +106,34 @@ class FeatureCache:
         :return: the features as they are read from now on: in the precision of the cache, or, where that has no room
             for one of their values, as they came.
         """
-        exact = [part for feature in features for part in feature if part is not None]
-        stored = [part.to(self.layout.dtype) for part in exact]
+        stored = [part for number, feature in enumerate(features) for part in self._stored(number, feature)]
         fits = torch.stack([part.isfinite().flatten(1).all(dim=1) for part in stored]).all(dim=0)
-        content = [as_bytes(part.cpu().contiguous()) for part in stored]
-        for position, (row, view, fit) in enumerate(zip(rows, views, fits.tolist(), strict=True)):
-            if fit:
-                self._write_entry(row, view, [part[position] for part in content])
-        if not fits.all():
-            self._warn_of_range(int((~fits).sum()), max(float(part.abs().max()) for part in exact))
-            shown = [fits.view(-1, *[1] * (part.ndim - 1)) for part in exact]
-            stored = [torch.where(f, s.to(e.dtype), e) for f, s, e in zip(shown, stored, exact, strict=True)]
-        return self._as_features(stored)
+        placed = [fit and row < self.layout.rows for row, fit in zip(rows, fits.tolist(), strict=True)]
+        if any(placed):
+            content = [as_bytes(part.cpu().contiguous()) for part in stored]
+            for position in np.flatnonzero(placed):
+                self._write_entry(rows[position], views[position], [part[position] for part in content])
+        kept = self._as_features(stored)
+        if fits.all():
+            return kept
+        exact = [part for feature in features for part in feature if part is not None]
+        self._warn_of_range(int((~fits).sum()), max(float(part.abs().max()) for part in exact))
+        return [
+            StageFeature(*(None if e is None else _where(fits, k, e) for k, e in zip(*pair, strict=True)))
+            for pair in zip(kept, features, strict=True)
+        ]
+
+    def _stored(self, number: int, feature: StageFeature) -> list[Tensor]:
+        """The parts of a stage's features in the precision of the cache, in the order of the layout."""
+        dtype = self.layout.dtype
+        maps = [*int8.to_int8(feature.map)] if dtype == torch.int8 else [feature.map.to(dtype)]
+        if feature.prefix is None:
+            return maps
+        return [*maps, feature.prefix.to(self.layout.dtype_of(f"prefix_{number}"))]
 
     def _read_entry(self, file: FeatureFile, row: int, into: list[np.ndarray]) -> bool:
+        if row >= self.layout.rows:
+            return False
         damaged = file.damaged
         try:
             sound = file.read(row, into)
@@ -181,7 +203,8 @@ class FeatureCache:
 
     def _warn_of_range(self, count: int, largest: float) -> None:
         kind = str(self.layout.dtype).removeprefix("torch.")
-        way_out = " --cache_dtype bfloat16 can hold them." if kind == "float16" and math.isfinite(largest) else ""
+        may_fit = kind in ("float16", "int8") and math.isfinite(largest)
+        way_out = " --cache_dtype bfloat16 can hold them." if may_fit else ""
         self._warn_once(
             "range",
             "Features of %d images (largest value %.3g) are not finite in %s, so they are not cached: the teacher "
@@ -196,5 +219,19 @@ class FeatureCache:
 
     def _as_features(self, parts: list[Tensor]) -> list[StageFeature]:
         named = dict(zip(self.layout.parts, parts, strict=True))
-        stages = sum(name.startswith("map") for name in named)
-        return [StageFeature(named[f"map_{i}"], named.get(f"prefix_{i}")) for i in range(stages)]
+        maps = {name.removeprefix("map_"): part for name, part in named.items() if name.startswith("map")}
+        if self.layout.dtype != torch.int8:
+            return [StageFeature(part, named.get(f"prefix_{number}")) for number, part in maps.items()]
+        prefixes = {number: named.get(f"prefix_{number}") for number in maps}
+        return [
+            StageFeature(
+                int8.from_int8(part, named[f"scale_{number}"]),
+                None if prefixes[number] is None else prefixes[number].float(),
+            )
+            for number, part in maps.items()
+        ]
+
+
+def _where(fits: Tensor, kept: Tensor, exact: Tensor) -> Tensor:
+    """Of images that fit what is kept, of the others what is exact."""
+    return torch.where(fits.view(-1, *[1] * (exact.ndim - 1)), kept.to(exact.dtype), exact)

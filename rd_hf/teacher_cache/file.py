@@ -1,9 +1,9 @@
 """The teacher's features of one view on disk: a safetensors file with a row for each image, filled row by row.
 
 The file is made in its full size, with holes: `checksums` (N,), then for each tapped stage `map_i` (N, C, rows,
-columns) and, where the teacher has prefix tokens, `prefix_i` (N, P, C). An entry's checksum is written after its
-features and is 0 until then, so that a killed process leaves an entry that is right or absent. Processes that fill the
-same entry write the same bytes.
+columns) and, where the teacher has prefix tokens, `prefix_i` (N, P, C); beside maps of int8 `scale_i` (N, C). An
+entry's checksum is written after its features and is 0 until then, so that a killed process leaves an entry that is
+right or absent. Processes that fill the same entry write the same bytes.
 
 Entries are read and written by pread and pwrite, not through a memory map, which would fill the process's resident
 memory and would kill the process on a full disk or a file that is truncated meanwhile; see
@@ -20,7 +20,7 @@ import weakref
 import zlib
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 CHECKSUM_BYTES = 8
 # Tells the checksum of an entry from the 0 of an absent one, whatever crc32 gives.
 PRESENT = 1 << 32
-SAFETENSORS_TYPES = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32"}
+SAFETENSORS_TYPES = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32", torch.int8: "I8"}
 
 
 @dataclass(frozen=True)
@@ -43,16 +43,22 @@ class Layout:
     :param rows: images, each of which has a place.
     :param parts: names and shapes of the tensors of one entry.
     :param dtype: in which they are stored.
+    :param other_dtypes: of the parts that are stored in another one.
     """
 
     rows: int
     parts: dict[str, tuple[int, ...]]
     dtype: torch.dtype
+    other_dtypes: dict[str, torch.dtype] = field(default_factory=dict)
+
+    def dtype_of(self, name: str) -> torch.dtype:
+        """In which a part is stored."""
+        return self.other_dtypes.get(name, self.dtype)
 
     @property
     def part_bytes(self) -> list[int]:
         """Bytes of each part of an entry."""
-        return [prod(shape) * self.dtype.itemsize for shape in self.parts.values()]
+        return [prod(shape) * self.dtype_of(name).itemsize for name, shape in self.parts.items()]
 
     @property
     def entry_bytes(self) -> int:
@@ -62,9 +68,8 @@ class Layout:
     def header(self, metadata: dict[str, str]) -> bytes:
         """The start of a safetensors file of this layout, up to the first tensor."""
         tensors = {"checksums": ("U64", [self.rows], self.rows * CHECKSUM_BYTES)}
-        kind = SAFETENSORS_TYPES[self.dtype]
         for (name, shape), size in zip(self.parts.items(), self.part_bytes, strict=True):
-            tensors[name] = (kind, [self.rows, *shape], self.rows * size)
+            tensors[name] = (SAFETENSORS_TYPES[self.dtype_of(name)], [self.rows, *shape], self.rows * size)
         described, start = {"__metadata__": metadata}, 0
         for name, (dtype, shape, size) in tensors.items():
             described[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, start + size]}

@@ -19,6 +19,7 @@ from ..data.augmentation import AUGMENTATION_VERSION, AugmentationParameters
 from ..models.backbone import Backbone
 from ..models.modeling_rd_teacher import RDTeacherForImageClassification
 from ..models.teacher_network import TeacherNetwork
+from . import int8
 from .file import Layout, make_file
 
 FORMAT = "rd_hf teacher features 1"
@@ -78,13 +79,27 @@ def teacher_key(
 
 
 def entry_layout(key: dict[str, Any]) -> Layout:
-    """Shapes and precision of the entries under a key."""
-    parts = {}
+    """Shapes and precision of the entries under a key; beside maps of int8, prefix tokens are float16."""
+    dtype = getattr(torch, key["dtype"])
+    parts, others = {}, {}
     for number, (stage, grid) in enumerate(zip(key["stages"], key["grids"], strict=True)):
         parts[f"map_{number}"] = (stage["channels"], *grid)
+        if dtype == torch.int8:
+            parts[f"scale_{number}"] = (stage["channels"],)
+            others[f"scale_{number}"] = torch.float32
         if stage["prefix_tokens"]:
             parts[f"prefix_{number}"] = (stage["prefix_tokens"], stage["channels"])
-    return Layout(key["rows"], parts, getattr(torch, key["dtype"]))
+            if dtype == torch.int8:
+                others[f"prefix_{number}"] = torch.float16
+    return Layout(key["rows"], parts, dtype, others)
+
+
+def rounding_bound(key: dict[str, Any]) -> float:
+    """The largest difference, relative to an entry's norm, between what is stored under a key and what was computed."""
+    dtype = getattr(torch, key["dtype"])
+    if dtype == torch.int8:
+        return max(map(int8.rounding_bound, key["grids"]))
+    return 4 * torch.finfo(dtype).eps
 
 
 def key_id(key: dict[str, Any]) -> str:

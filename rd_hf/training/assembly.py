@@ -8,7 +8,6 @@ from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import nn
@@ -31,8 +30,10 @@ from .inputs import Inputs
 from .objective import Objective, ObjectiveWeights
 from .positions import fewest
 from .run_data import RunData
-from .run_models import LoadedStudent, LoadedTeacher, Models
+from .run_models import LoadedStudent, LoadedTeacher, Models, recompute_activations
+from .stage_schedule import StageSchedule
 from .target_start import open_targets
+from .task_loss import TaskLoss
 from .teacher_features import compare_entries, open_cache
 from .teachers import add_teacher, load_teacher
 from .trainer import Trainer, TrainingData
@@ -102,7 +103,7 @@ def assemble_models(
                 f"`gradient_checkpointing` is not possible with the student ({type(student.model).__name__}), which "
                 "has no blocks to recompute: leave it out."
             )
-        student.activation_checkpointing_enable()
+        recompute_activations(student, True)
     if teacher is not None:
         add_teacher(models, arguments, teacher, run_data, accelerator)
     student.config.provenance = {
@@ -173,10 +174,16 @@ def build_trainer(
     model = module or models.teacher or models.student
     inputs, targets = build_inputs(arguments, run_data, models, accelerator), None
     if models.teacher is not None:
-        targets = open_targets(
-            arguments, run_data, models, plan, inputs, max_steps, accelerator, bool(goes_on)
-        )  # fmt: skip
-    return Trainer(arguments, accelerator, model, inputs, objective, data, max_steps, folder, targets)
+        targets = open_targets(arguments, run_data, models, plan, inputs, max_steps, accelerator, bool(goes_on))
+    stages = None
+    if model is models.teacher:
+        loss = TaskLoss(models.student, objective.task, inputs, data, accelerator, arguments.seed)
+        number = len(models.teacher.config.hybrid_stages)
+        needs_hybrids = objective.needs_hybrids if targets is None else lambda step: True
+        stages = StageSchedule(
+            arguments.stage_schedule, number, arguments.seed, needs_hybrids, loss, accelerator.device
+        )
+    return Trainer(arguments, accelerator, model, inputs, objective, data, max_steps, folder, stages, targets)
 
 
 def step_plan(arguments: DistillationArguments, run_data: RunData, accelerator: Accelerator) -> StepPlan:
@@ -185,7 +192,6 @@ def step_plan(arguments: DistillationArguments, run_data: RunData, accelerator: 
         RowOrder(rows, arguments.seed, stream, run_data.views(arguments)) if len(rows) else None
         for stream, rows in enumerate((run_data.labelled_rows, run_data.unlabelled_rows))
     ]
-    arguments = arguments.with_batch_sizes(run_data.volumes is not None)
     return StepPlan(
         *orders,
         labelled_size=arguments.per_device_train_batch_size,
@@ -220,6 +226,8 @@ def training_data(arguments: DistillationArguments, run_data: RunData, plan: Ste
     """
     check_labels(arguments, run_data)
     source = run_data.source["fingerprint"]
+    if run_data.shards is not None:  # whose number the order follows from
+        source = source | {"shards": run_data.shards.fingerprint()}
     return TrainingData(run_data.task, run_data.store, run_data.labels, plan, run_data.validation, source)
 
 
@@ -241,7 +249,7 @@ def build_inputs(
     else:
         inputs = Inputs(store, augmentation, seed, models.backbone, cache, accelerator.device)
     if cache is not None and arguments.verify_cache and accelerator.is_main_process:
-        rows = np.concatenate([run_data.labelled_rows, run_data.unlabelled_rows])
+        rows = run_data.kept_rows
         largest = compare_entries(cache, inputs, rows, run_data.views(arguments), arguments.verify_cache)
         logger.info(
             "The teacher computed the checked features again. They differ from the cached ones by at most %.1g of "

@@ -45,8 +45,7 @@ def unfit(error: UnfitImageError, models: Models, arguments: DistillationArgumen
         advice = (
             f"choose another {_size(models)}"
             if of_volumes
-            else "copy it to a folder and set the size that it was trained for in preprocessor_config.json there, or "
-            "choose a teacher of images"
+            else "choose another teacher_image_size, or a teacher of images"
         )
     sides = _by(size)
     shown = (

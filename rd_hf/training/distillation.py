@@ -35,7 +35,7 @@ from .models_in_hand import check_processor_of_student, check_processor_of_teach
 from .report import summary, write_report
 from .run_data import RunData, load_run_data
 from .run_folder import check_run_folder, open_run_folder
-from .run_models import LoadedStudent, LoadedTeacher, Models
+from .run_models import LoadedStudent, LoadedTeacher, Models, recompute_activations
 from .trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -151,7 +151,7 @@ def _run(arguments: DistillationArguments, load: LoadModels) -> RDStudentForImag
     with accelerator.main_process_first():
         run_data = load_run_data(arguments)
     metric = run_data.task.selection_metric(arguments.metric_for_best_model)
-    arguments = replace(arguments, metric_for_best_model=metric).with_batch_sizes(run_data.volumes is not None)
+    arguments = run_data.with_defaults(replace(arguments, metric_for_best_model=metric))
     check_labels(arguments, run_data)
     folder = Path(arguments.output_dir)
     models = assemble_models(*load(arguments, run_data, accelerator), arguments, run_data, accelerator)
@@ -175,7 +175,7 @@ def _run(arguments: DistillationArguments, load: LoadModels) -> RDStudentForImag
             logger.info("Published: %s", hub.push(folder / kind, repo_id, private=arguments.hub_private_repo))
     models.student.name_or_path = str((folder / "student").absolute())  # what `push_to_hub` publishes
     if arguments.gradient_checkpointing:
-        models.student.activation_checkpointing_disable()
+        recompute_activations(models.student, False)
     return models.student.eval()
 
 

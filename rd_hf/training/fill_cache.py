@@ -47,12 +47,7 @@ def build(arguments: DistillationArguments) -> str:
     inputs = build_inputs(arguments, run_data, models, accelerator)
     if inputs.cache is None:
         raise OSError(f"The cache cannot be written to {cache_root(arguments.cache_dir)}: choose another --cache_dir.")
-    visits = [
-        (int(row), view)
-        for view in range(run_data.views(arguments))
-        for rows in (run_data.labelled_rows, run_data.unlabelled_rows)
-        for row in rows
-    ]
+    visits = [(int(row), view) for view in range(run_data.views(arguments)) for row in run_data.kept_rows]
     own = visits[accelerator.process_index :: accelerator.num_processes]
     missing = [visit for visit in own if inputs.cache.lacks(*visit)]
     size = models.backbone.chunk_size or 64 if run_data.volumes is None else VOLUMES_AT_ONCE

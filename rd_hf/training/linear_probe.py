@@ -69,7 +69,7 @@ def fit_probe(
 def labelled_features(
     arguments: DistillationArguments, run_data: RunData, inputs: Inputs
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pooled features (n, C) of the labelled rows and their labels, in as many of their views as MOST_FEATURES allows."""
+    """Pooled features (n, C) of the labelled rows, and their labels, in as many views as MOST_FEATURES allows."""
     views = range(max(1, min(run_data.views(arguments) or 1, MOST_FEATURES // len(run_data.labelled_rows))))
     pooled, labels = [], []
     rows = Visits(inputs.store, run_data.labels, inputs.needs_teacher_pixels)

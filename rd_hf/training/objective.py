@@ -191,6 +191,10 @@ class Objective:
         terms["loss"] = loss
         return terms
 
+    def needs_hybrids(self, step: int) -> bool:
+        """Whether the hybrid logits have a weight at an optimiser step."""
+        return self.hybrid.weight(step) > 0 or self.kl.weight(step) > 0
+
     def _supervised(self, logits: Tensor, labels: Tensor | None) -> Tensor:
         """The task's loss, summed over the labelled samples; 0 with a graph where there are none."""
         if labels is None or len(labels) == 0:
@@ -214,26 +218,28 @@ class Objective:
         return sum(self.task.divergence(target, hybrid[first:], HYBRID_TEMPERATURE) for hybrid in passes.hybrids)
 
     def _of_batch(
-        self, pairs: Sequence[Compared], stages: int, step: int, share: float
+        self, pairs: Sequence[Compared], stages: Sequence[int], step: int, share: float
     ) -> Iterator[tuple[str, float | None, Tensor]]:
         """The terms that are statistics of the batch: name, weight (None for one that is only shown) and value.
 
-        :param stages: Those of `pairs` that are of CKA; the others are of DIST.
+        :param stages: The stages of the first of `pairs`, which are of CKA; the others are of DIST.
         :param share: The micro-batch's, of the rows.
         """
         if stages:
             # (B, width) stays; (B, P, C) becomes (B * P, C).
-            rows = ([side.flatten(0, -2) for side in pair] for pair in pairs[:stages])
+            rows = ([side.flatten(0, -2) for side in pair] for pair in pairs[: len(stages)])
             values = [cka(*sides, self.config.cka_estimator) for sides in rows]
-            yield from ((f"cka/{stage}", None, value.detach()) for stage, value in enumerate(values, start=1))
+            yield from ((f"cka/{n + 1}", None, value.detach()) for n, value in zip(stages, values, strict=True))
             yield "cka_loss", self.config.cka_weight, sum(1.0 - value for value in values) * share
-        if pairs[stages:]:
-            values = [self.task.dist(*pair, self.config.temperature) for pair in pairs[stages:]]
+        if pairs[len(stages) :]:
+            values = [self.task.dist(*pair, self.config.temperature) for pair in pairs[len(stages) :]]
             yield "dist", self.kl.weight(step), sum(values) * share
 
-    def _stages(self, passes: Passes) -> int:
-        """The stages at which CKA compares."""
-        return len(passes.reprogrammed) if self.config.cka_weight else 0
+    def _stages(self, passes: Passes) -> Sequence[int]:
+        """The numbers of the stages at which CKA compares, from 0."""
+        if not self.config.cka_weight:
+            return ()
+        return range(len(passes.reprogrammed)) if passes.stages is None else passes.stages
 
     def statistics(
         self, passes: Passes, draws: np.ndarray | None = None, targets: Targets | None = None

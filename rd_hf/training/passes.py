@@ -18,6 +18,7 @@ class Passes(NamedTuple):
     :param hybrids: hybrid logits (B, K) of each stage, shallow to deep.
     :param features: the student's own feature after each stage.
     :param reprogrammed: the teacher's feature for each stage, as it is compared with the student's.
+    :param stages: the numbers of these stages from 0; None where all of them are there.
     :param target: logits (B, K) of the last hybrid pass for the features of which targets are made, without a gradient.
     """
 
@@ -25,18 +26,17 @@ class Passes(NamedTuple):
     hybrids: tuple[Tensor, ...] = ()
     features: tuple[StageFeature, ...] = ()
     reprogrammed: tuple[StageFeature, ...] = ()
+    stages: tuple[int, ...] | None = None
     target: Tensor | None = None
 
     @classmethod
-    def of(cls, output: RDTeacherOutput) -> Passes:
-        """Those in the output of a student with its teacher."""
-        return cls(
-            output.student_logits,
-            output.hybrid_logits or (),
-            output.student_features,
-            output.reprogrammed_features,
-            output.target_logits,
-        )
+    def of(cls, output: RDTeacherOutput, stages: tuple[int, ...] | None = None) -> Passes:
+        """Those in the output of a student with its teacher.
+
+        :param stages: those that were run, where they are not all.
+        """
+        features = output.student_features, output.reprogrammed_features
+        return cls(output.student_logits, output.hybrid_logits or (), *features, stages, output.target_logits)
 
 
 class Targets(NamedTuple):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from datasets import Dataset, concatenate_datasets
+from datasets import Dataset
 from datasets.table import InMemoryTable
 from torch import Tensor
 
@@ -29,10 +29,10 @@ from ..data.masks.reading import MaskReading
 from ..data.open_split import OpenSplit, Split, open_store
 from ..data.pixel_store import PixelStore, check_images
 from ..data.pixels import Transforms
-from ..data.sources import ImageData, load_data, load_images_only
+from ..data.shards import ImageShards
+from ..data.sources import ImageData, load_data
 from ..data.split_tables import assemble
 from ..data.splits import choose_labelled, complete_splits
-from ..data.unlabelled import outside_groups
 from ..data.volumes.shelf import room_on_disk
 from ..data.volumes.store import VolumeStore
 from ..data.volumes.transform import VolumeTransform
@@ -41,6 +41,7 @@ from ..models.image_processing_rd_volume import RDVolumeProcessor
 from ..students.volumes import VolumeStudent
 from ..tasks.make import make_task
 from ..tasks.task import Task
+from .unlabelled import with_unlabelled
 from .volume_processor import volume_processor
 
 logger = logging.getLogger(__name__)
@@ -52,17 +53,19 @@ class RunData:
 
     :param task: knows the classes.
     :param train: every labelled train image, then those without label if they are used, then those of
-        `unlabeled_dataset`.
-    :param labels: of `train`: (N,) int64, or (N, K) float32, or of masks the pixels of each class, (N, K) int64; rows
-        outside `labelled_rows` are not read.
+        `unlabeled_dataset` unless they lie in shards.
+    :param labels: of `train` and `shards`: (N,) int64, or (N, K) float32, or of masks the pixels of each class, (N, K)
+        int64; rows outside `labelled_rows` are not read.
     :param labelled_rows: rows of `train` whose label is used.
-    :param unlabelled_rows: rows of `train` that serve without a label; empty unless asked for.
+    :param unlabelled_rows: rows of `train` that serve without a label, and from len(train) on those of `shards`; empty
+        unless asked for.
     :param validation: decoded by `open_images`, as `test` is.
     :param source: where the data is from, without any path, and what `open_images` found remarkable.
     :param reading: which page of a file, and which window.
     :param masks: how masks are read; None where labels are classes.
     :param volumes: how volumes are read; None for images.
     :param volume_processor: the grid and the intensities that the student sees of volumes; None for images.
+    :param shards: unlabelled images that are decoded at each visit and not kept; None where there are none.
     """
 
     task: Task
@@ -77,6 +80,7 @@ class RunData:
     masks: MaskReading | None = None
     volumes: VolumeReading | None = None
     volume_processor: RDVolumeProcessor | None = None
+    shards: ImageShards | None = None
     store: PixelStore | VolumeStore | None = None
     skipped: dict[str, dict[int, str]] = field(default_factory=dict)
 
@@ -92,8 +96,7 @@ class RunData:
         if self.volumes is None:
             self._check_space(transforms)
         room = self.open_train(transforms, limit)
-        needed = np.concatenate([self.labelled_rows, self.unlabelled_rows])
-        bad = self.skipped["train"] = check_images(self.store, needed.tolist(), on_bad_image)
+        bad = self.skipped["train"] = check_images(self.store, self.kept_rows.tolist(), on_bad_image)
         self.labelled_rows = _without(self.labelled_rows, bad)
         self.unlabelled_rows = _without(self.unlabelled_rows, bad)
         self._check_classes()
@@ -111,14 +114,24 @@ class RunData:
         """
         room = self._room_for_volumes(limit)
         self.store = open_store(
-            self.train, transforms, "train", self.reading, self.masks, self.volumes, room.get("train")
+            self.train, transforms, "train", self.reading, self.masks, self.volumes, room.get("train"), self.shards
         )
         return room
+
+    @property
+    def kept_rows(self) -> np.ndarray:
+        """The rows that are used and decoded once, at the start: all but those of shards."""
+        rows = np.concatenate([self.labelled_rows, self.unlabelled_rows])
+        return rows[rows < len(self.train)]
 
     def views(self, arguments: DistillationArguments) -> int | None:
         """Number of different views per image; None is a new one in every epoch. Crops differ without augmentation."""
         shows_crops = self.volume_processor is not None and self.volume_processor.crop_size is not None
         return arguments.num_views if shows_crops else arguments.views
+
+    def with_defaults(self, arguments: DistillationArguments) -> DistillationArguments:
+        """The arguments with this data's defaults in place of those that are not given."""
+        return arguments.with_defaults(of_volumes=self.volumes is not None, of_masks=self.masks is not None)
 
     @property
     def volume_student(self) -> VolumeStudent | None:
@@ -137,8 +150,7 @@ class RunData:
         return {name: room * count // sum(rows.values()) for name, count in rows.items()}
 
     def _count_notes(self) -> None:
-        rows = np.concatenate([self.labelled_rows, self.unlabelled_rows])
-        notes = list(self.store.notes(rows).values())
+        notes = list(self.store.notes(self.kept_rows).values())
         for split in (self.validation, self.test):
             notes += split.store.notes(split.rows).values()
         counts = count_notes(notes)
@@ -146,7 +158,7 @@ class RunData:
             self.source["images"] = counts
 
     def _check_leaks(self, on_leak: str) -> None:
-        rows = {"train": np.concatenate([self.labelled_rows, self.unlabelled_rows]).tolist()}
+        rows = {"train": self.kept_rows.tolist()}
         rows |= {split.name: split.rows for split in (self.validation, self.test)}
         stores = {"train": self.store, "validation": self.validation.store, "test": self.test.store}
         images = {name: store.digests(rows[name]) for name, store in stores.items()}
@@ -163,9 +175,7 @@ class RunData:
         return {row: describe_mask(store.source_mask(row), self.task.names) for row in rows}
 
     def _check_space(self, transforms: Transforms) -> None:
-        images = (
-            len(self.labelled_rows) + len(self.unlabelled_rows) + len(self.validation.images) + len(self.test.images)
-        )
+        images = len(self.kept_rows) + len(self.validation.images) + len(self.test.images)
         needed = images * sum(3 * math.prod(transform.size) for transform in transforms.each())
         needed += 0 if self.masks is None else images * math.prod(transforms.student.size)
         free = shutil.disk_usage(tempfile.gettempdir()).free
@@ -199,13 +209,14 @@ def load_run_data(arguments: DistillationArguments, keep_unlabelled: bool = Fals
         source["reading"] = reading.chosen()
     data = _with_made_splits(arguments, data, task)
     chosen = choose_labelled(data, task.marks, arguments.shots, arguments.label_fraction, arguments.seed)
-    images, unlabelled = _with_unlabelled(arguments, data, chosen.unlabelled_rows)
+    images, unlabelled, shards = with_unlabelled(arguments, data, chosen.unlabelled_rows)
     if not (arguments.uses_unlabeled or keep_unlabelled):
         if len(unlabelled):
             logger.info("Method ce learns from labels only, so %d rows without label are not used.", len(unlabelled))
         unlabelled = np.empty(0, dtype=np.int64)
     labels = torch.from_numpy(data.labels("train"))
-    padding = labels.new_zeros(len(images) - len(labels), *labels.shape[1:])
+    count = len(images) + (0 if shards is None else len(shards))
+    padding = labels.new_zeros(count - len(labels), *labels.shape[1:])
     logger.info(
         "%d labelled and %d unlabelled training %s, %d classes: %s",
         len(chosen.rows), len(unlabelled), "images" if data.volumes is None else "volumes", len(data.label_names),
@@ -229,6 +240,7 @@ def load_run_data(arguments: DistillationArguments, keep_unlabelled: bool = Fals
         masks=data.masks,
         volumes=data.volumes,
         volume_processor=processor,
+        shards=shards,
     )
 
 
@@ -303,46 +315,6 @@ def _load_named(arguments: DistillationArguments) -> ImageData:
 def _names_of_values(names: Sequence[str] | Mapping[int, str] | None) -> Mapping[int, str] | None:
     """The names of mask values, which `load_data` tells from the names of a model's classes by being a mapping."""
     return names if names is None or isinstance(names, Mapping) else dict(enumerate(names))
-
-
-def _with_unlabelled(
-    arguments: DistillationArguments, data: ImageData, withheld: np.ndarray
-) -> tuple[Dataset, np.ndarray]:
-    """The images of train, then those without label, and the rows among them that serve without a label.
-
-    :param withheld: labelled rows of train whose label is not used.
-    :raises ArgumentError: when there are none, although they are asked for.
-    """
-    columns = ["image"] if data.masks is None else ["image", "mask"]  # images without a mask have None there
-    parts, rows = [data.splits["train"].select_columns(columns)], []
-    if arguments.use_unlabeled:
-        rows.append(withheld)
-    if data.unlabelled is not None:
-        if arguments.use_unlabeled:
-            bare = outside_groups(data.unlabelled, data.splits, ("validation", "test"))
-            rows.append(np.arange(len(bare)) + len(parts[0]))
-            parts.append(bare.select_columns(["image"]))
-        else:
-            words = "%d rows of train have no label and are passed over. --use_unlabeled trains on them too."
-            logger.info(words, len(data.unlabelled))
-    if arguments.use_unlabeled and not sum(map(len, rows)):
-        if arguments.shots is None and arguments.label_fraction is None and arguments.unlabeled_dataset is None:
-            raise ArgumentError(
-                "`use_unlabeled` has no unlabelled rows to use, because every row of train has and keeps its label. "
-                "Name an `unlabeled_dataset`, or withhold labels with `shots` or `label_fraction`."
-            )
-        logger.warning("use_unlabeled has no effect, because every row of train keeps its label.")
-    if arguments.unlabeled_dataset is not None:
-        further = load_images_only(
-            arguments.unlabeled_dataset,
-            image_column=arguments.image_column,
-            dimensions=2 if data.volumes is None else 3,
-            volumes=data.volumes,
-        )
-        rows.append(np.arange(len(further)) + sum(map(len, parts)))
-        parts.append(further)
-    images = parts[0] if len(parts) == 1 else concatenate_datasets(parts)
-    return images, np.concatenate([np.empty(0, dtype=np.int64), *rows])
 
 
 def _without(rows: np.ndarray, bad: dict[int, str]) -> np.ndarray:

@@ -20,7 +20,8 @@ CONFIG_FILE = "config.yaml"
 HISTORY_FILE = "metrics.jsonl"
 METRICS_FILE = "metrics.json"
 PLOTS = (
-    "curves.png", "cka.png", "confusion_matrix.png", "roc.png", "dice.png", "dice_images.png", "examples.png",
+    "curves.png", "cka.png", "stages.png", "confusion_matrix.png", "roc.png", "dice.png", "dice_images.png",
+    "examples.png",
 )  # fmt: skip
 FOLDERS = ("student", "teacher", "checkpoints", "trackers", "logs")
 FILES = (CONFIG_FILE, HISTORY_FILE, METRICS_FILE, "predictions.csv", "skipped_images.json", *PLOTS)

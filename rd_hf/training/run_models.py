@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -44,3 +45,13 @@ class LoadedTeacher(NamedTuple):
 
     backbone: Backbone
     processor: BaseImageProcessor | None
+
+
+def recompute_activations(student: RDStudentForImageClassification, recompute: bool) -> None:
+    """Turn gradient checkpointing on or off, under the names that every supported transformers has."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # newer ones prefer activation_checkpointing_*, and keep these
+        if recompute:
+            student.gradient_checkpointing_enable()
+        else:
+            student.gradient_checkpointing_disable()

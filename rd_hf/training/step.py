@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,6 +33,7 @@ from .inputs import Inputs
 from .objective import Compared, Objective, find_non_finite
 from .passes import Passes, Targets
 from .positions import draw
+from .stage_schedule import StageSchedule
 from .targets import TargetMaker
 
 logger = logging.getLogger(__name__)
@@ -47,6 +49,7 @@ class MicroBatch:
 
     :ivar teacher_features: None if there is no teacher.
     :ivar draws: those of the positions that CKA compares; None if it compares whole images.
+    :ivar options: of the reprogrammed teacher's forward, which say what is run; none where everything is.
     :ivar rows: their numbers in train.
     :ivar target_features: the teacher's features of which targets are made, where these are not `teacher_features`.
     """
@@ -55,6 +58,7 @@ class MicroBatch:
     student_pixels: Tensor
     teacher_features: list[StageFeature] | None
     draws: np.ndarray | None
+    options: dict[str, Any]
     rows: list[int]
     target_features: list[StageFeature] | None
 
@@ -65,6 +69,7 @@ class Update:
     :ivar optimizer: AdamW, whose state a checkpoint holds.
     :param module: RDTeacherForImageClassification without backbone, or the student alone.
     :param inputs: pixels and teacher features of a batch; without a backbone the student is trained alone.
+    :param stages: says which stages are on; by default all.
     :param targets: see `Trainer`.
     """
 
@@ -76,9 +81,11 @@ class Update:
         inputs: Inputs,
         objective: Objective,
         max_steps: int,
+        stages: StageSchedule | None = None,
         targets: TargetMaker | None = None,
     ):
         self.arguments, self.accelerator, self.module = arguments, accelerator, module
+        self.stages = stages or StageSchedule()
         self.inputs, self.objective, self.targets = inputs, objective, targets
         self.optimizer = torch.optim.AdamW(parameter_groups(module, arguments.weight_decay), lr=arguments.learning_rate)
         schedule = get_scheduler(
@@ -121,7 +128,7 @@ class Update:
         for group in self.optimizer.param_groups:
             group["lr"] = self.arguments.learning_rate * self.learning_rate_factor(step)
         self.model.train()
-        parts = map(partial(self.prepare, step), batches)
+        parts = map(partial(self.prepare, step, self.stages.begin(step)), batches)
         whole = None
         if self.has_two_passes:
             parts = list(parts)
@@ -147,7 +154,7 @@ class Update:
             self.targets.observe(*(self.accelerator.gather(torch.cat(own)) for own in zip(*self.said, strict=True)))
         return values | {"learning_rate": self.optimizer.param_groups[0]["lr"], "images": images}
 
-    def prepare(self, step: int, batch: dict) -> MicroBatch:
+    def prepare(self, step: int, options: dict[str, Any], batch: dict) -> MicroBatch:
         """One augmented view of each row for the student, and the teacher's features of the same views."""
         labels = self.inputs.labels(batch)
         student_pixels = self.inputs.student_pixels(batch)
@@ -157,7 +164,7 @@ class Update:
             target_features = self.targets.means(rows)
         if self.has_positions:
             draws = draw(self.arguments.seed, step, rows, batch["views"], self.arguments.cka_positions)
-        return MicroBatch(labels, student_pixels, features, draws, rows, target_features)
+        return MicroBatch(labels, student_pixels, features, draws, options, rows, target_features)
 
     def backward(self, step: int, number: int, part: MicroBatch, whole: list[Compared] | None) -> dict[str, Tensor]:
         """Add the gradient of a micro-batch, and return its terms."""
@@ -187,10 +194,11 @@ class Update:
         with self.accelerator.autocast():
             if part.teacher_features is None:
                 return Passes(model(pixel_values=part.student_pixels).logits)
-            features = {"teacher_features": part.teacher_features}
+            pixels, features, options = part.student_pixels, part.teacher_features, dict(part.options)
             if part.target_features is not None:
-                features["target_features"] = part.target_features
-            return Passes.of(model(student_pixel_values=part.student_pixels, **features))
+                options["target_features"] = part.target_features
+            output = model(student_pixel_values=pixels, teacher_features=features, **options)
+            return Passes.of(output, part.options.get("stages"))
 
     def targets_of(self, part: MicroBatch, passes: Passes, step: int) -> Targets | None:
         """What the logits of a micro-batch learn from besides labels; None: the student learns from the hybrid ones."""
@@ -209,8 +217,9 @@ class Update:
             if self.has_dist:
                 passes = self.forward(self.module, part)
                 return self.objective.statistics(passes, part.draws, self.targets_of(part, passes, step))
+            pixels, features, options = part.student_pixels, part.teacher_features, part.options | {"hybrids": False}
             with self.accelerator.autocast():
-                output = self.module.compared_features(part.student_pixels, part.teacher_features)
+                output = self.module(student_pixel_values=pixels, teacher_features=features, **options)
         return self.objective.compared(output.student_features, output.reprogrammed_features, part.draws)
 
     def gather(self, parts: list[list[Compared]]) -> list[Compared]:

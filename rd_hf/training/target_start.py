@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
@@ -26,6 +28,7 @@ from .run_data import RunData
 from .run_models import Models
 from .schedules import Rise
 from .targets import TargetMaker
+from .view_means import view_means
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +58,6 @@ def open_targets(
     if not (starts or has_targets):
         return None
     _check(arguments, run_data, has_targets)
-    means = inputs.mean_features if arguments.target_views == "mean" else None
     probe = _empty_probe(models, run_data)
     if not goes_on and (starts or has_probe):
         probe = fitted_probe(arguments, run_data, models, inputs, accelerator)
@@ -74,9 +76,18 @@ def open_targets(
         rows = 1 + int(max(part.max() for part in (run_data.labelled_rows, run_data.unlabelled_rows) if len(part)))
         ensemble = Ensemble(rows, len(run_data.task.names), probe.weight)
     rise = Rise(arguments.ensemble_share, max_steps)
-    return TargetMaker(
-        run_data.task, rise, probe if has_probe else None, arguments.probe_share, means, ensemble
-    )  # fmt: skip
+    maker = TargetMaker(run_data.task, rise, probe if has_probe else None, arguments.probe_share, ensemble=ensemble)
+    if arguments.target_views == "mean":
+        maker.means, maker.read_means = (
+            inputs.mean_features,
+            partial(_read_means, arguments, run_data, inputs, accelerator),
+        )
+    return maker
+
+
+def _read_means(arguments: DistillationArguments, run_data: RunData, inputs: Inputs, accelerator: Accelerator) -> None:
+    rows = np.concatenate([run_data.labelled_rows, run_data.unlabelled_rows])
+    inputs.means = view_means(inputs, rows, run_data.views(arguments), accelerator)
 
 
 def _check(arguments: DistillationArguments, run_data: RunData, has_targets: bool) -> None:
@@ -85,6 +96,12 @@ def _check(arguments: DistillationArguments, run_data: RunData, has_targets: boo
         raise ArgumentError(
             f"`method` {arguments.method}, with a probe, an ensemble or targets of several views, is for classes, but "
             "the data has masks: set `method` to rd or drd."
+        )
+    without_means = run_data.views(arguments) is None or arguments.teacher_features == "stage"
+    if arguments.target_views == "mean" and without_means:
+        raise ArgumentError(
+            "`target_views` mean needs a number of views and one vector of the teacher for each of them: give "
+            "`num_views` a number and set `teacher_features` to all or last, or set `target_views` to one."
         )
     if has_targets and not arguments.detach_hybrid_in_kl:
         raise ArgumentError(
@@ -158,8 +175,10 @@ def start_at_probe(
 
     def error(shown: list[StageFeature]) -> Tensor:
         wanted = task.centred(probe(comparable(shown[-1], "pooled").to(probe.weight.dtype)))
-        reprogrammed = [project(feature) for project, feature in zip(teacher.projectors, shown, strict=True)]
-        passes = [task.centred(at_least_float32(logits)) for logits in teacher.hybrid_passes(tape, reprogrammed)]
+        pairs = zip(teacher.projectors, shown, strict=True)
+        reprogrammed = {index: project(feature) for index, (project, feature) in enumerate(pairs)}
+        hybrids = teacher.hybrid_passes(tape, reprogrammed, range(len(teacher.config.hybrid_stages)))
+        passes = [task.centred(at_least_float32(logits)) for logits in hybrids]
         left = sum((logits - wanted).square().mean() for logits in passes) / len(passes)
         return left / wanted.square().mean().clamp(min=torch.finfo(wanted.dtype).tiny)
 

@@ -31,6 +31,7 @@ class TargetMaker:
     :param probe_share: w, the probe's share beside the hybrid logits.
     :param means: Row numbers -> the teacher's features, averaged over the views; None where those of the view at hand
         are read.
+    :param read_means: Makes what `means` reads, which takes time; to be called before the first step of this process.
     :param ensemble: S; None without one.
     """
 
@@ -39,6 +40,7 @@ class TargetMaker:
     probe: nn.Linear | None = None
     probe_share: float = 0.0
     means: Callable[[Sequence[int]], list[StageFeature]] | None = None
+    read_means: Callable[[], None] = lambda: None
     ensemble: Ensemble | None = None
 
     @torch.no_grad()

@@ -31,6 +31,7 @@ from ..teacher_cache.key import (
     nearest_difference,
     open_folder,
     read_folder,
+    rounding_bound,
     teacher_key,
 )
 
@@ -69,7 +70,7 @@ def open_cache(
     root = cache_root(arguments.cache_dir)
     new = read_folder(root / key_id(key)) is None
     cache = _open(root, key, models, accelerator, arguments)
-    rows = np.concatenate([run_data.labelled_rows, run_data.unlabelled_rows])
+    rows = run_data.kept_rows
     if cache is not None and accelerator.is_main_process:
         changes = nearest_difference(key, list_folders(root)) if new else []
         if changes:
@@ -231,8 +232,8 @@ def compare_entries(cache: FeatureCache, inputs: Inputs, rows: Sequence[int], nu
     """
     present = [(int(row), view) for view in range(num_views) for row in np.intersect1d(cache.present(view), rows)]
     chosen = np.random.default_rng(inputs.seed).permutation(len(present))[:count]
-    largest, precisions = 0.0, (cache.layout.dtype, inputs.backbone.dtype)
-    allowed = max(ROUNDING, *(4 * torch.finfo(dtype).eps for dtype in precisions))
+    largest, of_teacher = 0.0, 4 * torch.finfo(inputs.backbone.dtype).eps
+    allowed = max(ROUNDING, of_teacher, rounding_bound(cache.folder.key))
     for start in range(0, len(chosen), 64):
         part = [present[number] for number in chosen[start : start + 64]]
         own_rows, views = [row for row, _ in part], [view for _, view in part]

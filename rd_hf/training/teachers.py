@@ -31,6 +31,7 @@ from .volume_processor import has_processor
 logger = logging.getLogger(__name__)
 
 BYTE = 255
+ONLY_IMAGES = "is only for teachers of images, but the teacher reads whole volumes: leave it out."
 
 
 def load_teacher(arguments: DistillationArguments, accelerator: Accelerator) -> LoadedTeacher:
@@ -51,9 +52,12 @@ def load_teacher(arguments: DistillationArguments, accelerator: Accelerator) -> 
             device_map=arguments.teacher_device_map,
             **options,
         )
-        if reads_volumes(backbone.tower) and not has_processor(arguments.teacher, arguments.teacher_revision):
-            return LoadedTeacher(backbone, None)
-        return LoadedTeacher(backbone, load_processor(arguments.teacher, **options))
+        if reads_volumes(backbone.tower):
+            arguments.refuse_changed(["teacher_image_size"], ONLY_IMAGES)
+            if not has_processor(arguments.teacher, arguments.teacher_revision):
+                return LoadedTeacher(backbone, None)
+        processor = load_processor(arguments.teacher, image_size=arguments.teacher_image_size, **options)
+        return LoadedTeacher(backbone, processor)
 
 
 def reads_volumes(model: nn.Module) -> bool:
@@ -86,6 +90,7 @@ def add_teacher(
             projector_layers=arguments.projector_layers,
             teacher_stages=arguments.teacher_stages,
             student_stages=arguments.student_stages,
+            teacher_features=arguments.teacher_features,
             **options,
         )
     except UnfitImageError as error:
@@ -117,9 +122,7 @@ def _prepare_for_volumes(models: Models, arguments: DistillationArguments, is_se
                 f"The teacher {arguments.teacher!r} reads volumes of {input_channels(backbone.tower)} channels, but "
                 f"those of the data have {channels}: choose another teacher."
             )
-        arguments.refuse_changed(
-            ["slice_axis"], "is only for teachers of images, but the teacher reads whole volumes: leave it out."
-        )
+        arguments.refuse_changed(["slice_axis"], ONLY_IMAGES)
     else:
         backbone.slices = slice_reading(own, input_channels(backbone.tower), arguments.slice_axis)
         neighbours = ", each with its two neighbours as the three channels" if len(backbone.slices.mean) == 3 else ""

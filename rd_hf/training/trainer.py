@@ -31,6 +31,7 @@ from .inputs import Inputs
 from .objective import Objective
 from .resuming import check_same_steps, check_that_all_resume_at, how_to_go_on
 from .run_folder import forget_rows_after
+from .stage_schedule import StageSchedule
 from .step import NonFiniteLossError, Update
 from .targets import TargetMaker
 
@@ -54,6 +55,7 @@ class Trainer:
 
     :param model: RDTeacherForImageClassification without backbone (student and projectors), or the student alone.
     :param inputs: pixels and teacher features of a batch; without a backbone the student is trained alone (method ce).
+    :param stages: says which stages are on; by default all.
     :param targets: what student and hybrid logits learn from besides labels; None is the hybrid logits.
     """
 
@@ -67,12 +69,13 @@ class Trainer:
         data: TrainingData,
         max_steps: int,
         output_dir: Path,
+        stages: StageSchedule | None = None,
         targets: TargetMaker | None = None,
     ):
         self.arguments, self.accelerator, self.data = arguments, accelerator, data
         self.inputs, self.max_steps = inputs, max_steps
         self.output_dir, self.checkpoints = output_dir, output_dir / "checkpoints"
-        self.update = Update(arguments, accelerator, model, inputs, objective, max_steps, targets)
+        self.update = Update(arguments, accelerator, model, inputs, objective, max_steps, stages, targets)
         self.module = model
         self.eval_steps = arguments.eval_steps or max(1, math.ceil(max_steps / 20))
         self.save_steps = arguments.save_steps or self.eval_steps
@@ -89,6 +92,8 @@ class Trainer:
         """
         if self.arguments.resume:
             self.restore()
+        if self.update.targets is not None:
+            self.update.targets.read_means()
         batches = self.timed(iter(self.loader()))
         self.update.log_cka_cost(len(self.data.plan.batch(self.step, 0)))
         progress = Progress("training", self.max_steps, "step", self.step, self.accelerator.is_main_process)
@@ -103,7 +108,7 @@ class Trainer:
                 if self.step % self.arguments.logging_steps == 0 or self.step == self.max_steps:
                     elapsed = time.perf_counter() - started
                     used = {"images_per_second": images / elapsed, "data_wait": self.data_wait / elapsed}
-                    self.log(row | used | {"memory_gib": memory_used(self.accelerator)})
+                    self.log(row | self.update.stages.row() | used | {"memory_gib": memory_used(self.accelerator)})
                     progress.note(loss=f"{row['loss']:.3f}", **self.best_so_far())
                     waited, trained = waited + self.data_wait, trained + elapsed
                     started, images, self.data_wait = time.perf_counter(), 0, 0.0
@@ -239,6 +244,7 @@ class Trainer:
             "processes": self.accelerator.num_processes,
             "rows_a_step": self.data.plan.rows_a_step,
             "data": self.data.fingerprint,
+            "stages": self.update.stages.state(),
         }
         if self.accelerator.scaler is not None:
             state["scaler"] = self.accelerator.scaler.state_dict()
@@ -275,6 +281,7 @@ class Trainer:
         check_same_steps(checkpoint, self.data.plan)
         self.update.load(checkpoint.tensors)
         self.evaluations_without_gain = checkpoint.state["evaluations_without_gain"]
+        self.update.stages.load_state(checkpoint.state.get("stages", {}))
         if self.accelerator.scaler is not None and "scaler" in checkpoint.state:
             self.accelerator.scaler.load_state_dict(checkpoint.state["scaler"])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 
 import nibabel
@@ -61,12 +62,18 @@ def workplace(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run(workplace):
-    """Runs code in a process that cannot import rd_hf."""
+def python(workplace):
+    """Runs commands in processes of their own."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     warm = WarmPython(environment | {"HF_MODULES_CACHE": str(workplace / "modules")})
-    yield lambda code, folder: warm.run("-c", BLOCKER + code, cwd=folder)
+    yield warm
     warm.close()
+
+
+@pytest.fixture(scope="module")
+def run(python):
+    """Runs code in a process that cannot import rd_hf."""
+    return lambda code, folder: python.run("-c", BLOCKER + code, cwd=folder)
 
 
 def windows(count: int = 2, *size: int) -> torch.Tensor:
@@ -117,29 +124,18 @@ def same_mask(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 @pytest.mark.parametrize("name", ["unet", "resnet"])
-def test_a_bundle_runs_with_monai(name, workplace, run, tmp_path):
+def test_the_command_of_its_card_runs_a_bundle(name, workplace, python, tmp_path):
     report = export(str(workplace / name), str(tmp_path / "bundle"), "bundle")
     assert report["max_abs_difference"] < 1e-5
+    shutil.copytree(workplace / "volumes", tmp_path / "bundle" / "volumes")
+    (tmp_path / "bundle" / "rd_hf.py").write_text("raise ImportError('a bundle needs no rd_hf')")
     text = (tmp_path / "bundle" / CARD_FILE).read_text()
-    assert "python -m monai.bundle run --config_file configs/inference.json" in text
-    code = f"""
-import os, sys
-from monai.bundle import run
-sys.path.insert(0, os.getcwd())  # as python -m does it
-paths = dict(config_file="configs/inference.json", dataset_dir={str(workplace / "volumes")!r}, output_dir="eval")
-run(**paths)
-from scripts.predict import predict
-for twice in ([paths["dataset_dir"] + "/one.nii.gz"], ["a/three.nii", "a/three.nii.gz"]):
-    try:
-        predict(twice, None, None, None, "eval")
-    except FileExistsError as error:
-        print(error)
-"""
-    done = run(code, tmp_path / "bundle")
+    (command,) = re.findall(r"^python (-m monai\.bundle run .*)$", text, re.MULTILINE)
+    done = python.run(*shlex.split(command), cwd=tmp_path / "bundle")
     assert done.returncode == 0, done.stderr
+    again = python.run(*shlex.split(command), cwd=tmp_path / "bundle")
     ending = "nii.gz" if name == "unet" else "json"
-    assert f"eval/one.{ending} exists already" in done.stdout
-    assert f"Two volumes would have the file eval/three.{ending}" in done.stdout
+    assert again.returncode == 1 and f"eval/one.{ending} exists already" in again.stderr
     made = sorted(path.name for path in (tmp_path / "bundle" / "eval").iterdir())
     if name == "unet":
         assert made == ["one.nii.gz", "two.nii.gz"]
@@ -151,6 +147,13 @@ for twice in ([paths["dataset_dir"] + "/one.nii.gz"], ["a/three.nii", "a/three.n
         assert made == ["one.json", "two.json"]
         shares = json.loads((tmp_path / "bundle" / "eval" / "one.json").read_text())
         assert list(shares) == NAMES and sum(shares.values()) == pytest.approx(1)
+
+
+def test_a_bundle_refuses_two_volumes_that_would_have_one_file(workplace, run, tmp_path):
+    export(str(workplace / "unet"), str(tmp_path / "bundle"), "bundle")
+    code = "import sys\nsys.path.insert(0, '')\nfrom scripts.predict import predict\n"
+    done = run(code + "predict(['a/three.nii', 'a/three.nii.gz'], None, None, None, 'eval')", tmp_path / "bundle")
+    assert "Two volumes would have the file eval/three.nii.gz" in done.stderr
 
 
 def test_onnx_of_any_size(workplace, tmp_path):

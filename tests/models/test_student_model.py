@@ -207,11 +207,12 @@ def test_wrong_channels_are_refused():
         RDStudentConfig(ResNetConfig(num_channels=1))
 
 
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")
 def test_gradient_checkpointing_is_the_wrapped_models():
     assert not student("mobilenet_v2").supports_gradient_checkpointing
     model = student("vit").train()
-    model.activation_checkpointing_enable()
-    assert model.is_activation_checkpointing
+    model.gradient_checkpointing_enable()
+    assert model.is_gradient_checkpointing
     model(pixels(), labels=torch.tensor([0, 1])).loss.backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
 

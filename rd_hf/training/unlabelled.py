@@ -1,0 +1,87 @@
+"""The images of a run that serve without a label: rows of train, a data set beside it, or shards."""
+
+from __future__ import annotations
+
+import logging
+from typing import NamedTuple
+
+import numpy as np
+from datasets import Dataset, concatenate_datasets
+
+from ..arguments.distillation import DistillationArguments
+from ..arguments.values import ArgumentError
+from ..data.image_data import ImageData
+from ..data.shards import ImageShards, find_shards
+from ..data.sources import load_images_only
+from ..data.unlabelled import outside_groups
+
+logger = logging.getLogger(__name__)
+
+
+class Unlabelled(NamedTuple):
+    """What a run shows with and without labels.
+
+    :ivar images: those of train, then those without label that are kept.
+    :ivar rows: that serve without a label; those from len(images) on are images of `shards`.
+    :ivar shards: None where there are none.
+    """
+
+    images: Dataset
+    rows: np.ndarray
+    shards: ImageShards | None
+
+
+def with_unlabelled(arguments: DistillationArguments, data: ImageData, withheld: np.ndarray) -> Unlabelled:
+    """The images of train, then those without label, and the rows among them that serve without a label.
+
+    :param withheld: labelled rows of train whose label is not used.
+    :raises ArgumentError: when there are none, although they are asked for.
+    """
+    columns = ["image"] if data.masks is None else ["image", "mask"]  # images without a mask have None there
+    parts, rows = [data.splits["train"].select_columns(columns)], []
+    if arguments.use_unlabeled:
+        rows.append(withheld)
+    if data.unlabelled is not None:
+        if arguments.use_unlabeled:
+            bare = outside_groups(data.unlabelled, data.splits, ("validation", "test"))
+            rows.append(np.arange(len(bare)) + len(parts[0]))
+            parts.append(bare.select_columns(["image"]))
+        else:
+            words = "%d rows of train have no label and are passed over. --use_unlabeled trains on them too."
+            logger.info(words, len(data.unlabelled))
+    if arguments.use_unlabeled and not sum(map(len, rows)):
+        if arguments.shots is None and arguments.label_fraction is None and arguments.unlabeled_dataset is None:
+            raise ArgumentError(
+                "`use_unlabeled` has no unlabelled rows to use, because every row of train has and keeps its label. "
+                "Name an `unlabeled_dataset`, or withhold labels with `shots` or `label_fraction`."
+            )
+        logger.warning("use_unlabeled has no effect, because every row of train keeps its label.")
+    files = find_shards(arguments.unlabeled_dataset)
+    if arguments.unlabeled_dataset is not None and not files:
+        further = load_images_only(
+            arguments.unlabeled_dataset,
+            image_column=arguments.image_column,
+            dimensions=2 if data.volumes is None else 3,
+            volumes=data.volumes,
+        )
+        rows.append(np.arange(len(further)) + sum(map(len, parts)))
+        parts.append(further)
+    images = parts[0] if len(parts) == 1 else concatenate_datasets(parts)
+    shards = _open_shards(arguments, data, files) if files else None
+    if shards is not None:
+        rows.append(np.arange(len(shards)) + len(images))
+    return Unlabelled(images, np.concatenate([np.empty(0, dtype=np.int64), *rows]), shards)
+
+
+def _open_shards(arguments: DistillationArguments, data: ImageData, files: list) -> ImageShards:
+    if data.volumes is not None:
+        raise ArgumentError(
+            "`unlabeled_dataset` names tar files, which hold images, but the data are volumes: unpack the files."
+        )
+    shards = ImageShards(files, arguments.on_bad_image == "skip")
+    logger.info(
+        "%d unlabelled images in %d tar files. Each is decoded when a step visits it. Their teacher features are not "
+        "cached, and they are not compared with validation and test.",
+        len(shards), len(files),
+    )  # fmt: skip
+    return shards
