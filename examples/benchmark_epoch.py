@@ -66,6 +66,7 @@ class Row:
         )  # fmt: skip
         accelerator = Accelerator()
         run_data = load_run_data(arguments)
+        arguments = run_data.with_defaults(arguments)
         self.models = build_models(arguments, run_data, accelerator)
         run_data.open_images(self.models.transforms, "error")
         self.trainer: Trainer = build_trainer(arguments, accelerator, run_data, self.models, folder / "run")

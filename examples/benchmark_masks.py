@@ -60,6 +60,7 @@ class Row:
         )  # fmt: skip
         accelerator = Accelerator()
         run_data = load_run_data(arguments)
+        arguments = run_data.with_defaults(arguments)
         models = build_models(arguments, run_data, accelerator)
         run_data.open_images(models.transforms, "error")
         self.trainer = build_trainer(arguments, accelerator, run_data, models, folder / "run")

@@ -107,7 +107,7 @@ def main() -> None:
     print("\n3. The same U-Net learns from the teacher's reprogrammed features, and from 40 volumes without a mask.")
     rd_hf.distill(
         teacher=str(teacher), method="rd", use_unlabeled=True, output_dir=str(options.output_dir / "rd"), num_views=4,
-        cka_features="positions", cache_dir=str(options.output_dir / "teacher_features"), **settings,
+        cache_dir=str(options.output_dir / "teacher_features"), **settings,
     )  # fmt: skip
 
     print("\n4. The student is loaded again, as any user would load it, and segments a volume.")

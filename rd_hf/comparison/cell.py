@@ -21,6 +21,7 @@ from ..runtime.files import write_json
 from ..scoring.mask_bootstrap import units
 from ..tasks.classification import Classification, SingleLabel
 from ..tasks.make import make_task
+from ..tasks.segmentation import Segmentation
 from ..tasks.task import Task
 from .bench import Bench
 from .plan import Cell, Plan
@@ -42,7 +43,7 @@ def run_cell(plan: Plan, cell: Cell, bench: Bench, root: Path) -> None:
     folder = root / cell.path
     shutil.rmtree(folder, ignore_errors=True)  # of a run that did not get to its result
     folder.mkdir(parents=True)
-    arguments = plan.cell_arguments(cell, folder, bench.run_data.task)
+    arguments = bench.run_data.with_defaults(plan.cell_arguments(cell, folder, bench.run_data.task))
     set_seed(cell.seed)
     trained = train(plan, cell, bench, arguments)
     task = trained.run_data.task
@@ -96,6 +97,13 @@ def read_result(root: Path, cell: Cell) -> dict[str, Any]:
     return json.loads((root / cell.path / RESULT_FILE).read_text(encoding="utf-8"))
 
 
+def arguments_now(plan: Plan, cell: Cell, folder: Path, result: dict[str, Any]) -> DistillationArguments:
+    """The arguments that a finished run would have now."""
+    task = task_of(result)
+    arguments = plan.cell_arguments(cell, folder, task)
+    return arguments.with_defaults(of_volumes="volumes" in result, of_masks=isinstance(task, Segmentation))
+
+
 def task_of(result: dict[str, Any]) -> Task:
     """The task of a finished run."""
     problem_type = result.get("problem_type", SingleLabel.problem_type)
@@ -103,9 +111,11 @@ def task_of(result: dict[str, Any]) -> Task:
 
 
 def cell_settings(plan: Plan, cell: Cell, arguments: DistillationArguments) -> dict[str, Any]:
-    """Everything that a run's result depends on, as plain values. If it has changed, a finished run is not reused."""
-    # the default sizes of batches are those of images here, whatever the data, which is not loaded yet
-    values = arguments.with_batch_sizes(of_volumes=False).to_dict()
+    """Everything that a run's result depends on, as plain values. If it has changed, a finished run is not reused.
+
+    :param arguments: with the data's defaults.
+    """
+    values = arguments.to_dict()
     values = {name: values[name] for name in names(DistillationArguments, lambda fact: fact.affects_result)}
     values |= {"comparison_method": cell.entry.method.name, "comparison_weight": cell.weight}
     for name in ("teacher", "student"):  # a checkpoint may be trained again and saved under the same name

@@ -26,7 +26,7 @@ from ..runtime.processes import start_accelerator
 from ..runtime.progress import Progress
 from .arguments import ComparisonArguments
 from .bench import Bench
-from .cell import cell_settings, is_done, read_result, run_cell, task_of
+from .cell import arguments_now, cell_settings, is_done, read_result, run_cell
 from .plan import Cell, Plan
 
 logger = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ def check_finished(plan: Plan, cells: Sequence[Cell], root: Path) -> None:
         if not is_done(root, cell):
             continue
         result = read_result(root, cell)
-        before, arguments = result["settings"], plan.cell_arguments(cell, root / cell.path, task_of(result))
+        before, arguments = result["settings"], arguments_now(plan, cell, root / cell.path, result)
         now = json.loads(json.dumps(cell_settings(plan, cell, arguments)))
         names = [name for name in now if name in before and before[name] != now[name]]  # a later version knows more
         changed = [f"{name} was {before[name]!r}, is {now[name]!r}" for name in names]

@@ -6,32 +6,32 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from huggingface_hub import try_to_load_from_cache
 from torch import Tensor, nn
-from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import CONFIG_NAME
 
-from .features import Stage, StageFeature
+from .features import Stage, StageFeature, concatenated
 from .grids import Grid
+from .open_clip_tower import CONFIG_FILE
+from .pooled import VectorReading, as_pooled, modules_of, pooled_feature, pooled_stage
 from .probe import used_before
 from .reprogramming import resample
 from .slices import SliceReading
 from .stages import find_stages, image_tower
 from .tape import StagedModel
+from .tower_loading import HUB_PREFIX, BackboneError, load_tower
 
 logger = logging.getLogger(__name__)
 
 # Larger batches of activations do not stay in the allocator's arenas on a CPU: every step would fault its pages again.
 CPU_BATCH_SIZE = 8
 SLICES_AT_ONCE = 64  # on an accelerator, where a batch of volumes has hundreds
-
-
-class BackboneError(ValueError):
-    """A backbone cannot be used: weights are missing, or it is not the one that was asked for."""
 
 
 class Backbone:
@@ -71,7 +71,8 @@ class Backbone:
         self.is_spread = False
         self._features_device: torch.device | None = None
         self._staged: StagedModel | None = None
-        self._taps: list[tuple[int, Grid]] = []
+        self._reading: VectorReading | None = None  # where a tapped stage is pooled
+        self._taps: list[tuple[int, Stage, Grid]] = []
 
     @classmethod
     def from_pretrained(
@@ -83,9 +84,9 @@ class Backbone:
         batch_size: int | None = None,
         device_map: str | dict[str, Any] | None = None,
     ) -> Backbone:
-        """Loads a transformers checkpoint with safetensors weights; its head, if it has one, is left out.
+        """Loads a checkpoint of transformers, timm or open_clip; its head or text tower, if it has one, is left out.
 
-        :param name_or_path: Hub id or folder.
+        :param name_or_path: Hub id or folder; `hf-hub:` before an id changes nothing.
         :param revision: branch, tag or commit of the Hub repo.
         :param dtype: precision to run in; the hash is that of the weights as stored.
         :param trust_remote_code: run model code found in the repo.
@@ -93,25 +94,9 @@ class Backbone:
         :param device_map: spreads the weights over devices, as in transformers; `to` then says where features go.
         :raises BackboneError: when the devices together have no room for the weights.
         """
-        name, is_local = os.fspath(name_or_path), os.path.isdir(name_or_path)
-        model, loading = AutoModel.from_pretrained(
-            name,
-            revision=revision or "main",
-            dtype="auto",
-            trust_remote_code=trust_remote_code,
-            use_safetensors=True,
-            output_loading_info=True,
-            device_map=device_map,
-        )
-        if device_map is not None and any(parameter.is_meta for parameter in model.parameters()):
-            raise BackboneError(
-                f"The weights of {name!r} do not fit on the devices of the device map {device_map!r}, so some would "
-                "be fetched at every step. Use more devices, or a smaller teacher."
-            )
-        tower = image_tower(model)
-        prefix = next(path for path, module in model.named_modules() if module is tower)
-        prefix = f"{prefix}." if prefix else ""
-        missing = {key.removeprefix(prefix) for key in loading["missing_keys"] if key.startswith(prefix)}
+        name = os.fspath(name_or_path).removeprefix(HUB_PREFIX)
+        is_local = os.path.isdir(name)
+        tower, missing = load_tower(name, revision, trust_remote_code, device_map)
         source = {
             "id": "local" if is_local else name,
             "revision": None if is_local else cached_commit(name, revision),
@@ -179,6 +164,14 @@ class Backbone:
         staged = find_stages(self.tower, self._shown_size(image_size), names, num_stages, must_reach_output=False)
         return tuple(self._stage(stage, tuple(image_size)) for stage in staged.stages)
 
+    def find_pooled(
+        self, image_size: Grid, features: Literal["last", "all"], names: Sequence[str] | None = None
+    ) -> Stage:
+        """The last stage with one vector in place of its map; see :func:`rd_hf.models.pooled.pooled_stage`."""
+        size = self._shown_size(image_size)
+        staged = find_stages(self.tower, size, names, must_reach_output=False)
+        return replace(pooled_stage(staged, size, features, self.missing), grid=(1,) * len(image_size))
+
     def _shown_size(self, image_size: Grid) -> Grid:
         """What the tower itself is shown of images or volumes of this size."""
         if self.slices is not None and len(image_size) != 3:
@@ -200,21 +193,25 @@ class Backbone:
         :raises BackboneError: when the tower's stages differ from `stages`, or weights that run before the end of the
             last stage were not in the checkpoint.
         """
-        names = list(dict.fromkeys(stage.name for stage in stages))
+        names = list(dict.fromkeys(name for stage in stages for name in modules_of(stage)))
         shown_size = self._shown_size(image_size)
         staged = find_stages(self.tower, shown_size, names, must_reach_output=False)
+        reading = VectorReading(staged, shown_size) if any(stage.pooled for stage in stages) else None
+        vectors = {} if reading is None else reading.probe(shown_size)
         found = {stage.name: self._stage(stage, tuple(image_size)) for stage in staged.stages}
         for stage in stages:
-            if found[stage.name] != stage:
+            own = found[stage.name]
+            own = as_pooled(own, len(image_size), stage.pooled, vectors) if stage.pooled else own
+            if own != stage:
                 raise BackboneError(
-                    f"Stage {stage.name!r} of {type(self.tower).__name__} is {found[stage.name]} at the image size "
+                    f"Stage {stage.name!r} of {type(self.tower).__name__} is {own} at the image size "
                     f"{tuple(image_size)}, but {stage} is expected. Give the backbone and the image size that were "
                     "used in training."
                 )
         self._refuse_random_weights(staged.stages[-1], shown_size)
         position = {stage.name: index for index, stage in enumerate(staged.stages)}
-        self._staged = staged
-        self._taps = [(position[stage.name], tuple(grid)) for stage, grid in zip(stages, grids, strict=True)]
+        self._staged, self._reading = staged, reading
+        self._taps = [(position[stage.name], stage, tuple(grid)) for stage, grid in zip(stages, grids, strict=True)]
 
     @torch.no_grad()
     def extract(self, pixel_values: Tensor) -> list[StageFeature]:
@@ -232,29 +229,32 @@ class Backbone:
         staged = self.staged
         self.tower.eval()
         if self.slices is not None:
-            return _concatenated([self._extract_slices(staged, volume) for volume in pixel_values])
+            return concatenated([self._extract_slices(staged, volume) for volume in pixel_values])
         one = 1 if pixel_values.ndim == 5 and self.device.type == "cpu" else None
         size = self.batch_size or one or self.chunk_size or max(len(pixel_values), 1)
-        return _concatenated([self._extract_chunk(staged, chunk, self._taps) for chunk in pixel_values.split(size)])
+        return concatenated([self._extract_chunk(staged, chunk, self._taps) for chunk in pixel_values.split(size)])
 
     def _extract_slices(self, staged: StagedModel, volume: Tensor) -> list[StageFeature]:
         """The features of one volume (C, X, Y, Z); the maps of its slices are averaged as soon as they are there."""
-        taps = [(index, self.slices.plane(grid)) for index, grid in self._taps]
-        images = self.slices.images(volume.to(self.device), self.chunk_size or SLICES_AT_ONCE)
-        features = _concatenated([self._extract_chunk(staged, chunk, taps) for chunk in images])
-        return [self.slices.assemble(feature, grid) for feature, (_, grid) in zip(features, self._taps, strict=True)]
+        taps = [(index, stage, self.slices.plane(grid)) for index, stage, grid in self._taps]
+        at_once = self.chunk_size or SLICES_AT_ONCE
+        features = self.slices.read(volume.to(self.device), at_once, lambda s: self._extract_chunk(staged, s, taps))
+        return [self.slices.assemble(feature, grid) for feature, (*_, grid) in zip(features, self._taps, strict=True)]
 
     def _extract_chunk(
-        self, staged: StagedModel, pixel_values: Tensor, taps: Sequence[tuple[int, Grid]]
+        self, staged: StagedModel, pixel_values: Tensor, taps: Sequence[tuple[int, Stage, Grid]]
     ) -> list[StageFeature]:
         pixel_values = pixel_values.to(self.device, self.dtype, non_blocking=True)
         pixel_values = pixel_values.contiguous(memory_format=self.memory_format)
-        _, tape = staged.forward(pixel_values)
-        # a copy, as a feature may be a view of something larger (a sequence and its prefix, a whole output)
-        return [
-            StageFeature(*(None if part is None else self._own(part) for part in resample(tape.features[index], grid)))
-            for index, grid in taps
+        tape, vectors = self._reading.forward(pixel_values) if self._reading else (staged.forward(pixel_values)[1], {})
+        features = [
+            pooled_feature(vectors, stage.pooled, len(grid), self.dtype)
+            if stage.pooled
+            else resample(tape.features[index], grid)
+            for index, stage, grid in taps
         ]
+        # a copy, as a feature may be a view of something larger (a sequence and its prefix, a whole output)
+        return [StageFeature(*(None if part is None else self._own(part) for part in f)) for f in features]
 
     def _own(self, part: Tensor) -> Tensor:
         return part.clone() if self._features_device is None else part.to(self._features_device, copy=True)
@@ -302,8 +302,8 @@ def fetch_backbone(
 
 def cached_commit(repo_id: str, revision: str | None = None) -> str | None:
     """The commit that a branch, tag or commit of a Hub model, just loaded, stands for in the local cache."""
-    path = try_to_load_from_cache(repo_id, CONFIG_NAME, revision=revision)
-    return Path(path).parent.name if isinstance(path, str) else revision
+    paths = [try_to_load_from_cache(repo_id, file, revision=revision) for file in (CONFIG_NAME, CONFIG_FILE)]
+    return next((Path(path).parent.name for path in paths if isinstance(path, str)), revision)
 
 
 def weights_hash(module: nn.Module, missing: Iterable[str] = ()) -> str:
@@ -328,15 +328,3 @@ def _is_2d_convolutional(module: nn.Module) -> bool:
     """Whether most of the weights are convolutions' of images, so that channels-last memory pays."""
     convolutions = sum(m.weight.numel() for m in module.modules() if isinstance(m, nn.Conv2d))
     return 2 * convolutions > sum(parameter.numel() for parameter in module.parameters())
-
-
-def _concatenated(chunks: list[list[StageFeature]]) -> list[StageFeature]:
-    """The features of all chunks of a batch, for each stage."""
-    return [_concatenate(list(parts)) for parts in zip(*chunks, strict=True)]
-
-
-def _concatenate(chunks: list[StageFeature]) -> StageFeature:
-    if len(chunks) == 1:
-        return chunks[0]
-    maps, prefixes = zip(*chunks, strict=True)
-    return StageFeature(torch.cat(maps), None if prefixes[0] is None else torch.cat(prefixes))

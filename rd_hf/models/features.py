@@ -49,12 +49,15 @@ class Stage:
     :ivar channels: channels of the map and of the prefix tokens.
     :ivar grid: sides of the map at the probed image size.
     :ivar prefix_tokens: class and register tokens; 0 where the model has none.
+    :ivar pooled: what is pooled into one vector that stands in place of the map, see `rd_hf.models.pooled`; empty where
+        the map is read.
     """
 
     name: str
     channels: int
     grid: Grid
     prefix_tokens: int
+    pooled: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The stage in plain JSON types, for a model's config."""
@@ -63,12 +66,26 @@ class Stage:
             "channels": self.channels,
             "grid": list(self.grid),
             "prefix_tokens": self.prefix_tokens,
+            **({"pooled": list(self.pooled)} if self.pooled else {}),
         }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Stage:
         """Read back what `to_dict` wrote."""
-        return cls(values["name"], values["channels"], tuple(values["grid"]), values["prefix_tokens"])
+        size = values["channels"], tuple(values["grid"]), values["prefix_tokens"]
+        return cls(values["name"], *size, tuple(values.get("pooled", ())))
+
+
+def concatenated(chunks: Sequence[Sequence[StageFeature]]) -> list[StageFeature]:
+    """The features of all chunks of a batch, for each stage."""
+    return [_concatenate(parts) for parts in zip(*chunks, strict=True)]
+
+
+def _concatenate(chunks: Sequence[StageFeature]) -> StageFeature:
+    if len(chunks) == 1:
+        return chunks[0]
+    maps, prefixes = zip(*chunks, strict=True)
+    return StageFeature(torch.cat(maps), None if prefixes[0] is None else torch.cat(prefixes))
 
 
 def tensors(output: Any, path: Path = ()) -> Iterator[tuple[Path, Tensor]]:

@@ -34,12 +34,15 @@ class RDTeacherOutput(ModelOutput):
     """What a pass of the reprogrammed teacher gives.
 
     :ivar loss: of `logits`, where there are labels.
-    :ivar logits: the hybrid logits of the last hybrid pass: (B, num_labels), of a segmenter (B, num_labels, h, w).
+    :ivar logits: the hybrid logits of the last hybrid pass that was run: (B, num_labels), of a segmenter (B,
+        num_labels, h, w); None where none was.
     :ivar hybrid_logits: those of each hybrid pass that was run, shallow to deep.
     :ivar student_logits: the student's own; None without the student's images.
-    :ivar student_features: the student's own feature after each stage; None without the student's images.
-    :ivar reprogrammed_features: the projected teacher feature for each projector, or without the student's images for
+    :ivar student_features: the student's own feature after each stage that has a projector, or is one of the `stages`
+        asked for; None without the student's images.
+    :ivar reprogrammed_features: the projected teacher feature for each of these, or without the student's images for
         each injected stage.
+    :ivar target_logits: those of the last hybrid pass for `target_features`, without a gradient.
     """
 
     loss: Tensor | None = None
@@ -48,6 +51,7 @@ class RDTeacherOutput(ModelOutput):
     student_logits: Tensor | None = None
     student_features: tuple[StageFeature, ...] | None = None
     reprogrammed_features: tuple[StageFeature, ...] | None = None
+    target_logits: Tensor | None = None
 
 
 class RDTeacher(WithBackbone):
@@ -96,6 +100,7 @@ class RDTeacher(WithBackbone):
         student_stages: Sequence[str] | None = None,
         skips: Literal["own", "reprogrammed"] = "own",
         hybrid_norms: Literal["student", "own"] | None = None,
+        teacher_features: Literal["stage", "last", "all"] = "stage",
     ) -> Any:
         """New projectors between a frozen backbone and a student. The student is shared, not copied.
 
@@ -114,6 +119,8 @@ class RDTeacher(WithBackbone):
             that the student's decoder reads, and one hybrid pass.
         :param hybrid_norms: running statistics of batch norms in hybrid passes: the student's, or each pass's own; by
             default the student's in classifiers, and the pass's own in segmenters.
+        :param teacher_features: what the last projector reads of the backbone: its last stage, or one vector of what is
+            behind that ("last"), or of all stages and what is behind them ("all"); see `rd_hf.models.pooled`.
         :raises StageError: when stages cannot be found, or a name is wrong.
         """
         if stages not in ("last", "all"):
@@ -126,12 +133,15 @@ class RDTeacher(WithBackbone):
             pairs = [pairs[index] for index in read_together(staged, tuple(student.config.image_size))]
         elif stages == "last":
             pairs = pairs[-1:]
+        read = [from_teacher[index] for index, _ in pairs]
+        if teacher_features != "stage":
+            read[-1] = backbone.find_pooled(sides, teacher_features, [stage.name for stage in from_teacher])
         is_known = not type(backbone.config).is_custom_code()  # else transformers could not build the config again
         config = RDTeacherConfig(
             student_config=student.config,
             backbone_config=copy.deepcopy(backbone.config) if is_known else None,
             backbone_source=backbone.source,
-            teacher_stages=[from_teacher[index].to_dict() for index, _ in pairs],
+            teacher_stages=[stage.to_dict() for stage in read],
             student_stages=[stage.to_dict() for _, stage in pairs],
             hidden_channels=hidden_channels,
             projector_layers=projector_layers,
@@ -167,6 +177,9 @@ class RDTeacher(WithBackbone):
         labels: Tensor | None = None,
         student_pixel_values: Tensor | None = None,
         teacher_features: Sequence[StageFeature] | None = None,
+        stages: Sequence[int] | None = None,
+        hybrids: bool = True,
+        target_features: Sequence[StageFeature] | None = None,
     ) -> RDTeacherOutput:
         """The student's own pass and the hybrid passes, or, without the student's images, the last hybrid pass.
 
@@ -180,6 +193,11 @@ class RDTeacher(WithBackbone):
         :param student_pixel_values: (B, 3, h, w), the same images, normalised by the student's image processor; of
             volumes (B, C, x, y, z).
         :param teacher_features: what `Backbone.extract` gives for the stages tapped by :meth:`tap`.
+        :param stages: in training, the hybrid passes that are on, by their numbers from 0, shallow to deep; by default
+            all. Others are not run, and neither are projectors whose feature no pass that is on reads or compares.
+        :param hybrids: in training, whether hybrid passes are run; else features alone are projected.
+        :param target_features: in training, the last stage's of the same images by which they are to be known, such as
+            the mean over their views.
         :raises BackboneError: when there are neither teacher features nor an attached backbone.
         :raises StageError: when there are no student's images, but the logits depend on them.
         """
@@ -192,7 +210,7 @@ class RDTeacher(WithBackbone):
         if student_pixel_values is None:
             output = self._classify(teacher_features)
         else:
-            output = self._co_train(student_pixel_values, teacher_features)
+            output = self._co_train(student_pixel_values, teacher_features, stages, hybrids, target_features)
         if labels is not None:
             output.loss = self._loss(labels, output.logits)
         return output
@@ -200,20 +218,47 @@ class RDTeacher(WithBackbone):
     def _loss(self, labels: Tensor, logits: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def _co_train(self, student_pixel_values: Tensor, teacher_features: Sequence[StageFeature]) -> RDTeacherOutput:
+    def _co_train(
+        self,
+        student_pixel_values: Tensor,
+        teacher_features: Sequence[StageFeature],
+        stages: Sequence[int] | None,
+        hybrids: bool,
+        target_features: Sequence[StageFeature] | None,
+    ) -> RDTeacherOutput:
+        own = self.config.hybrid_stages
+        compared = range(len(self.projectors)) if stages is None else [own[number] for number in stages]
+        numbers = (range(len(own)) if stages is None else stages) if hybrids else ()
+        injected = {number: self._injected(number) for number in numbers}
         student, tape = self.staged_student.forward(student_pixel_values)
-        reprogrammed = self._reprogram(teacher_features)
-        hybrid = tuple(
-            self._hybrid_logits(tape, number, {index: reprogrammed[index] for index in self._injected(number)})
-            for number in range(len(self.config.hybrid_stages))
-        )
+        projected = {
+            index: self.projectors[index](teacher_features[index])
+            for index in sorted({*compared, *(index for indices in injected.values() for index in indices)})
+        }
+        logits, target = self.hybrid_passes(tape, projected, numbers), None
+        if target_features is not None:
+            last = self.config.hybrid_stages[-1]
+            with torch.no_grad():
+                target = self._hybrid_logits(tape, -1, {last: self.projectors[last](target_features[-1])})
         return RDTeacherOutput(
-            logits=hybrid[-1],
-            hybrid_logits=hybrid,
+            logits=logits[-1] if logits else None,
+            hybrid_logits=logits,
             student_logits=student.logits,
-            student_features=tuple(tape.features),
-            reprogrammed_features=tuple(reprogrammed),
+            student_features=tuple(tape.features[index] for index in compared),
+            reprogrammed_features=tuple(projected[index] for index in compared),
+            target_logits=target,
         )
+
+    def hybrid_passes(
+        self, tape: Tape, projected: Mapping[int, StageFeature], numbers: Sequence[int]
+    ) -> tuple[Tensor, ...]:
+        """The logits of hybrid passes, by their numbers from 0.
+
+        :param tape: of the student's own pass over as many images.
+        :param projected: the features of the stages that they inject.
+        """
+        injected = ((number, {index: projected[index] for index in self._injected(number)}) for number in numbers)
+        return tuple(self._hybrid_logits(tape, number, features) for number, features in injected)
 
     def _injected(self, number: int) -> range:
         """The stages that a hybrid pass injects, shallow to deep.
@@ -227,18 +272,6 @@ class RDTeacher(WithBackbone):
         """:param features: to inject in the hybrid pass of this number, by stage."""
         statistics = self.hybrid_statistics[number] if len(self.hybrid_statistics) else None
         return self.staged_student.resume(tape, features, statistics=statistics).logits
-
-    def compared_features(
-        self, student_pixel_values: Tensor, teacher_features: Sequence[StageFeature]
-    ) -> RDTeacherOutput:
-        """The student's and the reprogrammed features as in `forward`, without any hybrid pass."""
-        _, tape = self.staged_student.forward(student_pixel_values)
-        return RDTeacherOutput(
-            student_features=tuple(tape.features), reprogrammed_features=tuple(self._reprogram(teacher_features))
-        )
-
-    def _reprogram(self, teacher_features: Sequence[StageFeature]) -> list[StageFeature]:
-        return [project(feature) for project, feature in zip(self.projectors, teacher_features, strict=True)]
 
     def _classify(self, teacher_features: Sequence[StageFeature]) -> RDTeacherOutput:
         """The last hybrid pass's logits; the student's pass on blank images only shows the way from a stage on.

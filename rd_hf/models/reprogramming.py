@@ -67,7 +67,7 @@ class Projector(nn.Module):
         widths = [teacher.channels, *[hidden_channels] * (layers - 1)]
         convolutions: list[nn.Module] = []
         for index, (width, following) in enumerate(pairwise(widths)):
-            kernel = 1 if index == 0 else 3
+            kernel = 1 if index == 0 or teacher.pooled else 3
             convolutions += [convolution(width, following, kernel, padding=kernel // 2)]
             convolutions += [nn.GroupNorm(1, following), nn.GELU()]
         self.bottleneck = nn.Sequential(*convolutions, convolution(widths[-1], student.channels, kernel_size=1))

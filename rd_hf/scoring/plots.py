@@ -76,6 +76,30 @@ def plot_cka(history: list[dict], path: str | Path) -> None:
         axes.set_ylim(min(lowest, 0.0) - 0.02, 1.02)
 
 
+def plot_stages(history: list[dict], path: str | Path) -> None:
+    """Which stages were on over the steps, and what the sampler that chose them expected of each, where there is one.
+
+    :param history: rows of metrics.jsonl; "stages/1", "stages/2", ... hold the share of the steps since the row before
+        in which those stages were on, "rewards/1", ... the expected rewards.
+    :param path: the PNG to write.
+    """
+    rows = sorted((row for row in history if "stages/1" in row), key=lambda row: row["step"])
+    names = sorted({int(key.removeprefix("stages/")) for row in rows for key in row if key.startswith("stages/")})
+    shares = np.array([[row[f"stages/{name}"] for row in rows] for name in names]).reshape(len(names), len(rows))
+    rewards = {f"stage {name}": _series(history, f"rewards/{name}") for name in names}
+    has_rewards = any(steps for steps, _ in rewards.values())
+    with new_figure(path, 2 if has_rewards else 1) as (figure, (left, *right)):
+        if rows:
+            edges = np.arange(len(names) + 1) + 0.5
+            mesh = left.pcolormesh([0, *(row["step"] for row in rows)], edges, shares, cmap="Blues", vmin=0, vmax=1)
+            figure.colorbar(mesh, ax=left, label="share of the steps", shrink=0.8)
+            left.set_yticks(names)
+        left.set(title="Stages that were on", xlabel="optimiser step", ylabel="stage")
+        for axes in right:
+            _lines(axes, rewards, "no reward recorded")
+            axes.set(title="Expected decrement of the loss", xlabel="optimiser step", ylabel="root mean squares")
+
+
 def plot_confusion_matrix(matrix: Sequence, label_names: Sequence[str], path: str | Path) -> None:
     """Counts of decisions per true class on the test split, shaded by their share of the row.
 

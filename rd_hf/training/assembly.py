@@ -21,6 +21,7 @@ from ..data.pixels import PixelTransform, Transforms
 from ..data.volumes.transform import VolumeTransform
 from ..data.volumes.views import VolumeViews
 from ..inference.model_names import loading, naming
+from ..models.timm_models import TIMM
 from ..runtime.checkpoint import list_checkpoints
 from ..students.loading import load_student
 from .calibration import calibrate_projectors
@@ -31,6 +32,9 @@ from .objective import Objective, ObjectiveWeights
 from .positions import fewest
 from .run_data import RunData
 from .run_models import LoadedStudent, LoadedTeacher, Models, recompute_activations
+from .stage_schedule import StageSchedule
+from .target_start import open_targets
+from .task_loss import TaskLoss
 from .teacher_features import compare_entries, open_cache
 from .teachers import add_teacher, load_teacher
 from .trainer import Trainer, TrainingData
@@ -70,6 +74,7 @@ def load_models(
             revision=arguments.student_revision,
             trust_remote_code=arguments.trust_remote_code,
             volumes=run_data.volume_student,
+            colours=arguments.student_colours,
         )
     if loaded is None and arguments.method != "ce":
         loaded = load_teacher(arguments, accelerator)
@@ -95,10 +100,11 @@ def assemble_models(
     if arguments.sync_batch_norm:
         student.model = _with_synchronised_norms(student.model, accelerator)
     if arguments.gradient_checkpointing:
-        if not student.supports_gradient_checkpointing:
+        # timm recomputes blocks by their own code, where a resumed pass has put a feature in place of one
+        if not student.supports_gradient_checkpointing or student.model.config.model_type == TIMM:
             raise ArgumentError(
                 f"`gradient_checkpointing` is not possible with the student ({type(student.model).__name__}), which "
-                "has no blocks to recompute: leave it out."
+                "has no blocks that can be recomputed: leave it out."
             )
         recompute_activations(student, True)
     if teacher is not None:
@@ -169,8 +175,18 @@ def build_trainer(
     if models.teacher is not None and not goes_on:
         calibrate_projectors(models, run_data, plan)
     model = module or models.teacher or models.student
-    inputs = build_inputs(arguments, run_data, models, accelerator)
-    return Trainer(arguments, accelerator, model, inputs, objective, data, max_steps, folder)
+    inputs, targets = build_inputs(arguments, run_data, models, accelerator), None
+    if models.teacher is not None:
+        targets = open_targets(arguments, run_data, models, plan, inputs, max_steps, accelerator, bool(goes_on))
+    stages = None
+    if model is models.teacher:
+        loss = TaskLoss(models.student, objective.task, inputs, data, accelerator, arguments.seed)
+        number = len(models.teacher.config.hybrid_stages)
+        needs_hybrids = objective.needs_hybrids if targets is None else lambda step: True
+        stages = StageSchedule(
+            arguments.stage_schedule, number, arguments.seed, needs_hybrids, loss, accelerator.device
+        )
+    return Trainer(arguments, accelerator, model, inputs, objective, data, max_steps, folder, stages, targets)
 
 
 def step_plan(arguments: DistillationArguments, run_data: RunData, accelerator: Accelerator) -> StepPlan:
@@ -179,7 +195,6 @@ def step_plan(arguments: DistillationArguments, run_data: RunData, accelerator: 
         RowOrder(rows, arguments.seed, stream, run_data.views(arguments)) if len(rows) else None
         for stream, rows in enumerate((run_data.labelled_rows, run_data.unlabelled_rows))
     ]
-    arguments = arguments.with_batch_sizes(run_data.volumes is not None)
     return StepPlan(
         *orders,
         labelled_size=arguments.per_device_train_batch_size,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import platform
 from importlib.metadata import version
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .._version import __version__
-from ..arguments.distillation import BATCH_SIZES, DistillationArguments
-from ..arguments.options import names
+from ..arguments.distillation import DistillationArguments, defaults_of
+from ..arguments.options import defaults_under, names
 from ..students.cost import Cost, measure_cost
 from .mask_examples import EXAMPLES_FILE
 
@@ -27,7 +26,7 @@ EXAMPLES = {EXAMPLES_FILE: "Best, median and worst test images: image, truth and
 EXAMPLES_OF_VOLUMES = {
     EXAMPLES_FILE: "Slices of the best, the median and the worst test volume, with truth and prediction"
 }
-CKA_CURVES = {"cka.png": "CKA over time"}
+CKA_CURVES = {"cka.png": "CKA over time", "stages.png": "Stages that were on over time"}
 
 
 def card_facts(
@@ -40,7 +39,8 @@ def card_facts(
     """
     arguments: DistillationArguments = trainer.arguments
     task = run_data.task
-    changed, defaults = _arguments(arguments, task.default_metric, run_data.volumes is not None)
+    of_data = defaults_of(of_volumes=run_data.volumes is not None, of_masks=run_data.masks is not None)
+    changed, defaults = _arguments(arguments, of_data | {"metric_for_best_model": task.default_metric})
     provenance = models.student.config.provenance
     common = {
         "method": arguments.method,
@@ -91,19 +91,15 @@ def _named(origin: str) -> str:
     return "a local model" if origin == "local" else origin
 
 
-def _arguments(
-    arguments: DistillationArguments, default_metric: str, of_volumes: bool
-) -> tuple[dict[str, Any], dict[str, Any]]:
+def _arguments(arguments: DistillationArguments, of_data: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The arguments that differ from their default, and the others.
 
     The card shows the origin of teacher, student and data from their provenance, which has no paths.
 
-    :param default_metric: of the task, which chooses the model where no metric is given.
+    :param of_data: the defaults that depend on the data.
     """
-    defaults = {field.name: field.default for field in dataclasses.fields(arguments)}
-    defaults["metric_for_best_model"] = default_metric
-    defaults |= {name: sizes[of_volumes] for name, sizes in BATCH_SIZES.items()}
-    values, shown = arguments.with_batch_sizes(of_volumes).to_dict(), names(type(arguments), lambda fact: fact.in_card)
+    defaults = defaults_under(type(arguments), arguments.method) | of_data
+    values, shown = arguments.to_dict(), names(type(arguments), lambda fact: fact.in_card)
     values = {name: values[name] for name in shown}
     changed = {name: value for name, value in values.items() if value != defaults[name]}
     return changed, {name: value for name, value in values.items() if name not in changed}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ class Inputs:
     :param backbone: the frozen teacher, or None.
     :param cache: keeps the teacher's features; None runs the teacher at every step.
     :param device: where training runs.
+    :ivar means: the teacher's vectors of rows averaged over the views, where a run reads them; see view_means.py.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Inputs:
     ):
         self.store, self.augmentation, self.seed = store, augmentation, seed
         self.backbone, self.cache, self.device = backbone, cache, device
+        self.means: Callable[[Sequence[int], torch.device], list[StageFeature]] | None = None
 
     def needs_teacher_pixels(self, visit: Visit) -> bool:
         """Whether the teacher is needed for a visit; the processes that fetch batches ask this in advance."""
@@ -66,16 +68,39 @@ class Inputs:
 
     def teacher_features(self, batch: dict) -> list[StageFeature]:
         """The teacher's features of the batch; with a cache it runs only for rows and views that are not there."""
-        rows, views = batch["rows"], batch["views"]
+        return self.features_of(batch["rows"], batch["views"], batch["teacher_pixels"], batch["teacher_positions"])
+
+    def features_of(
+        self,
+        rows: Sequence[int],
+        views: Sequence[int],
+        pixels: Tensor | None = None,
+        positions: Sequence[int] | None = None,
+    ) -> list[StageFeature]:
+        """The teacher's features of these rows in these views.
+
+        :param pixels: what was fetched for the teacher at some positions; None fetches what is needed.
+        :param positions: those positions.
+        """
         if self.cache is None:
-            return self.run_teacher(rows, views, batch["teacher_pixels"])
+            return self.run_teacher(rows, views, pixels)
         features, missing = self.cache.read(rows, views)
         if not missing:
             return features
         new_rows, new_views = ([values[position] for position in missing] for values in (rows, views))
-        fetched = batch["teacher_positions"] == missing  # not so where another process or a damage came in between
-        new = self.run_teacher(new_rows, new_views, batch["teacher_pixels"] if fetched else None)
+        fetched = positions == missing  # not so where another process or a damage came in between
+        new = self.run_teacher(new_rows, new_views, pixels if fetched else None)
         return _filled(features, missing, self.cache.write(new_rows, new_views, new))
+
+    def mean_features(self, rows: Sequence[int]) -> list[StageFeature]:
+        """The vector of the teacher for each of these rows of train, averaged over the run's views.
+
+        :return: one feature, for the last tapped stage, in float32.
+        :raises ValueError: where the run has no such means.
+        """
+        if self.means is None:
+            raise ValueError("This run has no features averaged over its views; see rd_hf.training.view_means.")
+        return self.means(rows, self.device)
 
     def run_teacher(self, rows: Sequence[int], views: Sequence[int], pixels: Tensor | None) -> list[StageFeature]:
         """The teacher's features of these rows in these views, computed.

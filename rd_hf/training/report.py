@@ -153,6 +153,9 @@ def _write_plots(folder: Path, models: Models, trainer: Trainer) -> None:
     if models.teacher is not None:
         with _on_its_own(folder, "cka.png"):
             plots.plot_cka(history, folder / "cka.png")
+        if trainer.arguments.stage_schedule != "all":
+            with _on_its_own(folder, "stages.png"):
+                plots.plot_stages(history, folder / "stages.png")
 
 
 def _write_cards(folder: Path, run_data: RunData, models: Models, trainer: Trainer, scores: dict[str, Any]) -> None:

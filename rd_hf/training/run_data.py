@@ -129,6 +129,10 @@ class RunData:
         shows_crops = self.volume_processor is not None and self.volume_processor.crop_size is not None
         return arguments.num_views if shows_crops else arguments.views
 
+    def with_defaults(self, arguments: DistillationArguments) -> DistillationArguments:
+        """The arguments with this data's defaults in place of those that are not given."""
+        return arguments.with_defaults(of_volumes=self.volumes is not None, of_masks=self.masks is not None)
+
     @property
     def volume_student(self) -> VolumeStudent | None:
         """What the student reads of volumes; None for images."""

@@ -81,6 +81,7 @@ def test_a_file_that_is_no_mapping_is_named(tmp_path, content):
         ({"resume": True, "overwrite_output_dir": True}, "resume.*overwrite_output_dir"),
         ({"weight_decay": -1.0}, "weight_decay` is -1.0.*at least 0"),
         ({"weight_decay": float("nan")}, "weight_decay.*at least 0"),
+        ({"learning_rate": float("inf")}, "`learning_rate` is inf; it must be a finite number"),
         ({"label_smoothing": 1.0}, "label_smoothing` is 1.0.*at least 0 and below 1"),
         ({"warmup_ratio": 1.5}, "warmup_ratio` is 1.5.*at most 1"),
         ({"test_fraction": 0}, "test_fraction.*above 0 and below 1"),
@@ -90,7 +91,7 @@ def test_a_file_that_is_no_mapping_is_named(tmp_path, content):
         ({"output_dir": {"a": 1}}, "`output_dir` is .*must be one text"),
         ({"label_column": ["a", True]}, "`label_column` is true, but it must be text"),
         ({"num_views": 0}, "num_views"),
-        ({"cache_dtype": "int8"}, "cache_dtype.*bfloat16"),
+        ({"cache_dtype": "int4"}, "cache_dtype.*bfloat16"),
         ({"cache": False, "verify_cache": 5}, "verify_cache"),
         ({"task": "depth"}, "task.*auto, classification, segmentation"),
         ({"mask_colors": "red"}, "`mask_colors` is 'red'; it must be a mapping of colours"),
@@ -236,6 +237,20 @@ def test_every_argument_says_all(name):
     assert (stated.text is not None) == (str in kinds), "a text says what it stands for"
     assert bool(stated.range) == bool({int, float} & kinds), "a number has a range"
     assert not (stated.in_card and stated.text in ("model", "data", "folder")), "a path has no place in a card"
+
+
+@pytest.mark.parametrize(
+    ("of_volumes", "of_masks", "expected"),
+    [(False, False, (32, "pooled")), (False, True, (32, "pooled")), (True, False, (4, "pooled")),
+     (True, True, (4, "positions"))],
+)  # fmt: skip
+def test_the_data_choose_the_defaults_of_what_is_not_given(of_volumes, of_masks, expected):
+    given = DistillationArguments(teacher="t", student="s", dataset="d", output_dir="o")
+    found = given.with_defaults(of_volumes, of_masks)
+    assert (found.per_device_train_batch_size, found.cka_features) == expected
+    stated = dataclasses.replace(given, cka_features="flattened", per_device_train_batch_size=3)
+    kept = stated.with_defaults(of_volumes, of_masks)
+    assert (kept.per_device_train_batch_size, kept.cka_features) == (3, "flattened")
 
 
 def test_facts_that_nobody_states_are_the_careful_ones():

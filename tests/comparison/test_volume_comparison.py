@@ -17,6 +17,7 @@ from rd_hf.comparison.losses.maps import channel_wise, pixel_relations
 from rd_hf.comparison.mask_probe import Places, class_shares, fit_heads
 from rd_hf.comparison.methods import METHODS
 from rd_hf.comparison.runs import Run
+from rd_hf.comparison.workers import ComparisonError, check_finished
 from rd_hf.models.configuration_monai import MonaiNetConfig
 from rd_hf.models.modeling_monai import MonaiNetForSemanticSegmentation
 
@@ -116,11 +117,18 @@ def test_every_method_learns_masks_of_volumes_from_both_kinds_of_teachers(grid, 
         for cell in plan.cells():
             folder = tmp_path / "compared" / cell.path
             result = json.loads((folder / "result.json").read_text())
+            assert result["settings"]["cka_features"] == "positions"
             assert result["volumes"] == {"size": [16, 8, 8], "channels": 1}
             assert 0 <= result["test"]["dice"] <= 1
             kept[cell.teacher, cell.entry.name] = load_file(folder / "predictions.safetensors")["test/rows"]
             assert kept[cell.teacher, cell.entry.name].shape == (4, 10)
     assert len({rows.tobytes() for rows in kept.values()}) >= len(kept) - 4  # after two steps some may agree
+    check_finished(plan, plan.cells(), tmp_path / "compared")
+    pooled = make_plan(
+        grid, **teachers["volumes"], methods=of_masks, arguments=grid["arguments"] | {"cka_features": "pooled"}
+    )
+    with pytest.raises(ComparisonError, match="cka_features was 'positions', is 'pooled'"):
+        check_finished(pooled, pooled.cells(), tmp_path / "compared")
     rows = comparison_run.run_comparison(make_plan(grid, **by_slices, table_only=True))
     assert len(rows) == 4
     text = (tmp_path / "compared" / "results.md").read_text()

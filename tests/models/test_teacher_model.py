@@ -344,3 +344,28 @@ def test_incomplete_configs_are_refused(towers):
         RDTeacherConfig.from_dict({**values, "backbone_source": {"id": "a/b"}})
     with pytest.raises(ValueError, match="student_config"):
         RDTeacherConfig.from_dict({**values, "student_config": None})
+
+
+def test_a_stage_that_is_off_runs_nothing_and_changes_nothing_of_the_others(towers):
+    model, backbone = parts(towers)
+    model.train()
+    inputs = {"student_pixel_values": pixels(1), "teacher_features": backbone.extract(pixels())}
+    runs = []
+    for number, projector in enumerate(model.projectors):
+        projector.register_forward_hook(lambda *_, number=number: runs.append(number))
+    model.student.register_forward_hook(lambda *_: runs.append("student"))
+    whole = model(**inputs)
+    for number in range(len(model.projectors)):
+        runs.clear()
+        output = model(**inputs, stages=(number,))
+        assert runs == [number]
+        assert torch.equal(output.logits, whole.hybrid_logits[number]) and len(output.hybrid_logits) == 1
+        assert torch.equal(output.student_logits, whole.student_logits)
+        (own,), (reprogrammed,) = output.student_features, output.reprogrammed_features
+        assert torch.equal(own.map, whole.student_features[number].map)
+        assert torch.equal(reprogrammed.map, whole.reprogrammed_features[number].map)
+    without = model(**inputs, hybrids=False)
+    assert without.logits is None and without.hybrid_logits == ()
+    assert torch.equal(without.student_logits, whole.student_logits)
+    for feature, expected in zip(without.reprogrammed_features, whole.reprogrammed_features, strict=True):
+        assert torch.equal(feature.map, expected.map)

@@ -109,6 +109,25 @@ def test_cka_without_any(tmp_path, drawn):
     assert [text.get_text() for text in drawn[0].texts] == ["no CKA recorded"]
 
 
+def test_stages_that_were_on_are_shown_with_what_was_expected_of_them(tmp_path, drawn):
+    history = [
+        {"step": 10, "loss": 1.0, "stages/1": 0.5, "stages/2": 0.5, "rewards/1": 0.2, "rewards/2": -0.1},
+        {"step": 10, "validation/auroc": 0.8},
+        {"step": 30, "loss": 0.5, "stages/1": 0.0, "stages/2": 1.0, "rewards/1": 0.1, "rewards/2": 0.4},
+    ]
+    plots.plot_stages(history, tmp_path / "stages.png")
+    assert_figure(tmp_path / "stages.png")
+    shown, rewards, *_ = drawn
+    (mesh,) = shown.collections
+    assert mesh.get_array().tolist() == [[0.5, 0.0], [0.5, 1.0]]
+    assert sorted(set(mesh.get_coordinates()[0, :, 0])) == [0, 10, 30]
+    assert lines(rewards)["stage 2"] == [(10, -0.1), (30, 0.4)]
+    plots.plot_stages([{"step": 10, "stages/1": 1.0}], tmp_path / "one.png")
+    assert_figure(tmp_path / "one.png")
+    plots.plot_stages([{"step": 10, "loss": 1.0}], tmp_path / "none.png")
+    assert_figure(tmp_path / "none.png")
+
+
 def test_confusion_matrix_has_truth_in_rows_and_a_blank_row_for_an_empty_class(tmp_path, drawn):
     plots.plot_confusion_matrix(
         [[7, 1, 2], [3, 5, 2], [0, 0, 0]], ["benign", "malignant", "normal"], tmp_path / "m.png"

@@ -13,6 +13,7 @@ from drawn_data import boxes, write_classes, write_masks
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation, ViTConfig, ViTImageProcessorPil, ViTModel
 
 import rd_hf
+from rd_hf.arguments.config import read_config
 from rd_hf.arguments.distillation import DistillationArguments
 from rd_hf.arguments.values import ArgumentError
 from rd_hf.data.augmentation import EVALUATION_VIEW
@@ -100,6 +101,7 @@ def test_a_run_leaves_a_student_with_its_grid_and_a_teacher_that_reads_0_to_1(fi
     assert scores["training"]["labelled_images"] == 3 and scores["training"]["unlabelled_images"] == 5
     assert {"dice", "hd95", "surface_dice"} <= set(scores["teacher"]["test"])
     assert (run / "examples.png").is_file()
+    assert read_config(run / "config.yaml")["cka_features"] == "positions"  # 4 volumes are too few rows of pooled ones
     text = "".join(path.read_text() for path in run.rglob("*") if path.suffix in (".json", ".md", ".csv"))
     assert str(masks) not in text and "case_0" not in text and str(slice_teacher) not in text
 

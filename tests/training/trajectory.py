@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from safetensors.torch import save_file
 
 from rd_hf.data.pixels import PixelTransform
-from rd_hf.training import distillation
+from rd_hf.training import distillation, stage_schedule
 from rd_hf.training.run_folder import read_history
 
 # A key's bias has no true gradient, which is what AdamW would blow up; SGD leaves it at rounding.
@@ -64,6 +64,7 @@ CASES = {
         "cka_features": "positions",
         "cka_positions": 5,
     },
+    "drd_optima": {"method": "drd", "use_unlabeled": True, "dtype": torch.float64, "stage_schedule": "optima"},
     "drd_float32": {"method": "drd", "use_unlabeled": True, "dtype": torch.float32},
 }
 
@@ -110,6 +111,7 @@ if __name__ == "__main__":
     end_training = Accelerator.end_training
     Accelerator.end_training = lambda self: None  # the next case needs the group
     distillation.write_report = distillation.summary = lambda *_: ""
+    stage_schedule.STEPS_PER_PULL = 1
     for word in sys.argv[2:]:
         layout, accumulation = word.split("=")
         for name in CASES:

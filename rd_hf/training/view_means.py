@@ -1,0 +1,70 @@
+"""The teacher's vectors of the rows of train, averaged over a run's views: targets that do not depend on the view."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from ..models.features import StageFeature
+from ..runtime.progress import Progress
+from .inputs import Inputs
+from .teacher_features import in_bytes
+
+logger = logging.getLogger(__name__)
+
+ROWS_AT_ONCE = 64
+
+
+class ViewMeans:
+    """A table of vectors in memory.
+
+    :param rows: ascending.
+    :param table: (N, C, *grid), float32; the grid has one position.
+    """
+
+    def __init__(self, rows: np.ndarray, table: Tensor):
+        self.rows, self.table = rows, table
+
+    def __call__(self, rows: Sequence[int], device: torch.device) -> list[StageFeature]:
+        """The vectors of some rows, as the feature of the last tapped stage.
+
+        :raises KeyError: for a row that is not in the table.
+        """
+        positions = np.searchsorted(self.rows, rows)
+        found = self.rows[np.minimum(positions, len(self.rows) - 1)]
+        if not np.array_equal(found, rows):
+            raise KeyError(f"There are no view means of the rows {sorted(set(rows) - set(self.rows))[:8]}.")
+        return [StageFeature(self.table[torch.from_numpy(positions)].to(device))]
+
+
+def view_means(inputs: Inputs, rows: Sequence[int], num_views: int, accelerator: Accelerator) -> ViewMeans:
+    """Average the last tapped feature of each row, which is a vector, over the views 0, 1, ...; fills the cache.
+
+    Processes share the rows and exchange the means.
+
+    :param num_views: of the run.
+    """
+    rows = np.unique(np.asarray(rows))
+    processes, rank = accelerator.num_processes, accelerator.process_index
+    share = -(-len(rows) // processes)
+    own = np.resize(rows[rank * share : (rank + 1) * share] if rank * share < len(rows) else rows[:1], share)
+    sums = []
+    with Progress("view means", len(own) * num_views, "view", 0, accelerator.is_main_process) as progress:
+        for start in range(0, len(own), ROWS_AT_ONCE):
+            chunk = own[start : start + ROWS_AT_ONCE].tolist()
+            total = 0.0
+            for view in range(num_views):
+                total = total + inputs.features_of(chunk, [view] * len(chunk))[-1].map.float()
+                progress.advance(len(chunk))
+            sums.append(total)
+    table = accelerator.gather(torch.cat(sums) / num_views)[: len(rows)].cpu()
+    logger.info(
+        "The teacher's features of %d rows, averaged over %d view%s, take %s of memory.",
+        *(len(rows), num_views, "" if num_views == 1 else "s", in_bytes(table.numel() * table.element_size())),
+    )
+    return ViewMeans(rows, table)
