@@ -15,8 +15,8 @@ import shutil
 import tempfile
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -52,8 +52,7 @@ ROWS = {
 }
 
 
-@dataclass
-class Epoch:
+class Epoch(NamedTuple):
     """One epoch: its seconds, those spent waiting for data, and the highest use of memory in MiB."""
 
     seconds: float
