@@ -119,7 +119,7 @@ class VolumeStore:
         mask = self.split[row]["mask"]
         if mask is None:
             return np.full(self.source(row).shape, IGNORED_LABEL, dtype=np.uint8)
-        return self.masks.read(mask, f"the mask of row {row} of {self.name}")
+        return self.masks.read(mask, f"the mask of row {row} of {self.name}", self.source(row))
 
     def digests(self, rows: Sequence[int]) -> dict[int, bytes]:
         """What identifies the volumes of rows that have been read, voxel by voxel."""
