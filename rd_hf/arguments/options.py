@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -124,6 +125,8 @@ def check_values(arguments: Any) -> None:
             raise ArgumentError(f"`{name}` is missing: give --{name}, or `{name}:` in the configuration file.")
         if value is not None and stated.range and not stated.admits(value):
             raise ArgumentError(f"`{name}` is {value}; it must be {stated.range}.")
+        if isinstance(value, float) and math.isinf(value):
+            raise ArgumentError(f"`{name}` is {value}; it must be a finite number.")
     for name, annotation in annotations(type(arguments)).items():
         choices, value = choices_of(annotation), getattr(arguments, name)
         if choices and value not in choices:

@@ -61,6 +61,11 @@ class TaskFields:
         "stage", "classes only: what is read of the teacher: the map of its last stage; one vector of its last layer, "
         "which its own head would read; or one vector of all stages, pooled, and the last layer",
     )
+    teacher_image_size: int | None = _models(
+        None, "side of the square image that the teacher sees, in pixels; by default from its image processor. Where "
+        "that does more than resize, crop and normalise (padding, tiles), the image is resized to the square",
+        above=0, loading=True,
+    )
     slice_axis: Literal["axial", "coronal", "sagittal"] = _models(
         "axial", "volumes: the slices in which a teacher of images reads them",
     )
@@ -73,6 +78,14 @@ class TaskFields:
         None, "side of the square image that the student sees, in pixels; by default from its processor or config. For "
         "volumes give volume_size or crop_size",
         above=0, loading=True,
+    )
+    student_mean: list | str | None = _models(
+        None, "mean of red, green and blue in 0..1 by which the student's images are normalised, such as "
+        "0.485,0.456,0.406, in place of its image processor's", text="words", card=True, loading=True,
+    )
+    student_std: list | str | None = _models(
+        None, "standard deviation of red, green and blue to go with student_mean, such as 0.229,0.224,0.225",
+        text="words", card=True, loading=True,
     )
     projector_channels: int = _models(
         256, "width of a projector's bottleneck; at most twice the student's channels at that stage are used",

@@ -15,16 +15,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from .plain_processor import RESIZE, PixelError, processor_without_class, resizing_processor, settings_of
+from .timm_processor import timm_processor
+
 if TYPE_CHECKING:
     from transformers import BaseImageProcessor
 
-TOLERANCE = 1e-4
+TOLERANCE = 1e-4  # where bytes are exact; a processor that resizes after rescaling rounds by up to one grey level
 PROBE_SHAPES = ((64, 96), (96, 64))  # a wide and a tall image, (height, width)
 SIZE_ATTRIBUTES = ("size", "crop_size", "pad_size")
-
-
-class PixelError(ValueError):
-    """An image processor that cannot be found, or cannot be split into geometry and normalisation."""
 
 
 class PixelTransform:
@@ -109,12 +108,11 @@ class PixelTransform:
             rgb = _noise(shape)
             expected = _pixel_values(self._shown, rgb).float()
             difference = (self._normalize(self.geometry(rgb)[None])[0] - expected).abs().max().item()
-            if not difference <= TOLERANCE:
+            if not difference <= self.scale.abs().max().item() + TOLERANCE:
                 raise PixelError(
                     f"{type(self.processor).__name__} does not normalise by one affine map per channel: on a "
-                    f"{shape[0]}x{shape[1]} image the difference is {difference:.2g}. If the processor pads (do_pad), "
-                    "save one that resizes to a fixed height and width beside the weights instead, for example "
-                    f"default_processor({self.size[0]}) with this model's image_mean and image_std."
+                    f"{shape[0]}x{shape[1]} image the difference is {difference:.2g}, so it may pad after normalising "
+                    f"(do_pad). {RESIZE}"
                 )
 
 
@@ -128,32 +126,37 @@ def load_processor(
 
     The PIL backend is asked for even where torchvision is installed: the two resize slightly differently, and
     features and scores should not depend on what else is installed. (transformers takes `backend="pil"` for this; its
-    older `use_fast=False` is deprecated.)
+    older `use_fast=False` is deprecated.) Of classes that exist for torchvision only, a processor of PIL with the same
+    size, mean and standard deviation is made; of a model of timm one from its config.
 
     :param name_or_path: a Hub id or a local folder.
     :param revision: branch, tag or commit on the Hub.
     :param image_size: side in pixels of a square output, in place of the processor's own. Resize, crop and padding
-        shrink or grow together, so the same part of the image is seen; a processor without a fixed output size is set
-        to squash the image to the square.
+        shrink or grow together, so the same part of the image is seen; in place of a processor that has no fixed
+        output size, or does more than resize, crop and normalise, one is made that squashes the image to the square.
     :param trust_remote_code: whether to run a processor class that the repository itself ships.
     :raises PixelError: if there is no processor, or none that can give `image_size`.
     """
     from transformers import AutoImageProcessor
+    from transformers.image_processing_backends import TorchvisionBackend
+    from transformers.utils import IMAGE_PROCESSOR_NAME
 
     try:
-        processor = AutoImageProcessor.from_pretrained(
-            name_or_path, revision=revision, backend="pil", trust_remote_code=trust_remote_code
+        processor = timm_processor(name_or_path, revision) or AutoImageProcessor.from_pretrained(
+            name_or_path,
+            revision=revision,
+            backend="pil",
+            trust_remote_code=trust_remote_code,
+            image_processor_filename=IMAGE_PROCESSOR_NAME,  # also beside a config of timm
         )
     except (OSError, ValueError, TypeError, LookupError, AttributeError, ImportError) as error:
-        raise PixelError(
-            f"no image processor could be loaded for {str(name_or_path)!r} ({str(error).strip().splitlines()[0]}). If "
-            "the name is right, its preprocessor_config.json is missing. Copy the model to a local folder and save a "
-            "processor there: the one that the model was trained with, or "
-            "rd_hf.data.pixels.default_processor(image_size).save_pretrained(folder)."
-        ) from error
-    if image_size is not None:
-        _set_image_size(processor, image_size)
-    return processor
+        return processor_without_class(name_or_path, revision, image_size, error)
+    settings = settings_of(processor)
+    if isinstance(processor, TorchvisionBackend):
+        return resizing_processor(name_or_path, settings, image_size)
+    if image_size is None or _take_image_size(processor, image_size):
+        return processor
+    return resizing_processor(name_or_path, settings, image_size)
 
 
 def default_processor(image_size: int) -> BaseImageProcessor:
@@ -218,13 +221,15 @@ def _pixel_values(processor: BaseImageProcessor, rgb: Image.Image, **switches: b
             f"{name} cannot prepare a colour image ({reason}): correct the model's preprocessor_config.json in a local "
             "folder, or choose another model"
         ) from error
+    if isinstance(output, Tensor):  # of Idefics
+        output = {"pixel_values": output}
     if "pixel_values" not in output:
         raise PixelError(f"{name} returns {sorted(output)} but no pixel_values: a processor for still images is needed")
     pixels = output["pixel_values"]
     if pixels.ndim != 4 or tuple(pixels.shape[:2]) != (1, 3):
         raise PixelError(
-            f"{name} makes pixel_values of shape {tuple(pixels.shape)} from one image, not (1, 3, h, w). Models that "
-            "read patches, tiles, frames or one channel are not supported: choose a model with an ordinary processor"
+            f"{name} makes pixel_values of shape {tuple(pixels.shape)} from one image, not (1, 3, h, w): patches, "
+            f"tiles, frames or one channel. {RESIZE}"
         )
     return pixels[0]
 
@@ -280,17 +285,18 @@ def _fixed_size(processor: BaseImageProcessor) -> tuple[int, int]:
     if wide != tall:
         raise PixelError(
             f"{type(processor).__name__} keeps the image's shape (a 64x96 image becomes {wide[0]}x{wide[1]}, a 96x64 "
-            f"one {tall[0]}x{tall[1]}), but a batch needs one size: give image_size to resize every image to a square"
+            f"one {tall[0]}x{tall[1]}), but a batch needs one size. {RESIZE}"
         )
     return wide
 
 
-def _set_image_size(processor: BaseImageProcessor, image_size: int) -> None:
-    """Change the sizes in `processor` such that it gives (image_size, image_size)."""
+def _take_image_size(processor: BaseImageProcessor, image_size: int) -> bool:
+    """Change the sizes in `processor` such that it gives (image_size, image_size); tell whether it then can be used."""
     from transformers.image_utils import SizeDict
 
+    shown = _for_three_channels(processor)
     try:
-        height, width = _fixed_size(processor)
+        height, width = _fixed_size(shown)
     except PixelError:
         processor.size = SizeDict(height=image_size, width=image_size)
     else:
@@ -301,15 +307,10 @@ def _set_image_size(processor: BaseImageProcessor, image_size: int) -> None:
             resized = {key: round(value * factors.get(key, edge)) for key, value in sizes.items()}
             if resized:
                 setattr(processor, attribute, SizeDict(**resized))
-    advice = "leave image_size out, or set the sizes in its preprocessor_config.json by hand"
     try:
-        found = _fixed_size(processor)
-    except ValueError as error:
-        raise PixelError(f"{type(processor).__name__} does not support image_size ({error}): {advice}") from error
-    if found != (image_size, image_size):
-        raise PixelError(
-            f"{type(processor).__name__} makes images of {found} pixels with image_size={image_size}: {advice}"
-        )
+        return PixelTransform(_for_three_channels(processor)).size == (image_size, image_size)
+    except (PixelError, ValueError):
+        return False
 
 
 def _constant(value: int) -> Image.Image:

@@ -9,10 +9,12 @@ last stage).
 
 from __future__ import annotations
 
+import inspect
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from torch import Tensor, nn
@@ -178,15 +180,27 @@ class StagedModel:
 def call_model(model: nn.Module, pixel_values: Tensor, kwargs: Mapping[str, Any]) -> Any:
     """Call a vision model on images: a transformers model by the name of its input, any other by position."""
     if isinstance(model, PreTrainedModel):
-        return model(**{model.main_input_name: pixel_values}, **kwargs)
+        return model(**{_image_argument(type(model)): pixel_values}, **kwargs)
     return model(pixel_values, **kwargs)
+
+
+@cache
+def _image_argument(kind: type[PreTrainedModel]) -> str:
+    """The name under which a class of models takes images; an image tower has inherited `main_input_name` of text."""
+    names = list(inspect.signature(kind.forward).parameters)[1:]  # without self
+    stated = kind.main_input_name
+    if stated in names and not (stated == "input_ids" and "pixel_values" in names):
+        return stated
+    return "pixel_values" if "pixel_values" in names else names[0]
 
 
 def input_channels(model: nn.Module) -> int:
     """Channels of the images or volumes that a model reads: what its config says, else 3."""
     values = model.config.to_dict() if isinstance(model, PreTrainedModel) else {}
     values = values.get("classifier_config", values)  # of a student
-    stated = [values[name] for name in ("num_channels", "in_channels") if isinstance(values.get(name), int)]
+    values = values | (values.get("model_args") or {})  # of timm
+    names = ("num_channels", "in_channels", "in_chans")
+    stated = [values[name] for name in names if isinstance(values.get(name), int)]
     return stated[0] if stated else 3
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -16,9 +15,6 @@ from ..models.backbone import Backbone
 from ..models.features import StageFeature
 from ..teacher_cache.features import FeatureCache
 
-if TYPE_CHECKING:
-    from .view_means import ViewMeans
-
 
 class Inputs:
     """Turns the uint8 pixels of a batch (see `rd_hf.data.pixel_store.collate`) into what the models take.
@@ -29,7 +25,7 @@ class Inputs:
     :param backbone: the frozen teacher, or None.
     :param cache: keeps the teacher's features; None runs the teacher at every step.
     :param device: where training runs.
-    :ivar means: the teacher's vectors of train averaged over the views, where a run reads them; see `view_means`.
+    :ivar means: the teacher's vectors of rows averaged over the views, where a run reads them; see view_means.py.
     """
 
     def __init__(
@@ -43,7 +39,7 @@ class Inputs:
     ):
         self.store, self.augmentation, self.seed = store, augmentation, seed
         self.backbone, self.cache, self.device = backbone, cache, device
-        self.means: ViewMeans | None = None
+        self.means: Callable[[Sequence[int], torch.device], list[StageFeature]] | None = None
 
     def needs_teacher_pixels(self, visit: Visit) -> bool:
         """Whether the teacher is needed for a visit; the processes that fetch batches ask this in advance."""

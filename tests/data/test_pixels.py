@@ -1,5 +1,6 @@
 """Every processor splits into geometry and normalisation, or is refused by name."""
 
+import json
 import sys
 
 import numpy as np
@@ -13,9 +14,11 @@ from transformers import (
     DeiTImageProcessorPil,
     EfficientNetImageProcessorPil,
     GLPNImageProcessorPil,
+    Idefics2ImageProcessorPil,
     LevitImageProcessorPil,
     MobileNetV2ImageProcessorPil,
     MobileViTImageProcessorPil,
+    Owlv2ImageProcessorPil,
     PvtImageProcessorPil,
     SamImageProcessorPil,
     SiglipImageProcessorPil,
@@ -89,8 +92,9 @@ def test_an_image_that_is_not_rgb_is_refused():
 @pytest.mark.parametrize(
     ("processor", "message"),
     [
-        (YolosImageProcessorPil(size={"shortest_edge": 40, "longest_edge": 60}), "Yolos.*shape.*image_size"),
+        (YolosImageProcessorPil(size={"shortest_edge": 40, "longest_edge": 60}), "Yolos.*shape.*teacher_image_size"),
         (GLPNImageProcessorPil(), "GLPN.*shape"),
+        (Idefics2ImageProcessorPil(), "Idefics2.*tiles.*teacher_image_size"),
         (ViTImageProcessorPil(image_std=[0.5, 0.0, 0.5]), "ViT.*image_std of 0.*preprocessor_config.json"),
         (SamImageProcessorPil(size={"longest_edge": 64}, pad_size={"height": 64, "width": 64}), "Sam.*affine.*do_pad"),
     ],
@@ -121,10 +125,48 @@ def test_image_size_squashes_what_has_no_fixed_size(tmp_path):
     assert PixelTransform.from_pretrained(str(tmp_path), image_size=40).size == (40, 40)
 
 
-def test_image_size_that_a_processor_cannot_give_is_refused(tmp_path):
-    GLPNImageProcessorPil().save_pretrained(tmp_path)
-    with pytest.raises(PixelError, match=r"GLPN.*image_size"):
-        load_processor(str(tmp_path), image_size=48)
+@pytest.mark.parametrize("kind", [GLPNImageProcessorPil, SamImageProcessorPil, Idefics2ImageProcessorPil])
+def test_image_size_in_place_of_padding_and_tiles_is_said_in_the_log(kind, tmp_path, caplog):
+    kind().save_pretrained(tmp_path)
+    with caplog.at_level("INFO", "rd_hf"):
+        processor = load_processor(str(tmp_path), image_size=48)
+    assert f"{kind.__name__}) does more than resize" in caplog.text
+    transform = PixelTransform(processor)
+    assert transform.size == (48, 48)
+    grey = transform.normalize(torch.full((1, 3, 48, 48), 255.0))[0, :, 0, 0]
+    own = kind()
+    mean, std = (own.image_mean, own.image_std) if own.do_normalize else ([0.0] * 3, [1.0] * 3)
+    torch.testing.assert_close(grey, (1 - torch.tensor(mean)) / torch.tensor(std))
+
+
+DINOV3 = {
+    "image_processor_type": "DINOv3ViTImageProcessorFast", "size": {"height": 40, "width": 24}, "resample": 2,
+    "do_resize": True, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True, "do_center_crop": None,
+    "image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225],
+}  # fmt: skip
+
+
+def test_a_processor_that_exists_for_torchvision_only_is_made_with_pil(tmp_path):
+    """As facebook/dinov3-vits16-pretrain-lvd1689m has it; torchvision rounds by up to a grey level elsewhere."""
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(DINOV3))
+    transform = PixelTransform.from_pretrained(str(tmp_path))
+    assert transform.size == (40, 24)
+    white = transform.normalize(torch.full((1, 3, 1, 1), 255.0)).flatten()
+    torch.testing.assert_close(white, (1 - torch.tensor(DINOV3["image_mean"])) / torch.tensor(DINOV3["image_std"]))
+    assert PixelTransform.from_pretrained(str(tmp_path), image_size=32).size == (32, 32)
+
+
+def test_what_torchvision_alone_can_do_besides_needs_a_size(tmp_path):
+    settings = DINOV3 | {"image_processor_type": "PPLCNetImageProcessorFast"}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
+    with pytest.raises(PixelError, match="PPLCNet.*does more than resize.*teacher_image_size"):
+        PixelTransform.from_pretrained(str(tmp_path))
+    assert PixelTransform.from_pretrained(str(tmp_path), image_size=32).size == (32, 32)
+
+
+def test_one_grey_level_of_rounding_is_accepted():
+    """Owlv2 resizes after rescaling, and so does not round to bytes in between."""
+    assert PixelTransform(Owlv2ImageProcessorPil(size={"height": 128, "width": 128})).size == (128, 128)
 
 
 def test_a_folder_without_processor_is_refused_with_the_way_out(tmp_path):

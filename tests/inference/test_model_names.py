@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForImageClassification
 from rd_hf.data.pixels import load_processor
 from rd_hf.inference.model_names import ModelNameError, check_files, loading
 from rd_hf.models.backbone import Backbone, BackboneError
+from rd_hf.models.modeling_rd_student import RDStudentForImageClassification
 from rd_hf.students.loading import StudentError, load_student
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d4d\nsize 346293852\n"
@@ -108,8 +109,17 @@ def test_a_config_that_cannot_be_used(folder, content, reason):
 
 
 def test_the_models_of_other_libraries_are_named(folder):
-    (folder / "config.json").rename(folder / "open_clip_config.json")
-    assert "has no config.json" in refusal(folder) and "those of open_clip" in refusal(folder)
+    (folder / "config.json").rename(folder / "pytorch_lightning.ckpt")
+    assert "has no config.json" in refusal(folder) and "those of PyTorch Lightning" in refusal(folder)
+    (folder / "pytorch_lightning.ckpt").rename(folder / "open_clip_config.json")
+    assert "open_clip_config.json has no model_cfg" in refusal(folder)
+
+
+def test_a_student_is_no_teacher_before_it_is_exported(folder):
+    RDStudentForImageClassification.from_classifier(
+        AutoModelForImageClassification.from_pretrained(folder)
+    ).save_pretrained(folder)
+    assert "it is a student of rd_hf. Write it as a plain checkpoint with `rd-hf export" in refusal(folder)
 
 
 def test_weights_of_another_config(folder):
