@@ -103,6 +103,8 @@ class RunData:
         self.validation = self.validation.opened(transforms, on_bad_image, self.reading, room.get("validation"))
         self.test = self.test.opened(transforms, on_bad_image, self.reading, room.get("test"))
         self.skipped |= {split.name: split.skipped for split in (self.validation, self.test)}
+        if self.volumes is not None:
+            tell_padded([self.store, self.validation.store, self.test.store])
         self._count_notes()
         self._check_leaks(on_leak)
 
