@@ -17,7 +17,7 @@ import rd_hf
 from rd_hf.arguments.values import ArgumentError
 from rd_hf.cli import main
 from rd_hf.comparison import workers
-from rd_hf.comparison.adaptation import INVERSE_PENALTIES, AdaptedTeacher, linear_probe, with_lora
+from rd_hf.comparison.adaptation import AdaptedTeacher, linear_probe, with_lora
 from rd_hf.comparison.arguments import ComparisonArguments
 from rd_hf.comparison.bench import Bench
 from rd_hf.comparison.methods import METHODS
@@ -31,6 +31,7 @@ from rd_hf.data.sources import fingerprint
 from rd_hf.runtime.memory import PEAK_RESET, PeakMemory
 from rd_hf.runtime.processes import start_accelerator
 from rd_hf.training.assembly import build_inputs
+from rd_hf.training.linear_probe import INVERSE_PENALTIES
 from rd_hf.training.objective import comparable
 from rd_hf.training.run_data import load_run_data
 from rd_hf.training.trainer import Trainer
