@@ -171,7 +171,8 @@ def tell_unlisted(tables: Sequence[ImagePaths], found: Iterable[str] | None, mas
         above = os.path.commonpath([table.folder for table in tables])
         logger.warning(
             "%s %d %s, but not %d others beside them, which are not used; the first is '%s'.",
-            what, len(listed), "volumes" if of_volumes else "images", len(unlisted), printable(os.path.relpath(unlisted[0], above)),
+            what, len(listed), "volumes" if of_volumes else "images", len(unlisted),
+            printable(os.path.relpath(unlisted[0], above)),
         )  # fmt: skip
 
 

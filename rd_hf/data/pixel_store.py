@@ -23,7 +23,6 @@ from .pixels import PixelTransform, Transforms
 from .scratch import scratch
 
 if TYPE_CHECKING:
-    from .volumes.store import VolumeStore
     from .masks.reading import MaskReading
     from .shards import ImageShards
     from .volumes.store import VolumeStore

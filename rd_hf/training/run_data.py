@@ -34,7 +34,7 @@ from ..data.sources import ImageData, load_data
 from ..data.split_tables import assemble
 from ..data.splits import choose_labelled, complete_splits
 from ..data.volumes.shelf import room_on_disk
-from ..data.volumes.store import VolumeStore
+from ..data.volumes.store import VolumeStore, tell_padded
 from ..data.volumes.transform import VolumeTransform
 from ..data.volumes.volume import VolumeReading
 from ..models.image_processing_rd_volume import RDVolumeProcessor
