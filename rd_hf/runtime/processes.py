@@ -68,7 +68,10 @@ def start_accelerator(arguments: DistillationArguments) -> Accelerator:
 def _of_launched_processes(arguments: DistillationArguments) -> list[KwargsHandler]:
     # A student may hold weights that no pass uses (a mask token, the map behind a head that reads another token).
     ddp = DistributedDataParallelKwargs(find_unused_parameters=True)
-    return [ddp, InitProcessGroupKwargs(timeout=timedelta(minutes=arguments.process_timeout))]
+    group = InitProcessGroupKwargs(timeout=timedelta(minutes=arguments.process_timeout))
+    if 0 < torch.cuda.device_count() < int(os.environ.get("LOCAL_WORLD_SIZE", "1")):
+        group.backend = "gloo"  # NCCL refuses two processes on one GPU
+    return [ddp, group]
 
 
 class SilentProcessError(OSError):

@@ -103,6 +103,11 @@ def _check(arguments: DistillationArguments, run_data: RunData, has_targets: boo
             "`target_views` mean needs a number of views and one vector of the teacher for each of them: give "
             "`num_views` a number and set `teacher_features` to all or last, or set `target_views` to one."
         )
+    if arguments.target_views == "mean" and run_data.shards is not None:
+        raise ArgumentError(
+            "`target_views` mean shows the teacher every image in all its views beforehand, which images in tar files "
+            "are too many for: set `target_views` to one, or unpack the tar files."
+        )
     if has_targets and not arguments.detach_hybrid_in_kl:
         raise ArgumentError(
             "`detach_hybrid_in_kl` false needs the hybrid logits themselves as targets: leave it out, or set "
