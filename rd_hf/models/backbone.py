@@ -19,7 +19,7 @@ from transformers.utils import CONFIG_NAME
 from .features import Stage, StageFeature, concatenated
 from .grids import Grid
 from .pooled import BEHIND, VectorReading, as_pooled, pooled_feature, pooled_stage
-from .probe import used_before
+from .probe import refuse_other_inputs, used_before
 from .reprogramming import resample
 from .slices import SliceReading
 from .stages import find_stages, image_tower
@@ -61,7 +61,9 @@ class Backbone:
 
         :param missing: names of weights of the tower that its checkpoint did not have, so that they are random.
         :param name: what errors call it, which may be a folder; by default `id` of the source.
+        :raises StageError: for a model that does not read images alone.
         """
+        refuse_other_inputs(tower, name or source["id"])
         self.tower = tower.eval().requires_grad_(False)
         self.source = dict(source)
         self.missing = tuple(sorted(missing))
