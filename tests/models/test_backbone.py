@@ -6,9 +6,18 @@ import re
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, AutoModelForImageClassification, CLIPConfig, MobileNetV2Config, ViTConfig
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForImageClassification,
+    CLIPConfig,
+    MobileNetV2Config,
+    ViTConfig,
+)
 
 from rd_hf.models.backbone import Backbone, BackboneError, weights_hash
+from rd_hf.models.features import StageError
+from rd_hf.models.stages import image_tower
 
 VIT = ViTConfig(
     hidden_size=16, num_hidden_layers=4, num_attention_heads=2, intermediate_size=32, image_size=32, patch_size=8
