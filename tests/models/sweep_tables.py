@@ -26,8 +26,8 @@ PACKAGE = re.compile(r"requires the (\S+) library")
 HEAD = """# Families of transformers
 
 What works as a teacher and as a student, found by building a small model of each family of transformers {version} with
-random weights. `tests/models/sweep_teachers.py` and `sweep_students.py` do that, and `sweep_tables.py` writes this page. For
-foundation models by name see [teachers.md](teachers.md).
+random weights. `tests/models/sweep_teachers.py` and `sweep_students.py` do that, and `sweep_tables.py` writes this page.
+For foundation models by name see [teachers.md](teachers.md).
 """
 
 
@@ -80,10 +80,10 @@ def teachers(rows: list[dict[str, Any]]) -> str:
     packed = len(fails) - len(plain) + len(works) - sum("unbuilt" in row for row in fails)
     return "\n\n".join([
         "## Teachers",
-        f"{len(works)} of {len(plain)} families that read whole images work ({share:.0f} %). {packed} read packed patches "
-        f"or masks beside them, and {sum('unbuilt' in row for row in fails)} could not be built for this table. The image "
-        "processor is that of the family's default settings: *its own*, *made with Pillow* where its class exists for "
-        "torchvision only, or `--teacher_image_size` where it pads, tiles or keeps the image's shape.",
+        f"{len(works)} of {len(plain)} families that read whole images work ({share:.0f} %). {packed} read packed "
+        f"patches or masks beside them, and {sum('unbuilt' in row for row in fails)} could not be built for this "
+        "table. The image processor is that of the family's default settings: *its own*, *made with Pillow* where its "
+        "class exists for torchvision only, or `--teacher_image_size` where it pads, tiles or keeps the image's shape.",
         table("Model type | Image tower | Stages | Image processor", (
             [f"`{row['type']}`", row["tower"], stages_in_words(row["stages"]), PROCESSORS[row["processor"]]]
             for row in works
