@@ -26,8 +26,8 @@ PACKAGE = re.compile(r"requires the (\S+) library")
 HEAD = """# Families of transformers
 
 What works as a teacher and as a student, found by building a small model of each family of transformers {version} with
-random weights. `tests/models/sweep_teachers.py` and `sweep_students.py` do that, and `sweep_tables.py` writes this page.
-For foundation models by name see [teachers.md](teachers.md).
+random weights. `tests/models/sweep_teachers.py` and `sweep_students.py` do that, and `sweep_tables.py` writes this
+page. For foundation models by name see [teachers.md](teachers.md).
 """
 
 
