@@ -74,10 +74,11 @@ class VectorReading:
         return tape, vectors
 
     def probe(self, image_size: Grid) -> dict[str, list[Tensor]]:
-        """The vectors of a few random images."""
+        """The vectors of a few random images, on the CPU."""
         model = self.staged.model
         with quiet(model):
-            return self.forward(random_pixels(model, input_channels(model), image_size))[1]
+            _, vectors = self.forward(random_pixels(model, input_channels(model), image_size))
+        return {name: [part.cpu() for part in parts] for name, parts in vectors.items()}
 
 
 def pooled_stage(
@@ -125,7 +126,8 @@ def pooled_feature(vectors: Vectors, names: Sequence[str], rank: int, dtype: tor
 
     :param names: `Stage.pooled`.
     """
-    vector = torch.cat([part for name in names for part in vectors[name]], dim=1).to(dtype)
+    parts = [part for name in names for part in vectors[name]]
+    vector = torch.cat([part.to(parts[-1].device) for part in parts], dim=1).to(dtype)  # a model may be on several
     return StageFeature(vector.view(*vector.shape, *[1] * rank))
 
 
