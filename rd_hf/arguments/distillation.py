@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from .objective_fields import ObjectiveFields
-from .options import annotations, check_values, names
+from .options import annotations, check_values, defaults_under, names
 from .task_fields import TaskFields
 from .training_fields import TrainingFields
 from .values import (
@@ -19,6 +19,7 @@ from .values import (
     bytes_of,
     class_names,
     color_names,
+    colours_text,
     number_of_views,
     parse_yaml_texts,
     parse_yaml_value,
@@ -39,6 +40,8 @@ OF_THE_PROCESSOR = ("spacing", "intensity_window", "volume_size", "crop_size")  
 OF_VOLUMES = (*OF_THE_PROCESSOR, "slice_axis", "volume_channels")
 OF_IMAGES = {  # and what to do where the data are volumes
     "student_image_size": "give `crop_size` for masks, or `volume_size` for classes",
+    "student_mean": "volumes have windows of intensity, so leave it out",
+    "student_std": "volumes have windows of intensity, so leave it out",
     "page": "leave it out, because all frames of a file are one volume",
     "dicom_window": "give `intensity_window`",
 }
@@ -74,10 +77,15 @@ class DistillationArguments(TrainingFields, ObjectiveFields, TaskFields):
         self.teacher_device_map = parse_yaml_value(self.teacher_device_map)
         self.teacher_stages = parse_yaml_texts(self.teacher_stages)
         self.student_stages = parse_yaml_texts(self.student_stages)
+        self.student_mean = colours_text("student_mean", self.student_mean, above_zero=False)
+        self.student_std = colours_text("student_std", self.student_std, above_zero=True)
         self.spacing, self.intensity_window = spacing_text(self.spacing), window_text(self.intensity_window)
         self.volume_size = sides_text("volume_size", self.volume_size)
         self.crop_size = sides_text("crop_size", self.crop_size)
         self.report_to = None if self.report_to == "none" else parse_yaml_texts(self.report_to)
+        for name, value in defaults_under(type(self), self.method).items():
+            if getattr(self, name) is None:
+                setattr(self, name, value)
         check_values(self)
         if self.method != "ce" and self.teacher is None:
             raise ArgumentError(
@@ -153,7 +161,7 @@ class DistillationArguments(TrainingFields, ObjectiveFields, TaskFields):
 
     def refuse_changed(self, names: Sequence[str], why: str) -> None:
         """:raises ArgumentError: for the first of these arguments that has not its default; `why` follows its name."""
-        defaults = {field.name: field.default for field in fields(self)}
+        defaults = defaults_under(type(self), self.method)
         for name in names:
             if getattr(self, name) != defaults[name]:
                 raise ArgumentError(f"`{name}` {why}")
@@ -182,6 +190,12 @@ class DistillationArguments(TrainingFields, ObjectiveFields, TaskFields):
     def sides_of_crop(self) -> tuple[int, int, int] | None:
         """`crop_size` in voxels."""
         return sides_of(self.crop_size)
+
+    @property
+    def student_colours(self) -> dict[str, list[float]]:
+        """Those of `student_mean` and `student_std` that are given, under the names of an image processor."""
+        given = {"image_mean": self.student_mean, "image_std": self.student_std}
+        return {name: [float(part) for part in text.split(",")] for name, text in given.items() if text is not None}
 
     @property
     def seed_of_views(self) -> int:

@@ -5,26 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss
 from torch import Tensor, nn
 from transformers.modeling_outputs import ImageClassifierOutput, SemanticSegmenterOutput
 
 from ..arguments.distillation import DistillationArguments
 from ..arguments.values import ArgumentError
-from ..data.order import Visit
-from ..data.pixel_store import Visits, collate
 from ..models.features import Stage
 from ..models.pooled import VectorReading, modules_of, pooled_feature
 from ..models.reprogramming import resample
 from ..models.stages import find_stages
 from ..training.inputs import Inputs
+from ..training.linear_probe import fit_probe, labelled_features
 from ..training.objective import comparable
 from ..training.run_data import RunData
 
-INVERSE_PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # C of scikit-learn, for standardised features
-LIKELIHOOD = "likelihood"
 LORA_RANK, LORA_ALPHA = 8, 16
 
 
@@ -117,50 +111,9 @@ def linear_probe(
         learnt from. AUROC does not see their scale, and so may choose a penalty under which all are nearly equal.
     :return: a head that reads pooled features, and the penalty's inverse (C of scikit-learn).
     """
-    features, labels = _labelled_features(arguments, run_data, inputs)
-    mean, scale = features.mean(axis=0), features.std(axis=0) + 1e-6
-    task, truth = run_data.task, run_data.validation.labels[run_data.validation.rows]
-    weights = "balanced" if arguments.class_weights == "balanced" else None
-    best, best_score = None, -np.inf
-    for penalty in INVERSE_PENALTIES:
-        fitted = LogisticRegression(C=penalty, max_iter=1000, class_weight=weights).fit(
-            (features - mean) / scale, labels
-        )
-        head = _as_linear(fitted, mean, scale)
-        with torch.no_grad():
-            rows = task.row(head(torch.from_numpy(of_validation)), torch.from_numpy(truth)).numpy()
-        if metric == LIKELIHOOD:
-            score = -log_loss(truth, task.predicted(rows), labels=range(len(task.names)))
-        else:
-            score = task.validation_score(rows, metric)
-        if score > best_score:
-            best, best_score = (head, penalty), score
-    return best
-
-
-def _labelled_features(
-    arguments: DistillationArguments, run_data: RunData, inputs: Inputs
-) -> tuple[np.ndarray, np.ndarray]:
-    rows = Visits(inputs.store, run_data.labels, inputs.needs_teacher_pixels)
-    visits = [
-        Visit(int(row), view, True) for view in range(run_data.views(arguments) or 1) for row in run_data.labelled_rows
-    ]
-    pooled, labels = [], []
-    for start in range(0, len(visits), 64):
-        batch = collate([rows[visit] for visit in visits[start : start + 64]])
-        pooled.append(comparable(inputs.teacher_features(batch)[-1], "pooled").cpu())
-        labels.append(batch["labels"])
-    return torch.cat(pooled).numpy(), torch.cat(labels).numpy()
-
-
-def _as_linear(fitted: LogisticRegression, mean: np.ndarray, scale: np.ndarray) -> nn.Linear:
-    """Standardisation and regression as one layer, whose softmax is the fitted probability."""
-    weight, bias = fitted.coef_, fitted.intercept_
-    if len(weight) == 1:  # two classes: scikit-learn keeps the logit of the second
-        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-    weight = weight / scale
-    layer = nn.Linear(weight.shape[1], len(weight))
-    with torch.no_grad():
-        layer.weight.copy_(torch.from_numpy(weight))
-        layer.bias.copy_(torch.from_numpy(bias - weight @ mean))
-    return layer
+    labels_of_validation = run_data.validation.labels[run_data.validation.rows]
+    features, labels = labelled_features(arguments, run_data, inputs)
+    return fit_probe(
+        run_data.task, features, labels, of_validation, labels_of_validation, metric,
+        arguments.class_weights == "balanced",
+    )  # fmt: skip

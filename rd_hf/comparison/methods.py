@@ -9,10 +9,11 @@ from typing import Literal
 from torch import nn
 
 from ..arguments.values import ArgumentError
+from ..tasks.dist import dist
 from ..training.cka import cka
 from . import mask_transfers, transfers
 from .losses.features import attention, probabilistic, relational, similarity
-from .losses.logits import dist, dkd, kd
+from .losses.logits import dkd, kd
 from .losses.maps import channel_wise
 
 Role = Literal["student alone", "teacher", "feature", "logit", "reprogramming"]
@@ -28,8 +29,8 @@ class Method:
     :ivar title: in tables.
     :ivar source: paper and equation.
     :ivar role: what it hands over; "teacher" deploys the teacher itself.
-    :ivar loop: the training of rd-hf distill whose stages and batches it shares: "rd" reads the teacher's last stage,
-        "drd" all, "ce" none.
+    :ivar loop: the training of rd-hf distill whose stages and batches it shares: "rd" and "rd_plus" read the teacher's
+        last stage, "drd" all, "ce" none.
     :ivar transfer: makes the module of its loss; None for a method without one.
     :ivar weight: of that loss, beside a cross-entropy of weight 1.
     :ivar adaptation: how the teacher is adapted to the labels first.
@@ -42,7 +43,7 @@ class Method:
     title: str
     source: str
     role: Role
-    loop: Literal["ce", "rd", "drd"]
+    loop: Literal["ce", "rd", "rd_plus", "drd"]
     transfer: Transfer | None = None
     weight: float = 1.0
     adaptation: Literal["linear_probe", "lora", "full"] | None = None
@@ -194,6 +195,9 @@ _ALL = (
         lambda setting: mask_transfers.OnLogitMaps(channel_wise, setting.head), 3.0, "linear_probe", targets=("masks",),
     ),
     Method("rd", "RD", "Zhou et al. 2024, arXiv 2407.06504, with DRD's KL term", "reprogramming", "rd", targets=BOTH),
+    Method(
+        "rd_plus", "RD+", "RD that starts at a linear probe, with DIST and mutual learning", "reprogramming", "rd_plus",
+    ),
     Method("drd", "DRD", "Du et al. 2026, arXiv 2605.04447", "reprogramming", "drd", targets=BOTH),
     Method("rd_separate", "RD, separate classifier", "ablation of RD", "reprogramming", "rd", classifier="separate"),
     Method("rd_first", "RD, teacher first", "ablation of RD", "reprogramming", "rd", classifier="first"),

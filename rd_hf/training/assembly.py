@@ -21,6 +21,7 @@ from ..data.pixels import PixelTransform, Transforms
 from ..data.volumes.transform import VolumeTransform
 from ..data.volumes.views import VolumeViews
 from ..inference.model_names import loading, naming
+from ..models.timm_models import TIMM
 from ..runtime.checkpoint import list_checkpoints
 from ..students.loading import load_student
 from .calibration import calibrate_projectors
@@ -32,6 +33,7 @@ from .positions import fewest
 from .run_data import RunData
 from .run_models import LoadedStudent, LoadedTeacher, Models, recompute_activations
 from .stage_schedule import StageSchedule
+from .target_start import open_targets
 from .task_loss import TaskLoss
 from .teacher_features import compare_entries, open_cache
 from .teachers import add_teacher, load_teacher
@@ -72,6 +74,7 @@ def load_models(
             revision=arguments.student_revision,
             trust_remote_code=arguments.trust_remote_code,
             volumes=run_data.volume_student,
+            colours=arguments.student_colours,
         )
     if loaded is None and arguments.method != "ce":
         loaded = load_teacher(arguments, accelerator)
@@ -97,10 +100,11 @@ def assemble_models(
     if arguments.sync_batch_norm:
         student.model = _with_synchronised_norms(student.model, accelerator)
     if arguments.gradient_checkpointing:
-        if not student.supports_gradient_checkpointing:
+        # timm recomputes blocks by their own code, where a resumed pass has put a feature in place of one
+        if not student.supports_gradient_checkpointing or student.model.config.model_type == TIMM:
             raise ArgumentError(
                 f"`gradient_checkpointing` is not possible with the student ({type(student.model).__name__}), which "
-                "has no blocks to recompute: leave it out."
+                "has no blocks that can be recomputed: leave it out."
             )
         recompute_activations(student, True)
     if teacher is not None:
@@ -171,15 +175,18 @@ def build_trainer(
     if models.teacher is not None and not goes_on:
         calibrate_projectors(models, run_data, plan)
     model = module or models.teacher or models.student
-    inputs = build_inputs(arguments, run_data, models, accelerator)
+    inputs, targets = build_inputs(arguments, run_data, models, accelerator), None
+    if models.teacher is not None:
+        targets = open_targets(arguments, run_data, models, plan, inputs, max_steps, accelerator, bool(goes_on))
     stages = None
     if model is models.teacher:
         loss = TaskLoss(models.student, objective.task, inputs, data, accelerator, arguments.seed)
         number = len(models.teacher.config.hybrid_stages)
+        needs_hybrids = objective.needs_hybrids if targets is None else lambda step: True
         stages = StageSchedule(
-            arguments.stage_schedule, number, arguments.seed, objective.needs_hybrids, loss, accelerator.device
+            arguments.stage_schedule, number, arguments.seed, needs_hybrids, loss, accelerator.device
         )
-    return Trainer(arguments, accelerator, model, inputs, objective, data, max_steps, folder, stages)
+    return Trainer(arguments, accelerator, model, inputs, objective, data, max_steps, folder, stages, targets)
 
 
 def step_plan(arguments: DistillationArguments, run_data: RunData, accelerator: Accelerator) -> StepPlan:
