@@ -19,6 +19,7 @@ from .values import (
     bytes_of,
     class_names,
     color_names,
+    colours_text,
     number_of_views,
     parse_yaml_texts,
     parse_yaml_value,
@@ -39,6 +40,8 @@ OF_THE_PROCESSOR = ("spacing", "intensity_window", "volume_size", "crop_size")  
 OF_VOLUMES = (*OF_THE_PROCESSOR, "slice_axis", "volume_channels")
 OF_IMAGES = {  # and what to do where the data are volumes
     "student_image_size": "give `crop_size` for masks, or `volume_size` for classes",
+    "student_mean": "volumes have windows of intensity, so leave it out",
+    "student_std": "volumes have windows of intensity, so leave it out",
     "page": "leave it out, because all frames of a file are one volume",
     "dicom_window": "give `intensity_window`",
 }
@@ -74,6 +77,8 @@ class DistillationArguments(TrainingFields, ObjectiveFields, TaskFields):
         self.teacher_device_map = parse_yaml_value(self.teacher_device_map)
         self.teacher_stages = parse_yaml_texts(self.teacher_stages)
         self.student_stages = parse_yaml_texts(self.student_stages)
+        self.student_mean = colours_text("student_mean", self.student_mean, above_zero=False)
+        self.student_std = colours_text("student_std", self.student_std, above_zero=True)
         self.spacing, self.intensity_window = spacing_text(self.spacing), window_text(self.intensity_window)
         self.volume_size = sides_text("volume_size", self.volume_size)
         self.crop_size = sides_text("crop_size", self.crop_size)
@@ -185,6 +190,12 @@ class DistillationArguments(TrainingFields, ObjectiveFields, TaskFields):
     def sides_of_crop(self) -> tuple[int, int, int] | None:
         """`crop_size` in voxels."""
         return sides_of(self.crop_size)
+
+    @property
+    def student_colours(self) -> dict[str, list[float]]:
+        """Those of `student_mean` and `student_std` that are given, under the names of an image processor."""
+        given = {"image_mean": self.student_mean, "image_std": self.student_std}
+        return {name: [float(part) for part in text.split(",")] for name, text in given.items() if text is not None}
 
     @property
     def seed_of_views(self) -> int:

@@ -117,6 +117,19 @@ def defaults_under(kind: type, method: str) -> dict[str, Any]:
     return defaults
 
 
+def preset_in_words(arguments: Any) -> str | None:
+    """What a method presets, and what is given in its place, for the log; None where it presets nothing."""
+    stated = options(type(arguments))
+    of_methods = {name: one.by_method for name, one in stated.items() if one.by_method is not None}
+    presets = {n: values[arguments.method] for n, values in of_methods.items() if arguments.method in values}
+    if not presets:
+        return None
+    given = {name: getattr(arguments, name) for name, value in presets.items() if getattr(arguments, name) != value}
+    kept = ", ".join(f"{name} {value}" for name, value in presets.items() if name not in given)
+    words = f"Method {arguments.method} sets {kept or 'nothing'}"
+    return words + (f". Given in its place: {', '.join(f'{n} {v}' for n, v in given.items())}." if given else ".")
+
+
 def names(kind: type, condition: Callable[[Option], bool]) -> list[str]:
     """The arguments of a dataclass for which a condition holds, in order."""
     return [name for name, stated in options(kind).items() if condition(stated)]

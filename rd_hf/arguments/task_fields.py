@@ -81,6 +81,14 @@ class TaskFields:
         "volumes give volume_size or crop_size",
         above=0, loading=True,
     )
+    student_mean: list | str | None = _models(
+        None, "mean of red, green and blue in 0..1 by which the student's images are normalised, such as "
+        "0.485,0.456,0.406, in place of its image processor's", text="words", card=True, loading=True,
+    )
+    student_std: list | str | None = _models(
+        None, "standard deviation of red, green and blue to go with student_mean, such as 0.229,0.224,0.225",
+        text="words", card=True, loading=True,
+    )
     projector_channels: int = _models(
         256, "width of a projector's bottleneck; at most twice the student's channels at that stage are used",
         above=0, compare="reprogramming",

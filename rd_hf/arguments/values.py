@@ -14,6 +14,7 @@ from typing import Any, get_args
 import yaml
 
 LONGEST_HOURS = 10_000
+COLOURS = 3
 SIZE = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)\s*([kmgtp]?)(i?)b?", re.IGNORECASE)
 COLOR = re.compile(r"#([0-9a-f]{6})|\(?\s*(\d{1,3})\s*,\s*(\d{1,3})\s*,\s*(\d{1,3})\s*\)?", re.IGNORECASE)
 
@@ -173,6 +174,27 @@ def _text(name: str, value: Any) -> Any:
             f"truth values: put a name like that in quotes, or leave `{name}` out."
         )
     return str(value) if isinstance(value, int | float | date) else value
+
+
+def colours_text(name: str, value: Any, above_zero: bool) -> str | None:
+    """One number for each of red, green and blue as one text, such as ``0.5,0.5,0.5``; one number is all three.
+
+    :raises ArgumentError: when it is not three numbers from 0 to 1.
+    """
+    if value is None:
+        return None
+    parts = value.strip("[] ").split(",") if isinstance(value, str) else value
+    try:
+        numbers = [float(part) for part in (parts if isinstance(parts, list) else [parts])]
+    except (TypeError, ValueError):
+        numbers = []
+    in_range = all((number > 0 if above_zero else number >= 0) and number <= 1 for number in numbers)
+    if len(numbers) not in (1, COLOURS) or not in_range:
+        least = "above 0 and at most 1" if above_zero else "from 0 to 1"
+        raise ArgumentError(
+            f"`{name}` is {value!r}; it must be three numbers {least} (of red, green and blue), such as 0.5,0.5,0.5."
+        )
+    return ",".join(f"{number:.10g}" for number in (numbers * COLOURS)[:COLOURS])
 
 
 def number_of_views(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 from torch import Tensor, nn
@@ -10,6 +10,8 @@ from transformers.modeling_outputs import ImageClassifierOutput, SemanticSegment
 
 from ..arguments.distillation import DistillationArguments
 from ..arguments.values import ArgumentError
+from ..models.features import Stage
+from ..models.pooled import VectorReading, modules_of, pooled_feature
 from ..models.reprogramming import resample
 from ..models.stages import find_stages
 from ..training.inputs import Inputs
@@ -21,13 +23,13 @@ LORA_RANK, LORA_ALPHA = 8, 16
 
 
 class AdaptedTeacher(nn.Module):
-    """A teacher's image tower and a linear head on its pooled last features or, for masks, on those of each place.
+    """A teacher's image tower and a linear head on its pooled features or, for masks, on those of each place.
 
     Norms keep their statistics and nothing is dropped: as usual where few labels adapt a large model.
 
     :param tower: trained in place.
     :param image_size: rows and columns that it is shown.
-    :param stages: names of its stages, where they are not to be found.
+    :param stage: what of it is read, which may be a vector of several stages; the last stage by default.
     :param grid: rows and columns that maps are averaged to first, as those of a frozen teacher are; None: as they are.
     :param has_masks: whether it gives a map of logits.
     """
@@ -37,14 +39,16 @@ class AdaptedTeacher(nn.Module):
         tower: nn.Module,
         image_size: tuple[int, int],
         num_labels: int,
-        stages: Sequence[str] | None = None,
+        stage: Stage | None = None,
         grid: tuple[int, int] | None = None,
         has_masks: bool = False,
     ):
         super().__init__()
         self.tower, self.grid, self.has_masks = tower, grid, has_masks
-        self.staged = find_stages(tower, image_size, stages, must_reach_output=False)
-        last = self.staged.stages[-1]
+        names = None if stage is None else modules_of(stage)
+        self.staged = find_stages(tower, image_size, names, must_reach_output=False)
+        last = stage or self.staged.stages[-1]
+        self.pooled, self.reading = last.pooled, VectorReading(self.staged, image_size) if last.pooled else None
         if has_masks:
             self.head = nn.Conv2d(last.channels, num_labels, kernel_size=1)
         else:
@@ -52,6 +56,10 @@ class AdaptedTeacher(nn.Module):
 
     def forward(self, pixel_values: Tensor) -> ImageClassifierOutput | SemanticSegmenterOutput:
         """Logits (B, K), or (B, K, H, W), of (B, 3, h, w) pixels, normalised by the teacher's processor."""
+        if self.reading is not None:
+            _, vectors = self.reading.forward(pixel_values)
+            vector = pooled_feature(vectors, self.pooled, pixel_values.ndim - 2, pixel_values.dtype)
+            return ImageClassifierOutput(logits=self.head(comparable(vector, "pooled")))
         _, tape = self.staged.forward(pixel_values)
         if self.has_masks:
             return SemanticSegmenterOutput(logits=self.head(tape.features[-1].map))

@@ -36,6 +36,7 @@ class Method:
     :ivar adaptation: how the teacher is adapted to the labels first.
     :ivar classifier: of reprogrammed features: that of the student, a separate one, or one that is trained before.
     :ivar targets: what it can learn.
+    :ivar reads_maps: whether it compares maps of the teacher, and has no use for one vector of it.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Method:
     adaptation: Literal["linear_probe", "lora", "full"] | None = None
     classifier: Literal["shared", "separate", "first"] = "shared"
     targets: tuple[Target, ...] = ("classes",)
+    reads_maps: bool = False
 
     @property
     def needs_teacher(self) -> bool:
@@ -151,15 +153,15 @@ _ALL = (
     ),
     Method(
         "fitnet", "FitNet", "Romero et al. 2015, arXiv 1412.6550, eq. 3", "feature", "drd", transfers.Hint, 100.0,
-        targets=BOTH,
+        targets=BOTH, reads_maps=True,
     ),
     Method(
         "at", "AT", "Zagoruyko & Komodakis 2017, arXiv 1612.03928, eq. 2", "feature", "drd",
-        lambda setting: transfers.OnMaps(attention), 1000.0, targets=BOTH,
+        lambda setting: transfers.OnMaps(attention), 1000.0, targets=BOTH, reads_maps=True,
     ),
     Method(
         "sp", "SP", "Tung & Mori 2019, arXiv 1907.09682, eq. 4", "feature", "rd",
-        lambda setting: transfers.OnFlattened(similarity), 3000.0,
+        lambda setting: transfers.OnFlattened(similarity), 3000.0, reads_maps=True,
     ),
     Method("rkd", "RKD", "Park et al. 2019, arXiv 1904.05068, eq. 5-8", "feature", "rd", _on_pooled(relational)),
     Method("pkt", "PKT", "Passalis & Tefas 2018, arXiv 1803.10837", "feature", "rd", _on_pooled(probabilistic), 3e4),
@@ -170,11 +172,11 @@ _ALL = (
     ),
     Method(
         "cwd", "CWD", "Shu et al. 2021, arXiv 2011.13256, eq. 3-5, on features", "feature", "rd",
-        mask_transfers.ChannelWise, 50.0, targets=("masks",),
+        mask_transfers.ChannelWise, 50.0, targets=("masks",), reads_maps=True,
     ),
     Method(
         "cirkd", "CIRKD, pixel to pixel", "Yang et al. 2022, arXiv 2204.06986, in a mini-batch", "feature", "rd",
-        mask_transfers.PixelRelations, targets=("masks",),
+        mask_transfers.PixelRelations, targets=("masks",), reads_maps=True,
     ),
     *(
         Method(

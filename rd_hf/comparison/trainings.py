@@ -217,7 +217,7 @@ def _adapt(cell: Cell, bench: Bench, arguments: DistillationArguments) -> Traine
         tower,
         run_data.store.student.transform.size,
         len(run_data.task.names),
-        [models.teacher.teacher_stages[-1].name],
+        models.teacher.teacher_stages[-1],
         models.teacher.projectors[-1].input_grid,
         bench.has_masks,
     )

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from .plain_processor import RESIZE, PixelError, processor_without_class, resizing_processor, settings_of
+from .timm_processor import timm_processor
 
 if TYPE_CHECKING:
     from transformers import BaseImageProcessor
@@ -126,7 +127,7 @@ def load_processor(
     The PIL backend is asked for even where torchvision is installed: the two resize slightly differently, and
     features and scores should not depend on what else is installed. (transformers takes `backend="pil"` for this; its
     older `use_fast=False` is deprecated.) Of classes that exist for torchvision only, a processor of PIL with the same
-    size, mean and standard deviation is made.
+    size, mean and standard deviation is made; of a model of timm one from its config.
 
     :param name_or_path: a Hub id or a local folder.
     :param revision: branch, tag or commit on the Hub.
@@ -138,10 +139,15 @@ def load_processor(
     """
     from transformers import AutoImageProcessor
     from transformers.image_processing_backends import TorchvisionBackend
+    from transformers.utils import IMAGE_PROCESSOR_NAME
 
     try:
-        processor = AutoImageProcessor.from_pretrained(
-            name_or_path, revision=revision, backend="pil", trust_remote_code=trust_remote_code
+        processor = timm_processor(name_or_path, revision) or AutoImageProcessor.from_pretrained(
+            name_or_path,
+            revision=revision,
+            backend="pil",
+            trust_remote_code=trust_remote_code,
+            image_processor_filename=IMAGE_PROCESSOR_NAME,  # also beside a config of timm
         )
     except (OSError, ValueError, TypeError, LookupError, AttributeError, ImportError) as error:
         return processor_without_class(name_or_path, revision, image_size, error)

@@ -24,6 +24,7 @@ from ..data.volumes.volume import VolumeReading
 from ..models.image_processing_rd_volume import RDVolumeProcessor
 from ..models.modeling_rd_teacher import RDTeacher
 from ..models.tape import input_channels
+from ..models.timm_models import timm_config
 from ..tasks.classification import SingleLabel
 from ..tasks.make import make_task
 from ..tasks.segmentation import Segmentation
@@ -77,7 +78,8 @@ def load_model(
     if revision is not None:
         options["revision"] = revision
     with loading("model", model):
-        config = AutoConfig.from_pretrained(model, **options)
+        stated = timm_config(model, revision)
+        config = stated or AutoConfig.from_pretrained(model, **options)
         if is_onnx(config):
             return _load_onnx(model, revision, Path(cached_file(model, MODEL_FILE, revision=revision)), backbone)
     if backbone is not None:
@@ -90,6 +92,8 @@ def load_model(
         options["backbone"] = backbone
     with loading("model", model):
         auto_class = AutoModelForSemanticSegmentation if is_segmenter(config) else AutoModelForImageClassification
+        if stated is not None:
+            options["config"] = stated
         loaded = auto_class.from_pretrained(model, use_safetensors=True, **options).eval()
         names = [loaded.config.id2label[number] for number in range(loaded.config.num_labels)]
         processor = load_processor(model, revision, trust_remote_code=trust_remote_code)

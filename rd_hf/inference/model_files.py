@@ -10,12 +10,13 @@ from typing import Any
 from huggingface_hub import try_to_load_from_cache
 from transformers.utils import CONFIG_NAME, IMAGE_PROCESSOR_NAME, SAFE_WEIGHTS_INDEX_NAME
 
+from ..models.open_clip_tower import CONFIG_FILE as OPEN_CLIP_CONFIG
 from ..runtime.stand_ins import HEAD_BYTES, stand_in
 
 CONVERTER = "https://huggingface.co/spaces/safetensors/convert"
 PYTORCH_FILES = (b"PK\x03\x04", b"\x80\x02")  # a zip archive, a pickle
 OTHER_LIBRARIES = {  # by a file of theirs, the first that is found
-    "open_clip_config.json": "open_clip",
+    OPEN_CLIP_CONFIG: "open_clip",
     "open_clip_pytorch_model.bin": "open_clip",
     "configs/metadata.json": "a MONAI bundle (rd_hf.convert_bundle makes a model of it)",
     "pytorch_lightning.ckpt": "PyTorch Lightning",
@@ -30,6 +31,8 @@ def problem_of(name: str, kind: str) -> str | None:
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
+        if kind == "AutoModel" and (folder / OPEN_CLIP_CONFIG).is_file():  # of a teacher
+            return None
         return _problem_of_config(folder, kind) or _problem_of_weights(folder) or _nothing_to_read(name, kind, folder)
     try:
         cached = try_to_load_from_cache(name, CONFIG_NAME)
@@ -62,7 +65,7 @@ def _problem_of_config(folder: Path, kind: str) -> str | None:
     path = folder / CONFIG_NAME
     if not path.is_file():
         library = next((library for file, library in OTHER_LIBRARIES.items() if (folder / file).is_file()), None)
-        made = f"; its files are those of {library}, which rd_hf does not read" if library else ""
+        made = f"; its files are those of {library}, which rd_hf does not read here" if library else ""
         return f"the folder has no {CONFIG_NAME}, which every model of transformers has{made}."
     found = _disguise(path)
     if found:

@@ -13,27 +13,25 @@ from typing import Any, Literal
 import torch
 from huggingface_hub import try_to_load_from_cache
 from torch import Tensor, nn
-from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import CONFIG_NAME
 
 from .features import Stage, StageFeature, concatenated
 from .grids import Grid
-from .pooled import BEHIND, VectorReading, as_pooled, pooled_feature, pooled_stage
+from .open_clip_tower import CONFIG_FILE
+from .pooled import VectorReading, as_pooled, modules_of, pooled_feature, pooled_stage
 from .probe import used_before
 from .reprogramming import resample
 from .slices import SliceReading
 from .stages import find_stages, image_tower
 from .tape import StagedModel
+from .tower_loading import HUB_PREFIX, BackboneError, load_tower
 
 logger = logging.getLogger(__name__)
 
 # Larger batches of activations do not stay in the allocator's arenas on a CPU: every step would fault its pages again.
 CPU_BATCH_SIZE = 8
 SLICES_AT_ONCE = 64  # on an accelerator, where a batch of volumes has hundreds
-
-
-class BackboneError(ValueError):
-    """A backbone cannot be used: weights are missing, or it is not the one that was asked for."""
 
 
 class Backbone:
@@ -86,9 +84,9 @@ class Backbone:
         batch_size: int | None = None,
         device_map: str | dict[str, Any] | None = None,
     ) -> Backbone:
-        """Loads a transformers checkpoint with safetensors weights; its head, if it has one, is left out.
+        """Loads a checkpoint of transformers, timm or open_clip; its head or text tower, if it has one, is left out.
 
-        :param name_or_path: Hub id or folder.
+        :param name_or_path: Hub id or folder; `hf-hub:` before an id changes nothing.
         :param revision: branch, tag or commit of the Hub repo.
         :param dtype: precision to run in; the hash is that of the weights as stored.
         :param trust_remote_code: run model code found in the repo.
@@ -96,25 +94,9 @@ class Backbone:
         :param device_map: spreads the weights over devices, as in transformers; `to` then says where features go.
         :raises BackboneError: when the devices together have no room for the weights.
         """
-        name, is_local = os.fspath(name_or_path), os.path.isdir(name_or_path)
-        model, loading = AutoModel.from_pretrained(
-            name,
-            revision=revision or "main",
-            dtype="auto",
-            trust_remote_code=trust_remote_code,
-            use_safetensors=True,
-            output_loading_info=True,
-            device_map=device_map,
-        )
-        if device_map is not None and any(parameter.is_meta for parameter in model.parameters()):
-            raise BackboneError(
-                f"The weights of {name!r} do not fit on the devices of the device map {device_map!r}, so some would "
-                "be fetched at every step. Use more devices, or a smaller teacher."
-            )
-        tower = image_tower(model)
-        prefix = next(path for path, module in model.named_modules() if module is tower)
-        prefix = f"{prefix}." if prefix else ""
-        missing = {key.removeprefix(prefix) for key in loading["missing_keys"] if key.startswith(prefix)}
+        name = os.fspath(name_or_path).removeprefix(HUB_PREFIX)
+        is_local = os.path.isdir(name)
+        tower, missing = load_tower(name, revision, trust_remote_code, device_map)
         source = {
             "id": "local" if is_local else name,
             "revision": None if is_local else cached_commit(name, revision),
@@ -211,9 +193,9 @@ class Backbone:
         :raises BackboneError: when the tower's stages differ from `stages`, or weights that run before the end of the
             last stage were not in the checkpoint.
         """
-        names = [name for stage in stages for name in (stage.name, *stage.pooled) if name not in BEHIND]
+        names = list(dict.fromkeys(name for stage in stages for name in modules_of(stage)))
         shown_size = self._shown_size(image_size)
-        staged = find_stages(self.tower, shown_size, list(dict.fromkeys(names)), must_reach_output=False)
+        staged = find_stages(self.tower, shown_size, names, must_reach_output=False)
         reading = VectorReading(staged, shown_size) if any(stage.pooled for stage in stages) else None
         vectors = {} if reading is None else reading.probe(shown_size)
         found = {stage.name: self._stage(stage, tuple(image_size)) for stage in staged.stages}
@@ -255,8 +237,8 @@ class Backbone:
     def _extract_slices(self, staged: StagedModel, volume: Tensor) -> list[StageFeature]:
         """The features of one volume (C, X, Y, Z); the maps of its slices are averaged as soon as they are there."""
         taps = [(index, stage, self.slices.plane(grid)) for index, stage, grid in self._taps]
-        images = self.slices.images(volume.to(self.device), self.chunk_size or SLICES_AT_ONCE)
-        features = concatenated([self._extract_chunk(staged, chunk, taps) for chunk in images])
+        at_once = self.chunk_size or SLICES_AT_ONCE
+        features = self.slices.read(volume.to(self.device), at_once, lambda s: self._extract_chunk(staged, s, taps))
         return [self.slices.assemble(feature, grid) for feature, (*_, grid) in zip(features, self._taps, strict=True)]
 
     def _extract_chunk(
@@ -320,8 +302,8 @@ def fetch_backbone(
 
 def cached_commit(repo_id: str, revision: str | None = None) -> str | None:
     """The commit that a branch, tag or commit of a Hub model, just loaded, stands for in the local cache."""
-    path = try_to_load_from_cache(repo_id, CONFIG_NAME, revision=revision)
-    return Path(path).parent.name if isinstance(path, str) else revision
+    paths = [try_to_load_from_cache(repo_id, file, revision=revision) for file in (CONFIG_NAME, CONFIG_FILE)]
+    return next((Path(path).parent.name for path in paths if isinstance(path, str)), revision)
 
 
 def weights_hash(module: nn.Module, missing: Iterable[str] = ()) -> str:

@@ -26,7 +26,10 @@ def _nested_config(value: PreTrainedConfig | Mapping[str, Any] | None, field: st
     if not isinstance(value, Mapping) or "model_type" not in value:
         raise ValueError(f"`{field}` is {value!r}; it must be a transformers config, or its dict with a `model_type`.")
     values = dict(value)
-    return AutoConfig.for_model(values.pop("model_type"), **values)
+    model_type = values.pop("model_type")
+    if model_type == "timm_wrapper":  # whose JSON repeats the labels, which would outlive a change of `id2label`
+        values = {name: item for name, item in values.items() if name not in ("num_classes", "label_names")}
+    return AutoConfig.for_model(model_type, **values)
 
 
 def _image_size(value: int | Sequence[int], field: str) -> list[int]:

@@ -1,8 +1,8 @@
 """Find the stages of a vision model by running it once, without per-architecture code.
 
-Stages lie in the encoder. Blocks are the children of its outermost `nn.ModuleList`s, in the order in which they run. A
-hierarchical model is cut where the resolution drops, an isotropic one into equal parts; an encoder without such lists
-is cut after the last module of each resolution. Stages can be named by hand as well.
+Stages lie in the encoder. Blocks are the children of its outermost `nn.ModuleList`s, in the order in which they run;
+models of timm name theirs. A hierarchical model is cut where the resolution drops, an isotropic one into equal parts;
+an encoder without blocks is cut after the last module of each resolution. Stages can be named by hand as well.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable, Sequence
-from itertools import groupby
 
 import torch
 from torch import nn
@@ -19,7 +18,9 @@ from transformers import PreTrainedModel
 from .features import Stage, StageError, StageFeature
 from .grids import Grid
 from .probe import Call, probe, quiet, random_pixels, random_state, reaching
+from .stage_ends import group, level_ends
 from .tape import Cut, StagedModel, Tape, input_channels
+from .timm_models import stated_blocks
 
 __all__ = [
     "Stage",
@@ -111,7 +112,13 @@ def _modalities(model: PreTrainedModel) -> set[str]:
 
 
 def list_blocks(model: nn.Module) -> dict[str, nn.Module]:
-    """The children of a model's outermost lists, by name: its blocks, whether or not a stage ends there."""
+    """The blocks of a model by name, whether or not a stage ends there.
+
+    They are those that the model names itself, or else the children of its outermost lists.
+    """
+    stated = stated_blocks(model)
+    if stated:
+        return stated
     names = {module: name for name, module in model.named_modules()}
     blocks = [module for block_list in _outermost_lists(model) for module in _leaves_of_list(block_list)]
     return {names[block]: block for block in blocks}
@@ -145,7 +152,10 @@ def _automatic_stages(
     num_stages: int,
     keep: Choice,
 ) -> list[Call]:
-    """The last block of every stage, from the encoder's lists of blocks, or else from where its resolution drops."""
+    """The last block of every stage: of the blocks that the model names, of its encoder's lists, or by resolution."""
+    stated = _stated_stages(model, calls, image_size, num_stages, keep)
+    if stated:
+        return stated
     encoder = _encoder(model)
     lists = _outermost_lists(encoder)
     listed, reasons = _running_blocks(model, lists, calls)
@@ -155,13 +165,24 @@ def _automatic_stages(
     ]
     if len(blocks) < len(listed) and inner:  # the output reads another tensor of these blocks than the next block does
         blocks = keep(_running_blocks(model, inner, calls)[0]) or blocks
-    chosen = _group(blocks, image_size, num_stages) if blocks else []
+    chosen = group(blocks, image_size, num_stages) if blocks else []
     weighted = _weighted_calls(model, encoder, calls)
     if not chosen or _miss_a_level(blocks, chosen, weighted):
-        chosen = keep(_level_ends(weighted))
+        chosen = keep(level_ends(weighted))
     if not chosen:
         raise StageError(_not_found(model, calls, reasons, listed or weighted))
     return chosen
+
+
+def _stated_stages(
+    model: nn.Module, calls: Sequence[Call], image_size: Grid, num_stages: int, keep: Choice
+) -> list[Call]:
+    """The last block of every stage among those that the model names; none where it does not call each of them once."""
+    runs = [[call for call in calls if call.name == name] for name in stated_blocks(model)]
+    if not all(len(run) == 1 and run[0].form is not None for run in runs):
+        return []
+    blocks = keep(sorted((call for run in runs for call in run), key=lambda call: call.started))
+    return group(blocks, image_size, num_stages) if blocks else []
 
 
 def _running_blocks(
@@ -216,40 +237,6 @@ def _miss_a_level(blocks: Sequence[Call], chosen: Sequence[Call], calls: Sequenc
     return False
 
 
-def _level_ends(calls: Sequence[Call]) -> list[Call]:
-    """The last call at each resolution, down to the first rise; none contains another.
-
-    What runs inside a module that changes the resolution is part of the next level, whatever its own resolution.
-
-    :param calls: in the order in which they end.
-    """
-    levels = [list(level) for _, level in groupby(calls, key=lambda call: call.form.grid)]
-    sizes = [math.prod(level[0].form.grid) for level in levels]
-    rise = next((i for i in range(1, len(levels)) if sizes[i] > sizes[i - 1]), len(levels))
-    ends: list[Call] = []
-    for index, level in enumerate(levels[:rise]):
-        around = ends[-1].callers() if ends else []
-        level = [call for call in level if call not in around and not _inside_last_narrowing(call, calls)]
-        if index + 1 < len(levels):
-            start = _change(levels[index][0].form.grid, levels[index + 1][0]).started
-            level = [call for call in level if call.finished < start]
-        ends += level[-1:]
-    return ends
-
-
-def _inside_last_narrowing(call: Call, calls: Sequence[Call]) -> bool:
-    """Whether a call runs inside a module that takes its grid, and no other, to a single position."""
-    grid = call.form.grid
-    narrowing = [c for c in call.callers() if c.input_grid == grid and c.form and math.prod(c.form.grid) == 1]
-    return any(all(other.form.grid == grid for other in calls if c in other.callers()) for c in narrowing)
-
-
-def _change(grid: Grid, first: Call) -> Call:
-    """The outermost module that takes `grid` to that of the call `first`, in which it runs."""
-    around = [*first.callers(), first]
-    return next((c for c in around if c.input_grid == grid and c.form and c.form.grid == first.form.grid), first)
-
-
 def _not_found(model: nn.Module, calls: Sequence[Call], reasons: Sequence[str], candidates: Sequence[Call]) -> str:
     name = type(model).__name__
     if candidates:
@@ -267,33 +254,6 @@ def _not_found(model: nn.Module, calls: Sequence[Call], reasons: Sequence[str], 
         "stage yourself: find_stages(model, image_size, names=[...]) takes the paths of modules whose output is a "
         f"map or a token sequence, for example {shallow[:12]}."
     )
-
-
-def _group(blocks: list[Call], image_size: Grid, num_stages: int) -> list[Call]:
-    """The last block of every stage: where the resolution drops, or evenly where it never does.
-
-    A block that reduces the resolution begins a stage, so the drop is looked for in the output grids. Models that list
-    whole stages may reduce it at a stage's end instead (swin, levit): there the last two output grids are equal, but
-    each stage reads a smaller input than the one before.
-    """
-    outputs = [math.prod(block.form.grid) for block in blocks]
-    rise = next((i for i in range(1, len(blocks)) if outputs[i] > outputs[i - 1]), len(blocks))
-    blocks, outputs = blocks[:rise], outputs[:rise]  # a decoder belongs to the rest of the model
-    inputs = [
-        output if block.input_grid in (None, image_size) else math.prod(block.input_grid)
-        for block, output in zip(blocks, outputs, strict=True)
-    ]
-    every_block_a_stage = len(_before_drops(inputs)) == len(blocks)
-    last = _before_drops(inputs if every_block_a_stage else outputs)
-    if len(last) == 1:
-        count = min(num_stages, len(blocks))
-        last = [index - 1 for index in ((i + 1) * len(blocks) // count for i in range(count))]
-    return [blocks[i] for i in last]
-
-
-def _before_drops(sizes: Sequence[int]) -> list[int]:
-    """Indices after which a sequence of sizes drops, and the last index."""
-    return [i for i in range(len(sizes) - 1) if sizes[i + 1] < sizes[i]] + [len(sizes) - 1]
 
 
 def _named_stages(model: nn.Module, calls: Sequence[Call], names: Sequence[str], keep: Choice) -> list[Call]:

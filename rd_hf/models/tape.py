@@ -198,7 +198,9 @@ def input_channels(model: nn.Module) -> int:
     """Channels of the images or volumes that a model reads: what its config says, else 3."""
     values = model.config.to_dict() if isinstance(model, PreTrainedModel) else {}
     values = values.get("classifier_config", values)  # of a student
-    stated = [values[name] for name in ("num_channels", "in_channels") if isinstance(values.get(name), int)]
+    values = values | (values.get("model_args") or {})  # of timm
+    names = ("num_channels", "in_channels", "in_chans")
+    stated = [values[name] for name in names if isinstance(values.get(name), int)]
     return stated[0] if stated else 3
 
 

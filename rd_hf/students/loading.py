@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATIO
 
 from ..arguments.values import nearest
 from ..cards.provenance import PROVENANCE
-from ..data.pixels import default_processor, load_processor, whole_image_processor
+from ..data.pixels import PixelTransform, default_processor, load_processor, whole_image_processor
 from ..models.backbone import cached_commit
 from ..models.configuration_monai import MonaiNetConfig
 from ..models.modeling_rd_student import RDStudent
 from ..models.tape import input_channels
-from .kinds import MASKS, Kind, StudentError, kind_of, refine_output, with_monai_defaults, with_output_stride
+from ..models.timm_models import TIMM, timm_config
+from .kinds import DEFAULTS, MASKS, Kind, StudentError, kind_of, refine_output, with_monai_defaults, with_output_stride
+from .timm_students import check_inline, is_of_timm, note_images, set_side, side_of, take_initial_weights
 from .volumes import VolumeStudent, check_volume_config, volume_fields
 
 logger = logging.getLogger(__name__)
@@ -41,6 +44,7 @@ def load_student(
     revision: str | None = None,
     trust_remote_code: bool = False,
     volumes: VolumeStudent | None = None,
+    colours: Mapping[str, list[float]] | None = None,
 ):
     """Build a student for the given labels.
 
@@ -50,6 +54,7 @@ def load_student(
     :param problem_type: as transformers calls it, for a classifier; "segmentation" for a segmenter, whose processor
         squashes the whole image to the student's size.
     :param volumes: what the student reads, where the data are volumes; `image_size` is then not looked at.
+    :param colours: `image_mean` or `image_std`, or both, in place of those of its image processor.
     :return: (RDStudentForImageClassification or RDStudentForSemanticSegmentation, its image processor, its source
         {"id", "revision"}); None in place of the processor where the data are volumes.
     :raises StudentError: for an inline config with unknown fields, or a model of another kind.
@@ -67,9 +72,13 @@ def load_student(
         check_volume_config(kind, config.model_type, config, volumes)
         try:
             model = kind.auto_class.from_config(config)
-        except ValueError as error:  # of MONAI, for arguments that a network does not take
-            raise StudentError(f"The student cannot be built: {error}") from error
+        except (ValueError, ImportError) as error:  # of MONAI, for arguments that a network does not take; of natten
+            reason = next(line.strip() for line in str(error).splitlines() if line.strip())
+            raise StudentError(f"The student ({config.model_type}) cannot be built: {reason}") from error
         name = f"MONAI {config.network}" if isinstance(config, MonaiNetConfig) else config.model_type
+        if is_of_timm(config):
+            take_initial_weights(model)
+            name = f"timm {config.architecture}"
         source = {"id": f"{name} from scratch", "revision": None}
     else:
         model, source = _pretrained(kind, student, size, labels, revision, trust_remote_code, volumes)
@@ -77,7 +86,11 @@ def load_student(
         model = model.model
     processor = None
     if volumes is None:
-        processor = _image_processor(kind, student, model.config, image_size, revision, trust_remote_code)
+        processor = _image_processor(
+            kind, student, model.config, image_size, revision, trust_remote_code, colours or {}
+        )
+        if is_of_timm(model.config):
+            note_images(model.config, processor, PixelTransform(processor).size)
         _refuse_other_channels(model)
     _read_kept_shares_as_dropped(model)
     return kind.student_class.from_classifier(model), processor, source
@@ -90,12 +103,15 @@ def _image_processor(
     image_size: int | None,
     revision: str | None,
     trust_remote_code: bool,
+    colours: Mapping[str, list[float]],
 ) -> BaseImageProcessor:
     """The processor of a student of images."""
     if isinstance(student, dict):
         processor = default_processor(_side(config, image_size))
     else:
         processor = load_processor(student, revision, image_size, trust_remote_code)
+    for name, values in colours.items():
+        setattr(processor, name, values)
     return whole_image_processor(processor) if kind is MASKS else processor
 
 
@@ -171,7 +187,7 @@ def _pretrained(
     volumes: VolumeStudent | None,
 ):
     options = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
-    config = AutoConfig.from_pretrained(student, **options)
+    config = timm_config(student, revision) or AutoConfig.from_pretrained(student, **options)
     if config.model_type not in ("rd_student", "monai") and type(config).is_custom_code():
         raise StudentError(
             f"The student {student!r} uses custom code, which is not supported for students: choose a model class of "
@@ -185,6 +201,8 @@ def _pretrained(
     vars(wrapped).pop(PROVENANCE, None)  # of the earlier distillation
     if image_size is not None and "image_size" in wrapped.to_dict():
         wrapped.image_size = image_size
+    if is_of_timm(wrapped):
+        set_side(wrapped, image_size)
     same_task = list(config.id2label.values()) == list(labels["id2label"].values())
     config.id2label, config.label2id = labels["id2label"], labels["label2id"]
     config.problem_type = labels["problem_type"]
@@ -231,6 +249,9 @@ def _inline_config(
     if model_type not in known:
         hint = nearest(model_type or "", known)
         raise StudentError(f"The student's model_type {model_type!r} is not {kind.noun} of transformers.{hint}")
+    kind.check_type(model_type)
+    if model_type == TIMM:
+        check_inline(fields)
     config_class = CONFIG_MAPPING[model_type]
     known = list(config_class().to_dict())
     for name in fields:
@@ -238,6 +259,7 @@ def _inline_config(
             raise StudentError(
                 f"The student's config of model_type {model_type} has no field `{name}`.{nearest(name, known)}"
             )
+    fields = DEFAULTS.get(model_type, {}) | fields
     if image_size is not None and "image_size" in known:
         fields.setdefault("image_size", image_size)
     classes = MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES.get(model_type, "")
@@ -248,10 +270,12 @@ def _inline_config(
     elif kind is MASKS:
         fields = with_output_stride(fields, known)
     try:
-        config = config_class(**fields, **labels)
+        config = config_class(**fields, **labels, num_labels=len(labels["id2label"]))  # pvt's own is 1000
     except (TypeError, ValueError) as error:
         raise StudentError(f"The student's config of model_type {model_type} is not valid: {error}") from error
     kind.check_network(config)
+    if is_of_timm(config):
+        set_side(config, image_size)
     return config
 
 
@@ -259,5 +283,7 @@ def _side(config: PreTrainedConfig, image_size: int | None) -> int:
     """The input side of a student from scratch."""
     if image_size is not None:
         return image_size
+    if is_of_timm(config):
+        return side_of(config)
     declared = config.to_dict().get("image_size", DEFAULT_IMAGE_SIZE)
     return declared if isinstance(declared, int) else declared[0]

@@ -21,6 +21,7 @@ from ..data.pixels import PixelTransform, Transforms
 from ..data.volumes.transform import VolumeTransform
 from ..data.volumes.views import VolumeViews
 from ..inference.model_names import loading, naming
+from ..models.timm_models import TIMM
 from ..runtime.checkpoint import list_checkpoints
 from ..students.loading import load_student
 from .calibration import calibrate_projectors
@@ -73,6 +74,7 @@ def load_models(
             revision=arguments.student_revision,
             trust_remote_code=arguments.trust_remote_code,
             volumes=run_data.volume_student,
+            colours=arguments.student_colours,
         )
     if loaded is None and arguments.method != "ce":
         loaded = load_teacher(arguments, accelerator)
@@ -98,10 +100,11 @@ def assemble_models(
     if arguments.sync_batch_norm:
         student.model = _with_synchronised_norms(student.model, accelerator)
     if arguments.gradient_checkpointing:
-        if not student.supports_gradient_checkpointing:
+        # timm recomputes blocks by their own code, where a resumed pass has put a feature in place of one
+        if not student.supports_gradient_checkpointing or student.model.config.model_type == TIMM:
             raise ArgumentError(
                 f"`gradient_checkpointing` is not possible with the student ({type(student.model).__name__}), which "
-                "has no blocks to recompute: leave it out."
+                "has no blocks that can be recomputed: leave it out."
             )
         recompute_activations(student, True)
     if teacher is not None:

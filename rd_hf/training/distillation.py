@@ -18,8 +18,10 @@ from transformers import BaseImageProcessor, PreTrainedModel
 
 from ..arguments.config import arguments_from
 from ..arguments.distillation import MODEL_IN_MEMORY, DistillationArguments
-from ..arguments.options import options, public_values
+from ..arguments.options import options, preset_in_words, public_values
 from ..arguments.values import ArgumentError
+from ..data.pixels import PixelTransform
+from ..data.timm_processor import savable
 from ..hub import push as hub
 from ..hub.publication import published_config
 from ..models.backbone import Backbone
@@ -28,6 +30,7 @@ from ..runtime.interrupts import Stopped
 from ..runtime.processes import own_log, report_lost_process, start_accelerator
 from ..runtime.progress import console
 from ..students.loading import adopt_student
+from ..students.timm_students import is_of_timm, note_images
 from .assembly import assemble_models, load_models, open_trainer
 from .checks import check_labels
 from .compilation import check_compiler, compiled_models
@@ -101,12 +104,15 @@ def distill_from_models(
         """The models in hand, once the data says which classes there are."""
         torch.manual_seed(arguments.seed)
         classifier, processor = student
+        processor = savable(processor)
         check_processor_of_student(processor, arguments, run_data)
         if run_data.volumes is not None and processor is not None:
             run_data.volume_processor = processor
         adopted = adopt_student(
             classifier, run_data.task.names, run_data.task.problem_type, volumes=run_data.volume_student
         )
+        if is_of_timm(adopted.model.config):
+            note_images(adopted.model.config, processor, PixelTransform(processor).size)
         own = LoadedStudent(adopted, processor, {"id": "local", "revision": None})
         if backbone is None or arguments.method == "ce":
             return own, None
@@ -118,6 +124,7 @@ def distill_from_models(
             )
         if not isinstance(model, Backbone):
             model = Backbone.from_model(model)
+        processor = savable(processor)
         check_processor_of_teacher(model, processor)
         model.batch_size = arguments.teacher_batch_size or model.batch_size
         return own, LoadedTeacher(model, processor)
@@ -153,6 +160,9 @@ def _run(arguments: DistillationArguments, load: LoadModels) -> RDStudentForImag
     metric = run_data.task.selection_metric(arguments.metric_for_best_model)
     arguments = run_data.with_defaults(replace(arguments, metric_for_best_model=metric))
     check_labels(arguments, run_data)
+    preset = preset_in_words(arguments)
+    if preset is not None:
+        logger.info("%s", preset)
     folder = Path(arguments.output_dir)
     models = assemble_models(*load(arguments, run_data, accelerator), arguments, run_data, accelerator)
     if arguments.push_to_hub and accelerator.is_main_process:  # fail before hours of training, not after them

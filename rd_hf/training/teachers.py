@@ -13,6 +13,7 @@ from transformers import BaseImageProcessor, PreTrainedModel
 from ..arguments.distillation import DistillationArguments
 from ..arguments.values import ArgumentError
 from ..data.pixels import PixelTransform, load_processor, whole_image_processor
+from ..data.timm_processor import open_clip_processor
 from ..data.volumes.transform import VolumeTransform
 from ..inference.model_names import loading, naming
 from ..models.backbone import Backbone
@@ -22,6 +23,8 @@ from ..models.modeling_rd_teacher_segmentation import RDTeacherForSemanticSegmen
 from ..models.probe import UnfitImageError
 from ..models.slices import SliceReading
 from ..models.tape import input_channels
+from ..models.teacher_network import TeacherNetwork
+from ..models.tower_loading import HUB_PREFIX
 from ..tasks.segmentation import Segmentation
 from .checks import unfit
 from .run_data import RunData
@@ -45,19 +48,22 @@ def load_teacher(arguments: DistillationArguments, accelerator: Accelerator) -> 
             "`teacher_device_map` splits the teacher over all GPUs of a machine: launch one process per machine."
         )
     with loading("teacher", arguments.teacher):
+        name = arguments.teacher.removeprefix(HUB_PREFIX)
         backbone = Backbone.from_pretrained(
-            arguments.teacher,
+            name,
             dtype=arguments.teacher_dtype,
             batch_size=arguments.teacher_batch_size,
             device_map=arguments.teacher_device_map,
             **options,
         )
+        if isinstance(backbone.tower, TeacherNetwork):
+            arguments.refuse_changed(["teacher_image_size"], "is not for models of open_clip, which read one size.")
+            return LoadedTeacher(backbone, open_clip_processor(name, arguments.teacher_revision))
         if reads_volumes(backbone.tower):
             arguments.refuse_changed(["teacher_image_size"], ONLY_IMAGES)
-            if not has_processor(arguments.teacher, arguments.teacher_revision):
+            if not has_processor(name, arguments.teacher_revision):
                 return LoadedTeacher(backbone, None)
-        processor = load_processor(arguments.teacher, image_size=arguments.teacher_image_size, **options)
-        return LoadedTeacher(backbone, processor)
+        return LoadedTeacher(backbone, load_processor(name, image_size=arguments.teacher_image_size, **options))
 
 
 def reads_volumes(model: nn.Module) -> bool:
@@ -76,8 +82,11 @@ def add_teacher(
     with naming("teacher", arguments.teacher):
         transform = prepare(models, arguments, is_segmentation)
     models.transforms = models.transforms._replace(teacher=transform)
-    kind, options = RDTeacherForImageClassification, {}
+    kind, options = RDTeacherForImageClassification, {"teacher_features": arguments.teacher_features}
     if is_segmentation:
+        arguments.refuse_changed(
+            ["teacher_features"], "is only for classes, because masks need the maps of the teacher: leave it out."
+        )
         kind = RDTeacherForSemanticSegmentation
         options = {"skips": arguments.skips, "hybrid_norms": arguments.hybrid_norms}
     try:
@@ -90,7 +99,6 @@ def add_teacher(
             projector_layers=arguments.projector_layers,
             teacher_stages=arguments.teacher_stages,
             student_stages=arguments.student_stages,
-            teacher_features=arguments.teacher_features,
             **options,
         )
     except UnfitImageError as error:

@@ -477,12 +477,12 @@ def test_tuning_chooses_on_validation_and_never_sees_the_test_split(grid, tmp_pa
     assert not cell.unlabelled and (cell.learning_rate, cell.weight) == best["rd"]
 
 
-def test_the_command_runs_workers_and_leaves_tables_and_plots(grid, tmp_path, python):
+def test_the_command_runs_workers_and_leaves_tables_and_plots(grid, tmp_path, python_alone):
     grid["arguments"]["max_steps"] = 2
     (tmp_path / "grid.yaml").write_text(yaml.safe_dump(grid | {"shots": [5, "all"], "seeds": [0, 1]}))
     line = ["compare", "--config", str(tmp_path / "grid.yaml"), "--workers", "2"]
     line += ["--methods", "[ce, linear_probe, lp_kd, rd]"]
-    done = python("-m", "rd_hf", *line)
+    done = python_alone("-m", "rd_hf", *line)
     assert done.returncode == 0, done.stderr
     root = tmp_path / "compared"
     with (root / "results.csv").open() as file:

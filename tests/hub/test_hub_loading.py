@@ -13,8 +13,8 @@ from hub_server import TOKEN, Fault
 from huggingface_hub import ModelCard, parse_eval_result_entries
 from PIL import Image
 from test_hub import CODE_FILES, files_of, make_student, message, push, uploads
-from test_without_rd_hf import BLOCKER
 from transformers import AutoModel, ResNetConfig, ViTImageProcessorPil
+from without_rd_hf import BLOCKER
 
 from rd_hf.cards.card import is_edited
 from rd_hf.export.run import export
@@ -60,8 +60,9 @@ def test_a_run_publishes_its_student_and_names_nothing_of_this_machine(server, c
     assert push(client, tmp_path / "secret_run" / "teacher", repo="me/xray-teacher").returncode == 0
     student, teacher = files_of(server), files_of(server, repo="me/xray-teacher")
     teachers_code = {
-        "backbone", "features", "grids", "hybrid_norms", "modeling_rd_teacher", "probe", "reprogramming", "slices",
-        "stages", "tape", "with_backbone",
+        "backbone", "features", "grids", "hybrid_norms", "modeling_rd_teacher", "open_clip_tower", "probe",
+        "reprogramming", "slices", "stage_ends", "stages", "tape", "teacher_network", "timm_models", "tower_loading",
+        "with_backbone",
     }  # fmt: skip
     assert set(teacher) - set(student) == {"cka.png", *(f"{name}.py" for name in teachers_code), *CODE_FILES}
     assert set(student) - set(teacher) == {"roc.png"}

@@ -109,8 +109,10 @@ def test_a_config_that_cannot_be_used(folder, content, reason):
 
 
 def test_the_models_of_other_libraries_are_named(folder):
-    (folder / "config.json").rename(folder / "open_clip_config.json")
-    assert "has no config.json" in refusal(folder) and "those of open_clip" in refusal(folder)
+    (folder / "config.json").rename(folder / "pytorch_lightning.ckpt")
+    assert "has no config.json" in refusal(folder) and "those of PyTorch Lightning" in refusal(folder)
+    (folder / "pytorch_lightning.ckpt").rename(folder / "open_clip_config.json")
+    assert "open_clip_config.json has no model_cfg" in refusal(folder)
 
 
 def test_a_student_is_no_teacher_before_it_is_exported(folder):

@@ -1,0 +1,56 @@
+"""Loads the vision model of a checkpoint of transformers, timm or open_clip."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from transformers import AutoModel
+
+from .open_clip_tower import is_open_clip, open_clip_tower
+from .stages import image_tower
+from .timm_models import timm_config
+
+HUB_PREFIX = "hf-hub:"  # with which timm and open_clip mark names of the Hub
+
+
+class BackboneError(ValueError):
+    """A backbone cannot be used: weights are missing, or it is not the one that was asked for."""
+
+
+def load_tower(
+    name: str, revision: str | None, trust_remote_code: bool, device_map: str | dict[str, Any] | None
+) -> tuple[nn.Module, set[str]]:
+    """The vision model, or the image tower of a model with several, as its checkpoint stores it.
+
+    :param name: Hub id or folder.
+    :param revision: branch, tag or commit of the Hub repo.
+    :param trust_remote_code: run model code found in the repo.
+    :param device_map: spreads the weights over devices, as in transformers.
+    :return: it, and the names of its weights that the checkpoint does not have.
+    :raises BackboneError: when the devices together have no room for the weights, or the model cannot be spread.
+    """
+    if is_open_clip(name, revision):
+        if device_map is not None:
+            raise BackboneError(f"The model {name!r} of open_clip cannot be spread over devices: leave that out.")
+        return open_clip_tower(name, revision)
+    config = timm_config(name, revision)
+    model, loading = AutoModel.from_pretrained(
+        name,
+        **({} if config is None else {"config": config}),
+        revision=revision or "main",
+        dtype="auto",
+        trust_remote_code=trust_remote_code,
+        use_safetensors=True,
+        output_loading_info=True,
+        device_map=device_map,
+    )
+    if device_map is not None and any(parameter.is_meta for parameter in model.parameters()):
+        raise BackboneError(
+            f"The weights of {name!r} do not fit on the devices of the device map {device_map!r}, so some would "
+            "be fetched at every step. Use more devices, or a smaller teacher."
+        )
+    tower = image_tower(model)
+    prefix = next(path for path, module in model.named_modules() if module is tower)
+    prefix = f"{prefix}." if prefix else ""
+    return tower, {key.removeprefix(prefix) for key in loading["missing_keys"] if key.startswith(prefix)}
