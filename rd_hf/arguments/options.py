@@ -110,11 +110,9 @@ def annotations(kind: type) -> dict[str, Any]:
 
 def defaults_under(kind: type, method: str) -> dict[str, Any]:
     """The defaults of all arguments of a dataclass under a method, by name, in order."""
-    defaults = {field.name: field.default for field in fields(kind)}
-    for name, stated in options(kind).items():
-        if stated.by_method is not None:
-            defaults[name] = stated.by_method.get(method, stated.by_method[OTHERS])
-    return defaults
+    of_methods = {name: stated.by_method for name, stated in options(kind).items() if stated.by_method is not None}
+    found = {name: values.get(method, values[OTHERS]) for name, values in of_methods.items()}
+    return {field.name: field.default for field in fields(kind)} | found
 
 
 def preset_in_words(arguments: Any) -> str | None:

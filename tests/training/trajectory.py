@@ -65,6 +65,7 @@ CASES = {
         "cka_positions": 5,
     },
     "drd_optima": {"method": "drd", "use_unlabeled": True, "dtype": torch.float64, "stage_schedule": "optima"},
+    "rd_plus": {"method": "rd_plus", "use_unlabeled": True, "dtype": torch.float64, "num_views": 2},
     "drd_float32": {"method": "drd", "use_unlabeled": True, "dtype": torch.float32},
 }
 
