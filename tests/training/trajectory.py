@@ -71,6 +71,7 @@ CASES = {
         "stage_schedule": "optima",
         "seed": 6,
     },
+    "rd_plus": {"method": "rd_plus", "use_unlabeled": True, "dtype": torch.float64, "num_views": 2},
     "drd_float32": {"method": "drd", "use_unlabeled": True, "dtype": torch.float32},
 }
 
