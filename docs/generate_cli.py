@@ -23,6 +23,7 @@ from rd_hf.arguments.commands import (
     StudentsArguments,
 )
 from rd_hf.arguments.distillation import DistillationArguments
+from rd_hf.arguments.options import OTHERS
 from rd_hf.cli import CACHE_COMMANDS, COMMANDS
 from rd_hf.comparison.arguments import ComparisonArguments
 
@@ -76,6 +77,9 @@ def default_text(field: dataclasses.Field) -> str:
         return f"`{field.default_factory()}`"
     if field.default is dataclasses.MISSING or field.metadata["option"].required:
         return "required"
+    by_method = field.metadata["option"].by_method
+    if by_method is not None:
+        return "; ".join(f"`{value}`" + f" with {name}" * (name != OTHERS) for name, value in by_method.items())
     if isinstance(field.default, bool):
         return "on" if field.default else "off"
     return "" if field.default is None else f"`{field.default}`"

@@ -2,12 +2,14 @@
 
     python examples/kill_and_resume.py --kills 25
 
-The data are scikit-learn's digits, and the models are tiny and random: the test is that nothing is lost. Each moment is
-drawn uniformly from 1.5 times the duration of a start, so that kills hit starts, steps, evaluations and saves.
+The data are scikit-learn's digits, and the models are tiny and random: the test is that nothing is lost. A kill hits
+the start of a run, or one of the first steps after it, with their evaluations and saves. The step is drawn, and how
+much of its time passes. The run's own rows tell the step, so that a busy machine does not change what is hit.
 """
 
 import argparse
 import json
+import math
 import os
 import random
 import subprocess
@@ -15,6 +17,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -25,7 +28,15 @@ from sklearn.datasets import load_digits
 from transformers import AutoModel, ResNetConfig, ViTImageProcessorPil
 
 STUDENT = "{model_type: vit, hidden_size: 16, num_hidden_layers: 4, num_attention_heads: 2, intermediate_size: 32, patch_size: 4, hidden_dropout_prob: 0.1}"  # noqa: E501
+LAST_KILLED_STEP = 6  # after the first save
 MACHINE = ("images_per_second", "data_wait", "memory_gib")  # what two equal runs may differ in
+
+
+class Pace(NamedTuple):
+    """Seconds from the command to the first row of metrics.jsonl, and those of a step."""
+
+    start: float
+    step: float
 
 
 def prepare(folder: Path) -> None:
@@ -53,39 +64,78 @@ def command(folder: Path, run: Path, steps: int) -> list[str]:
     return [sys.executable, "-m", "rd_hf", "distill", *words, *resume]
 
 
-def killed_run(folder: Path, run: Path, arguments: argparse.Namespace, start: float) -> dict[str, int]:
+def killed_run(folder: Path, run: Path, arguments: argparse.Namespace, pace: Pace) -> dict[str, int]:
     """Start, kill and resume until there were as many kills as asked for; then let the run end. Where the kills hit."""
     hits = {"before the first checkpoint": 0, "later": 0}
     generator = random.Random(arguments.seed)
     with (folder / "log.txt").open("w") as log:
         while sum(hits.values()) < arguments.kills:
+            steps_before, rows_before = saved_step(run), rows_written_at(run)
             process = subprocess.Popen(command(folder, run, arguments.steps), stderr=log, stdout=log)
-            try:
-                if process.wait(generator.uniform(0, 1.5 * start)) == 0:
-                    raise SystemExit(f"The run ended after only {sum(hits.values())} kills: give more --steps.")
+            wait_until_moment(process, run, steps_before, rows_before, pace, generator)
+            if process.poll() == 0:
+                raise SystemExit(f"The run ended after only {sum(hits.values())} kills: give more --steps.")
+            if process.poll() is not None:
                 raise SystemExit(f"The run failed:\n{(folder / 'log.txt').read_text()[-3000:]}")
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            saved = any((run / "checkpoints").glob("step-*"))
-            hits["later" if saved else "before the first checkpoint"] += 1
+            process.kill()
+            process.wait()
+            hits["later" if saved_step(run) else "before the first checkpoint"] += 1
         subprocess.run(command(folder, run, arguments.steps), stderr=log, stdout=log, check=True)
     return hits
 
 
-def whole_run(folder: Path, run: Path, steps: int) -> float:
-    """Run without a kill; the seconds until its first checkpoint."""
-    began = time.monotonic()
-    first = None
+def wait_until_moment(
+    process: subprocess.Popen, run: Path, steps_before: int, rows_before: int, pace: Pace, generator: random.Random
+) -> None:
+    """Return at a random moment of the start (step 0) or of one of the steps after it, or when the process has ended.
+
+    :param steps_before: of the checkpoint that the process continues with.
+    :param rows_before: when metrics.jsonl was last written before the process started.
+    """
+
+    def reached(step: int) -> bool:
+        return rows_written_at(run) != rows_before and logged_step(run) >= steps_before + step
+
+    def wait(step: int, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while process.poll() is None and not reached(step) and time.monotonic() < end:
+            time.sleep(0.005)
+
+    step = generator.randint(0, LAST_KILLED_STEP)
+    if step:
+        wait(step, math.inf)
+    wait(step + 1, generator.random() * (pace.step if step else pace.start))
+
+
+def rows_written_at(run: Path) -> int:
+    """When metrics.jsonl was last written, in nanoseconds; 0 before it is there."""
+    path = run / "metrics.jsonl"
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
+def logged_step(run: Path) -> int:
+    """The step of the last whole row of metrics.jsonl; 0 before there is one."""
+    rows = (run / "metrics.jsonl").read_text().split("\n")[:-1]
+    return json.loads(rows[-1])["step"] if rows else 0
+
+
+def saved_step(run: Path) -> int:
+    """The step of the last checkpoint; 0 before there is one."""
+    return max((int(path.name.removeprefix("step-")) for path in (run / "checkpoints").glob("step-*")), default=0)
+
+
+def whole_run(folder: Path, run: Path, steps: int) -> Pace:
+    """Run without a kill."""
+    began, first = time.monotonic(), None
     with (folder / "log_of_the_whole.txt").open("w") as log:
         process = subprocess.Popen(command(folder, run, steps), stderr=log, stdout=log)
         while process.poll() is None:
-            if first is None and any((run / "checkpoints").glob("step-*")):
-                first = time.monotonic() - began
+            if first is None and rows_written_at(run):
+                first = time.monotonic()
             time.sleep(0.05)
     if process.returncode or first is None:
         raise SystemExit(f"The run failed:\n{(folder / 'log_of_the_whole.txt').read_text()[-3000:]}")
-    return first
+    return Pace(first - began, (time.monotonic() - first) / steps)
 
 
 def differences(one: Path, other: Path) -> list[str]:
@@ -116,8 +166,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepare(folder)
-        start = whole_run(folder, folder / "whole", arguments.steps)
-        hits = killed_run(folder, folder / "killed", arguments, start)
+        pace = whole_run(folder, folder / "whole", arguments.steps)
+        hits = killed_run(folder, folder / "killed", arguments, pace)
         found = differences(folder / "whole", folder / "killed")
     print(json.dumps({"kills": hits, "steps": arguments.steps, "differences": found}))
     sys.exit(1 if found else 0)

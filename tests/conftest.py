@@ -24,7 +24,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hub_server import TOKEN, HubServer
-from warm_python import EMPTY_PLOTS, SHORT_WAITS, WarmPython
+from warm_python import FIRST_LIBRARIES, LIBRARIES, WarmPython
+from warm_server import EMPTY_PLOTS, SHORT_WAITS, WARM_CHILDREN
+from without_rd_hf import BLOCKER
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a background job of a script; tests interrupt runs
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -145,16 +147,45 @@ def teacher(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def warm_python():
-    """Runs commands in a Python that has its libraries imported; see `WarmPython.run`."""
-    warm = WarmPython(os.environ | {"PYTHONPATH": str(REPOSITORY)})
+def light_python():
+    """A WarmPython without libraries of Hugging Face, from which the others are forked."""
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    warm = WarmPython(Path(tempfile.gettempdir(), f"rd_hf_{run}", "light"), environment, FIRST_LIBRARIES)
     yield warm
     warm.close()
 
 
+@pytest.fixture(scope="session")
+def warm_python(light_python):
+    """Runs commands in a Python that has its libraries imported; see `WarmPython.run`."""
+    values = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    warm = WarmPython(light_python.path.with_name("offline"), values, LIBRARIES, light_python)
+    yield warm
+    warm.close()
+
+
+@pytest.fixture(scope="module")
+def run_without_rd_hf(warm_python, tmp_path_factory):
+    """Runs code in a folder, in a process that cannot import rd_hf and has no earlier copies of its code."""
+    environment = {"PYTHONPATH": "", "HF_MODULES_CACHE": str(tmp_path_factory.mktemp("modules"))}
+
+    def run(code: str, folder: Path) -> subprocess.CompletedProcess:
+        return warm_python.run("-c", BLOCKER + code, cwd=folder, environment=environment)
+
+    return run
+
+
 @pytest.fixture
 def python(warm_python, cache_dir, tmp_path):
-    """Runs `python *command` in the test's folder; :return: the finished process."""
+    """Runs `python *command` in the test's folder; its own processes are forks too; :return: the finished process."""
+    environment = {"RD_HF_CACHE": str(cache_dir)} | WARM_CHILDREN
+    return functools.partial(warm_python.run, cwd=tmp_path, environment=environment)
+
+
+@pytest.fixture
+def python_alone(warm_python, cache_dir, tmp_path):
+    """The same, but the Python processes that the command starts begin anew, as everywhere else."""
     return functools.partial(warm_python.run, cwd=tmp_path, environment={"RD_HF_CACHE": str(cache_dir)})
 
 
@@ -166,7 +197,7 @@ def job(warm_python, cache_dir, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def hub_python(tmp_path_factory):
+def hub_python(light_python, tmp_path_factory):
     """A WarmPython whose Hub is on a port of this machine, and whose HF_HOME leads where a test points it."""
     with HubServer() as hub:
         endpoint = hub.endpoint
@@ -176,7 +207,8 @@ def hub_python(tmp_path_factory):
         "HF_TOKEN": TOKEN, "PYTHONPATH": str(REPOSITORY), "NO_PROXY": "127.0.0.1", "OMP_NUM_THREADS": "1",
         **SHORT_WAITS,
     }  # fmt: skip
-    warm = WarmPython(values)
+    path = light_python.path.with_name(f"hub_{os.getpid()}")
+    warm = WarmPython(path, values, LIBRARIES, light_python)
     yield warm
     warm.close()
 

@@ -27,8 +27,8 @@ import torch
 from conftest import REPOSITORY, blob_images, blob_mask_arrays
 from hub_server import HubServer
 from PIL import Image
-from test_without_rd_hf import BLOCKER
 from transformers import AutoModel, ResNetConfig, SegformerConfig, ViTConfig, ViTImageProcessorPil
+from without_rd_hf import BLOCKER
 
 from rd_hf.cli import main, parse_comparison, parse_distillation
 

@@ -1,13 +1,11 @@
 """The import is light, and the Auto classes know both models in whichever order things are imported."""
 
-import os
 import subprocess
 import sys
 import textwrap
 
 import pytest
 from conftest import REPOSITORY
-from warm_python import WarmPython
 
 IS_KNOWN = """
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -20,20 +18,16 @@ for model in (RDStudentForImageClassification, RDTeacherForImageClassification):
 """
 
 
-@pytest.fixture(scope="module")
-def run():
+@pytest.fixture
+def run(light_python):
     """Runs code where torch and sklearn are imported, but neither transformers nor rd_hf."""
-    python = WarmPython(
-        os.environ | {"PYTHONPATH": str(REPOSITORY)},
-        "torch torch._dynamo torch.distributed.tensor sklearn.metrics pandas",
-    )
 
     def run(*parts: str) -> None:
-        done = python.run("-c", "\n".join(textwrap.dedent(part) for part in parts), cwd=REPOSITORY)
+        code = "\n".join(textwrap.dedent(part) for part in parts)
+        done = light_python.run("-c", code, cwd=REPOSITORY, environment={"PYTHONPATH": str(REPOSITORY)})
         assert done.returncode == 0, done.stderr
 
-    yield run
-    python.close()
+    return run
 
 
 def test_import_is_light():

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from test_segmentation_models import backbone, pixels, student
-from test_without_rd_hf import BLOCKER
 from transformers import AutoModelForSemanticSegmentation, SegformerImageProcessorPil, pipeline
-from warm_python import WarmPython
 
 from rd_hf.models.modeling_rd_teacher_segmentation import RDTeacherForSemanticSegmentation
 
-MASKS = BLOCKER + "from transformers import AutoModelForSemanticSegmentation as Auto\n"
+MASKS = "from transformers import AutoModelForSemanticSegmentation as Auto\n"
 STUDENTS = ["UNet", "Segformer"]
 
 
@@ -44,11 +41,8 @@ def workplace(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run(workplace):
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    warm = WarmPython(environment | {"HF_MODULES_CACHE": str(workplace / "modules")})
-    yield lambda code: warm.run("-c", MASKS + code, cwd=workplace)
-    warm.close()
+def run(workplace, run_without_rd_hf):
+    return lambda code: run_without_rd_hf(MASKS + code, workplace)
 
 
 @pytest.mark.parametrize("name", STUDENTS)

@@ -22,13 +22,13 @@ def test_the_installed_command():
     assert done.returncode == 0 and "distill" in done.stdout
 
 
-def test_every_command_and_python_block_runs(python, client, server, tmp_path, monkeypatch):
+def test_every_command_and_python_block_runs(python_alone, client, server, tmp_path, monkeypatch):
     """Commands of rd-hf that need no Hub run in this process."""
     make_workplace(tmp_path)
     monkeypatch.chdir(tmp_path)
 
     def run(*words):
-        return run_here(*words) if words[:2] == ("-m", "rd_hf") else python(*words)
+        return run_here(*words) if words[:2] == ("-m", "rd_hf") else python_alone(*words)
 
     answers = Reader(run, client, server).read("README.md")
 

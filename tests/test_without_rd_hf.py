@@ -1,7 +1,7 @@
 """What is saved loads in a process that cannot import rd_hf, with exactly the code files that it needs."""
 
 import json
-import os
+from functools import partial
 
 import nibabel
 import numpy as np
@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 from test_student_model import pixels, student
 from transformers import AutoModel, AutoModelForImageClassification, ViTConfig, ViTImageProcessorPil, pipeline
-from warm_python import WarmPython
 
 from rd_hf.export.run import export
 from rd_hf.models.backbone import Backbone
@@ -32,24 +31,6 @@ MONAI_CODE = {"configuration_rd_monai.py", "configuration_monai.py", "modeling_m
 TOWER = ViTConfig(
     hidden_size=16, num_hidden_layers=4, num_attention_heads=2, intermediate_size=32, image_size=32, patch_size=8
 )
-
-BLOCKER = """
-import sys
-
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "rd_hf":
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, Blocker())
-import json
-import torch
-from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification, pipeline
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-
-torch.set_num_threads(1)  # as in the process that it is compared with: sums depend on it
-assert "rd_student" not in CONFIG_MAPPING
-"""
 
 
 @pytest.fixture(scope="module")
@@ -77,12 +58,8 @@ def workplace(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run(workplace):
-    """Runs code in the workplace, where neither the checkout nor an earlier run's copies of code are on the path."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    warm = WarmPython(environment | {"HF_MODULES_CACHE": str(workplace / "modules")})
-    yield lambda code, setting=BLOCKER: warm.run("-c", setting + code, cwd=workplace)
-    warm.close()
+def run(workplace, run_without_rd_hf):
+    return partial(run_without_rd_hf, folder=workplace)
 
 
 def test_exactly_the_code_that_is_needed_is_saved(workplace):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from .objective_fields import ObjectiveFields
-from .options import annotations, check_values, names
+from .options import annotations, check_values, defaults_under, names
 from .task_fields import TaskFields
 from .training_fields import TrainingFields
 from .values import (
@@ -83,6 +83,10 @@ class DistillationArguments(TrainingFields, ObjectiveFields, TaskFields):
         self.volume_size = sides_text("volume_size", self.volume_size)
         self.crop_size = sides_text("crop_size", self.crop_size)
         self.report_to = None if self.report_to == "none" else parse_yaml_texts(self.report_to)
+        defaults = defaults_under(type(self), self.method)
+        for name in names(type(self), lambda fact: fact.by_method is not None):
+            if getattr(self, name) is None:
+                setattr(self, name, defaults[name])
         check_values(self)
         if self.method != "ce" and self.teacher is None:
             raise ArgumentError(
@@ -158,7 +162,7 @@ class DistillationArguments(TrainingFields, ObjectiveFields, TaskFields):
 
     def refuse_changed(self, names: Sequence[str], why: str) -> None:
         """:raises ArgumentError: for the first of these arguments that has not its default; `why` follows its name."""
-        defaults = {field.name: field.default for field in fields(self)}
+        defaults = defaults_under(type(self), self.method)
         for name in names:
             if getattr(self, name) != defaults[name]:
                 raise ArgumentError(f"`{name}` {why}")

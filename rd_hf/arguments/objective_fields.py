@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from .options import option
+from .options import OTHERS, option
 
 _method = partial(option, group="method and loss", compare="reprogramming")
 
@@ -30,10 +30,37 @@ class ObjectiveFields:
     )
     hybrid_weight: float = _method(1.0, "alpha at the first step: cross-entropy of the hybrid logits", at_least=0)
     hybrid_weight_end: float = _method(0.0, "alpha at the last step (linear in between)", at_least=0)
-    kl_weight: float = _method(1.0, "beta at the first step: KL from the hybrid logits to the student's", at_least=0)
-    kl_weight_end: float = _method(0.0, "beta at the last step (linear in between)", at_least=0)
+    kl_weight: float = _method(1.0, "beta at the first step: divergence of the student from its targets", at_least=0)
+    kl_weight_end: float | None = _method(
+        None, "beta at the last step (linear in between)", at_least=0, by_method={OTHERS: 0.0, "rd_plus": 1.0},
+    )
+    divergence: Literal["kl", "dist"] | None = _method(
+        None, "divergence of the student's logits from its targets: kl, or dist (DIST), which correlates their "
+        "probabilities over classes and over images", by_method={OTHERS: "kl", "rd_plus": "dist"},
+    )
+    target_views: Literal["one", "mean"] | None = option(
+        None, "teacher features that targets are made of: those of the view at hand, or their mean over all views",
+        group="method and loss", compare="any", by_method={OTHERS: "one", "rd_plus": "mean"},
+    )
+    projector_start: Literal["scaled", "probe"] | None = _method(
+        None, "start of the projectors: at the scale of the features, or such that the hybrid logits are those of a "
+        "linear probe of the teacher", by_method={OTHERS: "scaled", "rd_plus": "probe"},
+    )
+    probe_weight: float | None = _method(
+        None, "weight at the first step of KL from the linear probe to the hybrid logits (falls linearly to 0)",
+        at_least=0, by_method={OTHERS: 0.0, "rd_plus": 1.0},
+    )
+    probe_share: float | None = _method(
+        None, "share of the linear probe's logits in the student's targets, beside the hybrid logits",
+        at_least=0, at_most=1, by_method={OTHERS: 0.0, "rd_plus": 0.5},
+    )
+    ensemble_share: float | None = _method(
+        None, "share in the targets of what the student said in earlier steps, reached at half of the steps; also the "
+        "weight with which the hybrid logits of unlabelled rows learn from these targets", at_least=0, at_most=1,
+        by_method={OTHERS: 0.0, "rd_plus": 0.5},
+    )
     cka_weight: float = _method(1.0, "gamma: 1 - CKA of reprogrammed and student features", at_least=0)
-    temperature: float = _method(1.0, "temperature of the KL term", above=0)
+    temperature: float = _method(1.0, "temperature of the student's divergence", above=0)
     cka_estimator: Literal["debiased", "biased"] = _method(
         "debiased", "estimator of CKA; the biased one gives almost no signal in small batches",
     )

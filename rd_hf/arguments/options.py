@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from .values import ArgumentError
 
 UNGROUPED = "options"
+OTHERS = "others"
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,8 @@ class Option:
 
     Defaults are the careful answer: a fact that nobody states keeps a value to this machine and refuses a change.
 
+    :ivar by_method: the default under each method, where that depends on the method and the field's own is None: values
+        by the method's name, and under `OTHERS` that of the methods that are not named.
     :ivar group: heading under which `--help` and the reference list it.
     :ivar above: the value must be greater.
     :ivar at_least: the value must not be less.
@@ -41,6 +44,7 @@ class Option:
     """
 
     group: str = UNGROUPED
+    by_method: Mapping[str, Any] | None = None
     above: float | None = None
     at_least: float | None = None
     below: float | None = None
@@ -57,6 +61,14 @@ class Option:
     def in_card(self) -> bool:
         """Whether model cards show the value."""
         return self.text is None if self.card is None else self.card
+
+    @property
+    def defaults(self) -> str:
+        """The defaults under the methods in words, such as "kl; rd_plus: dist"; empty where there is one for all."""
+        if self.by_method is None:
+            return ""
+        named = [f"{method}: {value}" for method, value in self.by_method.items() if method != OTHERS]
+        return "; ".join([str(self.by_method[OTHERS]), *named])
 
     @property
     def range(self) -> str:
@@ -94,6 +106,15 @@ def options(kind: type) -> dict[str, Option]:
 def annotations(kind: type) -> dict[str, Any]:
     """The types of all arguments of a dataclass, by name. Python evaluates them anew each time it is asked."""
     return get_type_hints(kind)
+
+
+def defaults_under(kind: type, method: str) -> dict[str, Any]:
+    """The defaults of all arguments of a dataclass under a method, by name, in order."""
+    defaults = {field.name: field.default for field in fields(kind)}
+    for name, stated in options(kind).items():
+        if stated.by_method is not None:
+            defaults[name] = stated.by_method.get(method, stated.by_method[OTHERS])
+    return defaults
 
 
 def names(kind: type, condition: Callable[[Option], bool]) -> list[str]:

@@ -78,6 +78,8 @@ def _described(option: Option, settings: dict[str, Any]) -> dict[str, Any]:
         shown += " (required)"
     elif default is True:
         shown += " (default: true)"
+    elif option.by_method is not None:
+        shown += f" (default: {option.defaults})"
     elif default is not None and default is not False:
         shown += " (default: %(default)s)"
     settings = settings | {"help": shown}

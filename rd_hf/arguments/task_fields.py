@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from .options import option
+from .options import OTHERS, option
 
 _data = partial(option, group="data", compare="data")
 _volumes = partial(_data, card=True)
@@ -36,8 +36,9 @@ class TaskFields:
         None, "folder for everything that the run writes",
         text="folder", resume="ignored", affects_result=False, compare="grid",
     )
-    method: Literal["rd", "drd", "ce"] = _method(
-        "rd", "rd reprograms the teacher's last stage, drd all its stages; ce trains the student alone", compare="grid",
+    method: Literal["rd_plus", "rd", "drd", "ce"] = _method(
+        "rd", "rd reprograms the teacher's last stage, drd all its stages; rd_plus is rd that starts at a linear probe "
+        "and also learns from the student; ce trains the student alone", compare="grid",
     )
 
     teacher_revision: str | None = _models(None, "branch, tag or commit of the teacher", text="words", loading=True)
@@ -57,9 +58,10 @@ class TaskFields:
         None, "YAML list of module paths of the teacher's stages, if they cannot be found automatically",
         text="words", card=True,
     )
-    teacher_features: Literal["stage", "last", "all"] = _models(
-        "stage", "classes only: what is read of the teacher: the map of its last stage; one vector of its last layer, "
+    teacher_features: Literal["stage", "last", "all"] | None = _models(
+        None, "classes only: what is read of the teacher: the map of its last stage; one vector of its last layer, "
         "which its own head would read; or one vector of all stages, pooled, and the last layer",
+        by_method={OTHERS: "stage", "rd_plus": "all"},
     )
     teacher_image_size: int | None = _models(
         None, "side of the square image that the teacher sees, in pixels; by default from its image processor. Where "

@@ -2,38 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
-import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss
 from torch import Tensor, nn
 from transformers.modeling_outputs import ImageClassifierOutput, SemanticSegmenterOutput
 
 from ..arguments.distillation import DistillationArguments
 from ..arguments.values import ArgumentError
-from ..data.order import Visit
-from ..data.pixel_store import Visits, collate
+from ..models.features import Stage
+from ..models.pooled import VectorReading, modules_of, pooled_feature
 from ..models.reprogramming import resample
 from ..models.stages import find_stages
 from ..training.inputs import Inputs
+from ..training.linear_probe import fit_probe, labelled_features
 from ..training.objective import comparable
 from ..training.run_data import RunData
 
-INVERSE_PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # C of scikit-learn, for standardised features
-LIKELIHOOD = "likelihood"
 LORA_RANK, LORA_ALPHA = 8, 16
 
 
 class AdaptedTeacher(nn.Module):
-    """A teacher's image tower and a linear head on its pooled last features or, for masks, on those of each place.
+    """A teacher's image tower and a linear head on its pooled features or, for masks, on those of each place.
 
     Norms keep their statistics and nothing is dropped: as usual where few labels adapt a large model.
 
     :param tower: trained in place.
     :param image_size: rows and columns that it is shown.
-    :param stages: names of its stages, where they are not to be found.
+    :param stage: what of it is read, which may be a vector of several stages; the last stage by default.
     :param grid: rows and columns that maps are averaged to first, as those of a frozen teacher are; None: as they are.
     :param has_masks: whether it gives a map of logits.
     """
@@ -43,14 +39,16 @@ class AdaptedTeacher(nn.Module):
         tower: nn.Module,
         image_size: tuple[int, int],
         num_labels: int,
-        stages: Sequence[str] | None = None,
+        stage: Stage | None = None,
         grid: tuple[int, int] | None = None,
         has_masks: bool = False,
     ):
         super().__init__()
         self.tower, self.grid, self.has_masks = tower, grid, has_masks
-        self.staged = find_stages(tower, image_size, stages, must_reach_output=False)
-        last = self.staged.stages[-1]
+        names = None if stage is None else modules_of(stage)
+        self.staged = find_stages(tower, image_size, names, must_reach_output=False)
+        last = stage or self.staged.stages[-1]
+        self.pooled, self.reading = last.pooled, VectorReading(self.staged, image_size) if last.pooled else None
         if has_masks:
             self.head = nn.Conv2d(last.channels, num_labels, kernel_size=1)
         else:
@@ -58,6 +56,10 @@ class AdaptedTeacher(nn.Module):
 
     def forward(self, pixel_values: Tensor) -> ImageClassifierOutput | SemanticSegmenterOutput:
         """Logits (B, K), or (B, K, H, W), of (B, 3, h, w) pixels, normalised by the teacher's processor."""
+        if self.reading is not None:
+            _, vectors = self.reading.forward(pixel_values)
+            vector = pooled_feature(vectors, self.pooled, pixel_values.ndim - 2, pixel_values.dtype)
+            return ImageClassifierOutput(logits=self.head(comparable(vector, "pooled")))
         _, tape = self.staged.forward(pixel_values)
         if self.has_masks:
             return SemanticSegmenterOutput(logits=self.head(tape.features[-1].map))
@@ -109,50 +111,9 @@ def linear_probe(
         learnt from. AUROC does not see their scale, and so may choose a penalty under which all are nearly equal.
     :return: a head that reads pooled features, and the penalty's inverse (C of scikit-learn).
     """
-    features, labels = _labelled_features(arguments, run_data, inputs)
-    mean, scale = features.mean(axis=0), features.std(axis=0) + 1e-6
-    task, truth = run_data.task, run_data.validation.labels[run_data.validation.rows]
-    weights = "balanced" if arguments.class_weights == "balanced" else None
-    best, best_score = None, -np.inf
-    for penalty in INVERSE_PENALTIES:
-        fitted = LogisticRegression(C=penalty, max_iter=1000, class_weight=weights).fit(
-            (features - mean) / scale, labels
-        )
-        head = _as_linear(fitted, mean, scale)
-        with torch.no_grad():
-            rows = task.row(head(torch.from_numpy(of_validation)), torch.from_numpy(truth)).numpy()
-        if metric == LIKELIHOOD:
-            score = -log_loss(truth, task.predicted(rows), labels=range(len(task.names)))
-        else:
-            score = task.validation_score(rows, metric)
-        if score > best_score:
-            best, best_score = (head, penalty), score
-    return best
-
-
-def _labelled_features(
-    arguments: DistillationArguments, run_data: RunData, inputs: Inputs
-) -> tuple[np.ndarray, np.ndarray]:
-    rows = Visits(inputs.store, run_data.labels, inputs.needs_teacher_pixels)
-    visits = [
-        Visit(int(row), view, True) for view in range(run_data.views(arguments) or 1) for row in run_data.labelled_rows
-    ]
-    pooled, labels = [], []
-    for start in range(0, len(visits), 64):
-        batch = collate([rows[visit] for visit in visits[start : start + 64]])
-        pooled.append(comparable(inputs.teacher_features(batch)[-1], "pooled").cpu())
-        labels.append(batch["labels"])
-    return torch.cat(pooled).numpy(), torch.cat(labels).numpy()
-
-
-def _as_linear(fitted: LogisticRegression, mean: np.ndarray, scale: np.ndarray) -> nn.Linear:
-    """Standardisation and regression as one layer, whose softmax is the fitted probability."""
-    weight, bias = fitted.coef_, fitted.intercept_
-    if len(weight) == 1:  # two classes: scikit-learn keeps the logit of the second
-        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-    weight = weight / scale
-    layer = nn.Linear(weight.shape[1], len(weight))
-    with torch.no_grad():
-        layer.weight.copy_(torch.from_numpy(weight))
-        layer.bias.copy_(torch.from_numpy(bias - weight @ mean))
-    return layer
+    labels_of_validation = run_data.validation.labels[run_data.validation.rows]
+    features, labels = labelled_features(arguments, run_data, inputs)
+    return fit_probe(
+        run_data.task, features, labels, of_validation, labels_of_validation, metric,
+        arguments.class_weights == "balanced",
+    )  # fmt: skip

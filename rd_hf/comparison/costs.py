@@ -17,6 +17,9 @@ from torch import Tensor, nn
 
 from ..arguments.distillation import DistillationArguments
 from ..data.pixels import PixelTransform, whole_image_processor
+from ..models.backbone import Backbone
+from ..models.features import Stage
+from ..models.grids import Grid
 from ..models.tape import input_channels
 from ..runtime.files import write_json
 from ..students.cost import Cost, measure_cost
@@ -54,8 +57,8 @@ def _cost(plan: Plan, cell: Cell, run: Run, root: Path) -> Cost:
         loaded = load_teacher(arguments, Accelerator(cpu=True))
         processor = whole_image_processor(loaded.processor) if run.has_masks else loaded.processor
         size, classes = PixelTransform(processor).size, len(run.task.names)
-        tower, stages = loaded.backbone.tower.float(), arguments.teacher_stages
-        model = AdaptedTeacher(tower, size, classes, stages, has_masks=run.has_masks).eval()
+        tower, stage = loaded.backbone.tower.float(), _read_stage(loaded.backbone, size, arguments)
+        model = AdaptedTeacher(tower, size, classes, stage, has_masks=run.has_masks).eval()
     else:
         model, processor, _ = load_student(
             arguments.student, run.task.names, run.task.problem_type, arguments.student_image_size,
@@ -73,7 +76,7 @@ def _cost_of_probed_volumes(arguments: DistillationArguments, run: Run) -> Cost:
     backbone.tower.float()
     if not reads_volumes(backbone.tower):
         backbone.slices = slice_reading(loaded.processor, input_channels(backbone.tower), arguments.slice_axis)
-    last = backbone.find_stages(size, arguments.teacher_stages)[-1]
+    last = _read_stage(backbone, size, arguments)
     backbone.tap([last], [last.grid], size)
     width = last.channels if run.has_masks else last.channels * (2 if last.prefix_tokens else 1)
     head = nn.Conv3d(width, len(run.task.names), 1) if run.has_masks else nn.Linear(width, len(run.task.names))
@@ -84,3 +87,10 @@ def _cost_of_probed_volumes(arguments: DistillationArguments, run: Run) -> Cost:
 
     with torch.random.fork_rng():
         return measure_cost(forward, backbone.tower, size)
+
+
+def _read_stage(backbone: Backbone, size: Grid, arguments: DistillationArguments) -> Stage:
+    """What a probe reads of the teacher."""
+    if arguments.teacher_features == "stage":
+        return backbone.find_stages(size, arguments.teacher_stages)[-1]
+    return backbone.find_pooled(size, arguments.teacher_features, arguments.teacher_stages)

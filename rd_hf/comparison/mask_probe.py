@@ -16,6 +16,7 @@ from ..data.open_split import OpenSplit
 from ..data.order import Visit
 from ..data.pixel_store import Visits, collate
 from ..inference.rows import predict_rows
+from ..inference.shared_slices import shared_slices
 from ..models.features import StageFeature
 from ..models.grids import CONVOLUTION, Grid, pool
 from ..models.volume_grid import to_source
@@ -25,11 +26,11 @@ from ..tasks.mask_losses import pixel_cross_entropy
 from ..tasks.segmentation import resized
 from ..tasks.task import Task, at_least_float32
 from ..training.inputs import Inputs
+from ..training.linear_probe import INVERSE_PENALTIES, LIKELIHOOD
 from ..training.run_data import RunData
 from ..training.run_models import Models
 from ..training.scored_features import ScoredFeatures
 from ..training.teacher_features import is_read_in_windows, open_cache_of_split
-from .adaptation import INVERSE_PENALTIES, LIKELIHOOD
 
 MOST_PLACES = 20_000  # that a probe is fitted on
 ROUNDS = 200  # of L-BFGS per penalty
@@ -64,10 +65,11 @@ class ProbedSplit:
         """What `row` keeps of the head's logits and the split's targets, (N, S)."""
         backbone, accelerator = self.models.backbone, self.accelerator
         if is_read_in_windows(self.split):
-            return predict_rows(
-                lambda windows: head(_last_map(backbone.extract(windows))),
-                row, backbone.tower, self.split, 1, accelerator, processor=self.models.teacher_processor,
-            )  # fmt: skip
+            with shared_slices(backbone):
+                return predict_rows(
+                    lambda windows: head(_last_map(backbone.extract(windows))),
+                    row, backbone.tower, self.split, 1, accelerator, processor=self.models.teacher_processor,
+                )  # fmt: skip
         cache = open_cache_of_split(self.arguments, self.split, self.models, accelerator)
         features = ScoredFeatures(self.split, self.models, cache, accelerator.device)
         size = self.arguments.per_device_eval_batch_size

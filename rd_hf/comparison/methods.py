@@ -9,10 +9,11 @@ from typing import Literal
 from torch import nn
 
 from ..arguments.values import ArgumentError
+from ..tasks.dist import dist
 from ..training.cka import cka
 from . import mask_transfers, transfers
 from .losses.features import attention, probabilistic, relational, similarity
-from .losses.logits import dist, dkd, kd
+from .losses.logits import dkd, kd
 from .losses.maps import channel_wise
 
 Role = Literal["student alone", "teacher", "feature", "logit", "reprogramming"]
@@ -28,25 +29,27 @@ class Method:
     :ivar title: in tables.
     :ivar source: paper and equation.
     :ivar role: what it hands over; "teacher" deploys the teacher itself.
-    :ivar loop: the training of rd-hf distill whose stages and batches it shares: "rd" reads the teacher's last stage,
-        "drd" all, "ce" none.
+    :ivar loop: the training of rd-hf distill whose stages and batches it shares: "rd" and "rd_plus" read the teacher's
+        last stage, "drd" all, "ce" none.
     :ivar transfer: makes the module of its loss; None for a method without one.
     :ivar weight: of that loss, beside a cross-entropy of weight 1.
     :ivar adaptation: how the teacher is adapted to the labels first.
     :ivar classifier: of reprogrammed features: that of the student, a separate one, or one that is trained before.
     :ivar targets: what it can learn.
+    :ivar reads_maps: whether it compares maps of the teacher, and has no use for one vector of it.
     """
 
     name: str
     title: str
     source: str
     role: Role
-    loop: Literal["ce", "rd", "drd"]
+    loop: Literal["ce", "rd", "rd_plus", "drd"]
     transfer: Transfer | None = None
     weight: float = 1.0
     adaptation: Literal["linear_probe", "lora", "full"] | None = None
     classifier: Literal["shared", "separate", "first"] = "shared"
     targets: tuple[Target, ...] = ("classes",)
+    reads_maps: bool = False
 
     @property
     def needs_teacher(self) -> bool:
@@ -150,15 +153,15 @@ _ALL = (
     ),
     Method(
         "fitnet", "FitNet", "Romero et al. 2015, arXiv 1412.6550, eq. 3", "feature", "drd", transfers.Hint, 100.0,
-        targets=BOTH,
+        targets=BOTH, reads_maps=True,
     ),
     Method(
         "at", "AT", "Zagoruyko & Komodakis 2017, arXiv 1612.03928, eq. 2", "feature", "drd",
-        lambda setting: transfers.OnMaps(attention), 1000.0, targets=BOTH,
+        lambda setting: transfers.OnMaps(attention), 1000.0, targets=BOTH, reads_maps=True,
     ),
     Method(
         "sp", "SP", "Tung & Mori 2019, arXiv 1907.09682, eq. 4", "feature", "rd",
-        lambda setting: transfers.OnFlattened(similarity), 3000.0,
+        lambda setting: transfers.OnFlattened(similarity), 3000.0, reads_maps=True,
     ),
     Method("rkd", "RKD", "Park et al. 2019, arXiv 1904.05068, eq. 5-8", "feature", "rd", _on_pooled(relational)),
     Method("pkt", "PKT", "Passalis & Tefas 2018, arXiv 1803.10837", "feature", "rd", _on_pooled(probabilistic), 3e4),
@@ -169,11 +172,11 @@ _ALL = (
     ),
     Method(
         "cwd", "CWD", "Shu et al. 2021, arXiv 2011.13256, eq. 3-5, on features", "feature", "rd",
-        mask_transfers.ChannelWise, 50.0, targets=("masks",),
+        mask_transfers.ChannelWise, 50.0, targets=("masks",), reads_maps=True,
     ),
     Method(
         "cirkd", "CIRKD, pixel to pixel", "Yang et al. 2022, arXiv 2204.06986, in a mini-batch", "feature", "rd",
-        mask_transfers.PixelRelations, targets=("masks",),
+        mask_transfers.PixelRelations, targets=("masks",), reads_maps=True,
     ),
     *(
         Method(
@@ -192,6 +195,9 @@ _ALL = (
         lambda setting: mask_transfers.OnLogitMaps(channel_wise, setting.head), 3.0, "linear_probe", targets=("masks",),
     ),
     Method("rd", "RD", "Zhou et al. 2024, arXiv 2407.06504, with DRD's KL term", "reprogramming", "rd", targets=BOTH),
+    Method(
+        "rd_plus", "RD+", "RD that starts at a linear probe, with DIST and mutual learning", "reprogramming", "rd_plus",
+    ),
     Method("drd", "DRD", "Du et al. 2026, arXiv 2605.04447", "reprogramming", "drd", targets=BOTH),
     Method("rd_separate", "RD, separate classifier", "ablation of RD", "reprogramming", "rd", classifier="separate"),
     Method("rd_first", "RD, teacher first", "ablation of RD", "reprogramming", "rd", classifier="first"),

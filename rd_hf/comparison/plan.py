@@ -134,6 +134,11 @@ class Plan:
                         f"`{name}` has no effect on the method {entry.name!r}, because it does not reprogram the "
                         "teacher: leave it out."
                     )
+            if "teacher_features" in entry.arguments and entry.method.reads_maps:
+                raise ArgumentError(
+                    f"`teacher_features` has no effect on the method {entry.name!r}, because it reads the maps of the "
+                    "teacher's stages: leave it out."
+                )
 
     def _refuse_methods(self) -> None:
         """:raises ArgumentError: for a method that does not learn what a data set is said to have."""
@@ -230,6 +235,8 @@ class Plan:
         values |= cell.entry.arguments
         values |= {"method": method.loop, "seed": cell.seed, "shots": cell.shots, "output_dir": str(folder)}
         values |= {"use_unlabeled": cell.unlabelled and cell.shots is not None, "save_steps": NEVER}
+        if method.reads_maps:
+            values.pop("teacher_features", None)
         if not cell.unlabelled:
             values.pop("unlabeled_dataset", None)
         if cell.learning_rate is not None and "learning_rate" not in cell.entry.arguments:

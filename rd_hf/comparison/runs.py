@@ -64,6 +64,7 @@ class Run:
 
     def _teacher(self) -> str:
         names = ["teacher", "teacher_revision", *(["slice_axis"] if self.volumes is not None else [])]
+        names += ["teacher_features"] if self.settings.get("teacher_features", "stage") != "stage" else []
         return " ".join(["teacher", *(str(self.settings[name]) for name in names)])
 
     def _student(self) -> str:

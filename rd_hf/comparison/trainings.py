@@ -23,13 +23,14 @@ from ..runtime.memory import PeakMemory
 from ..runtime.progress import hidden_progress
 from ..training.assembly import build_inputs, build_objective, build_trainer, planned_steps, step_plan, training_data
 from ..training.inputs import Inputs
+from ..training.linear_probe import LIKELIHOOD
 from ..training.objective import Objective
 from ..training.run_data import RunData
 from ..training.run_folder import HISTORY_FILE
 from ..training.run_models import LoadedTeacher, Models
 from ..training.trainer import Trainer
 from .ablations import SeparateClassifier, reprogram_first
-from .adaptation import LIKELIHOOD, AdaptedTeacher, linear_probe, with_lora
+from .adaptation import AdaptedTeacher, linear_probe, with_lora
 from .bench import Bench, as_teacher_task
 from .mask_probe import ProbedSplit, mask_probe
 from .plan import Cell, Plan
@@ -216,7 +217,7 @@ def _adapt(cell: Cell, bench: Bench, arguments: DistillationArguments) -> Traine
         tower,
         run_data.store.student.transform.size,
         len(run_data.task.names),
-        [models.teacher.teacher_stages[-1].name],
+        models.teacher.teacher_stages[-1],
         models.teacher.projectors[-1].input_grid,
         bench.has_masks,
     )

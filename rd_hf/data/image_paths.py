@@ -13,7 +13,7 @@ from pathlib import Path, PurePath
 from ..arguments.values import nearest_name
 from .columns import DataError
 from .scanner import IMAGE_SUFFIXES, is_hidden, is_image, masks_among, printable, scan
-from .volumes.names import CHANNEL, file_of_channel, is_nifti, stem_of
+from .volumes.names import channel_of, file_of_channel, is_nifti, stem_of
 
 logger = logging.getLogger(__name__)
 
@@ -178,7 +178,7 @@ def tell_unlisted(tables: Sequence[ImagePaths], found: Iterable[str] | None, mas
 def _first_channel(file: str) -> str:
     """The file that stands for all channels of a case, if this is one of them."""
     path = PurePath(file)
-    return str(file_of_channel(path, 0)) if CHANNEL.fullmatch(stem_of(path)) else file
+    return str(file_of_channel(path, 0)) if channel_of(path) is not None else file
 
 
 def _beside(listed: Iterable[str], of_volumes: bool) -> list[str]:

@@ -68,6 +68,13 @@ class StepPlan:
     processes: int = 1
     rank: int = 0
 
+    @property
+    def rows_a_step(self) -> dict[str, int]:
+        """Rows of an optimiser step, over processes and accumulated batches."""
+        batches = self.processes * self.accumulation
+        unlabelled = 0 if self.unlabelled is None else self.unlabelled_size
+        return {"labelled": self.labelled_size * batches, "unlabelled": unlabelled * batches}
+
     def batch(self, step: int, part: int) -> list[Visit]:
         """The visits of batch `part` (0 to accumulation - 1) of optimiser step `step`, labelled rows first."""
         number = (step * self.accumulation + part) * self.processes + self.rank

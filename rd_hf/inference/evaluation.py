@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,14 @@ from ..data.pixels import Transforms
 from ..data.sources import ImageData, load_data
 from ..data.split_names import standard_split_name
 from ..data.splits import complete_splits
+from ..models.modeling_rd_teacher import RDTeacher
 from ..runtime.files import write_predictions
 from ..tasks.classification import SingleLabel
 from ..tasks.segmentation import Segmentation
 from .loading import LoadedModel, load_model
 from .onnx_runtime import OnnxModel
 from .rows import predict_rows, scores_of_split
+from .shared_slices import shared_slices
 from .volumes import refuse_reading_of_images
 
 logger = logging.getLogger(__name__)
@@ -181,6 +184,8 @@ def split_rows(
     :param model: in place of the loaded one, with the same preprocessing and classes.
     """
     model = loaded.model if model is None else model
-    return predict_rows(
-        lambda pixels: model(pixel_values=pixels).logits, loaded.task.full_row, model, split, batch_size, Accelerator()
-    )
+    with shared_slices(model.reader()) if isinstance(model, RDTeacher) else nullcontext():
+        return predict_rows(
+            lambda pixels: model(pixel_values=pixels).logits,
+            loaded.task.full_row, model, split, batch_size, Accelerator(),
+        )  # fmt: skip

@@ -19,7 +19,7 @@ from transformers.utils import CONFIG_NAME
 from .features import Stage, StageFeature, concatenated
 from .grids import Grid
 from .open_clip_tower import CONFIG_FILE
-from .pooled import BEHIND, VectorReading, as_pooled, pooled_feature, pooled_stage
+from .pooled import VectorReading, as_pooled, modules_of, pooled_feature, pooled_stage
 from .probe import used_before
 from .reprogramming import resample
 from .slices import SliceReading
@@ -193,9 +193,9 @@ class Backbone:
         :raises BackboneError: when the tower's stages differ from `stages`, or weights that run before the end of the
             last stage were not in the checkpoint.
         """
-        names = [name for stage in stages for name in (stage.name, *stage.pooled) if name not in BEHIND]
+        names = list(dict.fromkeys(name for stage in stages for name in modules_of(stage)))
         shown_size = self._shown_size(image_size)
-        staged = find_stages(self.tower, shown_size, list(dict.fromkeys(names)), must_reach_output=False)
+        staged = find_stages(self.tower, shown_size, names, must_reach_output=False)
         reading = VectorReading(staged, shown_size) if any(stage.pooled for stage in stages) else None
         vectors = {} if reading is None else reading.probe(shown_size)
         found = {stage.name: self._stage(stage, tuple(image_size)) for stage in staged.stages}
@@ -237,8 +237,8 @@ class Backbone:
     def _extract_slices(self, staged: StagedModel, volume: Tensor) -> list[StageFeature]:
         """The features of one volume (C, X, Y, Z); the maps of its slices are averaged as soon as they are there."""
         taps = [(index, stage, self.slices.plane(grid)) for index, stage, grid in self._taps]
-        images = self.slices.images(volume.to(self.device), self.chunk_size or SLICES_AT_ONCE)
-        features = concatenated([self._extract_chunk(staged, chunk, taps) for chunk in images])
+        at_once = self.chunk_size or SLICES_AT_ONCE
+        features = self.slices.read(volume.to(self.device), at_once, lambda s: self._extract_chunk(staged, s, taps))
         return [self.slices.assemble(feature, grid) for feature, (*_, grid) in zip(features, self._taps, strict=True)]
 
     def _extract_chunk(

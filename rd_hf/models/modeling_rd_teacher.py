@@ -42,6 +42,7 @@ class RDTeacherOutput(ModelOutput):
         asked for; None without the student's images.
     :ivar reprogrammed_features: the projected teacher feature for each of these, or without the student's images for
         each injected stage.
+    :ivar target_logits: those of the last hybrid pass for `target_features`, without a gradient.
     """
 
     loss: Tensor | None = None
@@ -50,6 +51,7 @@ class RDTeacherOutput(ModelOutput):
     student_logits: Tensor | None = None
     student_features: tuple[StageFeature, ...] | None = None
     reprogrammed_features: tuple[StageFeature, ...] | None = None
+    target_logits: Tensor | None = None
 
 
 class RDTeacher(WithBackbone):
@@ -177,6 +179,7 @@ class RDTeacher(WithBackbone):
         teacher_features: Sequence[StageFeature] | None = None,
         stages: Sequence[int] | None = None,
         hybrids: bool = True,
+        target_features: Sequence[StageFeature] | None = None,
     ) -> RDTeacherOutput:
         """The student's own pass and the hybrid passes, or, without the student's images, the last hybrid pass.
 
@@ -193,6 +196,8 @@ class RDTeacher(WithBackbone):
         :param stages: in training, the hybrid passes that are on, by their numbers from 0, shallow to deep; by default
             all. Others are not run, and neither are projectors whose feature no pass that is on reads or compares.
         :param hybrids: in training, whether hybrid passes are run; else features alone are projected.
+        :param target_features: in training, the last stage's of the same images by which they are to be known, such as
+            the mean over their views.
         :raises BackboneError: when there are neither teacher features nor an attached backbone.
         :raises StageError: when there are no student's images, but the logits depend on them.
         """
@@ -205,7 +210,7 @@ class RDTeacher(WithBackbone):
         if student_pixel_values is None:
             output = self._classify(teacher_features)
         else:
-            output = self._co_train(student_pixel_values, teacher_features, stages, hybrids)
+            output = self._co_train(student_pixel_values, teacher_features, stages, hybrids, target_features)
         if labels is not None:
             output.loss = self._loss(labels, output.logits)
         return output
@@ -219,6 +224,7 @@ class RDTeacher(WithBackbone):
         teacher_features: Sequence[StageFeature],
         stages: Sequence[int] | None,
         hybrids: bool,
+        target_features: Sequence[StageFeature] | None,
     ) -> RDTeacherOutput:
         own = self.config.hybrid_stages
         compared = range(len(self.projectors)) if stages is None else [own[number] for number in stages]
@@ -229,17 +235,30 @@ class RDTeacher(WithBackbone):
             index: self.projectors[index](teacher_features[index])
             for index in sorted({*compared, *(index for indices in injected.values() for index in indices)})
         }
-        logits = tuple(
-            self._hybrid_logits(tape, number, {index: projected[index] for index in indices})
-            for number, indices in injected.items()
-        )
+        logits, target = self.hybrid_passes(tape, projected, numbers), None
+        if target_features is not None:
+            last = self.config.hybrid_stages[-1]
+            with torch.no_grad():
+                target = self._hybrid_logits(tape, -1, {last: self.projectors[last](target_features[-1])})
         return RDTeacherOutput(
             logits=logits[-1] if logits else None,
             hybrid_logits=logits,
             student_logits=student.logits,
             student_features=tuple(tape.features[index] for index in compared),
             reprogrammed_features=tuple(projected[index] for index in compared),
+            target_logits=target,
         )
+
+    def hybrid_passes(
+        self, tape: Tape, projected: Mapping[int, StageFeature], numbers: Sequence[int]
+    ) -> tuple[Tensor, ...]:
+        """The logits of hybrid passes, by their numbers from 0.
+
+        :param tape: of the student's own pass over as many images.
+        :param projected: the features of the stages that they inject.
+        """
+        injected = ((number, {index: projected[index] for index in self._injected(number)}) for number in numbers)
+        return tuple(self._hybrid_logits(tape, number, features) for number, features in injected)
 
     def _injected(self, number: int) -> range:
         """The stages that a hybrid pass injects, shallow to deep.

@@ -105,6 +105,11 @@ def pooled_stage(
     return as_pooled(staged.stages[-1], len(image_size), _distinct(names, vectors), vectors)
 
 
+def modules_of(stage: Stage) -> list[str]:
+    """The modules that a stage is read after."""
+    return list(dict.fromkeys(name for name in (stage.name, *stage.pooled) if name not in BEHIND))
+
+
 def as_pooled(stage: Stage, rank: int, names: Sequence[str], vectors: Vectors) -> Stage:
     """A stage with the vectors of these names in place of its map; names that the model does not have are left out.
 

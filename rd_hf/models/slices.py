@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .features import Stage, StageFeature
+from .features import Stage, StageFeature, concatenated
 from .grids import Grid, pool
 
 # of each plane the volume's axes (X, Y and Z are 0, 1 and 2) that number the slices, a slice's rows and its columns
@@ -66,22 +66,40 @@ class SliceReading:
         sides = dict(zip(PLANES[self.axis], (volume_size[PLANES[self.axis][0]], *stage.grid), strict=True))
         return Stage(stage.name, stage.channels, tuple(sides[axis] for axis in range(3)), stage.prefix_tokens)
 
-    def images(self, volume: Tensor, at_once: int) -> Iterator[Tensor]:
+    def read(self, volume: Tensor, at_once: int, run: Callable[[Tensor], list[StageFeature]]) -> list[StageFeature]:
+        """The features of all slices of one volume.
+
+        :param volume: as `images` takes it, with `at_once`.
+        :param run: the model on a batch of `images`.
+        :return: maps (slices, C, rows, columns), one feature for each that `run` gives.
+        """
+        return concatenated([run(images) for images in self.images(volume, at_once)])
+
+    def images(self, volume: Tensor, at_once: int, numbers: Sequence[int] | None = None) -> Iterator[Tensor]:
         """The slices of one volume as normalised images.
 
         :param volume: (C, X, Y, Z) in 0..1; of several channels the first is read.
         :param at_once: slices in a batch.
+        :param numbers: of the slices; None for all.
         :return: batches (N, channels of the model, *size), in the order of the slices.
         """
-        slices = volume[0].float().permute(PLANES[self.axis]).flip(1, 2)
-        reach = len(self.mean) // 2
-        neighbours = torch.arange(-reach, reach + 1, device=volume.device)
+        slices = self._slices(volume)
+        shown_with = self._neighbours(len(slices)).to(volume.device)
         mean, std = (torch.tensor(v, device=volume.device).view(-1, 1, 1) for v in (self.mean, self.std))
-        for numbers in torch.arange(len(slices), device=volume.device).split(at_once):
-            shown = slices[(numbers[:, None] + neighbours).clamp(0, len(slices) - 1)]
+        for several in (shown_with if numbers is None else shown_with[list(numbers)]).split(at_once):
+            shown = slices[several]
             if tuple(shown.shape[2:]) != self.size:
                 shown = F.interpolate(shown, self.size, mode="bilinear", align_corners=False, antialias=True)
             yield (shown - mean) / std
+
+    def _slices(self, volume: Tensor) -> Tensor:
+        """(slices, rows, columns) of the first channel."""
+        return volume[0].float().permute(PLANES[self.axis]).flip(1, 2)
+
+    def _neighbours(self, slices: int) -> Tensor:
+        """The slices in the channels of each image, (slices, channels)."""
+        reach = len(self.mean) // 2
+        return (torch.arange(slices)[:, None] + torch.arange(-reach, reach + 1)).clamp(0, slices - 1)
 
     def assemble(self, feature: StageFeature, grid: Grid) -> StageFeature:
         """The features of all slices of one volume as one feature of the volume.

@@ -123,14 +123,22 @@ class WithBackbone(PreTrainedModel):
             self.backbone.eval()
         return self
 
-    def _extract(self, pixel_values: Tensor | None) -> list[StageFeature]:
+    def reader(self) -> Backbone:
+        """What reads the attached backbone.
+
+        :raises BackboneError: when none is attached.
+        """
         if self.backbone is None:
             raise BackboneError(
                 "No backbone is attached: pass teacher_features, or attach a backbone with model.attach(...)."
             )
-        if pixel_values is None:
-            raise ValueError("Pass pixel_values for the backbone, or teacher_features.")
         if self._extractor is None or self._extractor.tower is not self.backbone:
             self._extractor = Backbone(self.backbone, self.config.backbone_source)
             self.tap(self._extractor)
-        return self._extractor.extract(pixel_values)
+        return self._extractor
+
+    def _extract(self, pixel_values: Tensor | None) -> list[StageFeature]:
+        reader = self.reader()
+        if pixel_values is None:
+            raise ValueError("Pass pixel_values for the backbone, or teacher_features.")
+        return reader.extract(pixel_values)

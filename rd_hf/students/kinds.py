@@ -30,6 +30,16 @@ MONAI_DEFAULTS: dict[str, dict[str, Any]] = {
     "ResNet": {"block": "basic", "layers": [1, 1, 1, 1], "block_inplanes": [16, 32, 64, 128]},
     "UNet": {"channels": [16, 32, 64, 128], "strides": [2, 2, 2], "num_res_units": 2},
 }  # fmt: skip
+# transformers lists these as image classifiers
+NO_STUDENTS = {
+    "imagegpt": "reads colours as words of a language, and no pixels",
+    "perceiver": "mixes the image into latents that have no place in it, so that it has no stages",
+    "pp_lcnet": "answers no `logits`, so that no pipeline of transformers can use it",
+    "shieldgemma2": "is a language model that answers yes or no",
+    "siglip2": "reads packed patches of any grid (SigLIP 2's checkpoints of one image size have the model_type siglip)",
+}
+# With the default initializer_range, 0.02, the first logits of all images are equal to 1e-30: it does not learn.
+DEFAULTS = {"efficientnet": {"initializer_range": 0.1}}
 
 
 class StudentError(ValueError):
@@ -82,7 +92,15 @@ class Kind:
                 f"The student {name!r} is a {what}, but the data have {self.labels}: choose {self.noun} of "
                 "transformers, or write a config inline."
             )
+        self.check_type(config.model_type)
         self.check_network(config)
+
+    def check_type(self, model_type: str) -> None:
+        """:raises StudentError: for a model of transformers that only looks like an image classifier."""
+        if model_type in NO_STUDENTS:
+            raise StudentError(
+                f"The student is of model_type {model_type}, which {NO_STUDENTS[model_type]}: choose another student."
+            )
 
     def check_network(self, config: PreTrainedConfig) -> None:
         """:raises StudentError: for the config of a network of MONAI of the other kind."""

@@ -22,7 +22,7 @@ from ..models.configuration_monai import MonaiNetConfig
 from ..models.modeling_rd_student import RDStudent
 from ..models.tape import input_channels
 from ..models.timm_models import TIMM, timm_config
-from .kinds import MASKS, Kind, StudentError, kind_of, refine_output, with_monai_defaults, with_output_stride
+from .kinds import DEFAULTS, MASKS, Kind, StudentError, kind_of, refine_output, with_monai_defaults, with_output_stride
 from .timm_students import check_inline, is_of_timm, note_images, set_side, side_of, take_initial_weights
 from .volumes import VolumeStudent, check_volume_config, volume_fields
 
@@ -72,8 +72,9 @@ def load_student(
         check_volume_config(kind, config.model_type, config, volumes)
         try:
             model = kind.auto_class.from_config(config)
-        except ValueError as error:  # of MONAI, for arguments that a network does not take
-            raise StudentError(f"The student cannot be built: {error}") from error
+        except (ValueError, ImportError) as error:  # of MONAI, for arguments that a network does not take; of natten
+            reason = next(line.strip() for line in str(error).splitlines() if line.strip())
+            raise StudentError(f"The student ({config.model_type}) cannot be built: {reason}") from error
         name = f"MONAI {config.network}" if isinstance(config, MonaiNetConfig) else config.model_type
         if is_of_timm(config):
             take_initial_weights(model)
@@ -248,6 +249,7 @@ def _inline_config(
     if model_type not in known:
         hint = nearest(model_type or "", known)
         raise StudentError(f"The student's model_type {model_type!r} is not {kind.noun} of transformers.{hint}")
+    kind.check_type(model_type)
     if model_type == TIMM:
         check_inline(fields)
     config_class = CONFIG_MAPPING[model_type]
@@ -257,6 +259,7 @@ def _inline_config(
             raise StudentError(
                 f"The student's config of model_type {model_type} has no field `{name}`.{nearest(name, known)}"
             )
+    fields = DEFAULTS.get(model_type, {}) | fields
     if image_size is not None and "image_size" in known:
         fields.setdefault("image_size", image_size)
     classes = MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES.get(model_type, "")
@@ -267,7 +270,7 @@ def _inline_config(
     elif kind is MASKS:
         fields = with_output_stride(fields, known)
     try:
-        config = config_class(**fields, **labels)
+        config = config_class(**fields, **labels, num_labels=len(labels["id2label"]))  # pvt's own is 1000
     except (TypeError, ValueError) as error:
         raise StudentError(f"The student's config of model_type {model_type} is not valid: {error}") from error
     kind.check_network(config)

@@ -93,9 +93,7 @@ def _regnet(size: str, depths: list[int], widths: list[int], groups_width: int) 
 
 
 def _efficientnet(size: str, depth: float) -> ReadyStudent:
-    # With the default initializer_range, 0.02, the first logits of all images are equal to 1e-30: it does not learn.
     fields = {"width_coefficient": 1.0, "depth_coefficient": depth, "hidden_dim": 1280, "dropout_rate": 0.2}
-    fields |= {"initializer_range": 0.1}
     return ready(f"efficientnet_{size}", f"google/efficientnet-{size}", "efficientnet", **fields)
 
 

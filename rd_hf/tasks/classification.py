@@ -16,6 +16,7 @@ from torch import Tensor
 from ..scoring import plots
 from ..scoring.classification import METRICS, MetricError, Predictions, point_values, validation_score
 from ..scoring.metrics import compute_metrics
+from .dist import dist, dist_of_labels
 from .task import Task, at_least_float32
 
 ALWAYS_DEFINED = "accuracy"
@@ -171,6 +172,14 @@ class SingleLabel(Classification):
         )
         return divergence * temperature**2
 
+    def dist(self, student: Tensor, target: Tensor, temperature: float) -> Tensor:
+        """Of the softmaxes."""
+        return dist(student, target, temperature=temperature)
+
+    def centred(self, logits: Tensor) -> Tensor:
+        """Without their mean over the classes."""
+        return logits - logits.mean(dim=1, keepdim=True)
+
     def marks(self, labels: np.ndarray) -> np.ndarray:
         """(N, K) int64: 1 where an image is of a class."""
         return (labels[:, None] == np.arange(len(self.names))).astype(np.int64)
@@ -243,6 +252,14 @@ class MultiLabel(Classification):
         positive = F.kl_div(F.logsigmoid(student), F.logsigmoid(hybrid), reduction="none", log_target=True)
         negative = F.kl_div(F.logsigmoid(-student), F.logsigmoid(-hybrid), reduction="none", log_target=True)
         return (positive + negative).mean(dim=1).sum() * temperature**2
+
+    def dist(self, student: Tensor, target: Tensor, temperature: float) -> Tensor:
+        """Of each class's two probabilities."""
+        return dist_of_labels(student, target, temperature=temperature)
+
+    def centred(self, logits: Tensor) -> Tensor:
+        """As they are: a sigmoid has no free shift."""
+        return logits
 
     def marks(self, labels: np.ndarray) -> np.ndarray:
         """(N, K) int64: 1 where an image has a class."""

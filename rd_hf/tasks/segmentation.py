@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..models.grids import channels_last
 from ..models.volume_grid import classes_on_source
 from ..scoring import mask_plots
 from ..scoring.mask_metrics import segmentation_scores
@@ -20,6 +21,7 @@ from ..scoring.metric import MetricError
 from ..scoring.segmentation import IMAGES, METRICS, VOLUMES, MaskRows, Measured, mask_metrics, point_values
 from ..scoring.volume_target import VolumeTarget
 from .classification import balanced_class_weights
+from .dist import dist
 from .mask_losses import pixel_cross_entropy, soft_dice_loss
 from .task import Task, at_least_float32
 
@@ -88,6 +90,18 @@ class Segmentation(Task):
             F.log_softmax(student, dim=1), F.log_softmax(hybrid, dim=1), reduction="sum", log_target=True
         )
         return divergence * (temperature**2 / student.shape[2:].numel())
+
+    def dist(self, student: Tensor, target: Tensor, temperature: float) -> Tensor:
+        """Of the pixels' softmaxes: the samples are the pixels of all images.
+
+        :param student: (B, K, h', w'), or (B, K, x', y', z').
+        :param target: of the same shape.
+        """
+        return dist(*(channels_last(side).flatten(0, -2) for side in (student, target)), temperature=temperature)
+
+    def centred(self, logits: Tensor) -> Tensor:
+        """Without their mean over the classes."""
+        return logits - logits.mean(dim=1, keepdim=True)
 
     def row(self, logits: Tensor, labels: Sequence[Tensor]) -> Tensor:
         """(B, 3K): pixels per class, at the size of each image's own mask.

@@ -69,6 +69,18 @@ class Task(ABC):
         """
 
     @abstractmethod
+    def dist(self, student: Tensor, target: Tensor, temperature: float) -> Tensor:
+        """DIST of logits, a mean over the batch and not a sum, because it is a statistic of it; see `rd_hf.tasks.dist`.
+
+        :param student: (B, K).
+        :param target: (B, K).
+        """
+
+    @abstractmethod
+    def centred(self, logits: Tensor) -> Tensor:
+        """Logits (B, K) without what their probabilities do not depend on, so that those of two models compare."""
+
+    @abstractmethod
     def row(self, logits: Tensor, labels: Tensor) -> Tensor:
         """All that scores need of each image.
 

@@ -33,6 +33,7 @@ from .positions import fewest
 from .run_data import RunData
 from .run_models import LoadedStudent, LoadedTeacher, Models, recompute_activations
 from .stage_schedule import StageSchedule
+from .target_start import open_targets
 from .task_loss import TaskLoss
 from .teacher_features import compare_entries, open_cache
 from .teachers import add_teacher, load_teacher
@@ -174,15 +175,18 @@ def build_trainer(
     if models.teacher is not None and not goes_on:
         calibrate_projectors(models, run_data, plan)
     model = module or models.teacher or models.student
-    inputs = build_inputs(arguments, run_data, models, accelerator)
+    inputs, targets = build_inputs(arguments, run_data, models, accelerator), None
+    if models.teacher is not None:
+        targets = open_targets(arguments, run_data, models, plan, inputs, max_steps, accelerator, bool(goes_on))
     stages = None
     if model is models.teacher:
         loss = TaskLoss(models.student, objective.task, inputs, data, accelerator, arguments.seed)
         number = len(models.teacher.config.hybrid_stages)
+        needs_hybrids = objective.needs_hybrids if targets is None else lambda step: True
         stages = StageSchedule(
-            arguments.stage_schedule, number, arguments.seed, objective.needs_hybrids, loss, accelerator.device
+            arguments.stage_schedule, number, arguments.seed, needs_hybrids, loss, accelerator.device
         )
-    return Trainer(arguments, accelerator, model, inputs, objective, data, max_steps, folder, stages)
+    return Trainer(arguments, accelerator, model, inputs, objective, data, max_steps, folder, stages, targets)
 
 
 def step_plan(arguments: DistillationArguments, run_data: RunData, accelerator: Accelerator) -> StepPlan:

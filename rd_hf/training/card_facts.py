@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import platform
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 
 from .._version import __version__
 from ..arguments.distillation import DistillationArguments, defaults_of
-from ..arguments.options import names
+from ..arguments.options import defaults_under, names
 from ..models.timm_models import TIMM
 from ..students.cost import Cost, measure_cost
 from .mask_examples import EXAMPLES_FILE
@@ -102,7 +101,7 @@ def _arguments(arguments: DistillationArguments, of_data: dict[str, Any]) -> tup
 
     :param of_data: the defaults that depend on the data.
     """
-    defaults = {field.name: field.default for field in dataclasses.fields(arguments)} | of_data
+    defaults = defaults_under(type(arguments), arguments.method) | of_data
     values, shown = arguments.to_dict(), names(type(arguments), lambda fact: fact.in_card)
     values = {name: values[name] for name in shown}
     changed = {name: value for name, value in values.items() if value != defaults[name]}

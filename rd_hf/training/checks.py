@@ -18,6 +18,8 @@ from .run_models import Models
 
 STEPS = (2, 4, 8, 16, 32)  # by which networks of one to five halvings divide a side
 
+LEAST_DIFFERENCE = 1e-12  # between the logits of two images
+
 
 def check_labels(arguments: DistillationArguments, run_data: RunData) -> None:
     """Check that the labels allow what the arguments ask for; no image is needed for that.
@@ -97,9 +99,34 @@ def check_student(models: Models, arguments: DistillationArguments, rows: int) -
                 probe(model, random_pixels(model, models.student.config.in_channels, size), ())
         except UnfitImageError as error:
             raise unfit(error, models, arguments) from error
+    check_logits_vary(model, models.student.config.in_channels, size)
     if len(size) == 3 and models.transforms.student.processor.crop_size is not None:
         check_answered_size(model, models.student.config.in_channels, size)
     check_batch_norm(model, size, rows, _size(models))
+
+
+def check_logits_vary(model: nn.Module, channels: int, image_size: tuple[int, ...]) -> None:
+    """Refuse a student whose signal dies on its way to the logits, so that no loss moves its weights.
+
+    :param model: a classifier or segmenter that runs on such images.
+    :param image_size: rows and columns, or the three sides of volumes.
+    :raises ArgumentError: where its logits of two images of noise are the same, and no head that starts at zero is why.
+    """
+    heads = [p for p in model.parameters() if p.ndim > 1 and p.shape[0] == model.config.num_labels]
+    if any(not head.any() for head in heads):
+        return
+    with quiet(model):
+        for module in model.modules():  # as in training: what norms of batches make of a weak signal
+            if isinstance(module, _BatchNorm):
+                module.train()
+        logits = call_model(model, random_pixels(model, channels, image_size), {}).logits
+    difference = float((logits[0] - logits[1]).abs().max())
+    if difference < LEAST_DIFFERENCE:
+        raise ArgumentError(
+            f"The logits of the student ({type(model).__name__}) do not depend on the image: those of two images "
+            f"differ by {difference:.0e}, so it would learn nothing. Set a larger initializer_range in its inline "
+            "config, such as 0.1, or choose another student."
+        )
 
 
 def check_answered_size(model: nn.Module, channels: int, crop_size: tuple[int, ...]) -> None:

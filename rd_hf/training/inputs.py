@@ -25,7 +25,7 @@ class Inputs:
     :param backbone: the frozen teacher, or None.
     :param cache: keeps the teacher's features; None runs the teacher at every step.
     :param device: where training runs.
-    :ivar means: the teacher's vectors of train averaged over the views, where a run reads them; see `view_means`.
+    :ivar means: the teacher's vectors of rows averaged over the views, where a run reads them; see view_means.py.
     """
 
     def __init__(

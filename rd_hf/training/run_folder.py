@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from ..arguments.config import read_config, write_config
 from ..arguments.distillation import DistillationArguments
-from ..arguments.options import names, options
+from ..arguments.options import defaults_under, names, options
 from ..arguments.values import ArgumentError
 from ..cards.card import CARD_FILE, is_edited
 
@@ -79,7 +78,7 @@ def open_run_folder(arguments: DistillationArguments) -> None:
 
 def _check_same_run(folder: Path, arguments: DistillationArguments) -> None:
     # A run of an earlier version did what the default of a later argument does.
-    defaults = {field.name: field.default for field in fields(arguments)}
+    defaults = defaults_under(type(arguments), arguments.method)
     before, now = defaults | read_config(folder / CONFIG_FILE), arguments.to_dict()
     lines: dict[bool, str] = {True: "", False: ""}
     for name, stated in options(DistillationArguments).items():

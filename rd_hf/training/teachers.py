@@ -82,8 +82,11 @@ def add_teacher(
     with naming("teacher", arguments.teacher):
         transform = prepare(models, arguments, is_segmentation)
     models.transforms = models.transforms._replace(teacher=transform)
-    kind, options = RDTeacherForImageClassification, {}
+    kind, options = RDTeacherForImageClassification, {"teacher_features": arguments.teacher_features}
     if is_segmentation:
+        arguments.refuse_changed(
+            ["teacher_features"], "is only for classes, because masks need the maps of the teacher: leave it out."
+        )
         kind = RDTeacherForSemanticSegmentation
         options = {"skips": arguments.skips, "hybrid_norms": arguments.hybrid_norms}
     try:
@@ -96,7 +99,6 @@ def add_teacher(
             projector_layers=arguments.projector_layers,
             teacher_stages=arguments.teacher_stages,
             student_stages=arguments.student_stages,
-            teacher_features=arguments.teacher_features,
             **options,
         )
     except UnfitImageError as error:

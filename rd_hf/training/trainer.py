@@ -12,7 +12,6 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
 from torch import Tensor, nn
@@ -23,25 +22,18 @@ from ..data.open_split import OpenSplit
 from ..data.order import PlanSampler, StepPlan
 from ..data.pixel_store import PixelStore, Visits, collate
 from ..inference.rows import predict_rows
-from ..runtime.checkpoint import (
-    Checkpoint,
-    CheckpointError,
-    checkpoint_step,
-    list_checkpoints,
-    load_latest,
-    optimizer_tensors,
-    restore_optimizer,
-    save_checkpoint,
-)
+from ..runtime.checkpoint import Checkpoint, CheckpointError, list_checkpoints, load_latest, save_checkpoint
 from ..runtime.interrupts import Interrupts, Stopped, leave_interrupts_to_the_main_process
 from ..runtime.processes import PROGRESS, memory_used
 from ..runtime.progress import Progress
 from ..tasks.task import Task
 from .inputs import Inputs
 from .objective import Objective
+from .resuming import check_same_steps, check_that_all_resume_at, how_to_go_on
 from .run_folder import forget_rows_after
 from .stage_schedule import StageSchedule
 from .step import NonFiniteLossError, Update
+from .targets import TargetMaker
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +56,7 @@ class Trainer:
     :param model: RDTeacherForImageClassification without backbone (student and projectors), or the student alone.
     :param inputs: pixels and teacher features of a batch; without a backbone the student is trained alone (method ce).
     :param stages: says which stages are on; by default all.
+    :param targets: what student and hybrid logits learn from besides labels; None is the hybrid logits.
     """
 
     def __init__(
@@ -77,11 +70,12 @@ class Trainer:
         max_steps: int,
         output_dir: Path,
         stages: StageSchedule | None = None,
+        targets: TargetMaker | None = None,
     ):
         self.arguments, self.accelerator, self.data = arguments, accelerator, data
         self.inputs, self.max_steps = inputs, max_steps
         self.output_dir, self.checkpoints = output_dir, output_dir / "checkpoints"
-        self.update = Update(arguments, accelerator, model, inputs, objective, max_steps, stages)
+        self.update = Update(arguments, accelerator, model, inputs, objective, max_steps, stages, targets)
         self.module = model
         self.eval_steps = arguments.eval_steps or max(1, math.ceil(max_steps / 20))
         self.save_steps = arguments.save_steps or self.eval_steps
@@ -98,6 +92,8 @@ class Trainer:
         """
         if self.arguments.resume:
             self.restore()
+        if self.update.targets is not None:
+            self.update.targets.read_means()
         batches = self.timed(iter(self.loader()))
         self.update.log_cka_cost(len(self.data.plan.batch(self.step, 0)))
         progress = Progress("training", self.max_steps, "step", self.step, self.accelerator.is_main_process)
@@ -125,7 +121,8 @@ class Trainer:
                     self.save()
                 started += time.perf_counter() - aside
                 if exit_code:
-                    raise Stopped(interrupts.reason + self.how_to_go_on(), exit_code)
+                    where_it_stands = how_to_go_on(self.checkpoints, self.step, self.max_steps)
+                    raise Stopped(interrupts.reason + where_it_stands, exit_code)
             if self.step < self.max_steps:  # stopped early, maybe between two checkpoints
                 self.save()
         if trained and self.accelerator.is_main_process:
@@ -237,7 +234,7 @@ class Trainer:
 
     def write_checkpoint(self) -> None:
         """Write everything that a resumed run needs. A failure is logged, because earlier checkpoints are intact."""
-        groups = {"model": self.tensors(), "optimizer": optimizer_tensors(self.update.optimizer)}
+        groups = {"model": self.tensors()} | self.update.groups()
         if self.best_tensors is not None:
             groups["best"] = self.best_tensors
         state = {
@@ -245,7 +242,7 @@ class Trainer:
             "best_score": self.best_score if self.best_tensors is not None else None,
             "evaluations_without_gain": self.evaluations_without_gain,
             "processes": self.accelerator.num_processes,
-            "rows_a_step": self.rows_a_step(),
+            "rows_a_step": self.data.plan.rows_a_step,
             "data": self.data.fingerprint,
             "stages": self.update.stages.state(),
         }
@@ -261,15 +258,6 @@ class Trainer:
                 error,
             )
 
-    def how_to_go_on(self) -> str:
-        """Say which step is saved, and how to resume."""
-        kept = list_checkpoints(self.checkpoints)
-        if not kept:
-            return f"Step {self.step} of {self.max_steps} could not be saved, and no checkpoint is kept."
-        step = checkpoint_step(kept[-1])
-        lost = "" if step == self.step else f" (step {self.step} could not be saved)"
-        return f"Step {step} of {self.max_steps} is saved{lost}. Continue with the same command and --resume."
-
     def restore(self) -> None:
         """Return to the last checkpoint, or to the start if there is none yet.
 
@@ -279,7 +267,7 @@ class Trainer:
             self.restore_from(load_latest(self.checkpoints))
         else:
             logger.warning("The run has no checkpoint yet, so it starts from the beginning.")
-        self.check_that_all_resume_here()
+        check_that_all_resume_at(self.step, self.accelerator)
         if self.accelerator.is_main_process:
             forget_rows_after(self.output_dir / "metrics.jsonl", self.step)
         logger.info("Resumed from step %d of %d.", self.step, self.max_steps)
@@ -290,22 +278,8 @@ class Trainer:
         :raises CheckpointError: when the data or the rows of a step are not those of the checkpoint's run.
         """
         self.restore_weights(checkpoint)
-        before, now = checkpoint.state["rows_a_step"], self.rows_a_step()
-        if before != now:
-            raise CheckpointError(
-                f"Before, a step had {before['labelled']} labelled and {before['unlabelled']} unlabelled rows. Now it "
-                f"has {now['labelled']} and {now['unlabelled']}. Change per_device_train_batch_size, "
-                "per_device_unlabeled_batch_size or gradient_accumulation_steps so that the totals over all processes "
-                "are the same."
-            )
-        if checkpoint.state["processes"] != self.accelerator.num_processes:
-            logger.warning(
-                "The run had %d processes and now has %d. Results match up to rounding if the student has neither "
-                "dropout nor batch norm; otherwise they are similar.",
-                checkpoint.state["processes"],
-                self.accelerator.num_processes,
-            )
-        restore_optimizer(self.update.optimizer, checkpoint.tensors["optimizer"])
+        check_same_steps(checkpoint, self.data.plan)
+        self.update.load(checkpoint.tensors)
         self.evaluations_without_gain = checkpoint.state["evaluations_without_gain"]
         self.update.stages.load_state(checkpoint.state.get("stages", {}))
         if self.accelerator.scaler is not None and "scaler" in checkpoint.state:
@@ -325,23 +299,6 @@ class Trainer:
         self.step, self.best_step = checkpoint.step, checkpoint.state["best_step"]
         self.best_tensors = checkpoint.tensors.get("best")
         self.best_score = checkpoint.state["best_score"] if self.best_tensors is not None else -math.inf
-
-    def check_that_all_resume_here(self) -> None:
-        """:raises CheckpointError: when another process found another checkpoint."""
-        step = torch.tensor([self.step], device=self.accelerator.device)
-        steps = self.accelerator.gather(step).tolist()
-        if len(set(steps)) > 1:
-            raise CheckpointError(
-                f"The processes found different checkpoints, of steps {', '.join(map(str, steps))}: `output_dir` must "
-                "be a folder that all nodes share."
-            )
-
-    def rows_a_step(self) -> dict[str, int]:
-        """Rows of an optimiser step, over processes and accumulated batches."""
-        plan = self.data.plan
-        batches = plan.processes * plan.accumulation
-        unlabelled = 0 if plan.unlabelled is None else plan.unlabelled_size
-        return {"labelled": plan.labelled_size * batches, "unlabelled": unlabelled * batches}
 
     def restore_best(self) -> None:
         """Put the weights with the best validation score into the module."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..data.open_split import OpenSplit
 from ..inference.rows import predict_rows
+from ..inference.shared_slices import shared_slices
 from ..inference.volumes import volume_logits
 from ..runtime.progress import Progress
 from ..tasks.task import Task
@@ -21,12 +22,12 @@ from .run_models import Models
 def window_rows(models: Models, split: OpenSplit, task: Task, accelerator: Accelerator) -> np.ndarray:
     """What the task keeps of the reprogrammed teacher's outputs on a split, volume by volume.
 
-    A teacher of slices reads those of every window, which may take longer than the training.
+    A teacher of slices reads those of every window, which may take longer than the training. Windows share slices.
 
     :return: full rows, in the order of `split.rows`.
     """
     teacher, backbone = models.teacher, models.backbone
-    with counted_rows(task, split, accelerator) as row:
+    with counted_rows(task, split, accelerator) as row, shared_slices(backbone):
         if not teacher.needs_student_pixels:
             return predict_rows(
                 lambda windows: teacher(teacher_features=backbone.extract(windows)).logits,

@@ -91,7 +91,7 @@ def test_a_file_that_is_no_mapping_is_named(tmp_path, content):
         ({"output_dir": {"a": 1}}, "`output_dir` is .*must be one text"),
         ({"label_column": ["a", True]}, "`label_column` is true, but it must be text"),
         ({"num_views": 0}, "num_views"),
-        ({"cache_dtype": "int8"}, "cache_dtype.*bfloat16"),
+        ({"cache_dtype": "int4"}, "cache_dtype.*bfloat16"),
         ({"cache": False, "verify_cache": 5}, "verify_cache"),
         ({"task": "depth"}, "task.*auto, classification, segmentation"),
         ({"mask_colors": "red"}, "`mask_colors` is 'red'; it must be a mapping of colours"),

@@ -17,7 +17,7 @@ import rd_hf
 from rd_hf.arguments.values import ArgumentError
 from rd_hf.cli import main
 from rd_hf.comparison import workers
-from rd_hf.comparison.adaptation import INVERSE_PENALTIES, AdaptedTeacher, linear_probe, with_lora
+from rd_hf.comparison.adaptation import AdaptedTeacher, linear_probe, with_lora
 from rd_hf.comparison.arguments import ComparisonArguments
 from rd_hf.comparison.bench import Bench
 from rd_hf.comparison.methods import METHODS
@@ -31,6 +31,7 @@ from rd_hf.data.sources import fingerprint
 from rd_hf.runtime.memory import PEAK_RESET, PeakMemory
 from rd_hf.runtime.processes import start_accelerator
 from rd_hf.training.assembly import build_inputs
+from rd_hf.training.linear_probe import INVERSE_PENALTIES
 from rd_hf.training.objective import comparable
 from rd_hf.training.run_data import load_run_data
 from rd_hf.training.trainer import Trainer
@@ -476,12 +477,12 @@ def test_tuning_chooses_on_validation_and_never_sees_the_test_split(grid, tmp_pa
     assert not cell.unlabelled and (cell.learning_rate, cell.weight) == best["rd"]
 
 
-def test_the_command_runs_workers_and_leaves_tables_and_plots(grid, tmp_path, python):
+def test_the_command_runs_workers_and_leaves_tables_and_plots(grid, tmp_path, python_alone):
     grid["arguments"]["max_steps"] = 2
     (tmp_path / "grid.yaml").write_text(yaml.safe_dump(grid | {"shots": [5, "all"], "seeds": [0, 1]}))
     line = ["compare", "--config", str(tmp_path / "grid.yaml"), "--workers", "2"]
     line += ["--methods", "[ce, linear_probe, lp_kd, rd]"]
-    done = python("-m", "rd_hf", *line)
+    done = python_alone("-m", "rd_hf", *line)
     assert done.returncode == 0, done.stderr
     root = tmp_path / "compared"
     with (root / "results.csv").open() as file:

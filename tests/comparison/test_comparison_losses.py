@@ -11,8 +11,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from rd_hf.comparison.losses.features import attention, contrastive, hint, probabilistic, relational, similarity, unit
-from rd_hf.comparison.losses.logits import dist, dkd, kd
+from rd_hf.comparison.losses.features import attention, contrastive, hint, probabilistic, relational, similarity
+from rd_hf.comparison.losses.logits import dkd, kd
+from rd_hf.tasks.dist import dist, unit
 
 TARGETS = torch.tensor([2, 0, 3, 1, 3])
 LOSSES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {

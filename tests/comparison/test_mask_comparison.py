@@ -14,7 +14,6 @@ from sklearn.linear_model import LogisticRegression
 from test_comparison import make_plan, run_here
 
 from rd_hf.arguments.values import ArgumentError
-from rd_hf.cli import main
 from rd_hf.comparison import run as comparison_run
 from rd_hf.comparison.bench import Bench
 from rd_hf.comparison.losses.logits import kd
@@ -132,10 +131,11 @@ def test_classes_and_masks_stand_beside_each_other(grid, blobs_npz, tmp_path):
     assert "| test Dice, mean over seeds | discs 4 |" in text and "| test AUROC, mean over seeds | blobs 4 |" in text
 
 
-def test_the_command_tunes_by_dice_and_compares(grid, tmp_path):
+def test_the_command_tunes_by_dice_and_compares(grid, tmp_path, python):
     config, tuning = tmp_path / "compare.yaml", {"weight": [1.0, 3.0], "shots": 4, "seeds": [100]}
     config.write_text(yaml.safe_dump(grid | {"methods": ["cwd"], "tuning": tuning, "workers": 1}))
-    assert main(["compare", "--config", str(config)]) == 0
+    done = python("-m", "rd_hf", "compare", "--config", str(config))
+    assert done.returncode == 0, done.stderr
     tried = json.loads((tmp_path / "compared" / "tuning.json").read_text())
     assert len(tried) == 2 and sum(row["chosen"] for row in tried) == 1
     assert all(0 <= score <= 1 for row in tried for score in row["validation"])

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import shutil
+from functools import partial
 
 import nibabel
 import numpy as np
 import pytest
 import torch
-from test_without_rd_hf import BLOCKER
 from transformers import AutoModelForImageClassification, AutoModelForSemanticSegmentation
-from warm_python import WarmPython
 
 from rd_hf.arguments.values import ArgumentError
 from rd_hf.cards.card import CARD_FILE, HERE, render_use
@@ -61,21 +59,6 @@ def workplace(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def python(workplace):
-    """Runs commands in processes of their own."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    warm = WarmPython(environment | {"HF_MODULES_CACHE": str(workplace / "modules")})
-    yield warm
-    warm.close()
-
-
-@pytest.fixture(scope="module")
-def run(python):
-    """Runs code in a process that cannot import rd_hf."""
-    return lambda code, folder: python.run("-c", BLOCKER + code, cwd=folder)
-
-
 def windows(count: int = 2, *size: int) -> torch.Tensor:
     return torch.randn(count, 1, *(size or SIZE), generator=torch.Generator().manual_seed(0))
 
@@ -86,7 +69,7 @@ def load(folder, name: str):
 
 
 @pytest.mark.parametrize("name", STUDENTS)
-def test_a_plain_network_loads_with_monai_and_safetensors_alone(name, workplace, run, tmp_path):
+def test_a_plain_network_loads_with_monai_and_safetensors_alone(name, workplace, run_without_rd_hf, tmp_path):
     report = export(str(workplace / name), str(tmp_path / "plain"))
     assert report["max_abs_difference"] == 0 and report["checked_on"] == "2 random windows"
     use = render_use(
@@ -97,17 +80,17 @@ def test_a_plain_network_loads_with_monai_and_safetensors_alone(name, workplace,
         torch.save((windows(), load(workplace / name, name)(windows()).logits), tmp_path / "plain" / "expected.pt")
     check = "pixels, expected = torch.load('expected.pt')\n"
     check += "torch.testing.assert_close(network.eval()(pixels), expected)\n"
-    done = run(snippet + check, tmp_path / "plain")
+    done = run_without_rd_hf(snippet + check, tmp_path / "plain")
     assert done.returncode == 0, done.stderr
 
 
-def test_the_cards_code_gives_the_mask_of_predict(workplace, run, tmp_path):
+def test_the_cards_code_gives_the_mask_of_predict(workplace, run_without_rd_hf, tmp_path):
     export(str(workplace / "unet"), str(tmp_path / "plain"))
     use = render_use("transformers", {"volumes": {}}, "image-segmentation", model_type="monai", network=None)
     snippet = re.findall(r"```python\n(.*?)```", use, re.DOTALL)[0]
     snippet = snippet.replace(HERE, f"model_id = {str(tmp_path / 'plain')!r}")
     shutil.copy(workplace / "volumes" / "one.nii.gz", tmp_path / "volume.nii.gz")
-    done = run(snippet, tmp_path)
+    done = run_without_rd_hf(snippet, tmp_path)
     assert done.returncode == 0, done.stderr
     mask = np.asarray(nibabel.load(tmp_path / "mask.nii.gz").dataobj)
     assert same_mask(mask, predicted(workplace, "unet", tmp_path, "one"))
@@ -124,16 +107,17 @@ def same_mask(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 @pytest.mark.parametrize("name", ["unet", "resnet"])
-def test_the_command_of_its_card_runs_a_bundle(name, workplace, python, tmp_path):
+def test_the_command_of_its_card_runs_a_bundle(name, workplace, warm_python, tmp_path):
     report = export(str(workplace / name), str(tmp_path / "bundle"), "bundle")
     assert report["max_abs_difference"] < 1e-5
     shutil.copytree(workplace / "volumes", tmp_path / "bundle" / "volumes")
     (tmp_path / "bundle" / "rd_hf.py").write_text("raise ImportError('a bundle needs no rd_hf')")
     text = (tmp_path / "bundle" / CARD_FILE).read_text()
     (command,) = re.findall(r"^python (-m monai\.bundle run .*)$", text, re.MULTILINE)
-    done = python.run(*shlex.split(command), cwd=tmp_path / "bundle")
+    run = partial(warm_python.run, *shlex.split(command), cwd=tmp_path / "bundle", environment={"PYTHONPATH": ""})
+    done = run()
     assert done.returncode == 0, done.stderr
-    again = python.run(*shlex.split(command), cwd=tmp_path / "bundle")
+    again = run()
     ending = "nii.gz" if name == "unet" else "json"
     assert again.returncode == 1 and f"eval/one.{ending} exists already" in again.stderr
     made = sorted(path.name for path in (tmp_path / "bundle" / "eval").iterdir())
@@ -149,10 +133,12 @@ def test_the_command_of_its_card_runs_a_bundle(name, workplace, python, tmp_path
         assert list(shares) == NAMES and sum(shares.values()) == pytest.approx(1)
 
 
-def test_a_bundle_refuses_two_volumes_that_would_have_one_file(workplace, run, tmp_path):
+def test_a_bundle_refuses_two_volumes_that_would_have_one_file(workplace, run_without_rd_hf, tmp_path):
     export(str(workplace / "unet"), str(tmp_path / "bundle"), "bundle")
     code = "import sys\nsys.path.insert(0, '')\nfrom scripts.predict import predict\n"
-    done = run(code + "predict(['a/three.nii', 'a/three.nii.gz'], None, None, None, 'eval')", tmp_path / "bundle")
+    done = run_without_rd_hf(
+        code + "predict(['a/three.nii', 'a/three.nii.gz'], None, None, None, 'eval')", tmp_path / "bundle"
+    )
     assert "Two volumes would have the file eval/three.nii.gz" in done.stderr
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from hub_server import TOKEN, Fault
 from test_model_card import sample_facts
-from test_without_rd_hf import BLOCKER
 from transformers import AutoModelForImageClassification, ResNetConfig, ViTImageProcessorPil
+from without_rd_hf import BLOCKER
 
 from rd_hf.cards.card import (
     CARD_FILE,

@@ -13,8 +13,8 @@ from hub_server import TOKEN, Fault
 from huggingface_hub import ModelCard, parse_eval_result_entries
 from PIL import Image
 from test_hub import CODE_FILES, files_of, make_student, message, push, uploads
-from test_without_rd_hf import BLOCKER
 from transformers import AutoModel, ResNetConfig, ViTImageProcessorPil
+from without_rd_hf import BLOCKER
 
 from rd_hf.cards.card import is_edited
 from rd_hf.export.run import export

@@ -6,7 +6,7 @@ import pytest
 from small_volumes import NAMES, saved_classifier, saved_segmenter, smooth, write_volume
 from test_hub import files_of, push
 from test_model_card import sample_facts, sample_scores
-from test_without_rd_hf import BLOCKER
+from without_rd_hf import BLOCKER
 
 import rd_hf
 from rd_hf.cards.card import render_card, write_card

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ import rd_hf  # noqa: F401 registers the models
 from rd_hf.export.run import in_own_memory
 from rd_hf.models.configuration_rd import RDStudentConfig
 from rd_hf.models.modeling_rd_student import RDStudentForImageClassification
-from rd_hf.students.loading import load_student
+from rd_hf.students.loading import StudentError, load_student
 
 WIDTHS = {"hidden_sizes": [8, 16], "depths": [1, 1]}
 TWO_STAGES = WIDTHS | {"num_encoder_blocks": 2, "patch_sizes": [7, 3], "strides": [4, 2]}
@@ -270,3 +271,27 @@ def test_an_inline_config_of_a_type_with_two_classifiers_takes_the_first():
     student, _, _ = load_student(config, ["no", "yes"], "single_label_classification", image_size=64)
     assert type(student.model).__name__ == "LevitForImageClassification"
     assert student.eval()(pixel_values=torch.zeros(1, 3, 64, 64)).logits.shape == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"model_type": "siglip2"}, "siglip2, which reads packed patches.* siglip.*choose another student"),
+        ({"model_type": "perceiver"}, "perceiver, which mixes the image into latents"),
+        ({"model_type": "pp_lcnet"}, "pp_lcnet, which answers no `logits`"),
+        pytest.param(
+            {"model_type": "dinat"},
+            r"The student \(dinat\) cannot be built: .*natten",
+            marks=pytest.mark.skipif(find_spec("natten") is not None, reason="natten is installed"),
+        ),
+    ],
+)
+def test_what_only_looks_like_an_image_classifier_is_refused_in_a_sentence(config, says):
+    with pytest.raises(StudentError, match=says):
+        load_student(config, ["no", "yes"], "single_label_classification", image_size=32)
+
+
+def test_the_classes_of_the_data_win_over_those_of_a_config():
+    config = {"model_type": "pvt", "hidden_sizes": [8, 8, 8, 8], "depths": [1, 1, 1, 1], "num_attention_heads": [1] * 4}
+    student, _, _ = load_student(config, ["no", "yes"], "single_label_classification", image_size=64)
+    assert student.config.id2label == {0: "no", 1: "yes"} and student.model.classifier.out_features == 2

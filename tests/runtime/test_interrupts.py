@@ -4,16 +4,14 @@ import json
 import os
 import runpy
 import signal
-import subprocess
 import sys
-import time
 from functools import partial
 from types import SimpleNamespace
 
-import psutil
 import pytest
 from conftest import REPOSITORY
 from test_distillation import settings
+from warm_server import EMPTY_PLOTS
 
 from rd_hf.arguments.distillation import DistillationArguments
 from rd_hf.arguments.values import ArgumentError
@@ -94,26 +92,19 @@ class Forked:
     """A `subprocess.Popen` in a fork of the warm Python, as far as examples/kill_and_resume.py uses it."""
 
     def __init__(self, warm_python, command, **options):
-        self.finish, self.log, self.returncode = (
-            warm_python.start(*command[1:], cwd=REPOSITORY),
-            options["stderr"],
-            None,
-        )
+        self.finish = warm_python.start(*command[1:], cwd=REPOSITORY, environment=EMPTY_PLOTS)
+        self.log, self.returncode = options["stderr"], None
 
     def poll(self):
-        if self.returncode is None and psutil.Process(self.finish.pid).status() == psutil.STATUS_ZOMBIE:
-            done = self.finish()
-            self.returncode = done.returncode
-            self.log.write(done.stderr)
-            self.log.flush()
+        if self.returncode is None and self.finish.ended():
+            self.wait()
         return self.returncode
 
-    def wait(self, timeout=float("inf")):
-        end = time.monotonic() + timeout
-        while self.poll() is None:
-            if time.monotonic() > end:
-                raise subprocess.TimeoutExpired(self.finish.pid, timeout)
-            time.sleep(0.01)
+    def wait(self):
+        done = self.finish()
+        self.returncode = done.returncode
+        self.log.write(done.stderr)
+        self.log.flush()
         return self.returncode
 
     def kill(self):
@@ -127,9 +118,9 @@ def test_killed_at_random_moments_and_resumed_a_run_ends_as_if_it_had_not_been(m
     def run(command, check, **options):
         assert Forked(warm_python, command, **options).wait() == 0
 
-    forks = SimpleNamespace(Popen=partial(Forked, warm_python), run=run, TimeoutExpired=subprocess.TimeoutExpired)
+    forks = SimpleNamespace(Popen=partial(Forked, warm_python), run=run)
     monkeypatch.setitem(example.__globals__, "subprocess", forks)
-    monkeypatch.setattr(sys, "argv", [str(script), "--kills", "2", "--steps", "40"])
+    monkeypatch.setattr(sys, "argv", [str(script), "--kills", "2", "--steps", "30"])
     with pytest.raises(SystemExit) as end:
         example()
     assert end.value.code == 0, end.value.code

@@ -10,7 +10,8 @@ import yaml
 from conftest import REPOSITORY
 from test_distillation import settings
 from test_interrupts import options
-from warm_python import EMPTY_PLOTS, free_port
+from warm_python import free_port
+from warm_server import EMPTY_PLOTS
 
 from rd_hf.training.run_folder import read_history
 

@@ -16,7 +16,8 @@ from rd_hf.data.pixel_store import PixelStore
 from rd_hf.models.configuration_monai import MonaiNetConfig
 from rd_hf.models.modeling_monai import MonaiNetForSemanticSegmentation
 from rd_hf.scoring.classification import MetricError
-from rd_hf.training.checks import check_answered_size, check_batch_norm
+from rd_hf.students.loading import load_student
+from rd_hf.training.checks import check_answered_size, check_batch_norm, check_logits_vary
 
 
 @pytest.fixture
@@ -86,6 +87,19 @@ def test_a_crop_that_the_network_answers_with_another_size_is_refused_with_the_m
     named = f"UNet answers {answered} x 8 x 8 voxels for a crop of {side} x 8 x 8: choose a crop_size .* of {step}[.]"
     with pytest.raises(ArgumentError, match=named):
         check_answered_size(model, 1, (side, 8, 8))
+
+
+def test_a_student_whose_logits_do_not_depend_on_the_image_is_refused():
+    weak = {"model_type": "efficientnet", "width_coefficient": 0.25, "depth_coefficient": 0.3, "hidden_dim": 320}
+    names, task = ["no", "yes"], "single_label_classification"
+    check_logits_vary(load_student(weak, names, task)[0].model, 3, (64, 64))
+    student = load_student(weak | {"initializer_range": 0.0001}, names, task)[0].model
+    before = {name: value.clone() for name, value in student.state_dict().items()}
+    with pytest.raises(ArgumentError, match="EfficientNet.* do not depend on the image.*initializer_range"):
+        check_logits_vary(student, 3, (64, 64))
+    assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
+    nn.init.zeros_(student.classifier.weight)  # as heads are that start at zero: they learn
+    check_logits_vary(student, 3, (64, 64))
 
 
 def test_no_batch_is_smaller_than_the_others():

@@ -146,7 +146,7 @@ def test_micro_batches_add_up_to_one_large_batch(parts):
     draws = draw(0, 0, ROWS, VIEWS, 9)
     together = objective(passes, None, 0, labelled_count=0, total_count=6, draws=draws)
     order = [image for part in parts for image in part]
-    rearranged = objective.compared(*cut(passes, order)[2:], draws[order])
+    rearranged = objective.statistics(cut(passes, order), draws[order])
     whole = [Compared(*(side.detach() for side in pair)) for pair in rearranged]
     terms, start = [], 0
     for part in parts:

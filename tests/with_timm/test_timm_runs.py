@@ -167,8 +167,8 @@ def test_methods_are_compared_on_models_of_timm(run, tmp_path):
     arguments = {"student": STUDENT, **{n: v for n, v in SMALL.items() if n not in ("shots", "verbose")}}
     values = {
         "data": {"blobs": {"dataset": str(run.parent / "blobs.npz")}}, "arguments": arguments, "shots": [5],
-        "teachers": {"timm": {"teacher": str(run.parent / "teacher")}}, "methods": ["lora", "lp_kd", "rd"], "seeds": [0],
-        "output_dir": str(tmp_path / "compared"),
+        "teachers": {"timm": {"teacher": str(run.parent / "teacher")}}, "methods": ["lora", "lp_kd", "rd"],
+        "seeds": [0], "output_dir": str(tmp_path / "compared"),
     }  # fmt: skip
     assert run_here(Plan(ComparisonArguments(**values))) == []
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...models.grids import pool
+from ...tasks.dist import same_batch, unit
 
 
 def hint(student_map: Tensor, teacher_map: Tensor) -> Tensor:
@@ -170,41 +171,6 @@ def contrastive(student: Tensor, teacher: Tensor, rows: int, temperature: float 
     margins = products - math.log((len(student) - 1) / rows)
     positive = torch.eye(len(student), dtype=torch.bool, device=student.device)
     return -F.logsigmoid(torch.where(positive, margins, -margins)).sum() / len(student)
-
-
-def unit(vectors: Tensor, floor: Tensor | float = 0.0) -> Tensor:
-    """Bring vectors to length 1.
-
-    One that is not longer than the floor becomes 0, and so does its gradient; NaN stays NaN.
-
-    :param vectors: Any shape (..., d).
-    :param floor: Of any shape that broadcasts to (..., 1).
-    :return: The same shape.
-    """
-    # The largest entry first: the squares of large and small ones leave the range. A constant to autograd, because the
-    # result does not depend on it.
-    largest = vectors.detach().abs().amax(dim=-1, keepdim=True).clamp(min=torch.finfo(vectors.dtype).tiny)
-    vectors = vectors / largest
-    lengths = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
-    short = lengths * largest <= floor
-    return torch.where(short, 0.0, vectors / torch.where(short, 1.0, lengths))
-
-
-def same_batch(student: Tensor, teacher: Tensor, minimum: int) -> tuple[Tensor, Tensor]:
-    """Check that two tensors are of the same, large enough batch.
-
-    :param student: Any shape (B, ...).
-    :param teacher: Any shape (B, ...).
-    :param minimum: The fewest samples for which the loss is defined.
-    :return: Both in the wider of their precisions, at least float32.
-    :raises ValueError: If batch sizes differ or there are too few samples.
-    """
-    if len(student) != len(teacher):
-        raise ValueError(f"the student's batch has {len(student)} samples, but the teacher's has {len(teacher)}")
-    if len(student) < minimum:
-        raise ValueError(f"this loss needs at least {minimum} samples in a batch, but got {len(student)}")
-    dtype = torch.promote_types(torch.promote_types(student.dtype, teacher.dtype), torch.float32)
-    return student.to(dtype), teacher.to(dtype)
 
 
 def on_common_grid(student_map: Tensor, teacher_map: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .features import same_batch, unit
+from ...tasks.dist import logit_pair
 
 
 def kd(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tensor:
@@ -27,7 +27,7 @@ def kd(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tensor:
     :raises ValueError: If the shapes differ or are not (B, K) with K at least 2, if the batch is empty, or if the
         temperature is not above 0.
     """
-    student, teacher = _logit_pair(student, teacher, temperature, minimum=1)
+    student, teacher = logit_pair(student, teacher, temperature, minimum=1)
     return _divergence(student, teacher) * temperature**2
 
 
@@ -58,7 +58,7 @@ def dkd(
     :raises ValueError: If the logits' shapes differ or are not (B, K) with K at least 2, if the targets are not (B,),
         if the batch is empty, or if the temperature is not above 0.
     """
-    student, teacher = _logit_pair(student, teacher, temperature, minimum=1)
+    student, teacher = logit_pair(student, teacher, temperature, minimum=1)
     if targets.shape != student.shape[:1]:
         raise ValueError(f"targets have shape {tuple(targets.shape)}, but there are {len(student)} samples")
     targets = targets[:, None]
@@ -67,49 +67,6 @@ def dkd(
     target_class = _divergence(_binary(student, targets, others), _binary(teacher, targets, others))
     other_classes = _divergence(student.gather(1, others), teacher.gather(1, others))
     return (alpha * target_class + beta * other_classes) * temperature**2
-
-
-def dist(student: Tensor, teacher: Tensor, beta: float = 2.0, gamma: float = 2.0, temperature: float = 1.0) -> Tensor:
-    """DIST: 1 - Pearson correlation of probabilities, over classes and samples (Huang et al. 2022, arXiv 2205.10536).
-
-    The inter-class term correlates the K probabilities of a sample and is averaged over the samples; the intra-class
-    term correlates the B probabilities of a class and is averaged over the classes. As in common code both are
-    multiplied by the temperature's square.
-
-    **With two classes the inter-class term teaches nothing**: the probabilities of a sample are p and 1 - p, whose
-    correlation is 1 where both sides prefer the same class and -1 where they do not, whatever p. Its gradient is 0
-    there, and only the intra-class term trains.
-
-    Probabilities that do not vary by more than their rounding (uniform logits; a class that saturates in all samples)
-    have correlation 0, so a term of 1, with gradient 0.
-
-    :param student: Logits (B, K).
-    :param teacher: Logits (B, K).
-    :param beta: Weight of the inter-class term.
-    :param gamma: Weight of the intra-class term.
-    :param temperature: Divides the logits.
-    :return: A scalar.
-    :raises ValueError: If the shapes differ or are not (B, K) with K at least 2, if there are fewer than 2 samples, or
-        if the temperature is not above 0.
-    """
-    student, teacher = _logit_pair(student, teacher, temperature, minimum=2)
-    student, teacher = student.softmax(dim=1), teacher.softmax(dim=1)
-    inter_class = 1.0 - _row_correlations(student, teacher).mean()
-    intra_class = 1.0 - _row_correlations(student.T, teacher.T).mean()
-    return (beta * inter_class + gamma * intra_class) * temperature**2
-
-
-def _logit_pair(student: Tensor, teacher: Tensor, temperature: float, minimum: int) -> tuple[Tensor, Tensor]:
-    """Logits of the same batch and classes, divided by the temperature."""
-    student, teacher = same_batch(student, teacher, minimum)
-    if student.shape != teacher.shape or student.dim() != 2 or student.shape[1] < 2:
-        raise ValueError(
-            "logits must be (B, K) with the same K of at least 2 on both sides, but the student's shape is "
-            f"{tuple(student.shape)} and the teacher's is {tuple(teacher.shape)}"
-        )
-    if not temperature > 0.0:
-        raise ValueError(f"temperature is {temperature}; it must be above 0")
-    return student / temperature, teacher / temperature
 
 
 def _divergence(student: Tensor, teacher: Tensor) -> Tensor:
@@ -121,14 +78,3 @@ def _divergence(student: Tensor, teacher: Tensor) -> Tensor:
 def _binary(logits: Tensor, targets: Tensor, others: Tensor) -> Tensor:
     """Logits (B, 2) of the target class and of any other."""
     return torch.cat([logits.gather(1, targets), logits.gather(1, others).logsumexp(dim=1, keepdim=True)], dim=1)
-
-
-def _row_correlations(a: Tensor, b: Tensor) -> Tensor:
-    """Pearson correlation of each row of a with the same row of b; 0 where one does not vary."""
-    return (_standardised(a) * _standardised(b)).sum(dim=1)
-
-
-def _standardised(rows: Tensor) -> Tensor:
-    """Rows of mean 0 and length 1, or 0 where a row varies by no more than its rounding."""
-    rounding = 16 * torch.finfo(rows.dtype).eps * torch.linalg.vector_norm(rows.detach(), dim=1, keepdim=True)
-    return unit(rows - rows.mean(dim=1, keepdim=True), floor=rounding)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from .features import on_common_grid, unit, without_autocast
+from ...tasks.dist import unit
+from .features import on_common_grid, without_autocast
 
 
 def channel_wise(student_map: Tensor, teacher_map: Tensor, temperature: float = 4.0) -> Tensor:

@@ -16,8 +16,8 @@ from ..columns import DataError
 from ..folders import ImageFolder
 from ..image_column import image_row
 from ..scanner import IMAGE_FOLDER, MASK_FOLDER, MASKS_OF_FOLDER, FoundFiles, bases_of_mask, key_of_name, printable
-from ..volumes.layouts import is_named_mask
-from ..volumes.names import CHANNEL, is_nifti, stem_of
+from ..volumes.layouts import is_named_mask, masks_of_brats
+from ..volumes.names import channel_of, is_nifti, stem_of
 from .names import NAME_FILES, read_names
 from .union import united_row
 
@@ -61,7 +61,8 @@ def are_masks_labels(found: ImageFolder, task: str) -> bool:
                 "image and mask"
             )
         return True
-    are_of_cases = any(map(_is_of_nnunet, masks)) or all(map(is_named_mask, masks))
+    of_brats = masks_of_brats((*found.images, *masks))
+    are_of_cases = any(map(_is_of_nnunet, masks)) or all(is_named_mask(mask) or mask in of_brats for mask in masks)
     if masks and found.has_class_folders() and not are_of_cases:
         logger.info("There are masks and class folders. The classes are read; --task segmentation uses the masks.")
         return False
@@ -117,7 +118,7 @@ def read_mask_folder(found: FoundFiles) -> MaskFolder:
 
 def _by_place(found: FoundFiles) -> dict[Place, PurePath]:
     images: dict[Place, PurePath] = {}
-    cases = _cases(found)
+    cases = _cases(found) | _cases_of_brats(found)
     for file in found.images:
         place = _folders(file), key_of_name(cases.get(file, found.stem(file)))
         if place in images:
@@ -135,22 +136,33 @@ def _cases(found: FoundFiles) -> dict[PurePath, str]:
     :raises DataError: if there are several channels.
     """
     masks = {key_of_name(stem_of(file)) for file in found.masks}
-    matches = {file: CHANNEL.fullmatch(found.stem(file)) for file in found.images if _is_of_nnunet(file)}
-    matches = {file: match for file, match in matches.items() if match is not None}
+    channels = {file: channel_of(found.stem(file)) for file in found.images if _is_of_nnunet(file)}
+    channels = {file: channel for file, channel in channels.items() if channel is not None and not channel.words}
     has_channels = any(
-        key_of_name(match["case"]) in masks and key_of_name(found.stem(file)) not in masks
-        for file, match in matches.items()
+        key_of_name(channel.case) in masks and key_of_name(found.stem(file)) not in masks
+        for file, channel in channels.items()
     )
     if not has_channels:
         return {}
-    last = max(matches, key=lambda file: matches[file]["channel"])
-    count = len({match["channel"] for match in matches.values()})
+    last = max(channels, key=lambda file: channels[file].number)
+    count = len({channel.number for channel in channels.values()})
     if count > 1:
         raise DataError(
             f"'{printable(found.root)}' has images in {count} channels, such as '{printable(last)}'; one image of grey "
             "or RGB per case is read. Keep the channel _0000, or merge three of them into RGB images"
         )
-    return {file: match["case"] for file, match in matches.items()}
+    return {file: channel.case for file, channel in channels.items()}
+
+
+def _cases_of_brats(found: FoundFiles) -> dict[PurePath, str]:
+    """The names of BraTS's volumes without their channel, where the case has a label volume."""
+    cases = {(mask.parent, base) for mask, base in masks_of_brats((*found.images, *found.masks)).items()}
+    named = [(file, channel_of(file)) for file in found.images if is_nifti(file)]
+    return {
+        file: channel.case
+        for file, channel in named
+        if channel and channel.words and (file.parent, key_of_name(channel.case)) in cases
+    }
 
 
 def _is_of_nnunet(file: PurePath) -> bool:

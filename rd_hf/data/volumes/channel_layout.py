@@ -1,4 +1,4 @@
-"""How the channels of a folder's volumes are stored: in files of nnU-Net's names, or along a fourth axis."""
+"""How the channels of a folder's volumes are stored: in files of nnU-Net's or BraTS's names, or along a fourth axis."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path, PurePath
 
 from ..columns import DataError
-from ..scanner import FoundFiles, key_of_name, printable
-from .names import CHANNEL, file_of_channel, is_nifti, stem_of
+from ..scanner import FoundFiles, bases_of_mask, key_of_name, printable
+from .names import Channel, channel_of, file_of_channel, is_nifti, stem_of
 from .volume import VolumeReading
 
 
@@ -18,7 +18,8 @@ def with_channels(found: FoundFiles, wanted: int | None) -> tuple[FoundFiles, Vo
     """Keep the first channel's file of each case, which stands for all, and tell how channels are stored.
 
     Numbers such as `_0000` are those of channels where a label has the name without it, or where several channels are
-    stated, by `wanted` or by dataset.json, and a file `_0001` lies beside.
+    stated, by `wanted` or by dataset.json, and a file `_0001` lies beside. So are BraTS's words where there are several
+    of a case, and a label such as `CASE_seg` or that statement. Of these a case has four.
 
     :param found: volumes, see `rd_hf.data.volumes.layouts.volumes_among`.
     :param wanted: the number of channels that is asked for.
@@ -32,13 +33,13 @@ def with_channels(found: FoundFiles, wanted: int | None) -> tuple[FoundFiles, Vo
         )
     expected = wanted or (None if stated is None else len(stated))
     numbered = _numbered(found.images)
-    if not _are_channels(numbered, {key_of_name(stem_of(mask)) for mask in found.masks}, expected):
+    if not _are_channels(numbered, found.masks, expected):
         channels = expected or 1
         return found, VolumeReading(channels, channel_axis=channels > 1)
     cases: dict[tuple[PurePath, str], dict[int, PurePath]] = {}
-    for file, (case, channel) in numbered.items():
-        cases.setdefault((file.parent, case), {})[channel] = file
-    count = expected or 1 + max(channel for files in cases.values() for channel in files)
+    for file, channel in numbered.items():
+        cases.setdefault((file.parent, channel.case), {})[channel.number] = file
+    count = expected or max(len(channel.words) or 1 + channel.number for channel in numbered.values())
     _check_cases(found.root, cases, count)
     if count > 1:
         _check_all_numbered(found, numbered)
@@ -89,24 +90,33 @@ def channels_stated(folder: Path) -> list[str] | None:
     return None
 
 
-def _numbered(images: Sequence[PurePath]) -> dict[PurePath, tuple[str, int]]:
-    """The files that end in a number of four digits, with their case and that number."""
-    matches = {file: CHANNEL.fullmatch(stem_of(file)) for file in images if is_nifti(file)}
-    return {file: (match["case"], int(match["channel"])) for file, match in matches.items() if match is not None}
+def _numbered(images: Sequence[PurePath]) -> dict[PurePath, Channel]:
+    """The files whose names are of a channel."""
+    channels = {file: channel_of(file) for file in images if is_nifti(file)}
+    return {file: channel for file, channel in channels.items() if channel is not None}
 
 
-def _are_channels(numbered: Mapping[PurePath, tuple[str, int]], masks: set[str], expected: int | None) -> bool:
-    for file, (case, channel) in numbered.items():
-        if key_of_name(case) in masks and key_of_name(stem_of(file)) not in masks:
+def _are_channels(numbered: Mapping[PurePath, Channel], masks: Sequence[PurePath], expected: int | None) -> bool:
+    of_masks = {key_of_name(stem_of(mask)) for mask in masks}
+    bases = {base for mask in masks for base in bases_of_mask(stem_of(mask))}
+    for file, channel in numbered.items():
+        case, has_first = key_of_name(channel.case), file_of_channel(file, 0) in numbered
+        if not channel.words and case in of_masks and key_of_name(stem_of(file)) not in of_masks:
             return True
-        if (expected or 1) > 1 and channel > 0 and file_of_channel(file, 0) in numbered:
+        if channel.number > 0 and has_first and ((expected or 1) > 1 or (channel.words and case in bases)):
             return True
     return False
 
 
 def _check_cases(root: Path, cases: Mapping[tuple[PurePath, str], Mapping[int, PurePath]], count: int) -> None:
     for (folder, case), files in cases.items():
-        lacking = [f"_{channel:04}" for channel in range(count) if channel not in files]
+        named = channel_of(next(iter(files.values())))
+        if count > (len(named.words) or count):
+            raise DataError(
+                f"case '{printable(root / folder / case)}' has BraTS's channels, {', '.join(named.words)}, but "
+                f"volume_channels or dataset.json says that there are {count}; correct the number"
+            )
+        lacking = [named.ending(channel) for channel in range(count) if channel not in files]
         if lacking:
             raise DataError(
                 f"case '{printable(root / folder / case)}' lacks the channel {', '.join(lacking)} of {count}: add the "
@@ -115,8 +125,8 @@ def _check_cases(root: Path, cases: Mapping[tuple[PurePath, str], Mapping[int, P
         beyond = [file for channel, file in files.items() if channel >= count]
         if beyond:
             raise DataError(
-                f"'{printable(root / beyond[0])}' is of channel _{max(files):04}, but volume_channels or dataset.json "
-                f"says that there are {count}; correct the number, or remove the file"
+                f"'{printable(root / beyond[0])}' is of channel {named.ending(max(files))}, but volume_channels or "
+                f"dataset.json says that there are {count}; correct the number, or remove the file"
             )
 
 

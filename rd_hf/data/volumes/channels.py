@@ -1,4 +1,4 @@
-"""Channels of a volume: the last axis of four, or nnU-Net's files ``CASE_0000.nii.gz``, ``CASE_0001.nii.gz``."""
+"""Channels of a volume: the last axis of four, or files of nnU-Net's or BraTS's names (see names.py)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .names import CHANNEL, file_of_channel, is_nifti, stem_of
+from .names import channel_of, file_of_channel, is_nifti
 from .source import Source, VolumeError
 from .volume import VolumeReading
 
@@ -22,7 +22,8 @@ def channel_files(source: Source, reading: VolumeReading) -> list[Source]:
     if source.content is not None or source.path is None or not _is_first(source.path):
         raise VolumeError(
             f"a volume of this data set has {reading.channels} files, one a channel, and this one is not the first of "
-            "them, whose name ends in _0000.nii.gz or _0000.nii: rename it, or give the data set without channels"
+            "them, whose name ends in _0000.nii.gz or _0000.nii, or as BraTS's in _flair or -t1c: rename it, or give "
+            "the data set without channels"
         )
     files = [file_of_channel(source.path, channel) for channel in range(reading.channels)]
     missing = [file.name for file in files if not file.exists()]
@@ -35,8 +36,8 @@ def channel_files(source: Source, reading: VolumeReading) -> list[Source]:
 
 
 def _is_first(path: Path) -> bool:
-    match = CHANNEL.fullmatch(stem_of(path)) if is_nifti(path) else None
-    return match is not None and int(match["channel"]) == 0
+    channel = channel_of(path) if is_nifti(path) else None
+    return channel is not None and channel.number == 0
 
 
 def check_channels(shape: Sequence[int], reading: VolumeReading) -> None:

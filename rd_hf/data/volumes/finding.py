@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 from ...arguments.values import ArgumentError, nearest_name
 from ..image_column import image_row
 from ..scanner import is_hidden, is_image, masks_among, printable, scan
-from .channel_layout import CHANNEL, first_channels
+from .channel_layout import first_channels
 from .layouts import is_dicom_name, volumes_among
-from .names import is_nifti, stem_of, suffix_of
+from .names import channel_of, is_nifti, stem_of, suffix_of
 from .series_rows import files_of_series
 from .volume import VolumeReading
 
@@ -76,7 +76,7 @@ def find_volumes(
         _refuse_several_channels(found)
     in_files = reading.channels > 1 and not reading.channel_axis
     are_firsts = all(each.bare.endswith(FIRST) for each in found)
-    stems = _stems_of_names(named, FIRST if in_files or are_firsts else "")
+    stems = _stems_of_names(named, in_files or are_firsts)
     return [FoundVolume(str(each.shown), stems[each.file], image_row(each.file)) for each in found]
 
 
@@ -90,45 +90,51 @@ def _without_repeats(matches: Iterable[_Named]) -> list[_Named]:
 
 def _refuse_several_channels(found: Sequence[_Named]) -> None:
     """:raises ArgumentError: for a case of which several channels are named, because they are not several patients."""
-    cases: dict[tuple[Path, str, str], dict[str, Path]] = {}
+    cases: dict[tuple[Path, str, str], dict[int, Path]] = {}
     for file in (Path(each.file) for each in found):
-        match = CHANNEL.fullmatch(stem_of(file)) if is_nifti(file) else None
-        if match is not None:
-            cases.setdefault((file.parent, match["case"], suffix_of(file)), {})[match["channel"]] = file
+        channel = channel_of(file) if is_nifti(file) else None
+        if channel is not None:
+            cases.setdefault((file.parent, channel.case, suffix_of(file)), {})[channel.number] = file
     for files in cases.values():
-        if {"0000", "0001"} <= files.keys() and len(files) <= MOST_CHANNELS:
+        if {0, 1} <= files.keys() and len(files) <= MOST_CHANNELS:
             raise ArgumentError(
-                f"{printable(files['0000'])} and {printable(files['0001'].name)} are two channels of one case by their "
+                f"{printable(files[0])} and {printable(files[1].name)} are two channels of one case by their "
                 "names, but the model reads one channel: give the files of the channel that it was trained on. If they "
                 "are two patients, predict them apart, or give them other names."
             )
 
 
-def _stems_of_names(named: Sequence[Sequence[_Named]], ending: str) -> dict[str, str]:
+def _stems_of_names(named: Sequence[Sequence[_Named]], of_cases: bool) -> dict[str, str]:
     """The stem of each file, below the folder that all matches of its name share, or else that all of all names share.
 
     :param named: the matches of each name of the user's.
-    :param ending: of names, which is left out.
+    :param of_cases: whether the names are those of first channels, whose ending is left out.
     """
     stems: dict[str, str] = {}
     for matches in named:
-        stems = _stems(matches, ending) | stems
+        stems = _stems(matches, of_cases) | stems
     if len(set(stems.values())) == len(stems):
         return stems
-    return _stems(_without_repeats(chain.from_iterable(named)), ending)
+    return _stems(_without_repeats(chain.from_iterable(named)), of_cases)
 
 
-def _stems(found: Sequence[_Named], ending: str) -> dict[str, str]:
+def _stems(found: Sequence[_Named], of_cases: bool) -> dict[str, str]:
     """The stem of each file, below the folder that all share."""
     absolute = [Path(os.path.abspath(each.shown)) for each in found]
     shared = os.path.commonpath([path.parent for path in absolute]) if absolute else ""
     folders = [path.parent.relative_to(shared) for path in absolute]
-    bare = [folder / each.bare.removesuffix(ending) for folder, each in zip(folders, found, strict=True)]
+    names = [_case(each.bare) if of_cases else each.bare for each in found]
+    bare = [folder / name for folder, name in zip(folders, names, strict=True)]
     uses = Counter(bare)
     return {
         each.file: str(stem if uses[stem] == 1 else folder / each.shown.name)
         for stem, folder, each in zip(bare, folders, found, strict=True)
     }
+
+
+def _case(bare: str) -> str:
+    channel = channel_of(bare)
+    return bare if channel is None or channel.number else channel.case
 
 
 def _below(folder: Path, reading: VolumeReading) -> list[_Named]:

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import PurePath
 
 from ...runtime.progress import Progress
 from ..columns import DataError
 from ..decoding.dicom_file import DICOM_SUFFIXES
-from ..scanner import IMAGE_SUFFIXES, MASK_NAME, FoundFiles, counted_suffixes, masks_among, printable
+from ..scanner import (
+    IMAGE_SUFFIXES,
+    MASK_NAME,
+    FoundFiles,
+    bases_of_mask,
+    counted_suffixes,
+    key_of_name,
+    masks_among,
+    printable,
+)
 from .choice import Dimensions
 from .dicom_series import Series, series_of_folder
-from .names import is_nifti, stem_of
+from .names import channel_of, is_nifti, stem_of
 from .source import VolumeError
 
 logger = logging.getLogger(__name__)
@@ -131,7 +140,19 @@ def _masks_of_cases(volumes: Sequence[PurePath]) -> set[PurePath]:
         inside.setdefault(file.parent, []).append(file)
     pairs = [files for files in inside.values() if len(files) == 2]
     named = [[file for file in files if is_named_mask(file)] for files in pairs]
-    return {files[0] for files in named if len(files) == 1}
+    return {files[0] for files in named if len(files) == 1} | set(masks_of_brats(volumes))
+
+
+def masks_of_brats(volumes: Iterable[PurePath]) -> dict[PurePath, str]:
+    """The label volumes that lie beside files of BraTS's channels, such as `a_seg.nii` beside `a_flair.nii`.
+
+    :return: with the key of their case's name.
+    """
+    files = [file for file in volumes if is_nifti(file)]
+    named = [(file, channel_of(file)) for file in files]
+    cases = {(file.parent, key_of_name(channel.case)) for file, channel in named if channel and channel.words}
+    bases = {file: bases_of_mask(stem_of(file)) for file in files}
+    return {file: base for file in files for base in bases[file] if (file.parent, base) in cases}
 
 
 def _series(found: FoundFiles, dicom: Sequence[PurePath]) -> dict[PurePath, PurePath]:

@@ -87,6 +87,15 @@ def test_channels_in_files(tmp_path):
     assert found(names, tmp_path) == [("b_0000.nii.gz", "b_0000"), ("c.nii.gz", "c")]
 
 
+def test_cases_of_brats(tmp_path):
+    for name in ("a/a_flair", "a/a_t1", "a/a_t1ce", "a/a_t2", "a/a_seg", "b/b_flair"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_volume(tmp_path / f"{name}.nii.gz")
+    assert found(tmp_path, tmp_path, VolumeReading(4)) == [("a/a_flair.nii.gz", "a/a"), ("b/b_flair.nii.gz", "b/b")]
+    with pytest.raises(ArgumentError, match=r"a_flair.nii.gz and a_t1.nii.gz are two channels of one case"):
+        find_volumes(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["none", "a.nii.gx", "*.nii", "pictures"])
 def test_nothing_there(tmp_path, name):
     (tmp_path / "pictures").mkdir()

@@ -254,6 +254,47 @@ def test_channels_and_names_of_dataset_json(tmp_path, labels, names):
         load_data(tmp_path)
 
 
+BRATS = ("flair", "t1", "t1ce", "t2")
+
+
+@pytest.mark.parametrize(
+    ("words", "between", "seg"), [(BRATS, "_", "seg"), (("t1c", "t1n", "t2f", "t2w"), "-", "seg"),
+                                  (("FLAIR", "T1", "T1CE", "T2"), "_", "SEG")],
+)  # fmt: skip
+def test_the_folders_of_brats_cases(tmp_path, words, between, seg):
+    for row in (1, 2, 3):
+        for channel, word in enumerate(words):
+            write_volume(tmp_path / f"B_{row}" / f"B_{row}{between}{word}.nii.gz", 10 * row + channel)
+        if row < 3:
+            write_labels(tmp_path / f"B_{row}" / f"B_{row}{between}{seg}.nii.gz")
+    data = load_data(tmp_path)
+    assert data.volumes == VolumeReading(4) and data.problem_type == "segmentation"
+    assert values(data.splits["train"], data.volumes) == [[10, 11, 12, 13], [20, 21, 22, 23]]
+    assert values(data.unlabelled, data.volumes) == [[30, 31, 32, 33]]
+    assert values(load_images_only(tmp_path, volumes=data.volumes), data.volumes)[0] == [10, 11, 12, 13]
+    with pytest.raises(DataError, match=f"is of channel {words[3]}, but volume_channels .* there are 2"):
+        load_data(tmp_path, volume_channels=2)
+    with pytest.raises(DataError, match="BraTS's channels, .* says that there are 5"):
+        load_data(tmp_path, volume_channels=5)
+    (tmp_path / "B_2" / f"B_2{between}{words[2]}.nii.gz").unlink()
+    with pytest.raises(DataError, match=rf"case '.*B_2/B_2' lacks the channel {words[2]} of 4"):
+        load_data(tmp_path)
+
+
+def test_one_sequence_of_brats_cases_is_one_channel(tmp_path):
+    for row in (1, 2):
+        write_volume(tmp_path / f"b_{row}_t1ce.nii.gz", row)
+        write_labels(tmp_path / f"b_{row}_seg.nii.gz")
+    data = load_data(tmp_path)
+    assert masks(data) == {1: True, 2: True} and data.volumes == VolumeReading()
+
+
+def test_sequences_without_label_volumes_are_volumes_of_their_own(tmp_path):
+    for value, name in enumerate(["a/1_t1", "a/1_t2", "b/2_t1", "b/2_t2"]):
+        write_volume(tmp_path / f"{name}.nii.gz", value)
+    assert classes(load_data(tmp_path)) == [(0, "a"), (1, "a"), (2, "b"), (3, "b")]
+
+
 def test_the_decathlon_stores_channels_along_a_fourth_axis(tmp_path):
     write_labels(tmp_path / "imagesTr" / "1.nii.gz", np.zeros((*SHAPE, 2), dtype=np.int16))
     write_labels(tmp_path / "labelsTr" / "1.nii.gz")

@@ -1,0 +1,59 @@
+"""What a resumed run may differ in, and what a stopped one says of how to go on."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+from ..data.order import StepPlan
+from ..runtime.checkpoint import Checkpoint, CheckpointError, checkpoint_step, list_checkpoints
+
+logger = logging.getLogger(__name__)
+
+
+def how_to_go_on(checkpoints: Path, done: int, max_steps: int) -> str:
+    """Say which step is saved, and how to resume.
+
+    :param done: steps.
+    """
+    kept = list_checkpoints(checkpoints)
+    if not kept:
+        return f"Step {done} of {max_steps} could not be saved, and no checkpoint is kept."
+    step = checkpoint_step(kept[-1])
+    lost = "" if step == done else f" (step {done} could not be saved)"
+    return f"Step {step} of {max_steps} is saved{lost}. Continue with the same command and --resume."
+
+
+def check_same_steps(checkpoint: Checkpoint, plan: StepPlan) -> None:
+    """Check that a step has as many rows as before; another number of processes is a warning.
+
+    :raises CheckpointError: when it has not.
+    """
+    before, now = checkpoint.state["rows_a_step"], plan.rows_a_step
+    if before != now:
+        raise CheckpointError(
+            f"Before, a step had {before['labelled']} labelled and {before['unlabelled']} unlabelled rows. Now it "
+            f"has {now['labelled']} and {now['unlabelled']}. Change per_device_train_batch_size, "
+            "per_device_unlabeled_batch_size or gradient_accumulation_steps so that the totals over all processes "
+            "are the same."
+        )
+    if checkpoint.state["processes"] != plan.processes:
+        logger.warning(
+            "The run had %d processes and now has %d. Results match up to rounding if the student has neither "
+            "dropout nor batch norm; otherwise they are similar.",
+            checkpoint.state["processes"],
+            plan.processes,
+        )
+
+
+def check_that_all_resume_at(step: int, accelerator: Accelerator) -> None:
+    """:raises CheckpointError: when another process found another checkpoint than that of this step."""
+    steps = accelerator.gather(torch.tensor([step], device=accelerator.device)).tolist()
+    if len(set(steps)) > 1:
+        raise CheckpointError(
+            f"The processes found different checkpoints, of steps {', '.join(map(str, steps))}: `output_dir` must "
+            "be a folder that all nodes share."
+        )
