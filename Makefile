@@ -2,6 +2,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+TIMM_VENV := .venv-timm
+TIMM_BIN := $(TIMM_VENV)/bin
+TIMM_STAMP := $(TIMM_VENV)/.installed
+# What timm, open_clip and torchvision change: their models, image processors, stages, exports, and what others load.
+TIMM_TESTS := tests/with_timm tests/data/test_pixels.py tests/data/test_whole_image.py tests/export/test_export.py \
+	tests/inference/test_model_names.py tests/invariant tests/models/test_stages.py tests/students/test_student_zoo.py \
+	tests/test_without_rd_hf.py tests/training/test_models_in_hand.py
 
 export HF_HUB_OFFLINE = 1
 
@@ -10,7 +17,7 @@ export HF_HUB_OFFLINE = 1
 FLOOR := .venv-floor
 FLOOR_TESTS := tests/hub tests/inference tests/models tests/runtime tests/teacher_cache tests/training
 
-.PHONY: demo test test-floor lint docs clean
+.PHONY: demo test test-floor test-timm lint docs clean
 
 demo: $(STAMP)
 	$(BIN)/python examples/demo.py
@@ -20,6 +27,9 @@ test: $(STAMP)
 
 test-floor: $(FLOOR)/.installed
 	$(FLOOR)/bin/python -m pytest $(FLOOR_TESTS)
+
+test-timm: $(TIMM_STAMP)
+	$(TIMM_BIN)/python -m pytest $(TIMM_TESTS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -43,5 +53,12 @@ $(FLOOR)/.installed: setup.cfg constraints-floor.txt
 	$(FLOOR)/bin/python -m pip install --quiet -c constraints-floor.txt --no-deps monai
 	touch $@
 
+# PyPI's torchvision runs with PyPI's torch only: `===` leaves out a build for CPUs that is at hand
+$(TIMM_STAMP): setup.cfg pyproject.toml constraints.txt
+	test -x $(TIMM_BIN)/python || $(PYTHON) -m venv $(TIMM_VENV)
+	$(TIMM_BIN)/python -m pip install --quiet torch===$$(sed -n "s/^torch==//p" constraints.txt)
+	$(TIMM_BIN)/python -m pip install --quiet -c constraints.txt -e ".[test,timm,open_clip]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(FLOOR) build *.egg-info runs site
+	rm -rf $(VENV) $(FLOOR) $(TIMM_VENV) build *.egg-info runs site
