@@ -92,6 +92,7 @@ def measure(name: str, teacher: str, folder: Path, options: argparse.Namespace) 
     )  # fmt: skip
     accelerator = start_accelerator(arguments)
     run_data = load_run_data(arguments)
+    arguments = run_data.with_defaults(arguments)
     models = build_models(arguments, run_data, accelerator)
     run_data.open_images(models.transforms, "error")
     trainer = build_trainer(arguments, accelerator, run_data, models, folder / "run")
