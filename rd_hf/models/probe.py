@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .features import Form, Path, StageError, StageFeature, find_form, replace_tensors, tensors
 from .grids import CONVOLUTION, Grid
-from .tape import StagedModel, call_model, input_channels, instance_attribute
+from .tape import StagedModel, call_model, input_channels, instance_attribute, other_inputs
 
 # Two images, so that the batch's side of a tensor can be told from others.
 PROBE_BATCH = 2
@@ -141,6 +141,17 @@ def probe(model: nn.Module, pixel_values: Tensor, blocks: Collection[nn.Module])
         except (TypeError, ValueError, RuntimeError, AttributeError, LookupError, AssertionError) as error:
             raise UnfitImageError(model, tuple(pixel_values.shape), error) from error
     return calls
+
+
+def refuse_other_inputs(model: nn.Module, name: str) -> None:
+    """:raises StageError: for a model of transformers, called `name`, that does not read images alone."""
+    others = other_inputs(model)
+    if others:
+        raise StageError(
+            f"The backbone {name!r} ({type(model).__name__}) reads {', '.join(others)} beside its images, as models of "
+            "packed patches do, but rd_hf shows whole images: choose another one (of SigLIP 2 a checkpoint of one "
+            "size, such as google/siglip2-base-patch16-224)."
+        )
 
 
 def used_before(model: nn.Module, last: str, image_size: Grid, weights: Sequence[str]) -> list[str]:

@@ -233,7 +233,8 @@ def _write_details(folder: Path, run_data: RunData, rows: np.ndarray, scores: di
     """The student's predictions and figures on test, from its rows, and what was skipped."""
     task = run_data.task
     with _on_its_own(folder, "predictions.csv"):
-        write_predictions(folder / "predictions.csv", run_data.test.rows, task.columns(), task.table(rows))
+        test, columns = run_data.test, task.columns()
+        write_predictions(folder / "predictions.csv", test.rows, columns, task.table(rows), test.files())
     with _on_its_own(folder, *task.figures_of_scores):
         task.draw_scores(scores, folder)
     with _on_its_own(folder, *task.figures_of_rows):

@@ -56,7 +56,7 @@ def stages_of(model_type: str, narrow: bool) -> dict[str, Any]:
     size = stated_size(tower, model_type)
     row = {"tower": type(tower).__name__, "size": size}
     try:
-        backbone = Backbone.from_model(tower)
+        backbone = Backbone(tower, {"id": model_type, "revision": None, "sha256": ""})
         stages = backbone.find_stages(size)
         backbone.tap(stages, [tuple(min(side, GRIDS) for side in stage.grid) for stage in stages], size)
         features = backbone.extract(random_pixels(tower, input_channels(tower), size))
