@@ -33,7 +33,7 @@ from rd_hf.models.backbone import Backbone
 from rd_hf.models.probe import random_pixels
 from rd_hf.models.tape import input_channels
 
-SECONDS = 60  # of one core, for one family
+SECONDS = 30  # of one core, for one family
 GRIDS = 7  # sides that features are averaged to
 
 
