@@ -83,9 +83,10 @@ class DistillationArguments(TrainingFields, ObjectiveFields, TaskFields):
         self.volume_size = sides_text("volume_size", self.volume_size)
         self.crop_size = sides_text("crop_size", self.crop_size)
         self.report_to = None if self.report_to == "none" else parse_yaml_texts(self.report_to)
-        for name, value in defaults_under(type(self), self.method).items():
+        defaults = defaults_under(type(self), self.method)
+        for name in names(type(self), lambda fact: fact.by_method is not None):
             if getattr(self, name) is None:
-                setattr(self, name, value)
+                setattr(self, name, defaults[name])
         check_values(self)
         if self.method != "ce" and self.teacher is None:
             raise ArgumentError(
