@@ -12,8 +12,7 @@ TIMM_TESTS := tests/with_timm tests/data/test_pixels.py tests/data/test_whole_im
 
 export HF_HUB_OFFLINE = 1
 
-# What depends on the versions of torch, transformers and huggingface-hub. The extras onnx, masks and volumes ask for a
-# newer torch, so MONAI is installed without what it asks for, and nothing of ONNX is tried.
+# What depends on the versions of transformers and huggingface-hub.
 FLOOR := .venv-floor
 FLOOR_TESTS := tests/hub tests/inference tests/models tests/runtime tests/teacher_cache tests/training
 
@@ -48,9 +47,7 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 $(FLOOR)/.installed: setup.cfg constraints-floor.txt
 	test -x $(FLOOR)/bin/python || $(PYTHON) -m venv $(FLOOR)
 	$(FLOOR)/bin/python -m pip install --quiet -c constraints-floor.txt torch torchvision
-	$(FLOOR)/bin/python -m pip install --quiet -c constraints-floor.txt -e ".[compare,tracking,dicom]" \
-		pytest pytest-xdist hypothesis einops nibabel
-	$(FLOOR)/bin/python -m pip install --quiet -c constraints-floor.txt --no-deps monai
+	$(FLOOR)/bin/python -m pip install --quiet -c constraints-floor.txt -e ".[test]"
 	touch $@
 
 # PyPI's torchvision runs with PyPI's torch only: `===` leaves out a build for CPUs that is at hand
