@@ -56,8 +56,8 @@ def check_view_means(arguments: DistillationArguments, run_data: RunData) -> Non
         )
     if arguments.target_views == "mean" and run_data.shards is not None:
         raise ArgumentError(
-            "`target_views` mean reads every image in all its views before the first step, which images in shards are "
-            "too many for: set `target_views` to one, or give `unlabeled_dataset` as a folder."
+            "`target_views` mean shows the teacher every image in all its views beforehand, which images in tar files "
+            "are too many for: set `target_views` to one, or unpack the tar files."
         )
 
 

@@ -75,7 +75,7 @@ def test_a_run_without_means_says_so():
     [
         ({"teacher_features": "stage"}, 2, None, "`teacher_features` to all or last"),
         ({"teacher_features": "all"}, None, None, "`num_views` a number"),
-        ({"teacher_features": "all"}, 2, "some.tar", "images in shards"),
+        ({"teacher_features": "all"}, 2, "some.tar", "images in tar files"),
     ],
 )
 def test_what_cannot_be_averaged_is_refused_with_the_way_out(values, views, shards, message):
