@@ -170,8 +170,9 @@ def tell_unlisted(tables: Sequence[ImagePaths], found: Iterable[str] | None, mas
         what = "The table lists" if len(tables) == 1 else "The tables list"
         above = os.path.commonpath([table.folder for table in tables])
         logger.warning(
-            "%s %d images, but not %d others beside them, which are not used; the first is '%s'.",
-            what, len(listed), len(unlisted), printable(os.path.relpath(unlisted[0], above)),
+            "%s %d %s, but not %d others beside them, which are not used; the first is '%s'.",
+            what, len(listed), "volumes" if of_volumes else "images", len(unlisted),
+            printable(os.path.relpath(unlisted[0], above)),
         )  # fmt: skip
 
 

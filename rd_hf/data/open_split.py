@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from datasets import Dataset
+from pyarrow.compute import struct_field
 from torch import Tensor
 
 from ..arguments.values import ArgumentError
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from .masks.reading import MaskReading
     from .shards import ImageShards
     from .volumes.volume import VolumeReading
+
+
+ROWS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,21 @@ class OpenSplit(Split):
     def used_labels(self) -> np.ndarray:
         """Those of the readable images."""
         return self.labels[self.rows]
+
+    def files(self) -> list[str] | None:
+        """The files of the readable images, below the folder that all share; None where a row has no file.
+
+        Of a DICOM series it is its first slice's.
+        """
+        column = self.images.select_columns(["image"]).with_format("arrow")
+        parts = (struct_field(part.column("image"), "path") for part in column.iter(ROWS_AT_ONCE))
+        every = [path for part in parts for path in part.to_pylist()]
+        paths = [every[row] for row in self.rows]
+        if not all(paths):
+            return None
+        folders = {os.path.dirname(path) for path in paths}
+        shared = os.path.commonpath(folders) if all(map(os.path.isabs, folders)) else ""
+        return [os.path.relpath(path, shared) if shared else path for path in paths]
 
     def targets(self, rows: list[int]) -> Tensor | list[Tensor] | list[VolumeTarget]:
         """What a model's output for these rows is scored against: labels (B, ...), or masks (H, W) of uint8.

@@ -74,9 +74,12 @@ class PixelStore:
     :param name: what errors call the split.
     :param reading: which page of a file, and which window.
     :param masks: how the column `mask` is read, in which rows without label are None; None where labels are classes.
+    :cvar unit: what progress lines count.
     :ivar student: what the student sees.
     :ivar teacher: what the teacher sees; None without one.
     """
+
+    unit = "image"
 
     def __init__(
         self,
@@ -171,14 +174,14 @@ class PixelStore:
         return np.asarray(fromarray(classes).resize((width, height), Resampling.NEAREST))
 
 
-def check_images(store: PixelStore, rows: Sequence[int], on_bad_image: str) -> dict[int, str]:
+def check_images(store: PixelStore | VolumeStore, rows: Sequence[int], on_bad_image: str) -> dict[int, str]:
     """Decode `rows` now, so that a bad image shows before any training; what is decoded is kept, and remarked on.
 
     :return: skipped rows with the reason; the log has the first ones and the number of the others.
     :raises BadImageError: for the first unreadable one, unless `on_bad_image` is "skip".
     """
     problems: dict[int, str] = {}
-    with Progress(f"reading {store.name}", len(rows), "image", shown=len(rows) >= SHOW_PROGRESS_ROWS) as progress:
+    with Progress(f"reading {store.name}", len(rows), store.unit, shown=len(rows) >= SHOW_PROGRESS_ROWS) as progress:
         for row in rows:
             try:
                 store.decode(row)

@@ -86,11 +86,8 @@ def load_data(
     choice = VolumeChoice.of(dimensions, volume_channels, volumes)
     raw = read_data(dataset, config_name, revision, task=task, mask_column=mask_column, choice=choice)
     mask = _mask_column(raw, task, image_column, label_column, mask_column)
-    first = next(iter(raw.splits.values()))
-    features, of_volumes = first.features, written_paths(first, of_volumes=True)
+    image = _image_column(raw, image_column, mask)
     if mask is not None:
-        others = Features({name: feature for name, feature in features.items() if name != mask})
-        image = find_image_column(others, image_column, [name for name in of_volumes if name != mask])
         reading = _volume_reading(raw, image, choice, volumes)
         names = {"names": label_names} if masks is None else {"recorded": masks, "model_names": label_names}
         return load_masks(raw, image, mask, group_column, colors=mask_colors, scored=scored, volumes=reading, **names)
@@ -99,12 +96,8 @@ def load_data(
             "`label_names` names the values of masks, but the data is read as images with classes: leave it out, or "
             "ask for masks with `task` segmentation"
         )
-    image = find_image_column(features, image_column, of_volumes)
-    label = find_label_column(features, label_column)
-    label_columns = [label] if isinstance(label, str) else label
-    bare = without_label_column(raw.splits, label_columns)
-    raw = replace(raw, splits=DatasetDict({name: split for name, split in raw.splits.items() if name not in bare}))
-    check_splits(raw.splits, [image, *label_columns])
+    label = find_label_column(next(iter(raw.splits.values())).features, label_column)
+    raw, bare = _with_label_column(raw, image, label)
     reading = _volume_reading(raw, image, choice, volumes)
     used = [image, *([] if group_column is None else [group_column]), "split"]
     labels = _read_labels(raw, label, used, label_names, label_kind, uncertain)
@@ -112,6 +105,22 @@ def load_data(
     splits, unlabelled, empty = divide_labelled(splits, labels, label, scored)
     source = _facts(raw, splits, reading, uncertain)
     return ImageData(splits, labels.names, labels.problem_type, source, unlabelled, (*bare, *empty), volumes=reading)
+
+
+def _image_column(raw: RawData, wanted: str | None, mask: str | None) -> str:
+    """The column of images or volumes, which is not that of masks."""
+    first = next(iter(raw.splits.values()))
+    features = Features({name: feature for name, feature in first.features.items() if name != mask})
+    return find_image_column(features, wanted, [name for name in written_paths(first, of_volumes=True) if name != mask])
+
+
+def _with_label_column(raw: RawData, image: str, label: str | list[str]) -> tuple[RawData, list[str]]:
+    """The data without the splits that lack the column of labels, and the names of these."""
+    columns = [label] if isinstance(label, str) else label
+    bare = without_label_column(raw.splits, columns)
+    raw = replace(raw, splits=DatasetDict({name: split for name, split in raw.splits.items() if name not in bare}))
+    check_splits(raw.splits, [image, *columns])
+    return raw, bare
 
 
 def _with_classes(

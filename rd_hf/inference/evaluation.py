@@ -21,6 +21,7 @@ from ..data.pixels import Transforms
 from ..data.sources import ImageData, load_data
 from ..data.split_names import standard_split_name
 from ..data.splits import complete_splits
+from ..data.volumes.store import tell_padded
 from ..models.modeling_rd_teacher import RDTeacher
 from ..runtime.files import write_predictions
 from ..tasks.classification import SingleLabel
@@ -80,7 +81,8 @@ def evaluate(
     opened = open_split(loaded, data, split, on_bad_image, reading)
     rows = split_rows(loaded, opened, batch_size)
     if predictions is not None:
-        write_predictions(Path(predictions), opened.rows, loaded.task.columns(), loaded.task.table(rows))
+        table = loaded.task.table(rows)
+        write_predictions(Path(predictions), opened.rows, loaded.task.columns(), table, opened.files())
     scores = scores_of_split(loaded.task, rows, opened)
     return scores | ({"skipped_rows": sorted(opened.skipped)} if opened.skipped else {})
 
@@ -170,7 +172,10 @@ def open_split(
         raise ArgumentError(f"The data has no split `{split}`. Its splits are {', '.join(data.splits)}.")
     found = Split(split, data.splits[split], data.labels(split), data.masks, volumes=data.volumes)
     reading = reading or Reading.recorded(loaded.trained_on)
-    return found.opened(Transforms(loaded.transform), on_bad_image, reading)
+    opened = found.opened(Transforms(loaded.transform), on_bad_image, reading)
+    if data.volumes is not None:
+        tell_padded([opened.store])
+    return opened
 
 
 def split_rows(

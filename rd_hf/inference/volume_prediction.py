@@ -43,7 +43,8 @@ def predict_volumes(
     :param loaded: its transform is a `VolumeTransform`.
     :return: one dict per volume, as `rd_hf.inference.prediction.predict` describes them.
     :raises ArgumentError: when a name matches no volume, or a file that would be written exists.
-    :raises BadImageError: for an unreadable volume, unless `on_bad_image` is "skip".
+    :raises BadImageError: for an unreadable volume, unless `on_bad_image` is "skip": before any is computed where its
+        header shows it. Where masks are written, the others are written first if only its voxels show it.
     """
     reading = loaded.volumes
     found = find_volumes(names, reading)
@@ -55,6 +56,7 @@ def predict_volumes(
     if on_bad_image != "skip":
         _check_headers(found)
     rows, largest = [], 0
+    problems: list[BadImageError] = []
     for number, volume in enumerate(found, start=1):
         row: dict[str, Any] = {"image": printable(volume.shown)}
         try:
@@ -62,12 +64,16 @@ def predict_volumes(
             largest = _say_memory(loaded, read, largest)
             row |= _answer(loaded, volume, read, files)
         except BadImageError as error:
-            if on_bad_image != "skip":
+            if on_bad_image != "skip" and files is None:
                 raise
+            problems.append(error)
             row["error"] = str(error)
         if len(found) > 1:
             logger.info("%d of %d: %s %s", number, len(found), row["image"], "skipped" if "error" in row else "done")
         rows.append(row)
+    if problems and on_bad_image != "skip":
+        written = f" The masks of the others are in {printable(output_dir)}." if len(problems) < len(found) else ""
+        raise BadImageError(f"{_unread(problems, found)}{written}")
     return rows
 
 
@@ -82,10 +88,14 @@ def _check_headers(found: list[FoundVolume]) -> None:
             header_of(volume.source, printable(volume.shown))
         except BadImageError as error:
             problems.append(error)
-    if len(problems) == 1:
-        raise problems[0]
     if problems:
-        raise BadImageError(f"{len(problems)} of {len(found)} volumes cannot be read. The first: {problems[0]}")
+        raise BadImageError(_unread(problems, found))
+
+
+def _unread(problems: list[BadImageError], found: list[FoundVolume]) -> str:
+    if len(problems) == 1:
+        return str(problems[0])
+    return f"{len(problems)} of {len(found)} volumes cannot be read. The first: {problems[0]}"
 
 
 def _read(loaded: LoadedModel, volume: FoundVolume, reading: VolumeReading) -> Volume:

@@ -17,17 +17,21 @@ def write_json(values: dict[str, Any], path: Path) -> None:
     aside.replace(path)
 
 
-def write_predictions(path: Path, rows: list[int], columns: list[str], table: Iterable[list[str]]) -> None:
+def write_predictions(
+    path: Path, rows: list[int], columns: list[str], table: Iterable[list[str]], files: list[str] | None = None
+) -> None:
     """Write a CSV file with one line per image.
 
     :param rows: the images' numbers in the split, the first column.
     :param columns: the names of the others.
     :param table: each image's cells under these.
+    :param files: the images' files, the second column; None leaves it out.
     """
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["row", *columns])
-        writer.writerows([row, *cells] for row, cells in zip(rows, table, strict=True))
+        writer.writerow(["row", *([] if files is None else ["file"]), *columns])
+        names = [[]] * len(rows) if files is None else [[file] for file in files]
+        writer.writerows([row, *name, *cells] for row, name, cells in zip(rows, names, table, strict=True))
 
 
 def share_weights(folder: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 from .._version import __version__
 from ..arguments.distillation import DistillationArguments, defaults_of
 from ..arguments.options import defaults_under, names
+from ..models.timm_models import TIMM
 from ..students.cost import Cost, measure_cost
 from .mask_examples import EXAMPLES_FILE
 
@@ -53,6 +54,7 @@ def card_facts(
         "pipeline_tag": task.pipeline_tag,
         "problem_type": task.problem_type,
         "needs_student_pixels": models.teacher is not None and models.teacher.needs_student_pixels,
+        "needs_timm": models.student.model.config.model_type == TIMM,
         "splits": _splits(run_data),
         "unlabelled_images": len(run_data.unlabelled_rows),
         "skipped_images": sum(len(skipped) for skipped in run_data.skipped.values()),
@@ -80,7 +82,8 @@ def card_facts(
     }  # fmt: skip
     if of_teacher is not None:
         facts["teacher"] = {
-            "kind": "teacher", "title": f"{teacher}, reprogrammed", "scores": of_teacher,
+            "kind": "teacher", "title": f"{teacher}, reprogrammed",
+            "needs_timm": common["needs_timm"] or models.backbone.config.model_type == TIMM, "scores": of_teacher,
             "other_scores": scores["test"], "images": task.figures_of_scores | CKA_CURVES | CURVES,
             "preprocessing": models.teacher_processor.to_dict() if of_volumes else None,
         }  # fmt: skip

@@ -34,7 +34,7 @@ from ..data.sources import ImageData, load_data
 from ..data.split_tables import assemble
 from ..data.splits import choose_labelled, complete_splits
 from ..data.volumes.shelf import room_on_disk
-from ..data.volumes.store import VolumeStore
+from ..data.volumes.store import VolumeStore, tell_padded
 from ..data.volumes.transform import VolumeTransform
 from ..data.volumes.volume import VolumeReading
 from ..models.image_processing_rd_volume import RDVolumeProcessor
@@ -103,6 +103,8 @@ class RunData:
         self.validation = self.validation.opened(transforms, on_bad_image, self.reading, room.get("validation"))
         self.test = self.test.opened(transforms, on_bad_image, self.reading, room.get("test"))
         self.skipped |= {split.name: split.skipped for split in (self.validation, self.test)}
+        if self.volumes is not None:
+            tell_padded([self.store, self.validation.store, self.test.store])
         self._count_notes()
         self._check_leaks(on_leak)
 

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Sequence
 from functools import partial
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
@@ -28,7 +27,8 @@ from .run_data import RunData
 from .run_models import Models
 from .schedules import Rise
 from .targets import TargetMaker
-from .view_means import view_means
+from .teacher_features import in_bytes
+from .view_means import check_view_means, read_view_means
 
 logger = logging.getLogger(__name__)
 
@@ -75,19 +75,15 @@ def open_targets(
     if arguments.ensemble_share:
         rows = 1 + int(max(part.max() for part in (run_data.labelled_rows, run_data.unlabelled_rows) if len(part)))
         ensemble = Ensemble(rows, len(run_data.task.names), probe.weight)
+        logger.info("What the student says of %d rows takes %s of memory.", rows, in_bytes(ensemble.bytes))
     rise = Rise(arguments.ensemble_share, max_steps)
     maker = TargetMaker(run_data.task, rise, probe if has_probe else None, arguments.probe_share, ensemble=ensemble)
     if arguments.target_views == "mean":
         maker.means, maker.read_means = (
             inputs.mean_features,
-            partial(_read_means, arguments, run_data, inputs, accelerator),
+            partial(read_view_means, arguments, run_data, inputs, accelerator),
         )
     return maker
-
-
-def _read_means(arguments: DistillationArguments, run_data: RunData, inputs: Inputs, accelerator: Accelerator) -> None:
-    rows = np.concatenate([run_data.labelled_rows, run_data.unlabelled_rows])
-    inputs.means = view_means(inputs, rows, run_data.views(arguments), accelerator)
 
 
 def _check(arguments: DistillationArguments, run_data: RunData, has_targets: bool) -> None:
@@ -97,12 +93,7 @@ def _check(arguments: DistillationArguments, run_data: RunData, has_targets: boo
             f"`method` {arguments.method}, with a probe, an ensemble or targets of several views, is for classes, but "
             "the data has masks: set `method` to rd or drd."
         )
-    without_means = run_data.views(arguments) is None or arguments.teacher_features == "stage"
-    if arguments.target_views == "mean" and without_means:
-        raise ArgumentError(
-            "`target_views` mean needs a number of views and one vector of the teacher for each of them: give "
-            "`num_views` a number and set `teacher_features` to all or last, or set `target_views` to one."
-        )
+    check_view_means(arguments, run_data)
     if has_targets and not arguments.detach_hybrid_in_kl:
         raise ArgumentError(
             "`detach_hybrid_in_kl` false needs the hybrid logits themselves as targets: leave it out, or set "

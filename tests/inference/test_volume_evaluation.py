@@ -51,7 +51,10 @@ def test_scores_are_those_of_predicted_masks_in_millimetres(model, data, tmp_pat
         assert scores[name] == pytest.approx(expected[name], rel=0.02) and scores[name] > 0
     assert scores["unit"] == "mm"
     header = (tmp_path / "rows.csv").read_text().splitlines()[0].split(",")
-    assert header[:4] == ["row", f"dice_{NAMES[1]}", f"voxels_{NAMES[1]}", f"predicted_voxels_{NAMES[1]}"]
+    assert [line.split(",")[1] for line in (tmp_path / "rows.csv").read_text().splitlines()[1:]] == [
+        f"{number}.nii.gz" for number in range(len(AXES))
+    ]
+    assert header[:5] == ["row", "file", f"dice_{NAMES[1]}", f"voxels_{NAMES[1]}", f"predicted_voxels_{NAMES[1]}"]
 
 
 def test_what_is_only_for_images_is_refused(model, data):

@@ -139,6 +139,17 @@ def test_unreadable_headers_are_told_before_a_volume_is_computed(segmenter, tmp_
     assert ["error" in row for row in rows] == [False, True, True]
 
 
+def test_a_file_that_is_cut_off_is_told_when_the_other_masks_are_written(segmenter, tmp_path, capsys):
+    for name in "abc":
+        write_volume(tmp_path / f"{name}.nii.gz", smooth((9, 9, 9)))
+    (tmp_path / "b.nii.gz").write_bytes((tmp_path / "b.nii.gz").read_bytes()[:-40])
+    arguments = ["predict", "--model", segmenter, "--images", str(tmp_path), "--output_dir", str(tmp_path / "out")]
+    assert main(arguments) != 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.nii.gz", "c.nii.gz"]
+    error = capsys.readouterr().err
+    assert "b.nii.gz is not a readable volume" in error and "The masks of the others are in" in error
+
+
 def test_what_is_not_dicom_gets_no_segmentation_of_dicom(segmenter, tmp_path):
     write_volume(tmp_path / "a.nii", smooth((9, 9, 9)))
     with pytest.raises(ArgumentError, match=r"a.nii is not DICOM: leave it out"):

@@ -102,8 +102,10 @@ def test_a_run_leaves_a_student_with_its_grid_and_a_teacher_that_reads_0_to_1(fi
     assert {"dice", "hd95", "surface_dice"} <= set(scores["teacher"]["test"])
     assert (run / "examples.png").is_file()
     assert read_config(run / "config.yaml")["cka_features"] == "positions"  # 4 volumes are too few rows of pooled ones
-    text = "".join(path.read_text() for path in run.rglob("*") if path.suffix in (".json", ".md", ".csv"))
+    text = "".join(path.read_text() for path in run.rglob("*") if path.suffix in (".json", ".md"))
     assert str(masks) not in text and "case_0" not in text and str(slice_teacher) not in text
+    lines = (run / "predictions.csv").read_text().splitlines()  # which is not published
+    assert lines[0].startswith("row,file,dice_") and all("case_" in line.split(",")[1] for line in lines[1:])
 
 
 def test_evaluate_and_a_plain_load_give_the_scores_and_logits_of_the_run(finished, masks, slice_teacher):

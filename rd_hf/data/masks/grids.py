@@ -9,17 +9,21 @@ import numpy as np
 from ..columns import DataError
 from ..decoding.images import BadImageError, described
 from ..volumes.reading import header_of, same_grid
+from ..volumes.turning import turn_onto
 from ..volumes.volume import Header
 from .decoding import StoredMask
 
 
-def check_grid(mask: StoredMask, volume: dict[str, Any], mask_name: str, where: str) -> None:
+def check_grid(mask: StoredMask, volume: dict[str, Any], mask_name: str, where: str) -> bool:
     """Compare a label volume with the header of its volume. A volume that cannot be read passes; its reading tells.
+
+    Labels on the volume's voxels whose axes have another order or direction pass; `MaskReading.read` turns them.
 
     :param mask: the labels, see `rd_hf.data.masks.decoding.read_stored`.
     :param volume: ``{"bytes": ..., "path": ...}`` of the row.
     :param mask_name: what an error calls the labels.
     :param where: what an error calls the volume; its path is named anyway.
+    :return: whether they have to be turned.
     :raises DataError: where shape or affine differ, or the labels are those of a picture.
     """
     name = described(volume, where)
@@ -28,18 +32,21 @@ def check_grid(mask: StoredMask, volume: dict[str, Any], mask_name: str, where: 
     try:
         header = header_of(volume, where)
     except BadImageError:
-        return
+        return False
     labels = Header(mask.values.shape, mask.affine)
+    if same_grid(header, labels):
+        return False
+    if turn_onto(labels, header) is not None:
+        return True
     if header.shape != labels.shape:
         raise DataError(
             f"{mask_name} has {_sides(labels.shape)} voxels, but {name} has {_sides(header.shape)}; labels must "
             "have the grid of their volume: resample them to it, nearest neighbour"
         )
-    if not same_grid(header, labels):
-        raise DataError(
-            f"{mask_name} lies elsewhere than {name}: {_difference(header, labels)}. Resample the labels to the grid "
-            "of the volume (nearest neighbour), or, if they fit voxel by voxel, copy its affine"
-        )
+    raise DataError(
+        f"{mask_name} lies elsewhere than {name}: {_difference(header, labels)}. Resample the labels to the grid of "
+        "the volume (nearest neighbour), or, if they fit voxel by voxel, copy its affine"
+    )
 
 
 def _difference(volume: Header, labels: Header) -> str:

@@ -11,6 +11,9 @@ import numpy as np
 from ...scoring.segmentation import IGNORED_LABEL
 from ..columns import DataError
 from ..decoding.images import described
+from ..volumes.reading import same_grid
+from ..volumes.turning import turn_onto, turned
+from ..volumes.volume import Header
 from .decoding import StoredMask, read_stored
 
 MOST_CLASSES = 255
@@ -60,17 +63,19 @@ class MaskReading:
             return mask.as_colors()
         return None if mask.kind == "color" else mask.values
 
-    def read(self, image: dict[str, Any], where: str) -> np.ndarray:
+    def read(self, image: dict[str, Any], where: str, grid: Header | None = None) -> np.ndarray:
         """Read a mask as class indices.
 
         :param image: ``{"bytes": ..., "path": ...}`` of an undecoded `datasets` image.
         :param where: what an error calls the mask, such as "the mask of row 3 of train"; its path is named anyway.
-        :return: (H, W) uint8 as in the upright file, or (X, Y, Z) as in the file of a label volume; `IGNORED_LABEL`
-            where a pixel has no label.
+        :param grid: of the volume that a label volume is of; see `rd_hf.data.masks.grids.check_grid`.
+        :return: (H, W) uint8 as in the upright file, or (X, Y, Z) in the order of the volume's voxels, without `grid`
+            of the file's; `IGNORED_LABEL` where a pixel has no label.
         :raises BadImageError: if the file is missing or damaged.
         :raises DataError: if it holds no class numbers, or a value that has no class.
         """
-        values = self.stored(read_stored(image, where))
+        mask = read_stored(image, where)
+        values = self.stored(mask)
         if values is None:
             raise DataError(f"{described(image, where)} has colours, and the other masks have none")
         unknown = [value for value in counts_of(values) if value not in self.classes and value not in self.ignored]
@@ -80,7 +85,11 @@ class MaskReading:
                 f"{described(image, where)} holds {self.listed(unknown)}, which is no class; the classes' values are "
                 f"{self.listed(known)}"
             )
-        return self._indices(values)
+        indices = self._indices(values)
+        if grid is None or mask.affine is None:
+            return indices
+        labels = Header(indices.shape, mask.affine)
+        return indices if same_grid(grid, labels) else turned(indices, turn_onto(labels, grid))
 
     def listed(self, values: Iterable[int]) -> str:
         """Values in words, the first ones of many."""

@@ -56,6 +56,7 @@ def survey(
     :raises BadImageError: if a mask is missing or damaged.
     """
     total, palettes, turned = sum(map(len, splits.values())), {}, Counter()
+    reordered: list[str] = []
     batch_rows = 1 if of_volumes else BATCH_ROWS
     is_long = total >= (SHOW_PROGRESS_VOLUMES if of_volumes else SHOW_PROGRESS_ROWS)
     found: dict[str, list[MaskValues | None]] = {}
@@ -68,7 +69,7 @@ def survey(
                     if row["mask"] is None:
                         rows.append(None)
                     elif of_volumes:
-                        rows.append(_looked_at_volume(row, where))
+                        rows.append(_looked_at_volume(row, where, reordered))
                     else:
                         rows.append(_looked_at(row, where, by_color, palettes, turned))
                     progress.advance()
@@ -82,6 +83,11 @@ def survey(
             "%d images are turned by their EXIF orientation; their masks are read as masks of the turned images.",
             turned.total(),
         )
+    if reordered:
+        logger.info(
+            "The axes of %d label volumes have another order or direction than those of their volumes. They are turned "
+            "onto the volumes' voxels, as the affines say; the first is %s.", len(reordered), reordered[0],
+        )  # fmt: skip
     return found
 
 
@@ -107,10 +113,12 @@ def _looked_at(
     return MaskValues(counts, mask.kind, name)
 
 
-def _looked_at_volume(row: dict[str, Any], where: str) -> MaskValues:
+def _looked_at_volume(row: dict[str, Any], where: str, reordered: list[str]) -> MaskValues:
+    """:param reordered: gets the name of the mask where it has to be turned."""
     name = described(row["mask"], f"the mask of {where}")
     mask = read_stored(row["mask"], f"the mask of {where}")
-    check_grid(mask, row["image"], name, f"volume {where}")
+    if check_grid(mask, row["image"], name, f"volume {where}"):
+        reordered.append(name)
     counts = counts_of(mask.values)
     if len(counts) > MOST_VALUES:
         raise DataError(f"{name} has {len(counts)} different values, as a scan has; is it a label volume?")

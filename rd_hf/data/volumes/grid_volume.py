@@ -96,7 +96,7 @@ class GridReader:
         """A mask on the grid; `rd_hf.data.masks.grids.check_grid` has found it on the voxels of its volume."""
         if mask is None:
             return None
-        return self.processor.labels(self.masks.read(mask, where), source.affine).numpy()
+        return self.processor.labels(self.masks.read(mask, where, source), source.affine).numpy()
 
 
 def voxel_digest(values: np.ndarray) -> np.ndarray:

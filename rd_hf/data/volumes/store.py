@@ -42,8 +42,11 @@ class VolumeStore:
     :param reading: how files are volumes.
     :param masks: how the values of label volumes are classes; None where labels are classes.
     :param limit: bytes of the temporary file; None for no limit.
+    :cvar unit: what progress lines count.
     :ivar views: what `fetch` shows; by default crops at random places, and nothing else.
     """
+
+    unit = "volume"
 
     def __init__(
         self,
@@ -61,7 +64,7 @@ class VolumeStore:
         self._shelf = Shelf(limit)
         kind = _record(processor.channels)
         self._records = scratch(len(split), kind.itemsize).view(kind)[:, 0]
-        self._said: set[str] = set()
+        self._has_said_limit = False
 
     def __len__(self) -> int:
         return len(self.split)
@@ -119,7 +122,7 @@ class VolumeStore:
         mask = self.split[row]["mask"]
         if mask is None:
             return np.full(self.source(row).shape, IGNORED_LABEL, dtype=np.uint8)
-        return self.masks.read(mask, f"the mask of row {row} of {self.name}")
+        return self.masks.read(mask, f"the mask of row {row} of {self.name}", self.source(row))
 
     def digests(self, rows: Sequence[int]) -> dict[int, bytes]:
         """What identifies the volumes of rows that have been read, voxel by voxel."""
@@ -128,6 +131,17 @@ class VolumeStore:
     def notes(self, rows: Iterable[int]) -> dict[int, Note]:
         """What is remarkable about the files of rows; of volumes there is nothing that is not said otherwise."""
         return {int(row): Note.NONE for row in rows}
+
+    def padded_rows(self) -> list[int]:
+        """The rows that have been read whose volume is smaller than the crop along an axis."""
+        if self.processor.crop_size is None:
+            return []
+        is_smaller = (self._records["grid"] < self.processor.crop_size).any(axis=1)
+        return np.flatnonzero(is_smaller & (self._records["state"] != _UNREAD)).tolist()
+
+    def grid(self, row: int) -> tuple[int, ...]:
+        """Voxels of a row that has been read."""
+        return tuple(self._records[row]["grid"].tolist())
 
     def _volume(self, row: int) -> GridVolume:
         if self._records[row]["state"] == _UNREAD:
@@ -167,22 +181,27 @@ class VolumeStore:
         return np.array(self.processor.grid_spacing(self._records[row]["shape"], self._records[row]["affine"]))
 
     def _say_what_is_special(self, row: int) -> None:
-        record, crop = self._records[row], self.processor.crop_size
-        if record["state"] == _LIVE and "limit" not in self._said:
-            self._said.add("limit")
+        if self._records[row]["state"] == _LIVE and not self._has_said_limit:
+            self._has_said_limit = True
             logger.warning(
                 "The volumes of %s need more disk for temporary files than they may take or than is free (%.0f MiB are "
                 "in use). From row %d on, those that do not fit in are read and resampled anew at each visit, which is "
                 "slow. Raise --cache_limit, or set TMPDIR to a folder on a larger disk.",
                 self.name, self._shelf.used / _MIB, row,
             )  # fmt: skip
-        if crop is not None and (record["grid"] < crop).any() and "padding" not in self._said:
-            self._said.add("padding")
-            logger.warning(
-                "Row %d of %s has %s voxels on the grid, fewer than the crop's %s along an axis. Such volumes are "
-                "padded at their end with their lowest value.",
-                row, self.name, " x ".join(map(str, record["grid"])), " x ".join(map(str, crop)),
-            )  # fmt: skip
+
+
+def tell_padded(stores: Sequence[VolumeStore]) -> None:
+    """Say once for all splits of a run how many of the volumes that were read are smaller than the crop."""
+    padded = [(store, row) for store in stores for row in store.padded_rows()]
+    if padded:
+        store, row = padded[0]
+        logger.warning(
+            "%d volumes have fewer voxels on the grid than the crop's %s along an axis, and are padded at their end "
+            "with their lowest value. The first is row %d of %s, with %s.",
+            len(padded), " x ".join(map(str, store.processor.crop_size)), row, store.name,
+            " x ".join(map(str, store.grid(row))),
+        )  # fmt: skip
 
 
 def _record(channels: int) -> np.dtype:

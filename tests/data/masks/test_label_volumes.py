@@ -15,6 +15,9 @@ from rd_hf.data.masks.digest import describe_mask
 from rd_hf.data.masks.reading import MaskReading
 from rd_hf.data.masks.survey import survey
 from rd_hf.data.sources import load_data
+from rd_hf.data.volumes.grid_volume import GridReader
+from rd_hf.data.volumes.store import VolumeStore
+from rd_hf.models.image_processing_rd_volume import RDVolumeProcessor
 from rd_hf.scoring.segmentation import IGNORED_LABEL
 
 SHAPE = (3, 4, 5)
@@ -61,6 +64,22 @@ def test_gaps_white_and_names(tmp_path, log):
     assert load_data(tmp_path / "b").label_names == ["background", "foreground"]
     save_cases(tmp_path / "c", 70_000 * (LABELS > 0).astype(np.int32))
     assert np.array_equal(read(load_data(tmp_path / "c")), LABELS > 0)
+
+
+def test_labels_whose_axes_run_another_way_are_turned_onto_their_volume(tmp_path, log):
+    first = nibabel.Nifti1Image(np.uint8(LABELS), AFFINE)
+    for number, codes in enumerate(("RAS", "LPS", "SLA", "PIR")):
+        start, end = (nibabel.orientations.axcodes2ornt(axes) for axes in ("RAS", codes))
+        other = first.as_reoriented(nibabel.orientations.ornt_transform(start, end))
+        save_cases(tmp_path / codes, other.dataobj, affine=other.affine)
+        data = load_data(tmp_path / codes)
+        rows = data.splits["train"]
+        store = VolumeStore(rows, RDVolumeProcessor(spacing=[2, 2, 3], crop_size=4), "train", data.volumes, data.masks)
+        assert np.array_equal(store.source_mask(0), LABELS)
+        assert np.array_equal(
+            GridReader(rows, store.processor, "train", data.volumes, data.masks).read(0).on_grid.mask, LABELS
+        )
+        assert log.text.count("The axes of 1 label volumes have another order") == number
 
 
 def test_a_trained_model_s_reading_holds(tmp_path):

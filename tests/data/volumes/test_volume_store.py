@@ -23,7 +23,7 @@ from rd_hf.data.pixel_store import Visits, check_images, collate
 from rd_hf.data.pixels import Transforms
 from rd_hf.data.volumes.grid_volume import voxel_digest
 from rd_hf.data.volumes.shelf import NOWHERE, Shelf, room_on_disk
-from rd_hf.data.volumes.store import VolumeStore
+from rd_hf.data.volumes.store import VolumeStore, tell_padded
 from rd_hf.data.volumes.transform import VolumeTransform
 from rd_hf.data.volumes.views import VolumeViews
 from rd_hf.data.volumes.volume import VolumeReading
@@ -158,7 +158,11 @@ def test_a_volume_smaller_than_the_crop_is_padded_and_that_is_said_once(files, c
     assert side < 32 and (mask[:, side:] == IGNORED_LABEL).all() and (mask[:, :side] != IGNORED_LABEL).all()
     mean, deviation = store.statistics(0)
     assert torch.allclose(student[0, :, side:], ((store.shown(0).min() - mean) / deviation).expand(12, 32 - side, 14))
-    assert sum("padded" in record.getMessage() for record in caplog.records) == 1
+    with caplog.at_level(logging.WARNING):
+        tell_padded([store, store])
+    (said,) = [record.getMessage() for record in caplog.records if "padded" in record.getMessage()]
+    assert said.startswith("8 volumes have fewer voxels on the grid than the crop's 12 x 32 x 14")
+    assert "The first is row 0 of" in said
 
 
 def test_identical_voxels_are_found_whatever_the_file(files, tmp_path):
