@@ -116,7 +116,7 @@ def students(rows: list[dict[str, Any]]) -> str:
     return "\n\n".join([
         "## Students",
         f"{len(works)} of transformers' {len(rows)} image classifiers work: two steps of DRD, saving, transformers' "
-        "pipeline, and the plain export, whose logits differ by what the table says. A value of ONNX says it was tried.",
+        "pipeline, and the plain export, whose logits differ as the table says. ONNX was tried where it has a value.",
         table("Model type | Plain export | ONNX", (
             [f"`{row['type']}`", f"{row['transformers']:.0e}" if row["transformers"] else "0", onnx_in_words(row)]
             for row in works
