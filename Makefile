@@ -2,16 +2,34 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+TIMM_VENV := .venv-timm
+TIMM_BIN := $(TIMM_VENV)/bin
+TIMM_STAMP := $(TIMM_VENV)/.installed
+# What timm, open_clip and torchvision change: their models, image processors, stages, exports, and what others load.
+TIMM_TESTS := tests/with_timm tests/data/test_pixels.py tests/data/test_whole_image.py tests/export/test_export.py \
+	tests/inference/test_model_names.py tests/invariant tests/models/test_stages.py tests/students/test_student_zoo.py \
+	tests/test_without_rd_hf.py tests/training/test_models_in_hand.py
 
 export HF_HUB_OFFLINE = 1
 
-.PHONY: demo test lint docs clean
+# What depends on the versions of torch, transformers and huggingface-hub. The extras onnx, masks and volumes ask for a
+# newer torch, so MONAI is installed without what it asks for, and nothing of ONNX is tried.
+FLOOR := .venv-floor
+FLOOR_TESTS := tests/hub tests/inference tests/models tests/runtime tests/teacher_cache tests/training
+
+.PHONY: demo test test-floor test-timm lint docs clean
 
 demo: $(STAMP)
 	$(BIN)/python examples/demo.py
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+test-floor: $(FLOOR)/.installed
+	$(FLOOR)/bin/python -m pytest $(FLOOR_TESTS)
+
+test-timm: $(TIMM_STAMP)
+	$(TIMM_BIN)/python -m pytest $(TIMM_TESTS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -27,5 +45,20 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test,lint]"
 	touch $@
 
+$(FLOOR)/.installed: setup.cfg constraints-floor.txt
+	test -x $(FLOOR)/bin/python || $(PYTHON) -m venv $(FLOOR)
+	$(FLOOR)/bin/python -m pip install --quiet -c constraints-floor.txt torch torchvision
+	$(FLOOR)/bin/python -m pip install --quiet -c constraints-floor.txt -e ".[compare,tracking,dicom]" \
+		pytest pytest-xdist hypothesis einops nibabel
+	$(FLOOR)/bin/python -m pip install --quiet -c constraints-floor.txt --no-deps monai
+	touch $@
+
+# PyPI's torchvision runs with PyPI's torch only: `===` leaves out a build for CPUs that is at hand
+$(TIMM_STAMP): setup.cfg pyproject.toml constraints.txt
+	test -x $(TIMM_BIN)/python || $(PYTHON) -m venv $(TIMM_VENV)
+	$(TIMM_BIN)/python -m pip install --quiet torch===$$(sed -n "s/^torch==//p" constraints.txt)
+	$(TIMM_BIN)/python -m pip install --quiet -c constraints.txt -e ".[test,timm,open_clip]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) build *.egg-info runs site
+	rm -rf $(VENV) $(FLOOR) $(TIMM_VENV) build *.egg-info runs site

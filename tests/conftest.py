@@ -5,6 +5,7 @@ import functools
 import os
 import shutil
 import tempfile
+from importlib.util import find_spec
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -39,6 +40,7 @@ LONGEST_FIRST = """test_comparison test_docs test_distillation test_processes te
     test_resume test_import test_teacher_cache test_student_zoo test_without_rd_hf
     test_comparison_tables test_comparison_reruns test_volume_comparison test_volume_hub test_volume_zoo
     test_slices test_models_in_hand"""
+collect_ignore = [] if find_spec("timm") else ["with_timm"]  # see make test-timm
 
 
 def pytest_collection_modifyitems(items):

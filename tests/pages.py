@@ -37,9 +37,14 @@ PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", *DOCS]
 
 HOURS = "trains for minutes or hours, on data that does not come with rd_hf"
 MEASURES = "measures for minutes; tests of its own run it on tiny models"
+TIMM = "needs timm, and weights that do not come with rd_hf; tests/with_timm runs such models"
 NOT_RUN = {  # the beginning of a command, and why no test runs it; its arguments are parsed all the same
     "pip install": "changes the environment of the tests",
     "make demo": "trains for minutes",
+    "rd-hf distill --teacher timm/": TIMM,
+    "rd-hf distill --teacher hf-hub:": TIMM,
+    "rd-hf distill --teacher facebook/dinov2-small --student timm/": TIMM,
+    "rd-hf distill --teacher facebook/dinov2-small --student '{model_type: timm_wrapper": TIMM,
     "sbatch": "needs SLURM; test_processes starts processes with the environment that the script sets",
     "torchrun --nnodes 2": "needs two machines; test_processes runs two launchers on one",
     "accelerate launch --config_file": "test_processes runs this configuration",

@@ -108,7 +108,7 @@ def test_every_command_and_python_block_of_a_page_runs(
     shutil.copytree(trained, tmp_path, symlinks=True, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     few = [student for student in READY_STUDENTS if student.name in (*SMALLEST, "vit_tiny")]
-    monkeypatch.setattr("rd_hf.students.budget.READY_STUDENTS", few)
+    monkeypatch.setattr("rd_hf.students.budget.INSTALLED_STUDENTS", few)
     if page == EXPORTS:
         shutil.rmtree(tmp_path / "exports")
 

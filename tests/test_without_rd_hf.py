@@ -24,7 +24,7 @@ STUDENT_CODE = {"configuration_rd.py", "modeling_rd_student.py"}
 TEACHER_CODE = STUDENT_CODE | {
     "modeling_rd_teacher.py", "backbone.py", "features.py", "grids.py", "probe.py", "stages.py", "tape.py",
     "reprogramming.py", "hybrid_norms.py", "slices.py", "with_backbone.py", "stage_ends.py", "tower_loading.py",
-    "timm_models.py", "open_clip_tower.py", "teacher_network.py",
+    "timm_models.py", "open_clip_tower.py", "teacher_network.py", "pooled.py",
 }  # fmt: skip
 VOLUME_CODE = {"image_processing_rd_volume.py", "volume_grid.py", "volume_sources.py"}
 MONAI_CODE = {"configuration_rd_monai.py", "configuration_monai.py", "modeling_monai.py"}
@@ -119,7 +119,7 @@ assert torch.allclose(model(given["pixels"]).logits, given["teacher"], atol=1e-6
 
 @pytest.mark.parametrize("dimensions", [2, 3])
 def test_networks_of_monai_load_and_save_again(dimensions, workplace, run):
-    """Of images and of volumes: the student, and its teacher that reads volumes slice by slice."""
+    """Of images and of volumes: the student, and its teacher that reads volumes slice by slice, as one vector."""
     torch.manual_seed(0)
     arguments = {"init_features": 4, "growth_rate": 2, "block_config": [1, 1]}
     config = MonaiNetConfig("DenseNet", dimensions, 3 if dimensions == 2 else 1, 32, arguments)
@@ -127,7 +127,9 @@ def test_networks_of_monai_load_and_save_again(dimensions, workplace, run):
     backbone = Backbone.from_pretrained(workplace / "tower")
     backbone.slices = None if dimensions == 2 else SliceReading("axial", (32, 32), (0.5,) * 3, (0.5,) * 3)
     sides = (32,) * dimensions
-    teacher = RDTeacherForImageClassification.from_parts(of_monai, backbone, sides, "last", hidden_channels=4).eval()
+    teacher = RDTeacherForImageClassification.from_parts(
+        of_monai, backbone, sides, "last", hidden_channels=4, teacher_features="all"
+    ).eval()
     teacher.attach(backbone)
     names = [f"monai{dimensions}", f"monai{dimensions}_teacher"]
     of_monai.save_pretrained(workplace / names[0])

@@ -110,11 +110,26 @@ def annotations(kind: type) -> dict[str, Any]:
 
 def defaults_under(kind: type, method: str) -> dict[str, Any]:
     """The defaults of all arguments of a dataclass under a method, by name, in order."""
-    defaults = {field.name: field.default for field in fields(kind)}
-    for name, stated in options(kind).items():
-        if stated.by_method is not None:
-            defaults[name] = stated.by_method.get(method, stated.by_method[OTHERS])
-    return defaults
+    of_methods = {name: stated.by_method for name, stated in options(kind).items() if stated.by_method is not None}
+    found = {name: values.get(method, values[OTHERS]) for name, values in of_methods.items()}
+    return {field.name: field.default for field in fields(kind)} | found
+
+
+def preset_in_words(arguments: Any, of_data: Mapping[str, Any] | None = None) -> str | None:
+    """What a method presets, and what is given in its place, for the log; None where it presets nothing.
+
+    :param of_data: defaults that depend on the data, which hold before those of the method.
+    """
+    stated = options(type(arguments))
+    of_methods = {name: one.by_method for name, one in stated.items() if one.by_method is not None}
+    presets = {n: values[arguments.method] for n, values in of_methods.items() if arguments.method in values}
+    presets |= {name: value for name, value in (of_data or {}).items() if name in presets}
+    if not presets:
+        return None
+    given = {name: getattr(arguments, name) for name, value in presets.items() if getattr(arguments, name) != value}
+    kept = ", ".join(f"{name} {value}" for name, value in presets.items() if name not in given)
+    words = f"Method {arguments.method} sets {kept or 'nothing'}"
+    return words + (f". Given in its place: {', '.join(f'{n} {v}' for n, v in given.items())}." if given else ".")
 
 
 def names(kind: type, condition: Callable[[Option], bool]) -> list[str]:

@@ -146,7 +146,8 @@ class TaskFields:
         False, "also train on the unlabelled rows of train, with the loss terms that need no labels", compare="grid",
     )
     unlabeled_dataset: str | None = _data(
-        None, "more images or volumes, without labels, named in the same way as dataset", text="data",
+        None, "more images or volumes, without labels, named in the same way as dataset, or a folder of tar files with "
+        "images (webdataset), which are decoded when they are visited", text="data",
     )
     on_bad_image: Literal["error", "skip"] = _data(
         "error", "error stops at an unreadable file; skip leaves it out and lists it",

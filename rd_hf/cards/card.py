@@ -41,7 +41,7 @@ def render_card(facts: dict[str, Any], name: str) -> str:
     :param name: the model's name in the Hub's index of results.
     :raises CardError: when its metadata is not valid.
     """
-    own = {name: facts[name] for name in ("kind", "teacher", "needs_student_pixels")}
+    own = {name: facts[name] for name in ("kind", "teacher", "needs_student_pixels", "needs_timm")}
     use = render_use("rd_hf", facts["dataset"], facts["pipeline_tag"], **own)
     results = _template(facts["results"]).render(**facts)
     reads = _template("volumes.md").render(**facts) if _of_volumes(facts["dataset"]) else ""
@@ -54,9 +54,9 @@ def render_card(facts: dict[str, Any], name: str) -> str:
 def render_use(form: str, dataset: dict[str, Any], pipeline_tag: str, **values: Any) -> str:
     """The section of a card that says how to use the model.
 
-    :param form: "rd_hf" (with `kind`, `teacher` and `needs_student_pixels` of the card's facts), "transformers"
-        (with `model_type`, and of volumes `network`, the expression that builds it), "onnx" (with its `report`) or
-        "bundle".
+    :param form: "rd_hf" (with `kind`, `teacher`, `needs_student_pixels` and `needs_timm` of the card's facts),
+        "transformers" (with `model_type`, and of volumes `network`, the expression that builds it), "onnx" (with its
+        `report`) or "bundle".
     :param dataset: what is recorded of the training data.
     :param pipeline_tag: the Hub's name of the task.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -85,6 +85,19 @@ class Method:
             f"The method {self.name!r} learns {self.targets[0]}, but the data has {target}: leave it out, or take one "
             f"of {others}."
         )
+
+    def check_reading(self, named: Collection[str]) -> None:
+        """:raises ArgumentError: when one of these arguments is about what the method does not read of the teacher."""
+        if "teacher_features" in named and self.reads_maps:
+            raise ArgumentError(
+                f"`teacher_features` has no effect on the method {self.name!r}, because it reads the maps of the "
+                "teacher's stages: leave it out."
+            )
+        if "target_views" in named and self.role not in ("logit", "reprogramming"):
+            raise ArgumentError(
+                f"`target_views` has no effect on the method {self.name!r}, because its student does not learn logits "
+                "of the teacher: leave it out."
+            )
 
     def check_volumes(self) -> None:
         """:raises ArgumentError: when the method cannot learn from volumes."""

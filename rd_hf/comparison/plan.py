@@ -134,11 +134,7 @@ class Plan:
                         f"`{name}` has no effect on the method {entry.name!r}, because it does not reprogram the "
                         "teacher: leave it out."
                     )
-            if "teacher_features" in entry.arguments and entry.method.reads_maps:
-                raise ArgumentError(
-                    f"`teacher_features` has no effect on the method {entry.name!r}, because it reads the maps of the "
-                    "teacher's stages: leave it out."
-                )
+            entry.method.check_reading(entry.arguments)
 
     def _refuse_methods(self) -> None:
         """:raises ArgumentError: for a method that does not learn what a data set is said to have."""

@@ -30,6 +30,7 @@ from ..training.run_data import RunData
 from ..training.run_folder import HISTORY_FILE
 from ..training.run_models import LoadedTeacher, Models
 from ..training.trainer import Trainer
+from ..training.view_means import check_view_means, read_view_means
 from .ablations import SeparateClassifier, reprogram_first
 from .adaptation import AdaptedTeacher, linear_probe, with_lora
 from .bench import Bench, as_teacher_task
@@ -152,8 +153,13 @@ def _guide(
     method, run_data = cell.entry.method, bench.open(arguments, models.transforms)
     inputs = build_inputs(arguments, run_data, models, bench.accelerator)
     details = {}
+    if method.role == "logit":
+        check_view_means(arguments, run_data)
     if method.adaptation == "linear_probe":
         head, details["teacher_C"] = _fitted_probe(bench, arguments, run_data, models, inputs, LIKELIHOOD)
+    if method.role == "logit" and arguments.target_views == "mean":
+        read_view_means(arguments, run_data, inputs, bench.accelerator)
+        inputs.shows_means = True
     rows = len(run_data.labelled_rows) + len(run_data.unlabelled_rows)
     torch.manual_seed(arguments.seed)
     stages = models.teacher.teacher_stages, models.teacher.student_stages

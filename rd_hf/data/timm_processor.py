@@ -92,6 +92,8 @@ def architecture_settings(config: PreTrainedConfig) -> dict[str, Any]:
 def processor_of(settings: Mapping[str, Any]) -> BaseImageProcessor:
     """The processor that prepares images as timm does for evaluation.
 
+    Where as many pixels cannot be cropped from both sides, the crop lies one pixel beside that of timm.
+
     :param settings: in the form of `pretrained_cfg`. Its crop_mode "border" pads with a colour, which no saved
         processor does after it resizes: the image is squashed instead.
     """

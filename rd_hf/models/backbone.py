@@ -20,7 +20,7 @@ from .features import Stage, StageFeature, concatenated
 from .grids import Grid
 from .open_clip_tower import CONFIG_FILE
 from .pooled import VectorReading, as_pooled, modules_of, pooled_feature, pooled_stage
-from .probe import used_before
+from .probe import refuse_other_inputs, used_before
 from .reprogramming import resample
 from .slices import SliceReading
 from .stages import find_stages, image_tower
@@ -59,7 +59,9 @@ class Backbone:
 
         :param missing: names of weights of the tower that its checkpoint did not have, so that they are random.
         :param name: what errors call it, which may be a folder; by default `id` of the source.
+        :raises StageError: for a model that does not read images alone.
         """
+        refuse_other_inputs(tower, name or source["id"])
         self.tower = tower.eval().requires_grad_(False)
         self.source = dict(source)
         self.missing = tuple(sorted(missing))

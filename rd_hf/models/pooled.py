@@ -20,8 +20,8 @@ from .probe import PROBE_BATCH, quiet, random_pixels
 from .tape import StagedModel, Tape, call_model, input_channels
 
 # what may stand in `Stage.pooled` beside the names of stages
-HIDDEN, POOLER, HEAD = "last_hidden_state", "pooler_output", "input of the head"
-BEHIND = (HIDDEN, POOLER, HEAD)
+HIDDEN, POOLER, HEAD, OUTPUT = "last_hidden_state", "pooler_output", "input of the head", "output"
+BEHIND = (HIDDEN, POOLER, HEAD, OUTPUT)
 
 SAME = 0.01  # the difference of two vectors relative to their size, up to which they are one: room for rounding
 
@@ -32,8 +32,8 @@ class VectorReading:
     """Reads the vectors of stages, and of what is behind them, from the passes of a model.
 
     A stage gives the mean over its map's grid and its class token. Behind the stages a model of transformers gives its
-    last hidden state in the same way, and the vector of its pooler; a plain network that ends in a linear layer gives
-    what this reads.
+    last hidden state in the same way, and the vector of its pooler. A network that ends in a linear layer gives what
+    this reads, and one that gives a vector otherwise, as an embedding, this vector.
 
     :param staged: the model with its stages.
     :param image_size: of its images.
@@ -44,6 +44,7 @@ class VectorReading:
         with quiet(staged.model):
             pixels = random_pixels(staged.model, input_channels(staged.model), image_size)
             output, self._head = _linear_head(staged.model, pixels)
+        self._gives_vector = self._head is None and _first(output).ndim == 2
         self._hidden = None
         if isinstance(output, ModelOutput) and output.get(HIDDEN) is not None:
             grids = [stage.grid for stage in reversed(staged.stages)]
@@ -71,13 +72,16 @@ class VectorReading:
             vectors[POOLER] = [_wide(pooler.flatten(1))]
         if read:
             vectors[HEAD] = [_wide(read[-1])]
+        if self._gives_vector:
+            vectors[OUTPUT] = [_wide(_first(output))]
         return tape, vectors
 
     def probe(self, image_size: Grid) -> dict[str, list[Tensor]]:
-        """The vectors of a few random images."""
+        """The vectors of a few random images, on the CPU."""
         model = self.staged.model
         with quiet(model):
-            return self.forward(random_pixels(model, input_channels(model), image_size))[1]
+            _, vectors = self.forward(random_pixels(model, input_channels(model), image_size))
+        return {name: [part.cpu() for part in parts] for name, parts in vectors.items()}
 
 
 def pooled_stage(
@@ -125,7 +129,8 @@ def pooled_feature(vectors: Vectors, names: Sequence[str], rank: int, dtype: tor
 
     :param names: `Stage.pooled`.
     """
-    vector = torch.cat([part for name in names for part in vectors[name]], dim=1).to(dtype)
+    parts = [part for name in names for part in vectors[name]]
+    vector = torch.cat([part.to(parts[-1].device) for part in parts], dim=1).to(dtype)  # a model may be on several
     return StageFeature(vector.view(*vector.shape, *[1] * rank))
 
 
@@ -140,19 +145,27 @@ def _wide(tensor: Tensor) -> Tensor:
 
 
 def _linear_head(model: nn.Module, pixels: Tensor) -> tuple[Any, str | None]:
-    """The model's output, and the name of the linear layer whose output (B, K) this is; None where there is none."""
-    called: list[tuple[str, Tensor]] = []
+    """The model's output, and the name of the linear layer that gives it (B, K); None where there is none.
+
+    An activation may follow, as it keeps the shape.
+    """
+    called: list[tuple[str, torch.Size]] = []
 
     def note(name: str) -> Callable:
-        return lambda module, args, output: called.append((name, output))
+        return lambda module, args, output: called.append((name, output.shape))
 
     with ExitStack() as stack:
         for name, module in model.named_modules():
             if isinstance(module, nn.Linear):
                 stack.enter_context(module.register_forward_hook(note(name)))
         result = call_model(model, pixels, {})
-    first = next((tensor for _, tensor in tensors(result)), None)
-    return result, next((name for name, output in called if output is first and output.ndim == 2), None)
+    given = _first(result).shape
+    return result, next((name for name, shape in reversed(called) if shape == given and len(shape) == 2), None)
+
+
+def _first(output: Any) -> Tensor:
+    """The first tensor of a model's output; without dimensions where there is none."""
+    return next((tensor for _, tensor in tensors(output)), torch.empty(()))
 
 
 @contextmanager

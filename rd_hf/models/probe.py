@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .features import Form, Path, StageError, StageFeature, find_form, replace_tensors, tensors
+from .features import Form, Path, StageError, StageFeature, find_form, find_tokens_first, replace_tensors, tensors
 from .grids import CONVOLUTION, Grid
-from .tape import StagedModel, call_model, input_channels, instance_attribute
+from .tape import StagedModel, call_model, input_channels, instance_attribute, other_inputs
 
 # Two images, so that the batch's side of a tensor can be told from others.
 PROBE_BATCH = 2
@@ -129,6 +129,8 @@ def probe(model: nn.Module, pixel_values: Tensor, blocks: Collection[nn.Module])
         if isinstance(module, CONVOLUTION[len(image_size)]) and output.ndim == pixel_values.ndim:
             note_grid(tuple(output.shape[2:]))
         call.form = find_form(output, PROBE_BATCH, seen, image_size)
+        if module in blocks and call.form is None:
+            call.form = find_tokens_first(output, PROBE_BATCH, seen, image_size)
         if module in blocks and call.form is not None:
             note_grid(call.form.grid)
 
@@ -141,6 +143,17 @@ def probe(model: nn.Module, pixel_values: Tensor, blocks: Collection[nn.Module])
         except (TypeError, ValueError, RuntimeError, AttributeError, LookupError, AssertionError) as error:
             raise UnfitImageError(model, tuple(pixel_values.shape), error) from error
     return calls
+
+
+def refuse_other_inputs(model: nn.Module, name: str) -> None:
+    """:raises StageError: for a model of transformers, called `name`, that does not read images alone."""
+    others = other_inputs(model)
+    if others:
+        raise StageError(
+            f"The backbone {name!r} ({type(model).__name__}) reads {', '.join(others)} beside its images, as models of "
+            "packed patches do, but rd_hf shows whole images: choose another one (of SigLIP 2 a checkpoint of one "
+            "size, such as google/siglip2-base-patch16-224)."
+        )
 
 
 def used_before(model: nn.Module, last: str, image_size: Grid, weights: Sequence[str]) -> list[str]:

@@ -187,11 +187,24 @@ def call_model(model: nn.Module, pixel_values: Tensor, kwargs: Mapping[str, Any]
 @cache
 def _image_argument(kind: type[PreTrainedModel]) -> str:
     """The name under which a class of models takes images; an image tower has inherited `main_input_name` of text."""
-    names = list(inspect.signature(kind.forward).parameters)[1:]  # without self
+    names = [parameter.name for parameter in _parameters(kind)]
     stated = kind.main_input_name
     if stated in names and not (stated == "input_ids" and "pixel_values" in names):
         return stated
     return "pixel_values" if "pixel_values" in names else names[0]
+
+
+def other_inputs(model: nn.Module) -> list[str]:
+    """What a model's forward asks for beside images, such as the grid of packed patches; empty for models of images."""
+    if not isinstance(model, PreTrainedModel):
+        return []
+    asked = [p for p in _parameters(type(model)) if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+    return [p.name for p in asked if p.name != _image_argument(type(model))]
+
+
+def _parameters(kind: type[PreTrainedModel]) -> list[inspect.Parameter]:
+    """Of a class's forward, without `self`."""
+    return list(inspect.signature(kind.forward).parameters.values())[1:]
 
 
 def input_channels(model: nn.Module) -> int:

@@ -44,7 +44,8 @@ def start_accelerator(arguments: DistillationArguments) -> Accelerator:
         # Without this and without a GPU every process of a torchrun would train alone, and all write to one folder.
         cpu=not torch.accelerator.is_available(),
         # To read these, Accelerate empties the environment for a moment, which other threads may be reading.
-        kwargs_handlers=_several_processes(arguments) if launched > 1 else None,
+        # A launcher's only process is wrapped as several are.
+        kwargs_handlers=_of_launched_processes(arguments) if "WORLD_SIZE" in os.environ else None,
         mixed_precision="bf16" if arguments.bf16 else "fp16" if arguments.fp16 else "no",
         log_with=arguments.report_to,
         project_dir=None if arguments.output_dir is None else str(Path(arguments.output_dir) / "trackers"),
@@ -64,10 +65,13 @@ def start_accelerator(arguments: DistillationArguments) -> Accelerator:
     return accelerator
 
 
-def _several_processes(arguments: DistillationArguments) -> list[KwargsHandler]:
+def _of_launched_processes(arguments: DistillationArguments) -> list[KwargsHandler]:
     # A student may hold weights that no pass uses (a mask token, the map behind a head that reads another token).
     ddp = DistributedDataParallelKwargs(find_unused_parameters=True)
-    return [ddp, InitProcessGroupKwargs(timeout=timedelta(minutes=arguments.process_timeout))]
+    group = InitProcessGroupKwargs(timeout=timedelta(minutes=arguments.process_timeout))
+    if 0 < torch.cuda.device_count() < int(os.environ.get("LOCAL_WORLD_SIZE", "1")):
+        group.backend = "gloo"  # NCCL refuses two processes on one GPU
+    return [ddp, group]
 
 
 class SilentProcessError(OSError):

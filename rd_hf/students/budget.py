@@ -21,8 +21,9 @@ from ..tasks.segmentation import Segmentation
 from .cost import Cost, measure_cost
 from .loading import load_student
 from .volumes import VolumeStudent
-from .zoo import READY_STUDENTS, SMALLEST_SIDE, ReadyStudent, config_text
+from .zoo import SMALLEST_SIDE, ReadyStudent, config_text
 from .zoo_masks import READY_SEGMENTERS
+from .zoo_timm import INSTALLED_STUDENTS
 from .zoo_volumes import READY_VOLUME_CLASSIFIERS, READY_VOLUME_SEGMENTERS
 
 logger = logging.getLogger(__name__)
@@ -134,7 +135,7 @@ def _every(task: str, dimensions: int) -> Sequence[ReadyStudent]:
     """All ready students for a task."""
     if dimensions == 3:
         return READY_VOLUME_SEGMENTERS if task == "segmentation" else READY_VOLUME_CLASSIFIERS
-    return READY_SEGMENTERS if task == "segmentation" else READY_STUDENTS
+    return READY_SEGMENTERS if task == "segmentation" else INSTALLED_STUDENTS
 
 
 def students_table(students: list[MeasuredStudent]) -> str:

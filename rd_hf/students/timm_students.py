@@ -66,4 +66,5 @@ def note_images(config: PreTrainedConfig, processor: BaseImageProcessor, size: t
     :param size: rows and columns of the prepared images.
     """
     without_labels_of_timm(config)
+    config.model_args = config.model_args or {}  # None, which transformers writes, is nothing that timm reads
     config.pretrained_cfg = settings_of(processor, size)

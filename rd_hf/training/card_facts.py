@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .._version import __version__
-from ..arguments.distillation import DistillationArguments, defaults_of
+from ..arguments.distillation import DistillationArguments
 from ..arguments.options import defaults_under, names
+from ..models.timm_models import TIMM
 from ..students.cost import Cost, measure_cost
 from .mask_examples import EXAMPLES_FILE
 
@@ -39,8 +40,7 @@ def card_facts(
     """
     arguments: DistillationArguments = trainer.arguments
     task = run_data.task
-    kinds = {"of_volumes": run_data.volumes is not None, "of_masks": run_data.masks is not None}
-    of_data = defaults_of(arguments.method, **kinds)
+    of_data = run_data.defaults(arguments.method)
     changed, defaults = _arguments(arguments, of_data | {"metric_for_best_model": task.default_metric})
     provenance = models.student.config.provenance
     common = {
@@ -54,6 +54,7 @@ def card_facts(
         "pipeline_tag": task.pipeline_tag,
         "problem_type": task.problem_type,
         "needs_student_pixels": models.teacher is not None and models.teacher.needs_student_pixels,
+        "needs_timm": models.student.model.config.model_type == TIMM,
         "splits": _splits(run_data),
         "unlabelled_images": len(run_data.unlabelled_rows),
         "skipped_images": sum(len(skipped) for skipped in run_data.skipped.values()),
@@ -81,7 +82,8 @@ def card_facts(
     }  # fmt: skip
     if of_teacher is not None:
         facts["teacher"] = {
-            "kind": "teacher", "title": f"{teacher}, reprogrammed", "scores": of_teacher,
+            "kind": "teacher", "title": f"{teacher}, reprogrammed",
+            "needs_timm": common["needs_timm"] or models.backbone.config.model_type == TIMM, "scores": of_teacher,
             "other_scores": scores["test"], "images": task.figures_of_scores | CKA_CURVES | CURVES,
             "preprocessing": models.teacher_processor.to_dict() if of_volumes else None,
         }  # fmt: skip

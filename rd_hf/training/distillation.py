@@ -18,7 +18,7 @@ from transformers import BaseImageProcessor, PreTrainedModel
 
 from ..arguments.config import arguments_from
 from ..arguments.distillation import MODEL_IN_MEMORY, DistillationArguments
-from ..arguments.options import options, public_values
+from ..arguments.options import options, preset_in_words, public_values
 from ..arguments.values import ArgumentError
 from ..data.pixels import PixelTransform
 from ..data.timm_processor import savable
@@ -160,6 +160,9 @@ def _run(arguments: DistillationArguments, load: LoadModels) -> RDStudentForImag
     metric = run_data.task.selection_metric(arguments.metric_for_best_model)
     arguments = run_data.with_defaults(replace(arguments, metric_for_best_model=metric))
     check_labels(arguments, run_data)
+    preset = preset_in_words(arguments, run_data.defaults(arguments.method))
+    if preset is not None:
+        logger.info("%s", preset)
     folder = Path(arguments.output_dir)
     models = assemble_models(*load(arguments, run_data, accelerator), arguments, run_data, accelerator)
     if arguments.push_to_hub and accelerator.is_main_process:  # fail before hours of training, not after them

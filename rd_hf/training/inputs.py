@@ -25,6 +25,7 @@ class Inputs:
     :param backbone: the frozen teacher, or None.
     :param cache: keeps the teacher's features; None runs the teacher at every step.
     :param device: where training runs.
+    :ivar shows_means: whether a batch's features are such means, and not those of its views.
     :ivar means: the teacher's vectors of rows averaged over the views, where a run reads them; see view_means.py.
     """
 
@@ -39,11 +40,12 @@ class Inputs:
     ):
         self.store, self.augmentation, self.seed = store, augmentation, seed
         self.backbone, self.cache, self.device = backbone, cache, device
+        self.shows_means = False
         self.means: Callable[[Sequence[int], torch.device], list[StageFeature]] | None = None
 
     def needs_teacher_pixels(self, visit: Visit) -> bool:
         """Whether the teacher is needed for a visit; the processes that fetch batches ask this in advance."""
-        if self.backbone is None:
+        if self.backbone is None or self.shows_means:
             return False
         return self.cache is None or self.cache.lacks(visit.row, visit.view)
 
@@ -68,6 +70,8 @@ class Inputs:
 
     def teacher_features(self, batch: dict) -> list[StageFeature]:
         """The teacher's features of the batch; with a cache it runs only for rows and views that are not there."""
+        if self.shows_means:
+            return self.mean_features(batch["rows"])
         return self.features_of(batch["rows"], batch["views"], batch["teacher_pixels"], batch["teacher_positions"])
 
     def features_of(

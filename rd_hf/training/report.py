@@ -28,6 +28,7 @@ from .card_facts import card_facts
 from .mask_examples import EXAMPLES_FILE, draw_examples
 from .run_folder import METRICS_FILE, read_history
 from .scored_features import ScoredFeatures, whole_pixel_values
+from .targets import targets_in_words
 from .teacher_features import open_cache_of_split
 from .volume_teacher_rows import counted_rows, window_rows
 
@@ -73,6 +74,8 @@ def write_report(
         "unlabelled_images": len(run_data.unlabelled_rows),
         "student_parameters": models.student.num_parameters(),
     }
+    if models.teacher is not None:
+        scores["training"]["targets"] = targets_in_words(trainer.arguments)
     if "leaks" in run_data.source:
         scores["leaks"] = run_data.source["leaks"]
     if trainer.accelerator.is_main_process:
@@ -250,6 +253,8 @@ def summary(scores: dict[str, Any], run_data: RunData, folder: Path) -> str:
         rows.append(("reprogrammed teacher, test", scores["teacher"]["test"], counts["test"]))
     for name, values, count in rows:
         lines.append(f"{name:28}" + "".join(_with_interval(values, metric.name, count) for metric in shown))
+    if "targets" in scores["training"]:
+        lines.append(f"Targets: {scores['training']['targets']}.")
     return "\n".join([*lines, f"The student is in {folder / 'student'}, and everything else is beside it."])
 
 

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
@@ -33,7 +32,8 @@ from .run_data import RunData
 from .run_models import Models
 from .schedules import Rise
 from .targets import TargetMaker, probe_logits
-from .view_means import view_means
+from .teacher_features import in_bytes
+from .view_means import check_view_means, read_view_means
 
 logger = logging.getLogger(__name__)
 
@@ -95,31 +95,22 @@ def open_targets(
     if arguments.ensemble_share:
         rows = 1 + int(max(part.max() for part in (run_data.labelled_rows, run_data.unlabelled_rows) if len(part)))
         ensemble = Ensemble(rows, len(run_data.task.names), probe.weight)
+        logger.info("What the student says of %d rows takes %s of memory.", rows, in_bytes(ensemble.bytes))
     rise = Rise(arguments.ensemble_share, max_steps)
     maker = TargetMaker(run_data.task, rise, probe if has_probe else None, arguments.probe_share, ensemble=ensemble)
     if arguments.target_views == "mean":
         maker.means, maker.read_means = (
             inputs.mean_features,
-            partial(_read_means, arguments, run_data, inputs, accelerator),
+            partial(read_view_means, arguments, run_data, inputs, accelerator),
         )
     return maker
-
-
-def _read_means(arguments: DistillationArguments, run_data: RunData, inputs: Inputs, accelerator: Accelerator) -> None:
-    rows = np.concatenate([run_data.labelled_rows, run_data.unlabelled_rows])
-    inputs.means = view_means(inputs, rows, run_data.views(arguments), accelerator)
 
 
 def _check(arguments: DistillationArguments, run_data: RunData, models: Models, has_targets: bool) -> None:
     """:raises ArgumentError: see `open_targets`."""
     if not isinstance(run_data.task, Classification):
         _check_of_masks(arguments, models)
-    without_means = run_data.views(arguments) is None or arguments.teacher_features == "stage"
-    if arguments.target_views == "mean" and without_means:
-        raise ArgumentError(
-            "`target_views` mean needs a number of views and one vector of the teacher for each of them: give "
-            "`num_views` a number and set `teacher_features` to all or last, or set `target_views` to one."
-        )
+    check_view_means(arguments, run_data)
     if has_targets and not arguments.detach_hybrid_in_kl:
         raise ArgumentError(
             "`detach_hybrid_in_kl` false needs the hybrid logits themselves as targets: leave it out, or set "

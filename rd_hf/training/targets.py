@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..arguments.distillation import DistillationArguments
 from ..models.features import StageFeature
 from ..models.grids import Grid
 from ..tasks.segmentation import resized
@@ -95,3 +96,21 @@ class TargetMaker:
             self.probe.load_state_dict(groups["probe"])
         if self.ensemble is not None:
             self.ensemble.load(groups["ensemble"])
+
+
+def targets_in_words(arguments: DistillationArguments) -> str:
+    """What the student learns from besides labels, for the log, the report and the card.
+
+    :param arguments: of a method with a teacher.
+    """
+    views = "the view at hand"
+    if arguments.target_views == "mean":
+        views = f"the mean over {arguments.num_views if arguments.augment else 1} views"
+    source = "hybrid logits"
+    if arguments.probe_share:
+        source = f"{1 - arguments.probe_share:g} hybrid logits + {arguments.probe_share:g} linear probe"
+    words = f"{source}, of {views}"
+    if arguments.ensemble_share:
+        words += f", with a share of the student's ensemble that rises to {arguments.ensemble_share:g}"
+    name = {"kl": "KL", "dist": "DIST"}[arguments.divergence]
+    return f"{words}; {name} with weight {arguments.kl_weight:g} to {arguments.kl_weight_end:g}"

@@ -10,9 +10,12 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from ..arguments.distillation import DistillationArguments
+from ..arguments.values import ArgumentError
 from ..models.features import StageFeature
 from ..runtime.progress import Progress
 from .inputs import Inputs
+from .run_data import RunData
 from .teacher_features import in_bytes
 
 logger = logging.getLogger(__name__)
@@ -40,6 +43,29 @@ class ViewMeans:
         if not np.array_equal(found, rows):
             raise KeyError(f"There are no view means of the rows {sorted(set(rows) - set(self.rows))[:8]}.")
         return [StageFeature(self.table[torch.from_numpy(positions)].to(device))]
+
+
+def check_view_means(arguments: DistillationArguments, run_data: RunData) -> None:
+    """:raises ArgumentError: when targets are to be of the mean over the views, but there is none of vectors."""
+    lacking = run_data.views(arguments) is None or arguments.teacher_features == "stage"
+    if arguments.target_views == "mean" and lacking:
+        raise ArgumentError(
+            "`target_views` mean needs a number of views and one vector of the teacher for each of them: give "
+            "`num_views` a number and set `teacher_features` to all or last, or set `target_views` to one."
+        )
+    if arguments.target_views == "mean" and run_data.shards is not None:
+        raise ArgumentError(
+            "`target_views` mean shows the teacher every image in all its views beforehand, which images in tar files "
+            "are too many for: set `target_views` to one, or unpack the tar files."
+        )
+
+
+def read_view_means(
+    arguments: DistillationArguments, run_data: RunData, inputs: Inputs, accelerator: Accelerator
+) -> None:
+    """Have `inputs.mean_features` answer for every row of a run."""
+    rows = np.concatenate([run_data.labelled_rows, run_data.unlabelled_rows])
+    inputs.means = view_means(inputs, rows, run_data.views(arguments), accelerator)
 
 
 def view_means(inputs: Inputs, rows: Sequence[int], num_views: int, accelerator: Accelerator) -> ViewMeans:

@@ -61,6 +61,7 @@ def sample_facts(**changes):
         "images": SingleLabel.figures_of_scores | SingleLabel.figures_of_rows | CURVES,
         "pipeline_tag": SingleLabel.pipeline_tag, "problem_type": SingleLabel.problem_type,
         "needs_student_pixels": False,
+        "needs_timm": False,
     }  # fmt: skip
     return facts | changes
 
@@ -94,6 +95,7 @@ def test_the_teacher_is_an_adapter_and_what_is_local_is_in_no_metadata():
 
 
 def test_the_card_of_a_teacher_says_that_it_needs_the_students_pixels():
+    assert "pip install timm" in render_card(sample_facts(needs_timm=True), "one")
     assert "Pass `student_pixel_values`" in render_card(sample_facts(kind="teacher", needs_student_pixels=True), "one")
     for facts in (sample_facts(kind="teacher"), sample_facts(needs_student_pixels=True)):
         assert "student_pixel_values" not in render_card(facts, "one")

@@ -6,9 +6,18 @@ import re
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, AutoModelForImageClassification, CLIPConfig, MobileNetV2Config, ViTConfig
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForImageClassification,
+    CLIPConfig,
+    MobileNetV2Config,
+    ViTConfig,
+)
 
 from rd_hf.models.backbone import Backbone, BackboneError, weights_hash
+from rd_hf.models.features import StageError
+from rd_hf.models.stages import image_tower
 
 VIT = ViTConfig(
     hidden_size=16, num_hidden_layers=4, num_attention_heads=2, intermediate_size=32, image_size=32, patch_size=8
@@ -199,3 +208,20 @@ def test_weights_that_would_be_fetched_at_every_step_are_refused(tmp_path, monke
     monkeypatch.setattr(AutoModel, "from_pretrained", lambda *args, **kw: (model, {"missing_keys": []}))
     with pytest.raises(BackboneError, match="do not fit on the devices of the device map 'auto'"):
         Backbone.from_pretrained(tmp_path, device_map="auto")
+
+
+def test_a_tower_of_packed_patches_is_refused_in_a_sentence():
+    narrow = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16, "num_hidden_layers": 1}
+    tower = AutoModel.from_config(AutoConfig.for_model("siglip2_vision_model", **narrow))
+    says = r"\(Siglip2VisionModel\) reads pixel_attention_mask, spatial_shapes beside its images.*of one size"
+    with pytest.raises(StageError, match=says):
+        Backbone.from_model(tower)
+
+
+@pytest.mark.parametrize("model_type", ["git", "flava"])
+def test_the_image_tower_that_transformers_does_not_find(model_type):
+    narrow = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16, "num_hidden_layers": 2}
+    configs = {f"{kind}_config": narrow for kind in ("vision", "image", "text", "multimodal")}
+    config = AutoConfig.for_model(model_type, **(configs if model_type == "flava" else configs | narrow))
+    with torch.device("meta"):
+        assert type(image_tower(AutoModel.from_config(config))).__name__ in ("GitVisionModel", "FlavaImageModel")

@@ -27,7 +27,7 @@ FEW = ("resnet_10_0.25", "resnet_tiny", "mobilenet_v2_0.35", "vit_tiny")
 @pytest.fixture
 def few(monkeypatch):
     """Four students in place of all, so that a test is quick."""
-    monkeypatch.setattr(student_budget, "READY_STUDENTS", [s for s in READY_STUDENTS if s.name in FEW])
+    monkeypatch.setattr(student_budget, "INSTALLED_STUDENTS", [s for s in READY_STUDENTS if s.name in FEW])
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_a_student_is_listed_only_at_sizes_that_it_runs_on(stopwatch, monkeypatc
     sides = (32, 48, 100, 224)
     taken = {(student.name, side): student.takes(side) for student in students for side in sides}
     assert taken == {(student.name, side): runs(student, side) for student in students for side in sides}
-    monkeypatch.setattr(student_budget, "READY_STUDENTS", students)
+    monkeypatch.setattr(student_budget, "INSTALLED_STUDENTS", students)
     assert [student.name for student in students_within(image_size=100)] == ["mobilevitv2_0.5"]
 
 

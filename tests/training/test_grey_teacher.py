@@ -7,10 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from test_distillation import settings
-from transformers import AutoModel, ResNetConfig, ViTConfig, ViTImageProcessorPil
+from transformers import AutoModel, ResNetConfig, SamImageProcessorPil, ViTConfig, ViTImageProcessorPil
 
 import rd_hf
 from rd_hf.arguments.values import ArgumentError
+from rd_hf.inference.model_names import ModelNameError
 from rd_hf.models.backbone import Backbone, BackboneError
 
 
@@ -47,6 +48,24 @@ def test_a_teacher_that_does_not_take_the_size_of_its_processor_is_named_with_bo
     says = r"The teacher '.*vit' \(ViTModel\) does not run on images of 48 x 48 .*\(32\*32\).*teacher_image_size"
     with pytest.raises(ArgumentError, match=says):
         rd_hf.distill(**settings(tmp_path / "vit", blobs_npz, tmp_path / "run"))
+
+
+def test_a_teacher_whose_processor_pads_is_shown_squares_of_the_size_that_is_given(blobs_npz, tmp_path, caplog):
+    config = ViTConfig(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, patch_size=8, image_size=32
+    )
+    AutoModel.from_config(config).save_pretrained(tmp_path / "sam")
+    pads = SamImageProcessorPil(size={"longest_edge": 32}, pad_size={"height": 32, "width": 32})
+    pads.save_pretrained(tmp_path / "sam")
+    values = settings(tmp_path / "sam", blobs_npz, tmp_path / "run", max_steps=2, eval_steps=2, num_views=1)
+    with pytest.raises(ModelNameError, match=r"The teacher '.*sam' cannot be used: Sam.*Give teacher_image_size"):
+        rd_hf.distill(**values)
+    rd_hf.distill(**values, teacher_image_size=32)
+    assert "SamImageProcessorPil) does more than resize" in caplog.text
+    config = json.loads((tmp_path / "run" / "teacher" / "config.json").read_text())
+    assert config["teacher_image_size"] == [32, 32]
+    again = json.loads((tmp_path / "run" / "teacher" / "preprocessor_config.json").read_text())
+    assert again["image_mean"] == list(pads.image_mean) and again["size"] == {"height": 32, "width": 32}
 
 
 @pytest.mark.parametrize(

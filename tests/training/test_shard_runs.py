@@ -11,6 +11,7 @@ from test_teacher_cache import last_weights, settings
 
 import rd_hf
 from rd_hf.arguments.distillation import DistillationArguments
+from rd_hf.arguments.values import ArgumentError
 from rd_hf.runtime.checkpoint import CheckpointError
 from rd_hf.teacher_cache.key import list_folders
 from rd_hf.training import fill_cache
@@ -54,6 +55,12 @@ def test_shards_train_as_a_folder_does_and_resume_in_the_same_course(
     assert folder_now.key["rows"] == 60 and before.key["rows"] == 83  # images of shards have no place in a cache
     said = fill_cache.build(DistillationArguments(**values))
     assert "120 entries" in said  # of the 60 images of train in 2 views
+
+
+def test_means_over_the_views_of_images_in_shards_are_refused(tmp_path, teacher, blobs_npz, images):
+    values = settings(teacher, blobs_npz, tmp_path / "run", method="rd_plus", unlabeled_dataset=str(images[1]))
+    with pytest.raises(ArgumentError, match="`target_views` to one, or unpack the tar files"):
+        rd_hf.distill(**values, target_views="mean")
 
 
 def test_shards_that_have_changed_end_a_resumed_run(tmp_path, teacher, blobs_npz, images, monkeypatch):

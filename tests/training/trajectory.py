@@ -64,7 +64,14 @@ CASES = {
         "cka_features": "positions",
         "cka_positions": 5,
     },
-    "drd_optima": {"method": "drd", "use_unlabeled": True, "dtype": torch.float64, "stage_schedule": "optima"},
+    "drd_optima": {  # of this seed the first stage is drawn first
+        "method": "drd",
+        "use_unlabeled": True,
+        "dtype": torch.float64,
+        "stage_schedule": "optima",
+        "seed": 6,
+    },
+    "rd_plus": {"method": "rd_plus", "use_unlabeled": True, "dtype": torch.float64, "num_views": 2},
     "drd_float32": {"method": "drd", "use_unlabeled": True, "dtype": torch.float32},
 }
 

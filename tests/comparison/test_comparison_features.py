@@ -1,0 +1,51 @@
+"""What a comparison's methods read of the teacher: maps, one vector, and vectors averaged over the views."""
+
+import pytest
+import torch
+from test_comparison import grid, make_plan, results, run_here  # noqa: F401
+
+from rd_hf.arguments.values import ArgumentError
+from rd_hf.training.trainer import Trainer
+
+VECTORS = {"teacher_features": "all", "target_views": "mean"}
+WIDTH = 8 + 16 + 24  # of the stages of conftest's teacher, behind which nothing is
+
+
+def test_probe_and_logit_methods_read_vectors_and_means_and_others_keep_maps(grid, tmp_path, monkeypatch):  # noqa: F811
+    seen = {}
+    train = Trainer.train
+
+    def watched(self, deadline=None):
+        batch = {"rows": [3, 4, 3], "views": [0, 0, 1], "teacher_pixels": None, "teacher_positions": None}
+        if self.inputs.backbone is not None:
+            seen[self.output_dir.parent.name.removesuffix("+unlabelled")] = self.inputs.teacher_features(batch)[-1].map
+        return train(self, deadline)
+
+    monkeypatch.setattr(Trainer, "train", watched)
+    grid["arguments"] |= {"max_steps": 1, "eval_steps": 1, "cache_dtype": "float32"} | VECTORS
+    plan = make_plan(grid, methods=["linear_probe", "lp_kd", "lora_kd", "at"])
+    assert run_here(plan) == []
+    for name in ("lp_kd", "lora_kd"):
+        assert seen[name].shape == (3, WIDTH, 1, 1), name
+        assert torch.equal(seen[name][0], seen[name][2]), name  # two views of a row
+        assert not torch.equal(seen[name][0], seen[name][1]), name
+    assert seen["at"].shape[1] == 24 and seen["at"].shape[2] > 1
+    found = results(plan, tmp_path)
+    assert found["linear_probe"]["trained_parameters"] == 3 * (WIDTH + 1)
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "value", "message"),
+    [
+        ("at", "teacher_features", "all", "reads the maps"),
+        ("cka", "target_views", "mean", "does not learn logits"),
+    ],
+)
+def test_what_a_method_does_not_read_is_no_argument_of_it(grid, method, name, value, message):  # noqa: F811
+    with pytest.raises(ArgumentError, match=message):
+        make_plan(grid, methods=[{"name": "other", "method": method, name: value}])
+
+
+def test_means_of_maps_are_refused(grid, tmp_path):  # noqa: F811
+    (failure,) = run_here(make_plan(grid, methods=[{"name": "mean", "method": "lp_kd", "target_views": "mean"}]))
+    assert "`teacher_features` to all or last" in failure

@@ -1,0 +1,132 @@
+"""Writes docs/reference/families.md from the results of `sweep_teachers.py` and `sweep_students.py`.
+
+python tests/models/sweep_tables.py TEACHERS.jsonl STUDENTS.jsonl
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "families.md"
+PROCESSORS = {
+    "own": "its own",
+    "plain": "made with Pillow",
+    "size": "`--teacher_image_size`",
+    "none": "none: save one beside the weights",
+}
+MISSING = re.compile(r"missing \d+ required positional arguments?: (.+?)( Give the image size|$)")
+BESIDE = re.compile(r"reads (.+?) beside its images")
+ALONE = re.compile(r"alone: (.+?) Give the image size")
+PACKAGE = re.compile(r"requires the (\S+) library")
+HEAD = """# Families of transformers
+
+What works as a teacher and as a student, found by building a small model of each family of transformers {version} with
+random weights. `tests/models/sweep_teachers.py` and `sweep_students.py` do that, and `sweep_tables.py` writes this
+page. For foundation models by name see [teachers.md](teachers.md).
+"""
+
+
+def rows_of(path: str) -> list[dict[str, Any]]:
+    """The results in a file, by model type."""
+    return sorted((json.loads(line) for line in Path(path).read_text().splitlines()), key=lambda row: row["type"])
+
+
+def table(header: str, rows: Iterable[list[str]]) -> str:
+    """A table in Markdown."""
+    lines = [f"| {header} |", "|" + "---|" * (header.count("|") + 1)]
+    return "\n".join([*lines, *(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows)])
+
+
+def stages_in_words(stages: list[list[Any]]) -> str:
+    """Grids of stages: equal ones as a product, with the tokens in front."""
+    grids = [" x ".join(map(str, grid)) for _, _, grid, _ in stages]
+    words = f"{len(grids)} of {grids[0]}" if len(set(grids)) == 1 else ", ".join(grids)
+    tokens = stages[-1][3]
+    return words + (f"; {tokens} token{'s' if tokens > 1 else ''}" if tokens else "")
+
+
+def reason_in_words(row: dict[str, Any]) -> str:
+    """Why a family is no teacher, in one sentence."""
+    said = row.get("fails") or row["unbuilt"]
+    if found := MISSING.search(said) or BESIDE.search(said):
+        return f"It reads more than whole images ({found[1].replace(' and ', ', ').replace(chr(39), '`')})."
+    if found := PACKAGE.search(said):
+        return f"It needs the package `{found[1]}`, which was not installed."
+    if "draws random numbers" in said:
+        return "It shuffles its tokens at random: load its weights into the class of the plain encoder."
+    if "unbuilt" in row:
+        return f"A small one could not be built ({said})."
+    found = ALONE.search(said)
+    return f"{found[1] if found else said.split(': ', 1)[-1].split('. ')[0]}".rstrip(".") + "."
+
+
+def is_plain(row: dict[str, Any]) -> bool:
+    """Whether a family was built and reads images alone."""
+    said = row.get("fails", "")
+    return "unbuilt" not in row and not MISSING.search(said) and not BESIDE.search(said)
+
+
+def teachers(rows: list[dict[str, Any]]) -> str:
+    """The section on teachers."""
+    works = [row for row in rows if "stages" in row]
+    fails = [row for row in rows if "stages" not in row]
+    plain = [row for row in rows if is_plain(row)]
+    share = 100 * len(works) / len(plain)
+    packed = len(fails) - len(plain) + len(works) - sum("unbuilt" in row for row in fails)
+    return "\n\n".join([
+        "## Teachers",
+        f"{len(works)} of {len(plain)} families that read whole images work ({share:.0f} %). {packed} read packed "
+        f"patches or masks beside them, and {sum('unbuilt' in row for row in fails)} could not be built for this "
+        "table. The image processor is that of the family's default settings: *its own*, *made with Pillow* where its "
+        "class exists for torchvision only, or `--teacher_image_size` where it pads, tiles or keeps the image's shape.",
+        table("Model type | Image tower | Stages | Image processor", (
+            [f"`{row['type']}`", row["tower"], stages_in_words(row["stages"]), PROCESSORS[row["processor"]]]
+            for row in works
+        )),
+        "### What does not work",
+        table("Model type | Why", ([f"`{row['type']}`", reason_in_words(row)] for row in fails)),
+    ])  # fmt: skip
+
+
+def students(rows: list[dict[str, Any]]) -> str:
+    """The section on students."""
+    done = [row for row in rows if "onnx" in row or "fails" in row]
+    refused = [row for row in rows if "refused" in row]
+    works = [row for row in done if "pipeline" in row]
+    return "\n\n".join([
+        "## Students",
+        f"{len(works)} of transformers' {len(rows)} image classifiers work: two steps of DRD, saving, the plain export "
+        "and transformers' pipeline. The columns are the largest differences of logits.",
+        table("Model type | Plain export | ONNX", (
+            [f"`{row['type']}`", f"{row['transformers']:.0e}" if row["transformers"] else "0", onnx_in_words(row)]
+            for row in works
+        )),
+        "### What does not work as a student",
+        table("Model type | Why", (
+            [f"`{row['type']}`", row.get("refused") or row.get("fails") or "needs the extra `timm`"]
+            for row in rows if row not in works
+        )),
+        f"{len(refused)} are refused before anything is loaded.",
+    ])  # fmt: skip
+
+
+def onnx_in_words(row: dict[str, Any]) -> str:
+    """The difference of an ONNX export, or why there is none."""
+    return f"{row['onnx']:.0e}" if "onnx" in row else row["fails"].removeprefix("onnx: ")
+
+
+def main() -> None:
+    """Write the page."""
+    import transformers
+
+    parts = [HEAD.format(version=".".join(transformers.__version__.split(".")[:2]))]
+    PAGE.write_text("\n".join([*parts, teachers(rows_of(sys.argv[1])), "", students(rows_of(sys.argv[2])), ""]))
+
+
+if __name__ == "__main__":
+    main()
