@@ -15,8 +15,8 @@ import shutil
 import tempfile
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -52,8 +52,7 @@ ROWS = {
 }
 
 
-@dataclass
-class Epoch:
+class Epoch(NamedTuple):
     """One epoch: its seconds, those spent waiting for data, and the highest use of memory in MiB."""
 
     seconds: float
@@ -93,6 +92,7 @@ def measure(name: str, teacher: str, folder: Path, options: argparse.Namespace) 
     )  # fmt: skip
     accelerator = start_accelerator(arguments)
     run_data = load_run_data(arguments)
+    arguments = run_data.with_defaults(arguments)
     models = build_models(arguments, run_data, accelerator)
     run_data.open_images(models.transforms, "error")
     trainer = build_trainer(arguments, accelerator, run_data, models, folder / "run")

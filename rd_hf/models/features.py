@@ -1,9 +1,9 @@
 """Stage features, and the forms in which a model's modules carry them.
 
 A stage hands on its feature as a map (B, C, *grid), as a channels-last map (B, *grid, C) or as a token sequence
-(B, P + prod(grid), C) in the grid's order, bare or inside tuples, lists, dictionaries and dataclasses. A grid has two
-or three sides, as many as the image. `Form` reads the feature out of such an output and puts another one in its place;
-both ways are exact, so that a stage's own output survives the round trip to the bit.
+(B, P + prod(grid), C) or (P + prod(grid), B, C) in the grid's order, bare or inside tuples, lists, dictionaries and
+dataclasses. A grid has two or three sides, as many as the image. `Form` reads the feature out of such an output and
+puts another one in its place; both ways are exact, so that a stage's own output survives the round trip to the bit.
 """
 
 from __future__ import annotations
@@ -134,7 +134,8 @@ def _pick(output: Any, path: Path) -> Tensor:
 class Form:
     """How one module's output carries a feature.
 
-    :ivar layout: "map" (B, C, *grid), "channels_last" (B, *grid, C) or "tokens" (B, P + prod(grid), C).
+    :ivar layout: "map" (B, C, *grid), "channels_last" (B, *grid, C), "tokens" (B, P + prod(grid), C) or "tokens_first"
+        (P + prod(grid), B, C).
     :ivar path: keys that lead to the tensor inside the output.
     :ivar channels: channels of the feature.
     :ivar grid: sides at the probed image size.
@@ -143,7 +144,7 @@ class Form:
     :ivar prefix_path: keys that lead to the prefix (B, P, C) where it is a tensor of its own beside a map.
     """
 
-    layout: Literal["map", "channels_last", "tokens"]
+    layout: Literal["map", "channels_last", "tokens", "tokens_first"]
     path: Path
     channels: int
     grid: Grid
@@ -162,6 +163,8 @@ class Form:
             return StageFeature(tensor, None if self.prefix_path is None else _pick(output, self.prefix_path))
         if self.layout == "channels_last":
             return StageFeature(channels_first(tensor))
+        if self.layout == "tokens_first":
+            tensor = tensor.transpose(0, 1)
         grid = self._token_grid(tensor.shape[1] - self.prefix_tokens, image_size)
         prefix = tensor[:, : self.prefix_tokens] if self.prefix_tokens else None
         patches = tensor[:, self.prefix_tokens :].transpose(1, 2)
@@ -181,7 +184,8 @@ class Form:
             new[self.path] = channels_last(feature.map)
         else:
             patches = feature.map.flatten(2).transpose(1, 2)
-            new[self.path] = patches if feature.prefix is None else torch.cat([feature.prefix, patches], dim=1)
+            tokens = patches if feature.prefix is None else torch.cat([feature.prefix, patches], dim=1)
+            new[self.path] = tokens.transpose(0, 1) if self.layout == "tokens_first" else tokens
 
         def replace(path: Path, old: Tensor) -> Tensor:
             return new[path].to(old.dtype) if path in new else old.detach()
@@ -234,6 +238,19 @@ def find_form(output: Any, batch_size: int, seen: Sequence[Grid], image_size: Gr
                 prefix_path, prefix_tokens = prefix[0] if prefix else (None, 0)
                 grid = tuple(tensor.shape[2:])
                 return Form(layout, path, tensor.shape[1], grid, image_size, prefix_tokens, prefix_path)
+    return None
+
+
+def find_tokens_first(output: Any, batch_size: int, seen: Sequence[Grid], image_size: Grid) -> Form | None:
+    """The form of the first sequence (tokens, B, C) in a block's output, as CLIP's own code has it.
+
+    See `find_form` for the arguments. Of a module that is no block, such a tensor may be anything.
+    """
+    for path, tensor in tensors(output):
+        if tensor.is_floating_point() and tensor.ndim == 3 and tensor.shape[1] == batch_size != tensor.shape[0]:
+            tokens = token_grid(tensor.shape[0], _candidate_grids(seen), image_size)
+            if tokens is not None:
+                return Form("tokens_first", path, tensor.shape[2], tokens[0], image_size, tokens[1])
     return None
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .features import Form, Path, StageError, StageFeature, find_form, replace_tensors, tensors
+from .features import Form, Path, StageError, StageFeature, find_form, find_tokens_first, replace_tensors, tensors
 from .grids import CONVOLUTION, Grid
 from .tape import StagedModel, call_model, input_channels, instance_attribute, other_inputs
 
@@ -129,6 +129,8 @@ def probe(model: nn.Module, pixel_values: Tensor, blocks: Collection[nn.Module])
         if isinstance(module, CONVOLUTION[len(image_size)]) and output.ndim == pixel_values.ndim:
             note_grid(tuple(output.shape[2:]))
         call.form = find_form(output, PROBE_BATCH, seen, image_size)
+        if module in blocks and call.form is None:
+            call.form = find_tokens_first(output, PROBE_BATCH, seen, image_size)
         if module in blocks and call.form is not None:
             note_grid(call.form.grid)
 

@@ -30,6 +30,9 @@ LOSS_TERMS = {
     "supervised": "supervised (student)",
     "hybrid": "hybrid (reprogrammed teacher)",
     "kl": "KL, hybrid to student",
+    "dist": "DIST, targets to student",
+    "probe": "KL, probe to hybrid",
+    "mutual": "KL, targets to hybrid",
     "cka_loss": "1 - CKA, sum of stages",
 }
 METRIC_TITLES = {metric.name: metric.title for metric in (*METRICS, *MASK_METRICS)}
@@ -44,7 +47,7 @@ def plot_curves(history: list[dict], path: str | Path) -> None:
     """Loss terms and validation metrics over the optimiser's steps.
 
     :param history: rows of metrics.jsonl, each with "step"; training rows hold loss terms ("loss", "supervised",
-        "hybrid", "kl", "cka_loss"), validation rows "validation/<metric>". Terms that no row has are left out.
+        "hybrid", "kl", "cka_loss", ...), validation rows "validation/<metric>". Terms that no row has are left out.
     :param path: the PNG to write.
     """
     terms = {title: _series(history, key) for key, title in LOSS_TERMS.items()}

@@ -27,6 +27,7 @@ from .run_data import RunData
 from .run_models import Models
 from .schedules import Rise
 from .targets import TargetMaker
+from .teacher_features import in_bytes
 from .view_means import check_view_means, read_view_means
 
 logger = logging.getLogger(__name__)
@@ -74,6 +75,7 @@ def open_targets(
     if arguments.ensemble_share:
         rows = 1 + int(max(part.max() for part in (run_data.labelled_rows, run_data.unlabelled_rows) if len(part)))
         ensemble = Ensemble(rows, len(run_data.task.names), probe.weight)
+        logger.info("What the student says of %d rows takes %s of memory.", rows, in_bytes(ensemble.bytes))
     rise = Rise(arguments.ensemble_share, max_steps)
     maker = TargetMaker(run_data.task, rise, probe if has_probe else None, arguments.probe_share, ensemble=ensemble)
     if arguments.target_views == "mean":

@@ -82,8 +82,7 @@ def teacher_of_volumes(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """Latency from one pass, and no plots."""
-    monkeypatch.setattr("rd_hf.students.cost.MAX_RUNS", 1)
+    """Without plots."""
     for name in ("plot_scores", "plot_frontier", "plot_costs"):
         monkeypatch.setattr(f"rd_hf.comparison.report.{name}", lambda *_: None)
 

@@ -135,6 +135,7 @@ def test_batches_are_pinned_and_models_and_features_are_on_the_gpu(tmp_path, tea
     train(values, "run")  # fills the cache
     arguments, accelerator = DistillationArguments(**values), Accelerator(cpu=ON_CPU)
     run_data = load_run_data(arguments)
+    arguments = run_data.with_defaults(arguments)
     models = build_models(arguments, run_data, accelerator)
     run_data.open_images(models.transforms, "error")
     trainer = build_trainer(arguments, accelerator, run_data, models, tmp_path / "run")

@@ -640,3 +640,30 @@ def test_stages_survive_a_config() -> None:
         values = stage.to_dict()
         assert {type(value) for value in values.values()} == {str, int, list}
         assert Stage.from_dict(values) == stage
+
+
+class TokensFirst(nn.Module):
+    """Patches and a class token (tokens, B, C) through blocks, as CLIP's own code has them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 8, 8, stride=8)
+        self.blocks = nn.ModuleList(nn.Linear(8, 8) for _ in range(4))
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        tokens = self.patches(pixel_values).flatten(2).permute(2, 0, 1)
+        tokens = torch.cat([tokens.mean(dim=0, keepdim=True), tokens])
+        for block in self.blocks:
+            tokens = torch.tanh(block(tokens))
+        return self.head(tokens.mean(dim=0))
+
+
+def test_the_images_may_lie_behind_the_tokens() -> None:
+    model = TokensFirst().eval()
+    staged = find_stages(model, (32, 24))
+    assert [(stage.grid, stage.prefix_tokens) for stage in staged.stages] == [((4, 3), 1)] * 4
+    logits, tape = staged.forward(torch.rand(3, 3, 32, 24))
+    assert tape.features[1].map.shape == (3, 8, 4, 3) and tape.features[1].prefix.shape == (3, 1, 8)
+    for index, feature in enumerate(tape.features):
+        assert torch.equal(staged.resume(tape, index, feature), logits)

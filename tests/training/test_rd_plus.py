@@ -34,7 +34,7 @@ BASE = {"dataset": "d", "student": "s", "teacher": "t", "output_dir": "o"}
 
 
 def root_mean_square(values):
-    return float(values.square().mean().sqrt())
+    return float(values.detach().square().mean().sqrt())
 
 
 @pytest.fixture
@@ -147,6 +147,7 @@ def reprogrammed(teacher):
     names = ["a", "b", "c"]
     config = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]}
     student, *_ = load_student(config, names, "single_label_classification", image_size=32)
+    student.config.image_size = [32, 32]
     backbone = Backbone.from_pretrained(str(teacher))
     model = RDTeacherForImageClassification.from_parts(student, backbone, 40, teacher_features="all")
     stage = model.teacher_stages[-1]
