@@ -24,6 +24,7 @@ from ..runtime.progress import hidden_progress
 from ..training.assembly import build_inputs, build_objective, build_trainer, planned_steps, step_plan, training_data
 from ..training.inputs import Inputs
 from ..training.linear_probe import LIKELIHOOD
+from ..training.mask_probe import ProbedSplit, mask_probe
 from ..training.objective import Objective
 from ..training.run_data import RunData
 from ..training.run_folder import HISTORY_FILE
@@ -33,7 +34,6 @@ from ..training.view_means import check_view_means, read_view_means
 from .ablations import SeparateClassifier, reprogram_first
 from .adaptation import AdaptedTeacher, linear_probe, with_lora
 from .bench import Bench, as_teacher_task
-from .mask_probe import ProbedSplit, mask_probe
 from .plan import Cell, Plan
 from .transfers import GuidedObjective, GuidedStudent, Setting
 

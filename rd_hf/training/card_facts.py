@@ -40,7 +40,8 @@ def card_facts(
     """
     arguments: DistillationArguments = trainer.arguments
     task = run_data.task
-    of_data = defaults_of(of_volumes=run_data.volumes is not None, of_masks=run_data.masks is not None)
+    kinds = {"of_volumes": run_data.volumes is not None, "of_masks": run_data.masks is not None}
+    of_data = defaults_of(arguments.method, **kinds)
     changed, defaults = _arguments(arguments, of_data | {"metric_for_best_model": task.default_metric})
     provenance = models.student.config.provenance
     common = {

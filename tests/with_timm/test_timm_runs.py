@@ -10,9 +10,9 @@ from conftest import blob_arrays
 from huggingface_hub import ModelCard
 from test_comparison import run_here
 from test_hub import files_of, push
-from test_without_rd_hf import BLOCKER
 from timm_checkpoints import save_model
 from transformers import AutoImageProcessor, AutoModelForImageClassification, TimmWrapperForImageClassification
+from without_rd_hf import BLOCKER
 
 import rd_hf
 from rd_hf.arguments.values import ArgumentError
