@@ -2,6 +2,7 @@
 
 import atexit
 import functools
+import gc
 import os
 import shutil
 import tempfile
@@ -17,7 +18,6 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import signal
 import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -32,15 +32,21 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a background job 
     signal.signal(signal.SIGINT, signal.default_int_handler)
 atexit.register(shutil.rmtree, os.environ["RD_HF_CACHE"], ignore_errors=True)
 
+os.fsync = lambda handle: None  # no test outlives the power
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared"
-LONGEST_FIRST = """test_comparison test_docs test_distillation test_processes test_step test_mask_commands test_readme
-    test_hub_loading test_export_volumes test_volume_distillation test_run_report test_hub
-    test_references test_interrupts test_export test_mask_comparison test_mask_runs test_compilation
-    test_resume test_import test_teacher_cache test_student_zoo test_without_rd_hf
-    test_comparison_tables test_comparison_reruns test_volume_comparison test_volume_hub test_volume_zoo
-    test_slices test_models_in_hand"""
+LONGEST_FIRST = """test_docs test_comparison test_distillation test_export test_hub test_references test_readme
+    test_processes test_export_volumes test_step test_interrupts test_volume_distillation test_hub_loading
+    test_mask_commands test_run_report test_mask_comparison test_mask_runs test_compilation test_resume test_import
+    test_teacher_cache test_volume_comparison test_student_zoo test_without_rd_hf test_comparison_tables
+    test_comparison_reruns test_volume_hub test_volume_zoo test_slices test_models_in_hand"""
 collect_ignore = [] if find_spec("timm") else ["with_timm"]  # see make test-timm
+
+
+def pytest_collection_finish():
+    """What the tests have imported is left out of collections of garbage, which libraries ask for again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items):
@@ -62,6 +68,12 @@ def empty_plots(monkeypatch):
     from drawing import leave_plots_empty
 
     leave_plots_empty(monkeypatch.setattr)
+
+
+@pytest.fixture(autouse=True)
+def timed_once(monkeypatch):
+    """A model whose cost is reported runs once for its time, not until its time is steady."""
+    monkeypatch.setattr("rd_hf.students.cost.MAX_RUNS", 1)
 
 
 @pytest.fixture
@@ -150,7 +162,7 @@ def teacher(tmp_path_factory):
 def light_python():
     """A WarmPython without libraries of Hugging Face, from which the others are forked."""
     run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "PYTHONHASHSEED": "3"}  # not the seed of the tests
     warm = WarmPython(Path(tempfile.gettempdir(), f"rd_hf_{run}", "light"), environment, FIRST_LIBRARIES)
     yield warm
     warm.close()
@@ -160,7 +172,7 @@ def light_python():
 def warm_python(light_python):
     """Runs commands in a Python that has its libraries imported; see `WarmPython.run`."""
     values = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    warm = WarmPython(light_python.path.with_name("offline"), values, LIBRARIES, light_python)
+    warm = WarmPython(light_python.path.with_name("offline"), values, LIBRARIES, light_python, with_rd_hf=True)
     yield warm
     warm.close()
 
@@ -178,14 +190,17 @@ def run_without_rd_hf(warm_python, tmp_path_factory):
 
 @pytest.fixture
 def python(warm_python, cache_dir, tmp_path):
-    """Runs `python *command` in the test's folder; its own processes are forks too; :return: the finished process."""
-    environment = {"RD_HF_CACHE": str(cache_dir)} | WARM_CHILDREN
+    """Runs `python *command` in the test's folder, with empty plots; its own processes are forks too.
+
+    :return: the finished process.
+    """
+    environment = {"RD_HF_CACHE": str(cache_dir)} | WARM_CHILDREN | EMPTY_PLOTS
     return functools.partial(warm_python.run, cwd=tmp_path, environment=environment)
 
 
 @pytest.fixture
 def python_alone(warm_python, cache_dir, tmp_path):
-    """The same, but the Python processes that the command starts begin anew, as everywhere else."""
+    """The same with drawn plots, and the Python processes that the command starts begin anew, as everywhere else."""
     return functools.partial(warm_python.run, cwd=tmp_path, environment={"RD_HF_CACHE": str(cache_dir)})
 
 
@@ -205,10 +220,10 @@ def hub_python(light_python, tmp_path_factory):
     values |= {
         "HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(tmp_path_factory.mktemp("hub") / "hf_home"),
         "HF_TOKEN": TOKEN, "PYTHONPATH": str(REPOSITORY), "NO_PROXY": "127.0.0.1", "OMP_NUM_THREADS": "1",
-        **SHORT_WAITS,
+        **SHORT_WAITS, **EMPTY_PLOTS,
     }  # fmt: skip
     path = light_python.path.with_name(f"hub_{os.getpid()}")
-    warm = WarmPython(path, values, LIBRARIES, light_python)
+    warm = WarmPython(path, values, LIBRARIES, light_python, with_rd_hf=True)
     yield warm
     warm.close()
 
@@ -225,7 +240,7 @@ def server(hub_python):
 
 
 @pytest.fixture
-def client(server, hub_python, cache_dir, tmp_path):
+def client(server, hub_python, warm_python, cache_dir, tmp_path):
     """Runs a command as a user of `server` with an own cache; :return: the finished process."""
     home = Path(hub_python.environment["HF_HOME"])
     home.unlink(missing_ok=True)
@@ -234,11 +249,8 @@ def client(server, hub_python, cache_dir, tmp_path):
     def run(*command, **environment):
         (tmp_path / "hf_home").mkdir(exist_ok=True)
         values = {"RD_HF_CACHE": str(cache_dir)} | environment
-        if environment.keys() <= {"HF_TOKEN"}:
-            done = hub_python.run(*command, cwd=tmp_path, environment=values)
-        else:  # what huggingface_hub reads when it is imported
-            line, values = [sys.executable, *command], hub_python.environment | values
-            done = subprocess.run(line, env=values, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+        python = warm_python if "HF_HUB_OFFLINE" in environment else hub_python  # it is read when they start
+        done = python.run(*command, cwd=tmp_path, environment=hub_python.environment | values)
         assert TOKEN not in done.stdout + done.stderr
         return done
 

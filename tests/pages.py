@@ -158,7 +158,15 @@ def make_workplace(folder: Path) -> Path:
     stand_ins = {
         "facebook/dinov2-small": ViTConfig(**size, image_size=32, patch_size=8),
         "nvidia/mit-b0": SegformerConfig(
-            hidden_sizes=[8, 8, 16, 16], depths=[1, 1, 1, 1], num_attention_heads=[1, 1, 2, 2], decoder_hidden_size=16
+            num_encoder_blocks=2,
+            hidden_sizes=[8, 16],
+            depths=[1, 1],
+            num_attention_heads=[1, 2],
+            sr_ratios=[4, 2],
+            patch_sizes=[7, 3],
+            strides=[4, 2],
+            mlp_ratios=[2, 2],
+            decoder_hidden_size=16,
         ),
         "google/mobilenet_v2_0.35_96": ResNetConfig(
             embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic"

@@ -24,7 +24,7 @@ def run(light_python):
 
     def run(*parts: str) -> None:
         code = "\n".join(textwrap.dedent(part) for part in parts)
-        done = light_python.run("-c", code, cwd=REPOSITORY, environment={"PYTHONPATH": str(REPOSITORY)})
+        done = light_python.run("-c", code, cwd=REPOSITORY)
         assert done.returncode == 0, done.stderr
 
     return run

@@ -1,6 +1,6 @@
 """A Python that has imported the libraries: commands run in forks of it, each in a process of its own.
 
-Importing them takes most of the time of a small command, and the tests start a hundred. rd_hf itself is not imported.
+Importing them takes most of the time of a small command, and the tests start a hundred.
 The processes of pytest-xdist share the servers, warm_server.py.
 """
 
@@ -24,7 +24,11 @@ FIRST_LIBRARIES = """torch torch._dynamo torch.distributed.tensor torch.utils.da
 LIBRARIES = """accelerate datasets evaluate huggingface_hub.hf_api kornia.augmentation matplotlib.pyplot
     matplotlib.backends.backend_agg transformers.image_processing_utils transformers.modeling_utils
     transformers.pipelines transformers.models.resnet.modeling_resnet transformers.models.vit.modeling_vit
-    transformers.models.vit.image_processing_pil_vit"""
+    transformers.models.vit.image_processing_pil_vit monai.bundle monai.inferers monai.networks.nets monai.transforms"""
+
+RD_HF = """rd_hf.cli rd_hf.comparison.run rd_hf.export.run rd_hf.hub.push rd_hf.inference.evaluation
+    rd_hf.inference.prediction rd_hf.students.budget rd_hf.teacher_cache rd_hf.training.distillation
+    rd_hf.training.fill_cache rd_hf.training.run_report"""
 
 
 class Started:
@@ -56,12 +60,22 @@ class WarmPython:
 
     :param path: of its socket.
     :param environment: of the server and of its commands; libraries read some variables once, when they are imported.
+        Only the commands have its PYTHONPATH.
     :param libraries: names of the modules that it has imported.
     :param parent: the server that it is a fork of; nothing: it is a Python of its own.
+    :param with_rd_hf: commands of rd_hf run in a further server, which has imported rd_hf too.
     """
 
-    def __init__(self, path: Path, environment: dict[str, str], libraries: str, parent: WarmPython | None = None):
+    def __init__(
+        self,
+        path: Path,
+        environment: dict[str, str],
+        libraries: str,
+        parent: WarmPython | None = None,
+        with_rd_hf: bool = False,
+    ):
         self.path, self.environment, self.libraries, self.parent = path, environment, libraries.split(), parent
+        self.of_rd_hf = WarmPython(Path(f"{path}_rd_hf"), environment, RD_HF, self) if with_rd_hf else None
         self.stay = self.process = None
 
     def start(self, *command: str, cwd: Path, environment: dict[str, str] | None = None, timeout: int = 240) -> Started:
@@ -74,7 +88,8 @@ class WarmPython:
         for path in paths:
             Path(path).touch()  # it may be killed before it prints
         values = self.environment | (environment or {})
-        connection = self.ask(command=command, cwd=str(cwd), timeout=timeout, output=paths, environment=values)
+        server = self.of_rd_hf if self.of_rd_hf and command[:2] == ("-m", "rd_hf") else self
+        connection = server.ask(command=command, cwd=str(cwd), timeout=timeout, output=paths, environment=values)
         return Started(command, connection, output)
 
     def run(self, *command: str, **options) -> subprocess.CompletedProcess:
@@ -122,13 +137,16 @@ class WarmPython:
             self.parent.ask(**request).makefile("rb", buffering=0).readline()
             return
         line = [sys.executable, str(Path(__file__).with_name("warm_server.py"))]
+        environment = {name: value for name, value in self.environment.items() if name != "PYTHONPATH"}
         with listening(str(self.path)) as listener:
             number = listener.fileno()
             command = [*line, str(number), *self.libraries]
-            self.process = subprocess.Popen(command, env=self.environment, pass_fds=[number])
+            self.process = subprocess.Popen(command, env=environment, pass_fds=[number])
 
     def close(self) -> None:
         """No longer ask for anything; who has started the server waits until nobody does."""
+        if self.of_rd_hf is not None:
+            self.of_rd_hf.close()
         if self.stay is not None:
             self.stay.close()
         if self.process is not None:

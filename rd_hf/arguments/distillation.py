@@ -33,6 +33,7 @@ BATCH_SIZES = {  # by default, of images and of volumes
     "per_device_train_batch_size": (32, 4),
     "per_device_unlabeled_batch_size": (64, 4),
 }
+RD_PLUS_OF_MASKS = {"teacher_features": "stage", "target_views": "one", "divergence": "kl", "ensemble_share": 0.0}
 LICENSE = re.compile(r"[a-z0-9][a-z0-9.\-]*")
 IN_MEMORY = "(a data set in memory)"
 MODEL_IN_MEMORY = "(a model in memory)"
@@ -47,13 +48,15 @@ OF_IMAGES = {  # and what to do where the data are volumes
 }
 
 
-def defaults_of(of_volumes: bool, of_masks: bool) -> dict[str, Any]:
-    """The defaults that depend on the data, of the fields whose own default is None.
+def defaults_of(method: str, of_volumes: bool, of_masks: bool) -> dict[str, Any]:
+    """The defaults that depend on the data.
 
-    CKA compares positions where a step has few rows and its model answers with a map: masks of volumes.
+    CKA compares positions where a step has few rows and its model answers with a map: masks of volumes. RD+ leaves out
+    of masks what it reads of several views, and compares each pixel.
     """
-    sizes = {name: of_kind[of_volumes] for name, of_kind in BATCH_SIZES.items()}
-    return sizes | {"cka_features": "positions" if of_volumes and of_masks else "pooled"}
+    found = {name: of_kind[of_volumes] for name, of_kind in BATCH_SIZES.items()}
+    found["cka_features"] = "positions" if of_volumes and of_masks else "pooled"
+    return found | (RD_PLUS_OF_MASKS if of_masks and method == "rd_plus" else {})
 
 
 @dataclass
@@ -156,8 +159,8 @@ class DistillationArguments(TrainingFields, ObjectiveFields, TaskFields):
 
     def with_defaults(self, of_volumes: bool, of_masks: bool) -> DistillationArguments:
         """These arguments with the data's default in place of each that depends on the data and is not given."""
-        found = defaults_of(of_volumes, of_masks)
-        missing = {name: value for name, value in found.items() if getattr(self, name) is None}
+        found, own = defaults_of(self.method, of_volumes, of_masks), defaults_under(type(self), self.method)
+        missing = {name: value for name, value in found.items() if getattr(self, name) == own[name] != value}
         return replace(self, **missing) if missing else self
 
     def refuse_changed(self, names: Sequence[str], why: str) -> None:

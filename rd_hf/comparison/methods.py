@@ -210,6 +210,7 @@ _ALL = (
     Method("rd", "RD", "Zhou et al. 2024, arXiv 2407.06504, with DRD's KL term", "reprogramming", "rd", targets=BOTH),
     Method(
         "rd_plus", "RD+", "RD that starts at a linear probe, with DIST and mutual learning", "reprogramming", "rd_plus",
+        targets=BOTH,
     ),
     Method("drd", "DRD", "Du et al. 2026, arXiv 2605.04447", "reprogramming", "drd", targets=BOTH),
     Method("rd_separate", "RD, separate classifier", "ablation of RD", "reprogramming", "rd", classifier="separate"),

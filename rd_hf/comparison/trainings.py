@@ -24,6 +24,7 @@ from ..runtime.progress import hidden_progress
 from ..training.assembly import build_inputs, build_objective, build_trainer, planned_steps, step_plan, training_data
 from ..training.inputs import Inputs
 from ..training.linear_probe import LIKELIHOOD
+from ..training.mask_probe import ProbedSplit, mask_probe
 from ..training.objective import Objective
 from ..training.run_data import RunData
 from ..training.run_folder import HISTORY_FILE
@@ -33,7 +34,6 @@ from ..training.view_means import check_view_means, read_view_means
 from .ablations import SeparateClassifier, reprogram_first
 from .adaptation import AdaptedTeacher, linear_probe, with_lora
 from .bench import Bench, as_teacher_task
-from .mask_probe import ProbedSplit, mask_probe
 from .plan import Cell, Plan
 from .transfers import GuidedObjective, GuidedStudent, Setting
 
@@ -158,7 +158,8 @@ def _guide(
     if method.adaptation == "linear_probe":
         head, details["teacher_C"] = _fitted_probe(bench, arguments, run_data, models, inputs, LIKELIHOOD)
     if method.role == "logit" and arguments.target_views == "mean":
-        read_view_means(arguments, run_data, inputs, bench.accelerator)
+        with hidden_progress():
+            read_view_means(arguments, run_data, inputs, bench.accelerator)
         inputs.shows_means = True
     rows = len(run_data.labelled_rows) + len(run_data.unlabelled_rows)
     torch.manual_seed(arguments.seed)

@@ -37,6 +37,7 @@ def build(arguments: DistillationArguments) -> str:
     accelerator = start_accelerator(arguments)
     with accelerator.main_process_first():
         run_data = load_run_data(arguments)
+    arguments = run_data.with_defaults(arguments)
     if run_data.views(arguments) is None:
         raise ArgumentError(
             "There is no cache to build, because `num_views` asks for other crops in every epoch: give a number of "

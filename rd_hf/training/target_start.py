@@ -1,10 +1,14 @@
-"""The start of RD+, before the first step: a linear probe of the teacher, and projectors that give its logits."""
+"""The start of RD+, before the first step: a linear probe of the teacher, and projectors that give its logits.
+
+Of masks the probe is a dense one, which reads the last map of the teacher at each place.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -15,25 +19,41 @@ from ..arguments.values import ArgumentError
 from ..data.order import StepPlan, Visit
 from ..data.pixel_store import Visits, collate
 from ..models.features import StageFeature
+from ..models.grids import CONVOLUTION
 from ..models.modeling_rd_teacher import RDTeacher
 from ..models.tape import input_channels, without_running_statistics
 from ..tasks.classification import Classification
-from ..tasks.task import at_least_float32
+from ..tasks.task import Task, at_least_float32
 from .ensemble import Ensemble
 from .inputs import Inputs
 from .linear_probe import LIKELIHOOD, ROWS_AT_ONCE, fit_probe, labelled_features, scored_features
-from .objective import comparable
+from .mask_probe import ProbedSplit, mask_probe
 from .run_data import RunData
 from .run_models import Models
 from .schedules import Rise
-from .targets import TargetMaker
+from .targets import TargetMaker, probe_logits
 from .teacher_features import in_bytes
 from .view_means import check_view_means, read_view_means
 
 logger = logging.getLogger(__name__)
 
-FITTED_ROWS = 512  # of train, whose features the projectors are fitted to the probe on
-FIT_STEPS, FIT_BATCH, FIT_RATE = 300, 64, 3e-3
+FIT_STEPS = 300
+
+
+class Fit(NamedTuple):
+    """How projectors are fitted to a probe.
+
+    :param rows: of train, whose features they are fitted on.
+    :param batch: images of a step.
+    :param rate: of Adam, at the first step.
+    """
+
+    rows: int
+    batch: int
+    rate: float
+
+
+FITS = {0: Fit(512, 64, 3e-3), 2: Fit(64, 8, 1e-2), 3: Fit(8, 2, 1e-2)}  # by the sides of masks, 0 for classes
 
 
 def open_targets(
@@ -57,12 +77,12 @@ def open_targets(
     has_targets = has_probe or arguments.ensemble_share > 0 or arguments.target_views == "mean"
     if not (starts or has_targets):
         return None
-    _check(arguments, run_data, has_targets)
+    _check(arguments, run_data, models, has_targets)
     probe = _empty_probe(models, run_data)
     if not goes_on and (starts or has_probe):
         probe = fitted_probe(arguments, run_data, models, inputs, accelerator)
     if not goes_on and starts:
-        features = _features_of_train(run_data, plan, inputs)
+        features = _features_of_train(run_data, plan, inputs, FITS[_sides(probe)].rows)
         error = start_at_probe(models.teacher, probe, features, run_data.task, arguments.seed)
         logger.info(
             "The projectors start at a linear probe of the teacher. The hybrid logits differ from its logits by %.2g "
@@ -86,13 +106,10 @@ def open_targets(
     return maker
 
 
-def _check(arguments: DistillationArguments, run_data: RunData, has_targets: bool) -> None:
+def _check(arguments: DistillationArguments, run_data: RunData, models: Models, has_targets: bool) -> None:
     """:raises ArgumentError: see `open_targets`."""
     if not isinstance(run_data.task, Classification):
-        raise ArgumentError(
-            f"`method` {arguments.method}, with a probe, an ensemble or targets of several views, is for classes, but "
-            "the data has masks: set `method` to rd or drd."
-        )
+        _check_of_masks(arguments, models)
     check_view_means(arguments, run_data)
     if has_targets and not arguments.detach_hybrid_in_kl:
         raise ArgumentError(
@@ -101,17 +118,46 @@ def _check(arguments: DistillationArguments, run_data: RunData, has_targets: boo
         )
 
 
-def _empty_probe(models: Models, run_data: RunData) -> nn.Linear:
+def _check_of_masks(arguments: DistillationArguments, models: Models) -> None:
+    """:raises ArgumentError: for targets that masks do not have."""
+    if arguments.ensemble_share or arguments.target_views == "mean":
+        raise ArgumentError(
+            "`ensemble_share` and `target_views` mean are for classes, because the views of an image have masks that "
+            "differ: set `ensemble_share` to 0 and `target_views` to one."
+        )
+    if arguments.projector_start == "probe" and models.teacher.needs_student_pixels:
+        raise ArgumentError(
+            "`projector_start` probe needs hybrid logits that follow the teacher alone, but those of this student also "
+            "depend on its own image: set `skips` to reprogrammed, choose a student that does not read its image again "
+            "(not UNETR or SwinUNETR), or set `projector_start` to scaled."
+        )
+
+
+def _empty_probe(models: Models, run_data: RunData) -> nn.Module:
     """A probe without weights, for those of a checkpoint."""
     stage, like = models.teacher.teacher_stages[-1], next(models.teacher.projectors.parameters())
-    width = stage.channels * (2 if stage.prefix_tokens else 1)
-    return nn.Linear(width, len(run_data.task.names), device=like.device, dtype=like.dtype).requires_grad_(False)
+    classes, kind = len(run_data.task.names), {"device": like.device, "dtype": like.dtype}
+    if not isinstance(run_data.task, Classification):
+        probe = CONVOLUTION[len(stage.grid)](stage.channels, classes, kernel_size=1, **kind)
+    else:
+        probe = nn.Linear(stage.channels * (2 if stage.prefix_tokens else 1), classes, **kind)
+    return probe.requires_grad_(False)
 
 
 def fitted_probe(
     arguments: DistillationArguments, run_data: RunData, models: Models, inputs: Inputs, accelerator: Accelerator
-) -> nn.Linear:
+) -> nn.Module:
     """A linear probe, whose penalty the likelihood of validation chooses."""
+    empty = _empty_probe(models, run_data)
+    if not isinstance(run_data.task, Classification):
+        validation = ProbedSplit(arguments, models, run_data.validation, accelerator)
+        probe, penalty = mask_probe(arguments, run_data, inputs, validation, LIKELIHOOD)
+        logger.info(
+            "A dense probe of the teacher is fitted to places of the %d labelled rows, with C = %g.",
+            len(run_data.labelled_rows), penalty,
+        )  # fmt: skip
+        empty.load_state_dict(probe.state_dict())
+        return empty
     features, labels = labelled_features(arguments, run_data, inputs)
     split = run_data.validation
     probe, penalty = fit_probe(
@@ -122,22 +168,24 @@ def fitted_probe(
         "A linear probe of the teacher is fitted to %d features of the %d labelled rows, with C = %g.",
         len(features), len(run_data.labelled_rows), penalty,
     )  # fmt: skip
-    empty = _empty_probe(models, run_data)
     empty.load_state_dict(probe.state_dict())
     return empty
 
 
-def _features_of_train(run_data: RunData, plan: StepPlan, inputs: Inputs) -> list[StageFeature]:
-    """The teacher's features of the first rows that are trained on, as many labelled as unlabelled ones."""
+def _features_of_train(run_data: RunData, plan: StepPlan, inputs: Inputs, most: int) -> list[StageFeature]:
+    """The teacher's features of the first rows that are trained on, as many labelled as unlabelled ones.
+
+    :param most: rows.
+    """
     visits: list[Visit] = []
     orders = ((plan.labelled, run_data.labelled_rows, True), (plan.unlabelled, run_data.unlabelled_rows, False))
     for order, rows, labelled in orders:
         if order is not None:
-            visits += order.visits(0, min(len(rows), FITTED_ROWS // 2), labelled)
+            visits += order.visits(0, min(len(rows), most // 2), labelled)
     fetched = Visits(inputs.store, run_data.labels, inputs.needs_teacher_pixels)
-    parts = []
-    for start in range(0, len(visits), ROWS_AT_ONCE):
-        parts.append(inputs.teacher_features(collate([fetched[v] for v in visits[start : start + ROWS_AT_ONCE]])))
+    parts, size = [], min(ROWS_AT_ONCE, most)
+    for start in range(0, len(visits), size):
+        parts.append(inputs.teacher_features(collate([fetched[v] for v in visits[start : start + size]])))
     return [
         StageFeature(*(None if part[0] is None else torch.cat(part).float() for part in zip(*stage, strict=True)))
         for stage in zip(*parts, strict=True)
@@ -145,9 +193,11 @@ def _features_of_train(run_data: RunData, plan: StepPlan, inputs: Inputs) -> lis
 
 
 def start_at_probe(
-    teacher: RDTeacher, probe: nn.Linear, features: Sequence[StageFeature], task: Classification, seed: int
+    teacher: RDTeacher, probe: nn.Module, features: Sequence[StageFeature], task: Task, seed: int
 ) -> float:
     """Fit the projectors such that every hybrid pass gives the probe's logits; the student stays as it is.
+
+    Of masks the rest of the student is a decoder, which may be random still: then they only come near.
 
     They are fitted by gradient, so that any head will do. As the probe is linear, its logits are known for all mixtures
     of features, and mixtures are what is shown: an image's features moved along the difference of two others'.
@@ -158,39 +208,45 @@ def start_at_probe(
     generator = torch.Generator().manual_seed(seed)
     teacher.train()
     size = tuple(teacher.config.student_config.image_size)
-    blank = torch.zeros(FIT_BATCH, input_channels(teacher.student.model), *size).to(probe.weight)
+    fit = FITS[_sides(probe)]
+    blank = torch.zeros(fit.batch, input_channels(teacher.student.model), *size).to(probe.weight)
     parameters = list(teacher.projectors.parameters())
-    optimizer = torch.optim.Adam(parameters, lr=FIT_RATE)
+    optimizer = torch.optim.Adam(parameters, lr=fit.rate)
     with torch.no_grad(), without_running_statistics(teacher.student.model):
         _, tape = teacher.staged_student.forward(blank)
 
     def error(shown: list[StageFeature]) -> Tensor:
-        wanted = task.centred(probe(comparable(shown[-1], "pooled").to(probe.weight.dtype)))
         pairs = zip(teacher.projectors, shown, strict=True)
         reprogrammed = {index: project(feature) for index, (project, feature) in enumerate(pairs)}
         hybrids = teacher.hybrid_passes(tape, reprogrammed, range(len(teacher.config.hybrid_stages)))
         passes = [task.centred(at_least_float32(logits)) for logits in hybrids]
+        wanted = probe_logits(probe, shown[-1], task, passes[-1].shape[2:])
         left = sum((logits - wanted).square().mean() for logits in passes) / len(passes)
         return left / wanted.square().mean().clamp(min=torch.finfo(wanted.dtype).tiny)
 
     for step in range(FIT_STEPS):
         for group in optimizer.param_groups:
-            group["lr"] = FIT_RATE * (1.0 - step / FIT_STEPS)
-        gradients = torch.autograd.grad(error(_mixed(features, generator)), parameters, allow_unused=True)
+            group["lr"] = fit.rate * (1.0 - step / FIT_STEPS)
+        gradients = torch.autograd.grad(error(_mixed(features, fit.batch, generator)), parameters, allow_unused=True)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
         optimizer.step()
     optimizer.zero_grad()
     with torch.no_grad():
-        own = torch.randint(len(features[0].map), (FIT_BATCH,), generator=generator)
+        own = torch.randint(len(features[0].map), (fit.batch,), generator=generator)
         return float(error([_rows(feature, own) for feature in features]).sqrt())
 
 
-def _mixed(features: Sequence[StageFeature], generator: torch.Generator) -> list[StageFeature]:
+def _sides(probe: nn.Module) -> int:
+    """Of the masks that a probe is for, 0 where it is for classes."""
+    return 0 if isinstance(probe, nn.Linear) else probe.weight.ndim - 2
+
+
+def _mixed(features: Sequence[StageFeature], batch: int, generator: torch.Generator) -> list[StageFeature]:
     """Features of some images, each moved along the difference of two other images' by a random share of it."""
     count = len(features[0].map)
-    first, second, third = torch.randint(count, (3, FIT_BATCH), generator=generator)
-    share = torch.rand(FIT_BATCH, generator=generator)
+    first, second, third = torch.randint(count, (3, batch), generator=generator)
+    share = torch.rand(batch, generator=generator)
 
     def mix(part: Tensor | None) -> Tensor | None:
         if part is None:

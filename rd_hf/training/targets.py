@@ -15,11 +15,25 @@ from torch import Tensor, nn
 
 from ..arguments.distillation import DistillationArguments
 from ..models.features import StageFeature
+from ..models.grids import Grid
+from ..tasks.segmentation import resized
 from ..tasks.task import Task, at_least_float32
 from .ensemble import Ensemble
 from .objective import comparable
 from .passes import Passes, Targets
 from .schedules import Rise
+
+
+def probe_logits(probe: nn.Module, feature: StageFeature, task: Task, grid: Grid) -> Tensor:
+    """What a probe says, without what probabilities do not depend on.
+
+    :param probe: A linear layer, which reads what is pooled of the feature, or for masks a convolution of its map.
+    :param grid: Of the logits of masks, to which the probe's are resized.
+    :return: (B, K), or (B, K, *grid).
+    """
+    if isinstance(probe, nn.Linear):
+        return task.centred(probe(comparable(feature, "pooled").to(probe.weight.dtype)))
+    return task.centred(resized(probe(feature.map.to(probe.weight.dtype)), grid))
 
 
 @dataclass
@@ -28,7 +42,7 @@ class TargetMaker:
 
     :param task: Its logits.
     :param rise: s, the ensemble's share.
-    :param probe: Reads pooled teacher features (B, C) as logits (B, K); None without one.
+    :param probe: Reads the teacher's last features as logits; None without one.
     :param probe_share: w, the probe's share beside the hybrid logits.
     :param means: Row numbers -> the teacher's features, averaged over the views; None where those of the view at hand
         are read.
@@ -38,7 +52,7 @@ class TargetMaker:
 
     task: Task
     rise: Rise
-    probe: nn.Linear | None = None
+    probe: nn.Module | None = None
     probe_share: float = 0.0
     means: Callable[[Sequence[int]], list[StageFeature]] | None = None
     read_means: Callable[[], None] = lambda: None
@@ -56,8 +70,7 @@ class TargetMaker:
         hybrid = passes.hybrids[-1] if passes.target is None else passes.target
         teacher, probed = self.task.centred(at_least_float32(hybrid)), None
         if self.probe is not None:
-            pooled = comparable(features[-1], "pooled").to(self.probe.weight.dtype)
-            probed = self.task.centred(self.probe(pooled))
+            probed = probe_logits(self.probe, features[-1], self.task, hybrid.shape[2:])
             teacher = (1.0 - self.probe_share) * teacher + self.probe_share * probed
         share = self.rise.share(step)
         student = teacher if self.ensemble is None else self.ensemble.mix(rows, teacher, share)

@@ -47,8 +47,8 @@ def load_teacher(arguments: DistillationArguments, accelerator: Accelerator) -> 
         raise ArgumentError(
             "`teacher_device_map` splits the teacher over all GPUs of a machine: launch one process per machine."
         )
-    with loading("teacher", arguments.teacher):
-        name = arguments.teacher.removeprefix(HUB_PREFIX)
+    name = arguments.teacher.removeprefix(HUB_PREFIX)
+    with loading("teacher", name):
         backbone = Backbone.from_pretrained(
             name,
             dtype=arguments.teacher_dtype,
@@ -84,9 +84,10 @@ def add_teacher(
     models.transforms = models.transforms._replace(teacher=transform)
     kind, options = RDTeacherForImageClassification, {"teacher_features": arguments.teacher_features}
     if is_segmentation:
-        arguments.refuse_changed(
-            ["teacher_features"], "is only for classes, because masks need the maps of the teacher: leave it out."
-        )
+        if arguments.teacher_features != "stage":
+            raise ArgumentError(
+                "`teacher_features` is only for classes, because masks need the maps of the teacher: leave it out."
+            )
         kind = RDTeacherForSemanticSegmentation
         options = {"skips": arguments.skips, "hybrid_norms": arguments.hybrid_norms}
     try:

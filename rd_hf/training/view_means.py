@@ -17,6 +17,7 @@ from ..runtime.progress import Progress
 from .inputs import Inputs
 from .run_data import RunData
 from .teacher_features import in_bytes
+from .volume_inputs import VOLUMES_AT_ONCE, VolumeInputs
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class ViewMeans:
 
 
 def check_view_means(arguments: DistillationArguments, run_data: RunData) -> None:
-    """:raises ArgumentError: when targets are to be of the mean over the views, but there is none of vectors."""
+    """:raises ArgumentError: when targets are to be of the mean over the views, but nothing can be averaged."""
     lacking = run_data.views(arguments) is None or arguments.teacher_features == "stage"
     if arguments.target_views == "mean" and lacking:
         raise ArgumentError(
@@ -80,9 +81,10 @@ def view_means(inputs: Inputs, rows: Sequence[int], num_views: int, accelerator:
     share = -(-len(rows) // processes)
     own = np.resize(rows[rank * share : (rank + 1) * share] if rank * share < len(rows) else rows[:1], share)
     sums = []
+    at_once = VOLUMES_AT_ONCE if isinstance(inputs, VolumeInputs) else ROWS_AT_ONCE
     with Progress("view means", len(own) * num_views, "view", 0, accelerator.is_main_process) as progress:
-        for start in range(0, len(own), ROWS_AT_ONCE):
-            chunk = own[start : start + ROWS_AT_ONCE].tolist()
+        for start in range(0, len(own), at_once):
+            chunk = own[start : start + at_once].tolist()
             total = 0.0
             for view in range(num_views):
                 total = total + inputs.features_of(chunk, [view] * len(chunk))[-1].map.float()

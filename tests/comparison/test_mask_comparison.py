@@ -17,12 +17,12 @@ from rd_hf.arguments.values import ArgumentError
 from rd_hf.comparison import run as comparison_run
 from rd_hf.comparison.bench import Bench
 from rd_hf.comparison.losses.logits import kd
-from rd_hf.comparison.mask_probe import Places, class_shares, fit_heads
 from rd_hf.comparison.mask_transfers import on_pixels
 from rd_hf.comparison.methods import METHODS
 from rd_hf.comparison.trainings import read_whole_map
 from rd_hf.runtime.processes import start_accelerator
 from rd_hf.tasks.segmentation import Segmentation
+from rd_hf.training.mask_probe import Places, class_shares, fit_heads
 from rd_hf.training.trainer import Trainer
 
 STUDENT = {"model_type": "monai", "network": "UNet", "arguments": {"channels": [4, 8, 16], "strides": [2, 2]}}
@@ -70,6 +70,7 @@ def test_every_method_for_masks_trains_from_the_same_start(grid, tmp_path, monke
         return train(self, deadline)
 
     monkeypatch.setattr(Trainer, "train", watched)
+    monkeypatch.setattr("rd_hf.training.target_start.FIT_STEPS", 2)
     skips = [{"name": f"{name}, own skips", "method": name, "skips": "own"} for name in ("rd", "drd")]
     plan = make_plan(grid, methods=[*OF_MASKS, *skips])
     assert run_here(plan) == []

@@ -14,12 +14,12 @@ from rd_hf.comparison import run as comparison_run
 from rd_hf.comparison.costs import measure_costs
 from rd_hf.comparison.losses.features import attention, hint
 from rd_hf.comparison.losses.maps import channel_wise, pixel_relations
-from rd_hf.comparison.mask_probe import Places, class_shares, fit_heads
 from rd_hf.comparison.methods import METHODS
 from rd_hf.comparison.runs import Run
 from rd_hf.comparison.workers import ComparisonError, check_finished
 from rd_hf.models.configuration_monai import MonaiNetConfig
 from rd_hf.models.modeling_monai import MonaiNetForSemanticSegmentation
+from rd_hf.training.mask_probe import Places, class_shares, fit_heads
 
 OF_VOLUMES = [name for name, method in METHODS.items() if method.adaptation not in ("lora", "full")]
 SEGMENTER = {"model_type": "monai", "network": "UNet", "arguments": {"channels": [4, 8, 16], "strides": [2, 2]}}
@@ -82,8 +82,8 @@ def teacher_of_volumes(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """Latency from one pass, and no plots."""
-    monkeypatch.setattr("rd_hf.students.cost.MAX_RUNS", 1)
+    """Without plots, and with a short start of RD+."""
+    monkeypatch.setattr("rd_hf.training.target_start.FIT_STEPS", 2)
     for name in ("plot_scores", "plot_frontier", "plot_costs"):
         monkeypatch.setattr(f"rd_hf.comparison.report.{name}", lambda *_: None)
 

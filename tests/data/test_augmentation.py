@@ -1,9 +1,6 @@
 """Views depend on (seed, sample, view) and nothing else, and are the same at every size."""
 
 import math
-import os
-import subprocess
-import sys
 from dataclasses import fields, replace
 
 import numpy as np
@@ -31,18 +28,13 @@ def view_of(**changes: float) -> ViewParameters:
     return replace(still, **{name: torch.tensor([float(value)]) for name, value in changes.items()})
 
 
-def test_same_key_same_view_in_another_process():
+def test_same_key_same_view_in_another_process(light_python, tmp_path):
     code = (
         "from rd_hf.data.augmentation import *; v = draw(AugmentationParameters(), 5, [3, 900000], [7, 0]);"
         "print(v.rotation.tolist(), v.gamma.tolist(), v.flip_x.tolist())"
     )
-    other = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=os.environ | {"PYTHONHASHSEED": "3"},
-    )
+    other = light_python.run("-c", code, cwd=tmp_path)
+    assert other.returncode == 0, other.stderr
     view = draw(AugmentationParameters(), 5, [3, 900000], [7, 0])
     assert other.stdout.strip() == f"{view.rotation.tolist()} {view.gamma.tolist()} {view.flip_x.tolist()}"
 

@@ -3,8 +3,6 @@ import io
 import json
 import logging
 import os
-import subprocess
-import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -192,7 +190,7 @@ def test_another_seed_gives_other_splits_and_other_labels():
     assert first == again != other
 
 
-def test_the_same_in_another_process():
+def test_the_same_in_another_process(light_python, tmp_path):
     program = (
         "import json, numpy as np; from test_splits import *;"
         "d = image_data({'train': ['p%d' % (r // 2) for r in range(80)]}, train=single(50, 30));"
@@ -200,13 +198,13 @@ def test_the_same_in_another_process():
         "print(json.dumps([images(s), choose_labelled(s, 3, None, 7).rows.tolist()]))"
     )
     folder = os.path.dirname(__file__)
-    environment = os.environ | {"PYTHONHASHSEED": "1", "PYTHONPATH": os.pathsep.join([folder, os.getcwd()])}
-    command = [sys.executable, "-c", program]
-    there = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    path = os.pathsep.join([folder, os.path.dirname(os.path.dirname(folder))])
+    there = light_python.run("-c", program, cwd=tmp_path, environment={"PYTHONPATH": path})
+    assert there.returncode == 0, there.stderr
     here = io.StringIO()
     with contextlib.redirect_stdout(here):
         exec(program, {})
-    assert json.loads(there) == json.loads(here.getvalue())
+    assert json.loads(there.stdout) == json.loads(here.getvalue())
 
 
 def test_without_shots_or_fraction_every_row_is_labelled():

@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 
 from conftest import REPOSITORY
 from huggingface_hub import ModelCard
@@ -11,7 +9,7 @@ from huggingface_hub import ModelCard
 import rd_hf
 
 
-def test_the_cards_of_the_table_are_those_of_the_best_seeds_on_validation(blobs_npz, tmp_path):
+def test_the_cards_of_the_table_are_those_of_the_best_seeds_on_validation(blobs_npz, tmp_path, warm_python):
     student = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]}
     runs, cards = tmp_path / "runs", tmp_path / "cards"
     cards.mkdir()
@@ -25,7 +23,8 @@ def test_the_cards_of_the_table_are_those_of_the_best_seeds_on_validation(blobs_
         scores["validation"]["auroc"], scores["test"]["auroc"] = (0.6, 0.7) if seed else (0.5, 0.9)
         path.write_text(json.dumps(scores))
     line = ["examples/table.py", "--print_only", "--data", "busi", "--output_dir", str(runs), "--cards_dir", str(cards)]
-    done = subprocess.run([sys.executable, *line], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    done = warm_python.run(*line, cwd=REPOSITORY)
+    assert done.returncode == 0, done.stderr
     assert "| student alone | 0.800 (0.141) |" in done.stdout
     assert [path.name for path in cards.iterdir()] == ["busi_student_alone.md"]
     card = (cards / "busi_student_alone.md").read_text()

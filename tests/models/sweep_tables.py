@@ -19,6 +19,21 @@ PROCESSORS = {
     "size": "`--teacher_image_size`",
     "none": "none: save one beside the weights",
 }
+VIDEOS, PAIRS = "It reads videos.", "It reads pairs of images."
+TOGETHER = "It reads images and text together, and has no image tower of its own."
+NO_IMAGE_MODELS = {
+    **dict.fromkeys(
+        ("timesformer", "tvp", "videomae", "videoprism", "videoprism_vision_model", "vivit", "vjepa2"), VIDEOS
+    ),
+    **dict.fromkeys(("xclip", "pe_video", "pe_video_encoder", "edgetam_video", "sam3_video"), VIDEOS),
+    **dict.fromkeys(("efficientloftr", "lightglue", "superglue"), PAIRS),
+    **dict.fromkeys(("fuyu", "gemma4_unified", "layoutlmv2", "layoutlmv3", "t5gemma2", "udop", "vilt"), TOGETHER),
+    **dict.fromkeys(("inkling_mm_model", "kosmos-2.5"), "It reads packed patches."),
+    "blip_2_qformer": "It reads the features of another model.",
+    "glm_image_vqmodel": "It has no forward pass.",
+    "sam3_lite_text_text_model": "It reads text.",
+}
+OF_TIMM = "It works with the extra `timm`: see [Use models of timm and open_clip](../how-to/timm.md)."
 MISSING = re.compile(r"missing \d+ required positional arguments?: (.+?)( Give the image size|$)")
 BESIDE = re.compile(r"reads (.+?) beside its images")
 ALONE = re.compile(r"alone: (.+?) Give the image size")
@@ -52,11 +67,17 @@ def stages_in_words(stages: list[list[Any]]) -> str:
 
 def reason_in_words(row: dict[str, Any]) -> str:
     """Why a family is no teacher, in one sentence."""
+    if row["type"] in NO_IMAGE_MODELS:
+        return NO_IMAGE_MODELS[row["type"]]
     said = row.get("fails") or row["unbuilt"]
+    if "TimeoutError" in said or "MemoryError" in said:
+        return "Even a small one is too large for this sweep."
     if found := MISSING.search(said) or BESIDE.search(said):
         return f"It reads more than whole images ({found[1].replace(' and ', ', ').replace(chr(39), '`')})."
     if found := PACKAGE.search(said):
         return f"It needs the package `{found[1]}`, which was not installed."
+    if "no stages found" in said:
+        return "Its blocks hand on no tokens in the order of a grid; name the stages with `--teacher_stages`."
     if "draws random numbers" in said:
         return "It shuffles its tokens at random: load its weights into the class of the plain encoder."
     if "unbuilt" in row:
@@ -66,8 +87,10 @@ def reason_in_words(row: dict[str, Any]) -> str:
 
 
 def is_plain(row: dict[str, Any]) -> bool:
-    """Whether a family was built and reads images alone."""
+    """Whether a family was built in time and reads images alone."""
     said = row.get("fails", "")
+    if row["type"] in NO_IMAGE_MODELS or "TimeoutError" in said:
+        return False
     return "unbuilt" not in row and not MISSING.search(said) and not BESIDE.search(said)
 
 
@@ -77,13 +100,12 @@ def teachers(rows: list[dict[str, Any]]) -> str:
     fails = [row for row in rows if "stages" not in row]
     plain = [row for row in rows if is_plain(row)]
     share = 100 * len(works) / len(plain)
-    packed = len(fails) - len(plain) + len(works) - sum("unbuilt" in row for row in fails)
     return "\n\n".join([
         "## Teachers",
-        f"{len(works)} of {len(plain)} families that read whole images work ({share:.0f} %). {packed} read packed "
-        f"patches or masks beside them, and {sum('unbuilt' in row for row in fails)} could not be built for this "
-        "table. The image processor is that of the family's default settings: *its own*, *made with Pillow* where its "
-        "class exists for torchvision only, or `--teacher_image_size` where it pads, tiles or keeps the image's shape.",
+        f"{len(works)} of {len(plain)} families that read whole images work ({share:.0f} %). The other "
+        f"{len(rows) - len(plain)} read packed patches, videos or text as well, or could not be built here.",
+        "The image processor is that of the family's default settings: *its own*, *made with Pillow* where its class "
+        "exists for torchvision only, or `--teacher_image_size` where it pads, tiles or keeps the image's shape.",
         table("Model type | Image tower | Stages | Image processor", (
             [f"`{row['type']}`", row["tower"], stages_in_words(row["stages"]), PROCESSORS[row["processor"]]]
             for row in works
@@ -95,29 +117,26 @@ def teachers(rows: list[dict[str, Any]]) -> str:
 
 def students(rows: list[dict[str, Any]]) -> str:
     """The section on students."""
-    done = [row for row in rows if "onnx" in row or "fails" in row]
-    refused = [row for row in rows if "refused" in row]
-    works = [row for row in done if "pipeline" in row]
+    works = [row for row in rows if "pipeline" in row]
     return "\n\n".join([
         "## Students",
-        f"{len(works)} of transformers' {len(rows)} image classifiers work: two steps of DRD, saving, the plain export "
-        "and transformers' pipeline. The columns are the largest differences of logits.",
+        f"{len(works)} of transformers' {len(rows)} image classifiers work: two steps of DRD, saving, transformers' "
+        "pipeline, and the plain export, whose logits differ as the table says. ONNX was tried where it has a value.",
         table("Model type | Plain export | ONNX", (
             [f"`{row['type']}`", f"{row['transformers']:.0e}" if row["transformers"] else "0", onnx_in_words(row)]
             for row in works
         )),
-        "### What does not work as a student",
+        "### Other image classifiers",
         table("Model type | Why", (
-            [f"`{row['type']}`", row.get("refused") or row.get("fails") or "needs the extra `timm`"]
+            [f"`{row['type']}`", row.get("refused") or row.get("fails") or OF_TIMM]
             for row in rows if row not in works
         )),
-        f"{len(refused)} are refused before anything is loaded.",
     ])  # fmt: skip
 
 
 def onnx_in_words(row: dict[str, Any]) -> str:
     """The difference of an ONNX export, or why there is none."""
-    return f"{row['onnx']:.0e}" if "onnx" in row else row["fails"].removeprefix("onnx: ")
+    return f"{row['onnx']:.0e}" if "onnx" in row else row.get("fails", "").removeprefix("onnx: OnnxError: ")
 
 
 def main() -> None:

@@ -113,7 +113,7 @@ def test_what_cannot_be_built_is_refused():
         MonaiNetForImageClassification(MonaiNetConfig("UNet", arguments=LEVELS))
 
 
-def test_monai_is_imported_only_where_a_network_is_built(tmp_path, python):
+def test_monai_is_imported_only_where_a_network_is_built(tmp_path, light_python):
     build("ResNet").save_pretrained(tmp_path)
     code = f"""
 import sys
@@ -132,7 +132,7 @@ except ImportError as error:
 else:
     raise AssertionError
 """
-    done = python("-c", code)
+    done = light_python.run("-c", code, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
 

@@ -1,9 +1,6 @@
 """Scores against scikit-learn, intervals against plain resampling, and what is undefined is said to be."""
 
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -242,7 +239,7 @@ def test_the_evaluate_metric_takes_batches():
     assert scores == compute_metrics(probabilities, labels, names, SINGLE, 30)
 
 
-def test_offline_it_writes_nothing_and_importing_it_is_light(tmp_path):
+def test_offline_it_writes_nothing_and_importing_it_is_light(light_python, tmp_path):
     code = (
         "import sys, numpy as np\n"
         "from rd_hf.scoring.metrics import compute_metrics, validation_score\n"
@@ -254,9 +251,10 @@ def test_offline_it_writes_nothing_and_importing_it_is_light(tmp_path):
     )
     home, temporary = tmp_path / "home", tmp_path / "temporary"
     home.mkdir(), temporary.mkdir()
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "XDG_"))}
     places = {"HOME": str(home), "HF_HOME": str(home / "hf"), "TMPDIR": str(temporary), "HF_HUB_OFFLINE": "1"}
-    subprocess.run([sys.executable, "-c", code], check=True, env=kept | places)
+    places |= {name: str(home / name) for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME")}
+    done = light_python.run("-c", code, cwd=tmp_path, environment=places)
+    assert done.returncode == 0, done.stderr
     assert [path for path in tmp_path.rglob("*") if path not in (home, temporary)] == []
 
 

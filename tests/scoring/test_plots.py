@@ -1,7 +1,5 @@
 """Each figure is written, shows what it was given, and stands a missing series or a single point."""
 
-import subprocess
-import sys
 import warnings
 from contextlib import contextmanager
 
@@ -255,6 +253,7 @@ def test_cells_shrink_where_a_matrix_would_be_too_large(tmp_path, monkeypatch, d
     assert [text.get_text() for text in drawn[0].texts] == ["1"] * 12  # cells without images are blank
 
 
-def test_importing_plots_is_light():
+def test_importing_plots_is_light(light_python, tmp_path):
     code = "import sys, rd_hf.scoring.plots; assert not {'matplotlib', 'evaluate'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    done = light_python.run("-c", code, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr

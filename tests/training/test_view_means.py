@@ -1,5 +1,7 @@
 """The teacher's vectors averaged over a run's views, and runs on such vectors."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from rd_hf.models.features import StageFeature
 from rd_hf.teacher_cache.key import list_folders
 from rd_hf.training import view_means as module
 from rd_hf.training.inputs import Inputs
-from rd_hf.training.view_means import view_means
+from rd_hf.training.view_means import check_view_means, view_means
 
 TINY_RESNET = {
     "model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic",
@@ -66,6 +68,21 @@ def test_means_are_those_of_all_views_whichever_process_computes_them(processes,
 def test_a_run_without_means_says_so():
     with pytest.raises(ValueError, match="no features averaged over its views"):
         VectorsOfRows().mean_features([0])
+
+
+@pytest.mark.parametrize(
+    ("values", "views", "shards", "message"),
+    [
+        ({"teacher_features": "stage"}, 2, None, "`teacher_features` to all or last"),
+        ({"teacher_features": "all"}, None, None, "`num_views` a number"),
+        ({"teacher_features": "all"}, 2, "some.tar", "images in tar files"),
+    ],
+)
+def test_what_cannot_be_averaged_is_refused_with_the_way_out(values, views, shards, message):
+    run_data = SimpleNamespace(views=lambda arguments: views, shards=shards)
+    with pytest.raises(ArgumentError, match=message):
+        check_view_means(SimpleNamespace(target_views="mean", **values), run_data)
+    check_view_means(SimpleNamespace(target_views="one", **values), run_data)
 
 
 def settings(teacher, dataset, folder, **changes):

@@ -25,12 +25,12 @@ from ..tasks.classification import balanced_class_weights
 from ..tasks.mask_losses import pixel_cross_entropy
 from ..tasks.segmentation import resized
 from ..tasks.task import Task, at_least_float32
-from ..training.inputs import Inputs
-from ..training.linear_probe import INVERSE_PENALTIES, LIKELIHOOD
-from ..training.run_data import RunData
-from ..training.run_models import Models
-from ..training.scored_features import ScoredFeatures
-from ..training.teacher_features import is_read_in_windows, open_cache_of_split
+from .inputs import Inputs
+from .linear_probe import INVERSE_PENALTIES, LIKELIHOOD
+from .run_data import RunData
+from .run_models import Models
+from .scored_features import ScoredFeatures
+from .teacher_features import is_read_in_windows, open_cache_of_split
 
 MOST_PLACES = 20_000  # that a probe is fitted on
 ROUNDS = 200  # of L-BFGS per penalty
