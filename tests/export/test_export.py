@@ -1,6 +1,5 @@
 """Exports of a student: plain transformers checkpoints and ONNX models, checked where rd_hf is not importable too."""
 
-import copy
 import json
 import shutil
 import sys
@@ -15,7 +14,15 @@ from huggingface_hub import ModelCard
 from PIL import Image
 from test_model_card import sample_facts
 from test_student_model import FAMILIES, NAMES, pixels, student
-from transformers import AutoModel, AutoModelForImageClassification, ResNetForImageClassification, ViTImageProcessorPil
+from transformers import (
+    AutoModel,
+    AutoModelForImageClassification,
+    ConvNextV2Config,
+    PoolFormerConfig,
+    ResNetForImageClassification,
+    SegformerConfig,
+    ViTImageProcessorPil,
+)
 
 import rd_hf
 from rd_hf.arguments.values import ArgumentError
@@ -28,18 +35,12 @@ from rd_hf.models.backbone import Backbone
 from rd_hf.models.modeling_rd_teacher import RDTeacherForImageClassification
 from rd_hf.students.loading import load_student
 
-FIRST_STAGE = {
-    "segformer": {
-        "num_encoder_blocks": 1, "hidden_sizes": [8], "depths": [1], "patch_sizes": [7], "strides": [4],
-        "num_attention_heads": [1], "sr_ratios": [4], "mlp_ratios": [2],
-    },
-    "convnextv2": {"num_stages": 1, "hidden_sizes": [8], "depths": [1]},
-    "poolformer": {
-        "num_encoder_blocks": 1, "hidden_sizes": [8], "depths": [1], "patch_sizes": [7], "strides": [4],
-        "padding": [2], "mlp_ratios": [2.0],
-    },
-    "vit": {"num_hidden_layers": 1},
-}  # fmt: skip
+FIRST_BLOCK = {"num_encoder_blocks": 1, "hidden_sizes": [8], "depths": [1], "patch_sizes": [7], "strides": [4]}
+ONE_STAGE = {
+    "convnextv2": ConvNextV2Config(num_stages=1, hidden_sizes=[8], depths=[1]),
+    "poolformer": PoolFormerConfig(padding=[2], mlp_ratios=[2.0], **FIRST_BLOCK),
+    "segformer": SegformerConfig(num_attention_heads=[1], sr_ratios=[4], mlp_ratios=[2], **FIRST_BLOCK),
+}
 MEAN, STD = [0.1, 0.2, 0.3], [0.4, 0.5, 0.6]
 
 
@@ -142,11 +143,8 @@ def test_an_onnx_file_tells_nothing_of_the_machine(exported):
 
 @pytest.fixture
 def one_stage(family, monkeypatch):
-    """The family's student has one block: torch's exporter takes far longer for sides that it does not know."""
-    config = copy.deepcopy(FAMILIES[family])
-    for name, value in FIRST_STAGE.get(family, {}).items():
-        setattr(config, name, value)
-    monkeypatch.setitem(FAMILIES, family, config)
+    """The family's student has one stage: torch's exporter takes far longer for sides that it does not know."""
+    monkeypatch.setitem(FAMILIES, family, ONE_STAGE.get(family, FAMILIES[family]))
 
 
 @pytest.mark.parametrize("family", ["resnet", "segformer", "convnextv2", "poolformer"])
@@ -164,7 +162,7 @@ def test_a_model_of_any_image_size(family, tmp_path, one_stage):
 
 
 @pytest.mark.parametrize("family", ["vit", "swin", "mobilenet_v2"])
-def test_a_model_of_one_image_size_is_refused_as_one_of_any(family, tmp_path, one_stage):
+def test_a_model_of_one_image_size_is_refused_as_one_of_any(family, tmp_path):
     student(family).save_pretrained(tmp_path / "student")
     ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "student")
     with pytest.raises(
