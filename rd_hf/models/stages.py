@@ -169,9 +169,18 @@ def _automatic_stages(
     weighted = _weighted_calls(model, encoder, calls)
     if not chosen or _miss_a_level(blocks, chosen, weighted):
         chosen = keep(level_ends(weighted))
+    if not listed and _is_stem(model, lists, chosen, calls):
+        raise StageError(_not_found(model, calls, reasons, []))
     if not chosen:
         raise StageError(_not_found(model, calls, reasons, listed or weighted))
     return chosen
+
+
+def _is_stem(model: nn.Module, lists: Sequence[nn.ModuleList], chosen: Sequence[Call], calls: Sequence[Call]) -> bool:
+    """Whether the only stage lies in front of blocks that cannot be read, as of models that pack a batch's tokens."""
+    names = {module: name for name, module in model.named_modules()}
+    blocks = {names[block] for block_list in lists for block in _leaves_of_list(block_list)}
+    return len(chosen) == 1 and any(call.name in blocks and call.started > chosen[0].finished for call in calls)
 
 
 def _stated_stages(

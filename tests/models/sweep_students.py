@@ -64,6 +64,8 @@ def sweep(family: Family, folder: Path, data: Path, with_onnx: bool) -> dict[str
         if with_onnx:
             step = "onnx"
             row[step] = export(str(student), str(folder / "onnx"), "onnx")["max_abs_difference"]
+    except StudentError as error:
+        row["refused"] = str(error)
     except Exception as error:
         row["fails"] = f"{step}: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
     return row

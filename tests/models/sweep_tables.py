@@ -28,8 +28,12 @@ NO_IMAGE_MODELS = {
     **dict.fromkeys(("xclip", "pe_video", "pe_video_encoder", "edgetam_video", "sam3_video"), VIDEOS),
     **dict.fromkeys(("efficientloftr", "lightglue", "superglue"), PAIRS),
     **dict.fromkeys(("fuyu", "gemma4_unified", "layoutlmv2", "layoutlmv3", "t5gemma2", "udop", "vilt"), TOGETHER),
+    **dict.fromkeys(("inkling_mm_model", "kosmos-2.5"), "It reads packed patches."),
     "blip_2_qformer": "It reads the features of another model.",
+    "glm_image_vqmodel": "It has no forward pass.",
+    "sam3_lite_text_text_model": "It reads text.",
 }
+OF_TIMM = "It works with the extra `timm`: see [Use models of timm and open_clip](../how-to/timm.md)."
 MISSING = re.compile(r"missing \d+ required positional arguments?: (.+?)( Give the image size|$)")
 BESIDE = re.compile(r"reads (.+?) beside its images")
 ALONE = re.compile(r"alone: (.+?) Give the image size")
@@ -72,6 +76,8 @@ def reason_in_words(row: dict[str, Any]) -> str:
         return f"It reads more than whole images ({found[1].replace(' and ', ', ').replace(chr(39), '`')})."
     if found := PACKAGE.search(said):
         return f"It needs the package `{found[1]}`, which was not installed."
+    if "no stages found" in said:
+        return "Its blocks hand on no tokens in the order of a grid; name the stages with `--teacher_stages`."
     if "draws random numbers" in said:
         return "It shuffles its tokens at random: load its weights into the class of the plain encoder."
     if "unbuilt" in row:
@@ -111,7 +117,6 @@ def teachers(rows: list[dict[str, Any]]) -> str:
 
 def students(rows: list[dict[str, Any]]) -> str:
     """The section on students."""
-    refused = [row for row in rows if "refused" in row]
     works = [row for row in rows if "pipeline" in row]
     return "\n\n".join([
         "## Students",
@@ -121,12 +126,11 @@ def students(rows: list[dict[str, Any]]) -> str:
             [f"`{row['type']}`", f"{row['transformers']:.0e}" if row["transformers"] else "0", onnx_in_words(row)]
             for row in works
         )),
-        "### What does not work as a student",
+        "### Other image classifiers",
         table("Model type | Why", (
-            [f"`{row['type']}`", row.get("refused") or row.get("fails") or "needs the extra `timm`"]
+            [f"`{row['type']}`", row.get("refused") or row.get("fails") or OF_TIMM]
             for row in rows if row not in works
         )),
-        f"{len(refused)} are refused before anything is loaded.",
     ])  # fmt: skip
 
 

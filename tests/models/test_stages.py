@@ -667,3 +667,18 @@ def test_the_images_may_lie_behind_the_tokens() -> None:
     assert tape.features[1].map.shape == (3, 8, 4, 3) and tape.features[1].prefix.shape == (3, 1, 8)
     for index, feature in enumerate(tape.features):
         assert torch.equal(staged.resume(tape, index, feature), logits)
+
+
+class Packed(TokensFirst):
+    """Blocks that read the tokens of all images as one sequence, as Pixtral's."""
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        tokens = self.patches(pixel_values).flatten(2).transpose(1, 2).flatten(0, 1)[None]
+        for block in self.blocks:
+            tokens = block(tokens)
+        return self.head(tokens.view(len(pixel_values), -1, 8).mean(dim=1))
+
+
+def test_a_stem_alone_is_no_stage_where_the_blocks_cannot_be_read() -> None:
+    with pytest.raises(StageError, match=r"no stages found in Packed.*blocks \(its children output no map"):
+        find_stages(Packed().eval(), (32, 24))
