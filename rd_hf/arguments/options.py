@@ -115,11 +115,15 @@ def defaults_under(kind: type, method: str) -> dict[str, Any]:
     return {field.name: field.default for field in fields(kind)} | found
 
 
-def preset_in_words(arguments: Any) -> str | None:
-    """What a method presets, and what is given in its place, for the log; None where it presets nothing."""
+def preset_in_words(arguments: Any, of_data: Mapping[str, Any] | None = None) -> str | None:
+    """What a method presets, and what is given in its place, for the log; None where it presets nothing.
+
+    :param of_data: defaults that depend on the data, which hold before those of the method.
+    """
     stated = options(type(arguments))
     of_methods = {name: one.by_method for name, one in stated.items() if one.by_method is not None}
     presets = {n: values[arguments.method] for n, values in of_methods.items() if arguments.method in values}
+    presets |= {name: value for name, value in (of_data or {}).items() if name in presets}
     if not presets:
         return None
     given = {name: getattr(arguments, name) for name, value in presets.items() if getattr(arguments, name) != value}

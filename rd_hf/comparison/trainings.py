@@ -158,7 +158,8 @@ def _guide(
     if method.adaptation == "linear_probe":
         head, details["teacher_C"] = _fitted_probe(bench, arguments, run_data, models, inputs, LIKELIHOOD)
     if method.role == "logit" and arguments.target_views == "mean":
-        read_view_means(arguments, run_data, inputs, bench.accelerator)
+        with hidden_progress():
+            read_view_means(arguments, run_data, inputs, bench.accelerator)
         inputs.shows_means = True
     rows = len(run_data.labelled_rows) + len(run_data.unlabelled_rows)
     torch.manual_seed(arguments.seed)

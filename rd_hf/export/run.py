@@ -23,6 +23,7 @@ from ..inference.onnx_runtime import MODEL_FILE, OnnxModel, require
 from ..models.modeling_monai import network_call
 from ..models.tape import input_channels
 from ..runtime.files import share_weights, write_json
+from ..students.timm_students import weights_of_timm
 from .bundle import bundle_network, write_bundle
 from .inputs import calibration_inputs, checked_inputs, input_noun, input_size, is_of_volumes, random_inputs
 from .onnx import (
@@ -161,7 +162,7 @@ def _export_transformers(loaded: LoadedModel, folder: Path) -> dict[str, Any]:
         )
     classifier = loaded.model.to_transformers()
     classifier.config.update({PROVENANCE: loaded.model.config.provenance})
-    classifier.save_pretrained(folder)
+    classifier.save_pretrained(folder, state_dict=weights_of_timm(classifier))
     loaded.transform.processor.save_pretrained(folder)
     again = loaded.model.wrapped_class.from_pretrained(folder).eval()
     pixel_values = random_inputs(loaded).to(again.dtype)

@@ -53,12 +53,30 @@ def problem_of_processor(name: str) -> str | None:
 
 def how_to_convert(name: str, kind: str) -> str:
     """Why PyTorch's own weight files are not read, and what to do; a clause."""
-    return (
+    why = (
         "it has weights in PyTorch's own format only (pytorch_model.bin), and rd_hf reads safetensors only, because "
-        "the other can run code. If you trust the file, convert it in Python with transformers."
+        "the other can run code. "
+    )
+    if _is_of_timm(name):
+        return why + (
+            "Copy its config.json to a new folder, and write the weights there in Python with safetensors.torch."
+            "save_file(torch.load('pytorch_model.bin', weights_only=True), 'model.safetensors'), which reads tensors "
+            "alone."
+        )
+    return why + (
+        "If you trust the file, convert it in Python with transformers."
         f"{kind}.from_pretrained({name!r}, use_safetensors=False).save_pretrained('a_new_folder'), and copy "
         f"preprocessor_config.json there; for a repo on the Hub, {CONVERTER} does it."
     )
+
+
+def _is_of_timm(name: str) -> bool:
+    """Whether a folder, or what was downloaded of a repo, has the config of a model of timm."""
+    folder = Path(name).expanduser()
+    path = folder / CONFIG_NAME if folder.is_dir() else try_to_load_from_cache(name, CONFIG_NAME)
+    if not isinstance(path, str | Path):
+        return False
+    return "architecture" in json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 def _problem_of_config(folder: Path, kind: str) -> str | None:

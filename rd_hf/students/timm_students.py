@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
+from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.utils import is_timm_available
@@ -58,6 +59,13 @@ def take_initial_weights(model: PreTrainedModel) -> None:
     arguments = config.model_args or {}
     fresh = timm.create_model(config.architecture, num_classes=config.num_labels, **arguments)
     model.timm_model.load_state_dict(fresh.state_dict())
+
+
+def weights_of_timm(model: PreTrainedModel) -> dict[str, Tensor] | None:
+    """The weights of a model of timm under timm's own names, by which transformers loads them too; else None."""
+    if not is_of_timm(model.config):
+        return None
+    return {name.removeprefix(f"{model.base_model_prefix}."): value for name, value in model.state_dict().items()}
 
 
 def note_images(config: PreTrainedConfig, processor: BaseImageProcessor, size: tuple[int, int]) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .._version import __version__
-from ..arguments.distillation import DistillationArguments, defaults_of
+from ..arguments.distillation import DistillationArguments
 from ..arguments.options import defaults_under, names
 from ..models.timm_models import TIMM
 from ..students.cost import Cost, measure_cost
@@ -40,8 +40,7 @@ def card_facts(
     """
     arguments: DistillationArguments = trainer.arguments
     task = run_data.task
-    kinds = {"of_volumes": run_data.volumes is not None, "of_masks": run_data.masks is not None}
-    of_data = defaults_of(arguments.method, **kinds)
+    of_data = run_data.defaults(arguments.method)
     changed, defaults = _arguments(arguments, of_data | {"metric_for_best_model": task.default_metric})
     provenance = models.student.config.provenance
     common = {

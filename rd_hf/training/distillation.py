@@ -160,7 +160,7 @@ def _run(arguments: DistillationArguments, load: LoadModels) -> RDStudentForImag
     metric = run_data.task.selection_metric(arguments.metric_for_best_model)
     arguments = run_data.with_defaults(replace(arguments, metric_for_best_model=metric))
     check_labels(arguments, run_data)
-    preset = preset_in_words(arguments)
+    preset = preset_in_words(arguments, run_data.defaults(arguments.method))
     if preset is not None:
         logger.info("%s", preset)
     folder = Path(arguments.output_dir)

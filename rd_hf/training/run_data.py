@@ -17,7 +17,7 @@ from datasets import Dataset
 from datasets.table import InMemoryTable
 from torch import Tensor
 
-from ..arguments.distillation import OF_VOLUMES, DistillationArguments
+from ..arguments.distillation import OF_VOLUMES, DistillationArguments, defaults_of
 from ..arguments.values import ArgumentError
 from ..data.decoding.image_notes import count_notes
 from ..data.decoding.images import AS_IT_IS
@@ -134,6 +134,10 @@ class RunData:
     def with_defaults(self, arguments: DistillationArguments) -> DistillationArguments:
         """The arguments with this data's defaults in place of those that are not given."""
         return arguments.with_defaults(of_volumes=self.volumes is not None, of_masks=self.masks is not None)
+
+    def defaults(self, method: str) -> dict[str, Any]:
+        """The defaults of arguments that depend on this data."""
+        return defaults_of(method, of_volumes=self.volumes is not None, of_masks=self.masks is not None)
 
     @property
     def volume_student(self) -> VolumeStudent | None:

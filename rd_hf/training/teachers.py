@@ -47,8 +47,8 @@ def load_teacher(arguments: DistillationArguments, accelerator: Accelerator) -> 
         raise ArgumentError(
             "`teacher_device_map` splits the teacher over all GPUs of a machine: launch one process per machine."
         )
-    with loading("teacher", arguments.teacher):
-        name = arguments.teacher.removeprefix(HUB_PREFIX)
+    name = arguments.teacher.removeprefix(HUB_PREFIX)
+    with loading("teacher", name):
         backbone = Backbone.from_pretrained(
             name,
             dtype=arguments.teacher_dtype,

@@ -253,6 +253,17 @@ def test_the_data_choose_the_defaults_of_what_is_not_given(of_volumes, of_masks,
     assert (kept.per_device_train_batch_size, kept.cka_features) == (3, "flattened")
 
 
+def test_rd_plus_leaves_out_of_masks_what_they_do_not_have():
+    given = DistillationArguments(
+        teacher="t", student="s", dataset="d", output_dir="o", method="rd_plus", ensemble_share=0.3
+    )
+    of_masks, of_classes = (given.with_defaults(False, masks) for masks in (True, False))
+    assert (of_masks.teacher_features, of_masks.target_views, of_masks.divergence) == ("stage", "one", "kl")
+    assert (of_classes.teacher_features, of_classes.target_views, of_classes.divergence) == ("all", "mean", "dist")
+    assert of_masks.ensemble_share == of_classes.ensemble_share == 0.3  # as it is given, and refused later
+    assert of_masks.with_defaults(False, True) == of_masks
+
+
 def test_facts_that_nobody_states_are_the_careful_ones():
     stated = option(None, "a text that may be a path", text="folder").metadata["option"]
     assert not stated.in_card and stated.affects_result

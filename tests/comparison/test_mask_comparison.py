@@ -70,6 +70,7 @@ def test_every_method_for_masks_trains_from_the_same_start(grid, tmp_path, monke
         return train(self, deadline)
 
     monkeypatch.setattr(Trainer, "train", watched)
+    monkeypatch.setattr("rd_hf.training.target_start.FIT_STEPS", 2)
     skips = [{"name": f"{name}, own skips", "method": name, "skips": "own"} for name in ("rd", "drd")]
     plan = make_plan(grid, methods=[*OF_MASKS, *skips])
     assert run_here(plan) == []

@@ -82,7 +82,8 @@ def teacher_of_volumes(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """Without plots."""
+    """Without plots, and with a short start of RD+."""
+    monkeypatch.setattr("rd_hf.training.target_start.FIT_STEPS", 2)
     for name in ("plot_scores", "plot_frontier", "plot_costs"):
         monkeypatch.setattr(f"rd_hf.comparison.report.{name}", lambda *_: None)
 

@@ -13,6 +13,7 @@ from requests import Response
 from transformers import AutoConfig, AutoModel, AutoModelForImageClassification
 
 from rd_hf.data.pixels import load_processor
+from rd_hf.inference.model_files import how_to_convert
 from rd_hf.inference.model_names import ModelNameError, check_files, loading
 from rd_hf.models.backbone import Backbone, BackboneError
 from rd_hf.models.modeling_rd_student import RDStudentForImageClassification
@@ -84,6 +85,12 @@ def test_pytorch_weights_are_never_loaded_but_converting_is_explained(folder, mo
     assert "pytorch_model.bin cannot be read: it is a Git LFS pointer" in refusal(folder)
     (folder / "pytorch_model.bin").unlink()
     assert "has no weights (model.safetensors)" in refusal(folder)
+
+
+def test_weights_of_timm_are_converted_without_transformers(folder):
+    (folder / "config.json").write_text(json.dumps({"architecture": "resnet18", "pretrained_cfg": {}}))
+    assert "use_safetensors=False" not in how_to_convert(str(folder), "AutoModel")
+    assert "save_file(torch.load('pytorch_model.bin', weights_only=True)" in how_to_convert(str(folder), "AutoModel")
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from rd_hf.models.modeling_monai import MonaiNetForImageClassification, MonaiNet
 from rd_hf.runtime.interrupts import Stopped
 from rd_hf.teacher_cache.features import FeatureCache
 from rd_hf.teacher_cache.key import list_folders
+from rd_hf.training import target_start
 from rd_hf.training.fill_cache import build
 from rd_hf.training.run_data import load_run_data
 from rd_hf.training.run_folder import read_history
@@ -106,6 +107,18 @@ def test_a_run_leaves_a_student_with_its_grid_and_a_teacher_that_reads_0_to_1(fi
     assert str(masks) not in text and "case_0" not in text and str(slice_teacher) not in text
     lines = (run / "predictions.csv").read_text().splitlines()  # which is not published
     assert lines[0].startswith("row,file,dice_") and all("case_" in line.split(",")[1] for line in lines[1:])
+
+
+@pytest.mark.usefixtures("no_report")
+def test_rd_plus_starts_at_a_dense_probe_of_slices(slice_teacher, masks, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(target_start, "FIT_STEPS", 2)
+    values = settings(slice_teacher, masks, tmp_path / "run", method="rd_plus", max_steps=2, cache=False)
+    with caplog.at_level("INFO", "rd_hf"):
+        rd_hf.distill(**values)
+    row = next(row for row in read_history(tmp_path / "run") if "loss" in row)
+    assert {"kl", "probe", "cka_loss"} <= set(row) and not {"mutual", "dist"} & set(row)
+    assert "A dense probe of the teacher is fitted to places of the 3 labelled rows" in caplog.text
+    assert "Method rd_plus sets teacher_features stage" in caplog.text and "Given in its place" not in caplog.text
 
 
 def test_evaluate_and_a_plain_load_give_the_scores_and_logits_of_the_run(finished, masks, slice_teacher):

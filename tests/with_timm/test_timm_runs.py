@@ -83,7 +83,7 @@ def test_the_plain_form_is_a_checkpoint_of_timm_too(run, tmp_path):
     assert type(plain) is TimmWrapperForImageClassification
     assert list(plain.config.id2label.values()) == ["benign", "malignant", "normal"]
     own = timm.create_model(f"local-dir:{tmp_path / 'plain'}", pretrained=True).eval()
-    assert own.pretrained_cfg["input_size"] == (3, 64, 64) and own.pretrained_cfg["crop_mode"] == "squash"
+    assert tuple(own.pretrained_cfg["input_size"]) == (3, 64, 64) and own.pretrained_cfg["crop_mode"] == "squash"
     in_own_memory(plain)
     in_own_memory(own)
     assert torch.equal(own(PIXELS), plain(PIXELS).logits)

@@ -68,7 +68,11 @@ def reading_of_file(file: str | None, wanted: int | None) -> VolumeReading:
     """
     channels = wanted or 1
     path = None if file is None else Path(file)
-    in_files = path is not None and path in _numbered([path]) and os.path.exists(file_of_channel(path, 1))
+    channel = None if path is None else _numbered([path]).get(path)
+    is_named = channel is not None and bool(channel.words)
+    in_files = channel is not None and os.path.exists(file_of_channel(path, 1))
+    if is_named and (channel.number or len(channel.words) != channels):  # the word says nothing of this file's axes
+        in_files = False
     return VolumeReading(channels, channel_axis=channels > 1 and not in_files)
 
 

@@ -281,6 +281,16 @@ def test_the_folders_of_brats_cases(tmp_path, words, between, seg):
         load_data(tmp_path)
 
 
+def test_a_table_lists_the_first_of_brats_channels_or_files_of_four_axes(tmp_path):
+    for word, value in zip(BRATS, range(4), strict=True):
+        write_volume(tmp_path / f"a_{word}.nii.gz", value)
+        write_volume(tmp_path / f"b_{word}.nii.gz", value)
+    for word, wanted, expected in (("flair", 4, VolumeReading(4)), ("t1", 2, VolumeReading(2, channel_axis=True))):
+        table = "".join(f"{case}_{word}.nii.gz,{case}\n" for case in "ab")
+        (tmp_path / "list.csv").write_text(f"image,label\n{table}")
+        assert load_data(tmp_path / "list.csv", volume_channels=wanted).volumes == expected
+
+
 def test_one_sequence_of_brats_cases_is_one_channel(tmp_path):
     for row in (1, 2):
         write_volume(tmp_path / f"b_{row}_t1ce.nii.gz", row)
