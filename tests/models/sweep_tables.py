@@ -90,6 +90,8 @@ def reason_in_words(row: dict[str, Any]) -> str:
 def is_plain(row: dict[str, Any]) -> bool:
     """Whether a family was built in time and reads images alone."""
     said = row.get("fails", "")
+    if "stages" in row:
+        return True
     if row["type"] in NO_IMAGE_MODELS or "TimeoutError" in said or OF_SHAPES.search(said):
         return False
     return "unbuilt" not in row and not MISSING.search(said) and not BESIDE.search(said)
