@@ -40,6 +40,8 @@ def distilled(family: Family, folder: Path, data: Path) -> Path:
     config = {name: value for name, value in family.config.items() if name in known or family.nested_config}
     config = config if family.nested_config is None else {family.nested_config: config}
     side = min(family.image_size)
+    if isinstance(config.get("image_size"), tuple):
+        config["image_size"] = side
     student = rd_hf.distill(
         teacher=str(folder.parent / "teacher"), student={"model_type": family.model_type, **config}, dataset=str(data),
         output_dir=str(folder / "run"), method="drd", student_image_size=side, max_steps=2, eval_steps=2, shots=4,
