@@ -13,7 +13,7 @@ from .costs import measure_costs
 from .figures import plot_costs, plot_frontier, plot_scores
 from .plan import Cell, Plan
 from .runs import Run
-from .tables import cost_table, difference_table, overview_table, score_table
+from .tables import cost_table, difference_table, overview_table, score_table, teacher_table
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,13 @@ def write_report(plan: Plan, cells: Sequence[Cell], root: Path) -> list[dict[str
     for title, own in _tables(plan, runs):
         name = title.replace(" ", "_").replace(",", "")
         differences = difference_table(own, plan.comparison.reference)
-        parts += [f"## {title}", score_table(own, "test"), differences, score_table(own, "validation")]
+        parts += [
+            f"## {title}",
+            score_table(own, "test"),
+            differences,
+            teacher_table(own),
+            score_table(own, "validation"),
+        ]
         if len({run.row["shots"] for run in own}) > 1:
             plot_scores(own, title, root / f"scores_{name}.png")
             parts.append(f"![scores against {own[0].shots_title}](scores_{name}.png)")
@@ -53,7 +59,7 @@ def write_report(plan: Plan, cells: Sequence[Cell], root: Path) -> list[dict[str
             parts.append(f"![scores against parameters and latency](frontier_{name}.png)")
     parts += ["## Cost", cost_table(runs, costs), "![training time](costs.png)"]
     plot_costs(runs, root / "costs.png")
-    (root / "results.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    (root / "results.md").write_text("\n\n".join(filter(None, parts)) + "\n", encoding="utf-8")
     logger.info("Tables: %s", root / "results.md")
     return rows
 

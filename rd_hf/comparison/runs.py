@@ -54,6 +54,11 @@ class Run:
                 for split in ("test", "validation")
                 for m in self.task.metrics
             },
+            **{
+                f"teacher_test_{m.name}": result["teacher"]["test"][m.name]
+                for m in self.task.metrics
+                if "teacher" in result
+            },
             "learning_rate": self.settings["learning_rate"],
             "weight": self.settings["comparison_weight"],
             **{n: result.get(n, "") for n in ("steps", "best_step", "teacher_C", "seconds", "training_memory_mib")},

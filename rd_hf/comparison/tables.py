@@ -49,6 +49,29 @@ def score_table(runs: Sequence[Run], split: str) -> str:
     return "\n".join(lines)
 
 
+def teacher_table(runs: Sequence[Run]) -> str:
+    """The test score of the teachers that methods have reprogrammed, mean and standard deviation over seeds.
+
+    :return: "" where no method reprograms a teacher.
+    """
+    name = f"teacher_test_{runs[0].metric.name}"
+    columns, groups = distinct_shots(runs), by_method(run for run in runs if name in run.row)
+    if not groups:
+        return ""
+    lines = [
+        f"{runs[0].metric.title} on test of the reprogrammed teachers themselves, which share the students' heads: "
+        "mean (standard deviation) over seeds.",
+        "",
+        f"| {runs[0].shots_title} | " + " | ".join(map(str, columns)) + " |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
+    for own in groups.values():
+        values = [[run.row[name] for run in own if run.row["shots"] == shots] for shots in columns]
+        entries = [_entry(scores, False, len(scores)) for scores in values]
+        lines.append(f"| teacher of {_cell(method_title(own[0]))} † | " + " | ".join(entries) + " |")
+    return "\n".join(lines)
+
+
 def overview_table(runs: Sequence[Run]) -> str:
     """Mean test score of each method on every data set side by side, best of each in bold; n: of fewer runs.
 

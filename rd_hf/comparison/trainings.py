@@ -26,6 +26,7 @@ from ..training.inputs import Inputs
 from ..training.linear_probe import LIKELIHOOD
 from ..training.mask_probe import ProbedSplit, mask_probe
 from ..training.objective import Objective
+from ..training.report import teacher_rows
 from ..training.run_data import RunData
 from ..training.run_folder import HISTORY_FILE
 from ..training.run_models import LoadedTeacher, Models
@@ -46,6 +47,7 @@ class Trained:
     """The result of a method.
 
     :param rows: what the task keeps of the model's answers on a split.
+    :param teacher_rows: the same of the reprogrammed teacher, which shares the student's head; None without one.
     """
 
     rows: Callable[[OpenSplit], np.ndarray]
@@ -53,6 +55,7 @@ class Trained:
     trained_parameters: int
     deployed_parameters: int
     details: dict[str, Any]
+    teacher_rows: Callable[[OpenSplit], np.ndarray] | None = None
 
 
 def train(plan: Plan, cell: Cell, bench: Bench, arguments: DistillationArguments) -> Trained:
@@ -77,7 +80,10 @@ def train(plan: Plan, cell: Cell, bench: Bench, arguments: DistillationArguments
     trainer = build_trainer(arguments, bench.accelerator, run_data, models, Path(arguments.output_dir), module)
     if method.classifier == "first":
         reprogram_first(trainer)
-    return _trained_student(trainer, models, run_data, bench)
+    trained = _trained_student(trainer, models, run_data, bench)
+    if method.classifier == "shared" and models.teacher is not None:
+        trained.teacher_rows = lambda split: teacher_rows(models, split, trainer)
+    return trained
 
 
 def _models(cell: Cell, bench: Bench, arguments: DistillationArguments, loaded: LoadedTeacher | None = None) -> Models:

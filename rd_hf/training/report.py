@@ -65,7 +65,7 @@ def write_report(
     student = {split.name: _student_rows(models, split, trainer) for split in splits}
     scores: dict[str, Any] = {s.name: scores_of_split(task, student[s.name], s) for s in splits}
     if models.teacher is not None:
-        scores["teacher"] = {s.name: scores_of_split(task, _teacher_rows(models, s, trainer), s) for s in splits}
+        scores["teacher"] = {s.name: scores_of_split(task, teacher_rows(models, s, trainer), s) for s in splits}
     scores["training"] = {
         "steps": trainer.step,
         "best_step": trainer.best_step,
@@ -208,8 +208,8 @@ def _student_rows(models: Models, split: OpenSplit, trainer: Trainer) -> np.ndar
     )
 
 
-def _teacher_rows(models: Models, split: OpenSplit, trainer: Trainer) -> np.ndarray:
-    """The same for the reprogrammed teacher's outputs."""
+def teacher_rows(models: Models, split: OpenSplit, trainer: Trainer) -> np.ndarray:
+    """What the task keeps of the reprogrammed teacher's outputs on a split, (N, ...), as for the student."""
     if isinstance(split.store, VolumeStore) and split.store.processor.crop_size is not None:
         return window_rows(models, split, trainer.data.task, trainer.accelerator)
     teacher, device = models.teacher, trainer.accelerator.device
