@@ -101,7 +101,7 @@ def test_the_grid_has_each_run_once(grid):
 def test_methods_differ_in_the_positions_that_cka_compares(grid):
     positions = {"name": "positions", "method": "rd", "cka_features": "positions", "cka_positions": 4}
     plan = make_plan(grid, methods=["rd", positions], shots=5, seeds=[0])
-    of = {cell.entry.name: plan.cell_arguments(cell, "folder") for cell in plan.cells()}
+    of = {cell.entry.name: plan.cell_arguments(cell, "folder").with_defaults(False, False) for cell in plan.cells()}
     assert {name: (arguments.cka_features, arguments.cka_positions) for name, arguments in of.items()} == {
         "rd": ("pooled", 16), "positions": ("positions", 4),
     }  # fmt: skip

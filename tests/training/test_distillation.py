@@ -253,7 +253,7 @@ def test_teacher_and_student_see_the_same_view_in_their_own_size_and_normalisati
 
     monkeypatch.setattr(PixelTransform, "normalize", watched)
     prepare = Update.prepare
-    monkeypatch.setattr(Update, "prepare", lambda self, step, batch: shown.clear() or prepare(self, step, batch))
+    monkeypatch.setattr(Update, "prepare", lambda *given: shown.clear() or prepare(*given))
     monkeypatch.setattr(Trainer, "evaluate", lambda self: None)
     rd_hf.distill(**settings(teacher, blobs_npz, tmp_path / "run", max_steps=1))
     student, *of_teacher = shown
