@@ -42,7 +42,7 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e ".[test,lint]"
-	-$(BIN)/python -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib  # pip does it with one core, for tests too
+	$(BIN)/python -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true  # pip does it with one core, for tests too
 	touch $@
 
 $(FLOOR)/.installed: setup.cfg constraints-floor.txt

@@ -3,6 +3,7 @@
 import atexit
 import functools
 import gc
+import logging
 import os
 import shutil
 import tempfile
@@ -74,6 +75,15 @@ def empty_plots(monkeypatch):
 def timed_once(monkeypatch):
     """A model whose cost is reported runs once for its time, not until its time is steady."""
     monkeypatch.setattr("rd_hf.students.cost.MAX_RUNS", 1)
+
+
+@pytest.fixture
+def kept_log_level():
+    """The level of rd_hf's logger after a script that sets it is as before."""
+    logger = logging.getLogger("rd_hf")
+    level = logger.level
+    yield
+    logger.setLevel(level)
 
 
 @pytest.fixture

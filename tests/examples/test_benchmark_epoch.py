@@ -1,13 +1,14 @@
 """The benchmark of an epoch runs, on tiny models, and its table has every row."""
 
 import importlib.util
-import logging
 import sys
 
+import pytest
 from conftest import REPOSITORY
 from transformers import MobileNetV2Config
 
 
+@pytest.mark.usefixtures("kept_log_level")
 def test_the_tiny_benchmark_prints_every_row(monkeypatch, capsys):
     spec = importlib.util.spec_from_file_location("benchmark", REPOSITORY / "examples" / "benchmark_epoch.py")
     benchmark = importlib.util.module_from_spec(spec)
@@ -19,12 +20,7 @@ def test_the_tiny_benchmark_prints_every_row(monkeypatch, capsys):
     options = ["--batch_size", "6", "--steps", "1", "--rounds", "1"]
     models = ["--teachers", "vit_b_16", "--students", "mobilenet_v2"]
     monkeypatch.setattr(sys, "argv", ["benchmark_epoch.py", "--tiny", *options, *models])
-    logger = logging.getLogger("rd_hf")
-    level = logger.level
-    try:
-        benchmark.main()
-    finally:
-        logger.setLevel(level)
+    benchmark.main()
     printed = capsys.readouterr().out
     for row in ("student alone", "reference loop", "RD live", "RD filling", "RD warm", "DRD live", "DRD warm"):
         assert f"| {row} | " in printed

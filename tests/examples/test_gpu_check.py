@@ -2,10 +2,12 @@
 
 import importlib.util
 
+import pytest
 import torch
 from conftest import REPOSITORY
 
 
+@pytest.mark.usefixtures("kept_log_level")
 def test_the_tiny_check_prints_every_row(monkeypatch, capsys):
     spec = importlib.util.spec_from_file_location("gpu_check", REPOSITORY / "examples" / "gpu_check.py")
     check = importlib.util.module_from_spec(spec)
