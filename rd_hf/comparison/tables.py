@@ -36,8 +36,7 @@ def score_table(runs: Sequence[Run], split: str) -> str:
         f"{runs[0].metric.title} on {split}, mean (standard deviation) over seeds {', '.join(map(str, seeds))}; n is "
         "the number of runs if some are missing.",
         "",
-        f"| {runs[0].shots_title} | " + " | ".join(map(str, columns)) + " | rank |",
-        "|---" * (len(columns) + 2) + "|",
+        *_head(runs[0].shots_title, [*columns, "rank"]),
     ]
     for name, own in groups.items():
         found = zip(values[name], means[name], best, strict=True)
@@ -62,8 +61,7 @@ def teacher_table(runs: Sequence[Run]) -> str:
         f"{runs[0].metric.title} on test of the reprogrammed teachers themselves, which share the students' heads: "
         "mean (standard deviation) over seeds.",
         "",
-        f"| {runs[0].shots_title} | " + " | ".join(map(str, columns)) + " |",
-        "|---" * (len(columns) + 1) + "|",
+        *_head(runs[0].shots_title, columns),
     ]
     for own in groups.values():
         values = [[run.row[name] for run in own if run.row["shots"] == shots] for shots in columns]
@@ -87,12 +85,8 @@ def overview_table(runs: Sequence[Run]) -> str:
     }
     most, means = _most(values), _comparable_means(values)
     best = [np.nanmax([*column, -1.0]) for column in zip(*means.values(), strict=True)]
-    lines = [
-        f"| test {runs[0].metric.title}, mean over seeds | "
-        + " | ".join(f"{_cell(data)} {shots}" for data, shots in columns)
-        + " | mean |",
-        "|---" * (len(columns) + 2) + "|",
-    ]
+    titles = [f"{_cell(data)} {shots}" for data, shots in columns]
+    lines = _head(f"test {runs[0].metric.title}, mean over seeds", [*titles, "mean"])
     over_all = {name: np.mean(own) for name, own in means.items()}
     highest = np.nanmax([*over_all.values(), -1.0])
     for name, own in groups.items():
@@ -129,8 +123,7 @@ def difference_table(runs: Sequence[Run], reference: str | None = None) -> str:
         f"Difference from {method_title(groups[reference][0])}, with its 95 % interval over seeds and test "
         f"{runs[0].case}s, and the p-value after Holm correction over this table.",
         "",
-        f"| {runs[0].shots_title} | " + " | ".join(map(str, columns)) + " |",
-        "|---" * (len(columns) + 1) + "|",
+        *_head(runs[0].shots_title, columns),
     ]
     for name, own in groups.items():
         if name != reference:
@@ -198,6 +191,11 @@ def method_title(run: Run) -> str:
     entry = run.cell.entry
     title = METHODS[entry.name].title if entry.name in METHODS else entry.name
     return f"{title} †" if entry.method.role == "teacher" else title
+
+
+def _head(corner: str, columns: Sequence[object]) -> list[str]:
+    """The first two lines of a Markdown table."""
+    return [f"| {corner} | " + " | ".join(map(str, columns)) + " |", "|---" * (len(columns) + 1) + "|"]
 
 
 def _cell(name: str) -> str:
