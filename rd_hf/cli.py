@@ -248,7 +248,7 @@ def _report(options: list[str]) -> int:
     with stopping_at_once():
         from .training.run_report import report
 
-        report(arguments.run)
+        report(**vars(arguments))
     return 0
 
 

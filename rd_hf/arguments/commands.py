@@ -75,6 +75,8 @@ class EvaluationArguments:
     predictions: str | None = _output(
         None, "also write the probabilities of every row to this CSV file; of masks, Dice and pixels of each class"
     )
+    report: str | None = _output(None, "also write a page of the results, with curves and images, to this .html file")
+    report_images: bool = _output(True, "show images, which may be of patients, and file names in that page")
     trust_remote_code: bool = _model(False, "run model code from the repo")
 
     def __post_init__(self):
@@ -142,6 +144,12 @@ class ReportArguments:
     """What `rd-hf report` takes."""
 
     run: str = option(MISSING, "folder of a run, ended or killed; may come first, without --run")
+    report_images: bool | None = option(
+        None, "show images, which may be of patients, and file names in report.html; by default as in the training"
+    )
+    student_alone: str | None = option(
+        None, "folder of a run with --method ce on the same data, whose scores report.html shows too", text="folder"
+    )
 
 
 @dataclass

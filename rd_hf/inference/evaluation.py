@@ -28,6 +28,7 @@ from ..tasks.classification import SingleLabel
 from ..tasks.segmentation import Segmentation
 from .loading import LoadedModel, load_model
 from .onnx_runtime import OnnxModel
+from .page import check_page, write_evaluation
 from .rows import predict_rows, scores_of_split
 from .shared_slices import shared_slices
 from .volumes import refuse_reading_of_images
@@ -54,6 +55,8 @@ def evaluate(
     page: int | None = None,
     dicom_window: str | None = None,
     predictions: str | None = None,
+    report: str | None = None,
+    report_images: bool = True,
     trust_remote_code: bool = False,
 ) -> dict[str, Any]:
     """Score a model on one split of labelled images or volumes.
@@ -66,10 +69,13 @@ def evaluate(
     :param dicom_window: see `rd_hf.data.decoding.reading.Reading`; by default the one that the model was trained with.
     :param batch_size: images per forward pass; volumes come one by one.
     :param predictions: CSV file for the probabilities of every row.
+    :param report: HTML file for a page of the results, with curves and images.
+    :param report_images: whether that page shows images, which may be of patients, and file names.
     :return: the metrics of `rd_hf.scoring.metrics.compute_metrics`; rows skipped as unreadable under `skipped_rows`.
     :raises ArgumentError: when the split is missing, or the data's labels are not the model's.
     :raises BadImageError: for an unreadable image, unless `on_bad_image` is "skip".
     """
+    check_page(report)
     split = standard_split_name(split) or split
     loaded = load_model(model, revision, backbone, trust_remote_code)
     if loaded.volumes is not None:
@@ -84,6 +90,8 @@ def evaluate(
         table = loaded.task.table(rows)
         write_predictions(Path(predictions), opened.rows, loaded.task.columns(), table, opened.files())
     scores = scores_of_split(loaded.task, rows, opened)
+    if report is not None:
+        write_evaluation(Path(report), model, loaded, data.source, opened, rows, scores, report_images)
     return scores | ({"skipped_rows": sorted(opened.skipped)} if opened.skipped else {})
 
 

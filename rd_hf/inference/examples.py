@@ -52,7 +52,7 @@ def volume_example(
 
 
 def volume_shown(split: OpenSplit, row: int) -> tuple[np.ndarray, tuple[float, float, float]]:
-    """The first channel of a row's volume, (X, Y, Z) in 0..1 with axes towards right, front and head, and its spacing."""
+    """The first channel of a row's volume in 0..1, with axes towards right, front and head, and its spacing."""
     store = split.store
     header, shown = store.source(row), store.shown(row)
     image = store.processor.to_source(shown[:1], header.shape, header.affine)[0]

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ..tasks.task import Task
     from .loading import LoadedModel
 
+DIGITS = 12  # of a fingerprint
 LIBRARIES = ("torch", "transformers", "datasets")
 
 
@@ -151,8 +152,13 @@ def origins_of(provenance: dict[str, Any]) -> list[tuple[str, str]]:
 
 def data_of(source: dict[str, Any]) -> list[tuple[str, str]]:
     """The data that is scored, by label, with the fingerprints of its splits."""
-    prints = [(f"fingerprint of {name}", value) for name, value in source["fingerprint"].items()]
+    prints = [(f"fingerprint of {name}", _shortened(value)) for name, value in source["fingerprint"].items()]
     return [("data", _data_named(source)), *prints]
+
+
+def _shortened(fingerprint: str) -> str:
+    kind, value = fingerprint.rsplit(":", 1)
+    return f"{kind}:{value[:DIGITS]}…"
 
 
 def _data_named(source: dict[str, Any]) -> str:

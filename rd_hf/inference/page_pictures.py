@@ -65,9 +65,9 @@ def add_pictures(
             for case in cases
         ]
 
-    closest = "two likeliest classes lie closest" if predictions.exclusive else "probability lies closest to its threshold"
-    if point is not None and predictions.exclusive:
-        closest = "probability lies closest to the operating point"
+    closest = "two likeliest classes lie closest"
+    if point is not None or not predictions.exclusive:
+        closest = "probability lies closest to its threshold"
     facts.galleries = [
         Gallery(
             "Most confident errors", "Wrong answers, the surest first.",
@@ -110,7 +110,7 @@ def class_pictures(split: OpenSplit, case: Case, forward: Forward | None, device
 def mask_galleries(
     rows: MaskRows, task: Segmentation, forward: Forward, device: torch.device, split: OpenSplit
 ) -> list[Gallery]:
-    """The worst images or volumes first, then a middling and a good one or some, by the mean Dice over their classes."""
+    """The worst images or volumes, then some middling and good ones, by the mean Dice over their classes."""
     dice = rows.per_image["dice"]
     defined = np.flatnonzero(~np.isnan(dice).all(axis=1))
     order = defined[np.argsort(np.nanmean(dice[defined], axis=1), kind="stable")]

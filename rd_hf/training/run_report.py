@@ -16,6 +16,7 @@ from ..runtime.checkpoint import checkpoint_step, list_checkpoints, load_latest
 from ..runtime.processes import report_lost_process, start_accelerator
 from ..runtime.progress import console
 from .assembly import build_models, open_trainer
+from .page import scores_alone
 from .report import summary, write_report
 from .run_data import load_run_data
 from .run_folder import CONFIG_FILE, METRICS_FILE, read_history
@@ -27,7 +28,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def report(run: str | Path, *, verbose: bool = True) -> dict[str, Any]:
+def report(
+    run: str | Path,
+    *,
+    report_images: bool | None = None,
+    student_alone: str | Path | None = None,
+    verbose: bool = True,
+) -> dict[str, Any]:
     """Write the report of a run again, or that of a killed run as far as it got. No step is trained.
 
     Weights are the best ones of the last checkpoint; where there is none, or an earlier report is of a later step,
@@ -35,6 +42,9 @@ def report(run: str | Path, *, verbose: bool = True) -> dict[str, Any]:
     The command overwrites what it writes, but never a model card that was edited.
 
     :param run: the run's folder. Data and models are opened as its config.yaml names them.
+    :param report_images: whether report.html shows images, which may be of patients, and file names; by default as in
+        the training.
+    :param student_alone: the folder of a run with method ce on the same data, whose scores report.html shows too.
     :param verbose: whether log lines and progress are shown, as by `rd-hf report`.
     :return: what metrics.json holds.
     :raises ArgumentError: when the folder holds no run, nothing that was trained, or names what is not there any more.
@@ -43,10 +53,13 @@ def report(run: str | Path, *, verbose: bool = True) -> dict[str, Any]:
     folder = Path(run)
     with console(verbose):
         arguments = _arguments_of(folder)
+        if report_images is not None:
+            arguments.report_images = report_images
         accelerator = start_accelerator(arguments)
         set_seed(arguments.seed)
         with accelerator.main_process_first():
             run_data = load_run_data(arguments)
+        alone = None if student_alone is None else scores_alone(Path(student_alone), run_data.source)
         models = build_models(arguments, run_data, accelerator)
         trainer = open_trainer(arguments, accelerator, run_data, models)
         kept = list_checkpoints(trainer.checkpoints)
@@ -58,7 +71,7 @@ def report(run: str | Path, *, verbose: bool = True) -> dict[str, Any]:
         seconds = _seconds(folder, trainer.step)
         logger.info("%s", _where_it_stands(trainer, has_ended=seconds is not None))
         with report_lost_process(accelerator):
-            scores = write_report(folder, run_data, models, trainer, seconds)
+            scores = write_report(folder, run_data, models, trainer, seconds, alone)
             if accelerator.is_main_process:
                 logger.info("%s", summary(scores, run_data, folder))
             accelerator.wait_for_everyone()
