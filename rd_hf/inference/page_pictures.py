@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,8 @@ from .saliency import NOT_INSTALLED, WHAT, WITHOUT_GRADIENTS, can_map, saliency_
 
 SHOWN = 12  # images in a gallery
 SHOWN_VOLUMES = 6
+MAPPED = 6  # of the images in a gallery
+MAPS_SECONDS = 20.0  # after which a page makes no further map
 THUMBNAILS = 240
 WORST, OTHERS = 12, 3  # images of a segmenter
 WORST_VOLUMES, OTHER_VOLUMES = 3, 1  # each is segmented anew
@@ -59,10 +62,12 @@ def add_pictures(
     if of_volumes:
         facts.maps = "Three slices through the middle of each volume. Maps are made of images only."
 
+    mapped = Mapped(forward, device, split) if with_maps else None
+
     def examples(cases: list[Case]) -> list[Example]:
         return [
-            Example(case.position, class_pictures(split, case, forward if with_maps else None, device))
-            for case in cases
+            Example(case.position, class_pictures(split, case, mapped if number < MAPPED else None))
+            for number, case in enumerate(cases)
         ]
 
     closest = "two likeliest classes lie closest"
@@ -91,8 +96,26 @@ def seen(split: OpenSplit, row: int) -> np.ndarray:
     return picture[..., ::-1] if is_turned else picture
 
 
-def class_pictures(split: OpenSplit, case: Case, forward: Forward | None, device: torch.device) -> list[Picture]:
-    """An image, and with its map where there is a model with gradients; three slices of a volume."""
+class Mapped:
+    """Makes maps of answers, for a while.
+
+    :param forward: see `add_pictures`.
+    """
+
+    def __init__(self, forward: Forward, device: torch.device, split: OpenSplit):
+        self.forward, self.device, self.split = forward, device, split
+        self.until = time.monotonic() + MAPS_SECONDS
+
+    def __call__(self, case: Case, picture: np.ndarray) -> list[Picture]:
+        """The picture of a case under its map; nothing once the time is over."""
+        if time.monotonic() > self.until:
+            return []
+        pixels = pixel_values(self.split.store.student, [self.split.rows[case.position]], self.device)
+        return [Picture(under_map(picture, saliency_map(self.forward, pixels, case.label)), "map of the answer")]
+
+
+def class_pictures(split: OpenSplit, case: Case, mapped: Mapped | None) -> list[Picture]:
+    """An image, and its map where one is wanted; three slices of a volume."""
     row = split.rows[case.position]
     if isinstance(split.store, VolumeStore):
         shown, spacing = volume_shown(split, row)
@@ -100,11 +123,7 @@ def class_pictures(split: OpenSplit, case: Case, forward: Forward | None, device
         slices = {plane: lettered(grey_slice(shown, plane, place, spacing), plane) for plane in PLANES}
         return [Picture(picture, plane) for plane, picture in slices.items()]
     picture = seen(split, row)
-    pictures = [Picture(picture, AS_SEEN)]
-    if forward is not None:
-        found = saliency_map(forward, pixel_values(split.store.student, [row], device), case.label)
-        pictures.append(Picture(under_map(picture, found), "map of the answer"))
-    return pictures
+    return [Picture(picture, AS_SEEN), *([] if mapped is None else mapped(case, picture))]
 
 
 def mask_galleries(

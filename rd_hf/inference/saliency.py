@@ -14,8 +14,7 @@ import torch
 from PIL import Image, ImageFilter
 from torch import Tensor
 
-STEPS = 16  # between the grey image and the image
-AT_ONCE = 8  # of these in a batch
+STEPS = 8  # between the grey image and the image
 BLUR = 1 / 40  # of the longer side: single pixels are noise
 BRIGHTEST = 99.5  # percentile that has the full colour
 COLOR = (255, 140, 0)
@@ -46,9 +45,7 @@ def saliency_map(forward: Callable[[Tensor], Tensor], pixels: Tensor, label: int
     from captum.attr import IntegratedGradients
 
     with torch.enable_grad():
-        found = IntegratedGradients(forward).attribute(
-            pixels, baselines=0.0, target=label, n_steps=STEPS, internal_batch_size=AT_ONCE
-        )
+        found = IntegratedGradients(forward).attribute(pixels, baselines=0.0, target=label, n_steps=STEPS)
     raised = found.detach().sum(dim=1)[0].clamp(min=0).float().cpu().numpy()
     highest = np.percentile(raised, BRIGHTEST)
     scaled = np.rint(255 * np.clip(raised / highest, 0, 1) if highest > 0 else 0 * raised).astype(np.uint8)

@@ -23,7 +23,7 @@ from .curves import curve_tables
 from .facts import ReportFacts
 from .pictures import Budget, shown_galleries, shown_thumbnails
 from .reliability import reliability
-from .tables import class_table, headlines, reasons, score_rows, subgroup_tables
+from .tables import class_table, has_intervals, headlines, reasons, score_rows, subgroup_tables
 from .text import count, duration, interval, number, shown_names
 
 REPORT_FILE = "report.html"
@@ -43,6 +43,7 @@ def render_report(facts: ReportFacts) -> str:
         "names": shown_names(facts.names),
         "headlines": headlines(facts),
         "reasons": reasons(facts),
+        "has_intervals": has_intervals(facts),
         "score_rows": score_rows(facts),
         "class_table": class_table(facts, areas),
         "subgroups": subgroup_tables(facts),

@@ -14,6 +14,7 @@ from .text import UNDEFINED, cut, interval, number, shown_names
 
 OF_MASKS = {"dice": "Dice", "iou": "IoU", "hd95": "HD95", "surface_dice": "surface Dice"}
 HEADLINES = 2
+FEWEST = 5  # images, or groups of them; the interval of fewer would look exact
 
 
 def estimate(value: float | None, bounds: list[float] | None, reason: str | None = None) -> dict[str, Any]:
@@ -43,7 +44,7 @@ def headlines(facts: ReportFacts) -> list[dict[str, Any]]:
 
 
 def _score_row(facts: ReportFacts, metric: Metric) -> dict[str, Any]:
-    values = [_of(model.scores, metric.name) for model in facts.models]
+    values = [_of(facts, model.scores, metric.name) for model in facts.models]
     why = [model.scores["undefined"].get(metric.name) for model in facts.models]
     cells = [estimate(*pair, reason) for pair, reason in zip(values, why, strict=True)]
     numbers = [n for value, bounds in values for n in (value, *(bounds or ())) if n is not None and math.isfinite(n)]
@@ -65,8 +66,13 @@ def _scale(numbers: list[float]) -> tuple[float, float]:
     return max(0.0, found[0]), found[-1] if max(numbers) > 1 else min(1.0, found[-1])
 
 
-def _of(scores: dict[str, Any], name: str) -> tuple[float | None, list[float] | None]:
-    return scores.get(name), scores["intervals"].get(name)
+def has_intervals(facts: ReportFacts) -> bool:
+    """Whether there are enough images, or groups of them, for intervals."""
+    return min(len(facts.rows), facts.models[0].scores.get("groups") or len(facts.rows)) >= FEWEST
+
+
+def _of(facts: ReportFacts, scores: dict[str, Any], name: str) -> tuple[float | None, list[float] | None]:
+    return scores.get(name), scores["intervals"].get(name) if has_intervals(facts) else None
 
 
 def class_table(facts: ReportFacts, areas: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -82,20 +88,21 @@ def class_table(facts: ReportFacts, areas: dict[str, np.ndarray]) -> dict[str, A
         heads = [f"{facts.unit}s with it", *(OF_MASKS[name] + unit.get(name, "") for name in measures)]
         rows = []
         for name, shown in zip(facts.names[1:], names[1:], strict=True):
-            cells = [_class_cell(scores, f"{measure}_per_class", name, measure) for measure in measures]
+            cells = [_class_cell(facts, f"{measure}_per_class", name, measure) for measure in measures]
             rows.append({"name": shown, "count": scores["images"][name]["in_truth"], "cells": cells})
         return {"heads": heads, "rows": rows}
     rows = []
     for k, (name, shown) in enumerate(zip(facts.names, names, strict=True)):
-        cells = [_class_cell(scores, measure, name, measure) for measure in ("sensitivity", "specificity")]
+        cells = [_class_cell(facts, measure, name, measure) for measure in ("sensitivity", "specificity")]
         cells += [estimate(float(areas[measure][k]), None) for measure in ("auroc", "average_precision")]
         rows.append({"name": shown, "count": int(facts.predictions.truth[:, k].sum()), "cells": cells})
     heads = [f"{facts.unit}s", "sensitivity", "specificity", "AUROC", "average precision"]
     return {"heads": heads, "rows": rows}
 
 
-def _class_cell(scores: dict[str, Any], measure: str, name: str, reason: str) -> dict[str, Any]:
-    bounds = scores["intervals"].get(measure, {}).get(name)
+def _class_cell(facts: ReportFacts, measure: str, name: str, reason: str) -> dict[str, Any]:
+    scores = facts.models[0].scores
+    bounds = scores["intervals"].get(measure, {}).get(name) if has_intervals(facts) else None
     return estimate(scores[measure][name], bounds, scores["undefined"].get(f"{reason}/{name}"))
 
 

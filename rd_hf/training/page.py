@@ -87,7 +87,7 @@ def write_page(
     # a killed run may have logged steps after its last checkpoint
     facts.course = course_of([row for row in read_history(folder) if row["step"] <= trainer.step])
     facts.costs = [{"name": name, **vars(cost)} for name, cost in card["costs"].items()]
-    facts.training = _training(scores["training"], card)
+    facts.training = _training(scores["training"], card, facts.unit)
     if images:
         was_training = student.training
         student.eval()
@@ -128,14 +128,14 @@ def _targets(scores: dict[str, Any]) -> list[tuple[str, str]]:
     return [("targets", scores["training"]["targets"])] if "targets" in scores["training"] else []
 
 
-def _training(training: dict[str, Any], card: dict[str, Any]) -> list[tuple[str, str]]:
+def _training(training: dict[str, Any], card: dict[str, Any], unit: str) -> list[tuple[str, str]]:
     return [
         ("optimiser steps", str(training["steps"])),
         ("step of these weights", str(training["best_step"])),
         ("time of the training", duration(training["seconds"])),
         ("hardware", card["hardware"]),
-        ("labelled images", str(training["labelled_images"])),
-        ("images without label", str(training["unlabelled_images"])),
+        (f"labelled {unit}s", str(training["labelled_images"])),
+        (f"{unit}s without label", str(training["unlabelled_images"])),
     ]
 
 
