@@ -20,9 +20,9 @@ BRIGHTEST = 99.5  # percentile that has the full colour
 COLOR = (255, 140, 0)
 GREY_SHARE, OPACITY = 0.75, 0.85
 WHAT = (
-    "The maps show to which pixels the answer reacts: integrated gradients of the answered class, from a picture of "
-    f"the mean colour to this one in {STEPS} steps, smoothed. Orange pixels raise the answer’s score. A map does not "
-    "outline a finding, and it does not show that the model looks for the right reason."
+    "The first ones have a map, which shows to which pixels the answer reacts: integrated gradients of the answered "
+    f"class, from a picture of the mean colour to this one in {STEPS} steps, smoothed. Orange pixels raise the "
+    "answer’s score. A map does not outline a finding, and it does not show that the model looks for the right reason."
 )
 NOT_INSTALLED = (
     "Maps over the images need Captum, which is not installed. To get them, run pip install 'rd-hf[report]' and write "
