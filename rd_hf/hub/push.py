@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from huggingface_hub import CommitOperationAdd, HfApi, ModelCard, ModelInfo, hf_hub_download
+from huggingface_hub import CommitOperationAdd, HfApi, ModelInfo, hf_hub_download
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
@@ -199,9 +199,6 @@ def _send(
     """Make what is missing of repo and branch, upload, commit once; :return: the address of commit or pull request."""
     api, repo_id = HfApi(), destination.repo_id
     operations = _operations(files, destination)
-    for operation in operations:
-        if operation.path_in_repo == CARD_FILE:
-            retrying(ModelCard(operation.path_or_fileobj.decode()).validate)
     head = destination.head
     if head is None:
         retrying(lambda: api.create_repo(repo_id, private=private, exist_ok=True))
