@@ -231,6 +231,7 @@ def _predict(options: list[str]) -> int:
 
     from .inference.loading import load_model
     from .inference.prediction import predict_loaded, prediction_table
+    from .tasks.classification import Classification
     from .tasks.segmentation import Segmentation
 
     values = vars(arguments)
@@ -239,7 +240,8 @@ def _predict(options: list[str]) -> int:
     if isinstance(loaded.task, Segmentation) and arguments.output_dir is None:
         raise ArgumentError("This model gives masks: name a folder for them with `output_dir`.")
     rows = predict_loaded(loaded, **values)
-    print("\n".join(map(json.dumps, rows)) if as_json else prediction_table(rows, top_k))
+    has_point = isinstance(loaded.task, Classification) and loaded.task.operating_point is not None
+    print("\n".join(map(json.dumps, rows)) if as_json else prediction_table(rows, top_k, with_answer=has_point))
     return 0
 
 
@@ -248,7 +250,7 @@ def _report(options: list[str]) -> int:
     with stopping_at_once():
         from .training.run_report import report
 
-        report(arguments.run)
+        report(**vars(arguments))
     return 0
 
 
