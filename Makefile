@@ -9,6 +9,10 @@ TIMM_STAMP := $(TIMM_VENV)/.installed
 TIMM_TESTS := tests/with_timm tests/data/test_pixels.py tests/data/test_whole_image.py tests/export/test_export.py \
 	tests/inference/test_model_names.py tests/invariant tests/models/test_stages.py tests/students/test_student_zoo.py \
 	tests/test_without_rd_hf.py tests/training/test_models_in_hand.py
+# Pages in Debian's chromium. npm fetches the packages of JavaScript that the tests need.
+BROWSER := $(VENV)/browser
+BROWSER_STAMP := $(BROWSER)/.installed
+BROWSER_PACKAGES := axe-core@4.14.1 onnxruntime-web@1.30.0
 
 export HF_HUB_OFFLINE = 1
 
@@ -16,19 +20,22 @@ export HF_HUB_OFFLINE = 1
 FLOOR := .venv-floor
 FLOOR_TESTS := tests/hub tests/inference tests/models tests/runtime tests/teacher_cache tests/training
 
-.PHONY: demo test test-floor test-timm lint docs clean
+.PHONY: demo test test-floor test-timm test-browser lint docs clean
 
 demo: $(STAMP)
 	$(BIN)/python examples/demo.py
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --ignore=tests/browser
 
 test-floor: $(FLOOR)/.installed
 	$(FLOOR)/bin/python -m pytest $(FLOOR_TESTS)
 
 test-timm: $(TIMM_STAMP)
 	$(TIMM_BIN)/python -m pytest $(TIMM_TESTS)
+
+test-browser: $(BROWSER_STAMP)
+	$(BIN)/python -m pytest --numprocesses=0 tests/browser
 
 lint: $(STAMP)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -56,6 +63,14 @@ $(TIMM_STAMP): setup.cfg pyproject.toml constraints.txt
 	test -x $(TIMM_BIN)/python || $(PYTHON) -m venv $(TIMM_VENV)
 	$(TIMM_BIN)/python -m pip install --quiet torch===$$(sed -n "s/^torch==//p" constraints.txt)
 	$(TIMM_BIN)/python -m pip install --quiet -c constraints.txt -e ".[test,timm,open_clip]"
+	touch $@
+
+$(BROWSER_STAMP): $(STAMP) Makefile
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test,browser]"
+	mkdir -p $(BROWSER)
+	cd $(BROWSER) && for package in $(BROWSER_PACKAGES); do \
+		name=$${package%@*} && file=$$(npm pack --silent $$package) && rm -rf $$name && mkdir $$name && \
+		tar -xzf $$file -C $$name --strip-components=1 || exit 1; done
 	touch $@
 
 clean:

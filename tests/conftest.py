@@ -24,6 +24,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from browser_pages import IS_INSTALLED as HAS_BROWSER
+from browser_pages import chromium, open_page  # noqa: F401  (fixtures of tests/browser)
 from hub_server import TOKEN, HubServer
 from warm_python import FIRST_LIBRARIES, LIBRARIES, WarmPython
 from warm_server import EMPTY_PLOTS, SHORT_WAITS, WARM_CHILDREN
@@ -42,6 +44,7 @@ LONGEST_FIRST = """test_docs test_comparison test_distillation test_export test_
     test_teacher_cache test_volume_comparison test_student_zoo test_without_rd_hf test_comparison_tables
     test_comparison_reruns test_volume_hub test_volume_zoo test_slices test_models_in_hand"""
 collect_ignore = [] if find_spec("timm") else ["with_timm"]  # see make test-timm
+collect_ignore += [] if HAS_BROWSER else ["browser"]  # see make test-browser
 
 
 def pytest_collection_finish():
