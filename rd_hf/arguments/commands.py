@@ -167,6 +167,20 @@ class ReportArguments:
 
 
 @dataclass
+class InfoArguments:
+    """What `rd-hf info` takes."""
+
+    model: str = option(
+        MISSING,
+        "folder of a run, or Hub id or folder of a student, a reprogrammed teacher, a plain checkpoint or an ONNX "
+        "export; may come first, without --model",
+    )
+    revision: str | None = option(None, "branch, tag or commit of the model")
+    trust_remote_code: bool = option(False, "run model code from the repo")
+    json: bool = option(False, "print one JSON object")
+
+
+@dataclass
 class ExportArguments:
     """What `rd-hf export` takes."""
 
