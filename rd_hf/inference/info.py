@@ -22,7 +22,7 @@ from ..data.volumes.transform import VolumeTransform
 from ..models.image_processing_rd_volume import RDVolumeProcessor
 from ..models.timm_models import timm_config
 from ..scoring.metric import Metric
-from ..students.cost import Cost, measure_cost, median_milliseconds
+from ..students.cost import measure_cost, median_milliseconds
 from ..students.kinds import CLASSES, MASKS
 from ..tasks.make import make_task
 from ..tasks.segmentation import Segmentation
@@ -34,6 +34,7 @@ from .onnx_runtime import OnnxModel
 
 RUN_CONFIG, RUN_METRICS = "config.yaml", "metrics.json"
 EXPORT_REPORT = "export.json"
+ANSWERS = ("ForImageClassification", "ForSemanticSegmentation")  # in the names of classes of transformers
 OF_RUN = ("steps", "best_step", "seconds", "labelled_images", "unlabelled_images", "targets")
 
 
@@ -46,7 +47,7 @@ def info(model: str | os.PathLike, *, revision: str | None = None, trust_remote_
         `reads`, `image_size`, `preprocessing`, `operating_point`, `calibration_temperature`, `cost`, `made_from` (as
         in its config), `scores` by split (of a run also `teacher_scores` and `training`, of eight bits also
         `float32_scores`), and `files` in bytes. None or empty where there is nothing to say.
-    :raises ArgumentError: for a run without a student.
+    :raises ArgumentError: for a run without a student, and a model that gives neither classes nor masks.
     """
     name, run = os.fspath(model), None
     if (Path(name) / RUN_CONFIG).is_file() and not (Path(name) / CONFIG_NAME).is_file():
@@ -59,6 +60,7 @@ def info(model: str | os.PathLike, *, revision: str | None = None, trust_remote_
             )
     with loading("model", name):
         values, _ = PreTrainedConfig.get_config_dict(name, revision=revision)
+    _check_answers(name, values)
     is_teacher = values.get("model_type") == "rd_teacher"
     found = _of_teacher(name, revision, values) if is_teacher else _of_model(name, revision, values, trust_remote_code)
     metrics = found.pop("metrics")
@@ -67,6 +69,16 @@ def info(model: str | os.PathLike, *, revision: str | None = None, trust_remote_
         return found | _of_run(run, metrics) | {"files": file_sizes(run)}
     folder = Path(name) if Path(name).is_dir() else Path(cached_file(name, CONFIG_NAME, revision=revision)).parent
     return found | _scores_of_folder(folder, _card(name, revision), metrics) | {"files": file_sizes(folder)}
+
+
+def _check_answers(name: str, values: dict[str, Any]) -> None:
+    """Refuse a model whose head would be made up when it is loaded, such as a foundation model."""
+    classes = values.get("architectures") or []
+    if classes and not any(answer in own for own in classes for answer in ANSWERS):
+        raise ArgumentError(
+            f"{name} is a {classes[0]}, which gives neither classes nor masks. Give a student, a reprogrammed teacher, "
+            "an export, or another image classifier or segmenter."
+        )
 
 
 def _of_model(name: str, revision: str | None, values: dict[str, Any], trust_remote_code: bool) -> dict[str, Any]:
@@ -83,7 +95,7 @@ def _of_model(name: str, revision: str | None, values: dict[str, Any], trust_rem
         "model_type": model_type or loaded.model.config.model_type,
         **_of_task(loaded.task, loaded.transform.processor, size),
         **{name: read_decisions(values).get(name) for name in ("operating_point", "calibration_temperature")},
-        "cost": vars(cost) | {"threads": torch.get_num_threads(), "per": _unit(loaded)},
+        "cost": cost | {"threads": torch.get_num_threads(), "per": _unit(loaded)},
     }
 
 
@@ -106,20 +118,23 @@ def _unit(loaded: LoadedModel) -> str:
     return "window" if isinstance(loaded.task, Segmentation) else "volume"
 
 
-def _cost(loaded: LoadedModel, size: tuple[int, ...]) -> Cost:
+def _cost(loaded: LoadedModel, size: tuple[int, ...]) -> dict[str, Any]:
     model: PreTrainedModel = loaded.model.cpu().float()
-    return measure_cost(lambda pixels: model(pixel_values=pixels), model, size)
+    return vars(measure_cost(lambda pixels: model(pixel_values=pixels), model, size))
 
 
-def _cost_of_onnx(name: str, revision: str | None, loaded: LoadedModel, size: tuple[int, ...]) -> Cost:
+def _cost_of_onnx(name: str, revision: str | None, loaded: LoadedModel, size: tuple[int, ...]) -> dict[str, Any]:
     """Parameters and operations of the network that its config describes, and the time of the ONNX model itself."""
-    config = timm_config(name, revision) or AutoConfig.from_pretrained(name, revision=revision)
-    kind = MASKS if is_segmenter(config) else CLASSES
-    network = kind.auto_class.from_config(config).eval()
-    counted = measure_cost(lambda pixels: network(pixel_values=pixels), network, size)
     pixels = torch.zeros(1, int(loaded.model.input_shape[1]), *size)
     own = median_milliseconds(lambda values: loaded.model(pixel_values=values), pixels)
-    return Cost(counted.parameters, counted.gflop, own)
+    config = timm_config(name, revision) or AutoConfig.from_pretrained(name, revision=revision)
+    kind = MASKS if is_segmenter(config) else CLASSES
+    try:
+        network = kind.auto_class.from_config(config).eval()
+    except ImportError:  # of MONAI or timm, which an ONNX model runs without
+        return {"parameters": None, "gflop": None, "milliseconds": own}
+    counted = measure_cost(lambda pixels: network(pixel_values=pixels), network, size)
+    return vars(counted) | {"milliseconds": own}
 
 
 def _of_teacher(name: str, revision: str | None, values: dict[str, Any]) -> dict[str, Any]:

@@ -78,11 +78,13 @@ def _prepared(facts: dict[str, Any]) -> str:
 
 
 def _cost(cost: dict[str, Any]) -> str:
-    text = f"{cost['parameters']:,} parameters"
-    if cost["milliseconds"] is None:
-        return text
-    threads = f"{cost['threads']} thread{'s' if cost['threads'] > 1 else ''}"
-    return f"{text}, {cost['gflop']:.3g} GFLOP and {cost['milliseconds']:.1f} ms per {cost['per']} (CPU, {threads})"
+    parts = [] if cost["parameters"] is None else [f"{cost['parameters']:,} parameters"]
+    if cost["gflop"] is not None:
+        parts.append(f"{cost['gflop']:.3g} GFLOP per {cost['per']}")
+    if cost["milliseconds"] is not None:
+        threads = f"{cost['threads']} thread{'s' if cost['threads'] > 1 else ''}"
+        parts.append(f"{cost['milliseconds']:.1f} ms per {cost['per']} (CPU, {threads})")
+    return ", ".join(parts)
 
 
 def _origin(made_from: dict[str, Any]) -> list[tuple[str, str]]:

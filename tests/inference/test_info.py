@@ -160,7 +160,19 @@ def test_a_plain_model_of_transformers(tmp_path):
     assert facts["form"] == "transformers" and facts["made_from"] == {} and facts["scores"] == {}
 
 
-def test_what_is_no_model_is_said(run, tmp_path):
+def test_an_onnx_model_is_told_of_where_its_network_cannot_be_built(run, monkeypatch):
+    def missing(config):
+        raise ImportError("MONAI")
+
+    monkeypatch.setattr(AutoModelForImageClassification, "from_config", missing)
+    facts = rd_hf.info(run.parent / "onnx")
+    assert facts["cost"]["parameters"] is None and facts["cost"]["milliseconds"] > 0
+    assert "parameters" not in info_table(facts)
+
+
+def test_what_is_no_model_is_said(run, teacher, tmp_path):
+    with pytest.raises(ArgumentError, match="is a ResNetModel, which gives neither classes nor masks"):
+        rd_hf.info(teacher)
     with pytest.raises(ModelNameError, match="is not a folder"):
         rd_hf.info(tmp_path / "nothing")
     (tmp_path / "config.yaml").write_text("method: ce\n")
