@@ -1,0 +1,137 @@
+"""Writes the page around an exported ONNX student: a folder that any static server, or a static Space, serves."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from huggingface_hub import ModelCardData
+
+from ..._version import __version__
+from ...arguments.values import ArgumentError
+from ...cards.card import CARD_FILE, is_hub_id, stamp
+from ...cards.provenance import PROVENANCE
+from ...data.decoding.reading import Reading
+from ...inference.loading import LoadedModel
+from ...runtime.files import write_json
+from ...scoring.mask_pictures import class_colors
+from ...tasks.classification import MultiLabel
+from ...tasks.segmentation import Segmentation
+from ..inputs import is_of_volumes
+from .runtime import RUNTIME_FOLDER, linked, vendored
+from .steps import preprocessing
+
+FILES = Path(__file__).with_name("files")
+STUDENT_FILE, PAGE_FILE = "student.json", "index.html"
+LOCAL = "local"
+
+
+def check_page(loaded: LoadedModel) -> dict[str, Any]:
+    """What `preprocessing` gives.
+
+    :raises ArgumentError: for a model that no page can show.
+    """
+    if is_of_volumes(loaded):
+        raise ArgumentError(
+            "`format` web is for students of images, because a volume is too large for a page to read and to show: "
+            "export students of volumes to onnx or bundle."
+        )
+    return preprocessing(loaded.transform)
+
+
+def write_page(
+    folder: Path,
+    loaded: LoadedModel,
+    prepared: dict[str, Any],
+    model_id: str,
+    web_runtime: str | None = None,
+    cdn: bool = False,
+) -> dict[str, Any]:
+    """Write page, student.json, runtime and README.md into the folder of an ONNX export.
+
+    :param folder: with `model.onnx` and `config.json`.
+    :param prepared: what `check_page` gives.
+    :param model_id: of the student; it is named if it is on the Hub.
+    :param web_runtime: npm package of onnxruntime-web, a file or a folder.
+    :param cdn: link to onnxruntime-web on a public server instead.
+    :return: for the report, whether the page fetches anything from elsewhere, and the bytes of the whole folder.
+    :raises ArgumentError: when the runtime cannot be had.
+    """
+    shutil.copytree(FILES, folder, dirs_exist_ok=True)
+    runtime = linked() if cdn else vendored(folder, web_runtime)
+    if cdn:
+        shutil.rmtree(folder / RUNTIME_FOLDER)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    student = _student(loaded, config, prepared, runtime)
+    write_json(student, folder / STUDENT_FILE)
+    page = folder / PAGE_FILE
+    page.write_text(_render(page, student=student, cdn=cdn, runtime=runtime), encoding="utf-8")
+    (folder / CARD_FILE).write_text(_readme(student, model_id, cdn), encoding="utf-8")
+    total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return {"runtime": "linked" if cdn else "vendored", "page_bytes": total}
+
+
+def _student(
+    loaded: LoadedModel, config: dict[str, Any], prepared: dict[str, Any], runtime: dict[str, Any]
+) -> dict[str, Any]:
+    """Everything that the page knows of the student."""
+    provenance = config.get(PROVENANCE) or {}
+    has_masks = isinstance(loaded.task, Segmentation)
+    reading = Reading.recorded(loaded.trained_on)
+    return {
+        "title": "Masks of images" if has_masks else "Image classifier",
+        "labels": loaded.task.names,
+        "masks": has_masks,
+        "several_labels": isinstance(loaded.task, MultiLabel),
+        "colors": [list(color) for color in class_colors(len(loaded.task.names))] if has_masks else None,
+        "operating_point": config.get("operating_point"),
+        "calibration_temperature": config.get("calibration_temperature"),
+        "preprocessing": prepared,
+        "reading": reading.chosen(),
+        "model_type": config["model_type"],
+        "parameters": sum(parameter.numel() for parameter in loaded.model.parameters()),
+        "teacher": (provenance.get("teacher") or {}).get("id"),
+        "dataset": (provenance.get("dataset") or {}).get("id"),
+        "runtime": {name: value for name, value in runtime.items() if name != "script_integrity"},
+        "made_by": f"rd_hf {__version__}",
+    }
+
+
+def _render(template: Path, **values: Any) -> str:
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True, trim_blocks=True
+    )
+    return environment.from_string(template.read_text(encoding="utf-8")).render(**values)
+
+
+def _readme(student: dict[str, Any], model_id: str, cdn: bool) -> str:
+    """README.md with the metadata of a static Space; a push leaves it alone where a person has edited it."""
+    is_public = is_hub_id(model_id) and not Path(model_id).exists()
+    data = ModelCardData(
+        title=student["title"], sdk="static", app_file=PAGE_FILE, pinned=False, tags=["rd_hf", "medical", "vision"],
+        models=[model_id] if is_public else None,
+    )  # fmt: skip
+    origin = student["teacher"]
+    made = "a foundation model" if origin in (None, LOCAL) else f"`{origin}`"
+    source = "onnxruntime-web comes from a public server" if cdn else "nothing comes from another server"
+    return stamp(
+        f"""---
+{data.to_yaml()}
+---
+
+# {student["title"]}
+
+A web page that runs a small model on images in the browser. The images never leave the computer: the page's content
+security policy forbids it to send anything to another server, and {source}.
+
+The model ({student["model_type"]}, {student["parameters"] / 1e6:.2f} million parameters) was distilled from {made} with
+rd_hf. Its classes: {", ".join(f"`{name}`" for name in student["labels"])}.
+
+**This is no medical device.** It is made for research, and no patient may be treated by its answers.
+
+To serve it on your own computer, run `python -m http.server` in this folder and open the address that it prints.
+"""
+    )
