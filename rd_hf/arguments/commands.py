@@ -135,6 +135,7 @@ class PushArguments:
     revision: str | None = option(None, "branch, created if it does not exist")
     create_pr: bool = option(False, "open a pull request instead of committing")
     commit_message: str | None = option(None, "title of the commit")
+    space: bool = option(False, "publish a folder of `export --format web` as a static Space")
 
 
 @dataclass

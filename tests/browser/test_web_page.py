@@ -1,11 +1,9 @@
 """The page of a student in Chromium: it answers as `rd_hf.predict` does, keeps the images, and says what is wrong."""
 
-import shutil
-
 import numpy as np
 import pytest
 import torch
-from browser_pages import NARROW, RUNTIME, overflows, serious_violations
+from browser_pages import RUNTIME
 from served_pages import give, ready, served, table, varied_images
 from transformers import ViTImageProcessorPil
 

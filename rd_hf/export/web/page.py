@@ -12,7 +12,7 @@ from huggingface_hub import ModelCardData
 
 from ..._version import __version__
 from ...arguments.values import ArgumentError
-from ...cards.card import CARD_FILE, is_hub_id, stamp
+from ...cards.card import is_hub_id, stamp
 from ...cards.provenance import PROVENANCE
 from ...data.decoding.reading import Reading
 from ...inference.loading import LoadedModel
@@ -21,11 +21,10 @@ from ...scoring.mask_pictures import class_colors
 from ...tasks.classification import MultiLabel
 from ...tasks.segmentation import Segmentation
 from ..inputs import is_of_volumes
+from .layout import FILES, PAGE_FILE, README_FILE, STUDENT_FILE
 from .runtime import RUNTIME_FOLDER, linked, vendored
 from .steps import preprocessing
 
-FILES = Path(__file__).with_name("files")
-STUDENT_FILE, PAGE_FILE = "student.json", "index.html"
 LOCAL = "local"
 
 
@@ -69,7 +68,7 @@ def write_page(
     write_json(student, folder / STUDENT_FILE)
     page = folder / PAGE_FILE
     page.write_text(_render(page, student=student, cdn=cdn, runtime=runtime), encoding="utf-8")
-    (folder / CARD_FILE).write_text(_readme(student, model_id, cdn), encoding="utf-8")
+    (folder / README_FILE).write_text(_readme(student, model_id, cdn), encoding="utf-8")
     total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return {"runtime": "linked" if cdn else "vendored", "page_bytes": total}
 
