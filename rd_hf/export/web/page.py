@@ -90,13 +90,19 @@ def _student(
         "calibration_temperature": config.get("calibration_temperature"),
         "preprocessing": prepared,
         "reading": reading.chosen(),
-        "model_type": config["model_type"],
-        "parameters": sum(parameter.numel() for parameter in loaded.model.parameters()),
+        "model": _named(config, sum(parameter.numel() for parameter in loaded.model.parameters())),
         "teacher": (provenance.get("teacher") or {}).get("id"),
         "dataset": (provenance.get("dataset") or {}).get("id"),
         "runtime": {name: value for name, value in runtime.items() if name != "script_integrity"},
         "made_by": f"rd_hf {__version__}",
     }
+
+
+def _named(config: dict[str, Any], parameters: int) -> str:
+    """A model in words: its architecture, and how large it is."""
+    kind = f"{config['network']} of MONAI" if config["model_type"] == "monai" else config["model_type"]
+    size = f"{parameters / 1e6:.1f} million" if parameters >= 1e6 else f"{parameters / 1e3:.0f} thousand"
+    return f"{kind}, {size} parameters"
 
 
 def _render(template: Path, **values: Any) -> str:
@@ -115,6 +121,7 @@ def _readme(student: dict[str, Any], model_id: str, cdn: bool) -> str:
     )  # fmt: skip
     origin = student["teacher"]
     made = "a foundation model" if origin in (None, LOCAL) else f"`{origin}`"
+    classes = ", ".join(f"`{' '.join(name.split()).replace('`', chr(39))}`" for name in student["labels"])
     source = "onnxruntime-web comes from a public server" if cdn else "nothing comes from another server"
     return stamp(
         f"""---
@@ -126,8 +133,7 @@ def _readme(student: dict[str, Any], model_id: str, cdn: bool) -> str:
 A web page that runs a small model on images in the browser. The images never leave the computer: the page's content
 security policy forbids it to send anything to another server, and {source}.
 
-The model ({student["model_type"]}, {student["parameters"] / 1e6:.2f} million parameters) was distilled from {made} with
-rd_hf. Its classes: {", ".join(f"`{name}`" for name in student["labels"])}.
+The model ({student["model"]}) was distilled from {made} with rd_hf. Its classes: {classes}.
 
 **This is no medical device.** It is made for research, and no patient may be treated by its answers.
 

@@ -5,7 +5,7 @@ import { ReadError } from "./bytes.js";
 import { element } from "./elements.js";
 import { Model, StartError, readStudent } from "./model.js";
 import { readImage } from "./reading.js";
-import { resultItem } from "./results.js";
+import { resultItem, ruleOf } from "./results.js";
 import { csv, drawTable, header, rows, tabbed } from "./table.js";
 
 const $ = (id) => document.getElementById(id);
@@ -120,7 +120,10 @@ function listen(model) {
     $("drop").classList.remove("over");
     accept(event.dataTransfer.files);
   });
-  $("calibrated").addEventListener("change", () => items.forEach((item) => item.show($("calibrated").checked)));
+  $("calibrated").addEventListener("change", () => {
+    items.forEach((item) => item.show($("calibrated").checked));
+    tellRule(student);
+  });
   $("opacity").addEventListener("input", () => {
     document.documentElement.style.setProperty("--mask-opacity", $("opacity").value / 100);
   });
@@ -130,12 +133,17 @@ function listen(model) {
   $("files").disabled = false;
 }
 
+function tellRule(student) {
+  $("rule").hidden = student.masks;
+  if (!student.masks) $("rule").textContent = ruleOf(student, $("calibrated").checked);
+}
+
 function describe(student) {
   const named = (name) => (name === null || name === "local" ? null : name);
   const [height, width] = student.preprocessing.size;
   const facts = {
     Classes: student.labels.join(", "),
-    Model: `${student.model_type}, ${(student.parameters / 1e6).toFixed(2)} million parameters`,
+    Model: student.model,
     "Distilled from": named(student.teacher),
     "Trained on": named(student.dataset),
     "Sees images as": `${width} x ${height} pixels`,
@@ -144,6 +152,7 @@ function describe(student) {
   for (const [name, text] of Object.entries(facts)) {
     if (text !== null) $("facts").append(element("dt", { text: name }), element("dd", { text }));
   }
+  tellRule(student);
   $("opacity-control").hidden = !student.masks;
   if (student.calibration_temperature && !student.masks) {
     $("calibrated-control").hidden = false;

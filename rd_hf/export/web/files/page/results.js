@@ -34,14 +34,16 @@ function bar(name, value, isAnswered, threshold) {
   );
 }
 
-function remark(student, isCalibrated) {
+/** By which rule a class is answered, in a sentence. */
+export function ruleOf(student, isCalibrated) {
   const point = student.operating_point;
   if (point === null || point === undefined) {
-    return student.several_labels ? "A class is answered from 50 %." : "The likeliest class is answered.";
+    if (!student.several_labels) return "The likeliest class is the answer.";
+    return `A class is answered from 50 %${isCalibrated ? " before calibration" : ""}.`;
   }
   const named = Object.entries(thresholds(student)).map(([name, value]) => `${name} from ${percent(value)}`);
   const words = `Operating point (${point.rule} on the validation images): ${named.join(", ")}`;
-  return isCalibrated ? `${words} before calibration.` : `${words}; the line marks it.`;
+  return isCalibrated ? `${words} before calibration.` : `${words}; a line marks it.`;
 }
 
 function bars(result, student, isCalibrated) {
@@ -64,7 +66,7 @@ function classes(result, student) {
   const total = result.width * result.height;
   const items = student.labels.map((name, number) => {
     const swatch = element("span", { class: "swatch", "aria-hidden": "true" });
-    swatch.style.backgroundColor = `rgb(${student.colors[number].join(" ")})`;
+    if (number > 0) swatch.style.backgroundColor = `rgb(${student.colors[number].join(" ")})`;
     const pixels = result.pixels[number];
     const words = `${pixels.toLocaleString("en")} pixels, ${percent(pixels / total)}`;
     return element("li", {}, swatch, element("span", { text: name }), element("span", { class: "value", text: words }));
@@ -87,13 +89,9 @@ export function resultItem(result, student) {
   const answer = element("p", { class: "answer", text: answerOf(result, student) });
   const words = element("div", {}, file, answer, numbers);
   const show = (isCalibrated) => {
-    const size = `${result.width} x ${result.height} pixels, answered in ${Math.round(result.milliseconds)} ms.`;
-    if (student.masks) {
-      numbers.replaceChildren(classes(result, student), element("p", { class: "remark", text: size }));
-      return;
-    }
-    const rule = element("p", { class: "remark", text: `${remark(student, isCalibrated)} ${size}` });
-    numbers.replaceChildren(bars(result, student, isCalibrated), rule);
+    const text = `${result.width} x ${result.height} pixels, answered in ${Math.round(result.milliseconds)} ms`;
+    const shown = student.masks ? classes(result, student) : bars(result, student, isCalibrated);
+    numbers.replaceChildren(shown, element("p", { class: "remark", text }));
   };
   return { node: element("li", { class: "result" }, picture(result.image, result.name, over), words), show };
 }
