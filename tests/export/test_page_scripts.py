@@ -3,13 +3,11 @@
 import base64
 import io
 import json
-import shutil
-import subprocess
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from page_in_node import NODE, encoded, given, in_node, pixels
 from PIL import Image
 from served_pages import png_of_16_bits, smooth, varied_images
 from transformers import (
@@ -22,36 +20,10 @@ from transformers import (
 from rd_hf.arguments.values import ArgumentError
 from rd_hf.data.decoding.images import read_image
 from rd_hf.data.pixels import PixelTransform
-from rd_hf.export.web.layout import FILES
 from rd_hf.export.web.steps import preprocessing, rows_may_come_first
 from rd_hf.tasks.segmentation import class_map
 
-NODE = shutil.which("node")
 pytestmark = pytest.mark.skipif(NODE is None, reason="node is not installed")
-
-
-def in_node(calls):
-    """The values of functions of the page: (module, name, arguments) each; what one throws is {"error": ...}."""
-    script = Path(__file__).with_name("page_in_node.mjs")
-    done = subprocess.run(
-        [NODE, script, FILES / "page"], input=json.dumps(calls), capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-def encoded(content):
-    return base64.b64encode(content).decode()
-
-
-def given(image):
-    return {"width": image.width, "height": image.height, "data": {"bytes": encoded(image.tobytes())}}
-
-
-def pixels(answer):
-    assert "error" not in answer, answer
-    data = np.frombuffer(base64.b64decode(answer["data"]["bytes"]), np.uint8)
-    return data.reshape(answer["height"], answer["width"], 3)
 
 
 def png(image, **options):

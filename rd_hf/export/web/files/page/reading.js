@@ -1,6 +1,7 @@
 // A file as an image, or a sentence that says why it is none.
 
 import { ReadError, latin } from "./bytes.js";
+import { isDicom, readDicom } from "./dicom.js";
 import { readJpeg } from "./jpeg.js";
 import { readPng } from "./png.js";
 
@@ -34,13 +35,15 @@ function whyUnknown(bytes) {
 /**
  * The upright image in a file.
  * @param {Uint8Array} bytes
+ * @param {{dicom_window?: string}} reading how the student was trained to read files
  * @returns {Promise<{width: number, height: number, data: Uint8ClampedArray}>}
- * @throws {ReadError} with a sentence that begins with "it" or "its"
+ * @throws {ReadError} with a sentence
  */
-export async function readImage(bytes) {
+export async function readImage(bytes, reading) {
   if (bytes.length === 0) throw new ReadError("it is empty");
   const start = latin(bytes.subarray(0, 8));
   if (start === "\x89PNG\r\n\x1a\n") return readPng(bytes);
   if (start.startsWith("\xff\xd8\xff")) return readJpeg(bytes);
+  if (isDicom(bytes)) return readDicom(bytes, reading);
   throw new ReadError(whyUnknown(bytes));
 }

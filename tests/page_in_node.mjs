@@ -3,6 +3,7 @@
 
 import { Buffer } from "node:buffer";
 import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
 
 function taken(value) {
@@ -23,6 +24,7 @@ function given(value) {
   return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, given(item)]));
 }
 
+globalThis.dicomParser = createRequire(import.meta.url)(`${process.argv[2]}/../vendor/dicomParser.min.js`);
 const answers = [];
 for (const [module, name, values] of JSON.parse(readFileSync(0, "utf-8"))) {
   const found = await import(pathToFileURL(`${process.argv[2]}/${module}`).href);
