@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from ..arguments.values import ArgumentError
 from ..cards.forms import copy_companions, write_bundle_card, write_onnx_card, write_transformers_card
-from ..cards.provenance import FORM, ONNX, PROVENANCE, read_provenance
+from ..cards.provenance import FORM, ONNX, PROVENANCE, read_decisions, read_provenance, set_decisions
 from ..data.open_split import OpenSplit
 from ..inference.evaluation import load_splits, open_split, split_rows
 from ..inference.loading import LoadedModel, load_model
@@ -184,6 +184,7 @@ def _export_transformers(loaded: LoadedModel, folder: Path) -> dict[str, Any]:
         )
     classifier = loaded.model.to_transformers()
     classifier.config.update({PROVENANCE: loaded.model.config.provenance})
+    set_decisions(classifier.config, read_decisions(loaded.model.config.to_dict()))
     classifier.save_pretrained(folder, state_dict=weights_of_timm(classifier))
     loaded.transform.processor.save_pretrained(folder)
     again = loaded.model.wrapped_class.from_pretrained(folder).eval()
@@ -250,7 +251,7 @@ def _export_onnx(
     batch_size: int,
 ) -> dict[str, Any]:
     """`model.onnx`, with the config and image processor of the model, and the report."""
-    provenance = read_provenance(loaded.model.config)
+    provenance, decisions = read_provenance(loaded.model.config), read_decisions(loaded.model.config.to_dict())
     is_student = loaded.model.config.model_type == "rd_student"
     classifier = loaded.model.to_transformers() if is_student else loaded.model
     path, size = folder / MODEL_FILE, input_size(loaded)
@@ -277,6 +278,7 @@ def _export_onnx(
         describe(path, *facts)
     classifier.config.architectures = [type(classifier).__name__]
     classifier.config.update({FORM: ONNX} | ({PROVENANCE: provenance} if provenance else {}))
+    set_decisions(classifier.config, decisions)
     classifier.config.save_pretrained(folder)
     loaded.transform.processor.save_pretrained(folder)
     report["bytes"] = path.stat().st_size
