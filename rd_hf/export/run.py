@@ -38,7 +38,7 @@ from .onnx import (
     write_int8,
     write_onnx,
 )
-from .web.page import check_page, write_page
+from .web.page import start_page, write_page
 
 FORMATS = ("transformers", "onnx", "web", "bundle")
 REPORT_FILE = "export.json"
@@ -86,7 +86,6 @@ def export(
     _check_runtime(format, web_runtime, cdn)
     loaded = load_model(model, revision)
     _check_model(model, loaded)
-    prepared = check_page(loaded) if format == "web" else {}
     loaded.model.cpu()
     with _new_folder(Path(output_dir)) as folder:
         if format == "bundle":
@@ -94,6 +93,7 @@ def export(
         elif format == "transformers":
             report = _export_transformers(loaded, folder)
         else:
+            started = start_page(folder, loaded, web_runtime, cdn) if format == "web" else None
             checked, calibration = None, None
             if dataset is not None:
                 names = {"image_column": image_column, "label_column": label_column}
@@ -102,10 +102,10 @@ def export(
                 checked = open_split(loaded, data, split)
                 calibration = open_split(loaded, data, "train") if quantize else None
             report = _export_onnx(loaded, folder, checked, calibration, dynamic_size, batch_size)
-        if format == "web":
-            report |= {"format": "web"} | write_page(folder, loaded, prepared, model, web_runtime, cdn)
-            write_json(report, folder / REPORT_FILE)
-            return report
+            if started is not None:
+                report |= write_page(folder, loaded, started, model)
+                write_json(report, folder / REPORT_FILE)
+                return report
         copy_companions(model, revision, folder)
         _write_card(folder, report, loaded)
         return report

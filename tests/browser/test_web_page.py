@@ -3,6 +3,7 @@
 import base64
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -259,3 +260,15 @@ def test_a_page_without_one_of_its_parts_says_which(classifier, tmp_path, open_p
     with served(tmp_path / "page") as address:
         page = says(open_page(address), said)
         assert page.is_disabled("#files") and "failed" in page.get_attribute("#status", "class")
+
+
+def test_dicom_files_are_answered_as_by_python(classifier, open_page):
+    pydicom_data = pytest.importorskip("pydicom.data", reason="the extra `dicom` is not installed")
+    files = [Path(pydicom_data.get_testdata_file(name)) for name in ("CT_small.dcm", "MR_small_bigendian.dcm")]
+    expected = rd_hf.predict(str(classifier[0]), files)
+    with served(classifier[1]) as address:
+        page = ready(open_page(address))
+        give(page, files)
+        rows = table(page)
+    for row, one in zip(rows, expected, strict=True):
+        assert max(abs(float(row[name]) - one["probabilities"][name]) for name in NAMES) < 1e-3

@@ -28,54 +28,46 @@ from .steps import preprocessing
 LOCAL = "local"
 
 
-def check_page(loaded: LoadedModel) -> dict[str, Any]:
-    """What `preprocessing` gives.
+def start_page(folder: Path, loaded: LoadedModel, web_runtime: str | None, cdn: bool) -> dict[str, Any]:
+    """Copy what is the same for every page, before the model is exported: whatever can be refused is refused now.
 
-    :raises ArgumentError: for a model that no page can show.
+    :param folder: of the export.
+    :param web_runtime: npm package of onnxruntime-web, a file or a folder; by default npm fetches it.
+    :param cdn: link to onnxruntime-web on a public server instead.
+    :return: what `write_page` needs: `preprocessing`, and where the page finds its `runtime`.
+    :raises ArgumentError: for a model that no page can show, or when the runtime cannot be had.
     """
     if is_of_volumes(loaded):
         raise ArgumentError(
             "`format` web is for students of images, because a volume is too large for a page to read and to show: "
             "export students of volumes to onnx or bundle."
         )
-    return preprocessing(loaded.transform)
-
-
-def write_page(
-    folder: Path,
-    loaded: LoadedModel,
-    prepared: dict[str, Any],
-    model_id: str,
-    web_runtime: str | None = None,
-    cdn: bool = False,
-) -> dict[str, Any]:
-    """Write page, student.json, runtime and README.md into the folder of an ONNX export.
-
-    :param folder: with `model.onnx` and `config.json`.
-    :param prepared: what `check_page` gives.
-    :param model_id: of the student; it is named if it is on the Hub.
-    :param web_runtime: npm package of onnxruntime-web, a file or a folder.
-    :param cdn: link to onnxruntime-web on a public server instead.
-    :return: for the report, whether the page fetches anything from elsewhere, and the bytes of the whole folder.
-    :raises ArgumentError: when the runtime cannot be had.
-    """
+    prepared = preprocessing(loaded.transform)
     shutil.copytree(FILES, folder, dirs_exist_ok=True)
-    runtime = linked() if cdn else vendored(folder, web_runtime)
     if cdn:
         shutil.rmtree(folder / RUNTIME_FOLDER)
+    return {"preprocessing": prepared, "runtime": linked() if cdn else vendored(folder, web_runtime), "cdn": cdn}
+
+
+def write_page(folder: Path, loaded: LoadedModel, started: dict[str, Any], model_id: str) -> dict[str, Any]:
+    """Write index.html, student.json and README.md around the ONNX model in a folder.
+
+    :param folder: with `model.onnx` and `config.json`.
+    :param started: what `start_page` gave.
+    :param model_id: of the student; README.md names it if it is on the Hub.
+    :return: for the report, where the runtime is, and the bytes of the whole folder.
+    """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    student = _student(loaded, config, prepared, runtime)
+    student, cdn = _student(loaded, config, started), started["cdn"]
     write_json(student, folder / STUDENT_FILE)
     page = folder / PAGE_FILE
-    page.write_text(_render(page, student=student, cdn=cdn, runtime=runtime), encoding="utf-8")
+    page.write_text(_render(page, student=student, cdn=cdn, runtime=started["runtime"]), encoding="utf-8")
     (folder / README_FILE).write_text(_readme(student, model_id, cdn), encoding="utf-8")
     total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return {"runtime": "linked" if cdn else "vendored", "page_bytes": total}
+    return {"format": "web", "runtime": "linked" if cdn else "vendored", "page_bytes": total}
 
 
-def _student(
-    loaded: LoadedModel, config: dict[str, Any], prepared: dict[str, Any], runtime: dict[str, Any]
-) -> dict[str, Any]:
+def _student(loaded: LoadedModel, config: dict[str, Any], started: dict[str, Any]) -> dict[str, Any]:
     """Everything that the page knows of the student."""
     provenance = config.get(PROVENANCE) or {}
     has_masks = isinstance(loaded.task, Segmentation)
@@ -88,12 +80,12 @@ def _student(
         "colors": [list(color) for color in class_colors(len(loaded.task.names))] if has_masks else None,
         "operating_point": config.get("operating_point"),
         "calibration_temperature": config.get("calibration_temperature"),
-        "preprocessing": prepared,
+        "preprocessing": started["preprocessing"],
         "reading": reading.chosen(),
         "model": _named(config, sum(parameter.numel() for parameter in loaded.model.parameters())),
         "teacher": (provenance.get("teacher") or {}).get("id"),
         "dataset": (provenance.get("dataset") or {}).get("id"),
-        "runtime": {name: value for name, value in runtime.items() if name != "script_integrity"},
+        "runtime": {name: value for name, value in started["runtime"].items() if name != "script_integrity"},
         "made_by": f"rd_hf {__version__}",
     }
 

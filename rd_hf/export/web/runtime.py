@@ -84,7 +84,8 @@ def _unpack(package: Path, target: Path, called: str) -> None:
                 with archive.extractfile(f"package/dist/{name}") as file, (target / name).open("wb") as copy:
                     shutil.copyfileobj(file, copy)
     except (tarfile.TarError, EOFError, OSError, KeyError) as error:
-        raise ArgumentError(f"{called} is not the npm package {PACKAGE} {VERSION} ({error}). {OTHERWISE}") from error
+        reason = str(error).splitlines()[0].rstrip(":")
+        raise ArgumentError(f"{called} is not the npm package {PACKAGE} {VERSION} ({reason}). {OTHERWISE}") from error
 
 
 def _fetch(kept: Path) -> None:
