@@ -80,6 +80,8 @@ class EvaluationArguments:
         None, "also write the probabilities of every row to this CSV file; of masks, Dice and pixels of each class"
     )
     calibrated: bool = _model(False, CALIBRATED)
+    report: str | None = _output(None, "also write a page of the results, with curves and images, to this .html file")
+    report_images: bool = _output(True, "show images, which may be of patients, and file names in that page")
     trust_remote_code: bool = _model(False, "run model code from the repo")
 
     def __post_init__(self):
@@ -160,6 +162,12 @@ class ReportArguments:
     )
     subgroup_column: list | str | None = option(
         None, "column, or a YAML list of columns, for whose values the scores on test are given apart"
+    )
+    report_images: bool | None = option(
+        None, "show images, which may be of patients, and file names in report.html; by default as in the training"
+    )
+    student_alone: str | None = option(
+        None, "folder of a run with --method ce on the same data, whose scores report.html shows too", text="folder"
     )
 
     def __post_init__(self):
