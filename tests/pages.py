@@ -131,6 +131,8 @@ def small(command: str) -> list[str]:
         words += ["--overwrite_output_dir"] if "distill" in words else []
     elif words[1] == "compare":
         words += shlex.split(SMALL_COMPARISON)
+    elif words[1] == "export" and "web" in words:  # npm is not asked
+        words += ["--cdn"]
     elif words[1] == "students":  # fewer students to be timed, and a time that holds on any machine
         words += ["--max_params", "0.6M", "--max_latency_ms", "10000"]
         words += ["--max_params", "0.4M", "--image_size", "16"] if "--dimensions" in words else []
@@ -149,6 +151,9 @@ def make_workplace(folder: Path) -> Path:
     write_table(
         folder / "patients.csv", ["image", "label", "patient_id"], [[r[0], r[3], n // 2] for n, r in enumerate(rows)]
     )
+    splits = np.repeat(["train", "validation", "test"], 20)
+    people = [[r[0], "ill" if r[1] else "healthy", splits[n], "FM"[n % 2]] for n, r in enumerate(rows)]
+    write_table(folder / "people.csv", ["image", "finding", "split", "sex"], people)
     write_table(folder / "chest.csv", ["image", "effusion", "nodule"], [row[:3] for row in rows])
     make_masks(folder / "polyps")
     make_volumes(folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -14,6 +15,9 @@ from transformers.dynamic_module_utils import get_relative_import_files
 
 # the file that reads the configs of networks of MONAI; not imported, because other checkpoints load without it
 FILE_OF_MONAI = Path(__file__).with_name("configuration_rd_monai.py")
+# how a student decides; the configs of its plain and its ONNX form have these keys too
+DECISIONS = ("calibration_temperature", "operating_point")
+RULE = re.compile(r"youden|(sensitivity|specificity)=(0?\.\d*[1-9]\d*|1|1\.0*)")
 
 # besides the labels, what a config has in common with the one that it wraps
 _SHARED = ("dtype", "problem_type", "output_hidden_states", "output_attentions", "return_dict")
@@ -47,11 +51,6 @@ def _check_choice(field: str, value: str, choices: tuple[str, ...]) -> None:
         raise ValueError(f"`{field}` is {value!r}; it must be {' or '.join(map(repr, choices))}.")
 
 
-def _is_local_path(text: str) -> bool:
-    is_absolute = PurePosixPath(text).is_absolute() or PureWindowsPath(text).is_absolute()
-    return is_absolute or text.startswith(("~", "file:"))
-
-
 def _check_public(value: Any, field: str) -> None:
     """A config is published: what describes its origin must be plain JSON and tell nothing of the machine it ran on."""
     if isinstance(value, Mapping):
@@ -62,10 +61,24 @@ def _check_public(value: Any, field: str) -> None:
         for index, item in enumerate(value):
             _check_public(item, f"{field}[{index}]")
     elif isinstance(value, str):
-        if _is_local_path(value):
+        is_absolute = PurePosixPath(value).is_absolute() or PureWindowsPath(value).is_absolute()
+        if is_absolute or value.startswith(("~", "file:")):
             raise ValueError(f"`{field}` is the local path {value!r}; give a Hub id, or the word 'local' and a hash.")
     elif value is not None and not isinstance(value, (bool, int, float)):
         raise ValueError(f"`{field}` must be plain JSON, but contains a {type(value).__name__}.")
+
+
+def checked_operating_point(value: Any, labels: Sequence[str], problem_type: str | None) -> dict[str, Any]:
+    """An operating point as a config holds it: a rule, and the thresholds of some of the classes."""
+    rule, found = (value.get("rule"), value.get("thresholds")) if isinstance(value, Mapping) else (None, None)
+    valid = isinstance(rule, str) and RULE.fullmatch(rule) and isinstance(found, Mapping) and len(found) > 0
+    valid = valid and all(name in labels and isinstance(p, int | float) and 0 <= p <= 1 for name, p in found.items())
+    if not valid or (problem_type == "single_label_classification" and len(found) > 1):
+        raise ValueError(
+            f"`operating_point` is {value!r}; it must have a `rule` (youden, sensitivity=0.95 or specificity=0.9) and "
+            f"`thresholds`: probabilities by class name, with one label per image of one class ({', '.join(labels)})."
+        )
+    return {"rule": rule, "thresholds": {name: float(p) for name, p in found.items()}}
 
 
 def _without_origin(values: dict[str, Any]) -> dict[str, Any]:
@@ -172,7 +185,7 @@ class _OneSourceOfLabels(PreTrainedConfig):
         self.dict_dtype_to_str(values)
         if "auto_map" in values and _has_monai_network(values):
             values["auto_map"] = values["auto_map"] | {"AutoConfig": f"{FILE_OF_MONAI.stem}.{type(self).__name__}"}
-        return values
+        return {name: value for name, value in values.items() if value is not None or name not in DECISIONS}
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
         """As in transformers; with the code of MONAI's networks, where the model has one."""
@@ -191,7 +204,10 @@ class RDStudentConfig(_OneSourceOfLabels):
         three sides of volumes in voxels.
     :param provenance: what the student was made from (teacher, base checkpoint, data set, method, version of rd_hf),
         as plain JSON without local paths.
-    :raises ValueError: when a classifier of images does not take three channels, or a local path is in `provenance`.
+    :param calibration_temperature: what logits are divided by where calibrated probabilities are asked for.
+    :param operating_point: `rule` ("sensitivity=0.95", "youden") and `thresholds`: from which probability on, not
+        calibrated, a class is answered. Both fields are forgotten when the classes change.
+    :raises ValueError: for a classifier of images without three channels, a local path in `provenance`, or a bad value.
     """
 
     model_type = "rd_student"
@@ -203,6 +219,8 @@ class RDStudentConfig(_OneSourceOfLabels):
         classifier_config: PreTrainedConfig | Mapping[str, Any] | None = None,
         image_size: int | Sequence[int] = 224,
         provenance: Mapping[str, Any] | None = None,
+        calibration_temperature: float | None = None,
+        operating_point: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         self.classifier_config = _nested_config(classifier_config, "classifier_config")
@@ -215,7 +233,11 @@ class RDStudentConfig(_OneSourceOfLabels):
             )
         self.image_size = _image_size(image_size, "image_size")
         self.provenance = provenance or {}
+        num_labels = kwargs.pop("num_labels", None)
         super().__init__(**kwargs)
+        self.calibration_temperature, self.operating_point = calibration_temperature, operating_point
+        if num_labels is not None:
+            self.num_labels = num_labels
 
     @property
     def spatial_dims(self) -> int:
@@ -232,7 +254,15 @@ class RDStudentConfig(_OneSourceOfLabels):
         if name == "provenance":  # at once, not when a long training is saved
             _check_public(value, name)
             value = json.loads(json.dumps(value))
+        elif name == "calibration_temperature" and value is not None:
+            if not isinstance(value, int | float) or not 0 < value < float("inf"):
+                raise ValueError(f"`{name}` is {value!r}; it must be a number above 0, or None.")
+        elif name == "operating_point" and value is not None:
+            value = checked_operating_point(value, list(self.id2label.values()), self.problem_type)
+        before = self.id2label if name in ("id2label", "label2id", "num_labels") else None
         super().__setattr__(name, value)
+        if before is not None and self.id2label != before:  # a new head decides in its own way
+            self.calibration_temperature = self.operating_point = None
 
 
 class RDTeacherConfig(_OneSourceOfLabels):

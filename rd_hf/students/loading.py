@@ -15,7 +15,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
 
 from ..arguments.values import nearest
-from ..cards.provenance import PROVENANCE
+from ..cards.provenance import PROVENANCE, set_decisions
 from ..data.pixels import PixelTransform, default_processor, load_processor, whole_image_processor
 from ..models.backbone import cached_commit
 from ..models.configuration_monai import MonaiNetConfig
@@ -199,6 +199,7 @@ def _pretrained(
     if kind is MASKS:
         refine_output(config)
     vars(wrapped).pop(PROVENANCE, None)  # of the earlier distillation
+    set_decisions(wrapped, {})
     if image_size is not None and "image_size" in wrapped.to_dict():
         wrapped.image_size = image_size
     if is_of_timm(wrapped):

@@ -11,22 +11,27 @@ import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from safetensors import SafetensorError
 
+from ..arguments.values import columns_of
 from ..cards.card import CARD_FILE, EVAL_RESULTS_FILE, eval_results, render_card, write_card
 from ..data.volumes.store import VolumeStore
 from ..inference.rows import predict_rows, scores_of_split
+from ..inference.subgroups import FEWEST_FOR_INTERVAL, scores_of_subgroups
 from ..pages.facts import ScoredModel
 from ..pages.report import REPORT_FILE
 from ..runtime.checkpoint import checkpoint_step, list_checkpoints
 from ..runtime.files import share_weights, write_json, write_predictions
 from ..scoring import plots
+from ..tasks.classification import Classification
 from ..tasks.segmentation import Segmentation
 from .card_facts import card_facts
+from .decisions import found_decisions, operating_point_in_words
 from .mask_examples import EXAMPLES_FILE, draw_examples
 from .page import write_page
 from .run_folder import METRICS_FILE, read_history
@@ -37,13 +42,13 @@ from .volume_teacher_rows import counted_rows, window_rows
 
 if TYPE_CHECKING:
     from ..data.open_split import OpenSplit
+    from ..tasks.task import Task
     from .run_data import RunData
     from .run_models import Models
     from .trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
-FEWEST_FOR_INTERVAL = 5  # rows; the interval of fewer would look exact
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
@@ -85,12 +90,21 @@ def write_report(
     }
     if models.teacher is not None:
         scores["training"]["targets"] = targets_in_words(trainer.arguments)
+    if isinstance(task, Classification):
+        fields, entries = found_decisions(trainer.arguments, task, student)
+        task = replace(task, operating_point=fields["operating_point"])
+        scores |= entries
+    columns = columns_of(trainer.arguments.subgroup_column)
+    if columns:
+        scores["subgroups"] = scores_of_subgroups(task, student["test"], run_data.test, columns)
     if "leaks" in run_data.source:
         scores["leaks"] = run_data.source["leaks"]
     if trainer.accelerator.is_main_process:
         with _told_what_is_kept(folder, trainer):
             write_json(scores, folder / METRICS_FILE)
-            _write_details(folder, run_data, student["test"], scores["test"])
+            if isinstance(task, Classification):
+                _keep_decisions(folder, models, fields)
+            _write_details(folder, run_data, task, student["test"], scores["test"])
             if isinstance(task, Segmentation):
                 with _on_its_own(folder, EXAMPLES_FILE):
                     draw_examples(task, models.student, run_data.test, student["test"], folder)
@@ -158,6 +172,13 @@ def _save_models(folder: Path, models: Models) -> None:
         models.teacher.save_pretrained(folder / "teacher")
         models.teacher_processor.save_pretrained(folder / "teacher")
     share_weights(folder)
+
+
+def _keep_decisions(folder: Path, models: Models, fields: dict[str, Any]) -> None:
+    """Add to the saved student how it decides: it was saved before it was scored."""
+    for name, value in fields.items():
+        setattr(models.student.config, name, value)
+    models.student.config.save_pretrained(folder / "student")
 
 
 def _write_plots(folder: Path, models: Models, trainer: Trainer) -> None:
@@ -250,9 +271,11 @@ def teacher_rows(models: Models, split: OpenSplit, trainer: Trainer) -> np.ndarr
     return predict_rows(lambda inputs: teacher(**inputs).logits, task.full_row, teacher, split, size, accelerator, read)
 
 
-def _write_details(folder: Path, run_data: RunData, rows: np.ndarray, scores: dict[str, Any]) -> None:
-    """The student's predictions and figures on test, from its rows, and what was skipped."""
-    task = run_data.task
+def _write_details(folder: Path, run_data: RunData, task: Task, rows: np.ndarray, scores: dict[str, Any]) -> None:
+    """The student's predictions and figures on test, from its rows, and what was skipped.
+
+    :param task: which decides as the student does.
+    """
     with _on_its_own(folder, "predictions.csv"):
         test, columns = run_data.test, task.columns()
         write_predictions(folder / "predictions.csv", test.rows, columns, task.table(rows), test.files())
@@ -276,6 +299,8 @@ def summary(scores: dict[str, Any], run_data: RunData, folder: Path) -> str:
         lines.append(f"{name:28}" + "".join(_with_interval(values, metric.name, count) for metric in shown))
     if "targets" in scores["training"]:
         lines.append(f"Targets: {scores['training']['targets']}.")
+    if "operating_point" in scores:
+        lines += operating_point_in_words(scores["operating_point"])
     return "\n".join([*lines, f"The student is in {folder / 'student'}, and everything else is beside it."])
 
 

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from accelerate.utils import set_seed
 
-from ..arguments.config import arguments_from, read_config
+from ..arguments.config import arguments_from, read_config, write_config
 from ..arguments.distillation import IN_MEMORY, MODEL_IN_MEMORY, DistillationArguments
 from ..arguments.values import ArgumentError
 from ..runtime.checkpoint import checkpoint_step, list_checkpoints, load_latest
 from ..runtime.processes import report_lost_process, start_accelerator
 from ..runtime.progress import console
 from .assembly import build_models, open_trainer
+from .decisions import check_operating_point
 from .page import scores_alone
 from .report import summary, write_report
 from .run_data import load_run_data
@@ -31,6 +32,9 @@ logger = logging.getLogger(__name__)
 def report(
     run: str | Path,
     *,
+    operating_point: str | None = None,
+    positive_label: str | None = None,
+    subgroup_column: str | list[str] | None = None,
     report_images: bool | None = None,
     student_alone: str | Path | None = None,
     verbose: bool = True,
@@ -42,6 +46,10 @@ def report(
     The command overwrites what it writes, but never a model card that was edited.
 
     :param run: the run's folder. Data and models are opened as its config.yaml names them.
+    :param operating_point: see `DistillationArguments`; by default that of the run. What is given here is kept in its
+        config.yaml, so that later reports are made in the same way.
+    :param positive_label: likewise.
+    :param subgroup_column: likewise.
     :param report_images: whether report.html shows images, which may be of patients, and file names; by default as in
         the training.
     :param student_alone: the folder of a run with method ce on the same data, whose scores report.html shows too.
@@ -52,13 +60,19 @@ def report(
     """
     folder = Path(run)
     with console(verbose):
-        arguments = _arguments_of(folder)
+        given = {"operating_point": operating_point, "positive_label": positive_label}
+        given |= {"subgroup_column": subgroup_column}
+        given = {name: value for name, value in given.items() if value is not None}
+        arguments = _arguments_of(folder, given)
         if report_images is not None:
             arguments.report_images = report_images
         accelerator = start_accelerator(arguments)
         set_seed(arguments.seed)
         with accelerator.main_process_first():
             run_data = load_run_data(arguments)
+        check_operating_point(arguments, run_data)
+        if given and accelerator.is_main_process:
+            write_config(arguments_from(read_config(folder / CONFIG_FILE) | given), folder / CONFIG_FILE)
         alone = None if student_alone is None else scores_alone(Path(student_alone), run_data.source)
         models = build_models(arguments, run_data, accelerator)
         trainer = open_trainer(arguments, accelerator, run_data, models)
@@ -78,9 +92,10 @@ def report(
         return scores
 
 
-def _arguments_of(folder: Path) -> DistillationArguments:
+def _arguments_of(folder: Path, given: dict[str, Any]) -> DistillationArguments:
     """The run's arguments, without those that only matter in training.
 
+    :param given: in place of the run's own.
     :raises ArgumentError: when there is nothing to report on, or what config.yaml names cannot be opened again.
     """
     if not (folder / CONFIG_FILE).is_file():
@@ -106,7 +121,7 @@ def _arguments_of(folder: Path) -> DistillationArguments:
                 f"the folder that the run was started in, or correct `{name}` in {folder / CONFIG_FILE}."
             )
     own = {"output_dir": str(folder), "resume": True, "verify_cache": None, "report_to": None}
-    return arguments_from(values | own)
+    return arguments_from(values | own | given)
 
 
 def _restore_saved(folder: Path, models: Models, trainer: Trainer) -> None:
