@@ -109,11 +109,12 @@ def _answers(facts: ReportFacts, decided: np.ndarray) -> dict[int, list[dict[str
     for position in chosen:
         probabilities, truth = predictions.probabilities[position], predictions.truth[position]
         if facts.kind == "single":
-            likeliest = np.argsort(-probabilities, kind="stable")[:2]
+            likeliest = np.argsort(-probabilities, kind="stable")[:2].tolist()
+            shown = dict.fromkeys([*likeliest, int(decided[position]), int(truth.argmax())])
             found[position] = {
                 "right": bool(truth[decided[position]]), "truth": names[int(truth.argmax())],
                 "answer": names[int(decided[position])],
-                "bars": [(names[k], float(probabilities[k]), bool(truth[k])) for k in likeliest],
+                "bars": [(names[k], float(probabilities[k]), bool(truth[k])) for k in shown],
             }  # fmt: skip
         else:
             wrong = (truth != decided[position]) & predictions.known[position]
