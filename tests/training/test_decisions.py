@@ -157,12 +157,15 @@ def test_scores_of_subgroups(trained, capsys):
     sexes = np.array(
         [row["sex"] for row in csv.DictReader((trained.parent / "table.csv").open()) if row["split"] == "test"]
     )
-    truth, _, probability = predicted(trained)
+    truth, answered, probability = predicted(trained)
     for name, value in (("F", "F"), ("M", "M"), ("(missing)", "")):
         own, scores = sexes == value, groups[name]
         assert scores["images"] == own.sum()
         assert scores["accuracy"] == pytest.approx(accuracy_score(truth[own], probability[own] > 0.5))
         assert (scores["intervals"]["accuracy"] is None) == (own.sum() < FEWEST_FOR_INTERVAL)
+        at_point = scores["operating_point"]["malignant"]
+        hits = (truth & answered & own).sum()
+        assert at_point["sensitivity"]["count"] == [hits, (truth & own).sum()]
         if 0 < truth[own].sum() < own.sum():
             assert scores["auroc"] == pytest.approx(roc_auc_score(truth[own], probability[own]))
     assert groups["(missing)"]["images"] == 4 and set(groups["(missing)"]["intervals"].values()) == {None}
