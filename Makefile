@@ -12,7 +12,8 @@ TIMM_TESTS := tests/with_timm tests/data/test_pixels.py tests/data/test_whole_im
 # Pages in Debian's chromium. npm fetches the packages of JavaScript that the tests need.
 BROWSER := $(VENV)/browser
 BROWSER_STAMP := $(BROWSER)/.installed
-BROWSER_PACKAGES := axe-core@4.14.1 onnxruntime-web@1.30.0
+BROWSER_PACKAGES := axe-core@4.14.1 \
+	$$(sed -n 's/^PACKAGE, VERSION = "\(.*\)", "\(.*\)"/\1@\2/p' rd_hf/export/web/runtime.py)
 
 export HF_HUB_OFFLINE = 1
 
@@ -65,12 +66,13 @@ $(TIMM_STAMP): setup.cfg pyproject.toml constraints.txt
 	$(TIMM_BIN)/python -m pip install --quiet -c constraints.txt -e ".[test,timm,open_clip]"
 	touch $@
 
-$(BROWSER_STAMP): $(STAMP) Makefile
+$(BROWSER_STAMP): $(STAMP) Makefile rd_hf/export/web/runtime.py
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test,browser]"
 	mkdir -p $(BROWSER)
-	cd $(BROWSER) && for package in $(BROWSER_PACKAGES); do \
-		name=$${package%@*} && file=$$(npm pack --silent $$package) && rm -rf $$name && mkdir $$name && \
-		tar -xzf $$file -C $$name --strip-components=1 || exit 1; done
+	for package in $(BROWSER_PACKAGES); do \
+		name=$(BROWSER)/$${package%@*} && rm -rf $$name && mkdir $$name && \
+		file=$$(npm pack --silent --pack-destination $(BROWSER) $$package) && \
+		tar -xzf $(BROWSER)/$$file -C $$name --strip-components=1 || exit 1; done
 	touch $@
 
 clean:

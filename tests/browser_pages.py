@@ -46,7 +46,7 @@ def open_page(chromium: Browser) -> Iterator[Callable[..., Page]]:
 
     def open_page(address: str | Path, width: int = WIDE, color_scheme: str = "light", **options: Any) -> Page:
         viewport = {"width": width, "height": 900}
-        context = chromium.new_context(viewport=viewport, color_scheme=color_scheme, bypass_csp=False, **options)
+        context = chromium.new_context(viewport=viewport, color_scheme=color_scheme, **options)
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(20_000)

@@ -69,7 +69,10 @@ class Repo:
 
 
 class HubServer(ThreadingHTTPServer):
-    """The state of the Hub, and a record of what it was asked: (method, path, bytes of body)."""
+    """The state of the Hub, and a record of what it was asked: (method, path, bytes of body).
+
+    A Space is a repo whose name begins with "spaces/".
+    """
 
     daemon_threads = True
 
@@ -108,7 +111,7 @@ class Handler(BaseHTTPRequestHandler):
     server: HubServer
 
     def _routes(self):
-        model = r"/api/models/(?P<repo>[^/]+/[^/]+)"
+        model = r"/api/models/(?P<repo>(?:spaces/)?[^/]+/[^/]+)"
         return [
             ("GET", r"/api/whoami-v2", self._whoami),
             ("POST", r"/api/validate-yaml", self._validate),
@@ -120,10 +123,14 @@ class Handler(BaseHTTPRequestHandler):
             ("GET", rf"{model}/tree/(?P<revision>[^/]+)", self._tree),
             ("GET", rf"{model}/revision/(?P<revision>.+)", self._info),
             ("GET", model, self._info),
-            ("POST", r"/(?P<repo>[^/]+/[^/]+)\.git/info/lfs/objects/batch", self._batch),
+            ("POST", r"/(?P<repo>(?:spaces/)?[^/]+/[^/]+)\.git/info/lfs/objects/batch", self._batch),
             ("POST", r"/lfs/verify", self._verify),
             ("PUT", r"/lfs/(?P<oid>[0-9a-f]{64})", self._store),
-            ("(?:GET|HEAD)", r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)", self._resolve),
+            (
+                "(?:GET|HEAD)",
+                r"/(?P<repo>(?:spaces/)?[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)",
+                self._resolve,
+            ),
         ]
 
     def _handle(self) -> None:
@@ -134,7 +141,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _route(self) -> None:
         url = urlsplit(self.path)
-        path, self.query = url.path, parse_qs(url.query)
+        path, self.query = re.sub("^/api/spaces/", "/api/models/spaces/", url.path), parse_qs(url.query)
         size = int(self.headers.get("Content-Length") or 0)
         with self.server.lock:
             self.server.requests.append((self.command, path, size))
@@ -213,7 +220,7 @@ class Handler(BaseHTTPRequestHandler):
         if not self._known():
             message = "Invalid credentials in Authorization header"
             self._answer({"error": message}, 401, {"X-Error-Message": message})
-        if repo.split("/")[0] not in (USER, "hospital") or self.server.role == "read":
+        if repo.removeprefix("spaces/").split("/")[0] not in (USER, "hospital") or self.server.role == "read":
             self._answer({"error": "no rights"}, 403, {"X-Error-Message": "no rights"})
         if self.path.endswith("/auth-check/write"):
             self._repo(repo)
@@ -230,11 +237,17 @@ class Handler(BaseHTTPRequestHandler):
         data = yaml.safe_load(match.group(1)) if match else {}
         bad = [k for k in ("license", "pipeline_tag", "library_name") if not isinstance(data.get(k, ""), str)]
         errors = [{"message": f'"{name}" must be a string'} for name in bad]
+        if json.loads(self.body)["repoType"] == "space" and data.get("sdk") != "static":
+            errors.append({"message": '"sdk" must be static'})
         self._answer({"errors": errors, "warnings": []}, 400 if errors else 200)
 
     def _create(self) -> None:
         wanted = json.loads(self.body)
         repo_id = f"{wanted.get('organization') or USER}/{wanted['name']}"
+        if wanted.get("type") == "space":
+            repo_id = f"spaces/{repo_id}"
+            if wanted.get("sdk") != "static":
+                self._answer({"error": "a Space needs an SDK"}, 400)
         self._authorize(repo_id)
         url = {"url": f"{self.server.endpoint}/{repo_id}"}
         if repo_id in self.server.repos:
@@ -304,7 +317,8 @@ class Handler(BaseHTTPRequestHandler):
     def _info(self, repo: str, revision: str = "main") -> None:
         commit = self._at(repo, revision)
         siblings = [{"rfilename": name} for name in sorted(commit.files)]
-        answer = {"id": repo, "modelId": repo, "sha": commit.sha, "siblings": siblings, "tags": []}
+        name = repo.removeprefix("spaces/")
+        answer = {"id": name, "modelId": name, "sha": commit.sha, "siblings": siblings, "tags": []}
         self._answer(answer | {"private": self._repo(repo).private})
 
     def _tree(self, repo: str, revision: str) -> None:

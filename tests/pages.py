@@ -131,6 +131,8 @@ def small(command: str) -> list[str]:
         words += ["--overwrite_output_dir"] if "distill" in words else []
     elif words[1] == "compare":
         words += shlex.split(SMALL_COMPARISON)
+    elif words[1] == "export" and "web" in words:  # npm is not asked
+        words += ["--cdn"]
     elif words[1] == "students":  # fewer students to be timed, and a time that holds on any machine
         words += ["--max_params", "0.6M", "--max_latency_ms", "10000"]
         words += ["--max_params", "0.4M", "--image_size", "16"] if "--dimensions" in words else []

@@ -29,10 +29,12 @@ from rd_hf.cli import CACHE_COMMANDS, COMMANDS
 from rd_hf.comparison.arguments import ComparisonArguments
 from rd_hf.comparison.methods import METHODS
 from rd_hf.comparison.plan import Plan
+from rd_hf.export.web import runtime
 from rd_hf.students.zoo import READY_STUDENTS
 
 FIRST_RUN, STUDENTS = "docs/getting-started/first-run.md", "docs/how-to/choose-a-student.md"
 EXPORTS, PUBLISHING = "docs/how-to/load-and-export.md", "docs/how-to/publish.md"
+BROWSER = "docs/how-to/browser.md"
 COMPARING, PYTHON, MAP = "docs/how-to/compare-methods.md", "docs/reference/python.md", "CONTRIBUTING.md"
 
 OF_README = to_run("README.md")
@@ -83,6 +85,15 @@ def check_publishing(answers, folder, server):
     assert loaded.strip() == "ResNetForImageClassification"
 
 
+def check_browser(answers, folder, server):
+    page, int8, _ = answers.values()
+    assert json.loads(page)["runtime"] == "linked" and json.loads(int8)["precision"] == "int8"
+    sent = set(server.repos["spaces/me/xray-page"].at("main").files)
+    here = folder / "exports" / "page"
+    assert sent - {".gitattributes"} == {p.relative_to(here).as_posix() for p in here.rglob("*") if p.is_file()}
+    assert f"onnxruntime-web {runtime.VERSION}" in text_of(BROWSER)
+
+
 def check_comparison(answers, folder, server):
     text = (folder / "runs/compare/results.md").read_text()
     assert "## xrays, teacher dinov2, with the unlabelled rest" in text and "| linear probe then KD |" in text
@@ -94,6 +105,7 @@ def check_comparison(answers, folder, server):
 
 CHECKS = {
     STUDENTS: check_students, EXPORTS: check_exports, PUBLISHING: check_publishing, COMPARING: check_comparison,
+    BROWSER: check_browser,
 }  # fmt: skip
 
 

@@ -80,6 +80,8 @@ class EvaluationArguments:
         None, "also write the probabilities of every row to this CSV file; of masks, Dice and pixels of each class"
     )
     calibrated: bool = _model(False, CALIBRATED)
+    report: str | None = _output(None, "also write a page of the results, with curves and images, to this .html file")
+    report_images: bool = _output(True, "show images, which may be of patients, and file names in that page")
     trust_remote_code: bool = _model(False, "run model code from the repo")
 
     def __post_init__(self):
@@ -142,6 +144,7 @@ class PushArguments:
     revision: str | None = option(None, "branch, created if it does not exist")
     create_pr: bool = option(False, "open a pull request instead of committing")
     commit_message: str | None = option(None, "title of the commit")
+    space: bool = option(False, "publish a folder of `export --format web` as a static Space")
 
 
 @dataclass
@@ -159,6 +162,12 @@ class ReportArguments:
     )
     subgroup_column: list | str | None = option(
         None, "column, or a YAML list of columns, for whose values the scores on test are given apart"
+    )
+    report_images: bool | None = option(
+        None, "show images, which may be of patients, and file names in report.html; by default as in the training"
+    )
+    student_alone: str | None = option(
+        None, "folder of a run with --method ce on the same data, whose scores report.html shows too", text="folder"
     )
 
     def __post_init__(self):
@@ -186,12 +195,22 @@ class ExportArguments:
 
     model: str = _model(MISSING, "Hub id or folder of a student")
     output_dir: str = _export(MISSING, "new folder for the export")
-    format: str = _export("transformers", "transformers (loads without rd_hf), onnx, or of volumes bundle (of MONAI)")
+    format: str = _export(
+        "transformers",
+        "transformers (loads without rd_hf), onnx, web (a page that runs the student in the browser), or of "
+        "volumes bundle (of MONAI)",
+    )
     quantize: str | None = _export(
         None, "int8: an ONNX model in eight bits, calibrated on the train split of the data set"
     )
     dynamic_size: bool = _export(False, "onnx: accept images of any size, if the model can")
-    dataset: str | None = _data(None, "onnx: labelled data to check the export on; random numbers by default")
+    web_runtime: str | None = _export(
+        None, "web: npm package of onnxruntime-web, a .tgz file or an unpacked folder; by default npm fetches it once"
+    )
+    cdn: bool = _export(
+        False, "web: let the page fetch onnxruntime-web from a public server, in place of a copy in the folder"
+    )
+    dataset: str | None = _data(None, "onnx, web: labelled data to check the export on; random numbers by default")
     split: str = _data("test", "split to check the export on")
     revision: str | None = _model(None, "branch, tag or commit of the model")
     dataset_config_name: str | None = _data(None, "configuration of a Hub data set")

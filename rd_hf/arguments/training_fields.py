@@ -162,6 +162,10 @@ class TrainingFields:
         False, "masks only: show test images with their masks in the student's card; these are pictures of patients, "
         "and are published with it",
     )
+    report_images: bool = _run(
+        True, "show test images, which may be of patients, and file names in report.html, which is never pushed",
+        resume="allowed", affects_result=False, compare="never",
+    )
     push_to_hub: bool = _publishing(False, "push the student to hub_model_id when the run has ended")
     hub_model_id: str | None = _publishing(None, "name of the repo on the Hub, such as me/xray-student", text="words")
     hub_teacher_id: str | None = _publishing(None, "also push the reprogrammed teacher, to this repo", text="words")

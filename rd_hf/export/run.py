@@ -1,4 +1,4 @@
-"""Writes a student as a plain transformers checkpoint or as an ONNX model, and checks it against the student."""
+"""Writes a student as a plain transformers checkpoint, as ONNX or as a web page, and checks it against the student."""
 
 from __future__ import annotations
 
@@ -38,8 +38,9 @@ from .onnx import (
     write_int8,
     write_onnx,
 )
+from .web.page import start_page, write_page
 
-FORMATS = ("transformers", "onnx", "bundle")
+FORMATS = ("transformers", "onnx", "web", "bundle")
 REPORT_FILE = "export.json"
 
 
@@ -60,24 +61,29 @@ def export(
     mask_column: str | None = None,
     mask_colors: Mapping[str, str] | None = None,
     batch_size: int = 64,
+    web_runtime: str | None = None,
+    cdn: bool = False,
 ) -> dict[str, Any]:
     """Write a student in another format, with its image processor and card, and check that it answers the same.
 
     :param model: Hub id or folder of a student; for ONNX of any image classifier or segmenter of transformers.
     :param output_dir: a folder that does not exist or is empty; nothing is left there when the export fails.
-    :param format: "transformers" (the wrapped model, which loads without rd_hf), "onnx", or of a student of volumes
-        "bundle" (of MONAI).
+    :param format: "transformers" (the wrapped model, which loads without rd_hf), "onnx", "web" (a page around the ONNX
+        model, which runs it in the browser), or of a student of volumes "bundle" (of MONAI).
     :param quantize: "int8" for an ONNX model in eight bits, calibrated on the train split of `dataset`.
     :param dynamic_size: ONNX only: let the model take images of other sizes too, where it can.
-    :param dataset: ONNX only: labelled images to check the export on; random ones by default.
+    :param dataset: ONNX and web only: labelled images to check the export on; random ones by default.
     :param split: the split to check on, and to score the quantised model on; no choice is made by its scores.
     :param mask_column: column of masks, if it cannot be found automatically.
     :param mask_colors: the class of each colour of masks; by default as in the model's training.
+    :param web_runtime: web only: the npm package of onnxruntime-web, a file or a folder; by default npm fetches it.
+    :param cdn: web only: let the page fetch onnxruntime-web from a public server, in place of a copy beside it.
     :return: what was checked: `max_abs_difference` of the logits, on which images; for a quantised model its scores.
     :raises ArgumentError: for arguments that contradict each other, or a model of the wrong kind.
     :raises OnnxError: when the model cannot be exported, or the export does not answer the same.
     """
     _check_arguments(format, quantize, dynamic_size, dataset, split)
+    _check_runtime(format, web_runtime, cdn)
     loaded = load_model(model, revision)
     _check_model(model, loaded)
     loaded.model.cpu()
@@ -87,6 +93,7 @@ def export(
         elif format == "transformers":
             report = _export_transformers(loaded, folder)
         else:
+            started = start_page(folder, loaded, web_runtime, cdn) if format == "web" else None
             checked, calibration = None, None
             if dataset is not None:
                 names = {"image_column": image_column, "label_column": label_column}
@@ -95,6 +102,10 @@ def export(
                 checked = open_split(loaded, data, split)
                 calibration = open_split(loaded, data, "train") if quantize else None
             report = _export_onnx(loaded, folder, checked, calibration, dynamic_size, batch_size)
+            if started is not None:
+                report |= write_page(folder, loaded, started, model)
+                write_json(report, folder / REPORT_FILE)
+                return report
         copy_companions(model, revision, folder)
         _write_card(folder, report, loaded)
         return report
@@ -115,15 +126,26 @@ def _check_arguments(format: str, quantize: str | None, dynamic_size: bool, data
         raise ArgumentError(f"`format` is {format!r}; it must be {', '.join(FORMATS[:-1])} or {FORMATS[-1]}.")
     if quantize not in (None, "int8"):
         raise ArgumentError(f"`quantize` is {quantize!r}; it must be int8.")
-    if format != "onnx" and (quantize or dynamic_size or dataset is not None):
-        raise ArgumentError("`quantize`, `dynamic_size` and `dataset` are for `format` onnx only.")
+    if format not in ("onnx", "web") and (quantize or dataset is not None):
+        raise ArgumentError("`quantize` and `dataset` are for `format` onnx and web only.")
+    if format != "onnx" and dynamic_size:
+        raise ArgumentError("`dynamic_size` is for `format` onnx only.")
     if quantize and dataset is None:
         raise ArgumentError("`quantize` needs a `dataset`: it calibrates on the train split and scores on another one.")
     if quantize and split == "train":
         raise ArgumentError("`split` is train, but `quantize` calibrates on train: choose another split to score on.")
-    if format == "onnx":
+    if format in ("onnx", "web"):
         for package in ("onnx", "onnxruntime", "onnxscript"):
             require(package)
+
+
+def _check_runtime(format: str, web_runtime: str | None, cdn: bool) -> None:
+    if format != "web" and (web_runtime is not None or cdn):
+        raise ArgumentError("`web_runtime` and `cdn` are for `format` web only.")
+    if web_runtime is not None and cdn:
+        raise ArgumentError("`cdn` links to a public server, so that no `web_runtime` is needed: leave one out.")
+    if web_runtime is not None and not Path(web_runtime).expanduser().exists():
+        raise ArgumentError(f"`web_runtime` {web_runtime} does not exist.")
 
 
 def _check_model(name: str, loaded: LoadedModel) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..cards.card import CARD_FILE, EVAL_RESULTS_FILE, IMAGES
 from ..cards.provenance import FORM, ONNX, PROVENANCE
+from ..export.web.layout import NEEDED, is_page, paths_of_page
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,8 @@ def publishable_files(folder: Path) -> dict[str, Path]:
     """
     if not folder.is_dir():
         raise PushError(f"There is no folder {folder}.")
+    if is_page(folder):
+        raise PushError(f"{folder} is a web page: push it with `--space`, or export the student to onnx and push that.")
     files = {p.name: p for p in sorted(folder.iterdir()) if p.is_file() and (p.suffix in SUFFIXES or p.name in NAMES)}
     left_out = sorted({path.name for path in folder.iterdir()} - set(files) - {Path(EVAL_RESULTS_FILE).parts[0]})
     if left_out:
@@ -49,6 +52,26 @@ def publishable_files(folder: Path) -> dict[str, Path]:
     if (folder / EVAL_RESULTS_FILE).is_file():
         files[EVAL_RESULTS_FILE] = folder / EVAL_RESULTS_FILE
     return files
+
+
+def page_files(folder: Path) -> dict[str, Path]:
+    """The files of a web page that are published, by their path in the Space: those that the export writes.
+
+    :raises PushError: when there is no such folder, or it is no export of `format` web.
+    """
+    if not folder.is_dir():
+        raise PushError(f"There is no folder {folder}.")
+    written = paths_of_page()
+    there = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    missing = [name for name in NEEDED if name not in there]
+    if missing:
+        raise PushError(
+            f"{folder} is no web page, because it has no {missing[0]}: make one with `rd-hf export --format web`."
+        )
+    left_out = sorted(set(there) - written)
+    if left_out:
+        logger.info("Left out, because they are not part of the page: %s", ", ".join(left_out))
+    return {name: path for name, path in there.items() if name in written}
 
 
 def read_model_config(folder: Path) -> dict[str, Any]:

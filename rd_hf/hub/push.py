@@ -1,4 +1,4 @@
-"""Publishes a model on the Hub in one commit, or says in one sentence why it cannot and what to do.
+"""Publishes a model, or its page as a Space, on the Hub in one commit, or says in one sentence why it cannot.
 
 Everything that can be refused is checked before a byte goes up: the folder, the token's rights, what the repo already
 holds. The token is the one of huggingface_hub's login or HF_TOKEN; nothing here reads, keeps or prints it.
@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from huggingface_hub import CommitOperationAdd, HfApi, ModelCard, ModelInfo, hf_hub_download
+from huggingface_hub import CommitOperationAdd, HfApi, ModelInfo, SpaceInfo, hf_hub_download
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
@@ -27,6 +27,7 @@ from .publication import (
     INITIAL_FILES,
     PushError,
     is_unwrapped,
+    page_files,
     publishable_files,
     published_config,
     read_model_config,
@@ -44,11 +45,13 @@ class Destination:
     """Where a push goes, as it was found.
 
     :param repo_id: with namespace.
+    :param repo_type: "model", or "space" for a web page.
     :param head: the commit that the push builds on, None for a repo yet to be made.
     :param card: the card that is there.
     """
 
     repo_id: str
+    repo_type: str
     head: str | None
     card: str | None
 
@@ -62,30 +65,33 @@ def push(
     revision: str | None = None,
     create_pr: bool = False,
     commit_message: str | None = None,
+    space: bool = False,
 ) -> str:
-    """Publish a model's folder in one commit.
+    """Publish the folder of a model, or of a web page, in one commit.
 
-    :param folder: a saved student, reprogrammed teacher or exported model.
+    :param folder: a saved student, reprogrammed teacher or exported model; with `space` an export of `format` web.
     :param repo_id: `namespace/name`; a name alone is in the namespace of whoever is logged in.
     :param format: of a student: "transformers", the default, is the plain checkpoint that it wraps; "rd_hf" its folder
         as it is, which loads with `trust_remote_code=True`. Other models are published as they are.
     :param private: make a new repo private; that of one that exists is not changed.
     :param revision: branch, made from main where it does not exist.
     :param create_pr: open a pull request instead of committing.
+    :param space: publish a web page as a static Space.
     :return: the address of the commit or pull request.
     :raises PushError: in one sentence; the folder is never changed.
     """
     folder = Path(folder)
-    files = publishable_files(folder)
+    files = page_files(folder) if space else publishable_files(folder)
     config = read_model_config(folder)
     unwrap = is_unwrapped(config, format)
     found = published_config(config, format)
-    message = commit_message or f"Upload {found['model_type']} with rd_hf"
+    message = commit_message or f"Upload {found['model_type']} {'as a web page ' if space else ''}with rd_hf"
     if create_pr and revision is not None:
         raise PushError("`create_pr` always opens a pull request against main: leave `revision` out.")
-    again = _again(folder, repo_id, format, private, revision, create_pr)
+    again = _again(folder, repo_id, format, private, revision, create_pr, space)
+    options = {"revision": revision, "create_pr": create_pr, "repo_type": "space" if space else "model"}
     try:
-        destination = check_destination(repo_id, found, revision=revision, create_pr=create_pr)
+        destination = check_destination(repo_id, found, **options)
     except PushError as error:
         if isinstance(error.__cause__, ValueError):  # a final refusal: a retry would fail too
             raise
@@ -119,7 +125,12 @@ def push_student(student: PreTrainedModel, repo_id: str, **options: Any) -> str:
 
 
 def check_destination(
-    repo_id: str, config: dict[str, Any], *, revision: str | None = None, create_pr: bool = False
+    repo_id: str,
+    config: dict[str, Any],
+    *,
+    revision: str | None = None,
+    create_pr: bool = False,
+    repo_type: str = "model",
 ) -> Destination:
     """Whether this user may publish a model with this config in `repo_id`; sends nothing.
 
@@ -127,29 +138,32 @@ def check_destination(
     :raises PushError: for a malformed name, a namespace without rights, or a repo that holds something else.
     """
     try:
-        return _destination(repo_id, config, revision, create_pr)
+        return _destination(repo_id, config, revision, create_pr, repo_type)
     except HUB_ERRORS as error:
         raise PushError(f"{explain(error)} Nothing was uploaded.") from error
 
 
-def _destination(repo_id: str, config: dict[str, Any], revision: str | None, create_pr: bool) -> Destination:
+def _destination(
+    repo_id: str, config: dict[str, Any], revision: str | None, create_pr: bool, repo_type: str
+) -> Destination:
     validate_repo_id(repo_id)
     api = HfApi()
     user = retrying(api.whoami)
     repo_id = repo_id if "/" in repo_id else f"{user['name']}/{repo_id}"
     if not create_pr:
         _check_rights(user, repo_id)
-    info = _find(api, repo_id, revision)
+    info = _find(api, repo_id, revision, repo_type)
     if info is None:
-        return Destination(repo_id, None, None)
+        return Destination(repo_id, repo_type, None, None)
     if not create_pr:
-        retrying(lambda: api.auth_check(repo_id, write=True))
+        retrying(lambda: api.auth_check(repo_id, repo_type=repo_type, write=True))
     names = {sibling.rfilename for sibling in info.siblings}
-    remote = json.loads(_read(repo_id, "config.json", info.sha)) if "config.json" in names else None
+    remote = json.loads(_read(repo_id, "config.json", info.sha, repo_type)) if "config.json" in names else None
     reason = refusal(remote, names, config)
     if reason is not None:
         raise PushError(f"{repo_id} {reason}")
-    return Destination(repo_id, info.sha, _read(repo_id, CARD_FILE, info.sha) if CARD_FILE in names else None)
+    card = _read(repo_id, CARD_FILE, info.sha, repo_type) if CARD_FILE in names else None
+    return Destination(repo_id, repo_type, info.sha, card)
 
 
 def _check_rights(user: dict[str, Any], repo_id: str) -> None:
@@ -164,18 +178,19 @@ def _check_rights(user: dict[str, Any], repo_id: str) -> None:
         )
 
 
-def _find(api: HfApi, repo_id: str, revision: str | None) -> ModelInfo | None:
+def _find(api: HfApi, repo_id: str, revision: str | None, repo_type: str) -> ModelInfo | SpaceInfo | None:
     """The repo at `revision`, at main where there is no such branch yet, or None where there is no such repo."""
     try:
-        return retrying(lambda: api.model_info(repo_id, revision=revision))
+        return retrying(lambda: api.repo_info(repo_id, revision=revision, repo_type=repo_type))
     except RepositoryNotFoundError:
         return None
     except RevisionNotFoundError:
-        return retrying(lambda: api.model_info(repo_id))
+        return retrying(lambda: api.repo_info(repo_id, repo_type=repo_type))
 
 
-def _read(repo_id: str, name: str, commit: str) -> str:
-    return Path(retrying(lambda: hf_hub_download(repo_id, name, revision=commit))).read_text(encoding="utf-8")
+def _read(repo_id: str, name: str, commit: str, repo_type: str) -> str:
+    path = retrying(lambda: hf_hub_download(repo_id, name, revision=commit, repo_type=repo_type))
+    return Path(path).read_text(encoding="utf-8")
 
 
 @contextmanager
@@ -198,25 +213,22 @@ def _send(
 ) -> str:
     """Make what is missing of repo and branch, upload, commit once; :return: the address of commit or pull request."""
     api, repo_id = HfApi(), destination.repo_id
+    of_type = {"repo_type": destination.repo_type}
     operations = _operations(files, destination)
-    for operation in operations:
-        if operation.path_in_repo == CARD_FILE:
-            retrying(ModelCard(operation.path_or_fileobj.decode()).validate)
     head = destination.head
     if head is None:
-        retrying(lambda: api.create_repo(repo_id, private=private, exist_ok=True))
-        head = retrying(lambda: api.model_info(repo_id)).sha
+        sdk = {"space_sdk": "static"} if destination.repo_type == "space" else {}
+        retrying(lambda: api.create_repo(repo_id, private=private, exist_ok=True, **of_type, **sdk))
+        head = retrying(lambda: api.repo_info(repo_id, **of_type)).sha
     if revision is not None:
-        retrying(lambda: api.create_branch(repo_id, branch=revision, exist_ok=True))
+        retrying(lambda: api.create_branch(repo_id, branch=revision, exist_ok=True, **of_type))
     logger.info("Pushing to %s: %s", repo_id, ", ".join(operation.path_in_repo for operation in operations))
     # Uploads first, which huggingface_hub retries by itself: what is left for the commit may then be repeated safely.
-    api.preupload_lfs_files(repo_id, operations, revision=revision, create_pr=create_pr, free_memory=False)
+    api.preupload_lfs_files(repo_id, operations, revision=revision, create_pr=create_pr, free_memory=False, **of_type)
     # Because the parent is named, the Hub rejects the commit if someone else has committed in the meantime.
+    of_type |= {"revision": revision, "create_pr": create_pr, "parent_commit": head}
     commit = retrying(
-        lambda: api.create_commit(
-            repo_id, operations, commit_message=message, revision=revision, create_pr=create_pr, parent_commit=head
-        ),
-        repeat_lost=False,
+        lambda: api.create_commit(repo_id, operations, commit_message=message, **of_type), repeat_lost=False
     )
     return commit.pr_url or commit.commit_url
 
@@ -237,7 +249,7 @@ def _state(destination: Destination, revision: str | None) -> str:
     """What the failed push left in the repo, if the Hub still answers. A commit is either complete or absent."""
     repo_id = destination.repo_id
     try:
-        info = _find(HfApi(), repo_id, revision)
+        info = _find(HfApi(), repo_id, revision, destination.repo_type)
     except HUB_ERRORS:
         return f"The state of {repo_id} cannot be checked now. A commit is either complete in it or absent."
     if info is None:
@@ -247,9 +259,22 @@ def _state(destination: Destination, revision: str | None) -> str:
     return f"{repo_id} has a new commit, from this push or from someone else: look at it before you retry."
 
 
-def _again(folder: Path, repo_id: str, format: str | None, private: bool, revision: str | None, create_pr: bool) -> str:
+def _again(
+    folder: Path,
+    repo_id: str,
+    format: str | None,
+    private: bool,
+    revision: str | None,
+    create_pr: bool,
+    space: bool,
+) -> str:
     """What is safe, and the command to continue with."""
     words = ["rd-hf", "push", str(folder), "--repo_id", repo_id]
     words += ["--format", format] if format is not None else []
-    words += ["--private"] * private + ["--revision", revision] * (revision is not None) + ["--create_pr"] * create_pr
+    words += (
+        ["--space"] * space
+        + ["--private"] * private
+        + ["--revision", revision] * (revision is not None)
+        + ["--create_pr"] * create_pr
+    )
     return f"{folder} is complete on disk. Push again with `{shlex.join(words)}`."

@@ -30,6 +30,7 @@ from ..tasks.segmentation import Segmentation
 from .decisions import calibration_values, operating_point_values
 from .loading import LoadedModel, load_model
 from .onnx_runtime import OnnxModel
+from .page import check_page, write_evaluation
 from .rows import predict_rows, scores_of_split
 from .shared_slices import shared_slices
 from .subgroups import scores_of_subgroups
@@ -59,6 +60,8 @@ def evaluate(
     predictions: str | None = None,
     calibrated: bool = False,
     subgroup_column: str | Sequence[str] | None = None,
+    report: str | None = None,
+    report_images: bool = True,
     trust_remote_code: bool = False,
 ) -> dict[str, Any]:
     """Score a model on one split of labelled images or volumes.
@@ -73,12 +76,15 @@ def evaluate(
     :param predictions: CSV file for the probabilities of every row.
     :param calibrated: whether probabilities are calibrated by the model's temperature.
     :param subgroup_column: column, or columns, for whose values the scores are given apart, under `subgroups`.
+    :param report: HTML file for a page of the results, with curves and images.
+    :param report_images: whether that page shows images, which may be of patients, and file names.
     :return: the metrics of `rd_hf.scoring.metrics.compute_metrics`; rows skipped as unreadable under `skipped_rows`.
         Under `operating_point`, where the model has one, what it comes to on the split, and under `calibration`, with
         `calibrated`, the calibration errors before and after: as in a run's metrics.json.
     :raises ArgumentError: when the split is missing, or the data's labels are not the model's.
     :raises BadImageError: for an unreadable image, unless `on_bad_image` is "skip".
     """
+    check_page(report)
     split = standard_split_name(split) or split
     loaded = load_model(model, revision, backbone, trust_remote_code)
     loaded = loaded.calibrated() if calibrated else loaded
@@ -103,6 +109,8 @@ def evaluate(
         scores["calibration"] = calibration_values(loaded.task, loaded.temperature, {split: rows})
     if columns:
         scores["subgroups"] = scores_of_subgroups(loaded.task, rows, opened, columns)
+    if report is not None:
+        write_evaluation(Path(report), model, loaded, data.source, opened, rows, scores, report_images)
     return scores | ({"skipped_rows": sorted(opened.skipped)} if opened.skipped else {})
 
 

@@ -23,6 +23,8 @@ from ..cards.card import CARD_FILE, EVAL_RESULTS_FILE, eval_results, render_card
 from ..data.volumes.store import VolumeStore
 from ..inference.rows import predict_rows, scores_of_split
 from ..inference.subgroups import FEWEST_FOR_INTERVAL, scores_of_subgroups
+from ..pages.facts import ScoredModel
+from ..pages.report import REPORT_FILE
 from ..runtime.checkpoint import checkpoint_step, list_checkpoints
 from ..runtime.files import share_weights, write_json, write_predictions
 from ..scoring import plots
@@ -31,6 +33,7 @@ from ..tasks.segmentation import Segmentation
 from .card_facts import card_facts
 from .decisions import found_decisions, operating_point_in_words
 from .mask_examples import EXAMPLES_FILE, draw_examples
+from .page import write_page
 from .run_folder import METRICS_FILE, read_history
 from .scored_features import ScoredFeatures, whole_pixel_values
 from .targets import targets_in_words
@@ -54,11 +57,17 @@ class ReportError(OSError):
 
 
 def write_report(
-    folder: Path, run_data: RunData, models: Models, trainer: Trainer, seconds: float | None
+    folder: Path,
+    run_data: RunData,
+    models: Models,
+    trainer: Trainer,
+    seconds: float | None,
+    alone: ScoredModel | None = None,
 ) -> dict[str, Any]:
     """Save both models with their processors, score them on validation and test, and draw the plots.
 
     :param seconds: wall time of the training, None where it is not known.
+    :param alone: the scores of a student that was trained alone, for report.html.
     :return: what metrics.json holds: the student's scores under `validation` and `test`, those of the reprogrammed
         teacher under `teacher`.
     """
@@ -100,7 +109,10 @@ def write_report(
                 with _on_its_own(folder, EXAMPLES_FILE):
                     draw_examples(task, models.student, run_data.test, student["test"], folder)
             _write_plots(folder, models, trainer)
-            _write_cards(folder, run_data, models, trainer, scores)
+            card = _write_cards(folder, run_data, models, trainer, scores)
+            with _on_its_own(folder, REPORT_FILE):
+                card = card or card_facts(folder, run_data, models, trainer, scores)["student"]
+                write_page(folder, run_data, models, trainer, scores, student["test"], card, alone)
     return scores
 
 
@@ -182,11 +194,19 @@ def _write_plots(folder: Path, models: Models, trainer: Trainer) -> None:
                 plots.plot_stages(history, folder / "stages.png")
 
 
-def _write_cards(folder: Path, run_data: RunData, models: Models, trainer: Trainer, scores: dict[str, Any]) -> None:
-    """A card beside each model, with the plots that it shows."""
+def _write_cards(
+    folder: Path, run_data: RunData, models: Models, trainer: Trainer, scores: dict[str, Any]
+) -> dict[str, Any] | None:
+    """A card beside each model, with the plots that it shows.
+
+    :return: the facts of the student's, if they could be collected.
+    """
     kinds = ["student"] if models.teacher is None else ["student", "teacher"]
+    of_student = None
     with _on_its_own(folder, *(f"{kind}/{CARD_FILE}" for kind in kinds)):
-        for kind, facts in card_facts(folder, run_data, models, trainer, scores).items():
+        cards = card_facts(folder, run_data, models, trainer, scores)
+        of_student = cards["student"]
+        for kind, facts in cards.items():
             if kind == "teacher":  # the run's folder has the student's
                 own = run_data.task.figures_of_scores
                 with _on_its_own(folder, *(f"{kind}/{name}" for name in own)):
@@ -197,6 +217,7 @@ def _write_cards(folder: Path, run_data: RunData, models: Models, trainer: Train
             facts["images"] = {n: title for n, title in facts["images"].items() if (folder / kind / n).is_file()}
             with _on_its_own(folder, f"{kind}/{CARD_FILE}"):
                 _write_card(folder / kind, facts, trainer)
+    return of_student
 
 
 def _copy_images(names: list[str], source: Path, target: Path) -> None:

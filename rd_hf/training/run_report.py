@@ -17,6 +17,7 @@ from ..runtime.processes import report_lost_process, start_accelerator
 from ..runtime.progress import console
 from .assembly import build_models, open_trainer
 from .decisions import check_operating_point
+from .page import scores_alone
 from .report import summary, write_report
 from .run_data import load_run_data
 from .run_folder import CONFIG_FILE, METRICS_FILE, read_history, replace_config
@@ -34,6 +35,8 @@ def report(
     operating_point: str | None = None,
     positive_label: str | None = None,
     subgroup_column: str | list[str] | None = None,
+    report_images: bool | None = None,
+    student_alone: str | Path | None = None,
     verbose: bool = True,
 ) -> dict[str, Any]:
     """Write the report of a run again, or that of a killed run as far as it got. No step is trained.
@@ -47,6 +50,9 @@ def report(
         config.yaml, so that later reports are made in the same way.
     :param positive_label: likewise.
     :param subgroup_column: likewise.
+    :param report_images: whether report.html shows images, which may be of patients, and file names; by default as in
+        the training.
+    :param student_alone: the folder of a run with method ce on the same data, whose scores report.html shows too.
     :param verbose: whether log lines and progress are shown, as by `rd-hf report`.
     :return: what metrics.json holds.
     :raises ArgumentError: when the folder holds no run, nothing that was trained, or names what is not there any more.
@@ -58,6 +64,8 @@ def report(
         given |= {"subgroup_column": subgroup_column}
         given = {name: value for name, value in given.items() if value is not None}
         arguments = _arguments_of(folder, given)
+        if report_images is not None:
+            arguments.report_images = report_images
         accelerator = start_accelerator(arguments)
         set_seed(arguments.seed)
         with accelerator.main_process_first():
@@ -65,6 +73,7 @@ def report(
         check_operating_point(arguments, run_data)
         if given and accelerator.is_main_process:
             replace_config(arguments_from(read_config(folder / CONFIG_FILE) | given), folder)
+        alone = None if student_alone is None else scores_alone(Path(student_alone), run_data.source)
         models = build_models(arguments, run_data, accelerator)
         trainer = open_trainer(arguments, accelerator, run_data, models)
         kept = list_checkpoints(trainer.checkpoints)
@@ -76,7 +85,7 @@ def report(
         seconds = _seconds(folder, trainer.step)
         logger.info("%s", _where_it_stands(trainer, has_ended=seconds is not None))
         with report_lost_process(accelerator):
-            scores = write_report(folder, run_data, models, trainer, seconds)
+            scores = write_report(folder, run_data, models, trainer, seconds, alone)
             if accelerator.is_main_process:
                 logger.info("%s", summary(scores, run_data, folder))
             accelerator.wait_for_everyone()

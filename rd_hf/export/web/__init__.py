@@ -1,0 +1,1 @@
+"""A student as a web page that runs it in the browser."""
