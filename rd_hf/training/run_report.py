@@ -71,9 +71,9 @@ def report(
         with accelerator.main_process_first():
             run_data = load_run_data(arguments)
         check_operating_point(arguments, run_data)
+        alone = None if student_alone is None else scores_alone(Path(student_alone), run_data.source)
         if given and accelerator.is_main_process:
             replace_config(arguments_from(read_config(folder / CONFIG_FILE) | given), folder)
-        alone = None if student_alone is None else scores_alone(Path(student_alone), run_data.source)
         models = build_models(arguments, run_data, accelerator)
         trainer = open_trainer(arguments, accelerator, run_data, models)
         kept = list_checkpoints(trainer.checkpoints)

@@ -112,6 +112,17 @@ def test_the_card_tells_both(trained):
     assert "(missing)" not in card  # scores of subgroups are not published
 
 
+def test_the_pages_of_run_and_evaluation_show_them(trained, tmp_path, capsys):
+    calibration = metrics_of(trained)["calibration"]
+    options = ["--calibrated", "--report", str(tmp_path / "page.html"), "--subgroup_column", "sex"]
+    evaluated(trained / "student", trained, capsys, *options)
+    for page in (trained / "report.html", tmp_path / "page.html"):
+        html = page.read_text()
+        assert "<code>sensitivity=0.9</code> put it" in html and "(missing)" in html
+        assert f"after temperature {calibration['temperature']:.3f}" in html
+        assert f"<b>{calibration['test']['ece_after']:.3f}</b>" in html
+
+
 @pytest.fixture(scope="module")
 def forms(trained, tmp_path_factory):
     """The student in every form."""
