@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from browser_pages import NARROW, RUNTIME, WIDE, overflows, serious_violations
+from conftest import blob_arrays
 from PIL import Image
 from served_pages import give, ready, says, served, smooth, table, varied_images
 from transformers import ViTImageProcessorPil
@@ -272,3 +273,44 @@ def test_dicom_files_are_answered_as_by_python(classifier, open_page):
         rows = table(page)
     for row, one in zip(rows, expected, strict=True):
         assert max(abs(float(row[name]) - one["probabilities"][name]) for name in NAMES) < 1e-3
+
+
+@pytest.mark.parametrize("is_right", [True, False])
+def test_a_linked_runtime_must_have_its_hashes(classifier, images, tmp_path, open_page, is_right):
+    """The public server is played by this machine."""
+    folder = tmp_path / "page"
+    export(str(classifier[0]), str(folder), "web", cdn=True)
+
+    def answer(route):
+        body = (RUNTIME / "dist" / route.request.url.rsplit("/", 1)[1]).read_bytes()
+        headers = {"Access-Control-Allow-Origin": "*", "Content-Type": "text/javascript"}
+        route.fulfill(body=body if is_right else body + b"\n", headers=headers)
+
+    with served(folder) as address:
+        page = open_page("about:blank")
+        page.context.route("https://cdn.jsdelivr.net/**", answer)
+        page.goto(address)
+        if not is_right:
+            says(page, "onnxruntime-web .* cannot be")
+            return
+        give(ready(page), images[:1])
+        assert table(page)[0]["answer"] in NAMES
+
+
+def test_a_student_of_eight_bits_answers_as_in_onnxruntime(classifier, images, tmp_path, open_page):
+    """Whose processors round the sums of eight bits differently: by a step or so of eight bits."""
+    np.savez(tmp_path / "blobs.npz", **blob_arrays())
+    options = {"quantize": "int8", "dataset": str(tmp_path / "blobs.npz"), "web_runtime": str(RUNTIME)}
+    report = export(str(classifier[0]), str(tmp_path / "page"), "web", **options)
+    assert report["precision"] == "int8"
+    expected = rd_hf.predict(str(tmp_path / "page"), images)
+    with served(tmp_path / "page") as address:
+        page = ready(open_page(address))
+        give(page, images)
+        rows = table(page)
+    differences = [
+        max(abs(float(row[name]) - one["probabilities"][name]) for name in NAMES)
+        for row, one in zip(rows, expected, strict=True)
+    ]
+    print(f"int8: {max(differences):.1e}")
+    assert max(differences) < 0.15
