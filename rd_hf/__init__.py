@@ -27,6 +27,7 @@ _MODULE_OF = {
     "distill": "training.distillation",
     "distill_from_models": "training.distillation",
     "evaluate": "inference.evaluation",
+    "info": "inference.info",
     "predict": "inference.prediction",
     "push": "hub.push",
     "report": "training.run_report",

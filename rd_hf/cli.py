@@ -14,6 +14,7 @@ from .arguments.commands import (
     CacheVerifyArguments,
     EvaluationArguments,
     ExportArguments,
+    InfoArguments,
     PredictionArguments,
     PushArguments,
     ReportArguments,
@@ -33,6 +34,7 @@ COMMANDS = {
     "evaluate": "score a student or reprogrammed teacher on labelled images; print one JSON object",
     "predict": "classify or segment image files, folders and globs; print a table or JSON lines",
     "export": "write a student as a plain transformers checkpoint or as ONNX; print one JSON object",
+    "info": "say what a run or a model is, what it reads, how it decides, what it costs: rd-hf info runs/xray",
     "push": "publish the folder of a model on the Hub: rd-hf push runs/xray/student --repo_id me/xray-student",
     "cache": "manage the teacher features stored on disk: rd-hf cache info | build | verify | clear",
 }
@@ -42,7 +44,7 @@ CACHE_COMMANDS = {
     "verify": "compare all entries with their checksums, and drop damaged ones",
     "clear": "delete caches without asking, and print which",
 }
-FIRST = {"push": "folder", "report": "run"}  # options whose value may come first, without a flag
+FIRST = {"info": "model", "push": "folder", "report": "run"}  # options whose value may come first, without a flag
 USAGE = "usage: rd-hf COMMAND [options]\n\ncommands:\n" + "".join(f"  {n:10} {t}\n" for n, t in COMMANDS.items())
 USAGE += "\n`rd-hf COMMAND --help` lists a command's options.\n"
 
@@ -98,7 +100,7 @@ def _run(command: str, options: list[str]) -> int:
         _set_up_logging()
         commands = {
             "distill": _distill, "compare": _compare, "students": _students, "evaluate": _evaluate,
-            "report": _report, "predict": _predict, "export": _export, "push": _push, "cache": _cache,
+            "report": _report, "predict": _predict, "export": _export, "info": _info, "push": _push, "cache": _cache,
         }  # fmt: skip
         return commands[command](options)
     except ArgumentError as error:
@@ -231,6 +233,7 @@ def _predict(options: list[str]) -> int:
 
     from .inference.loading import load_model
     from .inference.prediction import predict_loaded, prediction_table
+    from .tasks.classification import Classification
     from .tasks.segmentation import Segmentation
 
     values = vars(arguments)
@@ -239,7 +242,8 @@ def _predict(options: list[str]) -> int:
     if isinstance(loaded.task, Segmentation) and arguments.output_dir is None:
         raise ArgumentError("This model gives masks: name a folder for them with `output_dir`.")
     rows = predict_loaded(loaded, **values)
-    print("\n".join(map(json.dumps, rows)) if as_json else prediction_table(rows, top_k))
+    has_point = isinstance(loaded.task, Classification) and loaded.task.operating_point is not None
+    print("\n".join(map(json.dumps, rows)) if as_json else prediction_table(rows, top_k, with_answer=has_point))
     return 0
 
 
@@ -248,7 +252,7 @@ def _report(options: list[str]) -> int:
     with stopping_at_once():
         from .training.run_report import report
 
-        report(arguments.run)
+        report(**vars(arguments))
     return 0
 
 
@@ -263,6 +267,20 @@ def _push(options: list[str]) -> int:
     from .hub.push import push
 
     print(push(**vars(arguments)))
+    return 0
+
+
+def _info(options: list[str]) -> int:
+    arguments = _parse(_parser("info", InfoArguments), _first_as("model", options), InfoArguments)
+    import json
+
+    from .inference.info import info
+    from .inference.info_files import info_table
+
+    values = vars(arguments)
+    as_json = values.pop("json")
+    facts = info(**values)
+    print(json.dumps(facts, indent=2) if as_json else info_table(facts))
     return 0
 
 

@@ -151,6 +151,9 @@ def make_workplace(folder: Path) -> Path:
     write_table(
         folder / "patients.csv", ["image", "label", "patient_id"], [[r[0], r[3], n // 2] for n, r in enumerate(rows)]
     )
+    splits = np.repeat(["train", "validation", "test"], 20)
+    people = [[r[0], "ill" if r[1] else "healthy", splits[n], "FM"[n % 2]] for n, r in enumerate(rows)]
+    write_table(folder / "people.csv", ["image", "finding", "split", "sex"], people)
     write_table(folder / "chest.csv", ["image", "effusion", "nodule"], [row[:3] for row in rows])
     make_masks(folder / "polyps")
     make_volumes(folder)

@@ -11,7 +11,7 @@ PACKAGE = REPOSITORY / "rd_hf"
 FLOORS = [
     ["_version", "models", "scoring", "arguments"],
     ["runtime"],
-    ["tasks", "data", "cards"],
+    ["tasks", "data", "cards", "pages"],
     ["students", "teacher_cache"],
     ["inference"],
     ["export"],

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Literal
 
 from .options import option
-from .values import color_names, parse_yaml_texts, window_of
+from .values import color_names, parse_yaml_texts, rule_of, window_of
 
 PAGE = "page or frame to read of files that have several, from 1; by default the one that the model was trained with"
 WINDOW = (
@@ -15,6 +15,7 @@ WINDOW = (
     "model was trained with, or the file's own"
 )
 COLORS = "YAML mapping of the colours of masks to classes; by default as in the model's training"
+CALIBRATED = "classes only: probabilities at the temperature that was found on the model's validation images"
 
 _model = partial(option, group="model")
 _data = partial(option, group="data")
@@ -69,16 +70,23 @@ class EvaluationArguments:
         None, "how -1 is read in 0/1 columns; by default as in the model's training"
     )
     batch_size: int = _model(64, "images per forward pass", above=0)
+    subgroup_column: list | str | None = _data(
+        None, "column, or a YAML list of columns, for whose values the scores are given apart"
+    )
     on_bad_image: Literal["error", "skip"] = _data("error", "error stops at an unreadable file; skip leaves it out")
     page: int | None = _data(None, PAGE, above=0)
     dicom_window: str | None = _data(None, WINDOW)
     predictions: str | None = _output(
         None, "also write the probabilities of every row to this CSV file; of masks, Dice and pixels of each class"
     )
+    calibrated: bool = _model(False, CALIBRATED)
+    report: str | None = _output(None, "also write a page of the results, with curves and images, to this .html file")
+    report_images: bool = _output(True, "show images, which may be of patients, and file names in that page")
     trust_remote_code: bool = _model(False, "run model code from the repo")
 
     def __post_init__(self):
         self.label_column = parse_yaml_texts(self.label_column)
+        self.subgroup_column = parse_yaml_texts(self.subgroup_column)
         self.mask_colors = color_names(parse_yaml_texts(self.mask_colors, mappings=True))
         window_of(self.dicom_window)
 
@@ -97,6 +105,7 @@ class PredictionArguments:
     )
     batch_size: int = option(64, "images per forward pass; volumes come one by one", above=0)
     top_k: int = option(3, "classes shown in the table", above=0)
+    calibrated: bool = option(False, CALIBRATED)
     trust_remote_code: bool = option(False, "run model code from the repo")
     json: bool = option(False, "print one JSON object per line, with every class")
     on_bad_image: Literal["error", "skip"] = option("error", "error stops at an unreadable file; skip leaves it out")
@@ -143,6 +152,41 @@ class ReportArguments:
     """What `rd-hf report` takes."""
 
     run: str = option(MISSING, "folder of a run, ended or killed; may come first, without --run")
+    operating_point: str | None = option(
+        None,
+        "what the student is to reach on validation: sensitivity=0.95, specificity=0.9, or youden; by default as "
+        "in the run's config.yaml, where a value given here is kept",
+    )
+    positive_label: str | None = option(
+        None, "one label per image: the class whose sensitivity and specificity operating_point means"
+    )
+    subgroup_column: list | str | None = option(
+        None, "column, or a YAML list of columns, for whose values the scores on test are given apart"
+    )
+    report_images: bool | None = option(
+        None, "show images, which may be of patients, and file names in report.html; by default as in the training"
+    )
+    student_alone: str | None = option(
+        None, "folder of a run with --method ce on the same data, whose scores report.html shows too", text="folder"
+    )
+
+    def __post_init__(self):
+        self.operating_point = rule_of(self.operating_point)
+        self.subgroup_column = parse_yaml_texts(self.subgroup_column)
+
+
+@dataclass
+class InfoArguments:
+    """What `rd-hf info` takes."""
+
+    model: str = option(
+        MISSING,
+        "folder of a run, or Hub id or folder of a student, a reprogrammed teacher, a plain checkpoint or an ONNX "
+        "export; may come first, without --model",
+    )
+    revision: str | None = option(None, "branch, tag or commit of the model")
+    trust_remote_code: bool = option(False, "run model code from the repo")
+    json: bool = option(False, "print one JSON object")
 
 
 @dataclass

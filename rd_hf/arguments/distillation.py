@@ -24,6 +24,7 @@ from .values import (
     parse_yaml_texts,
     parse_yaml_value,
     plain_value,
+    rule_of,
     seconds_of,
     window_of,
 )
@@ -75,6 +76,8 @@ class DistillationArguments(TrainingFields, ObjectiveFields, TaskFields):
         if isinstance(self.student, list):
             raise ArgumentError(f"`student` is {self.student}; it must be one text, or a mapping with a model_type.")
         self.label_column = parse_yaml_texts(self.label_column)
+        self.subgroup_column = parse_yaml_texts(self.subgroup_column)
+        self.operating_point = rule_of(self.operating_point)
         self.label_names = class_names(parse_yaml_texts(self.label_names, mappings=True))
         self.mask_colors = color_names(parse_yaml_texts(self.mask_colors, mappings=True))
         self.teacher_device_map = parse_yaml_value(self.teacher_device_map)
@@ -111,6 +114,12 @@ class DistillationArguments(TrainingFields, ObjectiveFields, TaskFields):
         if self.label_column is not None and (self.task == "segmentation" or self.mask_column is not None):
             raise ArgumentError(
                 "`label_column` is of classes, and masks are asked for. Give `mask_column` in its place."
+            )
+        if self.operating_point is not None and (self.task == "segmentation" or self.mask_column is not None):
+            raise ArgumentError("`operating_point` is of classes, and masks are asked for: leave it out.")
+        if self.positive_label is not None and self.operating_point is None:
+            raise ArgumentError(
+                "`positive_label` needs `operating_point`, whose class it names: give both, or neither."
             )
         if self.mask_colors is not None and self.label_names is not None:
             raise ArgumentError("`mask_colors` and `label_names` both name the classes. Give only one of them.")

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from transformers import HfArgumentParser
+from transformers.hf_argparser import string_to_bool
 
 from .options import UNGROUPED, Option
 
@@ -83,7 +84,7 @@ def _described(option: Option, settings: dict[str, Any]) -> dict[str, Any]:
     elif default is not None and default is not False:
         shown += " (default: %(default)s)"
     settings = settings | {"help": shown}
-    if settings.get("const") is True:  # a switch
+    if settings.get("const") is True or settings.get("type") is string_to_bool:  # a switch
         return settings | {"metavar": "true|false"}
     if "choices" in settings or "required" in settings:
         return settings

@@ -129,6 +129,10 @@ class TaskFields:
     group_column: str | None = _data(
         None, "column that identifies the patient: splits made here never share a patient", text="words",
     )
+    subgroup_column: list | str | None = _data(
+        None, "column, or a YAML list of columns, such as sex, for whose values the scores on test are given apart",
+        text="words", resume="allowed", affects_result=False, compare="never",
+    )
     validation_fraction: float = _data(
         0.15, "share of train that becomes validation if the data has no such split", above=0, below=1,
     )

@@ -117,6 +117,15 @@ class TrainingFields:
     ) = _logging(
         None, "validation metric that chooses the model; by default auroc, and dice for masks",
     )
+    operating_point: str | None = _logging(
+        None, "classes only: what the student is to reach on validation: sensitivity=0.95, specificity=0.9, or youden. "
+        "The threshold that does is stored with it, and decides in predict and evaluate",
+        text="words", card=True, resume="allowed", affects_result=False, compare="never",
+    )
+    positive_label: str | None = _logging(
+        None, "one label per image: the class whose sensitivity and specificity operating_point means; of two classes "
+        "by default the last", text="words", resume="allowed", affects_result=False, compare="never",
+    )
     eval_steps: int | None = _logging(
         None, "steps between evaluations on validation; by default 20 evaluations per run", above=0,
     )
@@ -152,6 +161,10 @@ class TrainingFields:
     card_images: bool = _publishing(
         False, "masks only: show test images with their masks in the student's card; these are pictures of patients, "
         "and are published with it",
+    )
+    report_images: bool = _run(
+        True, "show test images, which may be of patients, and file names in report.html, which is never pushed",
+        resume="allowed", affects_result=False, compare="never",
     )
     push_to_hub: bool = _publishing(False, "push the student to hub_model_id when the run has ended")
     hub_model_id: str | None = _publishing(None, "name of the repo on the Hub, such as me/xray-student", text="words")

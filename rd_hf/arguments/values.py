@@ -18,6 +18,8 @@ COLOURS = 3
 SIZE = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)\s*([kmgtp]?)(i?)b?", re.IGNORECASE)
 COLOR = re.compile(r"#([0-9a-f]{6})|\(?\s*(\d{1,3})\s*,\s*(\d{1,3})\s*,\s*(\d{1,3})\s*\)?", re.IGNORECASE)
 
+RULE = re.compile(r"youden|(?:sensitivity|specificity)=(?:0?\.\d*[1-9]\d*|1|1\.0*)")
+
 
 class ArgumentError(ValueError):
     """An argument or a key of a configuration file that cannot be used; the message names it and the way out."""
@@ -112,6 +114,27 @@ def window_of(value: str | None) -> tuple[float, float] | None:
             "minmax."
         )
     return center, width
+
+
+def rule_of(value: str | None) -> str | None:
+    """The rule of an operating point, without spaces.
+
+    :raises ArgumentError: when it is none.
+    """
+    if value is None:
+        return None
+    rule = "".join(value.lower().split())
+    if not RULE.fullmatch(rule):
+        raise ArgumentError(
+            f"`operating_point` is {value!r}; it must be youden, or what is to be reached on validation, such as "
+            "sensitivity=0.95 or specificity=0.9 (above 0 and up to 1)."
+        )
+    return rule
+
+
+def columns_of(value: list[str] | str | None) -> list[str]:
+    """The columns that one name, or a list of names, stands for."""
+    return [] if value is None else [value] if isinstance(value, str) else list(value)
 
 
 def class_names(value: Any) -> list[str] | dict[str, str] | None:

@@ -17,10 +17,14 @@ ONNX = "onnx"
 
 def read_provenance(config: PreTrainedConfig) -> dict[str, Any]:
     """What is recorded of what a student or teacher was made from; empty for other models."""
-    values = config.to_dict()
-    if values["model_type"] == "rd_teacher":
+    return recorded_provenance(config.to_dict())
+
+
+def recorded_provenance(values: dict[str, Any]) -> dict[str, Any]:
+    """The same from a config as a dict."""
+    if values.get("model_type") == "rd_teacher":
         values = values["student_config"]
-    return values.get("provenance" if values["model_type"] == "rd_student" else PROVENANCE) or {}
+    return values.get("provenance" if values.get("model_type") == "rd_student" else PROVENANCE) or {}
 
 
 def is_onnx(config: PreTrainedConfig) -> bool:

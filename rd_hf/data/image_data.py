@@ -25,9 +25,9 @@ class ImageData:
     """Labelled images in splits.
 
     :param splits: with the columns ``image``, undecoded (``{"bytes", "path"}``, see
-        `rd_hf.data.decoding.images.to_rgb`); ``label``, a class index or K entries of 0.0 and 1.0; and ``group``, if
-        asked for. For masks also with ``mask``, undecoded as well; ``label`` then has the pixels of each class in the
-        mask, without those that are ignored.
+        `rd_hf.data.decoding.images.to_rgb`); ``label``, a class index or K entries of 0.0 and 1.0; ``group``, if asked
+        for; and the columns of `rd_hf.data.subgroups`. For masks also with ``mask``, undecoded as well; ``label`` then
+        has the pixels of each class in the mask, without those that are ignored.
     :param label_names: the K class names, in the order of the indices.
     :param problem_type: transformers' name of the problem that the labels pose, or ``segmentation``.
     :param source: plain JSON without paths: ``id`` (Hub id or "local"), ``config_name``, ``revision`` (commit),

@@ -28,6 +28,7 @@ from .masks.reading import MaskReading
 from .raw_data import RawData, image_paths
 from .readers import Task, read_data
 from .split_tables import assemble, check_splits, group_table, number_table
+from .subgroups import check_subgroup_columns, subgroup_tables
 from .unlabelled import divide_labelled, without_label_column
 from .volumes.cells import find_reading
 from .volumes.choice import Dimensions, VolumeChoice, check_alike, check_channels_of_model
@@ -44,6 +45,7 @@ def load_data(
     image_column: str | None = None,
     label_column: str | Sequence[str] | None = None,
     group_column: str | None = None,
+    subgroup_columns: Sequence[str] = (),
     label_names: Sequence[str] | Mapping[int, str] | None = None,
     label_kind: LabelKind = "auto",
     uncertain: Uncertain | None = None,
@@ -66,6 +68,7 @@ def load_data(
     :param image_column: column of images or image paths; found by its type or a usual name if None.
     :param label_column: column of labels, or a list of columns of 0 and 1; found likewise if None.
     :param group_column: column whose equal values belong together, such as the patient's id.
+    :param subgroup_columns: columns whose values are kept; see `rd_hf.data.subgroups`.
     :param label_names: a trained model's class names in its order. Labels are matched with them by name; integers
         without names are indices into them. For masks without `masks` they name the values of the masks; a mapping
         gives the name of each value.
@@ -87,10 +90,12 @@ def load_data(
     raw = read_data(dataset, config_name, revision, task=task, mask_column=mask_column, choice=choice)
     mask = _mask_column(raw, task, image_column, label_column, mask_column)
     image = _image_column(raw, image_column, mask)
+    check_subgroup_columns(raw.splits, subgroup_columns)
     if mask is not None:
         reading = _volume_reading(raw, image, choice, volumes)
         names = {"names": label_names} if masks is None else {"recorded": masks, "model_names": label_names}
-        return load_masks(raw, image, mask, group_column, colors=mask_colors, scored=scored, volumes=reading, **names)
+        kept = {"group_column": group_column, "subgroup_columns": subgroup_columns}
+        return load_masks(raw, image, mask, **kept, colors=mask_colors, scored=scored, volumes=reading, **names)
     if isinstance(label_names, Mapping):
         raise DataError(
             "`label_names` names the values of masks, but the data is read as images with classes: leave it out, or "
@@ -101,7 +106,7 @@ def load_data(
     reading = _volume_reading(raw, image, choice, volumes)
     used = [image, *([] if group_column is None else [group_column]), "split"]
     labels = _read_labels(raw, label, used, label_names, label_kind, uncertain)
-    splits = _with_classes(raw, image, labels, group_column, reading)
+    splits = _with_classes(raw, image, labels, group_column, subgroup_columns, reading)
     splits, unlabelled, empty = divide_labelled(splits, labels, label, scored)
     source = _facts(raw, splits, reading, uncertain)
     return ImageData(splits, labels.names, labels.problem_type, source, unlabelled, (*bare, *empty), volumes=reading)
@@ -124,9 +129,14 @@ def _with_label_column(raw: RawData, image: str, label: str | list[str]) -> tupl
 
 
 def _with_classes(
-    raw: RawData, image: str, labels: Labels, group_column: str | None, reading: VolumeReading | None
+    raw: RawData,
+    image: str,
+    labels: Labels,
+    group_column: str | None,
+    subgroup_columns: Sequence[str],
+    reading: VolumeReading | None,
 ) -> DatasetDict:
-    """The splits with the columns ``image`` and ``label``, and ``group`` where rows with a label have one."""
+    """The splits with the columns ``image``, ``label``, subgroups, and ``group`` where rows with a label have one."""
     labelled = [name for name in raw.splits if not labels.missing[name].all()]
     check_splits({name: raw.splits[name] for name in labelled}, [] if group_column is None else [group_column])
     for note in labels.notes:
@@ -139,6 +149,8 @@ def _with_classes(
         if group_column is not None and name in labelled:
             tables.append(group_table(split, group_column, name))
             columns["group"] = split.features[group_column]
+        own, features = subgroup_tables(split, subgroup_columns)
+        tables, columns = tables + own, columns | features
         splits[name] = assemble(split, tables, columns)
     tell_unlisted([*dict.fromkeys(paths.values())], raw.images)
     return splits

@@ -13,12 +13,11 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from huggingface_hub import CommitOperationAdd, HfApi, ModelInfo, RepoCard, SpaceInfo, hf_hub_download
+from huggingface_hub import CommitOperationAdd, HfApi, ModelInfo, SpaceInfo, hf_hub_download
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
@@ -216,9 +215,6 @@ def _send(
     api, repo_id = HfApi(), destination.repo_id
     of_type = {"repo_type": destination.repo_type}
     operations = _operations(files, destination)
-    for operation in operations:
-        if operation.path_in_repo == CARD_FILE:
-            retrying(partial(RepoCard(operation.path_or_fileobj.decode()).validate, **of_type))
     head = destination.head
     if head is None:
         sdk = {"space_sdk": "static"} if destination.repo_type == "space" else {}

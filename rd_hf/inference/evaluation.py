@@ -12,7 +12,7 @@ import numpy as np
 from accelerate import Accelerator
 from transformers import PreTrainedModel
 
-from ..arguments.values import ArgumentError
+from ..arguments.values import ArgumentError, columns_of
 from ..data.decoding.reading import Reading
 from ..data.labels.labels import Uncertain
 from ..data.masks.reading import MaskReading
@@ -21,15 +21,19 @@ from ..data.pixels import Transforms
 from ..data.sources import ImageData, load_data
 from ..data.split_names import standard_split_name
 from ..data.splits import complete_splits
+from ..data.subgroups import check_subgroups
 from ..data.volumes.store import tell_padded
 from ..models.modeling_rd_teacher import RDTeacher
 from ..runtime.files import write_predictions
-from ..tasks.classification import SingleLabel
+from ..tasks.classification import Classification, SingleLabel
 from ..tasks.segmentation import Segmentation
+from .decisions import calibration_values, operating_point_values
 from .loading import LoadedModel, load_model
 from .onnx_runtime import OnnxModel
+from .page import check_page, write_evaluation
 from .rows import predict_rows, scores_of_split
 from .shared_slices import shared_slices
+from .subgroups import scores_of_subgroups
 from .volumes import refuse_reading_of_images
 
 logger = logging.getLogger(__name__)
@@ -54,6 +58,10 @@ def evaluate(
     page: int | None = None,
     dicom_window: str | None = None,
     predictions: str | None = None,
+    calibrated: bool = False,
+    subgroup_column: str | Sequence[str] | None = None,
+    report: str | None = None,
+    report_images: bool = True,
     trust_remote_code: bool = False,
 ) -> dict[str, Any]:
     """Score a model on one split of labelled images or volumes.
@@ -66,24 +74,43 @@ def evaluate(
     :param dicom_window: see `rd_hf.data.decoding.reading.Reading`; by default the one that the model was trained with.
     :param batch_size: images per forward pass; volumes come one by one.
     :param predictions: CSV file for the probabilities of every row.
+    :param calibrated: whether probabilities are calibrated by the model's temperature.
+    :param subgroup_column: column, or columns, for whose values the scores are given apart, under `subgroups`.
+    :param report: HTML file for a page of the results, with curves and images.
+    :param report_images: whether that page shows images, which may be of patients, and file names.
     :return: the metrics of `rd_hf.scoring.metrics.compute_metrics`; rows skipped as unreadable under `skipped_rows`.
+        Under `operating_point`, where the model has one, what it comes to on the split, and under `calibration`, with
+        `calibrated`, the calibration errors before and after: as in a run's metrics.json.
     :raises ArgumentError: when the split is missing, or the data's labels are not the model's.
     :raises BadImageError: for an unreadable image, unless `on_bad_image` is "skip".
     """
+    check_page(report)
     split = standard_split_name(split) or split
     loaded = load_model(model, revision, backbone, trust_remote_code)
+    loaded = loaded.calibrated() if calibrated else loaded
     if loaded.volumes is not None:
         refuse_reading_of_images(page, dicom_window)
     reading = Reading.recorded(loaded.trained_on, page, dicom_window)
     names = {"image_column": image_column, "label_column": label_column, "uncertain": uncertain}
     names |= {"mask_column": mask_column, "mask_colors": mask_colors}
+    columns = columns_of(subgroup_column)
+    names["subgroup_columns"] = columns
     data = load_splits(loaded, dataset, split, dataset_config_name, dataset_revision, **names)
+    check_subgroups(data.splits[split], columns, split)
     opened = open_split(loaded, data, split, on_bad_image, reading)
     rows = split_rows(loaded, opened, batch_size)
     if predictions is not None:
         table = loaded.task.table(rows)
         write_predictions(Path(predictions), opened.rows, loaded.task.columns(), table, opened.files())
     scores = scores_of_split(loaded.task, rows, opened)
+    if isinstance(loaded.task, Classification) and loaded.task.operating_point is not None:
+        scores["operating_point"] = operating_point_values(loaded.task, {split: rows})
+    if calibrated:
+        scores["calibration"] = calibration_values(loaded.task, loaded.temperature, {split: rows})
+    if columns:
+        scores["subgroups"] = scores_of_subgroups(loaded.task, rows, opened, columns)
+    if report is not None:
+        write_evaluation(Path(report), model, loaded, data.source, opened, rows, scores, report_images)
     return scores | ({"skipped_rows": sorted(opened.skipped)} if opened.skipped else {})
 
 
@@ -99,12 +126,14 @@ def load_splits(
     mask_column: str | None = None,
     mask_colors: Mapping[str, str] | None = None,
     uncertain: Uncertain | None = None,
+    subgroup_columns: Sequence[str] = (),
 ) -> ImageData:
     """Load the labelled images to run a model on, with their labels matched to the model's.
 
     :param split: an existing split; one that was made from train for the model's training is made again.
     :param mask_colors: the class of each colour of masks; by default as in the model's training.
     :param uncertain: how -1 is read in columns of 0 and 1; by default as in the model's training.
+    :param subgroup_columns: columns whose values are kept.
     :raises ArgumentError: when it is missing or has no labels.
     """
     masks = MaskReading.from_dict(loaded.trained_on["masks"]) if "masks" in loaded.trained_on else None
@@ -117,6 +146,7 @@ def load_splits(
         image_column=image_column,
         label_column=label_column,
         group_column=made.get("group_column"),
+        subgroup_columns=subgroup_columns,
         label_names=loaded.task.names,
         label_kind="single" if isinstance(loaded.task, SingleLabel) else "multi",
         uncertain=uncertain or loaded.trained_on.get("uncertain"),

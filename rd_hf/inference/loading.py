@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from transformers import (
 from transformers.utils import cached_file
 
 from ..arguments.values import ArgumentError
-from ..cards.provenance import is_onnx, read_provenance
+from ..cards.provenance import is_onnx, read_decisions, read_provenance
 from ..data.pixels import PixelTransform, load_processor, whole_image_processor
 from ..data.volumes.transform import VolumeTransform
 from ..data.volumes.volume import VolumeReading
@@ -29,6 +29,7 @@ from ..tasks.classification import SingleLabel
 from ..tasks.make import make_task
 from ..tasks.segmentation import Segmentation
 from ..tasks.task import Task
+from .decisions import with_decisions
 from .model_names import check_files, loading
 from .onnx_runtime import MODEL_FILE, OnnxModel, is_onnx_folder
 
@@ -37,13 +38,28 @@ from .onnx_runtime import MODEL_FILE, OnnxModel, is_onnx_folder
 class LoadedModel:
     """A model ready to run, with its preprocessing and its task, which knows the classes.
 
+    :param task: decides at the model's operating point, where it has one.
     :param trained_on: what is recorded of the data that a student was trained on; empty for other models.
+    :param temperature: that `calibrated` divides logits by; None for a model that stores none.
     """
 
     model: PreTrainedModel | OnnxModel
     transform: PixelTransform | VolumeTransform
     task: Task
     trained_on: dict[str, Any]
+    temperature: float | None = None
+
+    def calibrated(self) -> LoadedModel:
+        """The same model with calibrated probabilities.
+
+        :raises ArgumentError: when it has no temperature.
+        """
+        if self.temperature is None:
+            raise ArgumentError(
+                "The model has no calibration temperature, which is found on validation when a run of rd_hf writes its "
+                "report: leave `calibrated` out."
+            )
+        return replace(self, task=replace(self.task, temperature=self.temperature))
 
     @property
     def volumes(self) -> VolumeReading | None:
@@ -106,10 +122,13 @@ def load_model(
             transform = PixelTransform(processor, channels)
         classifies = loaded.config.problem_type or SingleLabel.problem_type
         task = make_task(Segmentation.problem_type if is_segmenter(config) else classifies, names, of_volumes)
+        decisions = read_decisions(loaded.config.to_dict())
+        task = with_decisions(task, decisions)
     if config.model_type == "rd_teacher":
         _check_runs_alone(model, loaded)
     trained_on = read_provenance(loaded.config).get("dataset") or {}
-    return LoadedModel(loaded.to(Accelerator().device), transform, task, trained_on)
+    device, temperature = Accelerator().device, decisions.get("calibration_temperature")
+    return LoadedModel(loaded.to(device), transform, task, trained_on, temperature)
 
 
 def _check_runs_alone(name: str, teacher: RDTeacher) -> None:
@@ -137,4 +156,8 @@ def _load_onnx(model: str, revision: str | None, path: Path, backbone: str | Non
     of_volumes = isinstance(processor, RDVolumeProcessor)
     transform = VolumeTransform(processor) if of_volumes else PixelTransform(processor)
     task = make_task(exported.problem_type, exported.label_names, of_volumes)
-    return LoadedModel(exported, transform, task, exported.trained_on)
+    with loading("model", model):
+        values, _ = PreTrainedConfig.get_config_dict(model, revision=revision)
+        decisions = read_decisions(values)
+        task = with_decisions(task, decisions)
+    return LoadedModel(exported, transform, task, exported.trained_on, decisions.get("calibration_temperature"))

@@ -39,6 +39,7 @@ def predict(
     output_dir: str | None = None,
     overlay: bool = False,
     dicom_seg: bool = False,
+    calibrated: bool = False,
     trust_remote_code: bool = False,
 ) -> list[dict[str, Any]]:
     """Run a model on images or volumes: a class, or a mask, for each.
@@ -54,15 +55,18 @@ def predict(
         there; of volumes three slices through the largest region.
     :param dicom_seg: for a segmenter of volumes: whether the mask of each DICOM series is also written as DICOM SEG,
         which repeats the patient's and the study's elements, as the standard demands.
+    :param calibrated: whether probabilities are calibrated by the model's temperature; answers stay the same.
     :return: one dict per image: `image` (its path), `label` (multi-label: `labels`, those at 0.5 or above) and
-        `probabilities` by class name; of a segmenter `mask` (the file, or without `output_dir` an array (H, W), or
-        (X, Y, Z) of a volume, of class indices), `pixels` per class name, or `voxels` and `millilitres`, and perhaps
-        `overlay` and `dicom_seg`; for a skipped one `image` and `error`.
+        `probabilities` by class name; where the model has an operating point, its thresholds decide the former. Of a
+        segmenter `mask` (the file, or without `output_dir` an array (H, W), or (X, Y, Z) of a volume, of class
+        indices), `pixels` per class name, or `voxels` and `millilitres`, and perhaps `overlay` and `dicom_seg`; for a
+        skipped one `image` and `error`.
     :raises ArgumentError: when a name matches nothing, or a mask's file exists.
     :raises BadImageError: for an unreadable image, unless `on_bad_image` is "skip".
     """
     loaded = load_model(model, revision, backbone, trust_remote_code)
     options = {"page": page, "dicom_window": dicom_window, "overlay": overlay, "dicom_seg": dicom_seg}
+    options["calibrated"] = calibrated
     return predict_loaded(loaded, images, batch_size, on_bad_image, output_dir, **options)
 
 
@@ -77,8 +81,10 @@ def predict_loaded(
     dicom_window: str | None = None,
     overlay: bool = False,
     dicom_seg: bool = False,
+    calibrated: bool = False,
 ) -> list[dict[str, Any]]:
     """As `predict`, with a model that is loaded."""
+    loaded = loaded.calibrated() if calibrated else loaded
     if not isinstance(loaded.task, Segmentation) and (output_dir is not None or overlay or dicom_seg):
         raise ArgumentError(
             "`output_dir`, `overlay` and `dicom_seg` are for models that give masks, but this one gives classes: leave "
@@ -152,8 +158,11 @@ def _is_in_loop(file: Path) -> bool:
     return len(set(folders)) < len(folders)
 
 
-def prediction_table(rows: list[dict[str, Any]], top_k: int) -> str:
-    """Predictions as aligned text: the image, then its `top_k` likeliest classes, or its mask and the classes there."""
+def prediction_table(rows: list[dict[str, Any]], top_k: int, with_answer: bool = False) -> str:
+    """Predictions as aligned text: the image, then its `top_k` likeliest classes, or its mask and the classes there.
+
+    :param with_answer: whether the classes that it is answered with stand before these.
+    """
     width = max(len(row["image"]) for row in rows)
     lines = []
     for row in rows:
@@ -164,6 +173,8 @@ def prediction_table(rows: list[dict[str, Any]], top_k: int) -> str:
         else:
             ranked = sorted(row["probabilities"].items(), key=lambda item: -item[1])[:top_k]
             answer = "  ".join(f"{name} {value:.3f}" for name, value in ranked)
+            if with_answer:
+                answer = f"{row['label'] if 'label' in row else '|'.join(row['labels']) or 'none'}:  {answer}"
         lines.append(f"{row['image']:{width}}  {answer}")
     return "\n".join(lines)
 

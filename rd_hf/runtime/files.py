@@ -12,8 +12,13 @@ from typing import Any
 
 def write_json(values: dict[str, Any], path: Path) -> None:
     """Write plain values as JSON, completely or not at all."""
+    write_text(json.dumps(values, indent=2) + "\n", path)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a text, completely or not at all."""
     aside = path.with_name(f".{path.name}.writing")
-    aside.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    aside.write_text(text, encoding="utf-8")
     aside.replace(path)
 
 

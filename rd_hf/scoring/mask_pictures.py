@@ -105,7 +105,7 @@ def draw_masks(rows: Sequence[MaskExample], names: Sequence[str], path: str | Pa
     present = {int(number) for row in rows for mask in row[1:3] for number in np.unique(mask)} - {0}
     pictures = []
     for row in rows:
-        image, truth, prediction = (_shrunk(part) for part in row[:3])
+        image, truth, prediction = (shrunk(part) for part in row[:3])
         pictures.append([image, overlay(image, truth), overlay(image, prediction)])
     ratio = max(min(row.truth.shape[0] / row.truth.shape[1], 1.6) for row in rows)
     draw_grid(pictures, [row.title for row in rows], HEADS, ratio, legend_of(present, names), names, path)
@@ -166,10 +166,13 @@ def differs_from_a_neighbour(mask: np.ndarray) -> np.ndarray:
     return differs
 
 
-def _shrunk(picture: np.ndarray) -> np.ndarray:
-    """An image or a mask that is no larger than a figure shows; a mask by nearest neighbour."""
+def shrunk(picture: np.ndarray, longest: int = LONGEST_SIDE) -> np.ndarray:
+    """An image or a mask that is no larger than a figure shows; a mask by nearest neighbour.
+
+    :param longest: pixels of its longer side.
+    """
     height, width = picture.shape[:2]
-    scale = LONGEST_SIDE / max(height, width)
+    scale = longest / max(height, width)
     if scale >= 1:
         return picture
     size = max(1, round(width * scale)), max(1, round(height * scale))

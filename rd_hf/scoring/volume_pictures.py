@@ -113,6 +113,11 @@ def draw_volumes(rows: Iterable[VolumeExample], names: Sequence[str], path: str 
     draw_grid(pictures, titles, list(PLANES), ratio, handles, names, path)
 
 
+def compared_slices(row: VolumeExample) -> list[np.ndarray]:
+    """The slices of an example along PLANES, with truth and prediction."""
+    return _pictures_of(row)[0]
+
+
 def _pictures_of(row: VolumeExample) -> tuple[list[np.ndarray], set[int], str]:
     """The pictures of an example, the classes that they show, and its title."""
     has_foreground = ((row.truth != 0) & (row.truth != IGNORED_LABEL)).any()

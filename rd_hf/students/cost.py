@@ -47,14 +47,15 @@ def measure_cost(forward: Callable[[Tensor], Any], module: nn.Module, size: Grid
     # The counter does not know the CPU's fused attention; taken apart, attention is products of matrices.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         forward(pixels)
-    milliseconds = 1000 * _median_seconds(forward, pixels) if device.type == "cpu" else None
+    milliseconds = median_milliseconds(forward, pixels) if device.type == "cpu" else None
     return Cost(sum(p.numel() for p in module.parameters()), counter.get_total_flops() / 1e9, milliseconds)
 
 
-def _median_seconds(forward: Callable[[Tensor], Any], pixels: Tensor) -> float:
+def median_milliseconds(forward: Callable[[Tensor], Any], pixels: Tensor) -> float:
+    """The median time of some calls on the CPU."""
     times: list[float] = []
     while len(times) < MAX_RUNS and sum(times) < MAX_SECONDS:
         started = time.perf_counter()
         forward(pixels)
         times.append(time.perf_counter() - started)
-    return statistics.median(times)
+    return 1000 * statistics.median(times)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -31,6 +31,9 @@ class Classification(Task):
     probabilities are computed of a whole split at once.
 
     :ivar exclusive: whether each image has exactly one class.
+    :param operating_point: `rule` and `thresholds` by class name, which decide in place of the likeliest class, or of
+        a probability of 0.5; see `rd_hf.models.configuration_rd.RDStudentConfig`.
+    :param temperature: that logits are divided by for probabilities, but not for what an operating point decides.
     """
 
     pipeline_tag = "image-classification"
@@ -41,6 +44,9 @@ class Classification(Task):
     figures_of_scores: ClassVar[dict[str, str]] = {"confusion_matrix.png": "Confusion matrix"}
     figures_of_rows: ClassVar[dict[str, str]] = {"roc.png": "ROC curves"}
     exclusive: ClassVar[bool]
+
+    operating_point: dict[str, Any] | None = field(default=None, kw_only=True)
+    temperature: float | None = field(default=None, kw_only=True)
 
     @staticmethod
     @abstractmethod
@@ -53,7 +59,7 @@ class Classification(Task):
 
     @abstractmethod
     def decided(self, probabilities: dict[str, float]) -> dict[str, Any]:
-        """The part of an answer that names classes, from probabilities by name."""
+        """The part of an answer that names classes, from probabilities by name that are not calibrated."""
 
     @abstractmethod
     def decision_names(self, label: np.ndarray, probabilities: np.ndarray) -> list[str]:
@@ -63,9 +69,23 @@ class Classification(Task):
         """(B, K + 1), or (B, 2K) with several labels per image."""
         return torch.cat([logits, labels.to(logits).reshape(len(logits), -1)], dim=1)
 
+    def logits(self, rows: np.ndarray) -> np.ndarray:
+        """The logits (N, K) in the rows."""
+        return rows[:, : len(self.names)]
+
+    def uncalibrated(self, rows: np.ndarray) -> np.ndarray:
+        """The probabilities (N, K) in the rows, whatever the temperature."""
+        return self.probabilities(torch.from_numpy(self.logits(rows)))
+
     def predicted(self, rows: np.ndarray) -> np.ndarray:
         """The probabilities (N, K) in the rows."""
-        return self.probabilities(torch.from_numpy(rows[:, : len(self.names)]))
+        return self._shown(torch.from_numpy(self.logits(rows)))
+
+    def _shown(self, logits: Tensor) -> np.ndarray:
+        return self.probabilities(logits if self.temperature is None else logits.double() / self.temperature)
+
+    def _named(self, probabilities: np.ndarray) -> list[dict[str, float]]:
+        return [dict(zip(self.names, values, strict=True)) for values in probabilities.tolist()]
 
     def scores(self, rows: np.ndarray, bootstrap_samples: int = 1000, seed: int = 0) -> dict[str, Any]:
         """What `rd_hf.scoring.metrics.compute_metrics` gives."""
@@ -109,17 +129,17 @@ class Classification(Task):
 
     def answers(self, logits: Tensor) -> list[dict[str, Any]]:
         """What `predict` says of each image: `label`, or `labels` with several, and `probabilities` by class name."""
-        named = [dict(zip(self.names, values, strict=True)) for values in self.probabilities(logits).tolist()]
-        return [self.decided(values) | {"probabilities": values} for values in named]
+        deciding, shown = self._named(self.probabilities(logits)), self._named(self._shown(logits))
+        return [self.decided(own) | {"probabilities": values} for own, values in zip(deciding, shown, strict=True)]
 
     def columns(self) -> list[str]:
         """True class, predicted class and each class's probability."""
         return ["label", "prediction", *(f"probability_{name}" for name in self.names)]
 
     def table(self, rows: np.ndarray) -> Iterator[list[str]]:
-        """Several labels of an image are separated by `|`, and predicted at a probability of 0.5."""
-        for label, values in zip(self.labels(rows), self.predicted(rows), strict=True):
-            yield [*self.decision_names(label, values), *(f"{value:.6f}" for value in values)]
+        """Several labels of an image are separated by `|`, and predicted as by `decided`."""
+        for label, own, values in zip(self.labels(rows), self.uncalibrated(rows), self.predicted(rows), strict=True):
+            yield [*self.decision_names(label, own), *(f"{value:.6f}" for value in values)]
 
     def draw_scores(self, scores: dict[str, Any], folder: Path) -> None:
         """Confusion matrix."""
@@ -198,12 +218,19 @@ class SingleLabel(Classification):
         return rows[:, -1].astype(np.int64)
 
     def decided(self, probabilities: dict[str, float]) -> dict[str, Any]:
-        """`label`, the likeliest class."""
-        return {"label": max(probabilities, key=probabilities.get)}
+        """`label`: the class of the operating point from its threshold on, or else the likeliest of the others."""
+        if self.operating_point is None:
+            return {"label": max(probabilities, key=probabilities.get)}
+        ((name, threshold),) = self.operating_point["thresholds"].items()
+        others = {other: value for other, value in probabilities.items() if other != name}
+        return {"label": name if probabilities[name] >= threshold else max(others, key=others.get)}
 
     def decision_names(self, label: np.ndarray, probabilities: np.ndarray) -> list[str]:
-        """One image's true and likeliest class."""
-        return [self.names[int(label)], self.names[int(probabilities.argmax())]]
+        """One image's true class, and the one that it is answered with."""
+        answer = self.names[int(probabilities.argmax())]
+        if self.operating_point is not None:
+            answer = self.decided(*self._named(probabilities[None]))["label"]
+        return [self.names[int(label)], answer]
 
 
 @dataclass(frozen=True)
@@ -284,15 +311,14 @@ class MultiLabel(Classification):
         return np.where(labels < 0, np.float32(np.nan), labels)
 
     def decided(self, probabilities: dict[str, float]) -> dict[str, Any]:
-        """`labels`, the classes at a probability of 0.5 or above."""
-        return {"labels": [name for name, value in probabilities.items() if value >= 0.5]}
+        """`labels`, the classes at their threshold or above, which is 0.5 where the operating point has none."""
+        thresholds = {} if self.operating_point is None else self.operating_point["thresholds"]
+        return {"labels": [name for name, value in probabilities.items() if value >= thresholds.get(name, 0.5)]}
 
     def decision_names(self, label: np.ndarray, probabilities: np.ndarray) -> list[str]:
-        """One image's true classes, and those at a probability of 0.5 or above."""
-        return [
-            "|".join(name for name, on in zip(self.names, chosen, strict=True) if on)
-            for chosen in (label > 0.5, probabilities >= 0.5)
-        ]
+        """One image's true classes, and those that it is answered with."""
+        true = [name for name, on in zip(self.names, label > 0.5, strict=True) if on]
+        return ["|".join(true), "|".join(self.decided(*self._named(probabilities[None]))["labels"])]
 
 
 def balanced_class_weights(class_counts: Tensor) -> Tensor:

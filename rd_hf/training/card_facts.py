@@ -78,6 +78,7 @@ def card_facts(
             "scores": scores["test"], "other_scores": of_teacher,
             "images": task.figures_of_scores | task.figures_of_rows | examples | CURVES,
             "preprocessing": models.student_processor.to_dict() if of_volumes else None,
+            **{name: scores[name] for name in ("operating_point", "calibration") if name in scores},
         }
     }  # fmt: skip
     if of_teacher is not None:

@@ -13,6 +13,7 @@ from ..arguments.distillation import DistillationArguments
 from ..arguments.values import ArgumentError
 from ..models.probe import UnfitImageError, probe, quiet, random_pixels
 from ..models.tape import call_model, input_channels
+from .decisions import check_operating_point
 from .run_data import RunData
 from .run_models import Models
 
@@ -25,6 +26,7 @@ def check_labels(arguments: DistillationArguments, run_data: RunData) -> None:
     """Check that the labels allow what the arguments ask for; no image is needed for that.
 
     :raises MetricError: where validation does not define the metric that chooses the model.
+    :raises ArgumentError: where it cannot define the operating point.
     :raises ValueError: for a setting of the loss that the task does not have.
     """
     labels = run_data.labels[run_data.labelled_rows]
@@ -32,6 +34,7 @@ def check_labels(arguments: DistillationArguments, run_data: RunData) -> None:
     splits = {"train": labels.numpy()}
     splits |= {split.name: split.used_labels for split in (run_data.validation, run_data.test)}
     run_data.task.check_metric(splits, run_data.task.selection_metric(arguments.metric_for_best_model))
+    check_operating_point(arguments, run_data)
 
 
 def unfit(error: UnfitImageError, models: Models, arguments: DistillationArguments) -> ArgumentError:

@@ -7,15 +7,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..data.decoding.images import read_image
 from ..data.open_split import OpenSplit
-from ..inference.rows import pixel_values
+from ..inference.examples import mask_example, volume_example
 from ..models.modeling_rd_segmentation import RDStudentForSemanticSegmentation
-from ..scoring.mask_pictures import MaskExample, draw_masks
+from ..scoring.mask_pictures import draw_masks
 from ..scoring.segmentation import MaskRows
 from ..scoring.volume_pictures import draw_volumes
 from ..tasks.segmentation import Segmentation, VolumeSegmentation
-from .volume_examples import volume_example
 
 EXAMPLES_FILE = "examples.png"
 EACH = 2  # best, median and worst images
@@ -42,11 +40,15 @@ def draw_examples(
     titles = [f"{split.name}, row {split.rows[number]}\nDice {np.nanmean(dice[number]):.2f}" for number in chosen]
     if not titles:
         return
-    example = volume_example if of_volumes else _example
+    example = volume_example if of_volumes else mask_example
     was_training = student.training
     student.eval()
+
+    def forward(pixels: torch.Tensor) -> torch.Tensor:
+        return student(pixel_values=pixels).logits
+
     pairs = zip(chosen, titles, strict=True)
-    examples = (example(task, student, split, split.rows[number], title) for number, title in pairs)
+    examples = (example(task, forward, student.device, split, split.rows[n], title) for n, title in pairs)
     if of_volumes:
         draw_volumes(examples, task.names, folder / EXAMPLES_FILE)
     else:
@@ -64,13 +66,3 @@ def chosen_positions(values: np.ndarray, each: int) -> np.ndarray:
     middle = max(0, len(order) // 2 - each // 2)
     picked = [*order[:each], *order[middle : middle + each], *order[-each:]]
     return np.array(list(dict.fromkeys(picked)), dtype=np.int64)
-
-
-def _example(
-    task: Segmentation, student: RDStudentForSemanticSegmentation, split: OpenSplit, row: int, title: str
-) -> MaskExample:
-    """:param student: in eval mode."""
-    image = np.asarray(read_image(split.images[row]["image"], reading=split.store.reading).rgb)
-    truth = split.store.source_mask(row)
-    logits = student(pixel_values=pixel_values(split.store.student, [row], student.device)).logits.float()
-    return MaskExample(image, truth, task.masks_of(logits, [truth.shape])[0], title)

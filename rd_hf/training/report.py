@@ -11,21 +11,29 @@ import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from safetensors import SafetensorError
 
+from ..arguments.values import columns_of
 from ..cards.card import CARD_FILE, EVAL_RESULTS_FILE, eval_results, render_card, write_card
 from ..data.volumes.store import VolumeStore
 from ..inference.rows import predict_rows, scores_of_split
+from ..inference.subgroups import FEWEST_FOR_INTERVAL, scores_of_subgroups
+from ..pages.facts import ScoredModel
+from ..pages.report import REPORT_FILE
 from ..runtime.checkpoint import checkpoint_step, list_checkpoints
 from ..runtime.files import share_weights, write_json, write_predictions
 from ..scoring import plots
+from ..tasks.classification import Classification
 from ..tasks.segmentation import Segmentation
 from .card_facts import card_facts
+from .decisions import found_decisions, operating_point_in_words
 from .mask_examples import EXAMPLES_FILE, draw_examples
+from .page import write_page
 from .run_folder import METRICS_FILE, read_history
 from .scored_features import ScoredFeatures, whole_pixel_values
 from .targets import targets_in_words
@@ -34,13 +42,13 @@ from .volume_teacher_rows import counted_rows, window_rows
 
 if TYPE_CHECKING:
     from ..data.open_split import OpenSplit
+    from ..tasks.task import Task
     from .run_data import RunData
     from .run_models import Models
     from .trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
-FEWEST_FOR_INTERVAL = 5  # rows; the interval of fewer would look exact
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
@@ -49,11 +57,17 @@ class ReportError(OSError):
 
 
 def write_report(
-    folder: Path, run_data: RunData, models: Models, trainer: Trainer, seconds: float | None
+    folder: Path,
+    run_data: RunData,
+    models: Models,
+    trainer: Trainer,
+    seconds: float | None,
+    alone: ScoredModel | None = None,
 ) -> dict[str, Any]:
     """Save both models with their processors, score them on validation and test, and draw the plots.
 
     :param seconds: wall time of the training, None where it is not known.
+    :param alone: the scores of a student that was trained alone, for report.html.
     :return: what metrics.json holds: the student's scores under `validation` and `test`, those of the reprogrammed
         teacher under `teacher`.
     """
@@ -76,17 +90,29 @@ def write_report(
     }
     if models.teacher is not None:
         scores["training"]["targets"] = targets_in_words(trainer.arguments)
+    if isinstance(task, Classification):
+        fields, entries = found_decisions(trainer.arguments, task, student)
+        task = replace(task, operating_point=fields["operating_point"])
+        scores |= entries
+    columns = columns_of(trainer.arguments.subgroup_column)
+    if columns:
+        scores["subgroups"] = scores_of_subgroups(task, student["test"], run_data.test, columns)
     if "leaks" in run_data.source:
         scores["leaks"] = run_data.source["leaks"]
     if trainer.accelerator.is_main_process:
         with _told_what_is_kept(folder, trainer):
             write_json(scores, folder / METRICS_FILE)
-            _write_details(folder, run_data, student["test"], scores["test"])
+            if isinstance(task, Classification):
+                _keep_decisions(folder, models, fields)
+            _write_details(folder, run_data, task, student["test"], scores["test"])
             if isinstance(task, Segmentation):
                 with _on_its_own(folder, EXAMPLES_FILE):
                     draw_examples(task, models.student, run_data.test, student["test"], folder)
             _write_plots(folder, models, trainer)
-            _write_cards(folder, run_data, models, trainer, scores)
+            card = _write_cards(folder, run_data, models, trainer, scores)
+            with _on_its_own(folder, REPORT_FILE):
+                card = card or card_facts(folder, run_data, models, trainer, scores)["student"]
+                write_page(folder, run_data, models, trainer, scores, student["test"], card, alone)
     return scores
 
 
@@ -148,6 +174,13 @@ def _save_models(folder: Path, models: Models) -> None:
     share_weights(folder)
 
 
+def _keep_decisions(folder: Path, models: Models, fields: dict[str, Any]) -> None:
+    """Add to the saved student how it decides: it was saved before it was scored."""
+    for name, value in fields.items():
+        setattr(models.student.config, name, value)
+    models.student.config.save_pretrained(folder / "student")
+
+
 def _write_plots(folder: Path, models: Models, trainer: Trainer) -> None:
     # A killed run may have logged steps after its last checkpoint.
     history = [row for row in read_history(folder) if row["step"] <= trainer.step]
@@ -161,11 +194,19 @@ def _write_plots(folder: Path, models: Models, trainer: Trainer) -> None:
                 plots.plot_stages(history, folder / "stages.png")
 
 
-def _write_cards(folder: Path, run_data: RunData, models: Models, trainer: Trainer, scores: dict[str, Any]) -> None:
-    """A card beside each model, with the plots that it shows."""
+def _write_cards(
+    folder: Path, run_data: RunData, models: Models, trainer: Trainer, scores: dict[str, Any]
+) -> dict[str, Any] | None:
+    """A card beside each model, with the plots that it shows.
+
+    :return: the facts of the student's, if they could be collected.
+    """
     kinds = ["student"] if models.teacher is None else ["student", "teacher"]
+    of_student = None
     with _on_its_own(folder, *(f"{kind}/{CARD_FILE}" for kind in kinds)):
-        for kind, facts in card_facts(folder, run_data, models, trainer, scores).items():
+        cards = card_facts(folder, run_data, models, trainer, scores)
+        of_student = cards["student"]
+        for kind, facts in cards.items():
             if kind == "teacher":  # the run's folder has the student's
                 own = run_data.task.figures_of_scores
                 with _on_its_own(folder, *(f"{kind}/{name}" for name in own)):
@@ -176,6 +217,7 @@ def _write_cards(folder: Path, run_data: RunData, models: Models, trainer: Train
             facts["images"] = {n: title for n, title in facts["images"].items() if (folder / kind / n).is_file()}
             with _on_its_own(folder, f"{kind}/{CARD_FILE}"):
                 _write_card(folder / kind, facts, trainer)
+    return of_student
 
 
 def _copy_images(names: list[str], source: Path, target: Path) -> None:
@@ -229,9 +271,11 @@ def teacher_rows(models: Models, split: OpenSplit, trainer: Trainer) -> np.ndarr
     return predict_rows(lambda inputs: teacher(**inputs).logits, task.full_row, teacher, split, size, accelerator, read)
 
 
-def _write_details(folder: Path, run_data: RunData, rows: np.ndarray, scores: dict[str, Any]) -> None:
-    """The student's predictions and figures on test, from its rows, and what was skipped."""
-    task = run_data.task
+def _write_details(folder: Path, run_data: RunData, task: Task, rows: np.ndarray, scores: dict[str, Any]) -> None:
+    """The student's predictions and figures on test, from its rows, and what was skipped.
+
+    :param task: which decides as the student does.
+    """
     with _on_its_own(folder, "predictions.csv"):
         test, columns = run_data.test, task.columns()
         write_predictions(folder / "predictions.csv", test.rows, columns, task.table(rows), test.files())
@@ -255,6 +299,8 @@ def summary(scores: dict[str, Any], run_data: RunData, folder: Path) -> str:
         lines.append(f"{name:28}" + "".join(_with_interval(values, metric.name, count) for metric in shown))
     if "targets" in scores["training"]:
         lines.append(f"Targets: {scores['training']['targets']}.")
+    if "operating_point" in scores:
+        lines += operating_point_in_words(scores["operating_point"])
     return "\n".join([*lines, f"The student is in {folder / 'student'}, and everything else is beside it."])
 
 

@@ -18,7 +18,7 @@ from datasets.table import InMemoryTable
 from torch import Tensor
 
 from ..arguments.distillation import OF_VOLUMES, DistillationArguments, defaults_of
-from ..arguments.values import ArgumentError
+from ..arguments.values import ArgumentError, columns_of
 from ..data.decoding.image_notes import count_notes
 from ..data.decoding.images import AS_IT_IS
 from ..data.decoding.reading import Reading
@@ -33,6 +33,7 @@ from ..data.shards import ImageShards
 from ..data.sources import ImageData, load_data
 from ..data.split_tables import assemble
 from ..data.splits import choose_labelled, complete_splits
+from ..data.subgroups import check_subgroups
 from ..data.volumes.shelf import room_on_disk
 from ..data.volumes.store import VolumeStore, tell_padded
 from ..data.volumes.transform import VolumeTransform
@@ -214,6 +215,7 @@ def load_run_data(arguments: DistillationArguments, keep_unlabelled: bool = Fals
     if reading.chosen():  # kept with the student, which is to see other images in the same way
         source["reading"] = reading.chosen()
     data = _with_made_splits(arguments, data, task)
+    check_subgroups(data.splits["test"], columns_of(arguments.subgroup_column), "test")
     chosen = choose_labelled(data, task.marks, arguments.shots, arguments.label_fraction, arguments.seed)
     images, unlabelled, shards = with_unlabelled(arguments, data, chosen.unlabelled_rows)
     if not (arguments.uses_unlabeled or keep_unlabelled):
@@ -292,6 +294,7 @@ def _load_named(arguments: DistillationArguments) -> ImageData:
         image_column=arguments.image_column,
         label_column=arguments.label_column,
         group_column=arguments.group_column,
+        subgroup_columns=columns_of(arguments.subgroup_column),
         label_kind=arguments.label_kind,
         uncertain=arguments.uncertain,
         task=arguments.task,

@@ -13,6 +13,7 @@ from ..arguments.distillation import DistillationArguments
 from ..arguments.options import defaults_under, names, options
 from ..arguments.values import ArgumentError
 from ..cards.card import CARD_FILE, is_edited
+from ..pages.report import REPORT_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +25,9 @@ PLOTS = (
     "examples.png",
 )  # fmt: skip
 FOLDERS = ("student", "teacher", "checkpoints", "trackers", "logs")
-FILES = (CONFIG_FILE, HISTORY_FILE, METRICS_FILE, "predictions.csv", "skipped_images.json", *PLOTS)
+FILES = (
+    CONFIG_FILE, HISTORY_FILE, METRICS_FILE, REPORT_FILE, "predictions.csv", "skipped_images.json", *PLOTS
+)  # fmt: skip
 
 
 def check_run_folder(arguments: DistillationArguments) -> None:

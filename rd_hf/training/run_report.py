@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from accelerate.utils import set_seed
 
-from ..arguments.config import arguments_from, read_config
+from ..arguments.config import arguments_from, read_config, write_config
 from ..arguments.distillation import IN_MEMORY, MODEL_IN_MEMORY, DistillationArguments
 from ..arguments.values import ArgumentError
 from ..runtime.checkpoint import checkpoint_step, list_checkpoints, load_latest
 from ..runtime.processes import report_lost_process, start_accelerator
 from ..runtime.progress import console
 from .assembly import build_models, open_trainer
+from .decisions import check_operating_point
+from .page import scores_alone
 from .report import summary, write_report
 from .run_data import load_run_data
 from .run_folder import CONFIG_FILE, METRICS_FILE, read_history
@@ -27,7 +29,16 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def report(run: str | Path, *, verbose: bool = True) -> dict[str, Any]:
+def report(
+    run: str | Path,
+    *,
+    operating_point: str | None = None,
+    positive_label: str | None = None,
+    subgroup_column: str | list[str] | None = None,
+    report_images: bool | None = None,
+    student_alone: str | Path | None = None,
+    verbose: bool = True,
+) -> dict[str, Any]:
     """Write the report of a run again, or that of a killed run as far as it got. No step is trained.
 
     Weights are the best ones of the last checkpoint; where there is none, or an earlier report is of a later step,
@@ -35,6 +46,13 @@ def report(run: str | Path, *, verbose: bool = True) -> dict[str, Any]:
     The command overwrites what it writes, but never a model card that was edited.
 
     :param run: the run's folder. Data and models are opened as its config.yaml names them.
+    :param operating_point: see `DistillationArguments`; by default that of the run. What is given here is kept in its
+        config.yaml, so that later reports are made in the same way.
+    :param positive_label: likewise.
+    :param subgroup_column: likewise.
+    :param report_images: whether report.html shows images, which may be of patients, and file names; by default as in
+        the training.
+    :param student_alone: the folder of a run with method ce on the same data, whose scores report.html shows too.
     :param verbose: whether log lines and progress are shown, as by `rd-hf report`.
     :return: what metrics.json holds.
     :raises ArgumentError: when the folder holds no run, nothing that was trained, or names what is not there any more.
@@ -42,11 +60,20 @@ def report(run: str | Path, *, verbose: bool = True) -> dict[str, Any]:
     """
     folder = Path(run)
     with console(verbose):
-        arguments = _arguments_of(folder)
+        given = {"operating_point": operating_point, "positive_label": positive_label}
+        given |= {"subgroup_column": subgroup_column}
+        given = {name: value for name, value in given.items() if value is not None}
+        arguments = _arguments_of(folder, given)
+        if report_images is not None:
+            arguments.report_images = report_images
         accelerator = start_accelerator(arguments)
         set_seed(arguments.seed)
         with accelerator.main_process_first():
             run_data = load_run_data(arguments)
+        check_operating_point(arguments, run_data)
+        if given and accelerator.is_main_process:
+            write_config(arguments_from(read_config(folder / CONFIG_FILE) | given), folder / CONFIG_FILE)
+        alone = None if student_alone is None else scores_alone(Path(student_alone), run_data.source)
         models = build_models(arguments, run_data, accelerator)
         trainer = open_trainer(arguments, accelerator, run_data, models)
         kept = list_checkpoints(trainer.checkpoints)
@@ -58,16 +85,17 @@ def report(run: str | Path, *, verbose: bool = True) -> dict[str, Any]:
         seconds = _seconds(folder, trainer.step)
         logger.info("%s", _where_it_stands(trainer, has_ended=seconds is not None))
         with report_lost_process(accelerator):
-            scores = write_report(folder, run_data, models, trainer, seconds)
+            scores = write_report(folder, run_data, models, trainer, seconds, alone)
             if accelerator.is_main_process:
                 logger.info("%s", summary(scores, run_data, folder))
             accelerator.wait_for_everyone()
         return scores
 
 
-def _arguments_of(folder: Path) -> DistillationArguments:
+def _arguments_of(folder: Path, given: dict[str, Any]) -> DistillationArguments:
     """The run's arguments, without those that only matter in training.
 
+    :param given: in place of the run's own.
     :raises ArgumentError: when there is nothing to report on, or what config.yaml names cannot be opened again.
     """
     if not (folder / CONFIG_FILE).is_file():
@@ -93,7 +121,7 @@ def _arguments_of(folder: Path) -> DistillationArguments:
                 f"the folder that the run was started in, or correct `{name}` in {folder / CONFIG_FILE}."
             )
     own = {"output_dir": str(folder), "resume": True, "verify_cache": None, "report_to": None}
-    return arguments_from(values | own)
+    return arguments_from(values | own | given)
 
 
 def _restore_saved(folder: Path, models: Models, trainer: Trainer) -> None:

@@ -155,6 +155,13 @@ def test_pushing_again_sends_only_what_changed_and_keeps_the_card_that_was_edite
     assert files_of(server)["README.md"][0] == b"# Mine\n" and repo.at("main").title == "mine"
 
 
+def test_a_card_whose_metadata_the_hub_refuses_is_not_committed(server, client, folder):
+    (folder / CARD_FILE).write_text("---\nlicense: [mit, apache-2.0]\n---\n# Mine\n")
+    done = push(client, folder)
+    assert done.returncode == 1 and '"license" must be a string' in done.stderr and "Push again" in done.stderr
+    assert set(files_of(server)) == {".gitattributes"}
+
+
 def test_a_branch_and_a_pull_request_leave_main_alone(server, client, folder):
     server.make_repo("me/xray")
     before = server.repos["me/xray"].refs["main"]

@@ -50,6 +50,15 @@ def test_a_teacher_that_does_not_take_the_size_of_its_processor_is_named_with_bo
         rd_hf.distill(**settings(tmp_path / "vit", blobs_npz, tmp_path / "run"))
 
 
+@pytest.mark.parametrize("capability, is_slow", [("AVX2", True), ("AVX512", False)])
+def test_a_precision_that_the_cpu_emulates_is_said(
+    capability, is_slow, teacher, blobs_npz, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    rd_hf.distill(**settings(teacher, blobs_npz, tmp_path / "run", teacher_dtype="bfloat16", max_steps=1, num_views=1))
+    assert ("has no instructions for bfloat16" in caplog.text) == is_slow
+
+
 def test_a_teacher_whose_processor_pads_is_shown_squares_of_the_size_that_is_given(blobs_npz, tmp_path, caplog):
     config = ViTConfig(
         hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, patch_size=8, image_size=32

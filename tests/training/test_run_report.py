@@ -24,7 +24,7 @@ from rd_hf.training.report import summary
 from rd_hf.training.run_folder import read_history
 from rd_hf.training.trainer import Trainer
 
-LEFT = {"metrics.json", "predictions.csv", "curves.png", "cka.png", "confusion_matrix.png", "roc.png"}
+LEFT = {"metrics.json", "predictions.csv", "report.html", "curves.png", "cka.png", "confusion_matrix.png", "roc.png"}
 
 
 class Killed(BaseException):

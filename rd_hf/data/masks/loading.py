@@ -17,6 +17,7 @@ from ..image_paths import tell_unlisted
 from ..labels.values import clean
 from ..raw_data import RawData, image_paths
 from ..split_tables import assemble, check_splits, group_table, number_table
+from ..subgroups import subgroup_tables
 from ..unlabelled import without_label_column
 from ..volumes.volume import VolumeReading
 from .classes import MaskClasses, check_learnable, find_classes, match_classes
@@ -32,6 +33,7 @@ def load_masks(
     image: str,
     mask: str,
     group_column: str | None = None,
+    subgroup_columns: Sequence[str] = (),
     names: Sequence[str] | Mapping[int, str] | None = None,
     colors: Mapping[str, str] | None = None,
     recorded: MaskReading | None = None,
@@ -45,6 +47,7 @@ def load_masks(
     :param image: the column of images.
     :param mask: the column of masks.
     :param group_column: column whose equal values belong together.
+    :param subgroup_columns: columns whose values are kept.
     :param names: the class of each mask value; a list begins with that of value 0. By default the data's own names.
     :param colors: the class of each colour, see `rd_hf.arguments.values.color_of`.
     :param recorded: how the masks of a trained model were read.
@@ -60,6 +63,9 @@ def load_masks(
     groups = [] if group_column is None else [group_column]
     check_splits(kept, [image, mask, *groups])
     tables, columns = _tables(raw, kept, image, mask, group_column, volumes)
+    for name, split in kept.items():
+        own, features = subgroup_tables(split, subgroup_columns)
+        tables[name], columns[name] = tables[name] + own, columns[name] | features
     paired = {name: assemble(split, tables[name], columns[name]) for name, split in kept.items()}
     were_colors = recorded is not None and recorded.are_colors
     values = survey(paired, by_color=were_colors or colors is not None, of_volumes=volumes is not None)

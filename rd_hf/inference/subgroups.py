@@ -1,0 +1,44 @@
+"""Scores of a split for each value of some of its columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..data.open_split import OpenSplit
+from ..data.subgroups import rows_of_subgroups, subgroup_values
+from ..tasks.segmentation import Segmentation
+from ..tasks.task import Task
+
+FEWEST_FOR_INTERVAL = 5  # images; the interval of fewer would look exact
+
+
+def scores_of_subgroups(task: Task, rows: np.ndarray, split: OpenSplit, columns: Sequence[str]) -> dict[str, Any]:
+    """The task's scores of the images with each value.
+
+    :param rows: of `split.rows`, in their order.
+    :return: by column and value `images`, the value of each metric (None where the group leaves it undefined), and
+        under `intervals` their 95 % bootstrap intervals; None where a group is too small for one.
+    """
+    patients = None
+    if isinstance(task, Segmentation) and "group" in split.images.column_names:
+        patients = np.asarray(split.images.select_columns(["group"])[split.rows]["group"], dtype=object)
+    found: dict[str, Any] = {}
+    for column in columns:
+        positions = rows_of_subgroups(subgroup_values(split.images, column, split.rows))
+        found[column] = {
+            value: _scores(task, rows[own], None if patients is None else patients[own].tolist())
+            for value, own in positions.items()
+        }
+    return found
+
+
+def _scores(task: Task, rows: np.ndarray, patients: list | None) -> dict[str, Any]:
+    samples = 1000 if len(rows) >= FEWEST_FOR_INTERVAL else 0
+    extra = {} if patients is None else {"groups": patients}
+    scores = task.scores(rows, bootstrap_samples=samples, **extra)
+    names = [metric.name for metric in task.metrics]
+    values = {name: scores[name] for name in names}
+    return {"images": len(rows)} | values | {"intervals": {name: scores["intervals"].get(name) for name in names}}

@@ -1,0 +1,99 @@
+"""Chooses the probability from which on a class is answered, and says how well that does.
+
+A rule names what a threshold must reach on the images that it is chosen on (validation):
+
+=================  =================================================================================================
+rule               threshold
+=================  =================================================================================================
+sensitivity=0.95   the one with the highest specificity among those with a sensitivity of at least 0.95
+specificity=0.9    the one with the highest sensitivity among those with a specificity of at least 0.9
+youden             the one with the largest sensitivity + specificity - 1 (Youden 1950)
+=================  =================================================================================================
+
+Of equals it is the most sensitive one. It lies half way between the lowest probability that is answered with the class
+and the next lower one, so that a difference in the last digits, as between two libraries, changes no decision on these
+images.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .metric import MetricError
+
+MEASURES = ("sensitivity", "specificity", "ppv", "npv")
+CONFIDENCE = 0.95
+
+
+def choose_threshold(probabilities: np.ndarray, truth: np.ndarray, rule: str) -> float:
+    """The threshold that a rule asks for; a class is answered where its probability is at least that.
+
+    :param probabilities: (N,) of the class.
+    :param truth: (N,) bool, whether an image has it.
+    :param rule: see the module.
+    :raises MetricError: where there are no images with or without the class, or no threshold that meets the rule tells
+        images apart: it would answer all of them, or none, with the class.
+    """
+    from sklearn.metrics import roc_curve
+
+    truth = np.asarray(truth, dtype=bool)
+    positives, negatives = int(truth.sum()), int((~truth).sum())
+    if not positives or not negatives:
+        raise MetricError(f"there is no image {'with' if not positives else 'without'} it")
+    false, true, thresholds = roc_curve(truth, probabilities, drop_intermediate=False)
+    hits, alarms = np.rint(true * positives), np.rint(false * negatives)
+    sensitivity, specificity = hits / positives, (negatives - alarms) / negatives
+    name, _, least = rule.partition("=")
+    if name == "youden":
+        allowed, gain = np.ones(len(thresholds), dtype=bool), sensitivity + specificity
+    elif name == "sensitivity":
+        allowed, gain = sensitivity >= float(least), specificity
+    else:
+        allowed, gain = specificity >= float(least), sensitivity
+    allowed &= (sensitivity > 0) & (specificity > 0) & (sensitivity + specificity > 1)
+    if not allowed.any():
+        raise MetricError("no threshold meets it and finds the class better than chance")
+    best = np.flatnonzero(allowed & (gain >= gain[allowed].max() - 1e-12))
+    chosen = best[sensitivity[best].argmax()]  # the strictest of those with the highest sensitivity
+    return _half_way(float(thresholds[chosen]), float(thresholds[chosen + 1]))
+
+
+def _half_way(threshold: float, lower: float) -> float:
+    """Between two probabilities, and above the lower one."""
+    middle = (threshold + lower) / 2
+    return middle if middle > lower else threshold
+
+
+def values_at(answered: np.ndarray, truth: np.ndarray) -> dict[str, dict]:
+    """Sensitivity, specificity and predictive values of decisions about one class, at the prevalence of these images.
+
+    :param answered: (N,) bool, whether an image was answered with the class.
+    :param truth: (N,) bool, whether it has it.
+    :return: under each of MEASURES `value`, `interval` (see `wilson`) and `count` [k, n], value being k / n; value and
+        interval are None where n is 0.
+    """
+    answered, truth = np.asarray(answered, dtype=bool), np.asarray(truth, dtype=bool)
+    hits, rejections = int((answered & truth).sum()), int((~answered & ~truth).sum())
+    wholes = (truth.sum(), (~truth).sum(), answered.sum(), (~answered).sum())
+    counts = zip((hits, rejections, hits, rejections), map(int, wholes), strict=True)
+    return {name: _share(*count) for name, count in zip(MEASURES, counts, strict=True)}
+
+
+def _share(part: int, whole: int) -> dict:
+    return {
+        "value": part / whole if whole else None,
+        "interval": wilson(part, whole) if whole else None,
+        "count": [part, whole],
+    }
+
+
+def wilson(part: int, whole: int) -> list[float]:
+    """95 % score interval of a share (Wilson 1927, J. Am. Stat. Assoc. 22, 209), by scipy, without its continuity term.
+
+    :param part: of `whole` images.
+    :param whole: at least 1.
+    """
+    from scipy.stats import binomtest
+
+    found = binomtest(part, whole).proportion_ci(CONFIDENCE, method="wilson")
+    return [float(found.low), float(found.high)]
