@@ -166,24 +166,36 @@ def test_nothing_serious_is_wrong_for_those_who_need_help(
             assert serious_violations(page) == [] and not overflows(page)
 
 
-def with_choices(folder, target):
-    """A copy of a page whose student has an operating point and a temperature."""
+def with_choices(folder, target, threshold=0.0):
+    """A copy of a page whose student has an operating point and a temperature, also as an ONNX model."""
     shutil.copytree(folder, target)
-    student = json.loads((target / "student.json").read_text())
-    student["operating_point"] = {"rule": "sensitivity=0.95", "thresholds": {"malignant": 0.0}}
-    student["calibration_temperature"] = 2.5
-    (target / "student.json").write_text(json.dumps(student))
+    for name in ("student.json", "config.json"):
+        values = json.loads((target / name).read_text())
+        values["operating_point"] = {"rule": "sensitivity=0.95", "thresholds": {"malignant": threshold}}
+        values["calibration_temperature"] = 2.5
+        (target / name).write_text(json.dumps(values))
     return target
 
 
-def test_the_operating_point_decides_and_calibration_is_shown_on_demand(classifier, images, tmp_path, open_page):
+def test_the_operating_point_decides_as_in_python(classifier, images, tmp_path, open_page):
+    before = rd_hf.predict(str(classifier[0]), images)
+    threshold = float(np.median([one["probabilities"]["malignant"] for one in before]))
+    folder = with_choices(classifier[1], tmp_path / "page", threshold + 1e-4)
+    expected = [one["label"] for one in rd_hf.predict(str(folder), images)]
+    with served(folder) as address:
+        page = ready(open_page(address))
+        give(page, images)
+        assert [row["answer"] for row in table(page)] == expected
+        assert page.locator(".mark").count() == len(images)
+    assert "malignant" in expected and expected != [one["label"] for one in before]
+
+
+def test_calibration_is_shown_on_demand(classifier, images, tmp_path, open_page):
     with served(with_choices(classifier[1], tmp_path / "page")) as address:
         page = ready(open_page(address))
         give(page, images[:1])
         (row,) = table(page)
-        assert row["answer"] == "malignant" and page.locator(".mark").count() == 1
         assert "malignant from 0.0\u00a0%; a line marks it" in page.inner_text("#rule")
-        page.keyboard.press("Tab")
         page.focus("#calibrated")
         page.keyboard.press("Space")
         shown = [float(text.split("\u00a0")[0]) / 100 for text in page.locator(".bar .value").all_inner_texts()]
@@ -200,7 +212,7 @@ def test_the_keyboard_alone_reaches_everything(segmenter, images, open_page):
         with page.expect_file_chooser() as chooser:
             page.keyboard.press("Space")
         chooser.value.set_files(images[:2])
-        says(page, "2 files read")
+        says(page, "2 files done")
         assert page.evaluate("document.activeElement.id") == "files"
         reached = []
         for _ in range(5):
