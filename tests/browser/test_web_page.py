@@ -260,7 +260,7 @@ def test_files_that_cannot_be_read_say_why_and_the_others_are_answered(classifie
         ("model.onnx", None, "model.onnx is missing"),
         ("model.onnx", b"no model", "model.onnx is damaged"),
         ("student.json", b"{", "student.json is damaged"),
-        ("runtime/ort.wasm.bundle.min.mjs", None, "onnxruntime-web .* cannot be loaded"),
+        ("runtime/ort.wasm.bundle.min.js", None, "onnxruntime-web .* cannot be loaded"),
         ("runtime/ort-wasm-simd-threaded.wasm", None, "onnxruntime-web .* is missing"),
     ],
 )
