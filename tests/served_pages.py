@@ -113,7 +113,7 @@ def give(page: Page, files: list[Path]) -> None:
     before = page.locator("#results > li").count()
     page.set_input_files("#files", files)
     count = before + len(files)
-    says(page, "1 file read" if count == 1 else f"{count} files read")
+    says(page, "1 file done" if count == 1 else f"{count} files done")
 
 
 def table(page: Page) -> list[dict[str, str]]:

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
 
 import numpy as np
@@ -103,7 +103,9 @@ def export(
                 calibration = open_split(loaded, data, "train") if quantize else None
             report = _export_onnx(loaded, folder, checked, calibration, dynamic_size, batch_size)
             if started is not None:
-                report |= write_page(folder, loaded, started, model)
+                with TemporaryDirectory() as aside:
+                    copy_companions(model, revision, Path(aside))
+                    report |= write_page(folder, loaded, started, model, Path(aside))
                 write_json(report, folder / REPORT_FILE)
                 return report
         copy_companions(model, revision, folder)

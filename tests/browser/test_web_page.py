@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from browser_pages import NARROW, RUNTIME, WIDE, overflows, serious_violations
+from conftest import blob_arrays
 from PIL import Image
 from served_pages import give, ready, says, served, smooth, table, varied_images
 from transformers import ViTImageProcessorPil
@@ -165,24 +166,36 @@ def test_nothing_serious_is_wrong_for_those_who_need_help(
             assert serious_violations(page) == [] and not overflows(page)
 
 
-def with_choices(folder, target):
-    """A copy of a page whose student has an operating point and a temperature."""
+def with_choices(folder, target, threshold=0.0):
+    """A copy of a page whose student has an operating point and a temperature, also as an ONNX model."""
     shutil.copytree(folder, target)
-    student = json.loads((target / "student.json").read_text())
-    student["operating_point"] = {"rule": "sensitivity=0.95", "thresholds": {"malignant": 0.0}}
-    student["calibration_temperature"] = 2.5
-    (target / "student.json").write_text(json.dumps(student))
+    for name in ("student.json", "config.json"):
+        values = json.loads((target / name).read_text())
+        values["operating_point"] = {"rule": "sensitivity=0.95", "thresholds": {"malignant": threshold}}
+        values["calibration_temperature"] = 2.5
+        (target / name).write_text(json.dumps(values))
     return target
 
 
-def test_the_operating_point_decides_and_calibration_is_shown_on_demand(classifier, images, tmp_path, open_page):
+def test_the_operating_point_decides_as_in_python(classifier, images, tmp_path, open_page):
+    before = rd_hf.predict(str(classifier[0]), images)
+    threshold = float(np.median([one["probabilities"]["malignant"] for one in before]))
+    folder = with_choices(classifier[1], tmp_path / "page", threshold + 1e-4)
+    expected = [one["label"] for one in rd_hf.predict(str(folder), images)]
+    with served(folder) as address:
+        page = ready(open_page(address))
+        give(page, images)
+        assert [row["answer"] for row in table(page)] == expected
+        assert page.locator(".mark").count() == len(images)
+    assert "malignant" in expected and expected != [one["label"] for one in before]
+
+
+def test_calibration_is_shown_on_demand(classifier, images, tmp_path, open_page):
     with served(with_choices(classifier[1], tmp_path / "page")) as address:
         page = ready(open_page(address))
         give(page, images[:1])
         (row,) = table(page)
-        assert row["answer"] == "malignant" and page.locator(".mark").count() == 1
         assert "malignant from 0.0\u00a0%; a line marks it" in page.inner_text("#rule")
-        page.keyboard.press("Tab")
         page.focus("#calibrated")
         page.keyboard.press("Space")
         shown = [float(text.split("\u00a0")[0]) / 100 for text in page.locator(".bar .value").all_inner_texts()]
@@ -199,7 +212,7 @@ def test_the_keyboard_alone_reaches_everything(segmenter, images, open_page):
         with page.expect_file_chooser() as chooser:
             page.keyboard.press("Space")
         chooser.value.set_files(images[:2])
-        says(page, "2 files read")
+        says(page, "2 files done")
         assert page.evaluate("document.activeElement.id") == "files"
         reached = []
         for _ in range(5):
@@ -247,7 +260,7 @@ def test_files_that_cannot_be_read_say_why_and_the_others_are_answered(classifie
         ("model.onnx", None, "model.onnx is missing"),
         ("model.onnx", b"no model", "model.onnx is damaged"),
         ("student.json", b"{", "student.json is damaged"),
-        ("runtime/ort.wasm.bundle.min.mjs", None, "onnxruntime-web .* cannot be loaded"),
+        ("runtime/ort.wasm.bundle.min.js", None, "onnxruntime-web .* cannot be loaded"),
         ("runtime/ort-wasm-simd-threaded.wasm", None, "onnxruntime-web .* is missing"),
     ],
 )
@@ -272,3 +285,44 @@ def test_dicom_files_are_answered_as_by_python(classifier, open_page):
         rows = table(page)
     for row, one in zip(rows, expected, strict=True):
         assert max(abs(float(row[name]) - one["probabilities"][name]) for name in NAMES) < 1e-3
+
+
+@pytest.mark.parametrize("is_right", [True, False])
+def test_a_linked_runtime_must_have_its_hashes(classifier, images, tmp_path, open_page, is_right):
+    """The public server is played by this machine."""
+    folder = tmp_path / "page"
+    export(str(classifier[0]), str(folder), "web", cdn=True)
+
+    def answer(route):
+        body = (RUNTIME / "dist" / route.request.url.rsplit("/", 1)[1]).read_bytes()
+        headers = {"Access-Control-Allow-Origin": "*", "Content-Type": "text/javascript"}
+        route.fulfill(body=body if is_right else body + b"\n", headers=headers)
+
+    with served(folder) as address:
+        page = open_page("about:blank")
+        page.context.route("https://cdn.jsdelivr.net/**", answer)
+        page.goto(address)
+        if not is_right:
+            says(page, "onnxruntime-web .* cannot be")
+            return
+        give(ready(page), images[:1])
+        assert table(page)[0]["answer"] in NAMES
+
+
+def test_a_student_of_eight_bits_answers_as_in_onnxruntime(classifier, images, tmp_path, open_page):
+    """Whose processors round the sums of eight bits differently: by a step or so of eight bits."""
+    np.savez(tmp_path / "blobs.npz", **blob_arrays())
+    options = {"quantize": "int8", "dataset": str(tmp_path / "blobs.npz"), "web_runtime": str(RUNTIME)}
+    report = export(str(classifier[0]), str(tmp_path / "page"), "web", **options)
+    assert report["precision"] == "int8"
+    expected = rd_hf.predict(str(tmp_path / "page"), images)
+    with served(tmp_path / "page") as address:
+        page = ready(open_page(address))
+        give(page, images)
+        rows = table(page)
+    differences = [
+        max(abs(float(row[name]) - one["probabilities"][name]) for name in NAMES)
+        for row, one in zip(rows, expected, strict=True)
+    ]
+    print(f"int8: {max(differences):.1e}")
+    assert max(differences) < 0.15

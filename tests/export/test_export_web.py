@@ -16,7 +16,7 @@ from transformers import ViTImageProcessorPil
 
 import rd_hf
 from rd_hf.arguments.values import ArgumentError
-from rd_hf.cards.card import is_edited
+from rd_hf.cards.card import is_edited, write_card
 from rd_hf.export.run import export
 from rd_hf.export.web import runtime
 from rd_hf.export.web.layout import is_page, paths_of_page
@@ -34,6 +34,9 @@ def saved(tmp_path_factory):
     model.config.provenance = {"method": "rd", "teacher": {"id": "org/teacher"}, "dataset": {"id": "local"}}
     for part in (model.eval(), processor):
         part.save_pretrained(folder)
+    write_card(folder, "---\nlicense: cc-by-4.0\n---\n\n# A student\n")
+    (folder / "LICENSE").write_text("Be kind.\n")
+    (folder / "roc.png").write_bytes(b"a plot")
     return folder
 
 
@@ -62,7 +65,7 @@ def exported(saved, tmp_path_factory):
 def test_the_folder_has_the_page_and_the_whole_export(exported, saved):
     page, report = exported
     there = {path.relative_to(page).as_posix() for path in page.rglob("*") if path.is_file()}
-    assert there == paths_of_page() - {"LICENSE"} and is_page(page)
+    assert there == paths_of_page() and is_page(page)
     assert report["format"] == "web" and report["runtime"] == "vendored" and report["max_abs_difference"] < 1e-4
     assert json.loads((page / "export.json").read_text()) == report
     assert report["page_bytes"] > report["bytes"] == (page / "model.onnx").stat().st_size
@@ -79,6 +82,7 @@ def test_the_folder_has_the_page_and_the_whole_export(exported, saved):
 def test_its_readme_is_that_of_a_static_space(exported):
     text = (exported[0] / "README.md").read_text()
     data = RepoCard(text).data.to_dict()
+    assert data["license"] == "cc-by-4.0" and (exported[0] / "LICENSE").read_text() == "Be kind.\n"
     assert data["sdk"] == "static" and data["app_file"] == "index.html" and not is_edited(text)
     assert "no medical device" in text and "`org/teacher`" in text
 
@@ -139,8 +143,8 @@ def test_npm_fetches_the_runtime_once(package, page, tmp_path, monkeypatch):
     npm(tmp_path / "bin", f"echo $@ >> {tmp_path}/asked; tar -czf one.tgz -C {tmp_path} package", monkeypatch)
     for _ in range(2):
         runtime.vendored(page, None)
-        assert (page / "runtime" / runtime.SCRIPT).read_text() == runtime.SCRIPT
-        (page / "runtime" / runtime.SCRIPT).unlink()
+        assert (page / "runtime" / runtime.PLACED_SCRIPT).read_text() == runtime.SCRIPT
+        (page / "runtime" / runtime.PLACED_SCRIPT).unlink()
     assert (tmp_path / "asked").read_text().splitlines() == ["pack --silent onnxruntime-web@" + runtime.VERSION]
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .runtime import RUNTIME_FOLDER, SHA256
+from .runtime import PLACED_SCRIPT, RUNTIME_FOLDER, WASM
 
 FILES = Path(__file__).with_name("files")  # copied into every page
 PAGE_FILE, STUDENT_FILE, WEIGHTS_FILE, README_FILE = "index.html", "student.json", "model.onnx", "README.md"
 NEEDED = (PAGE_FILE, STUDENT_FILE, WEIGHTS_FILE, README_FILE)
+LICENSE_FILE = "LICENSE"  # the student's, if it has one
 # of the ONNX export that the page is built around
-BESIDE = ("LICENSE", "config.json", "preprocessor_config.json", "export.json")
+BESIDE = ("config.json", "preprocessor_config.json", "export.json")
 
 
 def is_page(folder: Path) -> bool:
@@ -21,4 +22,4 @@ def is_page(folder: Path) -> bool:
 def paths_of_page() -> set[str]:
     """Every path that the folder of a page may have, as written in a repo."""
     copied = {path.relative_to(FILES).as_posix() for path in FILES.rglob("*") if path.is_file()}
-    return copied | {f"{RUNTIME_FOLDER}/{name}" for name in SHA256} | {*NEEDED, *BESIDE}
+    return copied | {f"{RUNTIME_FOLDER}/{name}" for name in (PLACED_SCRIPT, WASM)} | {*NEEDED, *BESIDE, LICENSE_FILE}

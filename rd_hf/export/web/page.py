@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from huggingface_hub import ModelCardData
+from huggingface_hub import ModelCard, ModelCardData
 
 from ..._version import __version__
 from ...arguments.values import ArgumentError
@@ -21,7 +21,7 @@ from ...scoring.mask_pictures import class_colors
 from ...tasks.classification import MultiLabel
 from ...tasks.segmentation import Segmentation
 from ..inputs import is_of_volumes
-from .layout import FILES, PAGE_FILE, README_FILE, STUDENT_FILE
+from .layout import FILES, LICENSE_FILE, PAGE_FILE, README_FILE, STUDENT_FILE
 from .runtime import RUNTIME_FOLDER, linked, vendored
 from .steps import preprocessing
 
@@ -49,12 +49,15 @@ def start_page(folder: Path, loaded: LoadedModel, web_runtime: str | None, cdn: 
     return {"preprocessing": prepared, "runtime": linked() if cdn else vendored(folder, web_runtime), "cdn": cdn}
 
 
-def write_page(folder: Path, loaded: LoadedModel, started: dict[str, Any], model_id: str) -> dict[str, Any]:
+def write_page(
+    folder: Path, loaded: LoadedModel, started: dict[str, Any], model_id: str, companions: Path
+) -> dict[str, Any]:
     """Write index.html, student.json and README.md around the ONNX model in a folder.
 
     :param folder: with `model.onnx` and `config.json`.
     :param started: what `start_page` gave.
     :param model_id: of the student; README.md names it if it is on the Hub.
+    :param companions: folder with what stands beside the student's weights; its licence is that of the page.
     :return: for the report, where the runtime is, and the bytes of the whole folder.
     """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -62,7 +65,11 @@ def write_page(folder: Path, loaded: LoadedModel, started: dict[str, Any], model
     write_json(student, folder / STUDENT_FILE)
     page = folder / PAGE_FILE
     page.write_text(_render(page, student=student, cdn=cdn, runtime=started["runtime"]), encoding="utf-8")
-    (folder / README_FILE).write_text(_readme(student, model_id, cdn), encoding="utf-8")
+    if (companions / LICENSE_FILE).is_file():
+        shutil.copyfile(companions / LICENSE_FILE, folder / LICENSE_FILE)
+    card = companions / README_FILE
+    license = ModelCard(card.read_text(encoding="utf-8")).data.license if card.is_file() else None
+    (folder / README_FILE).write_text(_readme(student, model_id, license, cdn), encoding="utf-8")
     total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return {"format": "web", "runtime": "linked" if cdn else "vendored", "page_bytes": total}
 
@@ -104,12 +111,12 @@ def _render(template: Path, **values: Any) -> str:
     return environment.from_string(template.read_text(encoding="utf-8")).render(**values)
 
 
-def _readme(student: dict[str, Any], model_id: str, cdn: bool) -> str:
+def _readme(student: dict[str, Any], model_id: str, license: str | None, cdn: bool) -> str:
     """README.md with the metadata of a static Space; a push leaves it alone where a person has edited it."""
     is_public = is_hub_id(model_id) and not Path(model_id).exists()
     data = ModelCardData(
         title=student["title"], sdk="static", app_file=PAGE_FILE, pinned=False, tags=["rd_hf", "medical", "vision"],
-        models=[model_id] if is_public else None,
+        models=[model_id] if is_public else None, license=license,
     )  # fmt: skip
     origin = student["teacher"]
     made = "a foundation model" if origin in (None, LOCAL) else f"`{origin}`"

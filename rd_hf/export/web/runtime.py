@@ -23,6 +23,7 @@ SHA256 = {
 }
 CDN = f"https://cdn.jsdelivr.net/npm/{PACKAGE}@{VERSION}/dist"
 RUNTIME_FOLDER = "runtime"
+PLACED_SCRIPT = "ort.wasm.bundle.min.js"  # in a page: some servers do not know that .mjs files are scripts
 OTHERWISE = (
     f"Give the package as a file or an unpacked folder with `web_runtime` (`npm pack {PACKAGE}@{VERSION}` fetches it "
     "on a machine with a network), or let the page fetch it from a public server with `cdn`."
@@ -54,7 +55,8 @@ def vendored(folder: Path, source: str | None) -> dict[str, Any]:
         if not all(_is_right(kept / name, name) for name in SHA256):
             _fetch(kept)
         _take(kept, target, str(kept))
-    return {"script": f"{RUNTIME_FOLDER}/{SCRIPT}", "wasm": f"{RUNTIME_FOLDER}/{WASM}"}
+    (target / SCRIPT).rename(target / PLACED_SCRIPT)
+    return {"script": f"{RUNTIME_FOLDER}/{PLACED_SCRIPT}", "wasm": f"{RUNTIME_FOLDER}/{WASM}"}
 
 
 def cache_folder() -> Path:

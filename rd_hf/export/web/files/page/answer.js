@@ -76,7 +76,9 @@ export function classMap(logits, [classes, rows, columns], width, height) {
       const lower = down.second[y] * columns;
       const below = down.share[y];
       for (let x = 0; x < width; x += 1, out += 1) {
-        const [left, next, beside] = [right.first[x], right.second[x], right.share[x]];
+        const left = right.first[x];
+        const next = right.second[x];
+        const beside = right.share[x];
         const above = own[upper + left] * (1 - beside) + own[upper + next] * beside;
         const under = own[lower + left] * (1 - beside) + own[lower + next] * beside;
         const value = above * (1 - below) + under * below;

@@ -14,7 +14,7 @@ const CRC_TABLE = Uint32Array.from({ length: 256 }, (_, number) => {
 /** The checksum of PNG chunks. */
 export function crc32(bytes) {
   let crc = 0xffffffff;
-  for (const byte of bytes) crc = CRC_TABLE[(crc ^ byte) & 255] ^ (crc >>> 8);
+  for (let at = 0; at < bytes.length; at += 1) crc = CRC_TABLE[(crc ^ bytes[at]) & 255] ^ (crc >>> 8);
   return (crc ^ 0xffffffff) >>> 0;
 }
 
@@ -36,22 +36,27 @@ export function rint(value) {
 /**
  * Values of any depth, mapped linearly from their own minimum and maximum to 0 and 255; equal values become black.
  * @param {ArrayLike<number>} values finite
- * @param {{inverted?: boolean, leftOut?: Uint8Array | null, bounds?: number[] | null}} options whether the smallest
- *   value is white; which values do not count and become black; what becomes 0 and 255 in place of minimum and maximum
+ * @param {{inverted?: boolean, leftOut?: Uint8Array | null}} options whether the smallest
+ *   value is white; which values do not count and become black
  */
-export function stretch(values, { inverted = false, leftOut = null, bounds = null } = {}) {
-  let [low, high] = bounds ?? [Infinity, -Infinity];
-  for (let place = 0; bounds === null && place < values.length; place += 1) {
-    if (leftOut?.[place]) continue;
-    low = Math.min(low, values[place]);
-    high = Math.max(high, values[place]);
-  }
-  const bytes = new Uint8ClampedArray(values.length);
-  const range = Math.max(high - low, Number.MIN_VALUE);
+export function stretch(values, { inverted = false, leftOut = null } = {}) {
+  let [low, high] = [Infinity, -Infinity];
   for (let place = 0; place < values.length; place += 1) {
     if (leftOut?.[place]) continue;
-    const above = inverted && high > low ? high - values[place] : values[place] - low;
-    bytes[place] = rint(Math.min(255, Math.max(0, (above / range) * 255)));
+    if (values[place] < low) low = values[place];
+    if (values[place] > high) high = values[place];
+  }
+  const range = Math.max(high - low, Number.MIN_VALUE);
+  const scaled = (value) => {
+    const above = inverted && high > low ? high - value : value - low;
+    return rint(Math.min(255, Math.max(0, (above / range) * 255)));
+  };
+  const bytes = new Uint8ClampedArray(values.length);
+  // of 16 bits each value is computed once
+  const isDeep = values instanceof Uint16Array;
+  const known = isDeep ? Uint8ClampedArray.from({ length: 65536 }, (_, value) => scaled(value)) : null;
+  for (let place = 0; place < values.length; place += 1) {
+    if (!leftOut?.[place]) bytes[place] = known === null ? scaled(values[place]) : known[values[place]];
   }
   return bytes;
 }

@@ -74,7 +74,7 @@ async function take(model, files) {
   }
   const bad = results.filter((result) => result.error !== undefined).length;
   const count = results.length === 1 ? "1 file" : `${results.length} files`;
-  say(`${count} read${bad === 0 ? "." : `; ${bad} could not be read, and ${bad === 1 ? "says" : "say"} why.`}`);
+  say(`${count} done${bad === 0 ? "." : `; ${bad} could not be read, and ${bad === 1 ? "says" : "say"} why.`}`);
 }
 
 function removeAll() {

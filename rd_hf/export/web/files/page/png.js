@@ -76,30 +76,41 @@ async function inflated(parts) {
 
 // Undoes the filter of each line in place; returns where the next pass begins.
 function unfilter(bytes, start, rows, lineBytes, pixelBytes) {
-  let at = start;
-  if (at + rows * (lineBytes + 1) > bytes.length) throw new ReadError(CUT_OFF);
-  for (let row = 0; row < rows; row += 1) {
-    const filter = bytes[at];
-    const line = at + 1;
-    const above = row === 0 ? -1 : line - lineBytes - 1;
-    if (filter > 4) throw new ReadError(CUT_OFF);
-    for (let k = 0; k < lineBytes && filter !== 0; k += 1) {
-      const left = k < pixelBytes ? 0 : bytes[line + k - pixelBytes];
-      const up = above < 0 ? 0 : bytes[above + k];
-      let guess = filter === 1 ? left : filter === 2 ? up : (left + up) >> 1;
-      if (filter === 4) guess = paeth(left, up, above < 0 || k < pixelBytes ? 0 : bytes[above + k - pixelBytes]);
-      bytes[line + k] += guess;
-    }
-    at = line + lineBytes;
+  let line = start + 1;
+  if (start + rows * (lineBytes + 1) > bytes.length) throw new ReadError(CUT_OFF);
+  for (let row = 0; row < rows; row += 1, line += lineBytes + 1) {
+    const undo = FILTERS[bytes[line - 1]];
+    if (undo === undefined) throw new ReadError(CUT_OFF);
+    const above = row === 0 ? new Uint8Array(lineBytes) : bytes.subarray(line - lineBytes - 1, line - 1);
+    undo(bytes.subarray(line, line + lineBytes), above, pixelBytes);
   }
-  return at;
+  return line - 1;
 }
 
+const FILTERS = [
+  () => {},
+  (line, above, step) => {
+    for (let k = step; k < line.length; k += 1) line[k] += line[k - step];
+  },
+  (line, above) => {
+    for (let k = 0; k < line.length; k += 1) line[k] += above[k];
+  },
+  (line, above, step) => {
+    for (let k = 0; k < line.length; k += 1) line[k] += ((k < step ? 0 : line[k - step]) + above[k]) >> 1;
+  },
+  (line, above, step) => {
+    for (let k = 0; k < line.length; k += 1) {
+      line[k] += k < step ? above[k] : paeth(line[k - step], above[k], above[k - step]);
+    }
+  },
+];
+
 function paeth(left, up, corner) {
-  const estimate = left + up - corner;
-  const distances = [Math.abs(estimate - left), Math.abs(estimate - up), Math.abs(estimate - corner)];
-  if (distances[0] <= distances[1] && distances[0] <= distances[2]) return left;
-  return distances[1] <= distances[2] ? up : corner;
+  const ofLeft = Math.abs(up - corner);
+  const ofUp = Math.abs(left - corner);
+  const ofCorner = Math.abs(left + up - 2 * corner);
+  if (ofLeft <= ofUp && ofLeft <= ofCorner) return left;
+  return ofUp <= ofCorner ? up : corner;
 }
 
 // The samples of every pixel, channel after channel.
@@ -116,6 +127,10 @@ function samplesOf(header, bytes) {
     const end = unfilter(bytes, start, rows, lineBytes, Math.max(1, (channels * depth) / 8));
     for (let row = 0; row < rows; row += 1) {
       const line = start + row * (lineBytes + 1) + 1;
+      if (depth === 8 && !interlaced) {
+        samples.set(bytes.subarray(line, line + lineBytes), row * lineBytes);
+        continue;
+      }
       for (let k = 0; k < columns * channels; k += 1) {
         const pixel = (top + row * stepY) * width + left + Math.floor(k / channels) * stepX;
         samples[pixel * channels + (k % channels)] = sampleAt(bytes, line, k, depth);
@@ -133,6 +148,15 @@ function sampleAt(bytes, line, k, depth) {
   return (bytes[line + (bit >> 3)] >> (8 - depth - (bit & 7))) & ((1 << depth) - 1);
 }
 
+function withoutAlpha(samples, channels, colours) {
+  if (channels === colours) return samples;
+  const values = new samples.constructor((samples.length / channels) * colours);
+  for (let from = 0, to = 0; from < samples.length; from += channels, to += colours) {
+    for (let channel = 0; channel < colours; channel += 1) values[to + channel] = samples[from + channel];
+  }
+  return values;
+}
+
 function toRgb(header, samples, palette) {
   const { kind, depth } = header;
   const channels = CHANNELS[kind];
@@ -146,18 +170,12 @@ function toRgb(header, samples, palette) {
     }
     return data;
   }
-  let values = new (samples.constructor)(pixels * colours);
-  for (let pixel = 0; pixel < pixels; pixel += 1) {
-    for (let channel = 0; channel < colours; channel += 1) {
-      values[pixel * colours + channel] = samples[pixel * channels + channel];
-    }
-  }
+  let values = withoutAlpha(samples, channels, colours);
   if (depth === 16) values = stretch(values);
+  if (colours === 3) return new Uint8ClampedArray(values.buffer);
   const factor = depth < 8 ? 255 / ((1 << depth) - 1) : 1;
-  for (let pixel = 0; pixel < pixels; pixel += 1) {
-    for (let channel = 0; channel < 3; channel += 1) {
-      data[pixel * 3 + channel] = values[pixel * colours + (colours === 3 ? channel : 0)] * factor;
-    }
+  for (let pixel = 0, out = 0; pixel < pixels; pixel += 1, out += 3) {
+    data[out] = data[out + 1] = data[out + 2] = values[pixel] * factor;
   }
   return data;
 }

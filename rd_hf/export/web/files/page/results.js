@@ -42,7 +42,8 @@ export function ruleOf(student, isCalibrated) {
     return `A class is answered from 50 %${isCalibrated ? " before calibration" : ""}.`;
   }
   const named = Object.entries(thresholds(student)).map(([name, value]) => `${name} from ${percent(value)}`);
-  const words = `Operating point (${point.rule} on the validation images): ${named.join(", ")}`;
+  const rule = point.rule === "youden" ? "Youden's index" : point.rule;
+  const words = `Operating point (${rule} on the validation images): ${named.join(", ")}`;
   return isCalibrated ? `${words} before calibration.` : `${words}; a line marks it.`;
 }
 
