@@ -104,7 +104,7 @@ def test_nothing_is_fetched_from_anywhere(facts):
     assert re.findall(r"https?://[^\"' ]+", html) == ["http://www.w3.org/2000/svg"]
 
 
-@pytest.mark.parametrize("shape", [(2000, 2), (3000, 200)], ids=["many images", "many classes"])
+@pytest.mark.parametrize("shape", [(2000, 2), (2000, 500)], ids=["many images", "many classes"])
 def test_a_page_stays_below_its_size(shape):
     count, classes = shape
     names = [f"{'é' * 190}{number}" for number in range(classes)] if classes > 2 else ["a", "b"]
