@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import platform
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from transformers import PreTrainedModel
 
 from .._version import __version__
@@ -42,14 +42,14 @@ def facts_of_split(
     models: list[ScoredModel],
     title: str,
     with_images: bool,
-    decisions: dict[str, Any],
+    temperature: float | None = None,
 ) -> ReportFacts:
     """What a page says of the answers of a model, without pictures.
 
     :param rows: what the task keeps of the model's answers.
     :param models: the model, and those to compare it with.
     :param with_images: whether the page is to show images; without them it names no file either.
-    :param decisions: `operating_point` and `calibration_temperature` of the model, those that it has.
+    :param temperature: the model's, where it has one.
     """
     unit = "volume" if isinstance(split.store, VolumeStore) else "image"
     kind = "Segments" if isinstance(task, Segmentation) else "Classifies"
@@ -69,12 +69,22 @@ def facts_of_split(
     if isinstance(task, Segmentation):
         facts.masks = MaskRows.of(rows, task.names, task.measured)
         return facts
-    facts.predictions = Predictions.check(task.predicted(rows), task.labels(rows), task.names, task.exclusive)
-    facts.operating_point = decisions.get("operating_point")
-    temperature = decisions.get("calibration_temperature")
+    facts.predictions = Predictions.check(task.uncalibrated(rows), task.labels(rows), task.names, task.exclusive)
+    facts.operating_point = task.operating_point
     if temperature is not None:
-        facts.calibrated = task.probabilities(torch.from_numpy(rows[:, : len(task.names)]) / temperature)
+        facts.calibrated = replace(task, temperature=temperature).predicted(rows)
     return facts
+
+
+def add_decisions(facts: ReportFacts, scores: dict[str, Any]) -> None:
+    """Fill in what was found about operating point, calibration and subgroups.
+
+    :param scores: of a run's metrics.json or an evaluation, in which these stand under their names if there are any.
+    """
+    found = scores.get("operating_point")
+    if found is not None:
+        facts.point_values = found if isinstance(found, list) else [found]
+    facts.calibration, facts.subgroups = scores.get("calibration"), scores.get("subgroups")
 
 
 def check_page(report: str | None) -> None:
@@ -110,7 +120,8 @@ def write_evaluation(
     network, task = loaded.model, loaded.task
     provenance = read_provenance(network.config) if isinstance(network, PreTrainedModel) else {}
     title = title_of(provenance) or (model if is_hub_id(model) and not Path(model).exists() else "A local model")
-    facts = facts_of_split(task, split, rows, [ScoredModel("model", scores)], title, with_images, {})
+    facts = facts_of_split(task, split, rows, [ScoredModel("model", scores)], title, with_images, loaded.temperature)
+    add_decisions(facts, scores)
     facts.origins = origins_of(provenance) + data_of(source)
     facts.remarks = image_remarks(source)
     if split.skipped:

@@ -9,8 +9,10 @@ import numpy as np
 
 from ..data.open_split import OpenSplit
 from ..data.subgroups import rows_of_subgroups, subgroup_values
+from ..tasks.classification import Classification
 from ..tasks.segmentation import Segmentation
 from ..tasks.task import Task
+from .decisions import operating_point_values
 
 FEWEST_FOR_INTERVAL = 5  # images; the interval of fewer would look exact
 
@@ -20,7 +22,8 @@ def scores_of_subgroups(task: Task, rows: np.ndarray, split: OpenSplit, columns:
 
     :param rows: of `split.rows`, in their order.
     :return: by column and value `images`, the value of each metric (None where the group leaves it undefined), and
-        under `intervals` their 95 % bootstrap intervals; None where a group is too small for one.
+        under `intervals` their 95 % bootstrap intervals; None where a group is too small for one. Where the task has
+        an operating point, what it comes to in the group is under `operating_point`, by class.
     """
     patients = None
     if isinstance(task, Segmentation) and "group" in split.images.column_names:
@@ -40,5 +43,9 @@ def _scores(task: Task, rows: np.ndarray, patients: list | None) -> dict[str, An
     extra = {} if patients is None else {"groups": patients}
     scores = task.scores(rows, bootstrap_samples=samples, **extra)
     names = [metric.name for metric in task.metrics]
-    values = {name: scores[name] for name in names}
-    return {"images": len(rows)} | values | {"intervals": {name: scores["intervals"].get(name) for name in names}}
+    found = {"images": len(rows)} | {name: scores[name] for name in names}
+    found["intervals"] = {name: scores["intervals"].get(name) for name in names}
+    if isinstance(task, Classification) and task.operating_point is not None:
+        points = operating_point_values(task, {"group": rows})
+        found["operating_point"] = {p["label"]: p["group"] for p in ([points] if task.exclusive else points)}
+    return found

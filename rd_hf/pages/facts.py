@@ -90,6 +90,8 @@ class ReportFacts:
     :param predictions: of that one, where it gives classes.
     :param masks: of that one, where it gives masks.
     :param operating_point: `rule` and `thresholds`, {label: threshold}, as in the student's config.
+    :param point_values: what it comes to, a dict per label as in metrics.json: `label`, `threshold`, and per split the
+        four shares, each with `value`, `interval` and `count`.
     :param calibrated: (N, K) probabilities after temperature scaling.
     :param calibration: `temperature`, and per split `ece_before` and `ece_after`, as in metrics.json.
     :param subgroups: {column: {value: {"images": n, metric: value, "intervals": {metric: [low, high]}}}}.
@@ -119,6 +121,7 @@ class ReportFacts:
     predictions: Predictions | None = None
     masks: MaskRows | None = None
     operating_point: dict[str, Any] | None = None
+    point_values: list[dict[str, Any]] = field(default_factory=list)
     calibrated: np.ndarray | None = None
     calibration: dict[str, Any] | None = None
     subgroups: dict[str, Any] | None = None

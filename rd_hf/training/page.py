@@ -11,7 +11,7 @@ import numpy as np
 from ..arguments.config import read_config
 from ..arguments.values import ArgumentError
 from ..cards.image_notes import image_remarks
-from ..inference.page import data_of, facts_of_split, origins_of, title_of
+from ..inference.page import add_decisions, data_of, facts_of_split, origins_of, title_of
 from ..inference.page_pictures import add_pictures
 from ..pages.facts import Curve, ReportFacts, ScoredModel
 from ..pages.report import REPORT_FILE, render_report
@@ -21,6 +21,7 @@ from ..scoring.plots import LOSS_TERMS, METRIC_TITLES
 from .run_folder import CONFIG_FILE, METRICS_FILE, read_history
 
 if TYPE_CHECKING:
+    from ..tasks.task import Task
     from .run_data import RunData
     from .run_models import Models
     from .trainer import Trainer
@@ -55,6 +56,7 @@ def scores_alone(folder: Path, source: dict[str, Any]) -> ScoredModel:
 def write_page(
     folder: Path,
     run_data: RunData,
+    task: Task,
     models: Models,
     trainer: Trainer,
     scores: dict[str, Any],
@@ -64,6 +66,7 @@ def write_page(
 ) -> None:
     """Write `REPORT_FILE` into the run's folder.
 
+    :param task: decides at the student's operating point, where it has one.
     :param scores: what metrics.json holds.
     :param rows: what the task keeps of the student's answers on test.
     :param card: the facts of the student's card.
@@ -77,10 +80,11 @@ def write_page(
     if alone is not None:
         scored.append(alone)
     provenance, images = student.config.provenance, arguments.report_images
-    facts = facts_of_split(run_data.task, run_data.test, rows, scored, title_of(provenance), images, {})
+    temperature = student.config.calibration_temperature
+    facts = facts_of_split(task, run_data.test, rows, scored, title_of(provenance), images, temperature)
+    add_decisions(facts, scores)
     facts.origins = [(label, value) for label, value in origins_of(provenance) if label != "trained on"]
     facts.origins += [("seed", str(arguments.seed)), *_targets(scores), *data_of(run_data.source)]
-    facts.calibration, facts.subgroups = scores.get("calibration"), scores.get("subgroups")
     facts.splits, facts.arguments, facts.versions = card["splits"], card["arguments"], card["versions"]
     facts.leaks = run_data.source.get("leaks", [])
     facts.remarks = _remarks(facts, run_data)
@@ -92,7 +96,7 @@ def write_page(
         was_training = student.training
         student.eval()
         forward, device = (lambda pixels: student(pixel_values=pixels).logits), student.device
-        add_pictures(facts, run_data.task, forward, device, run_data.test, has_gradients=True)
+        add_pictures(facts, task, forward, device, run_data.test, has_gradients=True)
         student.train(was_training)
     write_text(render_report(facts), folder / REPORT_FILE)
 

@@ -112,7 +112,7 @@ def write_report(
             card = _write_cards(folder, run_data, models, trainer, scores)
             with _on_its_own(folder, REPORT_FILE):
                 card = card or card_facts(folder, run_data, models, trainer, scores)["student"]
-                write_page(folder, run_data, models, trainer, scores, student["test"], card, alone)
+                write_page(folder, run_data, task, models, trainer, scores, student["test"], card, alone)
     return scores
 
 

@@ -74,6 +74,11 @@ def open_run_folder(arguments: DistillationArguments) -> None:
     if folder.exists():
         _remove_earlier_run(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    replace_config(arguments, folder)
+
+
+def replace_config(arguments: DistillationArguments, folder: Path) -> None:
+    """Write config.yaml, completely or not at all."""
     aside = folder / f".{CONFIG_FILE}.writing"
     write_config(arguments, aside)
     aside.replace(folder / CONFIG_FILE)

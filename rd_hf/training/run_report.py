@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from accelerate.utils import set_seed
 
-from ..arguments.config import arguments_from, read_config, write_config
+from ..arguments.config import arguments_from, read_config
 from ..arguments.distillation import IN_MEMORY, MODEL_IN_MEMORY, DistillationArguments
 from ..arguments.values import ArgumentError
 from ..runtime.checkpoint import checkpoint_step, list_checkpoints, load_latest
@@ -20,7 +20,7 @@ from .decisions import check_operating_point
 from .page import scores_alone
 from .report import summary, write_report
 from .run_data import load_run_data
-from .run_folder import CONFIG_FILE, METRICS_FILE, read_history
+from .run_folder import CONFIG_FILE, METRICS_FILE, read_history, replace_config
 
 if TYPE_CHECKING:
     from .run_models import Models
@@ -71,9 +71,9 @@ def report(
         with accelerator.main_process_first():
             run_data = load_run_data(arguments)
         check_operating_point(arguments, run_data)
-        if given and accelerator.is_main_process:
-            write_config(arguments_from(read_config(folder / CONFIG_FILE) | given), folder / CONFIG_FILE)
         alone = None if student_alone is None else scores_alone(Path(student_alone), run_data.source)
+        if given and accelerator.is_main_process:
+            replace_config(arguments_from(read_config(folder / CONFIG_FILE) | given), folder)
         models = build_models(arguments, run_data, accelerator)
         trainer = open_trainer(arguments, accelerator, run_data, models)
         kept = list_checkpoints(trainer.checkpoints)

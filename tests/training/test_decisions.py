@@ -112,6 +112,17 @@ def test_the_card_tells_both(trained):
     assert "(missing)" not in card  # scores of subgroups are not published
 
 
+def test_the_pages_of_run_and_evaluation_show_them(trained, tmp_path, capsys):
+    calibration = metrics_of(trained)["calibration"]
+    options = ["--calibrated", "--report", str(tmp_path / "page.html"), "--subgroup_column", "sex"]
+    evaluated(trained / "student", trained, capsys, *options)
+    for page in (trained / "report.html", tmp_path / "page.html"):
+        html = page.read_text()
+        assert "<code>sensitivity=0.9</code> put it" in html and "(missing)" in html
+        assert f"after temperature {calibration['temperature']:.3f}" in html
+        assert f"<b>{calibration['test']['ece_after']:.3f}</b>" in html
+
+
 @pytest.fixture(scope="module")
 def forms(trained, tmp_path_factory):
     """The student in every form."""
@@ -157,12 +168,15 @@ def test_scores_of_subgroups(trained, capsys):
     sexes = np.array(
         [row["sex"] for row in csv.DictReader((trained.parent / "table.csv").open()) if row["split"] == "test"]
     )
-    truth, _, probability = predicted(trained)
+    truth, answered, probability = predicted(trained)
     for name, value in (("F", "F"), ("M", "M"), ("(missing)", "")):
         own, scores = sexes == value, groups[name]
         assert scores["images"] == own.sum()
         assert scores["accuracy"] == pytest.approx(accuracy_score(truth[own], probability[own] > 0.5))
         assert (scores["intervals"]["accuracy"] is None) == (own.sum() < FEWEST_FOR_INTERVAL)
+        at_point = scores["operating_point"]["malignant"]
+        hits = (truth & answered & own).sum()
+        assert at_point["sensitivity"]["count"] == [hits, (truth & own).sum()]
         if 0 < truth[own].sum() < own.sum():
             assert scores["auroc"] == pytest.approx(roc_auc_score(truth[own], probability[own]))
     assert groups["(missing)"]["images"] == 4 and set(groups["(missing)"]["intervals"].values()) == {None}

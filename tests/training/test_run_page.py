@@ -1,9 +1,11 @@
 """report.html of a run and of an evaluation: what it says is what was measured, and it says nothing of the machine."""
 
 import configparser
+import csv
 import fnmatch
 import json
 import shutil
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -17,7 +19,9 @@ from rd_hf.arguments.config import read_config
 from rd_hf.arguments.values import ArgumentError
 from rd_hf.hub.publication import publishable_files
 from rd_hf.inference import saliency
+from rd_hf.pages.choice import decisions
 from rd_hf.pages.report import FOLDER, REPORT_FILE
+from rd_hf.tasks.classification import MultiLabel, SingleLabel
 
 
 @pytest.fixture(scope="module")
@@ -141,3 +145,34 @@ def test_a_map_finds_the_pixels_that_an_answer_depends_on():
         assert np.unravel_index(found.argmax(), found.shape) == pytest.approx((row, column), abs=4)
         assert found.shape == (40, 40) and found[20, 14] < 0.05
     assert saliency.saliency_map(lambda values: values.sum((1, 2, 3))[:, None] * 0, pixels, 0).max() == 0
+
+
+def test_the_page_starts_at_the_stored_operating_point(run, tmp_path):
+    again = shutil.copytree(run, tmp_path / "again")
+    with no_training():
+        scores = rd_hf.report(again, operating_point="sensitivity=0.8", positive_label="normal")
+    html, point = (again / REPORT_FILE).read_text(), scores["operating_point"]
+    data = json.loads(html.split('id="values">')[1].split("</script>")[0])
+    assert data["first"] == 2 and data["curves"][2]["stored"] == point["threshold"]
+    with (again / "predictions.csv").open() as file:
+        pairs = Counter((row["label"], row["prediction"]) for row in csv.DictReader(file))
+    for row, truth in enumerate(data["names"]):
+        for column, answer in enumerate(data["names"]):
+            assert data["counts"][row][column] == pairs[truth, answer]
+    for split in ("validation", "test"):
+        low, high = point[split]["sensitivity"]["interval"]
+        assert f"{low:.3f} to {high:.3f}" in html
+    errors = scores.get("calibration")
+    assert errors is None or f"<b>{errors['test']['ece_after']:.3f}</b>" in html
+
+
+@pytest.mark.parametrize("thresholds", [{}, {"b": 0.3}])
+def test_a_page_answers_as_the_task_does(thresholds):
+    point = {"rule": "youden", "thresholds": thresholds} if thresholds else None
+    names, probabilities = ["a", "b", "c"], np.random.default_rng(0).dirichlet(np.ones(3), 200)
+    single, several = (kind(names, operating_point=point) for kind in (SingleLabel, MultiLabel))
+    numbers, marks = (decisions(probabilities, names, exclusive, point) for exclusive in (True, False))
+    for values, number, own in zip(probabilities.tolist(), numbers, marks, strict=True):
+        named = dict(zip(names, values, strict=True))
+        assert single.decided(named)["label"] == names[number]
+        assert several.decided(named)["labels"] == [name for name, on in zip(names, own, strict=True) if on]
