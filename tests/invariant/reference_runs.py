@@ -1,9 +1,10 @@
 """Trains twenty steps with each method and prints the results as JSON; test_references.py compares them.
 
-    python tests/invariant/reference_runs.py FOLDER            # as the test does
-    python tests/invariant/reference_runs.py FOLDER --store    # write references.json anew: say why in the commit
+    python tests/invariant/reference_runs.py FOLDER                               # as the test does
+    python tests/invariant/reference_runs.py FOLDER --store references_avx2.json  # write anew: say why in the commit
 
-Arithmetic is restricted to code paths that every x86-64 processor has, so that the bits do not depend on the machine.
+Arithmetic is restricted to code paths that every x86-64 processor has. Even so, two kinds of processors round differently.
+There is a file of references for each: references.json, and references_avx2.json of an AMD processor without AVX-512.
 """
 
 import os
@@ -77,14 +78,14 @@ def is_of_train(path: Path) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--store", action="store_true")
+    parser.add_argument("--store", metavar="FILE", help="name of the file beside this one")
     options = parser.parse_args()
     torch.backends.mkldnn.enabled = False
     leave_plots_empty()
     np.savez(options.folder / "blobs.npz", **blob_arrays())
     found = json.dumps({name: train(name, options.folder) for name in RUNS}, indent=1)
     if options.store:
-        (HERE / "references.json").write_text(found + "\n")
+        (HERE / options.store).write_text(found + "\n")
     print(found)
 
 
