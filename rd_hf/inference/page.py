@@ -120,9 +120,11 @@ def write_evaluation(
     network, task = loaded.model, loaded.task
     provenance = read_provenance(network.config) if isinstance(network, PreTrainedModel) else {}
     title = title_of(provenance) or (model if is_hub_id(model) and not Path(model).exists() else "A local model")
+    if isinstance(network, RDTeacher):
+        title = f"{_named(provenance['teacher']['id'])}, reprogrammed"
     facts = facts_of_split(task, split, rows, [ScoredModel("model", scores)], title, with_images, loaded.temperature)
     add_decisions(facts, scores)
-    facts.origins = origins_of(provenance) + data_of(source)
+    facts.origins = origins_of(provenance or {"dataset": loaded.trained_on}) + data_of(source)
     facts.remarks = image_remarks(source)
     if split.skipped:
         facts.remarks.append(f"{len(split.skipped)} unreadable {facts.unit}s were left out.")
@@ -156,7 +158,7 @@ def origins_of(provenance: dict[str, Any]) -> list[tuple[str, str]]:
             found.append((label, _named(origin["id"]) + revision))
     if "method" in provenance:
         found.append(("method", str(provenance["method"])))
-    if "dataset" in provenance:
+    if provenance.get("dataset"):
         found.append(("trained on", _data_named(provenance["dataset"])))
     return found
 

@@ -148,4 +148,6 @@ class ReportFacts:
 
     def name_of(self, position: int) -> str:
         """An image's file, or its row where it has none."""
-        return f"row {self.rows[position]}" if self.files is None else self.files[position]
+        if self.files is None:
+            return f"row {self.rows[position]}"
+        return self.files[position].encode("utf-8", "replace").decode()  # a name on disk need not be UTF-8

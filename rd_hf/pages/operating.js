@@ -105,23 +105,19 @@
     find("rates").replaceChildren(...found.map((rate) => {
       const row = document.createElement("tr"), head = document.createElement("th");
       head.scope = "row";
-      head.textContent = rate.name;
+      const counted = document.createElement("small");
+      counted.textContent = `${rate.k} of ${rate.n}`;
+      head.append(rate.name, counted);
       const there = of[rate.name];
       const same = rate.name in of ? null : rate;
-      row.append(head, estimate(rate), plain(`${rate.k} of ${rate.n}`), estimate(there ?? same));
+      row.append(head, estimate(rate), estimate(there ?? same));
       return row;
     }));
     people(found, prevalence);
   }
 
-  function plain(text) {
-    const cell = document.createElement("td");
-    cell.textContent = text;
-    return cell;
-  }
-
   function estimate(rate) {
-    const cell = plain(""), value = document.createElement("b"), bounds = document.createElement("span");
+    const cell = document.createElement("td"), value = document.createElement("b"), bounds = document.createElement("span");
     value.textContent = three(rate ? rate.value : null);
     bounds.className = "ci";
     bounds.textContent = rate ? range(rate.interval) : "";

@@ -13,7 +13,6 @@ from .facts import Example, Gallery
 
 GALLERY_SIDE, THUMBNAIL_SIDE = 224, 96  # pixels of the longer side
 GALLERY_BYTES, THUMBNAIL_BYTES = 14_000, 4_500  # a picture's most
-PICTURES_BYTES = 1_500_000  # of all pictures in a page, as text
 QUALITIES = (85, 70, 50, 30)
 SMALLEST_SIDE = 32
 
@@ -21,7 +20,7 @@ SMALLEST_SIDE = 32
 class Budget:
     """The bytes that are left for pictures."""
 
-    def __init__(self, size: int = PICTURES_BYTES):
+    def __init__(self, size: int):
         self.left = size
 
     def address(self, pixels: np.ndarray, side: int, most: int) -> str | None:

@@ -28,15 +28,23 @@ from .text import count, duration, interval, number, shown_names
 
 REPORT_FILE = "report.html"
 MOST_BYTES = 3 * 2**20
+PICTURES_BYTES = (1_400_000, 700_000, 200_000, 0)  # of all pictures, as text: what is tried in turn
 SCRIPTS = ("statistics.js", "charts.js", "operating.js", "cells.js")
 LISTED = 100  # images in the list of a segmenter
 FOLDER = Path(__file__).parent
 
 
 def render_report(facts: ReportFacts) -> str:
-    """The whole page."""
-    budget = Budget()
+    """The whole page: with fewer pictures where it would be too large, as with thousands of long names."""
     areas = {} if facts.predictions is None else class_values(facts.predictions)
+    for size in PICTURES_BYTES:
+        html = _rendered(facts, areas, Budget(size))
+        if len(html.encode()) < MOST_BYTES:
+            break
+    return html
+
+
+def _rendered(facts: ReportFacts, areas: dict[str, np.ndarray], budget: Budget) -> str:
     galleries = shown_galleries(facts.galleries, budget)
     values: dict[str, Any] = {
         "facts": facts,
@@ -109,11 +117,12 @@ def _answers(facts: ReportFacts, decided: np.ndarray) -> dict[int, list[dict[str
     for position in chosen:
         probabilities, truth = predictions.probabilities[position], predictions.truth[position]
         if facts.kind == "single":
-            likeliest = np.argsort(-probabilities, kind="stable")[:2]
+            likeliest = np.argsort(-probabilities, kind="stable")[:2].tolist()
+            shown = dict.fromkeys([*likeliest, int(decided[position]), int(truth.argmax())])
             found[position] = {
                 "right": bool(truth[decided[position]]), "truth": names[int(truth.argmax())],
                 "answer": names[int(decided[position])],
-                "bars": [(names[k], float(probabilities[k]), bool(truth[k])) for k in likeliest],
+                "bars": [(names[k], float(probabilities[k]), bool(truth[k])) for k in shown],
             }  # fmt: skip
         else:
             wrong = (truth != decided[position]) & predictions.known[position]
@@ -159,8 +168,8 @@ def _colors(names: list[str]) -> list[tuple[str, str]]:
 
 
 def _embedded(values: dict[str, Any]) -> Markup:
-    """Values as JSON that cannot end the script around them: ASCII letters alone, and no angle brackets."""
-    text = json.dumps(values, separators=(",", ":"), allow_nan=False)
+    """Values as JSON that cannot end the script around them: without angle brackets."""
+    text = json.dumps(values, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
     return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
 
 

@@ -14,6 +14,7 @@ from .text import UNDEFINED, cut, interval, number, shown_names
 
 OF_MASKS = {"dice": "Dice", "iou": "IoU", "hd95": "HD95", "surface_dice": "surface Dice"}
 HEADLINES = 2
+LABELS = 3  # whose operating points a table of subgroups has
 FEWEST = 5  # images, or groups of them; the interval of fewer would look exact
 
 
@@ -107,21 +108,27 @@ def _class_cell(facts: ReportFacts, measure: str, name: str, reason: str) -> dic
 
 
 def subgroup_tables(facts: ReportFacts) -> list[dict[str, Any]]:
-    """A table per column of the data, with a row per value and the scores of the images that have it."""
+    """A table per column of the data, with a row per value and the scores of the images that have it.
+
+    Where there is an operating point, its sensitivity and specificity follow.
+    """
     tables = []
     for column, values in (facts.subgroups or {}).items():
         metrics = [metric for metric in facts.metrics if any(metric.name in own for own in values.values())]
-        rows = [
-            {
-                "name": value,
-                "count": own["images"],
-                "cells": [estimate(own.get(m.name), own.get("intervals", {}).get(m.name)) for m in metrics],
-                "drawn": whiskers(
-                    [(own.get(metrics[0].name), own.get("intervals", {}).get(metrics[0].name))] if metrics else [], 0, 1
-                ),
-            }
-            for value, own in values.items()
-        ]
+        labels = list(next(iter(values.values()), {}).get("operating_point", {}))[:LABELS]
+        shares = [(label, measure) for label in labels for measure in ("sensitivity", "specificity")]
+        several = len(labels) > 1
         heads = [f"{facts.unit}s", *(metric.title for metric in metrics)]
+        heads += [f"{measure} at the point" + (f", {label}" if several else "") for label, measure in shares]
+        rows = [_subgroup_row(value, own, metrics, shares) for value, own in values.items()]
         tables.append({"column": column, "heads": heads, "rows": rows, "drawn": metrics[0].title if metrics else ""})
     return tables
+
+
+def _subgroup_row(
+    value: str, scores: dict[str, Any], metrics: list[Metric], shares: list[tuple[str, str]]
+) -> dict[str, Any]:
+    found = [(scores.get(metric.name), scores.get("intervals", {}).get(metric.name)) for metric in metrics]
+    points = [scores["operating_point"][label][measure] for label, measure in shares]
+    cells = [estimate(*pair) for pair in found] + [estimate(point["value"], point["interval"]) for point in points]
+    return {"name": value, "count": scores["images"], "cells": cells, "drawn": whiskers(found[:1], 0, 1)}

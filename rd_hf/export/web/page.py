@@ -119,7 +119,8 @@ def _readme(student: dict[str, Any], model_id: str, license: str | None, cdn: bo
         models=[model_id] if is_public else None, license=license,
     )  # fmt: skip
     origin = student["teacher"]
-    made = "a foundation model" if origin in (None, LOCAL) else f"`{origin}`"
+    made = "distilled from " + ("a local foundation model" if origin == LOCAL else f"`{origin}`")
+    made = "trained" if origin is None else made
     classes = ", ".join(f"`{' '.join(name.split()).replace('`', chr(39))}`" for name in student["labels"])
     source = "onnxruntime-web comes from a public server" if cdn else "nothing comes from another server"
     return stamp(
@@ -132,7 +133,7 @@ def _readme(student: dict[str, Any], model_id: str, license: str | None, cdn: bo
 A web page that runs a small model on images in the browser. The images never leave the computer: the page's content
 security policy forbids it to send anything to another server, and {source}.
 
-The model ({student["model"]}) was distilled from {made} with rd_hf. Its classes: {classes}.
+The model ({student["model"]}) was {made} with rd_hf. Its classes: {classes}.
 
 **This is no medical device.** It is made for research, and no patient may be treated by its answers.
 
