@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import re
 import shutil
 import threading
 from functools import partial
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from demo import STUDENT, digits, pretrain_teacher
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, expect, sync_playwright
 
 import rd_hf
 from rd_hf.export.run import export
@@ -23,7 +24,8 @@ from rd_hf.pages.report import REPORT_FILE
 
 WIDTH = 1000  # pixels of a screen
 GAP = 24  # pixels between two parts of a picture
-COLORS = 96
+COLORS = 256
+WAIT = 60_000  # milliseconds for a page in the browser
 IMAGES = 6  # that the page in the browser answers
 CELL = "#confusion [data-cell].wrong:not([disabled])"
 
@@ -52,12 +54,13 @@ def beside(left: list[Image.Image], right: list[Image.Image]) -> Image.Image:
     columns = [left, right]
     sizes = [(max(p.width for p in own), sum(p.height + GAP for p in own) - GAP) for own in columns]
     height = min(size[1] for size in sizes)
-    whole = Image.new("RGB", (sizes[0][0] + GAP + sizes[1][0], height), left[0].getpixel((0, 0)))
-    x = 0
+    paper = left[0].convert("RGB").getpixel((0, 0))
+    whole = Image.new("RGB", (sizes[0][0] + sizes[1][0] + 3 * GAP, height + 2 * GAP), paper)
+    x = GAP
     for own, (width, _) in zip(columns, sizes, strict=True):
-        y = 0
+        y = GAP
         for one in own:
-            whole.paste(one, (x, y))
+            whole.paste(one.crop((0, 0, one.width, min(one.height, GAP + height - y))), (x, y))
             y += one.height + GAP
         x += width + GAP
     return whole
@@ -66,9 +69,9 @@ def beside(left: list[Image.Image], right: list[Image.Image]) -> Image.Image:
 def picture_of_report(page: Page) -> Image.Image:
     """Scores and operating point on the left; confusion and images on the right."""
     page.add_style_tag(content="nav { display: none !important; }")  # it sticks to the screen
-    left = [part(page, "header", 420), part(page, "#threshold", 860)]
+    left = [part(page, "header", 420), part(page, "#threshold", 1080)]
     page.locator(CELL).first.click()
-    return beside(left, [part(page, "#confusion", 560), part(page, "#images", 760)])
+    return beside(left, [part(page, "#confusion", 620), part(page, "#images", 840)])
 
 
 def picture_of_browser_page(page: Page, run: Path, web_runtime: str | None) -> Image.Image:
@@ -84,9 +87,9 @@ def picture_of_browser_page(page: Page, run: Path, web_runtime: str | None) -> I
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         page.goto(f"http://127.0.0.1:{server.server_address[1]}/")
-        page.wait_for_function("document.getElementById('status').textContent.startsWith('Ready')")
+        expect(page.locator("#status")).to_have_text(re.compile("^Ready"), timeout=WAIT)
         page.set_input_files("#files", files)
-        page.wait_for_function(f"document.getElementById('status').textContent.startsWith('{IMAGES} files done')")
+        expect(page.locator("#status")).to_have_text(re.compile(f"^{IMAGES} files done"), timeout=WAIT)
         picture = Image.open(io.BytesIO(page.screenshot()))
         server.shutdown()
     return picture
@@ -112,7 +115,7 @@ def main() -> None:
         pictures["browser.png"] = picture_of_browser_page(page, run, options.web_runtime)
         browser.close()
     for name, picture in pictures.items():
-        picture.convert("RGB").quantize(COLORS).save(options.pictures / name, optimize=True)
+        picture.convert("RGB").quantize(COLORS, kmeans=4).save(options.pictures / name, optimize=True)
         print(f"{options.pictures / name} is there.")
 
 
