@@ -3,8 +3,9 @@
     python tests/invariant/reference_runs.py FOLDER                               # as the test does
     python tests/invariant/reference_runs.py FOLDER --store references_avx2.json  # write anew: say why in the commit
 
-Arithmetic is restricted to code paths that every x86-64 processor has. Even so, two kinds of processors round differently.
-There is a file of references for each: references.json, and references_avx2.json of an AMD processor without AVX-512.
+Arithmetic is restricted to code paths that every x86-64 processor has. Even so, two kinds of processors round
+differently. There is a file of references for each: references.json, and references_avx2.json of an AMD processor
+without AVX-512.
 """
 
 import os
