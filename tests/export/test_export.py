@@ -269,7 +269,7 @@ def test_made_splits_are_made_again_for_the_onnx_model(tmp_path, python):
         ({"format": "tflite"}, "`format`"),
         ({"format": "onnx", "quantize": "int4", "dataset": "x"}, "`quantize` is 'int4'; it must be int8"),
         ({"format": "onnx", "quantize": "int8"}, "needs a `dataset`"),
-        ({"dataset": "x"}, "for `format` onnx only"),
+        ({"dataset": "x"}, "for `format` onnx and web only"),
         ({"dynamic_size": True}, "for `format` onnx only"),
         ({"format": "onnx", "quantize": "int8", "dataset": "x", "split": "train"}, "choose another split to score on"),
     ],

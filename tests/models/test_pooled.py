@@ -189,7 +189,10 @@ def test_a_reprogrammed_teacher_of_a_vector_trains_and_comes_back_with_the_same_
     loaded = AutoModelForImageClassification.from_pretrained(tmp_path / "without", backbone=tmp_path / "backbone")
     including = AutoModelForImageClassification.from_pretrained(tmp_path / "with")
     for again in (loaded, including):
-        assert torch.equal(again(pixel_values=pixels).logits, logits)
+        saved = again.state_dict()
+        assert all(torch.equal(saved[name], value) for name, value in model.state_dict().items())
+        # mapped weights are aligned differently, and some processors then round differently
+        torch.testing.assert_close(again(pixel_values=pixels).logits, logits)
 
 
 def test_a_vector_of_other_parts_is_refused():

@@ -166,10 +166,10 @@ def test_nothing_saved_knows_a_path_of_this_machine_or_holds_a_pickle(finished, 
     _, run, _ = finished
     for folder in (run / "student", run / "teacher"):
         assert (folder / "README.md").is_file()
-        for path in (*folder.rglob("*.json"), folder / "README.md"):
+        for path in (*folder.rglob("*.json"), folder / "README.md", run / "report.html"):
             assert str(run.parent) not in path.read_text() and str(teacher) not in path.read_text()
     suffixes = {path.suffix for path in run.rglob("*") if path.is_file()}
-    assert suffixes <= {".json", ".jsonl", ".yaml", ".csv", ".png", ".safetensors", ".md", ".py"}
+    assert suffixes <= {".json", ".jsonl", ".yaml", ".csv", ".png", ".safetensors", ".md", ".py", ".html"}
 
 
 def test_the_written_configuration_reproduces_the_run_to_the_bit(finished, tmp_path, python):
