@@ -9,12 +9,11 @@ import numpy as np
 
 from ..data.open_split import OpenSplit
 from ..data.subgroups import rows_of_subgroups, subgroup_values
+from ..scoring.bootstrap import FEWEST_FOR_INTERVAL
 from ..tasks.classification import Classification
 from ..tasks.segmentation import Segmentation
 from ..tasks.task import Task
 from .decisions import operating_point_values
-
-FEWEST_FOR_INTERVAL = 5  # images; the interval of fewer would look exact
 
 
 def scores_of_subgroups(task: Task, rows: np.ndarray, split: OpenSplit, columns: Sequence[str]) -> dict[str, Any]:

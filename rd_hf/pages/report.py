@@ -45,14 +45,14 @@ def render_report(facts: ReportFacts) -> str:
 
 
 def _rendered(facts: ReportFacts, areas: dict[str, np.ndarray], budget: Budget) -> str:
-    galleries = shown_galleries(facts.galleries, budget)
+    galleries, rows = shown_galleries(facts.galleries, budget), score_rows(facts)
     values: dict[str, Any] = {
         "facts": facts,
         "names": shown_names(facts.names),
-        "headlines": headlines(facts),
+        "headlines": headlines(rows),
         "reasons": reasons(facts),
         "has_intervals": has_intervals(facts),
-        "score_rows": score_rows(facts),
+        "score_rows": rows,
         "class_table": class_table(facts, areas),
         "subgroups": subgroup_tables(facts),
         "galleries": galleries,

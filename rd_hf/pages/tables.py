@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..scoring.bootstrap import FEWEST_FOR_INTERVAL
 from ..scoring.metric import Metric
 from .charts import ticks, whiskers
 from .facts import ReportFacts
@@ -15,7 +16,6 @@ from .text import UNDEFINED, cut, interval, number, shown_names
 OF_MASKS = {"dice": "Dice", "iou": "IoU", "hd95": "HD95", "surface_dice": "surface Dice"}
 HEADLINES = 2
 LABELS = 3  # whose operating points a table of subgroups has
-FEWEST = 5  # images, or groups of them; the interval of fewer would look exact
 
 
 def estimate(value: float | None, bounds: list[float] | None, reason: str | None = None) -> dict[str, Any]:
@@ -39,9 +39,12 @@ def score_rows(facts: ReportFacts) -> list[dict[str, Any]]:
     return [_score_row(facts, metric) for metric in facts.metrics]
 
 
-def headlines(facts: ReportFacts) -> list[dict[str, Any]]:
-    """The first metrics of the model that the page is about."""
-    return [{"title": row["title"], **row["cells"][0]} for row in score_rows(facts)[:HEADLINES]]
+def headlines(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The first metrics of the model that the page is about.
+
+    :param rows: what `score_rows` gives.
+    """
+    return [{"title": row["title"], **row["cells"][0]} for row in rows[:HEADLINES]]
 
 
 def _score_row(facts: ReportFacts, metric: Metric) -> dict[str, Any]:
@@ -69,7 +72,7 @@ def _scale(numbers: list[float]) -> tuple[float, float]:
 
 def has_intervals(facts: ReportFacts) -> bool:
     """Whether there are enough images, or groups of them, for intervals."""
-    return min(len(facts.rows), facts.models[0].scores.get("groups") or len(facts.rows)) >= FEWEST
+    return min(len(facts.rows), facts.models[0].scores.get("groups") or len(facts.rows)) >= FEWEST_FOR_INTERVAL
 
 
 def _of(facts: ReportFacts, scores: dict[str, Any], name: str) -> tuple[float | None, list[float] | None]:

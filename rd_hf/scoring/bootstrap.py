@@ -29,6 +29,7 @@ from .classification import (
 )
 
 PERCENTILES = (2.5, 97.5)
+FEWEST_FOR_INTERVAL = 5  # images, or groups of them; the interval of fewer would look exact
 BLOCK_ELEMENTS = 500_000
 
 

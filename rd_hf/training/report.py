@@ -22,12 +22,13 @@ from ..arguments.values import columns_of
 from ..cards.card import CARD_FILE, EVAL_RESULTS_FILE, eval_results, render_card, write_card
 from ..data.volumes.store import VolumeStore
 from ..inference.rows import predict_rows, scores_of_split
-from ..inference.subgroups import FEWEST_FOR_INTERVAL, scores_of_subgroups
+from ..inference.subgroups import scores_of_subgroups
 from ..pages.facts import ScoredModel
 from ..pages.report import REPORT_FILE
 from ..runtime.checkpoint import checkpoint_step, list_checkpoints
 from ..runtime.files import share_weights, write_json, write_predictions
 from ..scoring import plots
+from ..scoring.bootstrap import FEWEST_FOR_INTERVAL
 from ..tasks.classification import Classification
 from ..tasks.segmentation import Segmentation
 from .card_facts import card_facts

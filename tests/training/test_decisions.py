@@ -18,8 +18,8 @@ from rd_hf.arguments.values import ArgumentError
 from rd_hf.data.columns import DataError
 from rd_hf.export.run import export
 from rd_hf.inference.decisions import operating_point_values, with_decisions
-from rd_hf.inference.subgroups import FEWEST_FOR_INTERVAL
 from rd_hf.models.configuration_rd import DECISIONS
+from rd_hf.scoring.bootstrap import FEWEST_FOR_INTERVAL
 from rd_hf.scoring.operating_point import values_at
 from rd_hf.tasks.classification import MultiLabel, SingleLabel
 
