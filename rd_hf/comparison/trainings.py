@@ -62,13 +62,13 @@ def train(plan: Plan, cell: Cell, bench: Bench, arguments: DistillationArguments
     """Train a cell's method."""
     method = cell.entry.method
     if bench.has_masks and method.role != "reprogramming":
-        arguments = replace(arguments, **NO_HYBRIDS)
+        arguments = arguments.with_values(**NO_HYBRIDS)
     if method.adaptation in ("lora", "full") and method.role == "teacher":
         return _adapt(cell, bench, arguments)
     if method.adaptation == "lora":
         with tempfile.TemporaryDirectory(prefix="rd_hf_features_") as folder:  # no other run reads this teacher
             adapted, loaded = _teacher_by_lora(plan, cell, bench, arguments)
-            arguments = replace(arguments, cache_dir=folder)
+            arguments = arguments.with_values(cache_dir=folder)
             return _guide(cell, bench, arguments, _models(cell, bench, arguments, loaded), adapted.head)
     models = _models(cell, bench, arguments)
     if method.transfer is not None:
@@ -219,7 +219,7 @@ def _probe(bench: Bench, arguments: DistillationArguments, models: Models) -> Tr
 def _adapt(cell: Cell, bench: Bench, arguments: DistillationArguments) -> Trained:
     """The teacher itself, trained on the labels by LoRA or in full."""
     if bench.has_masks:
-        arguments = replace(arguments, **NO_HYBRIDS)
+        arguments = arguments.with_values(**NO_HYBRIDS)
     loaded = bench.teacher(arguments)
     models = bench.models(arguments, loaded)
     run_data = as_teacher_task(bench.open(arguments, models.transforms))
