@@ -89,6 +89,8 @@ def write_report(
         "unlabelled_images": len(run_data.unlabelled_rows),
         "student_parameters": models.student.num_parameters(),
     }
+    if run_data.stream is not None:
+        scores["training"]["streamed_images"] = trainer.step * trainer.data.plan.rows_a_step["unlabelled"]
     if models.teacher is not None:
         scores["training"]["targets"] = targets_in_words(trainer.arguments)
     if isinstance(task, Classification):
