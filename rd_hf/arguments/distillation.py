@@ -134,6 +134,10 @@ class DistillationArguments(TrainingFields, ObjectiveFields, TaskFields):
                 ["stage_schedule"], f"is only for method drd, but `method` is {self.method}, which has one hybrid pass "
                 "at most: leave it out.",
             )  # fmt: skip
+        if self.unlabeled_streaming and self.unlabeled_dataset is None:
+            raise ArgumentError(
+                "`unlabeled_streaming` needs `unlabeled_dataset`, which it reads: give both, or neither."
+            )
         if self.bf16 and self.fp16:
             raise ArgumentError("`bf16` and `fp16` exclude each other. Give only one of them.")
         if self.verify_cache and not (self.uses_cache and self.num_views):

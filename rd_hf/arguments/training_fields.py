@@ -46,7 +46,8 @@ class TrainingFields:
     )
     cache_dtype: Literal["float16", "bfloat16", "float32", "int8"] | None = _views(
         None, "precision of cached features; by default float16 for a float32 teacher, otherwise the teacher's own. "
-        "int8 halves the size: a byte per value, and a scale per image, view and channel",
+        "int8 halves the size of maps: a byte per value, and a scale per image, view and channel; vectors and maps of "
+        "up to 4 positions stay float16, which is smaller for them",
     )
     verify_cache: int | None = _views(
         None, "number of randomly drawn cached features to recompute and compare before training",

@@ -47,10 +47,13 @@ class Bench:
             raise ArgumentError(
                 "`compare` supports masks and single-label tasks only, because logit methods need a softmax."
             )
-        if self.run_data.shards is not None:
+        if self.run_data.shards is not None or self.run_data.stream is not None:
+            kind, way_out = (
+                ("tar files", "unpack them") if self.run_data.stream is None else ("a stream", "download it")
+            )
             raise ArgumentError(
-                "`compare` shows every method the same decoded images, so `unlabeled_dataset` cannot be tar files: "
-                "unpack them."
+                f"`compare` shows every method the same decoded images, so `unlabeled_dataset` cannot be {kind}: "
+                f"{way_out}."
             )
         self._teachers: dict[tuple, LoadedTeacher] = {}
         self._opened: list[tuple[list[str], RunData]] = []

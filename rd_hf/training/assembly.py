@@ -18,6 +18,7 @@ from ..arguments.values import ArgumentError
 from ..data.augmentation import AugmentationParameters
 from ..data.order import RowOrder, StepPlan
 from ..data.pixels import PixelTransform, Transforms
+from ..data.stream_order import StreamOrder
 from ..data.volumes.transform import VolumeTransform
 from ..data.volumes.views import VolumeViews
 from ..inference.model_names import loading, naming
@@ -196,6 +197,16 @@ def step_plan(arguments: DistillationArguments, run_data: RunData, accelerator: 
         RowOrder(rows, arguments.seed, stream, run_data.views(arguments)) if len(rows) else None
         for stream, rows in enumerate((run_data.labelled_rows, run_data.unlabelled_rows))
     ]
+    if run_data.stream is not None:
+        batches = arguments.gradient_accumulation_steps * accelerator.num_processes
+        orders[1] = StreamOrder(
+            run_data.stream,
+            rows_a_step=arguments.per_device_unlabeled_batch_size * batches,
+            first_row=len(run_data.train),
+            seed=arguments.seed,
+            buffer_size=arguments.stream_buffer_size,
+            skip_bad=arguments.on_bad_image == "skip",
+        )
     return StepPlan(
         *orders,
         labelled_size=arguments.per_device_train_batch_size,
@@ -239,7 +250,10 @@ def training_data(arguments: DistillationArguments, run_data: RunData, plan: Ste
     source = run_data.source["fingerprint"]
     if run_data.shards is not None:  # whose number the order follows from
         source = source | {"shards": run_data.shards.fingerprint()}
-    return TrainingData(run_data.task, run_data.store, run_data.labels, plan, run_data.validation, source)
+    stream = None if run_data.stream is None else plan.unlabelled
+    if stream is not None:
+        source = source | {"stream": stream.fingerprint}
+    return TrainingData(run_data.task, run_data.store, run_data.labels, plan, run_data.validation, source, stream)
 
 
 def build_inputs(
