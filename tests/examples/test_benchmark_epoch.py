@@ -1,27 +1,33 @@
 """The benchmark of an epoch runs, on tiny models, and its table has every row."""
 
-import importlib.util
 import sys
 
 import pytest
 from conftest import REPOSITORY
 from transformers import MobileNetV2Config
 
+sys.path.insert(0, str(REPOSITORY / "examples"))
+
+import benchmark_epoch as benchmark
+
 
 @pytest.mark.usefixtures("kept_log_level")
-def test_the_tiny_benchmark_prints_every_row(monkeypatch, capsys):
-    spec = importlib.util.spec_from_file_location("benchmark", REPOSITORY / "examples" / "benchmark_epoch.py")
-    benchmark = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(benchmark)
+@pytest.mark.parametrize("more", [[], ["--schedules", "--processor_time"]], ids=["teacher and cache", "schedules"])
+def test_the_tiny_benchmark_prints_every_row(monkeypatch, capsys, more):
     monkeypatch.setattr(benchmark, "keep_freed_memory", lambda: None)  # it holds for the whole process
     monkeypatch.setattr(benchmark, "ENTRIES", 2000)  # test_feature_file reads all of them
     monkeypatch.setattr(benchmark, "TOUCHED", 200)
     monkeypatch.setitem(benchmark.STUDENTS, "mobilenet_v2", MobileNetV2Config(depth_multiplier=0.35))
     options = ["--batch_size", "6", "--steps", "1", "--rounds", "1"]
     models = ["--teachers", "vit_b_16", "--students", "mobilenet_v2"]
-    monkeypatch.setattr(sys, "argv", ["benchmark_epoch.py", "--tiny", *options, *models])
+    monkeypatch.setattr(sys, "argv", ["benchmark_epoch.py", "--tiny", *options, *models, *more])
     benchmark.main()
     printed = capsys.readouterr().out
-    for row in ("student alone", "reference loop", "RD live", "RD filling", "RD warm", "DRD live", "DRD warm"):
+    for row in benchmark.SCHEDULES if more else benchmark.ROWS:
         assert f"| {row} | " in printed
-    assert printed.count("KB per image and view, on disk") == 2 and "2,000 entries" in printed
+    assert printed.count("KB per image and view, on disk") == 2 and ("2,000 entries" in printed) == (not more)
+    lines = [line.split("|") for line in printed.partition("| operations of")[2].splitlines() if line.startswith("| ")]
+    operations = {line[1].strip(): float(line[2]) for line in lines}
+    assert operations["student alone"] == 1 < operations["RD warm"] < operations["DRD warm"]
+    if more:
+        assert operations["DRD warm, last"] < operations["DRD warm, round_robin"] < operations["DRD warm"]
