@@ -1,11 +1,16 @@
 """Measure an epoch with the teacher run at every step, and with its features read from the cache.
 
     python examples/benchmark_epoch.py --batch_size 16 --steps 2 --rounds 5
+    python examples/benchmark_epoch.py --batch_size 8 --steps 20 --image_size 112 --schedules --processor_time
 
 Rows take turns, an epoch each, in one process; times are given as ratios to the student alone in the same round,
 because absolute times on a shared machine say little. Models have random weights; a row is a whole training step as
 `rd-hf distill` makes it, with fetching and augmenting. The reference loop is what one would write with transformers:
 teacher forward, student forward, loss, backward, optimiser step. Its pixels are prepared in advance.
+
+`--schedules` compares the stage schedules of DRD. A stage stays on for five steps, so in an epoch of 20 steps each of
+four stages is on once. `--processor_time` counts the time of this process alone, with which other jobs on the same
+cores interfere less than with time on the clock. Give it one thread (OMP_NUM_THREADS=1).
 """
 
 from __future__ import annotations
@@ -23,6 +28,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
+from step_operations import print_operations
 from transformers import AutoModel, AutoModelForImageClassification, MobileNetV2Config, ResNetConfig, ViTConfig
 
 from rd_hf.arguments.distillation import DistillationArguments
@@ -44,6 +50,14 @@ ROWS = {
     "DRD filling": {"method": "drd"},
     "DRD warm": {"method": "drd"},
 }
+SCHEDULES = {
+    "student alone": {"method": "ce"},
+    "RD warm": {"method": "rd"},
+    "DRD warm": {"method": "drd"},
+    "DRD warm, last": {"method": "drd", "stage_schedule": "last"},
+    "DRD warm, round_robin": {"method": "drd", "stage_schedule": "round_robin"},
+    "DRD warm, optima": {"method": "drd", "stage_schedule": "optima"},
+}
 TEACHERS = {"vit_b_16": ViTConfig(), "mobilenet_v2": MobileNetV2Config()}
 STUDENTS = {
     "resnet_18": ResNetConfig(layer_type="basic", hidden_sizes=[64, 128, 256, 512], depths=[2, 2, 2, 2]),
@@ -57,12 +71,15 @@ class Row:
     """One kind of training, an epoch of which is run again and again."""
 
     def __init__(self, name: str, folder: Path, options: argparse.Namespace, teacher: str, student: str):
-        self.name, self.steps, self.cache_dir = name, options.steps, folder / "caches" / name
+        rows = SCHEDULES if options.schedules else ROWS
+        self.name, self.steps = name, options.steps
+        self.clock = time.process_time if options.processor_time else time.perf_counter
+        self.cache_dir = folder / "caches" / name.partition(",")[0]
         arguments = DistillationArguments(
             dataset=str(folder / "data.npz"), teacher=str(folder / teacher), student=str(folder / student),
             output_dir=str(folder / "run"), cache_dir=str(self.cache_dir), student_image_size=options.image_size,
             num_views=1, max_steps=1_000_000, per_device_train_batch_size=options.batch_size,
-            num_train_epochs=1, **ROWS[name],
+            num_train_epochs=1, **rows[name],
         )  # fmt: skip
         accelerator = Accelerator()
         run_data = load_run_data(arguments)
@@ -79,7 +96,7 @@ class Row:
             shutil.rmtree(self.trainer.inputs.cache.folder.path)
             self.trainer.inputs.cache.folder.path.mkdir()
             self.trainer.inputs.cache = FeatureCache(self.trainer.inputs.cache.folder, torch.device("cpu"))
-        started = time.perf_counter()
+        started = self.clock()
         batches = iter(self.trainer.loader())
         for _ in range(self.steps):
             if self.name == "reference loop":
@@ -87,7 +104,7 @@ class Row:
             else:
                 self.trainer.optimizer_step(batches)
                 self.trainer.step += 1
-        return time.perf_counter() - started
+        return self.clock() - started
 
     def prepare_reference(self, options: argparse.Namespace) -> None:
         self.teacher, self.student = self.models.backbone.tower, self.models.student.model.train()
@@ -145,7 +162,10 @@ def save(model: torch.nn.Module, folder: Path) -> None:
 
 def compare(folder: Path, options: argparse.Namespace, teacher: str, student: str) -> None:
     """Print the rows of one pair."""
-    rows = [Row(name, folder, options, f"teacher_{teacher}", f"student_{student}") for name in ROWS]
+    rows = [
+        Row(name, folder, options, f"teacher_{teacher}", f"student_{student}")
+        for name in (SCHEDULES if options.schedules else ROWS)
+    ]
     seconds: dict[str, list[float]] = {row.name: [] for row in rows}
     for round_number in range(options.rounds + 1):
         for row in rows:
@@ -153,13 +173,14 @@ def compare(folder: Path, options: argparse.Namespace, teacher: str, student: st
             if round_number:  # the first round warms up, and fills the caches that are to be warm
                 seconds[row.name].append(elapsed)
     print(f"\nTeacher {teacher}, student {student}\n")
-    print("| epoch of | seconds (median) | ratio to student alone: median (range) | reference loop / this row |")
-    print("|---|---|---|---|")
+    print("| epoch of | seconds (median) | ratio to student alone: median (range) |")
+    print("|---|---|---|")
     for name, values in seconds.items():
         ratios = [value / alone for value, alone in zip(values, seconds["student alone"], strict=True)]
-        gains = [loop / value for value, loop in zip(values, seconds["reference loop"], strict=True)]
         spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-        print(f"| {name} | {statistics.median(values):.2f} | {spread} | {statistics.median(gains):.2f} |")
+        print(f"| {name} | {statistics.median(values):.2f} | {spread} |")
+    counted = [row for row in rows if row.name == "student alone" or ("warm" in row.name and "optima" not in row.name)]
+    print_operations({row.name: row.trainer for row in counted}, "student alone")
     for row in rows:
         if row.name.endswith("warm"):
             cache = row.trainer.inputs.cache
@@ -206,13 +227,18 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--steps", type=int, default=2, help="steps per epoch")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--image_size", type=int, default=224, help="side of the student's images, in pixels")
+    parser.add_argument("--schedules", action="store_true", help="compare the stage schedules of DRD")
+    parser.add_argument("--processor_time", action="store_true", help="count the time of this process alone")
     parser.add_argument("--teachers", nargs="+", choices=TEACHERS, default=list(TEACHERS))
     parser.add_argument("--students", nargs="+", choices=STUDENTS, default=list(STUDENTS))
     parser.add_argument("--tiny", action="store_true", help="use tiny teachers and small images, to check that it runs")
     parser.add_argument("--only_memory", action="store_true", help="measure resident memory only")
     options = parser.parse_args()
-    options.image_size = 64 if options.tiny else 224
-    measure_memory()
+    if options.tiny:
+        options.image_size = 64
+    if not options.schedules:
+        measure_memory()
     if options.only_memory:
         return
     keep_freed_memory()

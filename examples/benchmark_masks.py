@@ -4,7 +4,8 @@
 
 Rows take turns, an epoch each, in one process, on the same images, all of which have a mask. Times are given as ratios
 to the student alone in the same round, because absolute times on a shared machine say little. Models have random
-weights. A row is a whole training step as `rd-hf distill` makes it, with fetching and augmenting.
+weights. A row is a whole training step as `rd-hf distill` makes it, with fetching and augmenting. `--processor_time` is
+that of benchmark_epoch.py.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
+from step_operations import print_operations
 from transformers import AutoModel, ViTConfig
 
 from rd_hf.arguments.distillation import DistillationArguments
 from rd_hf.data.pixels import default_processor
 from rd_hf.runtime.allocator import keep_freed_memory
+from rd_hf.training import stage_schedule
 from rd_hf.training.assembly import build_models, build_trainer
 from rd_hf.training.run_data import load_run_data
 
@@ -31,8 +34,16 @@ ROWS = {
     "student alone": {"method": "ce"},
     "RD": {"method": "rd"},
     "RD, own skips": {"method": "rd", "skips": "own"},
+    "RD, own skips, narrow projectors": {"method": "rd", "skips": "own", "projector_channels": 64},
     "DRD": {"method": "drd"},
     "DRD, own skips": {"method": "drd", "skips": "own"},
+    "DRD, round_robin": {"method": "drd", "stage_schedule": "round_robin"},
+    "DRD, round_robin, own skips, narrow projectors": {
+        "method": "drd",
+        "stage_schedule": "round_robin",
+        "skips": "own",
+        "projector_channels": 64,
+    },
 }
 STUDENTS = {
     "unet": {
@@ -52,6 +63,7 @@ class Row:
 
     def __init__(self, name: str, folder: Path, options: argparse.Namespace, student: str):
         self.name, self.steps = name, options.steps
+        self.clock = time.process_time if options.processor_time else time.perf_counter
         arguments = DistillationArguments(
             dataset=str(folder / "data.npz"), teacher=str(folder / "teacher"), student=STUDENTS[student],
             output_dir=str(folder / "run"), cache_dir=str(folder / "caches" / student / name), num_views=1,
@@ -67,12 +79,12 @@ class Row:
 
     def run(self) -> float:
         """Seconds of an epoch."""
-        started = time.perf_counter()
+        started = self.clock()
         batches = iter(self.trainer.loader())
         for _ in range(self.steps):
             self.trainer.optimizer_step(batches)
             self.trainer.step += 1
-        return time.perf_counter() - started
+        return self.clock() - started
 
 
 def make_inputs(folder: Path, options: argparse.Namespace) -> None:
@@ -102,18 +114,21 @@ def measure(folder: Path, options: argparse.Namespace, student: str) -> None:
         ratios = [value / alone for value, alone in zip(values, seconds["student alone"], strict=True)]
         spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
         print(f"| {name} | {statistics.median(values):.2f} | {spread} |")
+    print_operations({row.name: row.trainer for row in rows}, "student alone")
 
 
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch_size", type=int, default=16)
-    parser.add_argument("--steps", type=int, default=4, help="steps per epoch")
+    parser.add_argument("--steps", type=int, default=12, help="steps per epoch; a multiple of 3 and 4 stages")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--image_size", type=int, default=64)
+    parser.add_argument("--processor_time", action="store_true", help="count the time of this process alone")
     parser.add_argument("--students", nargs="+", choices=STUDENTS, default=list(STUDENTS))
     options = parser.parse_args()
     keep_freed_memory()
+    stage_schedule.STEPS_PER_PULL = 1  # so that short epochs have each stage on equally often
     logging.getLogger("rd_hf").setLevel(logging.ERROR)
     torch.manual_seed(0)
     print(f"Batch of {options.batch_size}, {options.steps} steps per epoch, {options.rounds} rounds, ", end="")

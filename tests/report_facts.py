@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from rd_hf.pages.cells import wanted_positions
-from rd_hf.pages.choice import confident_errors, decisions, least_certain
+from rd_hf.pages.choice import confident_errors, least_certain
 from rd_hf.pages.facts import Curve, Example, Gallery, Picture, ReportFacts, ScoredModel
 from rd_hf.scoring.classification import METRICS, Predictions
 from rd_hf.scoring.mask_metrics import segmentation_scores
 from rd_hf.scoring.mask_rows import full_rows
 from rd_hf.scoring.metrics import scores_of
+from rd_hf.scoring.operating_point import decisions
 from rd_hf.scoring.segmentation import METRICS as MASK_METRICS
 from rd_hf.scoring.segmentation import MaskRows
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 from .objective_fields import ObjectiveFields
@@ -64,6 +64,7 @@ def defaults_of(method: str, of_volumes: bool, of_masks: bool) -> dict[str, Any]
 class DistillationArguments(TrainingFields, ObjectiveFields, TaskFields):
     """Everything a run depends on. The fields stand in the order of the bases from last to first.
 
+    :ivar not_given: the arguments whose value is the method's default, which gives way to that of the data.
     :raises ArgumentError: when a value is out of range or two arguments contradict each other.
     """
 
@@ -90,9 +91,10 @@ class DistillationArguments(TrainingFields, ObjectiveFields, TaskFields):
         self.crop_size = sides_text("crop_size", self.crop_size)
         self.report_to = None if self.report_to == "none" else parse_yaml_texts(self.report_to)
         defaults = defaults_under(type(self), self.method)
-        for name in names(type(self), lambda fact: fact.by_method is not None):
-            if getattr(self, name) is None:
-                setattr(self, name, defaults[name])
+        of_methods = names(type(self), lambda fact: fact.by_method is not None)
+        self.not_given = frozenset(name for name in of_methods if getattr(self, name) is None)
+        for name in self.not_given:
+            setattr(self, name, defaults[name])
         check_values(self)
         if self.method != "ce" and self.teacher is None:
             raise ArgumentError(
@@ -172,9 +174,15 @@ class DistillationArguments(TrainingFields, ObjectiveFields, TaskFields):
 
     def with_defaults(self, of_volumes: bool, of_masks: bool) -> DistillationArguments:
         """These arguments with the data's default in place of each that depends on the data and is not given."""
-        found, own = defaults_of(self.method, of_volumes, of_masks), defaults_under(type(self), self.method)
-        missing = {name: value for name, value in found.items() if getattr(self, name) == own[name] != value}
-        return replace(self, **missing) if missing else self
+        found = defaults_of(self.method, of_volumes, of_masks)
+        return self.with_values(
+            **{name: value for name, value in found.items() if name in self.not_given or getattr(self, name) is None}
+        )
+
+    def with_values(self, **changes: Any) -> DistillationArguments:
+        """These arguments with other values; unlike `dataclasses.replace` it remembers which of them are not given."""
+        kept = {field.name: getattr(self, field.name) for field in fields(self)} | dict.fromkeys(self.not_given)
+        return type(self)(**(kept | changes))
 
     def refuse_changed(self, names: Sequence[str], why: str) -> None:
         """:raises ArgumentError: for the first of these arguments that has not its default; `why` follows its name."""

@@ -68,7 +68,10 @@ class TrainingFields:
     contrast: float = _views(0.2, "largest relative change in contrast", at_least=0)
     gamma: float = _views(0.2, "gamma lies between 1 / (1 + this) and 1 + this", at_least=0)
 
-    num_train_epochs: float = _training(60.0, "passes over the labelled rows", above=0)
+    num_train_epochs: float | None = _training(
+        None, "passes over the labelled rows; by default 60, and more if these are fewer than 600 optimiser steps",
+        above=0,
+    )
     max_steps: int = _training(-1, "optimiser steps; overrides num_train_epochs if positive", at_least=-1)
     per_device_train_batch_size: int | None = _training(
         None, "labelled rows per step and process; by default 32, and 4 of volumes", above=0, resume="allowed",

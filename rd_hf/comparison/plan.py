@@ -243,7 +243,7 @@ class Plan:
         changed: dict[str, Any] = {name: getattr(arguments, name) * cell.weight for name in scaled}
         if task is not None:
             changed["metric_for_best_model"] = task.selection_metric(arguments.metric_for_best_model)
-        return replace(arguments, **changed)
+        return arguments.with_values(**changed)
 
 
 def _entry(value: Any) -> Entry:

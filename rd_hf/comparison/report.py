@@ -13,7 +13,7 @@ from .costs import measure_costs
 from .figures import plot_costs, plot_frontier, plot_scores
 from .plan import Cell, Plan
 from .runs import Run
-from .tables import cost_table, difference_table, overview_table, score_table, teacher_table
+from .tables import cost_table, difference_table, overall_table, overview_table, score_table, teacher_table
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +73,7 @@ def _overviews(plan: Plan, runs: Sequence[Run]) -> Iterable[str]:
     for (title, has_masks), own in groups.items():
         of_task = f" of {'masks' if has_masks else 'classes'}" if several else ""
         yield f"## All data sets{of_task}, {title}\n\n{overview_table(own)}"
+        yield overall_table(own, plan.comparison.reference)
 
 
 def _tables(plan: Plan, runs: Sequence[Run]) -> Iterable[tuple[str, list[Run]]]:

@@ -93,11 +93,44 @@ def _difference(differences: np.ndarray, pooled: float, freedom: int) -> Differe
     if seeds < 2 or np.isnan(differences).any():
         return Difference(mean, np.nan, np.nan, np.nan)
     of_seeds = max(differences[0].var(ddof=1), pooled) / seeds
-    deviation = (of_seeds + differences[1:].mean(axis=1).var(ddof=1)) ** 0.5
+    return _tested(mean, (of_seeds + differences[1:].mean(axis=1).var(ddof=1)) ** 0.5, freedom)
+
+
+def _tested(mean: float, deviation: float, freedom: int) -> Difference:
     if deviation == 0:
         return Difference(mean, mean, mean, 1.0 if mean == 0 else 0.0)
     distance = t.ppf(0.975, freedom) * deviation
     return Difference(mean, mean - distance, mean + distance, 2 * float(t.sf(abs(mean) / deviation, freedom)))
+
+
+def difference_over_cells(blocks: Sequence[Sequence[np.ndarray]]) -> Difference:
+    """The mean difference over all cells of a comparison: a cell is a data set with a number of labels.
+
+    A data set is a block. Its cells share the test images, and with one seed the labels of one cell are often among
+    those of the next. So a seed's differences are averaged over the cells of a block first, and the variance of these
+    means is divided by the number of seeds. To it comes the variance under resamples of the images, as in
+    `paired_differences`. Blocks are independent of each other, and count by their cells.
+
+    Simulations of equal methods had 1 to 4 blocks of 1 to 3 cells, 2 to 8 seeds, and seed and image spreads that
+    differed threefold between blocks. At a level of .05, at most .04 of them had a significant difference, and with 2
+    seeds .005.
+
+    :param blocks: per data set and cell the differences from the reference, (1 + SAMPLES, seeds), with the seeds of a
+        block in the same order; see `score_resamples`.
+    :return: NaN for interval and p-value where a block has one seed.
+    """
+    cells = sum(map(len, blocks))
+    mean, variance, freedom = 0.0, 0.0, 0
+    for block in blocks:
+        share, of_seeds = len(block) / cells, np.mean(block, axis=0)
+        seeds = of_seeds.shape[1]
+        mean += share * float(of_seeds[0].mean())
+        spread = of_seeds[0].var(ddof=1) if seeds > 1 else np.nan
+        variance += share**2 * (spread / seeds + of_seeds[1:].mean(axis=1).var(ddof=1))
+        freedom += seeds - 1
+    if np.isnan(variance):
+        return Difference(mean, np.nan, np.nan, np.nan)
+    return _tested(mean, variance**0.5, freedom)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from .methods import METHODS
-from .statistics import Difference, holm, paired_differences
+from .statistics import Difference, difference_over_cells, holm, paired_differences
 
 if TYPE_CHECKING:
     from ..students.cost import Cost
@@ -130,6 +130,55 @@ def difference_table(runs: Sequence[Run], reference: str | None = None) -> str:
             entries = [_difference(found.get((name, s)), corrected.get((name, s))) for s in columns]
             lines.append(f"| {_cell(method_title(own[0]))} | " + " | ".join(entries) + " |")
     return "\n".join(lines)
+
+
+def overall_table(runs: Sequence[Run], reference: str | None = None) -> str:
+    """Differences from one method as a mean over all data sets and numbers of labels; see `difference_over_cells`.
+
+    It counts seeds with which the reference has a run for every number of labels of a data set. A method that lacks one
+    of these runs is left out, and so is a difference that a test split does not define.
+
+    :param reference: as in `difference_table`.
+    :return: "" if there is nothing to compare.
+    """
+    groups = by_method(runs)
+    reference = reference or _reference(groups)
+    drawn = {name: {(r.cell.data, r.row["shots"], r.cell.seed): r for r in own} for name, own in groups.items()}
+    blocks = _blocks(drawn.get(reference, {}))
+    places = [place for block in blocks for cell in block for place in cell]
+    of_reference = {place: drawn[reference][place].resampled_scores() for place in places}
+    found: dict[str, Difference] = {}
+    for name, own in drawn.items():
+        if places and name != reference and own.keys() >= set(places):
+            minus = {place: own[place].resampled_scores() - of_reference[place] for place in places}
+            columns = [[np.concatenate([minus[place] for place in cell], axis=1) for cell in block] for block in blocks]
+            found[name] = difference_over_cells(columns)
+    found = {name: difference for name, difference in found.items() if not np.isnan(difference.mean)}
+    if not found:
+        return ""
+    tested = {name: own.p_value for name, own in found.items() if not np.isnan(own.p_value)}
+    corrected = dict(zip(tested, holm(list(tested.values())), strict=True))
+    lines = [
+        f"Difference from {method_title(groups[reference][0])} over all columns, with its 95 % interval over seeds and "
+        f"test {runs[0].case}s, and the p-value after Holm correction over this table.",
+        "",
+        *_head("", ["all columns"]),
+    ]
+    for name, difference in found.items():
+        lines.append(f"| {_cell(method_title(groups[name][0]))} | {_difference(difference, corrected.get(name))} |")
+    return "\n".join(lines)
+
+
+def _blocks(places: Iterable[tuple[str, object, int]]) -> list[list[list[tuple[str, object, int]]]]:
+    """Runs by data set and then by number of labels, with the seeds that all numbers of labels of a data set have.
+
+    :param places: data set, number of labels and seed of each run.
+    """
+    seeds: dict[str, dict[object, set[int]]] = defaultdict(lambda: defaultdict(set))
+    for data, shots, seed in places:
+        seeds[data][shots].add(seed)
+    common = {data: sorted(set.intersection(*of.values())) for data, of in seeds.items()}
+    return [[[(data, shots, s) for s in common[data]] for shots in of] for data, of in seeds.items() if common[data]]
 
 
 def cost_table(runs: Sequence[Run], costs: dict[str, Cost]) -> str:

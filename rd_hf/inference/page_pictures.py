@@ -13,10 +13,11 @@ from torch import Tensor
 from ..data.open_split import OpenSplit
 from ..data.volumes.store import VolumeStore
 from ..pages.cells import wanted_positions
-from ..pages.choice import Case, confident_errors, decisions, least_certain
+from ..pages.choice import Case, confident_errors, least_certain
 from ..pages.facts import Example, Gallery, Picture, ReportFacts
 from ..pages.pictures import GALLERY_SIDE
 from ..scoring.mask_pictures import overlay, shrunk
+from ..scoring.operating_point import decisions
 from ..scoring.segmentation import MaskRows
 from ..scoring.volume_pictures import PLANES, compared_slices, grey_slice, lettered
 from ..tasks.segmentation import Segmentation, VolumeSegmentation

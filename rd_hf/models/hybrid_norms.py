@@ -49,16 +49,18 @@ class PassStatistics(nn.Module):
 
         :param model: the one that this was made for, or a copy of it.
         """
-        norms = _norms(model)
-        own = [{name: norm.get_buffer(name) for name in STATISTICS} for norm in norms]
+        # those without their own statistics at the moment are to have none; see `without_running_statistics`
+        norms = {number: norm for number, norm in enumerate(_norms(model)) if norm.running_mean is not None}
+        own = {number: {name: norm.get_buffer(name) for name in STATISTICS} for number, norm in norms.items()}
         try:
-            for number, norm in enumerate(norms):
+            for number, norm in norms.items():
                 norm._buffers.update({name: self.get_buffer(f"{name}_{number}") for name in STATISTICS})
             yield
         finally:
-            for norm, buffers in zip(norms, own, strict=True):
-                norm._buffers.update(buffers)
+            for number, norm in norms.items():
+                norm._buffers.update(own[number])
 
 
 def _norms(model: nn.Module) -> list[_NormBase]:
-    return [module for module in model.modules() if isinstance(module, _NormBase) and module.running_mean is not None]
+    found = (module for module in model.modules() if isinstance(module, _NormBase))
+    return [norm for norm in found if norm.num_batches_tracked is not None]

@@ -313,11 +313,17 @@ def _without_side_effects(
 
 @contextmanager
 def without_running_statistics(model: nn.Module) -> Iterator[None]:
-    """In this context norms in train mode use the batch's statistics, and neither read nor write their running ones."""
+    """In this context norms in train mode use the batch's statistics, and neither read nor write running ones.
+
+    That holds for their own and for those of `PassStatistics`.
+    """
     with ExitStack() as stack:
         for module in model.modules():
             if _tracks(module):
+                # instance norms write what statistics they have, even if they do not track them
+                hidden = module._buffers | {"running_mean": None, "running_var": None}
                 stack.enter_context(instance_attribute(module, "track_running_stats", False))
+                stack.enter_context(instance_attribute(module, "_buffers", hidden))
         yield
 
 

@@ -18,7 +18,7 @@ EACH = 60  # images behind a cell
 def confusion(facts: ReportFacts, decided: np.ndarray) -> dict[str, Any]:
     """The matrix with one label per image, or a 2 x 2 matrix per label.
 
-    :param decided: what `rd_hf.pages.choice.decisions` gives.
+    :param decided: what `rd_hf.scoring.operating_point.decisions` gives.
     :return: `counts`, (K, K) or (K, 2, 2), rows being the truth; `whole`, whether it can be shown as a table; and
         `pairs`, the most frequent confusions: `true`, `decided`, `count`.
     """

@@ -1,15 +1,14 @@
-"""Decisions at an operating point, and which images are worth looking at."""
+"""Which images of a report page are worth looking at."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..scoring.classification import Predictions
-
-HALF = 0.5
+from ..scoring.operating_point import HALF
 
 
 class Case(NamedTuple):
@@ -23,30 +22,10 @@ class Case(NamedTuple):
     label: int
 
 
-def decisions(probabilities: np.ndarray, names: Sequence[str], exclusive: bool, point: Mapping[str, Any] | None):
-    """What the model answers: (N,) class numbers, or (N, K) bool with several labels per image.
-
-    With one label per image an operating point has a threshold of one label: it is answered from there on, and else the
-    likeliest of the others. Without one the likeliest is answered, and of several labels those from 0.5 on.
-
-    :param probabilities: (N, K).
-    :param point: `thresholds` by label name; None for none.
-    """
-    thresholds = {} if point is None else point["thresholds"]
-    if not exclusive:
-        return probabilities >= np.array([thresholds.get(name, HALF) for name in names])
-    if not thresholds:
-        return probabilities.argmax(axis=1)
-    name, threshold = next(iter(thresholds.items()))
-    label = list(names).index(name)
-    others = np.where(np.arange(len(names)) == label, -np.inf, probabilities).argmax(axis=1)
-    return np.where(probabilities[:, label] >= threshold, label, others)
-
-
 def confident_errors(predictions: Predictions, decided: np.ndarray, count: int) -> list[Case]:
     """The wrong answers that the model was surest of, the surest first.
 
-    :param decided: what `decisions` gives.
+    :param decided: what `rd_hf.scoring.operating_point.decisions` gives.
     """
     if predictions.exclusive:
         wrong = np.flatnonzero(predictions.truth.argmax(axis=1) != decided)

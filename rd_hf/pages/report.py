@@ -16,9 +16,9 @@ import numpy as np
 from markupsafe import Markup
 
 from ..scoring.classification import class_values
+from ..scoring.operating_point import decisions
 from .cells import confusion, entries
 from .charts import histogram, line_chart
-from .choice import decisions
 from .curves import curve_tables
 from .facts import ReportFacts
 from .pictures import Budget, shown_galleries, shown_thumbnails

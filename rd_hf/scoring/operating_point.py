@@ -1,4 +1,4 @@
-"""Chooses the probability from which on a class is answered, and says how well that does.
+"""Chooses the probability from which on a class is answered, decides by it, and says how well that does.
 
 A rule names what a threshold must reach on the images that it is chosen on (validation):
 
@@ -17,12 +17,16 @@ images.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 
 from .metric import MetricError
 
 MEASURES = ("sensitivity", "specificity", "ppv", "npv")
 CONFIDENCE = 0.95
+HALF = 0.5  # from which on one of several labels is answered, where an operating point has no threshold of it
 
 
 def choose_threshold(probabilities: np.ndarray, truth: np.ndarray, rule: str) -> float:
@@ -62,6 +66,29 @@ def _half_way(threshold: float, lower: float) -> float:
     """Between two probabilities, and above the lower one."""
     middle = (threshold + lower) / 2
     return middle if middle > lower else threshold
+
+
+def decisions(
+    probabilities: np.ndarray, names: Sequence[str], exclusive: bool, point: Mapping[str, Any] | None
+) -> np.ndarray:
+    """What a model answers: (N,) class numbers, or (N, K) bool with several labels per image.
+
+    With one label per image an operating point has a threshold of one label: it is answered from there on, and else the
+    likeliest of the others. Without one the likeliest is answered, and of several labels those from 0.5 on.
+
+    :param probabilities: (N, K), uncalibrated.
+    :param exclusive: whether each image has one label.
+    :param point: `thresholds` by label name; None for none.
+    """
+    thresholds = {} if point is None else point["thresholds"]
+    if not exclusive:
+        return probabilities >= np.array([thresholds.get(name, HALF) for name in names])
+    if not thresholds:
+        return probabilities.argmax(axis=1)
+    name, threshold = next(iter(thresholds.items()))
+    label = list(names).index(name)
+    others = np.where(np.arange(len(names)) == label, -np.inf, probabilities).argmax(axis=1)
+    return np.where(probabilities[:, label] >= threshold, label, others)
 
 
 def values_at(answered: np.ndarray, truth: np.ndarray) -> dict[str, dict]:

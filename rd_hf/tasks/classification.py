@@ -16,6 +16,7 @@ from torch import Tensor
 from ..scoring import plots
 from ..scoring.classification import METRICS, MetricError, Predictions, point_values, validation_score
 from ..scoring.metrics import compute_metrics
+from ..scoring.operating_point import decisions
 from .dist import dist, dist_of_labels
 from .task import Task, at_least_float32
 
@@ -58,12 +59,15 @@ class Classification(Task):
         """The labels in the rows (N, S)."""
 
     @abstractmethod
-    def decided(self, probabilities: dict[str, float]) -> dict[str, Any]:
-        """The part of an answer that names classes, from probabilities by name that are not calibrated."""
+    def named(self, decision: np.ndarray) -> dict[str, Any]:
+        """The part of an answer that names classes, from what `decided` gives of one image."""
 
     @abstractmethod
-    def decision_names(self, label: np.ndarray, probabilities: np.ndarray) -> list[str]:
-        """One image's true and predicted classes as text."""
+    def decision_names(self, label: np.ndarray, decision: np.ndarray) -> list[str]:
+        """One image's true and predicted classes as text.
+
+        :param decision: what `decided` gives of it.
+        """
 
     def row(self, logits: Tensor, labels: Tensor) -> Tensor:
         """(B, K + 1), or (B, 2K) with several labels per image."""
@@ -84,8 +88,9 @@ class Classification(Task):
     def _shown(self, logits: Tensor) -> np.ndarray:
         return self.probabilities(logits if self.temperature is None else logits.double() / self.temperature)
 
-    def _named(self, probabilities: np.ndarray) -> list[dict[str, float]]:
-        return [dict(zip(self.names, values, strict=True)) for values in probabilities.tolist()]
+    def decided(self, probabilities: np.ndarray) -> np.ndarray:
+        """What `rd_hf.scoring.operating_point.decisions` gives of probabilities (N, K) that are not calibrated."""
+        return decisions(probabilities, self.names, self.exclusive, self.operating_point)
 
     def scores(self, rows: np.ndarray, bootstrap_samples: int = 1000, seed: int = 0) -> dict[str, Any]:
         """What `rd_hf.scoring.metrics.compute_metrics` gives."""
@@ -129,8 +134,11 @@ class Classification(Task):
 
     def answers(self, logits: Tensor) -> list[dict[str, Any]]:
         """What `predict` says of each image: `label`, or `labels` with several, and `probabilities` by class name."""
-        deciding, shown = self._named(self.probabilities(logits)), self._named(self._shown(logits))
-        return [self.decided(own) | {"probabilities": values} for own, values in zip(deciding, shown, strict=True)]
+        decided, shown = self.decided(self.probabilities(logits)), self._shown(logits).tolist()
+        return [
+            self.named(own) | {"probabilities": dict(zip(self.names, values, strict=True))}
+            for own, values in zip(decided, shown, strict=True)
+        ]
 
     def columns(self) -> list[str]:
         """True class, predicted class and each class's probability."""
@@ -138,7 +146,8 @@ class Classification(Task):
 
     def table(self, rows: np.ndarray) -> Iterator[list[str]]:
         """Several labels of an image are separated by `|`, and predicted as by `decided`."""
-        for label, own, values in zip(self.labels(rows), self.uncalibrated(rows), self.predicted(rows), strict=True):
+        decided = self.decided(self.uncalibrated(rows))
+        for label, own, values in zip(self.labels(rows), decided, self.predicted(rows), strict=True):
             yield [*self.decision_names(label, own), *(f"{value:.6f}" for value in values)]
 
     def draw_scores(self, scores: dict[str, Any], folder: Path) -> None:
@@ -217,20 +226,13 @@ class SingleLabel(Classification):
         """(N,) int64."""
         return rows[:, -1].astype(np.int64)
 
-    def decided(self, probabilities: dict[str, float]) -> dict[str, Any]:
-        """`label`: the class of the operating point from its threshold on, or else the likeliest of the others."""
-        if self.operating_point is None:
-            return {"label": max(probabilities, key=probabilities.get)}
-        ((name, threshold),) = self.operating_point["thresholds"].items()
-        others = {other: value for other, value in probabilities.items() if other != name}
-        return {"label": name if probabilities[name] >= threshold else max(others, key=others.get)}
+    def named(self, decision: np.ndarray) -> dict[str, Any]:
+        """`label`."""
+        return {"label": self.names[int(decision)]}
 
-    def decision_names(self, label: np.ndarray, probabilities: np.ndarray) -> list[str]:
+    def decision_names(self, label: np.ndarray, decision: np.ndarray) -> list[str]:
         """One image's true class, and the one that it is answered with."""
-        answer = self.names[int(probabilities.argmax())]
-        if self.operating_point is not None:
-            answer = self.decided(*self._named(probabilities[None]))["label"]
-        return [self.names[int(label)], answer]
+        return [self.names[int(label)], self.names[int(decision)]]
 
 
 @dataclass(frozen=True)
@@ -310,15 +312,13 @@ class MultiLabel(Classification):
         labels = rows[:, len(self.names) :]
         return np.where(labels < 0, np.float32(np.nan), labels)
 
-    def decided(self, probabilities: dict[str, float]) -> dict[str, Any]:
-        """`labels`, the classes at their threshold or above, which is 0.5 where the operating point has none."""
-        thresholds = {} if self.operating_point is None else self.operating_point["thresholds"]
-        return {"labels": [name for name, value in probabilities.items() if value >= thresholds.get(name, 0.5)]}
+    def named(self, decision: np.ndarray) -> dict[str, Any]:
+        """`labels`."""
+        return {"labels": [name for name, on in zip(self.names, decision, strict=True) if on]}
 
-    def decision_names(self, label: np.ndarray, probabilities: np.ndarray) -> list[str]:
+    def decision_names(self, label: np.ndarray, decision: np.ndarray) -> list[str]:
         """One image's true classes, and those that it is answered with."""
-        true = [name for name, on in zip(self.names, label > 0.5, strict=True) if on]
-        return ["|".join(true), "|".join(self.decided(*self._named(probabilities[None]))["labels"])]
+        return ["|".join(self.named(marks)["labels"]) for marks in (label > 0.5, decision)]
 
 
 def balanced_class_weights(class_counts: Tensor) -> Tensor:

@@ -44,6 +44,7 @@ from .volume_inputs import VolumeInputs
 logger = logging.getLogger(__name__)
 
 FEW_CKA_ROWS = 16  # the standard deviation of debiased CKA of 8 unrelated rows is .23, of 16 it is .10
+DEFAULT_PASSES, FEWEST_STEPS = 60, 600  # over the labelled rows, where no number of steps or passes is given
 OBJECTIVE_ARGUMENTS = [field.name for field in fields(ObjectiveWeights) if field.name != "total_steps"]
 
 
@@ -217,11 +218,18 @@ def step_plan(arguments: DistillationArguments, run_data: RunData, accelerator: 
 
 
 def planned_steps(arguments: DistillationArguments, run_data: RunData, plan: StepPlan) -> int:
-    """Optimiser steps of the run: `max_steps`, or the steps of `num_train_epochs`."""
+    """Optimiser steps of the run: `max_steps`, or the steps of `num_train_epochs`, or the default's."""
     if arguments.max_steps > 0:
         return arguments.max_steps
-    step_size = plan.labelled_size * plan.accumulation * plan.processes
-    return math.ceil(arguments.num_train_epochs * len(run_data.labelled_rows) / step_size)
+    steps_of_a_pass = len(run_data.labelled_rows) / (plan.labelled_size * plan.accumulation * plan.processes)
+    if arguments.num_train_epochs is not None:
+        return math.ceil(arguments.num_train_epochs * steps_of_a_pass)
+    steps = max(math.ceil(DEFAULT_PASSES * steps_of_a_pass), FEWEST_STEPS)
+    logger.info(
+        "Training takes %d optimiser steps, which are %.0f passes over the labelled rows. Change it by --max_steps or "
+        "--num_train_epochs.", steps, steps / steps_of_a_pass,
+    )  # fmt: skip
+    return steps
 
 
 def build_objective(arguments: DistillationArguments, run_data: RunData, max_steps: int) -> Objective:

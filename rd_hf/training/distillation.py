@@ -7,7 +7,6 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +157,7 @@ def _run(arguments: DistillationArguments, load: LoadModels) -> RDStudentForImag
     with accelerator.main_process_first():
         run_data = load_run_data(arguments)
     metric = run_data.task.selection_metric(arguments.metric_for_best_model)
-    arguments = run_data.with_defaults(replace(arguments, metric_for_best_model=metric))
+    arguments = run_data.with_defaults(arguments.with_values(metric_for_best_model=metric))
     check_labels(arguments, run_data)
     preset = preset_in_words(arguments, run_data.defaults(arguments.method))
     if preset is not None:
@@ -225,7 +224,7 @@ def resolved(
         "student_revision": models.student.config.provenance["student_base"]["revision"],
         "teacher_revision": None if models.backbone is None else models.backbone.source["revision"],
     }
-    return replace(arguments, **found, **{name: commit for name, commit in commits.items() if commit is not None})
+    return arguments.with_values(**found, **{name: commit for name, commit in commits.items() if commit is not None})
 
 
 def _start_trackers(arguments: DistillationArguments, accelerator: Accelerator) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 
 from ..arguments.distillation import DistillationArguments
@@ -33,7 +31,7 @@ def build(arguments: DistillationArguments) -> str:
             "There is no cache to build. A cache needs a teacher and a number of views, and `no_cache` must be left "
             "out."
         )
-    arguments = replace(arguments, verify_cache=None, report_to=None)
+    arguments = arguments.with_values(verify_cache=None, report_to=None)
     accelerator = start_accelerator(arguments)
     with accelerator.main_process_first():
         run_data = load_run_data(arguments)

@@ -24,7 +24,7 @@ from ..scoring.volume_target import VolumeTarget
 from ..tasks.classification import balanced_class_weights
 from ..tasks.mask_losses import pixel_cross_entropy
 from ..tasks.segmentation import resized
-from ..tasks.task import Task, at_least_float32
+from ..tasks.task import Task
 from .inputs import Inputs
 from .linear_probe import INVERSE_PENALTIES, LIKELIHOOD
 from .run_data import RunData
@@ -181,7 +181,8 @@ def class_shares(masks: Tensor, classes: int, grid: Grid) -> Tensor:
 
 
 def _last_map(features: list[StageFeature]) -> Tensor:
-    return at_least_float32(features[-1].map)
+    """In the precision of heads."""
+    return features[-1].map.float()
 
 
 def _rows_of_heads(

@@ -75,13 +75,49 @@ def write_report(
     if trainer.accelerator.is_main_process:
         with _told_what_is_kept(folder, trainer):
             _save_models(folder, models)
-    splits = (run_data.validation, run_data.test)
     task = run_data.task
-    student = {split.name: _student_rows(models, split, trainer) for split in splits}
-    scores: dict[str, Any] = {s.name: scores_of_split(task, student[s.name], s) for s in splits}
+    rows = {split.name: _student_rows(models, split, trainer) for split in (run_data.validation, run_data.test)}
+    scores = _scores(run_data, models, trainer, rows)
+    scores["training"] = _of_training(run_data, models, trainer, seconds)
+    decisions: dict[str, Any] = {}
+    if isinstance(task, Classification):
+        decisions, entries = found_decisions(trainer.arguments, task, rows)
+        task = replace(task, operating_point=decisions["operating_point"])
+        scores |= entries
+    columns = columns_of(trainer.arguments.subgroup_column)
+    if columns:
+        scores["subgroups"] = scores_of_subgroups(task, rows["test"], run_data.test, columns)
+    if "leaks" in run_data.source:
+        scores["leaks"] = run_data.source["leaks"]
+    if trainer.accelerator.is_main_process:
+        with _told_what_is_kept(folder, trainer):
+            write_json(scores, folder / METRICS_FILE)
+            if decisions:
+                _keep_decisions(folder, models, decisions)
+            _write_details(folder, run_data, task, models, rows["test"], scores["test"])
+            _write_plots(folder, models, trainer)
+            card = _write_cards(folder, run_data, models, trainer, scores)
+            with _on_its_own(folder, REPORT_FILE):
+                card = card or card_facts(folder, run_data, models, trainer, scores)["student"]
+                write_page(folder, run_data, task, models, trainer, scores, rows["test"], card, alone)
+    return scores
+
+
+def _scores(run_data: RunData, models: Models, trainer: Trainer, rows: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The student's scores under the name of each split, and those of the reprogrammed teacher under `teacher`.
+
+    :param rows: the student's, by split.
+    """
+    task, splits = run_data.task, (run_data.validation, run_data.test)
+    scores: dict[str, Any] = {s.name: scores_of_split(task, rows[s.name], s) for s in splits}
     if models.teacher is not None:
         scores["teacher"] = {s.name: scores_of_split(task, teacher_rows(models, s, trainer), s) for s in splits}
-    scores["training"] = {
+    return scores
+
+
+def _of_training(run_data: RunData, models: Models, trainer: Trainer, seconds: float | None) -> dict[str, Any]:
+    """How the student was trained, in numbers and, with a teacher, its targets in words."""
+    found = {
         "steps": trainer.step,
         "best_step": trainer.best_step,
         "seconds": None if seconds is None else round(seconds, 1),
@@ -90,33 +126,8 @@ def write_report(
         "student_parameters": models.student.num_parameters(),
     }
     if run_data.stream is not None:
-        scores["training"]["streamed_images"] = trainer.step * trainer.data.plan.rows_a_step["unlabelled"]
-    if models.teacher is not None:
-        scores["training"]["targets"] = targets_in_words(trainer.arguments)
-    if isinstance(task, Classification):
-        fields, entries = found_decisions(trainer.arguments, task, student)
-        task = replace(task, operating_point=fields["operating_point"])
-        scores |= entries
-    columns = columns_of(trainer.arguments.subgroup_column)
-    if columns:
-        scores["subgroups"] = scores_of_subgroups(task, student["test"], run_data.test, columns)
-    if "leaks" in run_data.source:
-        scores["leaks"] = run_data.source["leaks"]
-    if trainer.accelerator.is_main_process:
-        with _told_what_is_kept(folder, trainer):
-            write_json(scores, folder / METRICS_FILE)
-            if isinstance(task, Classification):
-                _keep_decisions(folder, models, fields)
-            _write_details(folder, run_data, task, student["test"], scores["test"])
-            if isinstance(task, Segmentation):
-                with _on_its_own(folder, EXAMPLES_FILE):
-                    draw_examples(task, models.student, run_data.test, student["test"], folder)
-            _write_plots(folder, models, trainer)
-            card = _write_cards(folder, run_data, models, trainer, scores)
-            with _on_its_own(folder, REPORT_FILE):
-                card = card or card_facts(folder, run_data, models, trainer, scores)["student"]
-                write_page(folder, run_data, task, models, trainer, scores, student["test"], card, alone)
-    return scores
+        found["streamed_images"] = trainer.step * trainer.data.plan.rows_a_step["unlabelled"]
+    return found if models.teacher is None else found | {"targets": targets_in_words(trainer.arguments)}
 
 
 @contextmanager
@@ -274,8 +285,10 @@ def teacher_rows(models: Models, split: OpenSplit, trainer: Trainer) -> np.ndarr
     return predict_rows(lambda inputs: teacher(**inputs).logits, task.full_row, teacher, split, size, accelerator, read)
 
 
-def _write_details(folder: Path, run_data: RunData, task: Task, rows: np.ndarray, scores: dict[str, Any]) -> None:
-    """The student's predictions and figures on test, from its rows, and what was skipped.
+def _write_details(
+    folder: Path, run_data: RunData, task: Task, models: Models, rows: np.ndarray, scores: dict[str, Any]
+) -> None:
+    """The student's predictions, figures and, of masks, examples on test, from its rows, and what was skipped.
 
     :param task: which decides as the student does.
     """
@@ -288,6 +301,9 @@ def _write_details(folder: Path, run_data: RunData, task: Task, rows: np.ndarray
         task.draw_rows(rows, folder)
     if any(run_data.skipped.values()):
         write_json(run_data.skipped, folder / "skipped_images.json")
+    if isinstance(task, Segmentation):
+        with _on_its_own(folder, EXAMPLES_FILE):
+            draw_examples(task, models.student, run_data.test, rows, folder)
 
 
 def summary(scores: dict[str, Any], run_data: RunData, folder: Path) -> str:

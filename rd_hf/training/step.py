@@ -215,10 +215,7 @@ class Update:
         self.reseed(step, number)
         with without_running_statistics(self.module):
             if self.has_dist:
-                of_hybrids = self.module.hybrid_statistics
-                before = {name: value.clone() for name, value in of_hybrids.state_dict().items()}
                 passes = self.forward(self.module, part)
-                of_hybrids.load_state_dict(before)
                 return self.objective.statistics(passes, part.draws, self.targets_of(part, passes, step))
             pixels, features, options = part.student_pixels, part.teacher_features, part.options | {"hybrids": False}
             with self.accelerator.autocast():

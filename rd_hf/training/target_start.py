@@ -128,7 +128,7 @@ def _check_of_masks(arguments: DistillationArguments, models: Models) -> None:
     if arguments.ensemble_share or arguments.target_views == "mean":
         raise ArgumentError(
             "`ensemble_share` and `target_views` mean are for classes, because the views of an image have masks that "
-            "differ: set `ensemble_share` to 0 and `target_views` to one."
+            "differ: set `ensemble_share` to 0 and `target_views` to one, or leave them out."
         )
     if arguments.projector_start == "probe" and models.teacher.needs_student_pixels:
         raise ArgumentError(

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
-from scipy.stats import t, ttest_rel
+from scipy.stats import t, ttest_1samp, ttest_rel
 from sklearn.metrics import roc_auc_score
 
 from rd_hf.comparison.figures import plot_scores
@@ -17,12 +17,20 @@ from rd_hf.comparison.runs import Run
 from rd_hf.comparison.statistics import (
     SAMPLES,
     Difference,
+    difference_over_cells,
     holm,
     mask_score_resamples,
     paired_differences,
     score_resamples,
 )
-from rd_hf.comparison.tables import _difference, cost_table, difference_table, overview_table, score_table
+from rd_hf.comparison.tables import (
+    _difference,
+    cost_table,
+    difference_table,
+    overall_table,
+    overview_table,
+    score_table,
+)
 from rd_hf.scoring.classification import METRIC_NAMES
 from rd_hf.students.cost import Cost
 
@@ -151,6 +159,28 @@ def test_one_seed_and_an_undefined_score_have_no_interval():
     assert np.isnan(undefined.p_value) and other.low < 2 < other.high
 
 
+def test_the_difference_over_all_cells_averages_the_cells_of_a_data_set_by_seed():
+    """Without any spread of images it is Student's test on the seeds' means; images widen the interval."""
+    first, second = np.array([0.1, 0.3, 0.2, 0.4]), np.array([0.3, 0.1, 0.4, 0.2])
+    without = [np.tile(own, (1 + SAMPLES, 1)) for own in (first, second)]
+    alone, test = difference_over_cells([[without[0]]]), ttest_1samp(first, 0)
+    assert (alone.mean, alone.p_value) == pytest.approx((first.mean(), test.pvalue))
+    assert (alone.low, alone.high) == pytest.approx(tuple(test.confidence_interval()))
+    opposite = difference_over_cells([without])  # the mean of each seed is .2 or .3
+    test = ttest_1samp((first + second) / 2, 0)
+    assert (opposite.mean, opposite.p_value) == pytest.approx((0.25, test.pvalue))
+    two = difference_over_cells([without, [without[0] + 0.3]])  # counted by cells: (.25 + .25 + .55) / 3
+    assert two.mean == pytest.approx(0.35)
+    variances = (2 / 3) ** 2 * ((first + second) / 2).var(ddof=1) / 4, (1 / 3) ** 2 * first.var(ddof=1) / 4
+    assert two.high - two.mean == pytest.approx(t.ppf(0.975, 6) * sum(variances) ** 0.5)
+    images = np.random.default_rng(0).normal(size=(1 + SAMPLES, 1)) * [[0], *[[0.1]] * SAMPLES]
+    wider = difference_over_cells([[without[0] + images]])
+    spread = (first.var(ddof=1) / 4 + images[1:].var(ddof=1)) ** 0.5
+    assert wider.mean == alone.mean and wider.high - wider.mean == pytest.approx(t.ppf(0.975, 3) * spread)
+    one_seed = difference_over_cells([[own[:, :1]] for own in without])
+    assert one_seed.mean == pytest.approx(0.2) and np.isnan([one_seed.low, one_seed.high, one_seed.p_value]).all()
+
+
 def test_holm_by_hand():
     # sorted .01, .02, .03, .04: 4 * .01, 3 * .02, then max(.06, 2 * .03), max(.06, .04)
     assert holm([0.03, 0.01, 0.04, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
@@ -223,6 +253,25 @@ def test_the_overview_has_the_data_sets_side_by_side(make_run):
         "| RD | **0.700** | **0.900** | **0.800** |",
         "| DRD | 0.900 n 1 |  |  |",
     ]
+
+
+def test_one_test_over_all_columns_takes_the_seeds_that_all_of_them_have(make_run):
+    runs = [make_run("rd", 1.0, seed, shots) for seed in range(4) for shots in (10, None)]
+    runs += [make_run("ce", 0.0, seed, shots) for seed in range(4) for shots in (10, None)]
+    runs += [make_run("drd", 1.0, seed, 10) for seed in range(4)]  # not with all labels: left out
+    runs += [make_run("rd", 1.0, 9, 10), make_run("ce", 0.9, 9, 10)]  # with 10 labels only: not counted
+    table = overall_table(runs)
+    assert table.splitlines()[0].startswith("Difference from RD over all columns")
+    alone = re.search(r"\| student alone \| \*\*([-+.\d]+) \((.*) to (.*); p 0.0[0-4]\d\)\*\* \|", table)
+    scores = {
+        skill: [roc_auc_score(y, p[:, 1]) for p, y in (predictions(s, skill) for s in range(4))] for skill in (0, 1)
+    }
+    assert float(alone[1]) == pytest.approx(np.mean(scores[0]) - np.mean(scores[1]), abs=6e-4)
+    assert "| DRD |" not in table and "| RD |" not in table
+    assert "| RD | +0.000 (+0.000 to +0.000; p 1.000) |" in overall_table(
+        runs, "drd"
+    )  # of 10 labels, where DRD was run
+    assert overall_table(runs, "at") == ""
 
 
 def test_scores_that_a_rare_class_leaves_undefined_are_named_so_and_do_no_harm(make_run, tmp_path):

@@ -27,6 +27,7 @@ from rd_hf.models.modeling_rd_segmentation import RDStudentForSemanticSegmentati
 from rd_hf.models.modeling_rd_student import RDStudentForImageClassification
 from rd_hf.models.modeling_rd_teacher import RDTeacherForImageClassification
 from rd_hf.models.modeling_rd_teacher_segmentation import RDTeacherForSemanticSegmentation
+from rd_hf.models.tape import without_running_statistics
 
 TOWER = ViTConfig(
     hidden_size=16, num_hidden_layers=4, num_attention_heads=2, intermediate_size=32, image_size=32, patch_size=8
@@ -233,6 +234,29 @@ def test_hybrid_passes_move_their_own_statistics_only(skips, norms):
     # what is replayed, the encoder in front of the first injected stage, is not normalised again
     if skips == "own":
         assert all(deep < shallow for shallow, deep in pairwise(norms_of_pass))
+
+
+def test_without_running_statistics_neither_those_of_the_student_nor_of_hybrid_passes_move():
+    model = teacher(NORMS, "all", "reprogrammed").train()
+    before, usual = statistics(model), run(model)
+    model.load_state_dict(model.state_dict() | before)
+    with without_running_statistics(model):
+        found = run(model)
+    assert all(torch.equal(value, before[name]) for name, value in statistics(model).items())
+    assert all(torch.equal(*pair) for pair in zip(found.hybrid_logits, usual.hybrid_logits, strict=True))
+    run(model)
+    assert any(not torch.equal(value, before[name]) for name, value in statistics(model).items())
+
+
+def test_an_instance_norm_that_tracks_statistics_leaves_them_too():
+    norm, values = nn.InstanceNorm2d(3, track_running_stats=True), torch.randn(2, 3, 4, 4)
+    before = statistics(norm)
+    with without_running_statistics(norm):
+        found = norm(values)
+    assert all(torch.equal(value, before[name]) for name, value in statistics(norm).items())
+    torch.testing.assert_close(found, nn.functional.instance_norm(values))
+    norm(values)
+    assert not torch.equal(norm.running_mean, before["running_mean"])
 
 
 def test_in_eval_mode_a_hybrid_pass_uses_its_own_statistics():

@@ -10,13 +10,14 @@ from report_facts import POINT, facts_of, mask_facts, multi_predictions, noise, 
 
 from rd_hf.pages.cells import confusion, entries
 from rd_hf.pages.charts import line_chart, ticks
-from rd_hf.pages.choice import Case, confident_errors, decisions, least_certain
+from rd_hf.pages.choice import Case, confident_errors, least_certain
 from rd_hf.pages.curves import counts_at, curve_tables
 from rd_hf.pages.facts import Curve, Gallery
 from rd_hf.pages.pictures import Budget, jpeg, shown_galleries
 from rd_hf.pages.reliability import bins, confidences
 from rd_hf.pages.report import MOST_BYTES, render_report
 from rd_hf.scoring.classification import CALIBRATION_BINS, Predictions, class_values
+from rd_hf.scoring.operating_point import decisions
 
 NASTY = [
     "</script><script>alert(1)</script>",

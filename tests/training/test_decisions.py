@@ -301,10 +301,9 @@ def test_below_the_threshold_the_likeliest_of_the_others_is_answered():
     task = with_decisions(
         SingleLabel(["a", "b", "c"]), {"operating_point": {"rule": "youden", "thresholds": {"b": 0.6}}}
     )
-    answers = {name: task.decided(dict(zip("abc", values, strict=True)))["label"] for name, values in {
-        "high": (0.1, 0.6, 0.3), "first but low": (0.1, 0.55, 0.35), "low": (0.4, 0.3, 0.3),
-    }.items()}  # fmt: skip
-    assert answers == {"high": "b", "first but low": "c", "low": "a"}
+    high, first_but_low, low = (0.1, 0.6, 0.3), (0.1, 0.55, 0.35), (0.4, 0.3, 0.3)
+    decided = task.decided(np.array([high, first_but_low, low]))
+    assert [task.named(own)["label"] for own in decided] == ["b", "c", "a"]
     with pytest.raises(ValueError, match="`operating_point` is .*a, b"):
         with_decisions(SingleLabel(["a", "b"]), {"operating_point": {"rule": "youden", "thresholds": {"c": 0.6}}})
 

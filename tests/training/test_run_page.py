@@ -19,9 +19,7 @@ from rd_hf.arguments.config import read_config
 from rd_hf.arguments.values import ArgumentError
 from rd_hf.hub.publication import publishable_files
 from rd_hf.inference import saliency
-from rd_hf.pages.choice import decisions
 from rd_hf.pages.report import FOLDER, REPORT_FILE
-from rd_hf.tasks.classification import MultiLabel, SingleLabel
 
 
 @pytest.fixture(scope="module")
@@ -164,15 +162,3 @@ def test_the_page_starts_at_the_stored_operating_point(run, tmp_path):
         assert f"{low:.3f} to {high:.3f}" in html
     errors = scores.get("calibration")
     assert errors is None or f"<b>{errors['test']['ece_after']:.3f}</b>" in html
-
-
-@pytest.mark.parametrize("thresholds", [{}, {"b": 0.3}])
-def test_a_page_answers_as_the_task_does(thresholds):
-    point = {"rule": "youden", "thresholds": thresholds} if thresholds else None
-    names, probabilities = ["a", "b", "c"], np.random.default_rng(0).dirichlet(np.ones(3), 200)
-    single, several = (kind(names, operating_point=point) for kind in (SingleLabel, MultiLabel))
-    numbers, marks = (decisions(probabilities, names, exclusive, point) for exclusive in (True, False))
-    for values, number, own in zip(probabilities.tolist(), numbers, marks, strict=True):
-        named = dict(zip(names, values, strict=True))
-        assert single.decided(named)["label"] == names[number]
-        assert several.decided(named)["labels"] == [name for name, on in zip(names, own, strict=True) if on]

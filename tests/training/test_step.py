@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import blob_arrays, blob_mask_arrays
+from drawn_data import write_masks
 from safetensors.torch import load_file
-from trajectory import CASES, STEPS, TINY_VIT
+from trajectory import CASES, STEPS, TINY_UNET_OF_VOLUMES, TINY_VIT
 from transformers import AutoModel, ResNetConfig, ViTImageProcessorPil
 
 SCRIPT = Path(__file__).parent / "trajectory.py"
@@ -21,6 +22,7 @@ def folder(tmp_path_factory, warm_python):
     folder = tmp_path_factory.mktemp("trajectories")
     np.savez(folder / "blobs.npz", **blob_arrays(test=23))
     np.savez(folder / "masks.npz", **blob_mask_arrays())
+    write_masks(folder / "volumes")
     torch.manual_seed(5)
     config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16, 24], depths=[1, 1, 1], layer_type="basic")
     AutoModel.from_config(config).save_pretrained(folder / "teacher")
@@ -38,7 +40,7 @@ def folder(tmp_path_factory, warm_python):
 def test_one_trajectory_in_one_large_batch_in_processes_and_in_accumulated_parts(folder, layout, case):
     exact = CASES[case]["dtype"] == torch.float64
     expected, found = (json.loads((folder / name / f"{case}.json").read_text()) for name in ("one", layout))
-    of_method = {"dist", "probe"} if case == "rd_plus" else {"kl"}
+    of_method = {"rd_plus": {"dist", "probe"}, "masks_rd_plus": {"kl", "probe"}}.get(case, {"kl"})
     assert len(found) == STEPS and {"supervised", "hybrid", "cka_loss", "cka/1"} | of_method <= found[0].keys()
     assert ("mutual" in found[-1]) == (case == "rd_plus")
     for one, other in zip(expected, found, strict=True):
@@ -52,10 +54,14 @@ def test_one_trajectory_in_one_large_batch_in_processes_and_in_accumulated_parts
             assert (value - found[name]).abs().max() < 1e-9, name
 
 
-def test_metrics_of_one_and_three_processes_are_identical_to_the_last_digit(folder, tmp_path, job):
-    values = {
-        "teacher": folder / "teacher", "dataset": folder / "blobs.npz", "method": "rd", "max_steps": 2,
-        "student": json.dumps(TINY_VIT), "student_image_size": 32,
+OF_BLOBS = {"dataset": "blobs.npz", "student": json.dumps(TINY_VIT), "student_image_size": 32}
+OF_VOLUMES = {"dataset": "volumes", "student": json.dumps(TINY_UNET_OF_VOLUMES), "crop_size": 8, "cache": False}
+
+
+@pytest.mark.parametrize("own", [OF_BLOBS, OF_VOLUMES], ids=["classes", "volumes"])
+def test_metrics_of_one_and_three_processes_are_identical_to_the_last_digit(folder, tmp_path, job, own):
+    values = own | {
+        "teacher": folder / "teacher", "dataset": folder / own["dataset"], "method": "rd", "max_steps": 2,
         "per_device_eval_batch_size": 5, "output_dir": tmp_path / "run", "save_steps": 2,
     }  # fmt: skip
     options = [word for name, value in values.items() for word in (f"--{name}", str(value))]

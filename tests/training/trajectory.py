@@ -2,10 +2,12 @@
 
     python tests/training/trajectory.py FOLDER LAYOUT=ACCUMULATION ...
 
-FOLDER holds `teacher/`, `blobs.npz` and `masks.npz`; what each case of CASES gave goes to FOLDER/LAYOUT/CASE.
+FOLDER holds `teacher/`, `blobs.npz`, `masks.npz` and `volumes/`. What each case of CASES gave goes to
+FOLDER/LAYOUT/CASE.
 """
 
 import json
+import math
 import os
 import sys
 from pathlib import Path
@@ -17,7 +19,8 @@ from accelerate import Accelerator
 from safetensors.torch import save_file
 
 from rd_hf.data.pixels import PixelTransform
-from rd_hf.training import distillation, stage_schedule
+from rd_hf.models.image_processing_rd_volume import RDVolumeProcessor
+from rd_hf.training import distillation, stage_schedule, target_start
 from rd_hf.training.run_folder import read_history
 
 # A key's bias has no true gradient, which is what AdamW would blow up; SGD leaves it at rounding.
@@ -34,6 +37,7 @@ TINY_UNET = {  # with instance norm, whose statistics are an image's own
     "model_type": "monai", "network": "UNet", "spatial_dims": 2,
     "arguments": {"channels": [4, 8, 8], "strides": [2, 2]},
 }  # fmt: skip
+TINY_UNET_OF_VOLUMES = {"model_type": "monai", "network": "UNet", "arguments": {"channels": [4, 8], "strides": [2]}}
 ROWS, STEPS = 8, 4  # 24 labelled images: the last step begins a second epoch
 CASES = {
     "rd": {"method": "rd", "use_unlabeled": False, "dtype": torch.float64},
@@ -72,6 +76,24 @@ CASES = {
         "seed": 6,
     },
     "rd_plus": {"method": "rd_plus", "use_unlabeled": True, "dtype": torch.float64, "num_views": 2},
+    "masks_rd_plus": {
+        "method": "rd_plus",
+        "use_unlabeled": True,
+        "dtype": torch.float64,
+        "dataset": "masks.npz",
+        "student": TINY_UNET,
+    },
+    "volumes_drd": {
+        "method": "drd",
+        "use_unlabeled": True,
+        "dtype": torch.float64,
+        "dataset": "volumes",
+        "student": TINY_UNET_OF_VOLUMES,
+        "student_image_size": None,
+        "crop_size": 8,
+        "num_views": 2,
+        "shots": 4,
+    },
     "drd_float32": {"method": "drd", "use_unlabeled": True, "dtype": torch.float32},
 }
 
@@ -82,14 +104,16 @@ def run(folder: Path, layout: str, accumulation: int, case: str) -> None:
     dtype, dataset = changes.pop("dtype"), changes.pop("dataset")
     in_precision(dtype)
     share = ROWS // int(os.environ.get("WORLD_SIZE", "1")) // accumulation
-    student = distillation.distill(
-        teacher=str(folder / "teacher"), dataset=str(folder / dataset), student_image_size=32,
-        output_dir=str(folder / layout / case), max_steps=STEPS, eval_steps=STEPS, logging_steps=1, shots=8,
-        learning_rate=0.05, cache=False, per_device_train_batch_size=share, per_device_unlabeled_batch_size=share,
-        gradient_accumulation_steps=accumulation, **changes,
-    )  # fmt: skip
+    values = {
+        "teacher": str(folder / "teacher"), "dataset": str(folder / dataset), "student_image_size": 32, "shots": 8,
+        "output_dir": str(folder / layout / case), "max_steps": STEPS, "eval_steps": STEPS, "logging_steps": 1,
+        "learning_rate": 0.05, "cache": False, "gradient_accumulation_steps": accumulation,
+        "per_device_train_batch_size": share, "per_device_unlabeled_batch_size": share,
+    }  # fmt: skip
+    student = distillation.distill(**(values | changes))
     if int(os.environ.get("RANK", "0")) == 0:
-        pixels = torch.linspace(-1, 1, 5 * 3 * 32 * 32, dtype=dtype).view(5, 3, 32, 32)
+        shape = (5, 1, 8, 8, 8) if dataset == "volumes" else (5, 3, 32, 32)
+        pixels = torch.linspace(-1, 1, math.prod(shape), dtype=dtype).view(shape)
         with torch.no_grad():
             logits = student(pixel_values=pixels).logits
         save_file(student.state_dict() | {"logits": logits}, folder / layout / f"{case}.safetensors")
@@ -110,15 +134,18 @@ def in_precision(dtype: torch.dtype) -> None:
 
     distillation.assemble_models = assemble
     PixelTransform.normalize = lambda self, pixels: normalize(self, pixels).to(dtype)
+    RDVolumeProcessor.normalized = lambda self, *parts: normalized(self, *parts).to(dtype)
 
 
 if __name__ == "__main__":
     assemble_models, normalize = distillation.assemble_models, PixelTransform.normalize
+    normalized = RDVolumeProcessor.normalized
     torch.optim.AdamW = torch.optim.SGD
     end_training = Accelerator.end_training
     Accelerator.end_training = lambda self: None  # the next case needs the group
     distillation.write_report = distillation.summary = lambda *_: ""
     stage_schedule.STEPS_PER_PULL = 1
+    target_start.FIT_STEPS = 20
     for word in sys.argv[2:]:
         layout, accumulation = word.split("=")
         for name in CASES:
