@@ -1,10 +1,13 @@
 """What unlabelled images in tar shards cost: seconds of the index, images per second, and memory.
 
     python examples/benchmark_shards.py --images 200000 --visits 20000
+    python examples/benchmark_shards.py --images 200000 --visits 20000 --streaming
 
 Writes tiny JPEG files in shards of 1000 to a temporary folder, indexes them, and loads batches of them in a run's
-order, which jumps from shard to shard. Prints a table. The first row is the process before it has seen a shard. Without
-workers the last column is what one core does alone, whatever else the machine is busy with.
+order, which jumps from shard to shard. With `--streaming` nothing is indexed: they are read from the start, and a last
+row passes over images up to the half of them, as a run does that is resumed there. Prints a table. The first row is the
+process before it has seen a shard. Without workers the last column is what one core does alone, whatever else the
+machine is busy with.
 """
 
 from __future__ import annotations
@@ -29,6 +32,8 @@ from rd_hf.data.order import PlanSampler, RowOrder, StepPlan
 from rd_hf.data.pixel_store import PixelStore, Visits, collate
 from rd_hf.data.pixels import PixelTransform, Transforms
 from rd_hf.data.shards import ImageShards, find_shards
+from rd_hf.data.stream_order import StreamOrder
+from rd_hf.data.streams import open_stream
 
 IMAGES_PER_SHARD = 1000
 DIFFERENT_IMAGES = 64
@@ -52,21 +57,29 @@ def write_shards(folder: Path, images: int, side: int) -> None:
                 archive.members.clear()
 
 
-def load(shards: ImageShards, visits: int, workers: int, pixels: int) -> int:
+def load(plan: StepPlan, steps: range, shards: ImageShards | None, workers: int, pixels: int) -> int:
     """Load batches as a training does, and return the number of images."""
     transform = PixelTransform(ViTImageProcessorPil(size={"height": pixels, "width": pixels}))
     nothing = Dataset.from_dict({"image": [None]}, features=Features({"image": ImageFeature(decode=False)}))
     store = PixelStore(nothing, Transforms(transform, transform), "train", shards=shards)
-    order = RowOrder(np.arange(len(shards)) + len(store), seed=0, stream=1, num_views=16)
-    plan = StepPlan(order, None, labelled_size=BATCH, unlabelled_size=0)
-    labels = torch.zeros(len(store) + len(shards), dtype=torch.long)
     loader = DataLoader(
-        Visits(store, labels, lambda visit: True),
-        batch_sampler=PlanSampler(plan, 0, max(1, visits // BATCH)),
+        Visits(store, torch.zeros(1, dtype=torch.long), lambda visit: True),
+        batch_sampler=PlanSampler(plan, steps.start, steps.stop),
         collate_fn=collate,
         num_workers=workers,
     )
     return sum(len(batch["rows"]) for batch in loader)
+
+
+def plan_of(folder: str, streaming: bool) -> tuple[StepPlan, ImageShards | None]:
+    """Steps of unlabelled images alone, in the order of a run, and the shards if they are indexed."""
+    rows = RowOrder(np.arange(1), seed=0, stream=0)  # in front of the images, and in no step
+    if streaming:
+        order, shards = StreamOrder(open_stream(folder), BATCH, 1, seed=0, buffer_size=1000, skip_bad=False), None
+    else:
+        shards = ImageShards(find_shards(folder))
+        order = RowOrder(np.arange(len(shards)) + 1, seed=0, stream=1, num_views=16)
+    return StepPlan(rows, order, labelled_size=0, unlabelled_size=BATCH), shards
 
 
 class Speed:
@@ -98,17 +111,26 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--side", type=int, default=32, help="of the stored images, in pixels")
     parser.add_argument("--pixels", type=int, default=64, help="that student and teacher see")
     parser.add_argument("--workers", type=int, default=0, help="processes that load")
+    parser.add_argument("--streaming", action="store_true", help="read the shards as a stream")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         write_shards(Path(folder), options.images, options.side)
         rows = [("before", f"{resident():.0f}", "", "")]
         with Speed() as speed:
-            shards = ImageShards(find_shards(folder))
-        rows.append((f"{len(shards)} images indexed", f"{resident():.0f}", *speed.of(len(shards))))
-        for part in range(1, 5):
+            plan, shards = plan_of(folder, options.streaming)
+        done = "opened" if options.streaming else "indexed"
+        rows.append((f"{options.images} images {done}", f"{resident():.0f}", *speed.of(options.images)))
+        steps = max(1, options.visits // 4 // BATCH)
+        for part in range(4):
             with Speed() as speed:
-                loaded = load(shards, options.visits // 4, options.workers, options.pixels)
-            rows.append((f"{part} x {loaded} images loaded", f"{resident():.0f}", *speed.of(loaded)))
+                loaded = load(plan, range(part * steps, part * steps + steps), shards, options.workers, options.pixels)
+            rows.append((f"{part + 1} x {loaded} images loaded", f"{resident():.0f}", *speed.of(loaded)))
+        if options.streaming:
+            half = options.images // 2 // BATCH
+            with Speed() as speed:
+                load(plan, range(half, half + 1), shards, options.workers, options.pixels)
+            passed = (half - 4 * steps) * BATCH
+            rows.append((f"{passed} images passed over", f"{resident():.0f}", *speed.of(passed)))
     print("| | resident MiB | images per second | images per CPU second |\n|---|---|---|---|")
     for row in rows:
         print(f"| {' | '.join(row)} |")

@@ -15,6 +15,7 @@ import runpy
 import shlex
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable, Sequence
 from configparser import ConfigParser
 from pathlib import Path
@@ -155,6 +156,7 @@ def make_workplace(folder: Path) -> Path:
     people = [[r[0], "ill" if r[1] else "healthy", splits[n], "FM"[n % 2]] for n, r in enumerate(rows)]
     write_table(folder / "people.csv", ["image", "finding", "split", "sex"], people)
     write_table(folder / "chest.csv", ["image", "effusion", "nodule"], [row[:3] for row in rows])
+    make_shards(folder / "shards", folder / "my_xrays")
     make_masks(folder / "polyps")
     make_volumes(folder)
     (folder / "new_images").mkdir()
@@ -183,6 +185,14 @@ def make_workplace(folder: Path) -> Path:
         ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder / name)
     (folder / "examples").symlink_to(REPOSITORY / "examples")
     return folder
+
+
+def make_shards(folder: Path, images: Path) -> None:
+    """Two tar files of images."""
+    folder.mkdir()
+    for number, image in enumerate(sorted(images.rglob("*.png"))[:16]):
+        with tarfile.open(folder / f"{number % 2}.tar", "a") as archive:
+            archive.add(image, image.name)
 
 
 def make_masks(folder: Path) -> None:

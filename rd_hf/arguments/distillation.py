@@ -34,7 +34,9 @@ BATCH_SIZES = {  # by default, of images and of volumes
     "per_device_train_batch_size": (32, 4),
     "per_device_unlabeled_batch_size": (64, 4),
 }
-RD_PLUS_OF_MASKS = {"teacher_features": "stage", "target_views": "one", "divergence": "kl", "ensemble_share": 0.0}
+RD_PLUS_OF_MASKS = {
+    "teacher_features": "stage", "target_views": "one", "divergence": "kl", "temperature": 4.0, "ensemble_share": 0.0,
+}  # fmt: skip
 LICENSE = re.compile(r"[a-z0-9][a-z0-9.\-]*")
 IN_MEMORY = "(a data set in memory)"
 MODEL_IN_MEMORY = "(a model in memory)"
@@ -134,6 +136,10 @@ class DistillationArguments(TrainingFields, ObjectiveFields, TaskFields):
                 ["stage_schedule"], f"is only for method drd, but `method` is {self.method}, which has one hybrid pass "
                 "at most: leave it out.",
             )  # fmt: skip
+        if self.unlabeled_streaming and self.unlabeled_dataset is None:
+            raise ArgumentError(
+                "`unlabeled_streaming` needs `unlabeled_dataset`, which it reads: give both, or neither."
+            )
         if self.bf16 and self.fp16:
             raise ArgumentError("`bf16` and `fp16` exclude each other. Give only one of them.")
         if self.verify_cache and not (self.uses_cache and self.num_views):

@@ -60,7 +60,10 @@ class ObjectiveFields:
         by_method={OTHERS: 0.0, "rd_plus": 0.5},
     )
     cka_weight: float = _method(1.0, "gamma: 1 - CKA of reprogrammed and student features", at_least=0)
-    temperature: float = _method(1.0, "temperature of the student's divergence", above=0)
+    temperature: float | None = _method(
+        None, "temperature of the student's divergence; by default 1, and 4 of rd_plus with masks", above=0,
+        by_method={OTHERS: 1.0},
+    )
     cka_estimator: Literal["debiased", "biased"] = _method(
         "debiased", "estimator of CKA; the biased one gives almost no signal in small batches",
     )

@@ -153,6 +153,13 @@ class TaskFields:
         None, "more images or volumes, without labels, named in the same way as dataset, or a folder of tar files with "
         "images (webdataset), which are decoded when they are visited", text="data",
     )
+    unlabeled_streaming: bool = _data(
+        False, "read unlabeled_dataset from its start and keep nothing of it, as `datasets` does with streaming=True: "
+        "a Hub id, or parquet, tar or image files; each image is decoded, and the teacher run, when it comes",
+    )
+    stream_buffer_size: int = _data(
+        1000, "images of a stream that are in memory, undecoded, among which the next one is drawn", above=0,
+    )
     on_bad_image: Literal["error", "skip"] = _data(
         "error", "error stops at an unreadable file; skip leaves it out and lists it",
     )

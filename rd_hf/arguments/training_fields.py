@@ -46,7 +46,8 @@ class TrainingFields:
     )
     cache_dtype: Literal["float16", "bfloat16", "float32", "int8"] | None = _views(
         None, "precision of cached features; by default float16 for a float32 teacher, otherwise the teacher's own. "
-        "int8 halves the size: a byte per value, and a scale per image, view and channel",
+        "int8 halves the size of maps: a byte per value, and a scale per image, view and channel; vectors and maps of "
+        "up to 4 positions stay float16, which is smaller for them",
     )
     verify_cache: int | None = _views(
         None, "number of randomly drawn cached features to recompute and compare before training",
@@ -67,7 +68,10 @@ class TrainingFields:
     contrast: float = _views(0.2, "largest relative change in contrast", at_least=0)
     gamma: float = _views(0.2, "gamma lies between 1 / (1 + this) and 1 + this", at_least=0)
 
-    num_train_epochs: float = _training(60.0, "passes over the labelled rows", above=0)
+    num_train_epochs: float | None = _training(
+        None, "passes over the labelled rows; by default 60, and more if these are fewer than 600 optimiser steps",
+        above=0,
+    )
     max_steps: int = _training(-1, "optimiser steps; overrides num_train_epochs if positive", at_least=-1)
     per_device_train_batch_size: int | None = _training(
         None, "labelled rows per step and process; by default 32, and 4 of volumes", above=0, resume="allowed",

@@ -14,11 +14,10 @@ from ..data.open_split import OpenSplit
 from ..data.order import Visit
 from ..data.pixel_store import PixelStore
 from ..data.pixels import Transforms
-from ..inference.rows import only_output, pixel_values, predict_rows
 from ..tasks.classification import SingleLabel
 from ..tasks.segmentation import Segmentation
 from ..training.assembly import build_models, load_teacher
-from ..training.objective import comparable
+from ..training.linear_probe import scored_features
 from ..training.run_data import RunData, load_run_data
 from ..training.run_models import LoadedTeacher, Models
 
@@ -48,10 +47,13 @@ class Bench:
             raise ArgumentError(
                 "`compare` supports masks and single-label tasks only, because logit methods need a softmax."
             )
-        if self.run_data.shards is not None:
+        if self.run_data.shards is not None or self.run_data.stream is not None:
+            kind, way_out = (
+                ("tar files", "unpack them") if self.run_data.stream is None else ("a stream", "download it")
+            )
             raise ArgumentError(
-                "`compare` shows every method the same decoded images, so `unlabeled_dataset` cannot be tar files: "
-                "unpack them."
+                f"`compare` shows every method the same decoded images, so `unlabeled_dataset` cannot be {kind}: "
+                f"{way_out}."
             )
         self._teachers: dict[tuple, LoadedTeacher] = {}
         self._opened: list[tuple[list[str], RunData]] = []
@@ -89,23 +91,13 @@ class Bench:
         nothing = np.empty(0, dtype=np.int64)
         return run_data if arguments.uses_unlabeled else replace(run_data, unlabelled_rows=nothing)
 
-    def pooled_features(self, models: Models, split: OpenSplit) -> np.ndarray:
+    def pooled_features(self, arguments: DistillationArguments, models: Models, split: OpenSplit) -> np.ndarray:
         """The frozen teacher's pooled last features (N, C) of a split's rows, un-augmented, computed once."""
-        teacher, backbone, read, processor = models.teacher, models.backbone, None, None
+        teacher, backbone = models.teacher, models.backbone
         taps = [(stage.name, p.input_grid) for stage, p in zip(teacher.teacher_stages, teacher.projectors, strict=True)]
         key = repr((backbone.source["sha256"], backbone.dtype, backbone.slices, taps[-1], split.name))
-        if self.run_data.volumes is not None:
-            processor = models.teacher_processor
-        else:
-
-            def read(rows: list[int]) -> Tensor:
-                return pixel_values(split.store.teacher, rows, self.accelerator.device)
-
         if key not in self._pooled:
-            self._pooled[key] = predict_rows(
-                lambda pixels: comparable(backbone.extract(pixels)[-1], "pooled"), only_output,
-                backbone.tower, split, 64, self.accelerator, read, processor,
-            )  # fmt: skip
+            self._pooled[key] = scored_features(arguments, models, split, self.accelerator)
         return self._pooled[key]
 
 

@@ -188,7 +188,7 @@ def _fitted_probe(
     if bench.has_masks:
         validation = ProbedSplit(arguments, models, run_data.validation, bench.accelerator)
         return mask_probe(arguments, run_data, inputs, validation, metric)
-    of_validation = bench.pooled_features(models, run_data.validation)
+    of_validation = bench.pooled_features(arguments, models, run_data.validation)
     return linear_probe(arguments, run_data, inputs, of_validation, metric)
 
 
@@ -197,7 +197,7 @@ def _probe(bench: Bench, arguments: DistillationArguments, models: Models) -> Tr
     run_data = bench.open(arguments, models.transforms)
     inputs = build_inputs(arguments, run_data, models, bench.accelerator)
     if not bench.has_masks:
-        bench.pooled_features(models, run_data.validation)  # kept, and so not a part of the time
+        bench.pooled_features(arguments, models, run_data.validation)  # kept, and so not a part of the time
     started = time.perf_counter()
     with PeakMemory(bench.accelerator.device) as memory:
         metric = arguments.metric_for_best_model
@@ -208,7 +208,7 @@ def _probe(bench: Bench, arguments: DistillationArguments, models: Models) -> Tr
         if bench.has_masks:
             return ProbedSplit(arguments, models, split, bench.accelerator).rows(head, run_data.task.full_row)
         with torch.no_grad():
-            logits = head(torch.from_numpy(bench.pooled_features(models, split)))
+            logits = head(torch.from_numpy(bench.pooled_features(arguments, models, split)))
             return run_data.task.row(logits, torch.from_numpy(split.labels[split.rows])).numpy()
 
     details = {"teacher_C": penalty, "seconds": seconds, "training_memory_mib": memory.mib}

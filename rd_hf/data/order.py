@@ -5,21 +5,49 @@ A run that resumes needs the step number only, and any number of processes follo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from torch.utils.data import Sampler
 
 
+class StreamedImages(NamedTuple):
+    """Images that a batch has of a stream, undecoded.
+
+    :ivar first: row number of the first; the others follow it.
+    :ivar images: see `rd_hf.data.decoding.images.read_image`.
+    :ivar skip_bad: whether the next readable one is shown in place of one that cannot be decoded.
+    """
+
+    first: int
+    images: list[Any]
+    skip_bad: bool
+
+
 class Visit(NamedTuple):
-    """One visit of one row. `view` is the number of its augmented view."""
+    """One visit of one row.
+
+    :ivar view: number of its augmented view.
+    :ivar images: those that its batch has of a stream, its own among them; None for other rows.
+    """
 
     row: int
     view: int
     labelled: bool
+    images: StreamedImages | None = None
+
+
+class Order(Protocol):
+    """An endless order of visits: `RowOrder`, or `rd_hf.data.stream_order.StreamOrder`."""
+
+    def visits(self, start: int, stop: int, labelled: bool) -> list[Visit]:
+        """The visits at positions start to stop."""
+
+    def with_images(self, visits: Sequence[Visit]) -> list[Visit]:
+        """The visits with what can only be read in order."""
 
 
 class RowOrder:
@@ -51,6 +79,10 @@ class RowOrder:
             visits.append(Visit(int(self._permutation(epoch)[offset]), view, labelled))
         return visits
 
+    def with_images(self, visits: Sequence[Visit]) -> list[Visit]:
+        """The visits as they are: rows are read where they are decoded."""
+        return list(visits)
+
 
 @dataclass(frozen=True)
 class StepPlan:
@@ -61,7 +93,7 @@ class StepPlan:
     """
 
     labelled: RowOrder
-    unlabelled: RowOrder | None
+    unlabelled: Order | None
     labelled_size: int
     unlabelled_size: int
     accumulation: int = 1
@@ -84,6 +116,10 @@ class StepPlan:
             visits += self.unlabelled.visits(start, start + self.unlabelled_size, False)
         return visits
 
+    def with_images(self, visits: Sequence[Visit]) -> list[Visit]:
+        """Visits with what is to be read in order, in the process that asks for batches."""
+        return list(visits) if self.unlabelled is None else self.unlabelled.with_images(visits)
+
 
 class PlanSampler(Sampler[list[Visit]]):
     """Batch sampler for a DataLoader: the plan's batches from one step up to another."""
@@ -97,4 +133,4 @@ class PlanSampler(Sampler[list[Visit]]):
     def __iter__(self) -> Iterator[list[Visit]]:
         for step in range(self.start_step, self.stop_step):
             for part in range(self.plan.accumulation):
-                yield self.plan.batch(step, part)
+                yield self.plan.with_images(self.plan.batch(step, part))

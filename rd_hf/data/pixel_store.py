@@ -66,8 +66,8 @@ class PixelStore:
     """The rows of a split as each model sees them before augmentation: uint8 (3, h, w).
 
     Arrays live in unlinked temporary files mapped into memory, so that they outgrow neither memory nor the run, and
-    forked data-loading processes share what any of them has decoded. Images of shards follow the rows of the split;
-    they are decoded at every visit, and nothing of them is kept.
+    forked data-loading processes share what any of them has decoded. Images of shards or a stream follow the rows of
+    the split; they are decoded at every visit, and nothing of them is kept.
 
     :param split: data set with an `image` column, decoding off.
     :param transforms: of student and teacher.
@@ -98,6 +98,7 @@ class PixelStore:
         self._digests = scratch(len(split), DIGEST_BYTES)
         self._notes = scratch(len(split))
         self._present = scratch(len(split))
+        self._told = 0  # of the problems of a stream, by this process
 
     def __len__(self) -> int:
         """The rows whose pixels are kept."""
@@ -109,6 +110,27 @@ class PixelStore:
         :raises BadImageError: where it cannot be decoded.
         """
         return self.shards.image(row - len(self), self.reading).rgb
+
+    def of_stream(self, visit: Visit) -> Image:
+        """Decode the image of a visit of a stream.
+
+        :raises BadImageError: where it cannot be decoded; where such are skipped, if none of the batch can.
+        """
+        read, own = visit.images, visit.row - visit.images.first
+        for place in range(own, own + len(read.images)):
+            number = place % len(read.images)
+            try:
+                name = f"image {read.first + number - len(self)} of the stream"
+                return read_image(read.images[number], name, self.reading).rgb
+            except BadImageError as error:
+                if not read.skip_bad:
+                    raise BadImageError(
+                        f"{error} Fix the data, or show another image in its place with --on_bad_image skip."
+                    ) from error
+                if self._told < SHOWN_PROBLEMS:
+                    logger.warning("Skipped, another image of the batch is shown in its place: %s", error)
+                self._told += 1
+        raise BadImageError(f"None of the {len(read.images)} images of a batch of the stream can be read.")
 
     def digests(self, rows: Sequence[int]) -> dict[int, bytes]:
         """What identifies the images of rows that are decoded, pixel by pixel."""
@@ -143,7 +165,7 @@ class PixelStore:
         :raises BadImageError: where the image or mask cannot be decoded.
         """
         if visit.row >= len(self):
-            rgb, mask = self.of_shards(visit.row), None
+            rgb, mask = self.of_shards(visit.row) if visit.images is None else self.of_stream(visit), None
             if self.masks is not None:
                 mask = torch.full(self.student.transform.size, IGNORED_LABEL, dtype=torch.uint8)
             of_teacher = self.teacher.transform.geometry(rgb) if needs_teacher else None
@@ -230,7 +252,8 @@ class Visits(Dataset):
 
     def __getitem__(self, visit: Visit) -> tuple[Visit, Tensor, Tensor | None, Tensor]:
         of_student, of_teacher, mask = self.store.fetch(visit, self.needs_teacher_pixels(visit))
-        return visit, of_student, of_teacher, self.labels[visit.row] if mask is None else mask
+        row = visit.row if visit.labelled else 0  # any, as its label is not used; a stream has more rows than labels
+        return visit, of_student, of_teacher, self.labels[row] if mask is None else mask
 
 
 def collate(items: list[tuple[Visit, Tensor, Tensor | None, Tensor]]) -> dict:

@@ -21,6 +21,8 @@ PLAIN_CLASSES = (
     "Sam3ImageProcessor",
     "Tipsv2ImageProcessor",
 )
+# What older versions of transformers say of every processor; newer ones say it of the classes above by their names.
+WITHOUT_TORCHVISION = "AutoImageProcessor requires the Torchvision library"
 RESIZE = "Give teacher_image_size (student_image_size for a student) to resize each image to a square of that side."
 
 
@@ -39,10 +41,16 @@ def processor_without_class(
     """A plain processor where transformers cannot build the model's own one.
 
     :param error: that transformers raised.
-    :raises PixelError: if nothing is said of the processor, or not enough.
+    :raises PixelError: if nothing is said of the processor, or not enough, or transformers loads none at all.
     """
+    import transformers
     from transformers.models.auto.image_processing_auto import get_image_processor_config
 
+    if isinstance(error, ImportError) and WITHOUT_TORCHVISION in str(error):
+        raise PixelError(
+            f"transformers {transformers.__version__} loads image processors only where torchvision is installed: "
+            "`pip install torchvision`, or `pip install 'transformers>=5.23'`, which does without it"
+        ) from error
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     try:
         settings = get_image_processor_config(name_or_path, revision=revision)

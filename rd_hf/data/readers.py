@@ -70,8 +70,8 @@ def read_data(
     """
     if isinstance(dataset, (IterableDataset, IterableDatasetDict)):
         raise DataError(
-            "a streaming data set has no rows to split or to order; load it without streaming=True, or save images "
-            "without labels in tar files and name their folder as `unlabeled_dataset`"
+            "a streaming data set has no rows to split or to count; load it without streaming=True; images without "
+            "labels may be streamed as `unlabeled_dataset`"
         )
     if isinstance(dataset, (Dataset, DatasetDict)):
         _refuse_hub_arguments("a data set in memory", config_name, revision)

@@ -35,7 +35,7 @@ from .onnx_runtime import OnnxModel
 RUN_CONFIG, RUN_METRICS = "config.yaml", "metrics.json"
 EXPORT_REPORT = "export.json"
 ANSWERS = ("ForImageClassification", "ForSemanticSegmentation")  # in the names of classes of transformers
-OF_RUN = ("steps", "best_step", "seconds", "labelled_images", "unlabelled_images", "targets")
+OF_RUN = ("steps", "best_step", "seconds", "labelled_images", "unlabelled_images", "streamed_images", "targets")
 
 
 def info(model: str | os.PathLike, *, revision: str | None = None, trust_remote_code: bool = False) -> dict[str, Any]:

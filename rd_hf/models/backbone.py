@@ -19,6 +19,7 @@ from transformers.utils import CONFIG_NAME
 from .features import Stage, StageFeature, concatenated
 from .grids import Grid
 from .open_clip_tower import CONFIG_FILE
+from .packed_tower import PackedTower, whole_image_tower
 from .pooled import VectorReading, as_pooled, modules_of, pooled_feature, pooled_stage
 from .probe import refuse_other_inputs, used_before
 from .reprogramming import resample
@@ -114,7 +115,7 @@ class Backbone:
         cls, model: PreTrainedModel, batch_size: int | None = None, slices: SliceReading | None = None
     ) -> Backbone:
         """Wraps a model in memory, which is frozen; the hash is that of its weights as they are."""
-        tower = image_tower(model)
+        tower = whole_image_tower(image_tower(model))
         source = {"id": "local", "revision": None, "sha256": weights_hash(tower)}
         return cls(tower, source, batch_size=batch_size, slices=slices)
 
@@ -163,7 +164,7 @@ class Backbone:
 
         :param image_size: of the images, or with `slices` of the volumes.
         """
-        staged = find_stages(self.tower, self._shown_size(image_size), names, num_stages, must_reach_output=False)
+        staged = self._staged_at(self._shown_size(image_size), names, num_stages)
         return tuple(self._stage(stage, tuple(image_size)) for stage in staged.stages)
 
     def find_pooled(
@@ -171,8 +172,14 @@ class Backbone:
     ) -> Stage:
         """The last stage with one vector in place of its map; see :func:`rd_hf.models.pooled.pooled_stage`."""
         size = self._shown_size(image_size)
-        staged = find_stages(self.tower, size, names, must_reach_output=False)
+        staged = self._staged_at(size, names)
         return replace(pooled_stage(staged, size, features, self.missing), grid=(1,) * len(image_size))
+
+    def _staged_at(self, size: Grid, names: Sequence[str] | None, num_stages: int = 4) -> StagedModel:
+        """The tower as a chain of stages, for images of a size; it is only read."""
+        if isinstance(self.tower, PackedTower):
+            self.tower.learn_order(size)
+        return find_stages(self.tower, size, names, num_stages, must_reach_output=False)
 
     def _shown_size(self, image_size: Grid) -> Grid:
         """What the tower itself is shown of images or volumes of this size."""
@@ -197,7 +204,7 @@ class Backbone:
         """
         names = list(dict.fromkeys(name for stage in stages for name in modules_of(stage)))
         shown_size = self._shown_size(image_size)
-        staged = find_stages(self.tower, shown_size, names, must_reach_output=False)
+        staged = self._staged_at(shown_size, names)
         reading = VectorReading(staged, shown_size) if any(stage.pooled for stage in stages) else None
         vectors = {} if reading is None else reading.probe(shown_size)
         found = {stage.name: self._stage(stage, tuple(image_size)) for stage in staged.stages}

@@ -46,6 +46,7 @@ class Call:
     :ivar started: events (starts and ends of calls) before it, to compare with `finished` of other calls.
     :ivar input_grid: of the first feature among its arguments.
     :ivar form: how its output carries a feature; None where it carries none.
+    :ivar folds: of a block, whether its output has windows or parts of images in the place of images.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Call:
     input_grid: Grid | None
     finished: int = -1
     form: Form | None = None
+    folds: bool = False
 
     def callers(self) -> list[Call]:
         """Who is running during this call, outermost first."""
@@ -133,6 +135,7 @@ def probe(model: nn.Module, pixel_values: Tensor, blocks: Collection[nn.Module])
             call.form = find_tokens_first(output, PROBE_BATCH, seen, image_size)
         if module in blocks and call.form is not None:
             note_grid(call.form.grid)
+        call.folds = module in blocks and call.form is None and _is_folded(output)
 
     with ExitStack() as stack:
         for module in names:
@@ -145,14 +148,20 @@ def probe(model: nn.Module, pixel_values: Tensor, blocks: Collection[nn.Module])
     return calls
 
 
+def _is_folded(output: Any) -> bool:
+    """Whether the first tensor of an output is a sequence for each of several parts of the probed images."""
+    first = next((tensor for _, tensor in tensors(output) if tensor.is_floating_point()), torch.empty(0))
+    return first.ndim == 3 and first.shape[0] > PROBE_BATCH and first.shape[0] % PROBE_BATCH == 0
+
+
 def refuse_other_inputs(model: nn.Module, name: str) -> None:
     """:raises StageError: for a model of transformers, called `name`, that does not read images alone."""
     others = other_inputs(model)
     if others:
         raise StageError(
-            f"The backbone {name!r} ({type(model).__name__}) reads {', '.join(others)} beside its images, as models of "
-            "packed patches do, but rd_hf shows whole images: choose another one (of SigLIP 2 a checkpoint of one "
-            "size, such as google/siglip2-base-patch16-224)."
+            f"The backbone {name!r} ({type(model).__name__}) reads {', '.join(others)} beside its images, in a way "
+            "that rd_hf does not know, so it cannot be shown whole images: choose another one, such as "
+            "google/siglip2-base-patch16-224."
         )
 
 

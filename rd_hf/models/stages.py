@@ -159,6 +159,11 @@ def _automatic_stages(
     encoder = _encoder(model)
     lists = _outermost_lists(encoder)
     listed, reasons = _running_blocks(model, lists, calls)
+    behind = None if listed else _behind_windows(model, lists, calls)
+    if behind is not None:
+        if not (chosen := keep(behind)):
+            raise StageError(_not_found(model, calls, reasons, behind))
+        return chosen
     blocks = keep(listed)
     inner = [
         found for block_list in lists for block in _leaves_of_list(block_list) for found in _outermost_lists(block)
@@ -174,6 +179,20 @@ def _automatic_stages(
     if not chosen:
         raise StageError(_not_found(model, calls, reasons, listed or weighted))
     return chosen
+
+
+def _behind_windows(model: nn.Module, lists: Sequence[nn.ModuleList], calls: Sequence[Call]) -> list[Call] | None:
+    """The first module that gives a map again behind blocks of windows, whose tokens are in another order (RF-DETR).
+
+    :return: none where there is no such module; None for models of other blocks.
+    """
+    names = {module: name for name, module in model.named_modules()}
+    blocks = {names[block] for block_list in lists for block in _leaves_of_list(block_list)}
+    last = next((call for call in reversed(calls) if call.name in blocks and call.folds), None)
+    if last is None:
+        return None
+    callers = last.callers()
+    return [c for c in calls if c.caller in callers and c.started > last.finished and c.form and c not in callers][:1]
 
 
 def _is_stem(model: nn.Module, lists: Sequence[nn.ModuleList], chosen: Sequence[Call], calls: Sequence[Call]) -> bool:

@@ -8,6 +8,7 @@ from torch import nn
 from transformers import AutoModel
 
 from .open_clip_tower import is_open_clip, open_clip_tower
+from .packed_tower import PackedTower, whole_image_tower
 from .stages import image_tower
 from .timm_models import timm_config
 
@@ -53,4 +54,6 @@ def load_tower(
     tower = image_tower(model)
     prefix = next(path for path, module in model.named_modules() if module is tower)
     prefix = f"{prefix}." if prefix else ""
-    return tower, {key.removeprefix(prefix) for key in loading["missing_keys"] if key.startswith(prefix)}
+    missing = {key.removeprefix(prefix) for key in loading["missing_keys"] if key.startswith(prefix)}
+    tower = whole_image_tower(tower)
+    return tower, {f"tower.{key}" for key in missing} if isinstance(tower, PackedTower) else missing

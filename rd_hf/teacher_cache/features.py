@@ -125,8 +125,8 @@ class FeatureCache:
 
     def _stored(self, number: int, feature: StageFeature) -> list[Tensor]:
         """The parts of a stage's features in the precision of the cache, in the order of the layout."""
-        dtype = self.layout.dtype
-        maps = [*int8.to_int8(feature.map)] if dtype == torch.int8 else [feature.map.to(dtype)]
+        has_scale = f"scale_{number}" in self.layout.parts
+        maps = [*int8.to_int8(feature.map)] if has_scale else [feature.map.to(self.layout.dtype_of(f"map_{number}"))]
         if feature.prefix is None:
             return maps
         return [*maps, feature.prefix.to(self.layout.dtype_of(f"prefix_{number}"))]
@@ -223,9 +223,10 @@ class FeatureCache:
         if self.layout.dtype != torch.int8:
             return [StageFeature(part, named.get(f"prefix_{number}")) for number, part in maps.items()]
         prefixes = {number: named.get(f"prefix_{number}") for number in maps}
+        scales = {number: named.get(f"scale_{number}") for number in maps}
         return [
             StageFeature(
-                int8.from_int8(part, named[f"scale_{number}"]),
+                part.float() if scales[number] is None else int8.from_int8(part, scales[number]),
                 None if prefixes[number] is None else prefixes[number].float(),
             )
             for number, part in maps.items()

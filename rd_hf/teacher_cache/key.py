@@ -24,6 +24,7 @@ from .file import Layout, make_file
 
 FORMAT = "rd_hf teacher features 1"
 KEY_FILE = "key.json"
+SMALL_MAPS = "maps_in_float16"  # in a key of int8: the stages whose maps would be larger in int8
 VIEW_FILES = "view_*.safetensors"
 # Of a model's config: what does not enter its features.
 NOT_OF_THE_FEATURES = {
@@ -75,16 +76,21 @@ def teacher_key(
         "dtype": str(dtype).removeprefix("torch."),
         **({} if volumes is None else {"volumes": volumes}),
     }
+    if dtype == torch.int8:  # a field of such keys alone, so that caches of others keep their names
+        small = [number for number, grid in enumerate(key["grids"]) if not int8.saves_space(grid)]
+        key |= {SMALL_MAPS: small} if small else {}
     return json.loads(json.dumps(key, default=str))
 
 
 def entry_layout(key: dict[str, Any]) -> Layout:
-    """Shapes and precision of the entries under a key; beside maps of int8, prefix tokens are float16."""
+    """Shapes and precision of the entries under a key; beside maps of int8, tokens and small maps are float16."""
     dtype = getattr(torch, key["dtype"])
     parts, others = {}, {}
     for number, (stage, grid) in enumerate(zip(key["stages"], key["grids"], strict=True)):
         parts[f"map_{number}"] = (stage["channels"], *grid)
-        if dtype == torch.int8:
+        if dtype == torch.int8 and number in key.get(SMALL_MAPS, ()):
+            others[f"map_{number}"] = torch.float16
+        elif dtype == torch.int8:
             parts[f"scale_{number}"] = (stage["channels"],)
             others[f"scale_{number}"] = torch.float32
         if stage["prefix_tokens"]:
@@ -98,7 +104,8 @@ def rounding_bound(key: dict[str, Any]) -> float:
     """The largest difference, relative to an entry's norm, between what is stored under a key and what was computed."""
     dtype = getattr(torch, key["dtype"])
     if dtype == torch.int8:
-        return max(map(int8.rounding_bound, key["grids"]))
+        grids = [grid for number, grid in enumerate(key["grids"]) if number not in key.get(SMALL_MAPS, ())]
+        return max(map(int8.rounding_bound, grids), default=4 * torch.finfo(torch.float16).eps)
     return 4 * torch.finfo(dtype).eps
 
 

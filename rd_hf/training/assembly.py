@@ -18,6 +18,7 @@ from ..arguments.values import ArgumentError
 from ..data.augmentation import AugmentationParameters
 from ..data.order import RowOrder, StepPlan
 from ..data.pixels import PixelTransform, Transforms
+from ..data.stream_order import StreamOrder
 from ..data.volumes.transform import VolumeTransform
 from ..data.volumes.views import VolumeViews
 from ..inference.model_names import loading, naming
@@ -43,6 +44,7 @@ from .volume_inputs import VolumeInputs
 logger = logging.getLogger(__name__)
 
 FEW_CKA_ROWS = 16  # the standard deviation of debiased CKA of 8 unrelated rows is .23, of 16 it is .10
+DEFAULT_PASSES, FEWEST_STEPS = 60, 600  # over the labelled rows, where no number of steps or passes is given
 OBJECTIVE_ARGUMENTS = [field.name for field in fields(ObjectiveWeights) if field.name != "total_steps"]
 
 
@@ -195,6 +197,16 @@ def step_plan(arguments: DistillationArguments, run_data: RunData, accelerator: 
         RowOrder(rows, arguments.seed, stream, run_data.views(arguments)) if len(rows) else None
         for stream, rows in enumerate((run_data.labelled_rows, run_data.unlabelled_rows))
     ]
+    if run_data.stream is not None:
+        batches = arguments.gradient_accumulation_steps * accelerator.num_processes
+        orders[1] = StreamOrder(
+            run_data.stream,
+            rows_a_step=arguments.per_device_unlabeled_batch_size * batches,
+            first_row=len(run_data.train),
+            seed=arguments.seed,
+            buffer_size=arguments.stream_buffer_size,
+            skip_bad=arguments.on_bad_image == "skip",
+        )
     return StepPlan(
         *orders,
         labelled_size=arguments.per_device_train_batch_size,
@@ -206,11 +218,18 @@ def step_plan(arguments: DistillationArguments, run_data: RunData, accelerator: 
 
 
 def planned_steps(arguments: DistillationArguments, run_data: RunData, plan: StepPlan) -> int:
-    """Optimiser steps of the run: `max_steps`, or the steps of `num_train_epochs`."""
+    """Optimiser steps of the run: `max_steps`, or the steps of `num_train_epochs`, or the default's."""
     if arguments.max_steps > 0:
         return arguments.max_steps
-    step_size = plan.labelled_size * plan.accumulation * plan.processes
-    return math.ceil(arguments.num_train_epochs * len(run_data.labelled_rows) / step_size)
+    steps_of_a_pass = len(run_data.labelled_rows) / (plan.labelled_size * plan.accumulation * plan.processes)
+    if arguments.num_train_epochs is not None:
+        return math.ceil(arguments.num_train_epochs * steps_of_a_pass)
+    steps = max(math.ceil(DEFAULT_PASSES * steps_of_a_pass), FEWEST_STEPS)
+    logger.info(
+        "Training takes %d optimiser steps, which are %.0f passes over the labelled rows. Change it by --max_steps or "
+        "--num_train_epochs.", steps, steps / steps_of_a_pass,
+    )  # fmt: skip
+    return steps
 
 
 def build_objective(arguments: DistillationArguments, run_data: RunData, max_steps: int) -> Objective:
@@ -231,7 +250,10 @@ def training_data(arguments: DistillationArguments, run_data: RunData, plan: Ste
     source = run_data.source["fingerprint"]
     if run_data.shards is not None:  # whose number the order follows from
         source = source | {"shards": run_data.shards.fingerprint()}
-    return TrainingData(run_data.task, run_data.store, run_data.labels, plan, run_data.validation, source)
+    stream = None if run_data.stream is None else plan.unlabelled
+    if stream is not None:
+        source = source | {"stream": stream.fingerprint}
+    return TrainingData(run_data.task, run_data.store, run_data.labels, plan, run_data.validation, source, stream)
 
 
 def build_inputs(

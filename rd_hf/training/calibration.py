@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -30,7 +32,8 @@ def calibrate_projectors(models: Models, run_data: RunData, plan: StepPlan) -> N
     visits = plan.labelled.visits(0, min(plan.labelled_size * batches, most), True)
     if plan.unlabelled is not None:
         visits += plan.unlabelled.visits(0, min(plan.unlabelled_size * batches, most), False)
-    student_pixels, teacher_pixels = _unaugmented(models, run_data, sorted({visit.row for visit in visits}))
+    visits = {visit.row: visit for visit in plan.with_images(visits)}
+    student_pixels, teacher_pixels = _unaugmented(models, run_data, [visits[row] for row in sorted(visits)])
     models.teacher.train()
     buffers = {name: buffer.clone() for name, buffer in models.student.named_buffers()}
     _, tape = models.teacher.staged_student.forward(student_pixels)
@@ -46,14 +49,12 @@ def calibrate_projectors(models: Models, run_data: RunData, plan: StepPlan) -> N
         projector.calibrate(of_teacher, of_student)
 
 
-def _unaugmented(models: Models, run_data: RunData, rows: list[int]) -> tuple[Tensor, Tensor]:
+def _unaugmented(models: Models, run_data: RunData, visits: Sequence[Visit]) -> tuple[Tensor, Tensor]:
     """What student and teacher see of some rows as they are, or of the middle of volumes."""
     store, device = run_data.store, models.student.device
-    if isinstance(store, PixelStore):
-        own, other = (
-            pixels.transform.normalize(pixels.batch(rows).to(device)) for pixels in (store.student, store.teacher)
-        )
-        return own, other
-    fetched = [store.fetch(Visit(row, EVALUATION_VIEW, False), True) for row in rows]
+    fetched = [store.fetch(visit._replace(view=EVALUATION_VIEW), True) for visit in visits]
     own, other = (torch.stack(parts) for parts in list(zip(*fetched, strict=True))[:2])
+    if isinstance(store, PixelStore):
+        return store.student.transform.normalize(own.to(device)), store.teacher.transform.normalize(other.to(device))
+    rows = [visit.row for visit in visits]
     return own.to(device), seen_by_teacher(store, models.transforms.teacher, rows, other).to(device)

@@ -133,13 +133,16 @@ def _targets(scores: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _training(training: dict[str, Any], card: dict[str, Any], unit: str) -> list[tuple[str, str]]:
+    unlabelled = (f"{unit}s without label", str(training["unlabelled_images"]))
+    if "streamed_images" in training:
+        unlabelled = (f"{unit}s without label, read from a stream", str(training["streamed_images"]))
     return [
         ("optimiser steps", str(training["steps"])),
         ("step of these weights", str(training["best_step"])),
         ("time of the training", duration(training["seconds"])),
         ("hardware", card["hardware"]),
         (f"labelled {unit}s", str(training["labelled_images"])),
-        (f"{unit}s without label", str(training["unlabelled_images"])),
+        unlabelled,
     ]
 
 

@@ -33,6 +33,7 @@ from ..data.shards import ImageShards
 from ..data.sources import ImageData, load_data
 from ..data.split_tables import assemble
 from ..data.splits import choose_labelled, complete_splits
+from ..data.streams import ImageStream
 from ..data.subgroups import check_subgroups
 from ..data.volumes.shelf import room_on_disk
 from ..data.volumes.store import VolumeStore, tell_padded
@@ -67,6 +68,8 @@ class RunData:
     :param volumes: how volumes are read; None for images.
     :param volume_processor: the grid and the intensities that the student sees of volumes; None for images.
     :param shards: unlabelled images that are decoded at each visit and not kept; None where there are none.
+    :param stream: unlabelled images that are read one after the other; None where there is none. Their row numbers are
+        those from len(train) on, in the order in which they come.
     """
 
     task: Task
@@ -82,6 +85,7 @@ class RunData:
     volumes: VolumeReading | None = None
     volume_processor: RDVolumeProcessor | None = None
     shards: ImageShards | None = None
+    stream: ImageStream | None = None
     store: PixelStore | VolumeStore | None = None
     skipped: dict[str, dict[int, str]] = field(default_factory=dict)
 
@@ -217,11 +221,11 @@ def load_run_data(arguments: DistillationArguments, keep_unlabelled: bool = Fals
     data = _with_made_splits(arguments, data, task)
     check_subgroups(data.splits["test"], columns_of(arguments.subgroup_column), "test")
     chosen = choose_labelled(data, task.marks, arguments.shots, arguments.label_fraction, arguments.seed)
-    images, unlabelled, shards = with_unlabelled(arguments, data, chosen.unlabelled_rows)
+    images, unlabelled, shards, stream = with_unlabelled(arguments, data, chosen.unlabelled_rows)
     if not (arguments.uses_unlabeled or keep_unlabelled):
         if len(unlabelled):
             logger.info("Method ce learns from labels only, so %d rows without label are not used.", len(unlabelled))
-        unlabelled = np.empty(0, dtype=np.int64)
+        unlabelled, stream = np.empty(0, dtype=np.int64), None
     labels = torch.from_numpy(data.labels("train"))
     count = len(images) + (0 if shards is None else len(shards))
     padding = labels.new_zeros(count - len(labels), *labels.shape[1:])
@@ -249,6 +253,7 @@ def load_run_data(arguments: DistillationArguments, keep_unlabelled: bool = Fals
         volumes=data.volumes,
         volume_processor=processor,
         shards=shards,
+        stream=stream,
     )
 
 

@@ -111,6 +111,11 @@ def _check(arguments: DistillationArguments, run_data: RunData, models: Models, 
     if not isinstance(run_data.task, Classification):
         _check_of_masks(arguments, models)
     check_view_means(arguments, run_data)
+    if run_data.stream is not None and arguments.ensemble_share:
+        raise ArgumentError(
+            "`ensemble_share` needs what the student said of the same image before, but the images of a stream are not "
+            "known again: set `ensemble_share` to 0, or leave `unlabeled_streaming` out."
+        )
     if has_targets and not arguments.detach_hybrid_in_kl:
         raise ArgumentError(
             "`detach_hybrid_in_kl` false needs the hybrid logits themselves as targets: leave it out, or set "

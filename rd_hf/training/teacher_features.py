@@ -24,6 +24,7 @@ from ..data.volumes.store import VolumeStore
 from ..data.volumes.views import FOREGROUND_SHARE, VOLUME_VIEWS_VERSION
 from ..data.volumes.volume import VolumeReading
 from ..teacher_cache.features import FeatureCache
+from ..teacher_cache.int8 import saves_space
 from ..teacher_cache.key import (
     cache_root,
     key_id,
@@ -66,6 +67,8 @@ def open_cache(
     precision = models.backbone.dtype
     wanted = arguments.cache_dtype
     dtype = getattr(torch, wanted) if wanted else torch.float16 if precision == torch.float32 else precision
+    if dtype == torch.int8:
+        dtype = _smaller_than_int8([p.input_grid for p in models.teacher.projectors], accelerator.is_main_process)
     key = _key(models, run_data.train, augmentation, arguments.seed_of_views, dtype, run_data.reading, run_data.store)
     root = cache_root(arguments.cache_dir)
     new = read_folder(root / key_id(key)) is None
@@ -101,6 +104,22 @@ def open_cache_of_split(
         _keep_to_limit(cache, split.rows, 1, "whenever they are scored", [], accelerator)
     accelerator.wait_for_everyone()  # all have counted the entries before one writes
     return cache
+
+
+def _smaller_than_int8(grids: Sequence[Sequence[int]], tells: bool) -> torch.dtype:
+    """int8, or float16 where that is smaller for all maps; the log says for how many of them it is.
+
+    :param grids: of the maps.
+    :param tells: whether this process logs.
+    """
+    small = sum(not saves_space(grid) for grid in grids)
+    if small and tells:
+        logger.info(
+            "%s are stored in float16, because int8 and its scales take more for a vector or a map of up to 4 "
+            "positions.",
+            "The teacher's features" if small == len(grids) else f"{small} of the teacher's {len(grids)} maps",
+        )
+    return torch.float16 if small == len(grids) else torch.int8
 
 
 def _first_of(changes: list[str]) -> str:

@@ -21,6 +21,7 @@ from ..models.backbone import Backbone
 from ..models.image_processing_rd_volume import RDVolumeProcessor
 from ..models.modeling_rd_teacher import RDTeacherForImageClassification
 from ..models.modeling_rd_teacher_segmentation import RDTeacherForSemanticSegmentation
+from ..models.packed_tower import PackedTower
 from ..models.probe import UnfitImageError
 from ..models.slices import SliceReading
 from ..models.tape import input_channels
@@ -69,6 +70,8 @@ def load_teacher(arguments: DistillationArguments, accelerator: Accelerator) -> 
 
 def reads_volumes(model: nn.Module) -> bool:
     """Whether a model reads volumes, by its config or its convolutions."""
+    if isinstance(model, PackedTower):  # its convolution's third axis is that of a video's frames
+        return False
     stated = model.config.to_dict().get("spatial_dims") if isinstance(model, PreTrainedModel) else None
     return stated == 3 if stated is not None else any(isinstance(module, nn.Conv3d) for module in model.modules())
 

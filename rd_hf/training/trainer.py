@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from accelerate import Accelerator
-from accelerate.utils import broadcast
+from accelerate.utils import broadcast, gather_object
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -21,6 +21,7 @@ from ..arguments.distillation import DistillationArguments
 from ..data.open_split import OpenSplit
 from ..data.order import PlanSampler, StepPlan
 from ..data.pixel_store import PixelStore, Visits, collate
+from ..data.stream_order import StreamOrder
 from ..inference.rows import predict_rows
 from ..runtime.checkpoint import Checkpoint, CheckpointError, list_checkpoints, load_latest, save_checkpoint
 from ..runtime.interrupts import Interrupts, Stopped, leave_interrupts_to_the_main_process
@@ -40,7 +41,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class TrainingData:
-    """What the loop reads: pixels and labels of train, the order of its rows, and the labelled validation split."""
+    """What the loop reads: pixels and labels of train, the order of its rows, and the labelled validation split.
+
+    :ivar stream: the unlabelled rows of `plan` where they are a stream.
+    """
 
     task: Task
     store: PixelStore
@@ -48,6 +52,7 @@ class TrainingData:
     plan: StepPlan
     validation: OpenSplit
     fingerprint: dict[str, str]
+    stream: StreamOrder | None = None
 
 
 class Trainer:
@@ -227,6 +232,8 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint. If that fails, the run continues with the earlier ones."""
+        if self.data.stream is not None:
+            self.data.stream.take_over(_known(gather_object([self.data.stream.lengths()])))
         if self.accelerator.is_main_process:
             self.write_checkpoint()
         # None may leave, and so end the job, while the main process is writing.
@@ -246,6 +253,8 @@ class Trainer:
             "data": self.data.fingerprint,
             "stages": self.update.stages.state(),
         }
+        if self.data.stream is not None:
+            state["stream_lengths"] = self.data.stream.lengths()
         if self.accelerator.scaler is not None:
             state["scaler"] = self.accelerator.scaler.state_dict()
         try:
@@ -282,6 +291,8 @@ class Trainer:
         self.update.load(checkpoint.tensors)
         self.evaluations_without_gain = checkpoint.state["evaluations_without_gain"]
         self.update.stages.load_state(checkpoint.state.get("stages", {}))
+        if self.data.stream is not None:
+            self.data.stream.take_over(checkpoint.state["stream_lengths"])
         if self.accelerator.scaler is not None and "scaler" in checkpoint.state:
             self.accelerator.scaler.load_state_dict(checkpoint.state["scaler"])
 
@@ -304,3 +315,8 @@ class Trainer:
         """Put the weights with the best validation score into the module."""
         if self.best_tensors is not None:
             self.module.load_state_dict(self.best_tensors, strict=False)
+
+
+def _known(lengths: list[list[int | None]]) -> list[int | None]:
+    """The lengths of a stream's lanes that any process has found."""
+    return [next((length for length in lane if length is not None), None) for lane in zip(*lengths, strict=True)]

@@ -1,4 +1,4 @@
-"""The images of a run that serve without a label: rows of train, a data set beside it, or shards."""
+"""The images of a run that serve without a label: rows of train, a data set beside it, shards, or a stream."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ..arguments.values import ArgumentError
 from ..data.image_data import ImageData
 from ..data.shards import ImageShards, find_shards
 from ..data.sources import load_images_only
+from ..data.streams import ImageStream, is_stream, open_stream
 from ..data.unlabelled import outside_groups
 
 logger = logging.getLogger(__name__)
@@ -24,11 +25,13 @@ class Unlabelled(NamedTuple):
     :ivar images: those of train, then those without label that are kept.
     :ivar rows: that serve without a label; those from len(images) on are images of `shards`.
     :ivar shards: None where there are none.
+    :ivar stream: None where there is none; its images have no rows.
     """
 
     images: Dataset
     rows: np.ndarray
     shards: ImageShards | None
+    stream: ImageStream | None = None
 
 
 def with_unlabelled(arguments: DistillationArguments, data: ImageData, withheld: np.ndarray) -> Unlabelled:
@@ -39,6 +42,8 @@ def with_unlabelled(arguments: DistillationArguments, data: ImageData, withheld:
     """
     columns = ["image"] if data.masks is None else ["image", "mask"]  # images without a mask have None there
     parts, rows = [data.splits["train"].select_columns(columns)], []
+    streams = arguments.unlabeled_streaming or is_stream(arguments.unlabeled_dataset)
+    _check_stream(arguments, data, streams)
     if arguments.use_unlabeled:
         rows.append(withheld)
     if data.unlabelled is not None:
@@ -56,6 +61,8 @@ def with_unlabelled(arguments: DistillationArguments, data: ImageData, withheld:
                 "Name an `unlabeled_dataset`, or withhold labels with `shots` or `label_fraction`."
             )
         logger.warning("use_unlabeled has no effect, because every row of train keeps its label.")
+    if streams:
+        return Unlabelled(parts[0], np.empty(0, dtype=np.int64), None, _open_stream(arguments))
     files = find_shards(arguments.unlabeled_dataset)
     if arguments.unlabeled_dataset is not None and not files:
         further = load_images_only(
@@ -85,3 +92,32 @@ def _open_shards(arguments: DistillationArguments, data: ImageData, files: list)
         len(shards), len(files),
     )  # fmt: skip
     return shards
+
+
+def _check_stream(arguments: DistillationArguments, data: ImageData, streams: bool) -> None:
+    """:raises ArgumentError: for a stream beside what it does not go with."""
+    if not streams:
+        words = "is only for a stream: add `unlabeled_streaming`, or leave it out."
+        arguments.refuse_changed(["stream_buffer_size"], words)
+        return
+    if data.volumes is not None:
+        raise ArgumentError(
+            "`unlabeled_dataset` is a stream, which gives images, but the data are volumes: leave "
+            "`unlabeled_streaming` out, and name a folder of volumes."
+        )
+    if arguments.use_unlabeled:
+        raise ArgumentError(
+            "`use_unlabeled` mixes rows of train with `unlabeled_dataset`, which a stream of unknown length does not "
+            "allow: leave it out, or leave `unlabeled_streaming` out."
+        )
+
+
+def _open_stream(arguments: DistillationArguments) -> ImageStream:
+    stream = open_stream(arguments.unlabeled_dataset, arguments.image_column)
+    logger.info(
+        "Unlabelled images are read from a stream of %d parts and mixed in a buffer of %d. Each is shown once in an "
+        "epoch of the stream, and decoded then. Their teacher features are not cached, and they are not compared with "
+        "validation and test.",
+        stream.dataset.num_shards, arguments.stream_buffer_size,
+    )  # fmt: skip
+    return stream

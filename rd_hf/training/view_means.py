@@ -54,10 +54,14 @@ def check_view_means(arguments: DistillationArguments, run_data: RunData) -> Non
             "`target_views` mean needs a number of views and one vector of the teacher for each of them: give "
             "`num_views` a number and set `teacher_features` to all or last, or set `target_views` to one."
         )
-    if arguments.target_views == "mean" and run_data.shards is not None:
+    passing = run_data.shards is not None or run_data.stream is not None
+    if arguments.target_views == "mean" and passing:
+        images, way_out = "images in tar files are too many", "unpack the tar files"
+        if run_data.stream is not None:
+            images, way_out = "the images of a stream are too many", "leave `unlabeled_streaming` out"
         raise ArgumentError(
-            "`target_views` mean shows the teacher every image in all its views beforehand, which images in tar files "
-            "are too many for: set `target_views` to one, or unpack the tar files."
+            f"`target_views` mean shows the teacher every image in all its views beforehand, for which {images}: set "
+            f"`target_views` to one, or {way_out}."
         )
 
 

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import torch
+import transformers
 from PIL import Image
 from transformers import (
     BitImageProcessorPil,
@@ -26,8 +27,10 @@ from transformers import (
     ViTImageProcessorPil,
     YolosImageProcessorPil,
 )
+from transformers.utils.import_utils import TORCHVISION_IMPORT_ERROR
 
 from rd_hf.data.pixels import PixelError, PixelTransform, default_processor, load_processor
+from rd_hf.inference.model_names import ModelNameError, loading
 
 PROCESSORS = {
     "vit": ViTImageProcessorPil(size={"height": 32, "width": 32}),
@@ -168,6 +171,25 @@ def test_what_torchvision_alone_can_do_besides_needs_a_size(tmp_path):
 def test_one_grey_level_of_rounding_is_accepted():
     """Owlv2 resizes after rescaling, and so does not round to bytes in between."""
     assert PixelTransform(Owlv2ImageProcessorPil(size={"height": 128, "width": 128})).size == (128, 128)
+
+
+def test_an_older_transformers_without_torchvision_is_told_apart(tmp_path, monkeypatch):
+    """Version 5.17 refuses as its dummy classes do: at the first use of an attribute, in the words of `Backend`."""
+    ViTImageProcessorPil().save_pretrained(tmp_path)
+
+    class Refusing(type):
+        def __getattribute__(cls, name):
+            raise ImportError(TORCHVISION_IMPORT_ERROR.format("AutoImageProcessor"))
+
+    monkeypatch.setattr(transformers, "AutoImageProcessor", Refusing("AutoImageProcessor", (), {}))
+    words = "pip install torchvision.*transformers>=5.23"
+    with pytest.raises(PixelError, match=words):
+        load_processor(str(tmp_path))
+    with pytest.raises(PixelError, match=words):
+        load_processor(str(tmp_path), image_size=32)  # which makes one for a class that cannot be built
+    named = pytest.raises(ModelNameError, match=f"The student '{tmp_path}' cannot be used: transformers .*{words}")
+    with named, loading("student", str(tmp_path)):
+        load_processor(str(tmp_path))
 
 
 def test_a_folder_without_processor_is_refused_with_the_way_out(tmp_path):

@@ -2,13 +2,18 @@
 
 import importlib.util
 
+import pytest
 from conftest import REPOSITORY
 
 
-def test_the_small_benchmark_prints_every_row(capsys):
+@pytest.mark.parametrize(("options", "words"), [
+    ([], ["| 1200 images indexed | "]),
+    (["--streaming"], ["| 1200 images opened | ", "| 320 images passed over | "]),
+])  # fmt: skip
+def test_the_small_benchmark_prints_every_row(capsys, options, words):
     spec = importlib.util.spec_from_file_location("benchmark_shards", REPOSITORY / "examples" / "benchmark_shards.py")
     benchmark = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(benchmark)
-    benchmark.main(["--images", "1200", "--visits", "256"])
+    benchmark.main(["--images", "1200", "--visits", "256", *options])
     printed = capsys.readouterr().out
-    assert "| 1200 images indexed | " in printed and "| 4 x 64 images loaded | " in printed
+    assert all(word in printed for word in [*words, "| 4 x 64 images loaded | "])

@@ -27,7 +27,7 @@ LARGEST = 600_000_000  # parameters that are built
 DEFAULT_SIZE = (224, 224)
 SIZES: dict[str, Grid] = {
     "depth_pro": (1536, 1536), "lw_detr": (1024, 1024), "rf_detr": (560, 560), "align": DEFAULT_SIZE,
-    "efficientnet": DEFAULT_SIZE,
+    "efficientnet": DEFAULT_SIZE, "pixtral": DEFAULT_SIZE, "lighton_ocr": DEFAULT_SIZE,
 }  # fmt: skip
 
 

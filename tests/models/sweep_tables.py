@@ -28,7 +28,7 @@ NO_IMAGE_MODELS = {
     **dict.fromkeys(("xclip", "pe_video", "pe_video_encoder", "edgetam_video", "sam3_video"), VIDEOS),
     **dict.fromkeys(("efficientloftr", "lightglue", "superglue"), PAIRS),
     **dict.fromkeys(("fuyu", "gemma4_unified", "layoutlmv2", "layoutlmv3", "t5gemma2", "udop", "vilt"), TOGETHER),
-    **dict.fromkeys(("inkling_mm_model", "kosmos-2.5", "lighton_ocr", "pixtral"), "It reads packed patches."),
+    **dict.fromkeys(("inkling_mm_model", "kosmos-2.5"), "It reads packed patches."),
     "blip_2_qformer": "It reads the features of another model.",
     "glm_image_vqmodel": "It has no forward pass.",
     "sam3_lite_text_text_model": "It reads text.",

@@ -30,6 +30,7 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 from rd_hf.data.pixels import PixelError, PixelTransform
 from rd_hf.data.plain_processor import PLAIN_CLASSES
 from rd_hf.models.backbone import Backbone
+from rd_hf.models.packed_tower import PackedTower, whole_image_tower
 from rd_hf.models.probe import random_pixels
 from rd_hf.models.tape import input_channels
 
@@ -54,9 +55,10 @@ def reads_images(model_type: str) -> bool:
 
 def stages_of(model_type: str, narrow: bool) -> dict[str, Any]:
     """The stages that a teacher of this type has, after it was read once."""
-    tower = small_model(model_type, narrow)
+    tower = whole_image_tower(small_model(model_type, narrow))
     size = stated_size(tower, model_type)
-    row = {"tower": type(tower).__name__, "size": size}
+    own = tower.tower if isinstance(tower, PackedTower) else tower
+    row = {"tower": type(own).__name__, "size": size}
     try:
         backbone = Backbone(tower, {"id": model_type, "revision": None, "sha256": ""})
         stages = backbone.find_stages(size)

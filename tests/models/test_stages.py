@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 from transformers import (
+    AutoModel,
     CLIPConfig,
     CLIPModel,
     CLIPVisionConfig,
@@ -24,6 +25,7 @@ from transformers import (
     MobileNetV2Model,
     PixioConfig,
     PixioModel,
+    RfDetrConfig,
     SamVisionConfig,
     SamVisionModel,
     SiglipConfig,
@@ -33,6 +35,7 @@ from transformers import (
     ViTMAEModel,
     ViTModel,
 )
+from transformers.models.rf_detr.configuration_rf_detr import RfDetrDinov2Config
 from vision_families import FAMILIES, SQUARE, VIT, Family
 
 from rd_hf.models.features import Form
@@ -682,3 +685,28 @@ class Packed(TokensFirst):
 def test_a_stem_alone_is_no_stage_where_the_blocks_cannot_be_read() -> None:
     with pytest.raises(StageError, match=r"no stages found in Packed.*blocks \(its children output no map"):
         find_stages(Packed().eval(), (32, 24))
+
+
+@pytest.mark.parametrize(("windows", "names"), [
+    (2, ["backbone.projector"]), (1, [f"backbone.backbone.encoder.layer.{number}" for number in range(4)]),
+])  # fmt: skip
+def test_blocks_of_windows_are_passed_over_for_the_map_behind_them(windows: int, names: list[str]) -> None:
+    """RF-DETR folds windows into the batch, and its blocks of global attention read the tokens window by window."""
+    torch.manual_seed(0)
+    backbone = RfDetrDinov2Config(
+        hidden_size=32, num_hidden_layers=4, num_attention_heads=2, image_size=112, patch_size=14, num_windows=windows,
+        out_features=["stage2", "stage4"], window_block_indexes=[0, 2],
+    )  # fmt: skip
+    decoder = {"decoder_layers": 1, "decoder_ffn_dim": 16, "group_detr": 1, "num_queries": 4}
+    heads = {"decoder_self_attention_heads": 2, "decoder_cross_attention_heads": 2}
+    model = AutoModel.from_config(RfDetrConfig(backbone_config=backbone, d_model=16, **decoder, **heads)).eval()
+    staged = find_stages(model, (112, 112), must_reach_output=False)
+    assert [stage.name for stage in staged.stages] == names
+    images = torch.randn(1, 3, 112, 112)
+    changed = images.clone()
+    changed[..., 28:42, 84:98] += 5.0
+    with torch.no_grad():
+        pairs = zip(staged.forward(images)[1].features, staged.forward(changed)[1].features, strict=True)
+    for before, after in pairs:
+        moved = (before.map - after.map).abs().amax(dim=1)[0]
+        assert divmod(int(moved.argmax()), 8) == (2, 6)

@@ -1,5 +1,7 @@
 """What would stop a run late, or in a library's own words, is said in a sentence before any training."""
 
+from types import SimpleNamespace
+
 import datasets
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from test_distillation import settings
 from torch import nn
 
 import rd_hf
+from rd_hf.arguments.distillation import DistillationArguments
 from rd_hf.arguments.values import ArgumentError
 from rd_hf.data.order import RowOrder, StepPlan
 from rd_hf.data.pixel_store import PixelStore
@@ -17,6 +20,7 @@ from rd_hf.models.configuration_monai import MonaiNetConfig
 from rd_hf.models.modeling_monai import MonaiNetForSemanticSegmentation
 from rd_hf.scoring.classification import MetricError
 from rd_hf.students.loading import load_student
+from rd_hf.training.assembly import planned_steps
 from rd_hf.training.checks import check_answered_size, check_batch_norm, check_logits_vary
 
 
@@ -106,6 +110,29 @@ def test_no_batch_is_smaller_than_the_others():
     """33 images in batches of 32: the epoch's last image is not alone."""
     plan = StepPlan(RowOrder(np.arange(33), 0, 0), None, 32, 0)
     assert {len(plan.batch(step, 0)) for step in range(5)} == {32}
+
+
+@pytest.mark.parametrize(
+    ("labelled", "given", "steps"),
+    [
+        (60, {}, 600),  # 60 passes would be 113 steps
+        (3200, {}, 6000),
+        (60, {"num_train_epochs": 60.0}, 113),
+        (60, {"num_train_epochs": 0.1}, 1),
+        (3200, {"max_steps": 7, "num_train_epochs": 60.0}, 7),
+    ],
+)
+def test_few_labels_get_more_passes_unless_a_number_is_given(labelled, given, steps):
+    plan = StepPlan(RowOrder(np.arange(labelled), 0, 0), None, 32, 0)
+    run_data = SimpleNamespace(labelled_rows=np.arange(labelled))
+    arguments = DistillationArguments(method="ce", student="s", dataset="d", output_dir="o", **given)
+    assert planned_steps(arguments, run_data, plan) == steps
+
+
+def test_passes_count_the_rows_of_all_processes_and_batches():
+    plan = StepPlan(RowOrder(np.arange(3200), 0, 0), None, 32, 0, accumulation=2, processes=5)
+    arguments = DistillationArguments(method="ce", student="s", dataset="d", output_dir="o", num_train_epochs=3)
+    assert planned_steps(arguments, SimpleNamespace(labelled_rows=np.arange(3200)), plan) == 30
 
 
 def test_slices_without_a_teacher_are_refused(tmp_path):

@@ -1,0 +1,219 @@
+"""Streams of images: how they are opened by name, their order for any number of processes, and what they refuse."""
+
+import io
+from itertools import chain
+
+import numpy as np
+import pytest
+from datasets import Dataset, Features, Image, IterableDataset, IterableDatasetDict, Value
+from PIL import Image as Picture
+from test_shards import png, write_shard
+
+from rd_hf.data.columns import DataError
+from rd_hf.data.decoding.images import BadImageError, read_image
+from rd_hf.data.order import RowOrder, StepPlan
+from rd_hf.data.pixel_store import PixelStore
+from rd_hf.data.pixels import PixelTransform, Transforms
+from rd_hf.data.stream_order import StreamOrder, number_of_lanes
+from rd_hf.data.streams import open_stream
+
+IMAGES = Features({"image": Image()})
+FIRST = 10  # rows below those of the stream
+
+
+def content(number: int) -> bytes:
+    return png(number)
+
+
+def memory(shards=4, each=6):
+    """A stream whose images have their number as grey value, and the numbers that have been read."""
+    read = []
+
+    def rows(parts):
+        for part in parts:
+            for number in range(part * each, (part + 1) * each):
+                read.append(number)
+                yield {"image": {"bytes": content(number), "path": None}}
+
+    return IterableDataset.from_generator(rows, features=IMAGES, gen_kwargs={"parts": list(range(shards))}), read
+
+
+def value(image) -> int:
+    return read_image(image).rgb.getpixel((0, 0))[0]
+
+
+def order_of(dataset, rows_a_step=8, buffer_size=16, seed=0, skip_bad=False) -> StreamOrder:
+    return StreamOrder(open_stream(dataset), rows_a_step, FIRST, seed, buffer_size, skip_bad)
+
+
+def plan_of(order, size=8, **changes) -> StepPlan:
+    labelled = RowOrder(np.arange(FIRST), seed=0, stream=0)
+    return StepPlan(labelled, order, labelled_size=1, unlabelled_size=size, **changes)
+
+
+def shown(plan, step) -> list[int]:
+    """The grey values of what this process shows at a step."""
+    visits = chain.from_iterable(plan.with_images(plan.batch(step, part)) for part in range(plan.accumulation))
+    return [value(v.images.images[v.row - v.images.first]) for v in visits if not v.labelled]
+
+
+@pytest.mark.parametrize(("rows", "shards", "lanes"), [
+    (8, 1, 1), (8, 4, 4), (64, 1024, 8), (64, 1013, 8), (64, 7, 1), (6, 12, 6), (7, 14, 7), (9, 4, 1),
+])  # fmt: skip
+def test_lanes_divide_steps_and_files_evenly(rows, shards, lanes):
+    assert number_of_lanes(rows, shards) == lanes
+
+
+@pytest.mark.parametrize(("shards", "each"), [(4, 6), (1, 23), (3, 7)])
+def test_processes_and_accumulation_show_the_images_of_one_process(shards, each):
+    whole = plan_of(order_of(memory(shards, each)[0]))
+    parts = plan_of(order_of(memory(shards, each)[0]), size=4, accumulation=2)
+    ranks = [plan_of(order_of(memory(shards, each)[0]), size=4, processes=2, rank=rank) for rank in range(2)]
+    assert len(whole.unlabelled.lanes) == number_of_lanes(8, shards)
+    for step in range(9):  # 72 images, more than three epochs
+        expected = shown(whole, step)
+        assert expected == shown(parts, step) == [*shown(ranks[0], step), *shown(ranks[1], step)]
+
+
+def test_an_epoch_shows_every_image_once_and_the_next_one_in_another_order():
+    order = order_of(memory()[0])
+    plan = plan_of(order)
+    epochs = [
+        [number for step in range(3 * epoch, 3 * epoch + 3) for number in shown(plan, step)] for epoch in range(3)
+    ]
+    assert all(sorted(epoch) == list(range(24)) for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2] and epochs[0] != sorted(epochs[0])
+    other = plan_of(order_of(memory()[0], seed=1))
+    assert shown(other, 0) != epochs[0][:8]
+
+
+def test_a_process_reads_only_its_lanes_and_no_more_than_the_buffer_ahead():
+    dataset, read = memory(shards=2, each=100)
+    plan = plan_of(order_of(dataset, buffer_size=20), size=4, processes=2, rank=1)
+    shown(plan, 0)
+    assert set(read) <= set(range(100, 200)) and len(read) <= 4 + 20
+
+
+@pytest.mark.parametrize("step", [2, 5, 7])
+def test_a_resumed_order_goes_on_at_the_same_image(step):
+    whole, expected = plan_of(order_of(memory(3, 7)[0], rows_a_step=6), size=6), []
+    for number in range(10):
+        if number == step:
+            lengths = whole.unlabelled.lengths()  # what a checkpoint of that step holds
+        expected.append(shown(whole, number))
+    later = plan_of(order_of(memory(3, 7)[0], rows_a_step=6), size=6)
+    later.unlabelled.take_over(lengths)
+    assert [shown(later, number) for number in range(step, 10)] == expected[step:]
+    assert (lengths[0] is None) == (step < 4)
+
+
+def test_a_stream_that_has_become_shorter_is_refused():
+    plan = plan_of(order_of(memory(1, 12)[0]))
+    plan.unlabelled.take_over([13])
+    with pytest.raises(DataError, match="had 13 images before and now has 12"):
+        shown(plan, 1)
+
+
+def test_a_stream_that_breaks_off_says_why_and_what_to_do():
+    def rows():
+        yield {"image": {"bytes": content(0), "path": None}}
+        raise OSError("no route to host")
+
+    plan = plan_of(order_of(IterableDataset.from_generator(rows, features=IMAGES)))
+    with pytest.raises(DataError, match="breaks off .OSError: no route to host.; .*--resume"):
+        shown(plan, 0)
+
+
+def test_an_empty_stream_is_refused():
+    with pytest.raises(DataError, match="is empty"):
+        shown(plan_of(order_of(memory(1, 0)[0])), 0)
+
+
+@pytest.fixture
+def files(tmp_path):
+    """The same 12 images in tar files, in parquet files, and in a folder."""
+    for shard in range(3):
+        numbers = range(4 * shard, 4 * shard + 4)
+        write_shard(tmp_path / "tar" / f"{shard}.tar", {f"{n:02d}.png": content(n) for n in numbers})
+        rows = [{"image": {"bytes": content(n), "path": None}, "finding": 1} for n in numbers]
+        (tmp_path / "parquet").mkdir(exist_ok=True)
+        table = Dataset.from_list(rows, features=Features(IMAGES | {"finding": Value("int64")}))
+        table.to_parquet(str(tmp_path / "parquet" / f"{shard}.parquet"))
+        (tmp_path / "folder").mkdir(exist_ok=True)
+        for n in numbers:
+            (tmp_path / "folder" / f"{n:02d}.png").write_bytes(content(n))
+    return tmp_path
+
+
+@pytest.mark.parametrize(("name", "shards", "images"), [
+    ("tar", 3, 12), ("parquet", 3, 12), ("folder", 1, 12), ("tar/1.tar", 1, 4), ("parquet/2.parquet", 1, 4),
+])  # fmt: skip
+def test_what_can_be_named(files, name, shards, images, monkeypatch):
+    monkeypatch.chdir(files)
+    for named in (name, str(files / name)):
+        stream = open_stream(named)
+        assert stream.dataset.num_shards == shards
+        first = 8 if name.endswith("2.parquet") else 4 if name.endswith("1.tar") else 0
+        assert sorted(map(value, stream.images())) == list(range(first, first + images))
+
+
+def test_streams_in_hand_give_bytes_pictures_or_a_split():
+    def raw():
+        yield {"content": content(7), "n": 0}
+
+    def pictures():
+        yield {"image": Picture.fromarray(np.full((3, 3), 9, dtype=np.uint8)), "n": 0}
+
+    found = IterableDataset.from_generator(raw, features=Features({"content": Value("binary"), "n": Value("int64")}))
+    assert [value(image) for image in open_stream(found, "content").images()] == [7]
+    found = IterableDataset.from_generator(pictures, features=Features(IMAGES | {"n": Value("int64")}))
+    assert [value(image) for image in open_stream(IterableDatasetDict(test=found)).images()] == [9]
+    both = IterableDatasetDict(test=memory()[0], train=found)
+    assert [value(image) for image in open_stream(both.with_format("numpy")).images()] == [9]
+
+
+@pytest.mark.parametrize(("dataset", "column", "words"), [
+    (lambda: Dataset.from_dict({"image": [b""]}), None, "to_iterable_dataset"),
+    (lambda: IterableDataset.from_generator(lambda: iter([{"image": b""}])), None, "give `features=datasets.Features"),
+    (lambda: memory()[0].map(lambda row: row), "scan", "stream does not say|no such column"),
+    (lambda: memory()[0], "scan", r"image_column is 'scan'.*columns found: image \(Image\)"),
+    (lambda: Dataset.from_dict({"image": ["a.png"]}).to_iterable_dataset(), None, "has image .string., but a stream"),
+    (lambda: IterableDatasetDict(a=memory()[0], b=memory()[0]), None, "splits a, b, and none is train"),
+    (lambda: "/nowhere/at/all", None, "'/nowhere/at/all' cannot be read"),
+])  # fmt: skip
+def test_what_is_refused(dataset, column, words):
+    with pytest.raises(DataError, match=words):
+        open_stream(dataset(), column)
+
+
+def broken():
+    def rows():
+        for number in range(6):
+            yield {"image": {"bytes": b"no image" if number in (2, 3) else content(number), "path": None}}
+
+    return IterableDataset.from_generator(rows, features=IMAGES)
+
+
+def test_an_image_that_cannot_be_read_ends_the_run_or_the_next_of_its_batch_is_shown(caplog):
+    from transformers import ViTImageProcessorPil
+
+    transform = PixelTransform(ViTImageProcessorPil(size={"height": 4, "width": 4}, resample=0))
+    rows = Dataset.from_list([{"image": {"bytes": content(0), "path": None}}] * FIRST, features=IMAGES)
+    store = PixelStore(rows.cast_column("image", Image(decode=False)), Transforms(transform, transform), "train")
+
+    def fetched(skip_bad):
+        plan = plan_of(order_of(broken(), rows_a_step=6, buffer_size=1, skip_bad=skip_bad), size=6)
+        visits = [visit for visit in plan.with_images(plan.batch(0, 0)) if not visit.labelled]
+        return [[int(p[0, 0, 0]) for p in store.fetch(visit, True)[:2]] for visit in visits]
+
+    with pytest.raises(BadImageError, match="image 2 of the stream.*--on_bad_image skip"):
+        fetched(skip_bad=False)
+    assert fetched(skip_bad=True) == [[0, 0], [1, 1], [4, 4], [4, 4], [4, 4], [5, 5]]
+    assert "Skipped, another image of the batch is shown in its place: image 2 of the stream" in caplog.text
+
+
+def test_content_is_read_from_files(files):
+    """A folder's images are read where they are decoded, as `datasets` gives their paths."""
+    image = next(open_stream(str(files / "folder")).images())
+    assert image["bytes"] is None and io.BytesIO(content(0)).getvalue() == (files / "folder" / "00.png").read_bytes()
+    assert value(image) == 0

@@ -1,0 +1,162 @@
+"""Runs whose unlabelled images are a stream: resumed to the bit, the same on two processes, and what they say of it."""
+
+import io
+import json
+import logging
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from datasets import Dataset, Features, Image, IterableDataset
+from PIL import Image as Picture
+from test_distillation import TINY_VIT
+from test_interrupts import options
+from test_resume import STEADY_VIT, interrupted, losses
+from test_teacher_cache import last_weights, settings
+
+import rd_hf
+from rd_hf.arguments.values import ArgumentError
+from rd_hf.comparison import bench
+from rd_hf.data.columns import DataError
+from rd_hf.data.stream_order import StreamOrder
+from rd_hf.runtime.checkpoint import CheckpointError
+from rd_hf.tasks.classification import SingleLabel
+from rd_hf.teacher_cache.key import list_folders
+
+quick = pytest.mark.usefixtures("no_report")
+IMAGES = Features({"image": Image()})
+
+
+def png(value: int) -> bytes:
+    file = io.BytesIO()
+    Picture.fromarray(np.full((24, 20), value, dtype=np.uint8)).save(file, "png")
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def parquet(tmp_path_factory):
+    """A folder of 24 images in 2 parquet files."""
+    folder = tmp_path_factory.mktemp("stream")
+    for shard in range(2):
+        rows = [{"image": {"bytes": png(5 * number), "path": None}} for number in range(12 * shard, 12 * shard + 12)]
+        Dataset.from_list(rows, features=IMAGES).to_parquet(str(folder / f"{shard}.parquet"))
+    return folder
+
+
+def streaming(teacher, dataset, folder, parquet, **changes):
+    values = settings(
+        teacher, dataset, folder, use_unlabeled=False, unlabeled_dataset=str(parquet), unlabeled_streaming=True,
+        stream_buffer_size=6, cache_dtype="float32", per_device_unlabeled_batch_size=6, logging_steps=1, save_steps=3,
+    )  # fmt: skip
+    return values | changes
+
+
+def generator_of(count):
+    def rows():
+        for number in range(count):
+            yield {"image": {"bytes": png(5 * number), "path": None}}
+
+    return IterableDataset.from_generator(rows, features=IMAGES)
+
+
+@quick
+@pytest.mark.parametrize("in_hand", [False, True])
+def test_a_run_resumes_in_the_same_course_across_the_end_of_a_stream(
+    tmp_path, teacher, blobs_npz, cache_dir, parquet, monkeypatch, caplog, in_hand
+):
+    caplog.set_level(logging.INFO, "rd_hf")
+    changes = {"unlabeled_dataset": generator_of(23), "unlabeled_streaming": False} if in_hand else {}
+    values = streaming(teacher, blobs_npz, tmp_path / "whole", parquet, **changes)
+    rd_hf.distill(**values)
+    parts, ended = (1, 23) if in_hand else (2, 12)
+    assert f"read from a stream of {parts} parts and mixed in a buffer of 6" in caplog.text
+    assert f"of the stream has ended after {ended} images, and begins again" in caplog.text
+    (cache,) = list_folders(cache_dir)
+    assert cache.key["rows"] == 60  # those of train: images of a stream have no place in a cache
+    values["output_dir"] = str(tmp_path / "cut")
+    interrupted(monkeypatch, values, 6)
+    rd_hf.distill(**values, resume=True, dataloader_num_workers=1)
+    whole, cut = last_weights(tmp_path / "whole"), last_weights(tmp_path / "cut")
+    assert all(np.array_equal(whole[name], value) for name, value in cut.items())
+    assert losses(tmp_path / "whole") == losses(tmp_path / "cut") and len(losses(tmp_path / "cut")) == 10
+
+
+@quick
+def test_two_processes_follow_the_course_of_one_with_two_batches(teacher, blobs_npz, tmp_path, parquet, job):
+    values = streaming(teacher, blobs_npz, tmp_path / "one", parquet, student=STEADY_VIT, max_steps=6, eval_steps=3)
+    values |= {"per_device_unlabeled_batch_size": 4, "per_device_train_batch_size": 4}
+    rd_hf.distill(**values, gradient_accumulation_steps=2)
+    values["output_dir"] = str(tmp_path / "two")
+    done, other = job(2, "-m", "rd_hf", *options(values))
+    assert done.returncode == other.returncode == 0, done.stderr[-3000:]
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-3)
+    state = json.loads((sorted((tmp_path / "two" / "checkpoints").iterdir())[-1] / "state.json").read_text())
+    assert "[12, 12]" in json.dumps(state)  # each process has read one of the two parts to its end
+
+
+def test_the_run_its_card_and_info_say_what_was_read(teacher, blobs_npz, tmp_path, parquet):
+    values = streaming(teacher, blobs_npz, tmp_path / "run", parquet, max_steps=2, eval_steps=2, num_views="endless")
+    rd_hf.distill(**values)
+    training = json.loads((tmp_path / "run" / "metrics.json").read_text())["training"]
+    assert training["streamed_images"] == 12 and training["unlabelled_images"] == 0
+    card = (tmp_path / "run" / "student" / "README.md").read_text()
+    assert "12 training images without a label were read from a stream" in card and "unlabeled_streaming" in card
+    assert "images without label, read from a stream" in (tmp_path / "run" / "report.html").read_text()
+    assert rd_hf.info(tmp_path / "run")["training"]["streamed_images"] == 12
+
+
+@quick
+def test_a_stream_goes_with_drd_and_without_a_cache(teacher, blobs_npz, tmp_path, parquet):
+    changes = {"method": "drd", "augment": False, "cache": False, "max_steps": 2, "eval_steps": 2}
+    rd_hf.distill(**streaming(teacher, blobs_npz, tmp_path / "run", parquet, **changes))
+    assert len(losses(tmp_path / "run")) == 2
+
+
+@quick
+def test_a_student_alone_reads_no_stream(blobs_npz, tmp_path, parquet, monkeypatch):
+    monkeypatch.setattr(StreamOrder, "with_images", None)
+    values = streaming(None, blobs_npz, tmp_path / "run", parquet, method="ce", max_steps=2, eval_steps=2)
+    rd_hf.distill(**values)
+    assert len(losses(tmp_path / "run")) == 2
+
+
+@quick
+def test_rd_plus_goes_without_what_it_keeps_of_each_image(teacher, blobs_npz, tmp_path, parquet):
+    values = streaming(teacher, blobs_npz, tmp_path / "run", parquet, method="rd_plus", student=TINY_VIT, max_steps=2)
+    with pytest.raises(ArgumentError, match="`target_views` to one, or leave `unlabeled_streaming` out"):
+        rd_hf.distill(**values)
+    values |= {"target_views": "one", "overwrite_output_dir": True}
+    with pytest.raises(ArgumentError, match="`ensemble_share` to 0, or leave `unlabeled_streaming` out"):
+        rd_hf.distill(**values)
+    rd_hf.distill(**values | {"ensemble_share": 0.0, "eval_steps": 2})
+    assert len(losses(tmp_path / "run")) == 2
+
+
+@pytest.mark.parametrize(("changes", "error", "words"), [
+    ({"use_unlabeled": True}, ArgumentError, "`use_unlabeled` mixes rows of train"),
+    ({"unlabeled_streaming": False}, ArgumentError, "`stream_buffer_size` is only for a stream"),
+    ({"unlabeled_dataset": None}, ArgumentError, "`unlabeled_streaming` needs `unlabeled_dataset`"),
+    ({"unlabeled_dataset": Dataset.from_dict({"image": []})}, DataError, "to_iterable_dataset"),
+    ({"dataset": generator_of(3)}, DataError, "without streaming=True; .*`unlabeled_dataset`"),
+])  # fmt: skip
+def test_what_a_stream_does_not_go_with(teacher, blobs_npz, tmp_path, parquet, changes, error, words):
+    with pytest.raises(error, match=words):
+        rd_hf.distill(**streaming(teacher, blobs_npz, tmp_path / "run", parquet) | changes)
+
+
+def test_a_comparison_takes_no_stream(monkeypatch):
+    data = SimpleNamespace(task=SingleLabel(["a", "b"]), shards=None, stream=generator_of(1))
+    monkeypatch.setattr(bench, "load_run_data", lambda *_, **__: data)
+    with pytest.raises(ArgumentError, match="`unlabeled_dataset` cannot be a stream: download it"):
+        bench.Bench(None, None)
+
+
+@quick
+def test_another_buffer_or_stream_ends_a_resumed_run(teacher, blobs_npz, tmp_path, parquet, monkeypatch):
+    values = streaming(teacher, blobs_npz, tmp_path / "run", parquet, unlabeled_dataset=generator_of(23))
+    interrupted(monkeypatch, values, 2)
+    with pytest.raises(ArgumentError, match="stream_buffer_size: 6 then, 7 now"):
+        rd_hf.distill(**values | {"stream_buffer_size": 7}, resume=True)
+    other = Dataset.from_dict({"image": [{"bytes": png(1), "path": None}] * 4}, features=IMAGES)
+    with pytest.raises(CheckpointError):
+        rd_hf.distill(**values | {"unlabeled_dataset": other.to_iterable_dataset(num_shards=2)}, resume=True)
