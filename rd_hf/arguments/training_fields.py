@@ -69,7 +69,7 @@ class TrainingFields:
     gamma: float = _views(0.2, "gamma lies between 1 / (1 + this) and 1 + this", at_least=0)
 
     num_train_epochs: float | None = _training(
-        None, "passes over the labelled rows; by default 60, and more if these are fewer than 600 optimiser steps",
+        None, "passes over the labelled rows; by default 60, and more if these are fewer than 300 optimiser steps",
         above=0,
     )
     max_steps: int = _training(-1, "optimiser steps; overrides num_train_epochs if positive", at_least=-1)

@@ -44,7 +44,7 @@ from .volume_inputs import VolumeInputs
 logger = logging.getLogger(__name__)
 
 FEW_CKA_ROWS = 16  # the standard deviation of debiased CKA of 8 unrelated rows is .23, of 16 it is .10
-DEFAULT_PASSES, FEWEST_STEPS = 60, 600  # over the labelled rows, where no number of steps or passes is given
+DEFAULT_PASSES, FEWEST_STEPS = 60, 300  # over the labelled rows, where no number of steps or passes is given
 OBJECTIVE_ARGUMENTS = [field.name for field in fields(ObjectiveWeights) if field.name != "total_steps"]
 
 

@@ -115,7 +115,7 @@ def test_no_batch_is_smaller_than_the_others():
 @pytest.mark.parametrize(
     ("labelled", "given", "steps"),
     [
-        (60, {}, 600),  # 60 passes would be 113 steps
+        (60, {}, 300),  # 60 passes would be 113 steps
         (3200, {}, 6000),
         (60, {"num_train_epochs": 60.0}, 113),
         (60, {"num_train_epochs": 0.1}, 1),
