@@ -156,12 +156,15 @@ class TaskFields:
     unlabeled_streaming: bool = _data(
         False, "read unlabeled_dataset from its start and keep nothing of it, as `datasets` does with streaming=True: "
         "a Hub id, or parquet, tar or image files; each image is decoded, and the teacher run, when it comes",
+        compare="never",
     )
     stream_buffer_size: int = _data(
         1000, "images of a stream that are in memory, undecoded, among which the next one is drawn", above=0,
+        compare="never",
     )
     on_bad_image: Literal["error", "skip"] = _data(
-        "error", "error stops at an unreadable file; skip leaves it out and lists it",
+        "error", "error stops at an unreadable file; skip leaves it out and lists it, or shows another image in its "
+        "place where it is in a tar file or stream of unlabelled images",
     )
     page: int | None = _data(
         None, "page or frame to read of files with several, from 1; by default they are refused", above=0, card=False,

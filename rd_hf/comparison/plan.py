@@ -31,6 +31,10 @@ from .methods import METHODS, Method, Target
 NAME = re.compile(r"[^/\\]+")
 NO_TEACHER = "no_teacher"
 NEVER = 10**9  # steps
+NO_STREAM = (
+    "`compare` shows every method the same decoded images, so `unlabeled_dataset` cannot be a stream: download it, and "
+    "leave `unlabeled_streaming` out."
+)
 TARGETS: dict[str, Target] = {"classification": "classes", "segmentation": "masks"}  # of the argument `task`
 
 
@@ -119,6 +123,8 @@ class Plan:
                     f"`{name}` cannot be given for the runs, because the comparison sets it from its own `methods`, "
                     "`shots`, `seeds`, `use_unlabeled` and `output_dir`."
                 )
+            if name == "unlabeled_streaming":
+                raise ArgumentError(NO_STREAM)
             if of[name] == "never":
                 raise ArgumentError(f"`{name}` is not supported in a comparison: leave it out.")
         for name in itertools.chain(*common, *of_data, *entries):

@@ -5,7 +5,8 @@ mixes the images in a buffer, from (seed, epoch), and an image is known by its p
 
 Each place of an optimiser step belongs to one of a few lanes, and each lane reads files of its own. Lanes follow from
 the rows of a step and the files of the stream alone, not from the processes. A process reads only the lanes that its
-places belong to, and decodes only its own images.
+places belong to, and decodes only its own images. All lanes show equally many images, so they need about equally many:
+a stream of few files has one lane.
 """
 
 from __future__ import annotations
@@ -23,17 +24,18 @@ from .streams import ImageStream
 logger = logging.getLogger(__name__)
 
 MOST_LANES = 8  # each has files open and a share of the buffer
-EVEN_SHARDS = 16  # files of a lane from which on one more or less makes little difference
+EVEN_SHARDS = 16  # files of a lane from which on one more, or a short one, makes little difference
 SHARDS_AT_ONCE = 10  # whose images are mixed
 TOLD_IMAGES = 10_000
+END = object()  # of an epoch; None is an image that is missing
 
 
 def number_of_lanes(rows_a_step: int, shards: int) -> int:
-    """The largest number of lanes among which the places of a step and the files of a stream divide evenly."""
+    """The most lanes among which the places of a step divide evenly, and that have enough files each."""
     return max(
         lanes
         for lanes in range(1, MOST_LANES + 1)
-        if rows_a_step % lanes == 0 and (shards % lanes == 0 or shards >= EVEN_SHARDS * lanes)
+        if rows_a_step % lanes == 0 and (lanes == 1 or shards >= EVEN_SHARDS * lanes)
     )
 
 
@@ -71,14 +73,20 @@ class StreamOrder:
         read = StreamedImages(self.first_row + places[0], [self._image(place) for place in places], self.skip_bad)
         return [visit._replace(images=read) if visit.row >= self.first_row else visit for visit in visits]
 
-    def lengths(self) -> list[int | None]:
-        """The images of each lane, as far as this process has read one to its end: what a checkpoint holds."""
-        return [lane.length for lane in self.lanes]
+    def epochs(self, step: int) -> list[list[int]]:
+        """For each lane the epoch that a step begins in and the place where that epoch starts, as far as known here."""
+        return [lane.epoch_of(self._first_place(step)) for lane in self.lanes]
 
-    def take_over(self, lengths: Sequence[int | None]) -> None:
-        """Take over what `lengths` gave, so that an epoch is found without reading the ones before."""
-        for lane, length in zip(self.lanes, lengths, strict=True):
-            lane.length = length
+    def take_over(self, epochs: Sequence[Sequence[int]], step: int) -> None:
+        """Take over what `epochs` gave for a step, so that earlier epochs are not read again.
+
+        :param epochs: the latest that any process knew of.
+        """
+        for lane, (epoch, start) in zip(self.lanes, epochs, strict=True):
+            lane.take_over(epoch, start, self._first_place(step))
+
+    def _first_place(self, step: int) -> int:
+        return step * (self.rows_a_step // len(self.lanes))
 
     def _image(self, place: int) -> Any:
         step, place = divmod(place, self.rows_a_step)
@@ -88,54 +96,81 @@ class StreamOrder:
 
 
 class _Lane:
-    """A share of a stream's files, read in order again and again.
+    """A part of a stream's files, read in order again and again.
 
     :param count: lanes of the stream.
     :param number: of this one.
-    :ivar length: its images in an epoch; None until one has ended.
     """
 
     def __init__(self, stream: ImageStream, count: int, number: int, seed: int, buffer_size: int):
-        rows = stream.dataset if count == 1 else stream.dataset.shard(count, number, contiguous=False)
-        at_once = max(1, SHARDS_AT_ONCE // count)
-        generator, own = np.random.default_rng([seed, number]), max(1, buffer_size // count)
-        rows = rows.shuffle(generator=generator, buffer_size=own, max_buffer_input_shards=at_once)
-        self.stream, self.name = stream._replace(dataset=rows), f"part {number + 1} of {count} of the stream"
-        self.length: int | None = None
+        self._stream, self._count, self._number, self._seed = stream, count, number, seed
+        self._buffer_size, self._at_once = max(1, buffer_size // count), max(1, SHARDS_AT_ONCE // count)
+        self.name = "the stream" if count == 1 else f"part {number + 1} of {count} of the stream"
+        self._starts = {0: 0}  # the place where each known epoch starts; epochs may differ in length
+        self._least = (0, 0)  # an epoch, and the place before which it does not end
         self._images: Iterator[Any] | None = None
-        self._epoch = self._start = self._next = 0  # the epoch, the place where it starts, the place that comes next
+        self._epoch = self._next = 0  # the epoch that is read, and the place that comes next
 
     def image(self, place: int) -> Any:
         """The image at a place; those before it are passed over, and read again from the epoch's start if need be."""
         if self._images is None or place < self._next:
-            epoch = 0 if self.length is None else place // self.length
-            self._begin(epoch, 0 if self.length is None else epoch * self.length)
-            if place - self._start >= TOLD_IMAGES:
-                logger.info("Reading %s again up to image %d.", self.name, place - self._start)
+            epoch, start = self.epoch_of(place)
+            self._begin(epoch)
+            if place - start >= TOLD_IMAGES:
+                logger.info("Reading %s again up to image %d.", self.name, place - start)
         while True:
-            image = next(self._images, None)
-            if image is None:
+            image = next(self._images, END)
+            if image is END:
                 self._end()
                 continue
             self._next += 1
             if self._next > place:
                 return image
 
-    def _begin(self, epoch: int, start: int) -> None:
-        self._epoch, self._start, self._next = epoch, start, start
-        self.stream.dataset.set_epoch(epoch)
-        self._images = self.stream.images()
+    def epoch_of(self, place: int) -> list[int]:
+        """The last known epoch that starts no later than a place, and its start."""
+        return list(max((epoch, start) for epoch, start in self._starts.items() if start <= place))
+
+    def take_over(self, epoch: int, start: int, place: int) -> None:
+        """Take over an epoch that starts at a place and has been read up to another one."""
+        self._starts[epoch], self._least = start, (epoch, place)
+
+    def _begin(self, epoch: int) -> None:
+        self._epoch, self._next = epoch, self._starts[epoch]
+        self._images = self._images_of(epoch)
 
     def _end(self) -> None:
-        read = self._next - self._start
-        if not read:
-            raise DataError(f"{self.name} of unlabelled images is empty: check `unlabeled_dataset`")
-        if self.length is None:
-            logger.info("%s has ended after %d images, and begins again.", self.name.capitalize(), read)
-        elif read != self.length:
+        read, following = self._next - self._starts[self._epoch], self._epoch + 1
+        is_short = self._epoch == self._least[0] and self._next < self._least[1]
+        if is_short or self._starts.get(following, self._next) != self._next:
             raise DataError(
-                f"{self.name} had {self.length} images before and now has {read}, so no run can be resumed on it: give "
-                "`unlabeled_dataset` that does not change"
+                f"{self.name} has another number of images than before (now {read} in epoch {following}), so the run "
+                "cannot go on with the images that it would have shown: give `unlabeled_dataset` that does not change"
             )
-        self.length = read
-        self._begin(self._epoch + 1, self._next)
+        if following not in self._starts:
+            logger.info("%s has ended after %d images, and begins again.", self.name.capitalize(), read)
+        self._starts[following] = self._next
+        self._begin(following)
+
+    def _images_of(self, epoch: int) -> Iterator[Any]:
+        """The images of this part in an epoch; where it has none, those of the next part that has some.
+
+        :raises DataError: if no part has any.
+        """
+        for number in range(self._number, self._number + self._count):
+            is_empty = True
+            for image in self._part(number % self._count, epoch).images():
+                is_empty = False
+                yield image
+            if not is_empty:
+                return
+        raise DataError("the stream of unlabelled images is empty: check `unlabeled_dataset`")
+
+    def _part(self, number: int, epoch: int) -> ImageStream:
+        rows = self._stream.dataset
+        if self._count > 1:
+            rows = rows.shard(self._count, number, contiguous=False)
+        generator = np.random.default_rng([self._seed, self._number])
+        rows = rows.shuffle(generator=generator, buffer_size=self._buffer_size, max_buffer_input_shards=self._at_once)
+        rows.set_epoch(epoch)
+        return self._stream._replace(dataset=rows)

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import glob
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from datasets import Dataset, DatasetDict, Features, Image, IterableDataset, IterableDatasetDict, Value, load_dataset
+from datasets import (
+    Dataset,
+    DatasetDict,
+    Features,
+    Image,
+    IterableDataset,
+    IterableDatasetDict,
+    Value,
+    concatenate_datasets,
+    load_dataset,
+)
 
 from .columns import DataError, columns_found, find_image_column
-from .scanner import TABLE_LOADERS, printable
-from .shards import SUFFIX
+from .scanner import TABLE_LOADERS, printable, scan
+from .shards import SUFFIX, find_shards
 from .table_files import LOADING_ERRORS, loading
+
+logger = logging.getLogger(__name__)
 
 LOADERS = TABLE_LOADERS | {SUFFIX: "webdataset"}
 BYTES = ("binary", "large_binary")
@@ -59,9 +73,9 @@ def is_stream(dataset: Any) -> bool:
 def open_stream(dataset: Any, image_column: str | None = None) -> ImageStream:
     """Open a stream; no image is read for it.
 
-    :param dataset: an `IterableDataset`, or several by split; a Hub id; a .tar, .parquet or .jsonl file, or a folder of
-        such files or of images.
-    :param image_column: column of images; found by its type or a usual name if None.
+    :param dataset: an `IterableDataset`, or several by split, which are read together; a Hub id; a .tar, .parquet or
+        .jsonl file, or a folder of such files or of images.
+    :param image_column: column of images; found by its type or a usual name if it is None or not there.
     :raises DataError: if there is no such data set, or its columns hold no images.
     """
     if isinstance(dataset, (Dataset, DatasetDict)):
@@ -69,41 +83,45 @@ def open_stream(dataset: Any, image_column: str | None = None) -> ImageStream:
             f"a {type(dataset).__name__} in memory is not a stream: leave `unlabeled_streaming` out, or give its "
             "`to_iterable_dataset()`"
         )
-    rows = _one_split(dataset if is_stream(dataset) else _named(os.fspath(dataset)))
-    if rows.features is None:
+    found = dataset if is_stream(dataset) else _named(os.fspath(dataset))
+    splits = {"": found} if isinstance(found, IterableDataset) else dict(found)
+    first = splits["train" if "train" in splits else next(iter(splits))]
+    if first.features is None:
         raise DataError(NO_COLUMNS)
-    column = image_column or find_image_column(rows.features)
-    if column not in rows.features:
-        raise DataError(
-            f"image_column is '{column}', but the stream has no such column; columns found: "
-            f"{columns_found(rows.features)}"
-        )
-    rows = rows.with_format(None).select_columns([column])
-    return ImageStream(_undecoded(rows, column, rows.features), column)
+    column = find_image_column(first.features, image_column if image_column in first.features else None)
+    alike = {name: rows for name, rows in splits.items() if (rows.features or {}).get(column) == first.features[column]}
+    if len(alike) < len(splits):
+        words = "Splits of the stream are left out, because they have not the same column '%s' as the others: %s."
+        logger.warning(words, column, ", ".join(name for name in splits if name not in alike))
+    if len(alike) > 1:
+        logger.warning("The images of all these splits are used without labels: %s.", ", ".join(alike))
+    parts = [_undecoded(rows.with_format(None).select_columns([column]), column) for rows in alike.values()]
+    return ImageStream(parts[0] if len(parts) == 1 else concatenate_datasets(parts), column)
 
 
 def _named(name: str) -> IterableDataset | IterableDatasetDict:
     path = Path(name).expanduser()
-    kind = LOADERS.get(path.suffix.lower()) if path.is_file() else None
-    if kind is not None:
-        return loading(path, lambda: load_dataset(kind, data_files=str(path), streaming=True))
-    where = str(path.absolute()) if path.exists() else name
-    return loading(printable(where), lambda: load_dataset(where, streaming=True))
+    if not path.exists():
+        return loading(printable(name), lambda: load_dataset(name, streaming=True))
+    kind, files = _kind_and_files(path.absolute())
+    patterns = {"train": [glob.escape(str(file)) for file in files] or [f"{glob.escape(str(path.absolute()))}/**"]}
+    return loading(printable(path), lambda: load_dataset(kind, data_files=patterns, streaming=True))
 
 
-def _one_split(found: IterableDataset | IterableDatasetDict) -> IterableDataset:
-    if isinstance(found, IterableDataset):
-        return found
-    if len(found) > 1 and "train" not in found:
-        raise DataError(
-            f"the stream has the splits {', '.join(found)}, and none is train: give one of them in Python, as "
-            "`datasets.load_dataset(..., split=..., streaming=True)`"
-        )
-    return found["train"] if "train" in found else next(iter(found.values()))
+def _kind_and_files(path: Path) -> tuple[str, list[Path]]:
+    """The loader of a file or folder, and the files of it that are read; none are all of the folder."""
+    files = find_shards(path)
+    if not files:
+        found = None if path.is_file() else scan(path)
+        files = [path] if found is None else [] if found.images else [path / table for table in found.tables]
+    kinds = {LOADERS.get(file.suffix.lower()) for file in files}
+    if len(kinds) == 1 and None not in kinds:
+        return kinds.pop(), files
+    return str(path), []
 
 
-def _undecoded(rows: IterableDataset, column: str, features: Features) -> IterableDataset:
-    feature = features[column]
+def _undecoded(rows: IterableDataset, column: str) -> IterableDataset:
+    feature = rows.features[column]
     if isinstance(feature, Image):
         return rows.cast_column(column, Image(decode=False))
     if isinstance(feature, Value) and feature.dtype in BYTES:

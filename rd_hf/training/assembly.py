@@ -224,12 +224,7 @@ def planned_steps(arguments: DistillationArguments, run_data: RunData, plan: Ste
     steps_of_a_pass = len(run_data.labelled_rows) / (plan.labelled_size * plan.accumulation * plan.processes)
     if arguments.num_train_epochs is not None:
         return math.ceil(arguments.num_train_epochs * steps_of_a_pass)
-    steps = max(math.ceil(DEFAULT_PASSES * steps_of_a_pass), FEWEST_STEPS)
-    logger.info(
-        "Training takes %d optimiser steps, which are %.0f passes over the labelled rows. Change it by --max_steps or "
-        "--num_train_epochs.", steps, steps / steps_of_a_pass,
-    )  # fmt: skip
-    return steps
+    return max(math.ceil(DEFAULT_PASSES * steps_of_a_pass), FEWEST_STEPS)
 
 
 def build_objective(arguments: DistillationArguments, run_data: RunData, max_steps: int) -> Objective:

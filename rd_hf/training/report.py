@@ -126,7 +126,7 @@ def _of_training(run_data: RunData, models: Models, trainer: Trainer, seconds: f
         "student_parameters": models.student.num_parameters(),
     }
     if run_data.stream is not None:
-        found["streamed_images"] = trainer.step * trainer.data.plan.rows_a_step["unlabelled"]
+        found["streamed_images"] = trainer.step * trainer.rows_a_step["unlabelled"]
     return found if models.teacher is None else found | {"targets": targets_in_words(trainer.arguments)}
 
 

@@ -221,11 +221,12 @@ def load_run_data(arguments: DistillationArguments, keep_unlabelled: bool = Fals
     data = _with_made_splits(arguments, data, task)
     check_subgroups(data.splits["test"], columns_of(arguments.subgroup_column), "test")
     chosen = choose_labelled(data, task.marks, arguments.shots, arguments.label_fraction, arguments.seed)
-    images, unlabelled, shards, stream = with_unlabelled(arguments, data, chosen.unlabelled_rows)
-    if not (arguments.uses_unlabeled or keep_unlabelled):
+    are_used = arguments.uses_unlabeled or keep_unlabelled
+    images, unlabelled, shards, stream = with_unlabelled(arguments, data, chosen.unlabelled_rows, are_used)
+    if not are_used:
         if len(unlabelled):
             logger.info("Method ce learns from labels only, so %d rows without label are not used.", len(unlabelled))
-        unlabelled, stream = np.empty(0, dtype=np.int64), None
+        unlabelled = np.empty(0, dtype=np.int64)
     labels = torch.from_numpy(data.labels("train"))
     count = len(images) + (0 if shards is None else len(shards))
     padding = labels.new_zeros(count - len(labels), *labels.shape[1:])

@@ -132,6 +132,9 @@ def _restore_saved(folder: Path, models: Models, trainer: Trainer) -> None:
         saved = type(models.teacher).from_pretrained(folder / "teacher", backbone=models.backbone)
         models.teacher.load_state_dict(saved.state_dict(), strict=False)  # the backbone is not a part of it here
         models.teacher.tap(models.backbone)
+    reported = _reported_training(folder)
+    if "streamed_images" in reported:
+        trainer.rows_a_step = trainer.rows_a_step | {"unlabelled": reported["streamed_images"] // reported["steps"]}
     history = read_history(folder)
     metric = f"validation/{trainer.arguments.metric_for_best_model}"
     scored = [row for row in history if metric in row]

@@ -178,7 +178,7 @@ def fitted_probe(
 
 
 def _features_of_train(run_data: RunData, plan: StepPlan, inputs: Inputs, most: int) -> list[StageFeature]:
-    """The teacher's features of the first rows that are trained on, as many labelled as unlabelled ones.
+    """The teacher's features of the first rows that are trained on, and as many of those without a label.
 
     :param most: rows.
     """
@@ -186,7 +186,9 @@ def _features_of_train(run_data: RunData, plan: StepPlan, inputs: Inputs, most: 
     orders = ((plan.labelled, run_data.labelled_rows, True), (plan.unlabelled, run_data.unlabelled_rows, False))
     for order, rows, labelled in orders:
         if order is not None:
-            visits += order.visits(0, min(len(rows), most // 2), labelled)
+            endless = run_data.stream is not None and not labelled
+            visits += order.visits(0, most // 2 if endless else min(len(rows), most // 2), labelled)
+    visits = plan.with_images(visits)
     fetched = Visits(inputs.store, run_data.labels, inputs.needs_teacher_pixels)
     parts, size = [], min(ROWS_AT_ONCE, most)
     for start in range(0, len(visits), size):

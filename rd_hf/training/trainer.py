@@ -86,6 +86,7 @@ class Trainer:
         self.save_steps = arguments.save_steps or self.eval_steps
         self.step, self.best_step, self.best_score, self.best_tensors = 0, 0, -math.inf, None
         self.evaluations_without_gain = 0
+        self.rows_a_step = data.plan.rows_a_step  # of the run; a report may be made with other processes
         self.data_wait = 0.0  # seconds since the last row of metrics.jsonl
 
     def train(self, deadline: float | None = None) -> None:
@@ -99,6 +100,12 @@ class Trainer:
             self.restore()
         if self.update.targets is not None:
             self.update.targets.read_means()
+        if self.arguments.max_steps <= 0 and self.arguments.num_train_epochs is None:
+            passes = self.max_steps * self.rows_a_step["labelled"] / len(self.data.plan.labelled.rows)
+            logger.info(
+                "Training takes %d optimiser steps, which are %.0f passes over the labelled rows. Change it by "
+                "--max_steps or --num_train_epochs.", self.max_steps, passes,
+            )  # fmt: skip
         batches = self.timed(iter(self.loader()))
         self.update.log_cka_cost(len(self.data.plan.batch(self.step, 0)))
         progress = Progress("training", self.max_steps, "step", self.step, self.accelerator.is_main_process)
@@ -232,15 +239,20 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint. If that fails, the run continues with the earlier ones."""
-        if self.data.stream is not None:
-            self.data.stream.take_over(_known(gather_object([self.data.stream.lengths()])))
+        epochs = None
+        if self.data.stream is not None:  # a process may not have met the end of an epoch that another has
+            of_all = gather_object([self.data.stream.epochs(self.step)])
+            epochs = [max(of_lane) for of_lane in zip(*of_all, strict=True)]
         if self.accelerator.is_main_process:
-            self.write_checkpoint()
+            self.write_checkpoint(epochs)
         # None may leave, and so end the job, while the main process is writing.
         self.accelerator.wait_for_everyone()
 
-    def write_checkpoint(self) -> None:
-        """Write everything that a resumed run needs. A failure is logged, because earlier checkpoints are intact."""
+    def write_checkpoint(self, stream_epochs: list[list[int]] | None) -> None:
+        """Write everything that a resumed run needs. A failure is logged, because earlier checkpoints are intact.
+
+        :param stream_epochs: see `StreamOrder.epochs`; None without a stream.
+        """
         groups = {"model": self.tensors()} | self.update.groups()
         if self.best_tensors is not None:
             groups["best"] = self.best_tensors
@@ -253,8 +265,8 @@ class Trainer:
             "data": self.data.fingerprint,
             "stages": self.update.stages.state(),
         }
-        if self.data.stream is not None:
-            state["stream_lengths"] = self.data.stream.lengths()
+        if stream_epochs is not None:
+            state["stream_epochs"] = stream_epochs
         if self.accelerator.scaler is not None:
             state["scaler"] = self.accelerator.scaler.state_dict()
         try:
@@ -292,7 +304,7 @@ class Trainer:
         self.evaluations_without_gain = checkpoint.state["evaluations_without_gain"]
         self.update.stages.load_state(checkpoint.state.get("stages", {}))
         if self.data.stream is not None:
-            self.data.stream.take_over(checkpoint.state["stream_lengths"])
+            self.data.stream.take_over(checkpoint.state["stream_epochs"], self.step)
         if self.accelerator.scaler is not None and "scaler" in checkpoint.state:
             self.accelerator.scaler.load_state_dict(checkpoint.state["scaler"])
 
@@ -308,6 +320,7 @@ class Trainer:
             )
         self.module.load_state_dict(checkpoint.tensors["model"], strict=False)
         self.step, self.best_step = checkpoint.step, checkpoint.state["best_step"]
+        self.rows_a_step = checkpoint.state["rows_a_step"]
         self.best_tensors = checkpoint.tensors.get("best")
         self.best_score = checkpoint.state["best_score"] if self.best_tensors is not None else -math.inf
 
@@ -315,8 +328,3 @@ class Trainer:
         """Put the weights with the best validation score into the module."""
         if self.best_tensors is not None:
             self.module.load_state_dict(self.best_tensors, strict=False)
-
-
-def _known(lengths: list[list[int | None]]) -> list[int | None]:
-    """The lengths of a stream's lanes that any process has found."""
-    return [next((length for length in lane if length is not None), None) for lane in zip(*lengths, strict=True)]

@@ -34,10 +34,13 @@ class Unlabelled(NamedTuple):
     stream: ImageStream | None = None
 
 
-def with_unlabelled(arguments: DistillationArguments, data: ImageData, withheld: np.ndarray) -> Unlabelled:
+def with_unlabelled(
+    arguments: DistillationArguments, data: ImageData, withheld: np.ndarray, are_used: bool
+) -> Unlabelled:
     """The images of train, then those without label, and the rows among them that serve without a label.
 
     :param withheld: labelled rows of train whose label is not used.
+    :param are_used: whether anything is shown without a label; if not, no stream is opened.
     :raises ArgumentError: when there are none, although they are asked for.
     """
     columns = ["image"] if data.masks is None else ["image", "mask"]  # images without a mask have None there
@@ -62,7 +65,10 @@ def with_unlabelled(arguments: DistillationArguments, data: ImageData, withheld:
             )
         logger.warning("use_unlabeled has no effect, because every row of train keeps its label.")
     if streams:
-        return Unlabelled(parts[0], np.empty(0, dtype=np.int64), None, _open_stream(arguments))
+        if not are_used:
+            logger.info("Method ce learns from labels only, so the stream of unlabelled images is not opened.")
+        stream = _open_stream(arguments) if are_used else None
+        return Unlabelled(parts[0], np.empty(0, dtype=np.int64), None, stream)
     files = find_shards(arguments.unlabeled_dataset)
     if arguments.unlabeled_dataset is not None and not files:
         further = load_images_only(
@@ -115,9 +121,8 @@ def _check_stream(arguments: DistillationArguments, data: ImageData, streams: bo
 def _open_stream(arguments: DistillationArguments) -> ImageStream:
     stream = open_stream(arguments.unlabeled_dataset, arguments.image_column)
     logger.info(
-        "Unlabelled images are read from a stream of %d parts and mixed in a buffer of %d. Each is shown once in an "
-        "epoch of the stream, and decoded then. Their teacher features are not cached, and they are not compared with "
-        "validation and test.",
+        "Unlabelled images are read from a stream of %d shards and mixed in a buffer of %d. Each is decoded when a "
+        "step shows it. Their teacher features are not cached, and they are not compared with validation and test.",
         stream.dataset.num_shards, arguments.stream_buffer_size,
     )  # fmt: skip
     return stream

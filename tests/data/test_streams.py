@@ -1,14 +1,26 @@
 """Streams of images: how they are opened by name, their order for any number of processes, and what they refuse."""
 
 import io
-from itertools import chain
+from itertools import chain, pairwise
 
 import numpy as np
+import pyarrow as pa
 import pytest
-from datasets import Dataset, Features, Image, IterableDataset, IterableDatasetDict, Value
+from datasets import (
+    Dataset,
+    DatasetInfo,
+    Features,
+    Image,
+    IterableDataset,
+    IterableDatasetDict,
+    Value,
+    interleave_datasets,
+)
+from datasets.table import InMemoryTable
 from PIL import Image as Picture
 from test_shards import png, write_shard
 
+from rd_hf.data import stream_order
 from rd_hf.data.columns import DataError
 from rd_hf.data.decoding.images import BadImageError, read_image
 from rd_hf.data.order import RowOrder, StepPlan
@@ -58,13 +70,37 @@ def shown(plan, step) -> list[int]:
 
 
 @pytest.mark.parametrize(("rows", "shards", "lanes"), [
-    (8, 1, 1), (8, 4, 4), (64, 1024, 8), (64, 1013, 8), (64, 7, 1), (6, 12, 6), (7, 14, 7), (9, 4, 1),
+    (8, 1, 1), (8, 4, 1), (8, 8, 1), (8, 31, 1), (8, 32, 2), (64, 1024, 8), (64, 1013, 8), (6, 96, 6), (7, 111, 1),
 ])  # fmt: skip
-def test_lanes_divide_steps_and_files_evenly(rows, shards, lanes):
+def test_lanes_divide_steps_evenly_and_have_many_files(rows, shards, lanes):
     assert number_of_lanes(rows, shards) == lanes
 
 
-@pytest.mark.parametrize(("shards", "each"), [(4, 6), (1, 23), (3, 7)])
+def files_of(*counts):
+    """A stream of files with so many images, whose grey value is the number of the file."""
+
+    def rows(files):
+        for number, count in files:
+            yield from ({"image": {"bytes": content(number), "path": None}} for _ in range(count))
+
+    return IterableDataset.from_generator(rows, features=IMAGES, gen_kwargs={"files": list(enumerate(counts))})
+
+
+def test_images_of_a_short_file_are_shown_as_often_as_others():
+    plan = plan_of(order_of(files_of(*[10] * 7, 2)))
+    values = [number for step in range(9) for number in shown(plan, step)]  # 72 images are one epoch
+    assert [values.count(number) for number in range(8)] == [10] * 7 + [2]
+
+
+def test_an_empty_part_shows_images_of_the_next(monkeypatch):
+    monkeypatch.setattr(stream_order, "EVEN_SHARDS", 1)
+    one = plan_of(order_of(files_of(0, 5, 0, 0)))
+    parts = [plan_of(order_of(files_of(0, 5, 0, 0)), size=4, processes=2, rank=rank) for rank in range(2)]
+    for step in range(4):
+        assert shown(one, step) == [1] * 8 and shown(parts[0], step) == shown(parts[1], step) == [1] * 4
+
+
+@pytest.mark.parametrize(("shards", "each"), [(32, 1), (1, 23), (3, 7)])
 def test_processes_and_accumulation_show_the_images_of_one_process(shards, each):
     whole = plan_of(order_of(memory(shards, each)[0]))
     parts = plan_of(order_of(memory(shards, each)[0]), size=4, accumulation=2)
@@ -88,30 +124,64 @@ def test_an_epoch_shows_every_image_once_and_the_next_one_in_another_order():
 
 
 def test_a_process_reads_only_its_lanes_and_no_more_than_the_buffer_ahead():
-    dataset, read = memory(shards=2, each=100)
+    dataset, read = memory(shards=32, each=10)
     plan = plan_of(order_of(dataset, buffer_size=20), size=4, processes=2, rank=1)
     shown(plan, 0)
-    assert set(read) <= set(range(100, 200)) and len(read) <= 4 + 20
+    assert {number // 10 % 2 for number in read} == {1} and len(read) <= 4 + 20
 
 
-@pytest.mark.parametrize("step", [2, 5, 7])
-def test_a_resumed_order_goes_on_at_the_same_image(step):
-    whole, expected = plan_of(order_of(memory(3, 7)[0], rows_a_step=6), size=6), []
-    for number in range(10):
-        if number == step:
-            lengths = whole.unlabelled.lengths()  # what a checkpoint of that step holds
+def of_chance():
+    """Epochs of different lengths."""
+    kinds = [memory(1, 9)[0], memory(1, 14)[0]]
+    return interleave_datasets(kinds, probabilities=[0.5, 0.5], seed=3, stopping_strategy="first_exhausted")
+
+
+def short():
+    """33 files in two lanes, of 17 and 16 images."""
+    return memory(33, 1)[0]
+
+
+@pytest.mark.parametrize("made", [lambda: memory(3, 7)[0], short, of_chance])
+@pytest.mark.parametrize("step", [2, 5, 9, 16])
+def test_a_resumed_order_goes_on_at_the_same_image(step, made):
+    whole, expected = plan_of(order_of(made(), rows_a_step=6), size=6), []
+    for number in range(20):
         expected.append(shown(whole, number))
-    later = plan_of(order_of(memory(3, 7)[0], rows_a_step=6), size=6)
-    later.unlabelled.take_over(lengths)
-    assert [shown(later, number) for number in range(step, 10)] == expected[step:]
-    assert (lengths[0] is None) == (step < 4)
+    epochs = whole.unlabelled.epochs(step)  # what a checkpoint holds, also where later steps have been read ahead
+    later = plan_of(order_of(made(), rows_a_step=6), size=6)
+    later.unlabelled.take_over(epochs, step)
+    assert [shown(later, number) for number in range(step, 20)] == expected[step:]
+    assert shown(later, 0) == expected[0] and shown(later, step) == expected[step]
+    assert (epochs[0] == [0, 0]) == (step == 2 or (made is short and step == 5))
+    assert later.unlabelled.epochs(step) == epochs
 
 
-def test_a_stream_that_has_become_shorter_is_refused():
-    plan = plan_of(order_of(memory(1, 12)[0]))
-    plan.unlabelled.take_over([13])
-    with pytest.raises(DataError, match="had 13 images before and now has 12"):
-        shown(plan, 1)
+def test_epochs_differ_in_length_where_chance_ends_them():
+    order = order_of(of_chance(), rows_a_step=6)
+    shown(plan_of(order, size=6), 40)
+    starts = [order.epochs(step)[0] for step in range(40)]
+    assert len({later[1] - start[1] for start, later in pairwise(sorted(set(map(tuple, starts))))}) > 1
+
+
+def test_epochs_that_only_one_process_has_met_serve_all():
+    """At step 3 the second process has met the end of the 12 images, and the first has not."""
+    ranks = [plan_of(order_of(memory(1, 12)[0]), size=4, processes=2, rank=rank) for rank in range(2)]
+    for step in range(2):
+        expected = [shown(rank, step) for rank in ranks]
+    first, second = (rank.unlabelled.epochs(2) for rank in ranks)
+    assert first == [[0, 0]] and second == [[1, 12]]
+    later = plan_of(order_of(memory(1, 12)[0]))
+    later.unlabelled.take_over(max(first, second), 2)
+    expected = [*shown(ranks[0], 2), *shown(ranks[1], 2)]
+    assert shown(later, 2) == expected
+
+
+@pytest.mark.parametrize("epochs", [[[0, 0]], [[1, 12]]])
+def test_a_stream_that_has_become_shorter_is_refused(epochs):
+    plan = plan_of(order_of(memory(1, 5)[0]))
+    plan.unlabelled.take_over(epochs, 3)
+    with pytest.raises(DataError, match="another number of images than before .now 5 in epoch"):
+        shown(plan, 3)
 
 
 def test_a_stream_that_breaks_off_says_why_and_what_to_do():
@@ -124,9 +194,10 @@ def test_a_stream_that_breaks_off_says_why_and_what_to_do():
         shown(plan, 0)
 
 
-def test_an_empty_stream_is_refused():
+@pytest.mark.parametrize("shards", [1, 32])
+def test_an_empty_stream_is_refused(shards):
     with pytest.raises(DataError, match="is empty"):
-        shown(plan_of(order_of(memory(1, 0)[0])), 0)
+        shown(plan_of(order_of(memory(shards, 0)[0])), 0)
 
 
 @pytest.fixture
@@ -169,21 +240,43 @@ def test_streams_in_hand_give_bytes_pictures_or_a_split():
     found = IterableDataset.from_generator(pictures, features=Features(IMAGES | {"n": Value("int64")}))
     assert [value(image) for image in open_stream(IterableDatasetDict(test=found)).images()] == [9]
     both = IterableDatasetDict(test=memory()[0], train=found)
-    assert [value(image) for image in open_stream(both.with_format("numpy")).images()] == [9]
+    assert [value(image) for image in open_stream(both.with_format("numpy")).images()] == [*range(24), 9]
 
 
 @pytest.mark.parametrize(("dataset", "column", "words"), [
     (lambda: Dataset.from_dict({"image": [b""]}), None, "to_iterable_dataset"),
     (lambda: IterableDataset.from_generator(lambda: iter([{"image": b""}])), None, "give `features=datasets.Features"),
-    (lambda: memory()[0].map(lambda row: row), "scan", "stream does not say|no such column"),
-    (lambda: memory()[0], "scan", r"image_column is 'scan'.*columns found: image \(Image\)"),
+    (lambda: memory()[0].map(lambda row: row), "scan", "stream does not say"),
+    (lambda: memory()[0].rename_column("image", "x1").cast_column("x1", Value("string")), "scan", "x1 .string."),
     (lambda: Dataset.from_dict({"image": ["a.png"]}).to_iterable_dataset(), None, "has image .string., but a stream"),
-    (lambda: IterableDatasetDict(a=memory()[0], b=memory()[0]), None, "splits a, b, and none is train"),
     (lambda: "/nowhere/at/all", None, "'/nowhere/at/all' cannot be read"),
 ])  # fmt: skip
 def test_what_is_refused(dataset, column, words):
     with pytest.raises(DataError, match=words):
         open_stream(dataset(), column)
+
+
+def test_the_column_of_the_labelled_images_need_not_be_in_the_stream():
+    assert open_stream(memory()[0], "scan").column == "image"
+
+
+def test_splits_without_the_column_of_train_are_left_out(caplog):
+    other = memory()[0].rename_column("image", "scan")
+    stream = open_stream(IterableDatasetDict(a=memory(1, 2)[0], b=other, train=memory(1, 3)[0]))
+    assert sorted(map(value, stream.images())) == [0, 0, 1, 1, 2]
+    assert "left out, because they have not the same column 'image' as the others: b" in caplog.text
+    assert "without labels: a, train" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["tar", "parquet", "folder"])
+def test_all_splits_of_a_folder_are_read(files, kind):
+    folder = files / f"{kind} [1]"
+    (files / kind).rename(folder)
+    for split in ("train", "test"):
+        (folder / split).mkdir()
+    for number, file in enumerate(sorted(folder.glob("*.*"))):
+        file.rename(folder / ("test" if number == 1 else "train") / file.name)
+    assert sorted(map(value, open_stream(str(folder)).images())) == list(range(12))
 
 
 def broken():
@@ -210,6 +303,19 @@ def test_an_image_that_cannot_be_read_ends_the_run_or_the_next_of_its_batch_is_s
         fetched(skip_bad=False)
     assert fetched(skip_bad=True) == [[0, 0], [1, 1], [4, 4], [4, 4], [4, 4], [5, 5]]
     assert "Skipped, another image of the batch is shown in its place: image 2 of the stream" in caplog.text
+
+
+@pytest.mark.parametrize("missing", [None, {"bytes": None, "path": None}])
+def test_a_missing_image_is_not_the_end_of_the_stream(missing):
+    images = [missing if number == 2 else {"bytes": content(number), "path": None} for number in range(6)]
+    table = pa.table({"image": pa.array(images, Image().pa_type)})
+    rows = Dataset(InMemoryTable(table), info=DatasetInfo(features=IMAGES)).to_iterable_dataset()
+    plan = plan_of(order_of(rows, rows_a_step=6, buffer_size=1), size=6)
+    for step in range(2):
+        with pytest.raises(BadImageError):
+            shown(plan, step)
+        read = next(visit.images.images for visit in plan.with_images(plan.batch(step, 0)) if not visit.labelled)
+        assert sorted(value(image) for image in read if image is not None and image["bytes"]) == [0, 1, 3, 4, 5]
 
 
 def test_content_is_read_from_files(files):

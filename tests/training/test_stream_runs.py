@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,10 +19,10 @@ import rd_hf
 from rd_hf.arguments.values import ArgumentError
 from rd_hf.comparison import bench
 from rd_hf.data.columns import DataError
-from rd_hf.data.stream_order import StreamOrder
 from rd_hf.runtime.checkpoint import CheckpointError
 from rd_hf.tasks.classification import SingleLabel
 from rd_hf.teacher_cache.key import list_folders
+from rd_hf.training import unlabelled
 
 quick = pytest.mark.usefixtures("no_report")
 IMAGES = Features({"image": Image()})
@@ -68,9 +69,9 @@ def test_a_run_resumes_in_the_same_course_across_the_end_of_a_stream(
     changes = {"unlabeled_dataset": generator_of(23), "unlabeled_streaming": False} if in_hand else {}
     values = streaming(teacher, blobs_npz, tmp_path / "whole", parquet, **changes)
     rd_hf.distill(**values)
-    parts, ended = (1, 23) if in_hand else (2, 12)
-    assert f"read from a stream of {parts} parts and mixed in a buffer of 6" in caplog.text
-    assert f"of the stream has ended after {ended} images, and begins again" in caplog.text
+    parts, ended = (1, 23) if in_hand else (2, 24)
+    assert f"read from a stream of {parts} shards and mixed in a buffer of 6" in caplog.text
+    assert f"The stream has ended after {ended} images, and begins again" in caplog.text
     (cache,) = list_folders(cache_dir)
     assert cache.key["rows"] == 60  # those of train: images of a stream have no place in a cache
     values["output_dir"] = str(tmp_path / "cut")
@@ -91,10 +92,11 @@ def test_two_processes_follow_the_course_of_one_with_two_batches(teacher, blobs_
     assert done.returncode == other.returncode == 0, done.stderr[-3000:]
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-3)
     state = json.loads((sorted((tmp_path / "two" / "checkpoints").iterdir())[-1] / "state.json").read_text())
-    assert "[12, 12]" in json.dumps(state)  # each process has read one of the two parts to its end
+    assert state["stream_epochs"] == [[2, 48]]  # the first of 48 images is the third epoch's
 
 
-def test_the_run_its_card_and_info_say_what_was_read(teacher, blobs_npz, tmp_path, parquet):
+def test_the_run_its_card_and_info_say_what_was_read(teacher, blobs_npz, tmp_path, parquet, caplog):
+    caplog.set_level(logging.INFO, "rd_hf")
     values = streaming(teacher, blobs_npz, tmp_path / "run", parquet, max_steps=2, eval_steps=2, num_views="endless")
     rd_hf.distill(**values)
     training = json.loads((tmp_path / "run" / "metrics.json").read_text())["training"]
@@ -103,6 +105,13 @@ def test_the_run_its_card_and_info_say_what_was_read(teacher, blobs_npz, tmp_pat
     assert "12 training images without a label were read from a stream" in card and "unlabeled_streaming" in card
     assert "images without label, read from a stream" in (tmp_path / "run" / "report.html").read_text()
     assert rd_hf.info(tmp_path / "run")["training"]["streamed_images"] == 12
+    config = tmp_path / "run" / "config.yaml"
+    config.write_text(config.read_text().replace("unlabeled_batch_size: 6", "unlabeled_batch_size: 3"))
+    for kept in (True, False):  # a report by other processes is about the same images
+        if not kept:
+            shutil.rmtree(tmp_path / "run" / "checkpoints")
+        again = rd_hf.report(tmp_path / "run")["training"]
+        assert again["streamed_images"] == 12 and "Training takes" not in caplog.text
 
 
 @quick
@@ -114,7 +123,7 @@ def test_a_stream_goes_with_drd_and_without_a_cache(teacher, blobs_npz, tmp_path
 
 @quick
 def test_a_student_alone_reads_no_stream(blobs_npz, tmp_path, parquet, monkeypatch):
-    monkeypatch.setattr(StreamOrder, "with_images", None)
+    monkeypatch.setattr(unlabelled, "open_stream", None)
     values = streaming(None, blobs_npz, tmp_path / "run", parquet, method="ce", max_steps=2, eval_steps=2)
     rd_hf.distill(**values)
     assert len(losses(tmp_path / "run")) == 2
