@@ -125,6 +125,11 @@ def test_methods_differ_in_the_positions_that_cka_compares(grid):
         ({"teachers": {"tiny": {"teacher": "x", "shots": 3}}}, "`shots` cannot be given for the runs"),
         ({"teachers": {"no_teacher": {"teacher": "x"}}}, "cannot be the name of a folder"),
         ({"arguments": {"gradient_accumulation_steps": 2}}, "is not supported in a comparison"),
+        (
+            {"arguments": {"unlabeled_dataset": "x", "unlabeled_streaming": True}, "shots": ["all"]},
+            "`unlabeled_dataset` cannot be a stream: download it, and leave `unlabeled_streaming` out",
+        ),
+        ({"arguments": {"stream_buffer_size": 9}}, "`stream_buffer_size` is not supported in a comparison"),
         ({"arguments": {"max_step": 3}}, "under `arguments`. Did you mean `max_steps`"),
         ({"arguments": {"seed": 3}}, "`seed` cannot be given for the runs"),
         ({"data": {"a/b": {"dataset": "x"}}}, "cannot be the name of a folder"),
