@@ -14,6 +14,7 @@ from datasets import (
     IterableDataset,
     IterableDatasetDict,
     Value,
+    config,
     interleave_datasets,
 )
 from datasets.table import InMemoryTable
@@ -31,6 +32,12 @@ from rd_hf.data.streams import open_stream
 
 IMAGES = Features({"image": Image()})
 FIRST = 10  # rows below those of the stream
+
+
+@pytest.fixture(autouse=True)
+def no_long_sleep(monkeypatch):
+    """`datasets` sleeps for 5 seconds after each epoch of parquet files."""
+    monkeypatch.setattr(config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0.05)
 
 
 def content(number: int) -> bytes:

@@ -1,5 +1,6 @@
 """What would stop a run late, or in a library's own words, is said in a sentence before any training."""
 
+import logging
 from types import SimpleNamespace
 
 import datasets
@@ -22,6 +23,7 @@ from rd_hf.scoring.classification import MetricError
 from rd_hf.students.loading import load_student
 from rd_hf.training.assembly import planned_steps
 from rd_hf.training.checks import check_answered_size, check_batch_norm, check_logits_vary
+from rd_hf.training.trainer import Trainer
 
 
 @pytest.fixture
@@ -133,6 +135,25 @@ def test_passes_count_the_rows_of_all_processes_and_batches():
     plan = StepPlan(RowOrder(np.arange(3200), 0, 0), None, 32, 0, accumulation=2, processes=5)
     arguments = DistillationArguments(method="ce", student="s", dataset="d", output_dir="o", num_train_epochs=3)
     assert planned_steps(arguments, SimpleNamespace(labelled_rows=np.arange(3200)), plan) == 30
+
+
+def test_the_default_steps_are_told_where_training_starts(tmp_path, blobs_npz, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "rd_hf")
+    train, told_before = Trainer.train, []
+
+    def starts(*given):
+        told_before.append("Training takes" in caplog.text)
+        train(*given)
+
+    def ends(_):
+        raise InterruptedError
+
+    monkeypatch.setattr(Trainer, "train", starts)
+    monkeypatch.setattr(Trainer, "loader", ends)
+    values = settings(None, blobs_npz, tmp_path / "run", method="ce", max_steps=-1)
+    with pytest.raises(InterruptedError):
+        rd_hf.distill(**values)
+    assert told_before == [False] and "Training takes 300 optimiser steps" in caplog.text
 
 
 def test_slices_without_a_teacher_are_refused(tmp_path):
