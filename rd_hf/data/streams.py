@@ -22,8 +22,8 @@ from datasets import (
 )
 
 from .columns import DataError, columns_found, find_image_column
-from .scanner import TABLE_LOADERS, printable, scan
-from .shards import SUFFIX, find_shards
+from .scanner import TABLE_LOADERS, FoundFiles, printable, scan
+from .shards import SUFFIX
 from .table_files import LOADING_ERRORS, loading
 
 logger = logging.getLogger(__name__)
@@ -110,14 +110,19 @@ def _named(name: str) -> IterableDataset | IterableDatasetDict:
 
 def _kind_and_files(path: Path) -> tuple[str, list[Path]]:
     """The loader of a file or folder, and the files of it that are read; none are all of the folder."""
-    files = find_shards(path)
-    if not files:
-        found = None if path.is_file() else scan(path)
-        files = [path] if found is None else [] if found.images else [path / table for table in found.tables]
+    files = [path] if path.is_file() else _archives_or_tables(scan(path))
     kinds = {LOADERS.get(file.suffix.lower()) for file in files}
     if len(kinds) == 1 and None not in kinds:
         return kinds.pop(), files
     return str(path), []
+
+
+def _archives_or_tables(found: FoundFiles) -> list[Path]:
+    """The tar files of a folder without images, or else its tables, which only list what they lie beside."""
+    if found.images:
+        return []
+    archives = [file for file in found.others if file.suffix.lower() == SUFFIX]
+    return [found.root / file for file in archives or found.tables]
 
 
 def _undecoded(rows: IterableDataset, column: str) -> IterableDataset:

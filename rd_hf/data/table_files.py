@@ -7,6 +7,7 @@ import logging
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from tarfile import TarError
 from typing import Any
 
 import pyarrow as pa
@@ -27,7 +28,9 @@ logger = logging.getLogger(__name__)
 IN_MEMORY_BYTES = 4 * 2**30
 # What loaders raise on files that are damaged, mislabelled or at odds with one another, and the Hub's client on names
 # and connections (RuntimeError where the data set is a script, which `datasets` no longer runs).
-LOADING_ERRORS = (DatasetsError, OSError, ValueError, KeyError, TypeError, RuntimeError, pa.ArrowException)
+LOADING_ERRORS = (
+    DatasetsError, OSError, ValueError, KeyError, TypeError, RuntimeError, EOFError, TarError, pa.ArrowException,
+)  # fmt: skip
 
 
 def tables_by_split(found: ImageFolder) -> dict[str, list[Path]]:

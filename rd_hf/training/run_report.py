@@ -133,7 +133,7 @@ def _restore_saved(folder: Path, models: Models, trainer: Trainer) -> None:
         models.teacher.load_state_dict(saved.state_dict(), strict=False)  # the backbone is not a part of it here
         models.teacher.tap(models.backbone)
     reported = _reported_training(folder)
-    if "streamed_images" in reported:
+    if reported["steps"] and "streamed_images" in reported:
         trainer.rows_a_step = trainer.rows_a_step | {"unlabelled": reported["streamed_images"] // reported["steps"]}
     history = read_history(folder)
     metric = f"validation/{trainer.arguments.metric_for_best_model}"

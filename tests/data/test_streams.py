@@ -235,6 +235,21 @@ def test_what_can_be_named(files, name, shards, images, monkeypatch):
         assert sorted(map(value, stream.images())) == list(range(first, first + images))
 
 
+def test_a_table_beside_tar_files_or_images_is_not_the_stream(files):
+    for kind in ("tar", "folder"):
+        (files / kind / "sizes.csv").write_text("name,size\n0.tar,4\n")
+        assert sorted(map(value, open_stream(str(files / kind)).images())) == list(range(12))
+
+
+def test_a_damaged_tar_file_is_named_or_breaks_the_stream_off(files):
+    (files / "tar" / "0.tar").write_bytes(b"no archive")
+    with pytest.raises(DataError, match="/tar' cannot be read: .*header"):
+        open_stream(str(files / "tar"))
+    (files / "tar" / "0.tar").rename(files / "tar" / "9.tar")
+    with pytest.raises(DataError, match="breaks off .ReadError: .*header"):
+        list(open_stream(str(files / "tar")).images())
+
+
 def test_streams_in_hand_give_bytes_pictures_or_a_split():
     def raw():
         yield {"content": content(7), "n": 0}
