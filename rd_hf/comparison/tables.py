@@ -135,8 +135,9 @@ def difference_table(runs: Sequence[Run], reference: str | None = None) -> str:
 def overall_table(runs: Sequence[Run], reference: str | None = None) -> str:
     """Differences from one method as a mean over all data sets and numbers of labels; see `difference_over_cells`.
 
-    It counts seeds with which the reference has a run for every number of labels of a data set. A method that lacks one
-    of these runs is left out, and so is a difference that a test split does not define.
+    It counts seeds with which the reference has a run for every number of labels of a data set, and names the columns
+    that count if these are not all. A method that lacks one of these runs is left out, and so is a difference that a
+    test split does not define.
 
     :param reference: as in `difference_table`.
     :return: "" if there is nothing to compare.
@@ -158,11 +159,14 @@ def overall_table(runs: Sequence[Run], reference: str | None = None) -> str:
         return ""
     tested = {name: own.p_value for name, own in found.items() if not np.isnan(own.p_value)}
     corrected = dict(zip(tested, holm(list(tested.values())), strict=True))
+    counted = {(data, shots): f"{data} {shots}" for data, shots, _ in places}
+    has_all = len(counted) == len({(run.cell.data, run.row["shots"]) for run in runs})
+    columns = "all columns" if has_all else "the columns " + ", ".join(counted.values())
     lines = [
-        f"Difference from {method_title(groups[reference][0])} over all columns, with its 95 % interval over seeds and "
+        f"Difference from {method_title(groups[reference][0])} over {columns}, with its 95 % interval over seeds and "
         f"test {runs[0].case}s, and the p-value after Holm correction over this table.",
         "",
-        *_head("", ["all columns"]),
+        *_head("", ["mean over these columns"]),
     ]
     for name, difference in found.items():
         lines.append(f"| {_cell(method_title(groups[name][0]))} | {_difference(difference, corrected.get(name))} |")

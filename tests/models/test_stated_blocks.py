@@ -55,7 +55,8 @@ def test_a_config_of_timm_is_read_in_each_layout(tmp_path, is_flat):
     values = model | (images | {"labels": LABELS} if is_flat else {"pretrained_cfg": images, "label_names": LABELS})
     (tmp_path / "config.json").write_text(json.dumps(values))
     config = timm_config(tmp_path)
-    assert config.pretrained_cfg == images and config.model_args == {"drop_rate": 0.1}
+    assert config.pretrained_cfg.items() >= images.items()  # transformers 5.17 adds a hash of the commit
+    assert config.model_args == {"drop_rate": 0.1}
     config.id2label = {0: "x", 1: "y"}
     saved = config.to_dict()
     assert saved["label_names"] == ["x", "y"] and saved["num_classes"] == 2

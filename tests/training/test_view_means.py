@@ -71,15 +71,16 @@ def test_a_run_without_means_says_so():
 
 
 @pytest.mark.parametrize(
-    ("values", "views", "shards", "message"),
+    ("values", "views", "passing", "message"),
     [
-        ({"teacher_features": "stage"}, 2, None, "`teacher_features` to all or last"),
-        ({"teacher_features": "all"}, None, None, "`num_views` a number"),
-        ({"teacher_features": "all"}, 2, "some.tar", "images in tar files"),
+        ({"teacher_features": "stage"}, 2, {}, "`teacher_features` to all or last"),
+        ({"teacher_features": "all"}, None, {}, "`num_views` a number"),
+        ({"teacher_features": "all"}, 2, {"shards": "some.tar"}, "images in tar files"),
+        ({"teacher_features": "all"}, 2, {"stream": "some"}, "leave `unlabeled_streaming` out"),
     ],
 )
-def test_what_cannot_be_averaged_is_refused_with_the_way_out(values, views, shards, message):
-    run_data = SimpleNamespace(views=lambda arguments: views, shards=shards)
+def test_what_cannot_be_averaged_is_refused_with_the_way_out(values, views, passing, message):
+    run_data = SimpleNamespace(views=lambda arguments: views, **({"shards": None, "stream": None} | passing))
     with pytest.raises(ArgumentError, match=message):
         check_view_means(SimpleNamespace(target_views="mean", **values), run_data)
     check_view_means(SimpleNamespace(target_views="one", **values), run_data)
