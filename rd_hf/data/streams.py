@@ -5,7 +5,9 @@ from __future__ import annotations
 import glob
 import logging
 import os
+import tarfile
 from collections.abc import Iterator
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -121,8 +123,19 @@ def _archives_or_tables(found: FoundFiles) -> list[Path]:
     """The tar files of a folder without images, or else its tables, which only list what they lie beside."""
     if found.images:
         return []
-    archives = [file for file in found.others if file.suffix.lower() == SUFFIX]
-    return [found.root / file for file in archives or found.tables]
+    archives = [found.root / file for file in found.others if file.suffix.lower() == SUFFIX]
+    if archives:  # the loader finds the columns from the first file
+        return list(dropwhile(_is_empty, archives)) or archives
+    return [found.root / file for file in found.tables]
+
+
+def _is_empty(archive: Path) -> bool:
+    """Whether a tar file is sound and has no member."""
+    try:
+        with tarfile.open(archive) as file:
+            return file.next() is None
+    except (OSError, EOFError, tarfile.TarError):
+        return False
 
 
 def _undecoded(rows: IterableDataset, column: str) -> IterableDataset:

@@ -241,6 +241,12 @@ def test_a_table_beside_tar_files_or_images_is_not_the_stream(files):
         assert sorted(map(value, open_stream(str(files / kind)).images())) == list(range(12))
 
 
+@pytest.mark.parametrize("name", ["-1.tar", "1-.tar"])
+def test_an_empty_tar_file_is_passed_over(files, name):
+    write_shard(files / "tar" / name, {})
+    assert sorted(map(value, open_stream(str(files / "tar")).images())) == list(range(12))
+
+
 def test_a_damaged_tar_file_is_named_or_breaks_the_stream_off(files):
     (files / "tar" / "0.tar").write_bytes(b"no archive")
     with pytest.raises(DataError, match="/tar' cannot be read: .*header"):
