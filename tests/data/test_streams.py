@@ -14,7 +14,6 @@ from datasets import (
     IterableDataset,
     IterableDatasetDict,
     Value,
-    config,
     interleave_datasets,
 )
 from datasets.table import InMemoryTable
@@ -37,7 +36,7 @@ FIRST = 10  # rows below those of the stream
 @pytest.fixture(autouse=True)
 def no_long_sleep(monkeypatch):
     """`datasets` sleeps for 5 seconds after each epoch of parquet files."""
-    monkeypatch.setattr(config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0.05)
+    monkeypatch.setattr("datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN", 0.05)
 
 
 def content(number: int) -> bytes:
@@ -267,6 +266,7 @@ def test_streams_in_hand_give_bytes_pictures_or_a_split():
     assert [value(image) for image in open_stream(found, "content").images()] == [7]
     found = IterableDataset.from_generator(pictures, features=Features(IMAGES | {"n": Value("int64")}))
     assert [value(image) for image in open_stream(IterableDatasetDict(test=found)).images()] == [9]
+    assert open_stream(found, "scan").column == "image"  # the labelled images' column need not be in the stream
     both = IterableDatasetDict(test=memory()[0], train=found)
     assert [value(image) for image in open_stream(both.with_format("numpy")).images()] == [*range(24), 9]
 
@@ -282,10 +282,6 @@ def test_streams_in_hand_give_bytes_pictures_or_a_split():
 def test_what_is_refused(dataset, column, words):
     with pytest.raises(DataError, match=words):
         open_stream(dataset(), column)
-
-
-def test_the_column_of_the_labelled_images_need_not_be_in_the_stream():
-    assert open_stream(memory()[0], "scan").column == "image"
 
 
 def test_splits_without_the_column_of_train_are_left_out(caplog):
