@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.stats import rankdata
@@ -117,8 +117,7 @@ def difference_table(runs: Sequence[Run], reference: str | None = None) -> str:
                 resampled = np.concatenate([run.resampled_scores() for run in own.values()], axis=1)
                 pairs[name, shots] = resampled, np.concatenate([drawn[seed] for seed in own], axis=1)
         found |= zip(pairs, paired_differences(list(pairs.values())), strict=True)
-    tested = {key: difference.p_value for key, difference in found.items() if not np.isnan(difference.p_value)}
-    corrected = dict(zip(tested, holm(list(tested.values())), strict=True))
+    corrected = _corrected(found)
     lines = [
         f"Difference from {method_title(groups[reference][0])}, with its 95 % interval over seeds and test "
         f"{runs[0].case}s, and the p-value after Holm correction over this table.",
@@ -157,8 +156,7 @@ def overall_table(runs: Sequence[Run], reference: str | None = None) -> str:
     found = {name: difference for name, difference in found.items() if not np.isnan(difference.mean)}
     if not found:
         return ""
-    tested = {name: own.p_value for name, own in found.items() if not np.isnan(own.p_value)}
-    corrected = dict(zip(tested, holm(list(tested.values())), strict=True))
+    corrected = _corrected(found)
     counted = {(data, shots): f"{data} {shots}" for data, shots, _ in places}
     has_all = len(counted) == len({(run.cell.data, run.row["shots"]) for run in runs})
     columns = "all columns" if has_all else "the columns " + ", ".join(counted.values())
@@ -304,6 +302,12 @@ def _entry(values: Sequence[float], is_best: bool, seeds: int, spread: bool = Tr
     )
     text += f" n {len(values)}" if len(values) < seeds else ""
     return f"**{text}**" if is_best else text
+
+
+def _corrected(found: dict[Any, Difference]) -> dict[Any, float]:
+    """The p-values of a table's differences after Holm's correction; none where one seed gives none."""
+    tested = {key: difference.p_value for key, difference in found.items() if not np.isnan(difference.p_value)}
+    return dict(zip(tested, holm(list(tested.values())), strict=True))
 
 
 def _difference(found: Difference | None, p_value: float | None) -> str:
