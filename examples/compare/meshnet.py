@@ -9,6 +9,7 @@ the left, down and to the front; its kernels are turned, so that it reads those 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -102,9 +103,8 @@ def main() -> None:
     parser.add_argument("source", type=Path, help="folder with config.json and model.safetensors")
     parser.add_argument("folder", type=Path, help="folder of the teacher")
     options = parser.parse_args()
-    from meshnet import convert as convert_imported  # transformers save no code of __main__
-
-    convert_imported(options.source, options.folder)
+    # transformers save no code of __main__, and take an import statement here for a package that the teacher needs
+    importlib.import_module("meshnet").convert(options.source, options.folder)
 
 
 if __name__ == "__main__":
