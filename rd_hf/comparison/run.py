@@ -77,7 +77,8 @@ def _run(plan: Plan, root: Path) -> list[dict[str, Any]]:
         raise ComparisonError(f"{root} has no finished run of this comparison, so there is no table to make.")
     rows = write_report(plan, done, root)
     if failed:
-        raise ComparisonError(f"{len(failed)} runs failed; the tables contain the others:\n" + "\n".join(failed))
+        others = "; the tables contain the others" if done else ", so there is no table"
+        raise ComparisonError(f"{len(failed)} of {len(cells)} runs failed{others}:\n" + "\n".join(failed))
     return rows
 
 

@@ -29,6 +29,18 @@ class DataError(ValueError):
     """A data set that cannot be used as it is. The message names the file, column or row, and the way out."""
 
 
+class OtherKindError(DataError):
+    """Data of another kind than was asked for: images or volumes, classes or masks.
+
+    :param found: what the data is, and why it cannot be read.
+    :param way_out: what to do where an argument asked for the kind. Where a model did, only other data helps.
+    """
+
+    def __init__(self, found: str, way_out: str):
+        super().__init__(f"{found}; {way_out}")
+        self.found = found
+
+
 def find_image_column(features: Features, wanted: str | None = None, of_volumes: Sequence[str] = ()) -> str:
     """Find the column that holds the images: the one `Image` or `Nifti` column, or else a usual name.
 

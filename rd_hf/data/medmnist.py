@@ -16,7 +16,7 @@ from datasets.table import InMemoryTable
 
 from ..runtime.stand_ins import HEAD_BYTES, stand_in
 from .byte_rows import byte_rows
-from .columns import DataError
+from .columns import DataError, OtherKindError
 from .labels.values import clean
 from .scanner import printable
 from .volumes.arrays import are_volumes, label_column, volume_column
@@ -123,9 +123,9 @@ def _split(
     if are_volumes(images, choice):
         column, reading = volume_column(images, where, choice)
     elif choice.dimensions == 3:
-        raise DataError(
-            f"{where}: got {images.dtype} of shape {images.shape}; expected volumes (N, D, H, W). Leave --dimensions "
-            "out to read images"
+        raise OtherKindError(
+            f"{where}: got {images.dtype} of shape {images.shape}; expected volumes (N, D, H, W)",
+            "leave --dimensions out to read images",
         )
     else:
         column = _image_column(_channels_last(images, where))
@@ -158,18 +158,17 @@ def _channels_last(images: np.ndarray, where: str) -> np.ndarray:
     is_image = images.ndim == 3 or (images.ndim == 4 and images.shape[3] in (1, 3))
     if is_image and images.dtype == np.uint8 and 0 not in images.shape[1:]:
         return images
+    found = f"{where}: got {images.dtype} of shape {images.shape}; expected uint8 (N, H, W) or (N, H, W, 3)"
     hint = ""
     if images.ndim == 4 and images.shape[3] == 4 and min(images.shape[1:3]) > 4:
         hint = "; leave out the fourth channel"
     elif images.ndim >= 4 and not is_image:
-        hint = "; --dimensions 3 reads it as volumes"
+        raise OtherKindError(found, "--dimensions 3 reads it as volumes")
     elif is_image and images.dtype.kind == "f" and images.size and images.min() >= 0 and images.max() <= 1:
         hint = ". Values from 0 to 1 become uint8 by (255 * images).round().astype(numpy.uint8)"
     elif is_image and images.dtype != np.uint8:
         hint = ". Scale the values to 0..255 by a rule that is the same for all images, and save them as uint8"
-    raise DataError(
-        f"{where}: got {images.dtype} of shape {images.shape}; expected uint8 (N, H, W) or (N, H, W, 3){hint}"
-    )
+    raise DataError(found + hint)
 
 
 def _mask_column(masks: np.ndarray, count: int, where: str) -> pa.ChunkedArray:

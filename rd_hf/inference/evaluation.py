@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from transformers import PreTrainedModel
 
 from ..arguments.values import ArgumentError, columns_of
+from ..data.columns import OtherKindError
 from ..data.decoding.reading import Reading
 from ..data.labels.labels import Uncertain
 from ..data.masks.reading import MaskReading
@@ -134,30 +135,35 @@ def load_splits(
     :param mask_colors: the class of each colour of masks; by default as in the model's training.
     :param uncertain: how -1 is read in columns of 0 and 1; by default as in the model's training.
     :param subgroup_columns: columns whose values are kept.
-    :raises ArgumentError: when it is missing or has no labels.
+    :raises ArgumentError: when it is missing or has no labels, or the data is of a kind that the model does not read.
     """
     masks = MaskReading.from_dict(loaded.trained_on["masks"]) if "masks" in loaded.trained_on else None
     recipe = loaded.trained_on.get("made_splits", {"names": []})
     made = recipe if split in recipe["names"] else {}
-    data = load_data(
-        dataset,
-        config_name=config_name,
-        revision=revision,
-        image_column=image_column,
-        label_column=label_column,
-        group_column=made.get("group_column"),
-        subgroup_columns=subgroup_columns,
-        label_names=loaded.task.names,
-        label_kind="single" if isinstance(loaded.task, SingleLabel) else "multi",
-        uncertain=uncertain or loaded.trained_on.get("uncertain"),
-        scored=[split],
-        task="segmentation" if isinstance(loaded.task, Segmentation) else "classification",
-        mask_column=mask_column,
-        mask_colors=mask_colors,
-        masks=masks,
-        dimensions=2 if loaded.volumes is None else 3,
-        volumes=loaded.volumes,
-    )
+    labels = "masks" if isinstance(loaded.task, Segmentation) else "classes"
+    try:
+        data = load_data(
+            dataset,
+            config_name=config_name,
+            revision=revision,
+            image_column=image_column,
+            label_column=label_column,
+            group_column=made.get("group_column"),
+            subgroup_columns=subgroup_columns,
+            label_names=loaded.task.names,
+            label_kind="single" if isinstance(loaded.task, SingleLabel) else "multi",
+            uncertain=uncertain or loaded.trained_on.get("uncertain"),
+            scored=[split],
+            task="segmentation" if labels == "masks" else "classification",
+            mask_column=mask_column,
+            mask_colors=mask_colors,
+            masks=masks,
+            dimensions=2 if loaded.volumes is None else 3,
+            volumes=loaded.volumes,
+        )
+    except OtherKindError as error:  # its way out names arguments of a training
+        kind = "images" if loaded.volumes is None else "volumes"
+        raise ArgumentError(f"{error.found}. The model reads {kind} with {labels}.") from error
     if split not in data.splits and made:
         _check_made_again(loaded, data, split, uncertain)
         data = complete_splits(

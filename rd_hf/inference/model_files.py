@@ -44,11 +44,24 @@ def problem_of(name: str, kind: str) -> str | None:
 
 
 def problem_of_processor(name: str) -> str | None:
-    """The same of the file of the image processor, if there is one in a folder."""
+    """The same of the file of the image processor in a folder; a model of rd_hf must have one."""
     path = Path(name).expanduser() / IMAGE_PROCESSOR_NAME
     if not path.is_file():
-        return None
+        return _missing_processor(path.parent)
     return _disguise(path) or _problem_of_json(path)
+
+
+def _missing_processor(folder: Path) -> str | None:
+    """Why no other processor may stand in: a student of rd_hf was trained on what its own one shows."""
+    if not (folder / CONFIG_NAME).is_file() or _problem_of_json(folder / CONFIG_NAME):
+        return None
+    config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
+    if not str(config.get("model_type")).startswith("rd_") and "rd_hf_provenance" not in config:
+        return None
+    return (
+        f"the folder has no {IMAGE_PROCESSOR_NAME}, which says what the model reads. Copy the file from where the "
+        "model comes from; in the folder of its run, `rd-hf report RUN` writes it again."
+    )
 
 
 def how_to_convert(name: str, kind: str) -> str:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from datasets import Dataset, DatasetDict, DatasetInfo, Features, Image
 from datasets.table import InMemoryTable
 
-from ..columns import DataError
+from ..columns import DataError, OtherKindError
 from ..folders import ImageFolder
 from ..image_column import image_row
 from ..scanner import IMAGE_FOLDER, MASK_FOLDER, MASKS_OF_FOLDER, FoundFiles, bases_of_mask, key_of_name, printable
@@ -79,9 +79,9 @@ def refuse_as_classes(found: FoundFiles) -> None:
     if folder is None:
         return
     if found.masks:
-        raise DataError(
-            f"'{printable(found.root)}' has the folders of nnU-Net, whose labels are volumes and no classes; leave "
-            "--task out"
+        raise OtherKindError(
+            f"'{printable(found.root)}' has the folders of nnU-Net, whose labels are volumes and no classes",
+            "leave --task out",
         )
     raise DataError(
         f"'{printable(found.root)}' has {printable(folder)} with {len(found.images)} volumes, but no labelsTr with "

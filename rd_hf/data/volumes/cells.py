@@ -8,7 +8,7 @@ from typing import Any
 
 from datasets import Dataset, Nifti
 
-from ..columns import DataError
+from ..columns import DataError, OtherKindError
 from ..decoding.dicom_file import DICOM_SUFFIXES, is_dicom
 from ..image_paths import shown
 from ..labels.values import is_text
@@ -44,9 +44,8 @@ def find_reading(raw: RawData, column: str, choice: VolumeChoice) -> tuple[Volum
     if kind is None:
         return None, ""
     if choice.dimensions == 2:
-        raise DataError(
-            f"column '{column}' of split '{name}' holds volumes, which cannot be read with --dimensions 2; leave that "
-            "out to read volumes"
+        raise OtherKindError(
+            f"column '{column}' of split '{name}' holds volumes", "leave --dimensions 2 out to read them"
         )
     return reading_of_file(first, choice.channels), kind
 
@@ -71,7 +70,7 @@ def _of_text(raw: RawData, column: str, choice: VolumeChoice) -> _FoundKind:
         return str(folder / cell), NIFTI
     if images:
         if choice.dimensions == 3:
-            raise DataError(_no_volumes(column, f"'{shown(cell)}'"))
+            raise _no_volumes(column, f"'{shown(cell)}'")
         return None, None
     if os.path.isdir(folder / cell):
         return str(folder / cell), SERIES
@@ -89,7 +88,7 @@ def _of_contents(split: Dataset, column: str, choice: VolumeChoice) -> _FoundKin
     if choice.dimensions != 3:
         return None, None
     if not _may_be_series(row):
-        raise DataError(_no_volumes(column, "other files"))
+        raise _no_volumes(column, "other files")
     return row.get("path"), SERIES
 
 
@@ -119,8 +118,8 @@ def _has_only_volumes(folder: Path | None) -> bool:
     return not found.images and any(map(is_nifti, found.others))
 
 
-def _no_volumes(column: str, what: str) -> str:
-    return (
-        f"column '{column}' names no volumes, which are NIfTI files and DICOM series, but {what}; leave --dimensions "
-        "out to read images"
+def _no_volumes(column: str, what: str) -> OtherKindError:
+    return OtherKindError(
+        f"column '{column}' names no volumes, which are NIfTI files and DICOM series, but {what}",
+        "leave --dimensions out to read images",
     )

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import PurePath
 
 from ...runtime.progress import Progress
-from ..columns import DataError
+from ..columns import DataError, OtherKindError
 from ..decoding.dicom_file import DICOM_SUFFIXES
 from ..scanner import (
     IMAGE_SUFFIXES,
@@ -109,16 +109,17 @@ def _are_meant(
 ) -> bool:
     root = printable(found.root)
     if dimensions == 3 and not nifti and not dicom and images and not found.tables:
-        raise DataError(
+        raise OtherKindError(
             f"'{root}' holds no volume, which is a NIfTI file or a DICOM series; it holds images "
-            f"({counted_suffixes(images)}). Leave --dimensions out to read them"
+            f"({counted_suffixes(images)})",
+            "leave --dimensions out to read them",
         )
     if dimensions == 3:
         return bool(nifti or dicom)
     if dimensions == 2 and nifti and not images and not found.tables:
-        raise DataError(
-            f"'{root}' holds volumes ({counted_suffixes(nifti)}) and no images, so it cannot be read with --dimensions "
-            "2; leave that out to read volumes, or save their slices as PNG files"
+        raise OtherKindError(
+            f"'{root}' holds volumes ({counted_suffixes(nifti)}) and no images",
+            "leave --dimensions 2 out to read volumes, or save their slices as PNG files",
         )
     if dimensions == 2 or not nifti:
         if dimensions == "auto":

@@ -343,7 +343,7 @@ def test_images_and_volumes_in_one_folder(tmp_path, log):
 
 def test_what_is_asked_for_must_be_there(tmp_path):
     write_volume(tmp_path / "volumes" / "a" / "1.nii.gz")
-    with pytest.raises(DataError, match=r"holds volumes \(.nii.gz 1\) and no images, so it cannot be read with"):
+    with pytest.raises(DataError, match=r"holds volumes \(.nii.gz 1\) and no images; leave --dimensions 2 out"):
         load_data(tmp_path / "volumes", dimensions=2)
     (tmp_path / "images" / "a").mkdir(parents=True)
     Image.new("L", (4, 4)).save(tmp_path / "images" / "a" / "1.png")

@@ -151,7 +151,7 @@ def test_slices_of_one_series_are_one_row(tmp_path):
     [
         (["1.nii.gz", "2.png"], {}, r"1 volumes, such as '1.nii.gz' in row 0 .* 1 images, such as '2.png' in row 1"),
         (["2.png", "3.png"], {"dimensions": 3}, "names no volumes, .* but '2.png'; leave --dimensions out"),
-        (["1.nii.gz", "4.nii.gz"], {"dimensions": 2}, "holds volumes, which cannot be read with --dimensions 2"),
+        (["1.nii.gz", "4.nii.gz"], {"dimensions": 2}, "holds volumes; leave --dimensions 2 out to read them"),
         (["1.nii.gz", "9.nii.gz"], {}, r"1 of 2 files of split 'train' are missing; the first is row 1, '9.nii.gz'"),
         (["1.nii.gz", "notes"], {}, r"notes' is a folder without DICOM files"),
     ],
@@ -181,7 +181,7 @@ def test_columns_of_nifti(tmp_path, log, as_bytes, feature):
     rows = nifti_rows(tmp_path, as_bytes, feature)
     for named in (rows, DatasetDict(train=rows)):
         assert firsts(load_data(named)) == [1, 2]
-    with pytest.raises(DataError, match="holds volumes, which cannot be read with --dimensions 2"):
+    with pytest.raises(DataError, match="holds volumes; leave --dimensions 2 out to read them"):
         load_data(rows, dimensions=2)
     rows.save_to_disk(tmp_path / "saved")
     assert firsts(load_data(tmp_path / "saved")) == [1, 2] and "volumes: 3D (NIfTI files)" in log.text
