@@ -60,6 +60,12 @@ def test_the_tuned_weight_scales_that_of_the_paper(grid, monkeypatch):  # noqa: 
     assert all(loss == pytest.approx(own + 300 * transfer, rel=1e-5) for _, own, transfer, loss in made)
 
 
+def test_runs_that_all_failed_promise_no_table(grid, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("rd_hf.comparison.run.run_cells", lambda *_: ["ce/seed_0: no data"])
+    with pytest.raises(ComparisonError, match=r"^1 of 1 runs failed, so there is no table:\nce/seed_0: no data$"):
+        run_comparison(make_plan(grid, methods=["ce"], seeds=[0]))
+
+
 @pytest.mark.parametrize("name", ["teacher", "student"])
 def test_a_checkpoint_trained_again_under_the_same_name_is_noticed(grid, teacher, tmp_path, name):  # noqa: F811
     folder = tmp_path / "own"
