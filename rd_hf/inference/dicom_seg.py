@@ -12,6 +12,7 @@ from ..arguments.values import ArgumentError
 from ..data.decoding.images import BadImageError
 from ..data.scanner import printable
 from ..data.volumes.dicom_volume import slice_files
+from ..runtime.files import written_whole
 from ..runtime.quiet import quiet
 
 LONGEST_LABEL = 64  # characters, of DICOM's LO
@@ -71,7 +72,8 @@ def write_dicom_seg(mask: np.ndarray, names: list[str], source: Path, path: Path
                 f"{printable(source)}: no DICOM SEG can refer to this series{lacks}. Leave out `dicom_seg`, and use "
                 "the NIfTI file."
             ) from None  # what the library says may quote the header
-    segmentation.save_as(path)
+    with written_whole(path):
+        segmentation.save_as(path)
 
 
 def _header(file: Path) -> Any:

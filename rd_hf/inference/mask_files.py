@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..arguments.values import ArgumentError
 from ..data.scanner import printable
+from ..runtime.files import written_whole
 from ..scoring.mask_pictures import class_colors, overlay
 from ..tasks.segmentation import Segmentation
 
@@ -68,7 +69,8 @@ class MaskFiles:
 
     def _write(self, path: Path, image: Image.Image) -> str:
         path.parent.mkdir(parents=True, exist_ok=True)
-        image.save(path)
+        with written_whole(path):
+            image.save(path)
         return printable(path)
 
     def _planned(self) -> list[Path]:

@@ -15,6 +15,7 @@ from ..data.volumes.finding import FoundVolume
 from ..data.volumes.nifti_writing import write_nifti
 from ..data.volumes.source import Source, VolumeError, kind_of
 from ..data.volumes.volume import Volume
+from ..runtime.files import written_whole
 from .dicom_seg import check_highdicom, write_dicom_seg
 from .mask_files import OVERLAY_FOLDER, check_files_are_free
 
@@ -61,7 +62,8 @@ class VolumeFiles:
             write_dicom_seg(mask, names, Path(volume.source["path"]), paths["dicom_seg"])
         write_nifti(mask, read.affine, paths["mask"], like=volume.source)
         if picture is not None:
-            Image.fromarray(picture).save(paths["overlay"])
+            with written_whole(paths["overlay"]):
+                Image.fromarray(picture).save(paths["overlay"])
         return {kind: printable(path) for kind, path in paths.items()}
 
     def _paths(self, volume: FoundVolume) -> dict[str, Path]:

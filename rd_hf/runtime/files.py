@@ -5,9 +5,28 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+
+@contextmanager
+def written_whole(path: Path, aside: Path | None = None) -> Iterator[None]:
+    """A context in which a library writes a new file: on a full disk no part of it is left, and the error names it.
+
+    :param aside: the file that is written in place of `path`, and then renamed.
+    :raises OSError: with the name of the file, which the system does not give for a write.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:  # it was not opened, so what is there is not of this write
+            raise
+        (aside or path).unlink(missing_ok=True)
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
 
 
 def write_json(values: dict[str, Any], path: Path) -> None:
@@ -32,7 +51,7 @@ def write_predictions(
     :param table: each image's cells under these.
     :param files: the images' files, the second column; None leaves it out.
     """
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with written_whole(path), path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["row", *([] if files is None else ["file"]), *columns])
         names = [[]] * len(rows) if files is None else [[file] for file in files]

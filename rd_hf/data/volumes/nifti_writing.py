@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...runtime.files import written_whole
 from .nifti import stored_header
 from .source import NIFTI_HEAD, Source, VolumeLike, kind_of
 
@@ -54,8 +55,9 @@ def write_nifti(
             image.header[field] = header[field]
         image.header["pixdim"][:4] = header["pixdim"][:4]
     aside = Path(path).with_name(f".writing.{Path(path).name}")  # nibabel goes by the end of the name
-    image.to_filename(aside)
-    aside.replace(path)
+    with written_whole(Path(path), aside):
+        image.to_filename(aside)
+        aside.replace(path)
 
 
 def _grid_header(like: VolumeLike) -> Nifti1Header | None:
