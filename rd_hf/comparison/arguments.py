@@ -23,6 +23,7 @@ _output = partial(option, group="output")
 class ComparisonArguments:
     """What `rd-hf compare` takes.
 
+    :ivar is_overridden: whether flags replace a part of its file, which then has more than these runs read.
     :raises ArgumentError: naming what cannot be used.
     """
 
@@ -64,6 +65,8 @@ class ComparisonArguments:
         None, "runs at a time, each in its own process; by default 1, or without a GPU one per available CPU core"
     )
     table_only: bool = _output(False, "run nothing; make tables and plots from the finished runs")
+
+    is_overridden = False
 
     def __post_init__(self):
         defaults = {

@@ -52,10 +52,10 @@ MEASURED = ("images_per_second", "data_wait", "memory_gib")  # what differs from
 def train(name: str, folder: Path) -> dict:
     """One run's logged values, the hash of its student's weights, and the ids of its caches."""
     cache = folder / f"{name}_cache"
-    values = {"teacher": str(TEACHER)} if RUNS[name]["method"] != "ce" else {}
+    values = {"teacher": str(TEACHER), "cache_dir": str(cache)} if RUNS[name]["method"] != "ce" else {}
     rd_hf.distill(
         dataset=str(folder / "blobs.npz"), output_dir=str(folder / name), student_image_size=32, max_steps=STEPS,
-        logging_steps=1, eval_steps=10, shots=8, per_device_train_batch_size=8, num_views=2, cache_dir=str(cache),
+        logging_steps=1, eval_steps=10, shots=8, per_device_train_batch_size=8, num_views=2,
         **values, **RUNS[name],
     )  # fmt: skip
     rows = [json.loads(line) for line in (folder / name / "metrics.jsonl").read_text().splitlines()]

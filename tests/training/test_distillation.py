@@ -10,7 +10,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
-from conftest import blob_arrays
+from conftest import blob_arrays, read_settings
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -54,7 +54,7 @@ def settings(teacher, dataset, folder, **changes):
         "use_unlabeled": True, "per_device_train_batch_size": 8, "per_device_unlabeled_batch_size": 8,
         "learning_rate": 5e-3,
     }  # fmt: skip
-    return values | changes
+    return read_settings(values | changes)
 
 
 @pytest.fixture(scope="module")

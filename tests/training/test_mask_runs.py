@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import blob_mask_arrays
+from conftest import blob_mask_arrays, read_settings
 from PIL import Image
 
 import rd_hf
@@ -29,7 +29,7 @@ def settings(teacher, data, folder, **changes):
         "output_dir": str(folder), "max_steps": 4, "eval_steps": 2, "logging_steps": 1, "shots": 6,
         "use_unlabeled": True, "per_device_train_batch_size": 6, "per_device_unlabeled_batch_size": 6,
     }  # fmt: skip
-    return values | changes
+    return read_settings(values | changes)
 
 
 @pytest.fixture(scope="module")
