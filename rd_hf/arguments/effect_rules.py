@@ -214,9 +214,13 @@ RULES = (
         "leave it out, or `augment` true",
     ),
     Rule(
-        ("num_views", "view_seed"), lambda s: not s.arguments.augment and s.shows_crops is False,
-        "`augment` is false, so that all views of an image are the same", ("augment", *DATA),
-        "leave it out, or `augment` true",
+        ("num_views",),
+        lambda s: not s.arguments.augment and s.shows_crops is False and s.arguments.num_views != 1,
+        "`augment` is false, so that each image has one view", ("augment", *DATA), "leave it out, or `augment` true",
+    ),
+    Rule(
+        ("view_seed",), lambda s: not s.arguments.augment and s.shows_crops is False,
+        "`augment` is false, so that nothing is drawn", ("augment", *DATA), "leave it out, or `augment` true",
     ),
     Rule(("shift",), lambda s: s.shows_crops is True, "crops of volumes lie anywhere", DATA),
     Rule(OF_CACHE, lambda s: not s.arguments.cache, "`cache` is false", ("cache",), "leave it out, or `cache` true"),

@@ -63,10 +63,10 @@ REFUSED = [  # arguments, what is known, the name, and why
     ({"augment": False, "rotation_degrees": 5}, None, "rotation_degrees", "`augment` is false"),
     ({"augment": False, "horizontal_flip": False}, None, "horizontal_flip", "`augment` is false"),
     ({"augment": False, "gamma": 0.5}, None, "gamma", "`augment` is false: leave it out, or `augment` true"),
-    ({"augment": False, "num_views": 4}, CLASSES, "num_views", "all views of an image are the same"),
-    ({"augment": False, "num_views": "endless"}, CLASSES, "num_views", "all views of an image are the same"),
-    ({"augment": False, "view_seed": 4}, CLASSES, "view_seed", "all views of an image are the same"),
-    ({"augment": False, "view_seed": 4, "dimensions": 2}, None, "view_seed", "all views of an image are the same"),
+    ({"augment": False, "num_views": 4}, CLASSES, "num_views", "so that each image has one view"),
+    ({"augment": False, "num_views": "endless"}, CLASSES, "num_views", "so that each image has one view"),
+    ({"augment": False, "view_seed": 4}, CLASSES, "view_seed", "so that nothing is drawn"),
+    ({"augment": False, "view_seed": 4, "dimensions": 2}, None, "view_seed", "so that nothing is drawn"),
     ({"shift": 0.5}, CROPS, "shift", "crops of volumes lie anywhere"),
     ({"shift": 0.5, "dimensions": 3, "task": "segmentation"}, None, "shift", "crops of volumes lie anywhere"),
     ({"cache": False, "cache_dir": "c"}, None, "cache_dir", "`cache` is false: leave it out, or `cache` true"),
@@ -106,6 +106,7 @@ ACCEPTED = [
     ({"augment": False, "num_views": 4, "view_seed": 2}, CROPS),  # crops differ all the same
     ({"augment": False, "num_views": 4, "view_seed": 2}, None),  # it is not known whether there are crops
     ({"augment": False, "gamma": 0.2, "horizontal_flip": True}, CLASSES),
+    ({"augment": False, "num_views": 1}, CLASSES),  # as it is anyway
     ({"num_views": "endless", "cache_dir": "c", "cache_limit": "1GB"}, CLASSES),  # of validation and test
     ({"cache": False, "cache_limit": "1GB"}, CROPS),
     ({"max_steps": -1, "num_train_epochs": 3}, CLASSES),

@@ -52,7 +52,9 @@ MEASURED = ("images_per_second", "data_wait", "memory_gib")  # what differs from
 def train(name: str, folder: Path) -> dict:
     """One run's logged values, the hash of its student's weights, and the ids of its caches."""
     cache = folder / f"{name}_cache"
-    values = {"teacher": str(TEACHER), "cache_dir": str(cache)} if RUNS[name]["method"] != "ce" else {}
+    values = {"teacher": str(TEACHER)} if RUNS[name]["method"] != "ce" else {}
+    if values and RUNS[name].get("cache", True):
+        values["cache_dir"] = str(cache)
     rd_hf.distill(
         dataset=str(folder / "blobs.npz"), output_dir=str(folder / name), student_image_size=32, max_steps=STEPS,
         logging_steps=1, eval_steps=10, shots=8, per_device_train_batch_size=8, num_views=2,

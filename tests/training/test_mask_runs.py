@@ -85,13 +85,11 @@ def test_evaluate_gives_the_scores_of_the_run(finished, teacher, masks_npz):
     assert found["dice"] == pytest.approx(scores["teacher"]["test"]["dice"], abs=1e-3)
 
 
-@pytest.mark.parametrize(("method", "skips"), [("ce", "own"), ("drd", "reprogrammed"), ("rd", "own")])
+@pytest.mark.parametrize(("method", "skips"), [("ce", "reprogrammed"), ("drd", "reprogrammed"), ("rd", "own")])
 def test_every_method_runs_and_own_skips_score_the_teacher_with_the_students_images(
     teacher, masks_npz, tmp_path, method, skips
 ):
     values = settings(teacher, masks_npz, tmp_path / "run", method=method, skips=skips, max_steps=2)
-    if method == "ce":
-        values["teacher"] = None
     rd_hf.distill(**values)
     scores = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert ("teacher" in scores) == (method != "ce")
