@@ -160,7 +160,7 @@ def parse_comparison(options: list[str]):
 
     :raises ArgumentError: for an unknown name, a bad value or a missing file.
     """
-    from .comparison.arguments import ComparisonArguments
+    from .comparison.arguments import OF_GRID, ComparisonArguments
     from .comparison.plan import Plan
 
     parser = _parser("compare", ComparisonArguments)
@@ -169,7 +169,7 @@ def parse_comparison(options: list[str]):
     if known.config is not None:
         parser.set_defaults(**read_config(known.config, ComparisonArguments))
     arguments = _parse(parser, options, ComparisonArguments)
-    arguments.is_overridden = known.config is not None and bool(_typed(options, ComparisonArguments) - {"output_dir"})
+    arguments.is_overridden = known.config is not None and bool(_typed(options, ComparisonArguments) & OF_GRID)
     return Plan(arguments)
 
 

@@ -71,7 +71,8 @@ STAND_INS = "--teacher facebook/dinov2-small --dataset ./my_xrays --shots 5"
 SMALL_COMPARISON = """--arguments '{student: google/mobilenet_v2_0.35_96, max_steps: 2, num_views: 1}' --seeds '[0]'
     --shots '[5]' --methods '[ce, lp_kd, rd]' --tuning '{seeds: [100], shots: 5, weight: [1.0]}' --workers 1"""
 SMALL_PYTHON = {
-    "shots=20": "shots=5, max_steps=2, num_views=1, per_device_train_batch_size=8, overwrite_output_dir=True",
+    "shots=20": "shots=5, max_steps=2, num_views=1, per_device_train_batch_size=8, per_device_unlabeled_batch_size=8, "
+    "overwrite_output_dir=True",
     'max_params="1M", max_latency_ms=10': 'max_params="0.3M", max_latency_ms=10000',
     'methods=["ce", "rd"],': 'methods=["ce", "rd"], seeds=[0], shots=[5], workers=1,',
     '"max_steps": 400': '"max_steps": 2, "num_views": 1',
@@ -128,8 +129,9 @@ def small(command: str) -> list[str]:
     if "distill" in words or "build" in words:
         words += shlex.split(SMALL_RUN) + (shlex.split(STAND_INS) if "--config" in words else [])
         words += ["--shots", "5"] if "--shots" in words else []
-        is_unlabelled = any(word.startswith(("--use_unlabeled", "--unlabeled_dataset")) for word in words)
-        words += ["--per_device_unlabeled_batch_size", "8"] if is_unlabelled else []
+        unlabelled = {"--use_unlabeled", "--unlabeled_dataset", "examples/busi.yaml", "examples/pneumonia.yaml"}
+        if unlabelled & set(words) and not {"ce", "false"} & set(words):
+            words += ["--per_device_unlabeled_batch_size", "8"]
         words += ["--overwrite_output_dir"] if "distill" in words else []
     elif words[1] == "compare":
         words += shlex.split(SMALL_COMPARISON)

@@ -18,12 +18,14 @@ _grid = partial(option, group="what is compared")
 _runs = partial(option, group="runs")
 _output = partial(option, group="output")
 
+OF_GRID = {"data", "teachers", "methods", "shots", "use_unlabeled", "tuning"}  # which say what is run
+
 
 @dataclass
 class ComparisonArguments:
     """What `rd-hf compare` takes.
 
-    :ivar is_overridden: whether flags replace a part of its file, which then has more than these runs read.
+    :ivar is_overridden: whether flags choose other runs than its file, which then has more than these runs read.
     :raises ArgumentError: naming what cannot be used.
     """
 

@@ -41,11 +41,12 @@ def unread(runs: Iterable[Run]) -> list[str]:
     for run in runs:
         open_places = [place for place in run.places() if found.get(place, "") is not None]
         arguments = run.make() if open_places else None
+        sentences = {}  # of a run that cannot be, it is not known what it would read
         if arguments is not None:
             sentences = {name: text for name, text, _ in without_effect(arguments, Known(), run.uses, run.method)}
-            for place in open_places:
-                own = sentences.get(place[2])
-                found[place] = own and found.get(place, own)  # what is said is about the first of the runs
+        for place in open_places:
+            own = sentences.get(place[2])
+            found[place] = own and found.get(place, own)  # what is said is about the first of the runs
     return [_sentence(where, name, text) for (where, _, name), text in found.items() if text is not None]
 
 

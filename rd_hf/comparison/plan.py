@@ -92,10 +92,11 @@ class Cell:
 class Plan:
     """The cells of a comparison.
 
+    :param is_checked: whether what no run reads is refused already.
     :raises ArgumentError: where a method, data set or argument is not known.
     """
 
-    def __init__(self, comparison: ComparisonArguments):
+    def __init__(self, comparison: ComparisonArguments, is_checked: bool = False):
         self.comparison = comparison
         self.entries = [_entry(value) for value in comparison.methods]
         for name in [*(entry.name for entry in self.entries), *comparison.data, *comparison.teachers]:
@@ -116,7 +117,8 @@ class Plan:
         self._refuse_methods()
         self.tuning = tuning_grid(comparison)
         self.tuned: dict[tuple, tuple[float | None, float]] = {}  # learning rate and weight of each setting
-        self._refuse_unread()
+        if not is_checked:
+            self._refuse_unread()
 
     def _refuse_arguments(self) -> None:
         """:raises ArgumentError: for an argument in a place where it does not belong."""

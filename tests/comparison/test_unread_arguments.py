@@ -97,12 +97,18 @@ def test_flags_over_a_file_and_comparisons_that_are_begun_are_only_logged(values
     line = "`temperature` under `arguments` has no effect on any run. It has none on the method 'ce', because it has "
     line += "no teacher: leave it out."
     alone = values | {"methods": ["ce"]}
+    (tmp_path / "alone.yaml").write_text(yaml.safe_dump(alone))
     with caplog.at_level(logging.INFO, logger="rd_hf"):
         assert parse_comparison(["--config", str(tmp_path / "job.yaml"), "--methods", "ce"]).entries
         assert Plan(ComparisonArguments(**alone | {"table_only": True})).entries
     assert caplog.messages == [line, line]
-    with pytest.raises(ArgumentError, match="`temperature` under `arguments` has no effect on any run"):
-        Plan(ComparisonArguments(**alone))
+    for refused in (
+        lambda: Plan(ComparisonArguments(**alone)),
+        lambda: parse_comparison(["--config", str(tmp_path / "alone.yaml"), "--workers", "2"]),
+    ):
+        with pytest.raises(ArgumentError, match="`temperature` under `arguments` has no effect on any run"):
+            refused()
+    assert Plan(ComparisonArguments(**alone), is_checked=True).entries  # as in a worker
     (tmp_path / "compared" / "runs").mkdir(parents=True)
     assert Plan(ComparisonArguments(**alone)).entries
 
