@@ -63,7 +63,7 @@ $(FLOOR)/.installed: setup.cfg constraints-floor.txt
 $(TIMM_STAMP): setup.cfg pyproject.toml constraints.txt
 	test -x $(TIMM_BIN)/python || $(PYTHON) -m venv $(TIMM_VENV)
 	$(TIMM_BIN)/python -m pip install --quiet torch===$$(sed -n "s/^torch==//p" constraints.txt)
-	$(TIMM_BIN)/python -m pip install --quiet -c constraints.txt -e ".[test,timm,open_clip]"
+	$(TIMM_BIN)/python -m pip install --quiet -c constraints.txt -e ".[test,timm,open-clip]"
 	touch $@
 
 $(BROWSER_STAMP): $(STAMP) Makefile rd_hf/export/web/runtime.py

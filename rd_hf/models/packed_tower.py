@@ -1,4 +1,4 @@
-"""A vision tower of packed patches (Qwen-VL, GLM-V, SigLIP 2 naflex, Pixtral) as a model of whole images of one size.
+"""A vision tower of packed patches (Qwen-VL, SigLIP 2 naflex, Pixtral, ...) as a model of whole images of one size.
 
 Such a tower reads the patches of images of any shape one after the other, with the grid of each. Here all images of a
 batch have one grid. Its blocks hand on tokens without an image's axis, some in the order of windows or of cells that
@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -138,20 +139,37 @@ def _side(config: Any) -> int:
 
 def _merged(config: Any) -> int:
     """Patches that are merged along each axis behind the blocks, and lie beside each other before them."""
-    return getattr(config, "spatial_merge_size", 1)
+    return getattr(config, "spatial_merge_size", None) or getattr(config, "merge_kernel_size", [1])[0]
 
 
-def _merged_patches(pixels: Tensor, config: Any) -> dict[str, Tensor]:
-    """As Qwen2VLImageProcessor packs images: (B * patches, channels * frames * side * side), merged ones together."""
-    side, merged, frames = _side(config), _merged(config), config.temporal_patch_size
-    batch, channels, rows, columns = pixels.shape
-    cells = (rows // side // merged, merged, side, columns // side // merged, merged, side)
-    patches = pixels.reshape(batch, channels, *cells).permute(0, 2, 5, 3, 6, 1, 4, 7)
-    patches = patches.unsqueeze(6).expand(*patches.shape[:6], frames, side, side)
-    return {
-        "hidden_states": patches.reshape(-1, channels * frames * side * side),
-        "grid_thw": torch.tensor([[1, rows // side, columns // side]] * batch, device=pixels.device),
-    }
+class _Grids(NamedTuple):
+    """Packs as Qwen2VLImageProcessor and its kin do: (B * patches, numbers of a patch), and the grid of each image.
+
+    :ivar name: what the tower calls the patches.
+    :ivar together: patches that are merged later lie together; else the patches lie row by row.
+    :ivar channels_last: the numbers of a patch end with its channels; else they begin with them, frame by frame.
+    :ivar flat: a patch is a row of numbers; else an image (channels, side, side).
+    :ivar more: what else the tower wants: a number for each image by name.
+    """
+
+    name: str = "pixel_values"
+    together: bool = True
+    channels_last: bool = False
+    flat: bool = True
+    more: dict[str, int] = MappingProxyType({})
+
+    def __call__(self, pixels: Tensor, config: Any) -> dict[str, Tensor]:
+        side, frames = _side(config), getattr(config, "temporal_patch_size", 1)
+        merged = _merged(config) if self.together else 1
+        batch, channels, rows, columns = pixels.shape
+        cells = (rows // side // merged, merged, side, columns // side // merged, merged, side)
+        patches = pixels.reshape(batch, channels, *cells).permute(0, 2, 5, 3, 6, 1, 4, 7)
+        patches = patches.reshape(-1, channels, 1, side, side).expand(-1, -1, frames, -1, -1)
+        if self.channels_last:
+            patches = patches.permute(0, 3, 4, 1, 2)
+        grids = torch.tensor([[1, rows // side, columns // side]] * batch, device=pixels.device)
+        more = {name: torch.full((batch,), number, device=pixels.device) for name, number in self.more.items()}
+        return {self.name: patches.flatten(1) if self.flat else patches.squeeze(2), "grid_thw": grids} | more
 
 
 def _naflex(pixels: Tensor, config: Any) -> dict[str, Tensor]:
@@ -177,10 +195,15 @@ PACKINGS: dict[str, Callable[[Tensor, Any], dict[str, Tensor]]] = {
         (
             "qwen2_vl_vision", "qwen2_5_vl_vision", "qwen3_vl_vision", "qwen3_vl_moe_vision", "qwen3_5_vision",
             "qwen3_5_moe_vision", "qwen4_exp_vision", "glm4v_vision", "glm4v_moe_vision", "glm_ocr_vision",
-            "glm5_next_vision", "exaone4_5_vision", "cohere_compass_vision",
+            "glm5_next_vision", "exaone4_5_vision", "cohere_compass_vision", "ernie4_5_vl_moe_vision",
         ),
-        _merged_patches,
+        _Grids("hidden_states"),
     ),
+    **dict.fromkeys(("glm_image_vision", "minimax_m3_vl_vision", "lfm3_vl_vision"), _Grids()),
+    "cosmos3_edge_vision": _Grids(channels_last=True),
+    "hunyuan_vl_vision": _Grids(together=False),
+    "kimi_k25_vision": _Grids(together=False, flat=False),
+    "video_llama_3_vision": _Grids(together=False, more={"merge_sizes": 1}),
     "siglip2_vision_model": _naflex,
     "pixtral": _whole,
 }  # fmt: skip

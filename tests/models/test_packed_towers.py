@@ -1,5 +1,8 @@
 """Towers of packed patches as teachers of whole images: packed as their processors do, and each patch in its place."""
 
+import importlib
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 import torch
@@ -58,6 +61,32 @@ PROCESSORS = {
     "glm4v": Glm4vImageProcessorPil(patch_size=SIDE),
     "siglip2": Siglip2ImageProcessorPil(patch_size=SIDE, max_num_patches=GRID[0] * GRID[1]),
 }
+# not in every supported version of transformers: the names of model and config, the config, and the processor's options
+NEWER = {
+    "video_llama_3": ("VideoLlama3VisionModel", "VideoLlama3Vision", OF_SIGLIP, {}),
+    "ernie4_5_vl_moe": ("Ernie4_5_VLMoeVisionTransformerPretrainedModel", "Ernie4_5_VLMoeVision", OF_QWEN | HIDDEN, {}),
+    "glm_image": ("GlmImageVisionModel", "GlmImageVision", OF_QWEN | HIDDEN | {"image_size": 64},
+                  {"temporal_patch_size": 1, "merge_size": 1}),
+    "hunyuan_vl": ("HunYuanVLVisionTransformer", "HunYuanVLVision",
+                   OF_SIGLIP | {"num_key_value_heads": 2, "out_hidden_size": 16, "text_hidden_size": 16,
+                                "max_image_size": 64}, {}),
+    "cosmos3_edge": ("Cosmos3EdgeVisionModel", "Cosmos3EdgeVision", OF_SIGLIP | {"num_patches": 16}, {}),
+    "lfm3_vl": ("Lfm3VlVisionModel", "Lfm3VlVision",
+                OF_SIGLIP | {"num_key_value_heads": 2, "layer_types": ["full_attention"] * 4}, None),
+    "kimi_k25": ("Kimi_K25VisionModel", "Kimi_K25Vision", OF_SIGLIP | {"pos_emb_height": 8, "pos_emb_width": 8}, None),
+    "minimax_m3_vl": ("MiniMaxM3VLVisionModel", "MiniMaxM3VLVision", OF_SIGLIP, None),
+}  # fmt: skip
+for newer, (model, family, settings_of_config, of_processor) in NEWER.items():
+    if find_spec(f"transformers.models.{newer}"):
+        of_family = {
+            kind: importlib.import_module(f"transformers.models.{newer}.{kind}_{newer}")
+            for kind in ("configuration", "modeling", *(["image_processing_pil"] if of_processor is not None else []))
+        }
+        CONFIGS[newer] = getattr(of_family["configuration"], f"{family}Config")(**settings_of_config)
+        MODELS[newer] = getattr(of_family["modeling"], model)
+        if of_processor is not None:
+            processor = getattr(of_family["image_processing_pil"], f"{family.removesuffix('Vision')}ImageProcessorPil")
+            PROCESSORS[newer] = processor(patch_size=SIDE, **of_processor)
 
 
 def tower_of(name) -> nn.Module:
