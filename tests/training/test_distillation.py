@@ -418,7 +418,7 @@ def test_a_truncated_image_stops_with_its_name_or_is_skipped_and_listed(teacher,
 )
 def test_bad_input_is_answered_by_a_sentence_that_names_it(teacher, blobs_npz, tmp_path, changes, error, named):
     with pytest.raises(error, match=named):
-        rd_hf.distill(**(settings(teacher, blobs_npz, tmp_path / "run") | changes))
+        rd_hf.distill(**read_settings(settings(teacher, blobs_npz, tmp_path / "run") | changes))
     assert not (tmp_path / "run").exists()  # so that the same command works once the input is mended
 
 
