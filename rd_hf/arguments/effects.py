@@ -72,7 +72,9 @@ def _changed(arguments: DistillationArguments) -> set[str]:
 
 
 def check_effects(arguments: DistillationArguments, known: Known | None = None, tell: bool = False) -> None:
-    """Refuse what has no effect; what only a shared file gives is left to the log.
+    """Refuse what has no effect; what only a shared file gives, or method ce leaves idle, is left to the log.
+
+    The student alone is the baseline of another run: the same command, with `method` ce.
 
     :param known: what is known beside the arguments.
     :param tell: whether to log what is not refused.
@@ -80,11 +82,17 @@ def check_effects(arguments: DistillationArguments, known: Known | None = None, 
     """
     if arguments.resume:
         return
+    of_other_methods = []
     for name, sentence, rule in without_effect(arguments, known or Known()):
-        if arguments.origin is None or not arguments.origin.excuses(name, rule):
+        if arguments.method == "ce" and "method" in rule.causes:
+            of_other_methods.append(name)
+        elif arguments.origin is None or not arguments.origin.excuses(name, rule):
             raise ArgumentError(sentence)
-        if tell:
+        elif tell:
             logger.info("In the configuration file, %s", sentence)
+    if tell and of_other_methods:
+        words = "Method ce trains the student alone, on labels. It does not read: %s."
+        logger.warning(words, ", ".join(of_other_methods))
 
 
 def refuse_given(kind: type, values: Mapping[str, Any], because: str, instead: str = "leave it out") -> None:

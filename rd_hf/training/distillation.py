@@ -96,8 +96,6 @@ def distill_from_models(
     for name, stated in options(DistillationArguments).items():
         if stated.loading and name in arguments:
             raise ArgumentError(f"`{name}` is only for models and data that are loaded by name: leave it out here.")
-    if backbone is not None and arguments.get("method") == "ce":
-        raise ArgumentError("`backbone` has no effect, because method ce has no teacher: give None for it.")
     in_hand = {"student": MODEL_IN_MEMORY, "teacher": backbone and MODEL_IN_MEMORY, "dataset": data}
 
     def adopt_models(
@@ -116,7 +114,7 @@ def distill_from_models(
         if is_of_timm(adopted.model.config):
             note_images(adopted.model.config, processor, PixelTransform(processor).size)
         own = LoadedStudent(adopted, processor, {"id": "local", "revision": None})
-        if backbone is None:
+        if backbone is None or arguments.method == "ce":
             return own, None
         model, processor = backbone
         if not isinstance(model, Backbone | PreTrainedModel):

@@ -22,25 +22,6 @@ NO_KL = {"kl_weight": 0, "kl_weight_end": 0}
 CLASSES = Known(of_volumes=False, of_masks=False, made_splits=())
 CROPS = Known(of_volumes=True, of_masks=True, made_splits=("validation", "test"))
 REFUSED = [  # arguments, what is known, the name, and why
-    ({"method": "ce"}, None, "teacher", "method ce has no teacher: leave it out"),
-    (ALONE | {"teacher_dtype": "bfloat16"}, None, "teacher_dtype", "has no teacher"),
-    (ALONE | {"teacher_features": "all"}, None, "teacher_features", "has no teacher"),
-    (ALONE | {"teacher_image_size": 64}, None, "teacher_image_size", "has no teacher"),
-    (ALONE | {"slice_axis": "coronal"}, None, "slice_axis", "has no teacher"),
-    (ALONE | {"student_stages": "[a]"}, None, "student_stages", "has no teacher"),
-    (ALONE | {"target_views": "mean"}, None, "target_views", "has no teacher"),
-    (ALONE | {"projector_layers": 1}, None, "projector_layers", "has no teacher"),
-    (ALONE | {"skips": "own"}, None, "skips", "has no teacher"),
-    (ALONE | {"hybrid_weight": 2.0}, None, "hybrid_weight", "has no teacher"),
-    (ALONE | {"cka_weight": 0}, None, "cka_weight", "has no teacher"),
-    (ALONE | {"temperature": 2}, None, "temperature", "has no teacher"),
-    (ALONE | {"stage_schedule": "random"}, None, "stage_schedule", "has no teacher"),
-    (ALONE | {"cka_batch": "local"}, None, "cka_batch", "has no teacher"),
-    (ALONE | {"cache_dir": "c"}, None, "cache_dir", "caches no features of a teacher"),
-    (ALONE | {"cache_dtype": "int8"}, None, "cache_dtype", "caches no features of a teacher"),
-    (ALONE | {"cache_limit": "1GB"}, CLASSES, "cache_limit", "no features of a teacher are cached"),
-    (ALONE | {"use_unlabeled": True}, None, "use_unlabeled", "learns from labels only"),
-    (ALONE | {"unlabeled_dataset": "u"}, None, "unlabeled_dataset", "learns from labels only"),
     ({"stage_schedule": "random"}, None, "stage_schedule", "method rd has one hybrid pass at most"),
     ({"method": "rd_plus", "stage_schedule": "last"}, None, "stage_schedule", "method rd_plus has one hybrid pass"),
     ({"cka_weight": 0, "cka_estimator": "biased"}, None, "cka_estimator", "`cka_weight` is 0"),
@@ -85,6 +66,27 @@ REFUSED = [  # arguments, what is known, the name, and why
     ({"teacher": ".", "teacher_revision": "main"}, None, "teacher_revision", "the teacher is a folder"),
     ({"hub_private_repo": True, "hub_model_id": "a/b"}, None, "hub_private_repo", "nothing is pushed: add `push_to"),
 ]
+IDLE_UNDER_CE = [  # arguments, what is known, and the name
+    ({"method": "ce"}, None, "teacher"),
+    (ALONE | {"teacher_dtype": "bfloat16"}, None, "teacher_dtype"),
+    (ALONE | {"teacher_features": "all"}, None, "teacher_features"),
+    (ALONE | {"teacher_image_size": 64}, None, "teacher_image_size"),
+    (ALONE | {"slice_axis": "coronal"}, None, "slice_axis"),
+    (ALONE | {"student_stages": "[a]"}, None, "student_stages"),
+    (ALONE | {"target_views": "mean"}, None, "target_views"),
+    (ALONE | {"projector_layers": 1}, None, "projector_layers"),
+    (ALONE | {"skips": "own"}, None, "skips"),
+    (ALONE | {"hybrid_weight": 2.0}, None, "hybrid_weight"),
+    (ALONE | {"cka_weight": 0}, None, "cka_weight"),
+    (ALONE | {"temperature": 2}, None, "temperature"),
+    (ALONE | {"stage_schedule": "random"}, None, "stage_schedule"),
+    (ALONE | {"cka_batch": "local"}, None, "cka_batch"),
+    (ALONE | {"cache_dir": "c"}, None, "cache_dir"),
+    (ALONE | {"cache_dtype": "int8"}, None, "cache_dtype"),
+    (ALONE | {"cache_limit": "1GB"}, CLASSES, "cache_limit"),
+    (ALONE | {"use_unlabeled": True}, None, "use_unlabeled"),
+    (ALONE | {"unlabeled_dataset": "u"}, None, "unlabeled_dataset"),
+]  # fmt: skip
 ACCEPTED = [
     ({}, CLASSES),
     (ALONE, CLASSES),
@@ -124,6 +126,14 @@ def test_what_nothing_reads_is_refused_with_the_reason(changes, known, name, why
         check_effects(DistillationArguments(**NEEDED | changes), known)
 
 
+@pytest.mark.parametrize(("changes", "known", "name"), IDLE_UNDER_CE)
+def test_the_same_command_with_method_ce_logs_what_it_does_not_read(changes, known, name, caplog):
+    check_effects(DistillationArguments(**NEEDED | changes), known, tell=True)
+    (message,) = caplog.messages
+    assert message.startswith("Method ce trains the student alone, on labels. It does not read: ")
+    assert name in message
+
+
 @pytest.mark.parametrize(("changes", "known"), ACCEPTED)
 def test_what_has_an_effect_or_is_the_default_is_accepted(changes, known):
     check_effects(DistillationArguments(**NEEDED | changes), known)
@@ -133,7 +143,9 @@ def test_every_rule_names_arguments_and_has_a_case_here():
     names = {field.name for field in fields(DistillationArguments)}
     for rule in RULES:
         assert set(rule.names) | set(rule.causes) <= names
-    cases = [(DistillationArguments(**NEEDED | changes), known or Known()) for changes, known, *_ in REFUSED]
+    cases = [
+        (DistillationArguments(**NEEDED | changes), known or Known()) for changes, known, *_ in REFUSED + IDLE_UNDER_CE
+    ]
     found = {id(rule) for arguments, known in cases for _, _, rule in without_effect(arguments, known)}
     assert [rule.because for rule in RULES if id(rule) not in found] == [
         "{it} does not reprogram the teacher", "its student does not learn logits of the teacher",
@@ -155,10 +167,10 @@ def test_a_file_that_runs_share_may_give_what_a_flag_leaves_without_effect(tmp_p
     assert check() == []
     assert check("--cka_weight", "0") == ["In the configuration file, `cka_estimator` has no effect, because "
                                           "`cka_weight` is 0: leave it out."]  # fmt: skip
-    assert len(check("--method", "ce")) == 3  # teacher, teacher_dtype and cka_estimator
+    assert check("--method", "ce", "--temperature", "2")[0].endswith(
+        " It does not read: teacher, teacher_dtype, temperature, cka_estimator."
+    )
     assert "`num_train_epochs`" in check("--max_steps=5")[0]
-    with pytest.raises(ArgumentError, match="`temperature` has no effect, because method ce has no teacher"):
-        check("--method", "ce", "--temperature", "2")
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(shared | {"cka_weight": 0}))
     with pytest.raises(ArgumentError, match="`cka_estimator` has no effect"):
         check("--max_steps", "5")
@@ -179,12 +191,8 @@ def test_saved_arguments_and_resumed_runs_stay_as_they_are(tmp_path):
 def test_a_run_is_refused_before_it_trains(blobs_npz, tmp_path):
     student = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8], "depths": [1], "layer_type": "basic"}
     values = {"method": "ce", "student": student, "dataset": str(blobs_npz), "output_dir": str(tmp_path / "run")}
-    with pytest.raises(ArgumentError, match="`cka_positions` has no effect, because method ce has no teacher"):
-        rd_hf.distill(**values, cka_positions=32)
     with pytest.raises(ArgumentError, match="`test_fraction` has no effect, because the data has a test split"):
         rd_hf.distill(**values, test_fraction=0.3)
-    with pytest.raises(ArgumentError, match="`backbone` has no effect, because method ce has no teacher"):
-        rd_hf.distill_from_models((None, None), (None, None), str(blobs_npz), {"method": "ce"})
     assert not (tmp_path / "run").exists()
 
 
