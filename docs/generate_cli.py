@@ -43,7 +43,10 @@ ARGUMENTS = {
     "cache verify": CacheVerifyArguments,
     "cache clear": CacheClearArguments,
 }
-CONFIG = "`--config FILE` reads arguments from a YAML file. Flags override the file."
+CONFIG = """`--config FILE` reads arguments from a YAML file. Flags override the file.
+
+An argument that nothing reads under the others is refused, and the error says why. Where a flag makes it so, the log
+says which arguments of the file have no effect."""
 NOTES = {
     "distill": CONFIG,
     "compare": CONFIG,

@@ -97,7 +97,7 @@ def main() -> None:
     settings = {
         "student": STUDENT, "dataset": task, "student_image_size": SIZE, "label_names": ["background", "lesion"],
         "max_steps": options.max_steps, "learning_rate": 2e-3, "per_device_train_batch_size": 8,
-        "per_device_unlabeled_batch_size": 16, "overwrite_output_dir": True,
+        "overwrite_output_dir": True,
     }  # fmt: skip
     print("\n2. A U-Net learns to find lesions alone, from 4 pictures with a mask.")
     rd_hf.distill(method="ce", output_dir=str(options.output_dir / "student_alone"), **settings)
@@ -105,7 +105,7 @@ def main() -> None:
     print("\n3. The same U-Net learns from the teacher's reprogrammed features, and from 200 pictures without a mask.")
     rd_hf.distill(
         teacher=str(teacher), method="rd", use_unlabeled=True, output_dir=str(options.output_dir / "rd"), num_views=8,
-        cache_dir=str(options.output_dir / "teacher_features"), **settings,
+        cache_dir=str(options.output_dir / "teacher_features"), per_device_unlabeled_batch_size=16, **settings,
     )  # fmt: skip
 
     print("\n4. The student is loaded again, as any user would load it, and segments a picture.")

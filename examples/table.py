@@ -40,8 +40,6 @@ def command(data: str, method: str, seed: int, output_dir: Path) -> list[str]:
         *options,
         "--output_dir",
         str(output_dir),
-        "--teacher_dtype",
-        "bfloat16",
     ]
 
 

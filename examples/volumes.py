@@ -98,8 +98,7 @@ def main() -> None:
     task = write(options.output_dir / "lesions", LESION, seed=1, train=44, labelled=4)
     settings = {
         "student": STUDENT, "dataset": str(task), "crop_size": SIZE, "max_steps": options.max_steps,
-        "learning_rate": 2e-3, "per_device_train_batch_size": 4, "per_device_unlabeled_batch_size": 8,
-        "overwrite_output_dir": True,
+        "learning_rate": 2e-3, "per_device_train_batch_size": 4, "overwrite_output_dir": True,
     }  # fmt: skip
     print("\n2. A U-Net learns to find lesions alone, from 4 volumes with a mask.")
     rd_hf.distill(method="ce", output_dir=str(options.output_dir / "student_alone"), **settings)
@@ -107,7 +106,7 @@ def main() -> None:
     print("\n3. The same U-Net learns from the teacher's reprogrammed features, and from 40 volumes without a mask.")
     rd_hf.distill(
         teacher=str(teacher), method="rd", use_unlabeled=True, output_dir=str(options.output_dir / "rd"), num_views=4,
-        cache_dir=str(options.output_dir / "teacher_features"), **settings,
+        cache_dir=str(options.output_dir / "teacher_features"), per_device_unlabeled_batch_size=8, **settings,
     )  # fmt: skip
 
     print("\n4. The student is loaded again, as any user would load it, and segments a volume.")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from dataclasses import fields
 
 from .arguments.commands import (
     CacheClearArguments,
@@ -22,6 +23,7 @@ from .arguments.commands import (
 )
 from .arguments.config import check_names, read_config
 from .arguments.distillation import DistillationArguments
+from .arguments.effects import Origin, refuse_given
 from .arguments.options import check_values
 from .arguments.values import ArgumentError
 from .runtime.interrupts import Stopped, stopping_at_once
@@ -136,9 +138,21 @@ def parse_distillation(options: list[str], command: str = "distill") -> Distilla
     parser = _parser(command, DistillationArguments)
     parser.add_argument("--config", metavar="FILE", help="YAML file of arguments; flags override it")
     known, _ = parser.parse_known_args(options)
-    if known.config is not None:
-        parser.set_defaults(**read_config(known.config))
-    return _parse(parser, options, DistillationArguments)
+    if known.config is None:
+        return _parse(parser, options, DistillationArguments)
+    in_file = read_config(known.config)
+    parser.set_defaults(**in_file)
+    arguments = _parse(parser, options, DistillationArguments)
+    arguments.origin = Origin.of(in_file, _typed(options, DistillationArguments))
+    return arguments
+
+
+def _typed(options: list[str], kind: type) -> set[str]:
+    """The arguments that flags give."""
+    parser, nothing = _parser("", kind), object()
+    parser.set_defaults(**dict.fromkeys((field.name for field in fields(kind)), nothing))
+    values, _ = parser.parse_known_args(options)
+    return {name for name, value in vars(values).items() if value is not nothing}
 
 
 def parse_comparison(options: list[str]):
@@ -146,7 +160,7 @@ def parse_comparison(options: list[str]):
 
     :raises ArgumentError: for an unknown name, a bad value or a missing file.
     """
-    from .comparison.arguments import ComparisonArguments
+    from .comparison.arguments import OF_GRID, ComparisonArguments
     from .comparison.plan import Plan
 
     parser = _parser("compare", ComparisonArguments)
@@ -154,14 +168,16 @@ def parse_comparison(options: list[str]):
     known, _ = parser.parse_known_args(options)
     if known.config is not None:
         parser.set_defaults(**read_config(known.config, ComparisonArguments))
-    return Plan(_parse(parser, options, ComparisonArguments))
+    arguments = _parse(parser, options, ComparisonArguments)
+    arguments.is_overridden = known.config is not None and bool(_typed(options, ComparisonArguments) & OF_GRID)
+    return Plan(arguments)
 
 
 def _parser(command: str, kind: type):
     from .arguments.parser import OptionParser
 
     described = COMMANDS | {f"cache {name}": text for name, text in CACHE_COMMANDS.items()}
-    return OptionParser(kind, prog=f"rd-hf {command}", description=described[command], first=FIRST.get(command))
+    return OptionParser(kind, prog=f"rd-hf {command}", description=described.get(command), first=FIRST.get(command))
 
 
 def _parse(parser, options: list[str], kind: type):
@@ -241,6 +257,9 @@ def _predict(options: list[str]) -> int:
     loaded = load_model(*(values.pop(name) for name in ("model", "revision", "backbone", "trust_remote_code")))
     if isinstance(loaded.task, Segmentation) and arguments.output_dir is None:
         raise ArgumentError("This model gives masks: name a folder for them with `output_dir`.")
+    why = "`json` prints every class" if as_json else "this model gives masks"
+    if as_json or isinstance(loaded.task, Segmentation):
+        refuse_given(PredictionArguments, {"top_k": top_k}, why)
     rows = predict_loaded(loaded, **values)
     has_point = isinstance(loaded.task, Classification) and loaded.task.operating_point is not None
     print("\n".join(map(json.dumps, rows)) if as_json else prediction_table(rows, top_k, with_answer=has_point))

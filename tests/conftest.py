@@ -114,6 +114,16 @@ def shared_data() -> Path:
     return SHARED / "data"
 
 
+def read_settings(values: dict) -> dict:
+    """Settings of a run without those that it would refuse, because they have no effect on it."""
+    left_out = set()
+    if values.get("method") == "ce":
+        left_out = {"teacher", "use_unlabeled", "unlabeled_dataset", "per_device_unlabeled_batch_size"}
+    elif not values.get("use_unlabeled") and "unlabeled_dataset" not in values:
+        left_out = {"per_device_unlabeled_batch_size"}
+    return {name: value for name, value in values.items() if name not in left_out}
+
+
 def blob_images(labels: np.ndarray, size: int = 24, seed: int = 0) -> np.ndarray:
     """Grey images (N, size, size) uint8 whose class is the quadrant of a bright blob, learnable within a few steps."""
     generator = np.random.default_rng(seed)

@@ -66,7 +66,7 @@ NOT_RUN = {  # the beginning of a command, and why no test runs it; its argument
     "rd-hf compare --config examples/compare/first_volumes.yaml": HOURS,
 }
 
-SMALL_RUN = "--max_steps 2 --num_views 1 --per_device_train_batch_size 8 --per_device_unlabeled_batch_size 8"
+SMALL_RUN = "--max_steps 2 --num_views 1 --per_device_train_batch_size 8"
 STAND_INS = "--teacher facebook/dinov2-small --dataset ./my_xrays --shots 5"
 SMALL_COMPARISON = """--arguments '{student: google/mobilenet_v2_0.35_96, max_steps: 2, num_views: 1}' --seeds '[0]'
     --shots '[5]' --methods '[ce, lp_kd, rd]' --tuning '{seeds: [100], shots: 5, weight: [1.0]}' --workers 1"""
@@ -129,6 +129,9 @@ def small(command: str) -> list[str]:
     if "distill" in words or "build" in words:
         words += shlex.split(SMALL_RUN) + (shlex.split(STAND_INS) if "--config" in words else [])
         words += ["--shots", "5"] if "--shots" in words else []
+        unlabelled = {"--use_unlabeled", "--unlabeled_dataset", "examples/busi.yaml", "examples/pneumonia.yaml"}
+        if unlabelled & set(words) and not {"ce", "false"} & set(words):
+            words += ["--per_device_unlabeled_batch_size", "8"]
         words += ["--overwrite_output_dir"] if "distill" in words else []
     elif words[1] == "compare":
         words += shlex.split(SMALL_COMPARISON)

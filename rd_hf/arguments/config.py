@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from .distillation import DistillationArguments
+from .effects import OF_SAVED_RUN, Origin
 from .options import annotations
 from .values import ArgumentError, is_text, nearest
 from .yaml_text import load_yaml
@@ -20,7 +21,10 @@ def arguments_from(values: dict[str, Any], kind: type = DistillationArguments):
     :raises ArgumentError: naming the unknown argument and the nearest one there is.
     """
     check_names(values, kind)
-    return kind(**values)
+    arguments = kind(**values)
+    if kind is DistillationArguments and set(values) >= OF_SAVED_RUN:
+        arguments.origin = Origin.of(values, ())
+    return arguments
 
 
 def check_names(values: dict[str, Any], kind: type = DistillationArguments, where: str = "") -> None:

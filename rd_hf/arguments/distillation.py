@@ -67,8 +67,11 @@ class DistillationArguments(TrainingFields, ObjectiveFields, TaskFields):
     """Everything a run depends on. The fields stand in the order of the bases from last to first.
 
     :ivar not_given: the arguments whose value is the method's default, which gives way to that of the data.
+    :ivar origin: which values are from a file, as an `effects.Origin`; None where all were given for this run.
     :raises ArgumentError: when a value is out of range or two arguments contradict each other.
     """
+
+    origin = None
 
     def __post_init__(self):
         self.num_views = number_of_views(self.num_views)
@@ -131,11 +134,6 @@ class DistillationArguments(TrainingFields, ObjectiveFields, TaskFields):
             self.refuse_changed(OF_VOLUMES, "is only for volumes, but `dimensions` is 2: leave it out.")
         if self.dimensions == "3":
             self.refuse_image_arguments()
-        if self.method != "drd":
-            self.refuse_changed(
-                ["stage_schedule"], f"is only for method drd, but `method` is {self.method}, which has one hybrid pass "
-                "at most: leave it out.",
-            )  # fmt: skip
         if self.unlabeled_streaming and self.unlabeled_dataset is None:
             raise ArgumentError(
                 "`unlabeled_streaming` needs `unlabeled_dataset`, which it reads: give both, or neither."
@@ -182,9 +180,11 @@ class DistillationArguments(TrainingFields, ObjectiveFields, TaskFields):
         )
 
     def with_values(self, **changes: Any) -> DistillationArguments:
-        """These arguments with other values; unlike `dataclasses.replace` it remembers which of them are not given."""
+        """These arguments with other values; unlike `dataclasses.replace` it remembers which are not given."""
         kept = {field.name: getattr(self, field.name) for field in fields(self)} | dict.fromkeys(self.not_given)
-        return type(self)(**(kept | changes))
+        made = type(self)(**(kept | changes))
+        made.origin = self.origin
+        return made
 
     def refuse_changed(self, names: Sequence[str], why: str) -> None:
         """:raises ArgumentError: for the first of these arguments that has not its default; `why` follows its name."""

@@ -72,7 +72,7 @@ class TrainingFields:
         None, "passes over the labelled rows; by default 60, and more if these are fewer than 300 optimiser steps",
         above=0,
     )
-    max_steps: int = _training(-1, "optimiser steps; overrides num_train_epochs if positive", at_least=-1)
+    max_steps: int = _training(-1, "optimiser steps, in place of num_train_epochs, if positive", at_least=-1)
     per_device_train_batch_size: int | None = _training(
         None, "labelled rows per step and process; by default 32, and 4 of volumes", above=0, resume="allowed",
     )

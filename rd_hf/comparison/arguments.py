@@ -18,11 +18,14 @@ _grid = partial(option, group="what is compared")
 _runs = partial(option, group="runs")
 _output = partial(option, group="output")
 
+OF_GRID = {"data", "teachers", "methods", "shots", "use_unlabeled", "tuning"}  # which say what is run
+
 
 @dataclass
 class ComparisonArguments:
     """What `rd-hf compare` takes.
 
+    :ivar is_overridden: whether flags choose other runs than its file, which then has more than these runs read.
     :raises ArgumentError: naming what cannot be used.
     """
 
@@ -64,6 +67,8 @@ class ComparisonArguments:
         None, "runs at a time, each in its own process; by default 1, or without a GPU one per available CPU core"
     )
     table_only: bool = _output(False, "run nothing; make tables and plots from the finished runs")
+
+    is_overridden = False
 
     def __post_init__(self):
         defaults = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from safetensors.numpy import save_file
 
 from .._version import __version__
 from ..arguments.distillation import DistillationArguments
+from ..arguments.effects import without_effect
 from ..arguments.options import names
 from ..data.open_split import OpenSplit
 from ..runtime.checkpoint import file_digest
@@ -27,6 +29,8 @@ from ..training.teacher_features import is_read_in_windows
 from .bench import Bench
 from .plan import Cell, Plan
 from .trainings import train
+
+logger = logging.getLogger(__name__)
 
 RESULT_FILE, PREDICTIONS_FILE = "result.json", "predictions.safetensors"
 
@@ -45,6 +49,9 @@ def run_cell(plan: Plan, cell: Cell, bench: Bench, root: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)  # of a run that did not get to its result
     folder.mkdir(parents=True)
     arguments = bench.run_data.with_defaults(plan.cell_arguments(cell, folder, bench.run_data.task))
+    for name, sentence, _ in without_effect(arguments, bench.run_data.known(), cell.entry.method.uses, cell.entry.name):
+        if name in cell.entry.arguments:  # on this data; what no data makes read is refused before the first run
+            logger.warning("%s: %s", cell.path, sentence)
     set_seed(cell.seed)
     trained = train(plan, cell, bench, arguments)
     task = trained.run_data.task

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from torch import nn
 
+from ..arguments.effect_rules import Uses
 from ..arguments.values import ArgumentError
 from ..tasks.dist import dist
 from ..training.cka import cka
@@ -62,6 +63,20 @@ class Method:
         return self.role in ("feature", "logit", "reprogramming")
 
     @property
+    def uses(self) -> Uses:
+        """Of what arguments may be about."""
+        return Uses(
+            teacher=self.needs_teacher,
+            reprogramming=self.role == "reprogramming",
+            logits=self.role in ("logit", "reprogramming"),
+            vectors=not self.reads_maps,
+            unlabelled=self.uses_unlabelled,
+            steps=self.role != "teacher" or self.adaptation != "linear_probe",
+            cache=self.loop != "ce",
+            processes=False,
+        )
+
+    @property
     def adapts_by_training(self) -> bool:
         """Whether the teacher is trained first."""
         return self.role == "logit" and self.adaptation != "linear_probe"
@@ -85,19 +100,6 @@ class Method:
             f"The method {self.name!r} learns {self.targets[0]}, but the data has {target}: leave it out, or take one "
             f"of {others}."
         )
-
-    def check_reading(self, named: Collection[str]) -> None:
-        """:raises ArgumentError: when one of these arguments is about what the method does not read of the teacher."""
-        if "teacher_features" in named and self.reads_maps:
-            raise ArgumentError(
-                f"`teacher_features` has no effect on the method {self.name!r}, because it reads the maps of the "
-                "teacher's stages: leave it out."
-            )
-        if "target_views" in named and self.role not in ("logit", "reprogramming"):
-            raise ArgumentError(
-                f"`target_views` has no effect on the method {self.name!r}, because its student does not learn logits "
-                "of the teacher: leave it out."
-            )
 
     def check_volumes(self) -> None:
         """:raises ArgumentError: when the method cannot learn from volumes."""

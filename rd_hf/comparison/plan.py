@@ -13,10 +13,12 @@ To write an ablation, give a method another name and arguments of its own.
 from __future__ import annotations
 
 import itertools
+import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,10 @@ from ..arguments.options import options
 from ..arguments.values import ArgumentError, nearest
 from ..tasks.task import Task
 from .arguments import ComparisonArguments, tuning_grid
+from .effects import OF_METHOD, Run, unread
 from .methods import METHODS, Method, Target
+
+logger = logging.getLogger(__name__)
 
 NAME = re.compile(r"[^/\\]+")
 NO_TEACHER = "no_teacher"
@@ -87,10 +92,11 @@ class Cell:
 class Plan:
     """The cells of a comparison.
 
+    :param is_checked: whether what no run reads is refused already.
     :raises ArgumentError: where a method, data set or argument is not known.
     """
 
-    def __init__(self, comparison: ComparisonArguments):
+    def __init__(self, comparison: ComparisonArguments, is_checked: bool = False):
         self.comparison = comparison
         self.entries = [_entry(value) for value in comparison.methods]
         for name in [*(entry.name for entry in self.entries), *comparison.data, *comparison.teachers]:
@@ -111,9 +117,11 @@ class Plan:
         self._refuse_methods()
         self.tuning = tuning_grid(comparison)
         self.tuned: dict[tuple, tuple[float | None, float]] = {}  # learning rate and weight of each setting
+        if not is_checked:
+            self._refuse_unread()
 
     def _refuse_arguments(self) -> None:
-        """:raises ArgumentError: for an argument that has no effect, or an unexpected one."""
+        """:raises ArgumentError: for an argument in a place where it does not belong."""
         comparison, entries = self.comparison, [entry.arguments for entry in self.entries]
         common, of_data, of_teachers = [comparison.arguments], comparison.data.values(), comparison.teachers.values()
         of = {name: stated.compare for name, stated in options(DistillationArguments).items()}
@@ -133,14 +141,51 @@ class Plan:
         for name in itertools.chain(*of_teachers, *entries):
             if of[name] == "data":
                 raise ArgumentError(f"`{name}` must be the same for all methods: put it under `data`.")
-        for entry in self.entries:
-            for name in entry.arguments:
-                if of[name] == "reprogramming" and entry.method.role != "reprogramming":
-                    raise ArgumentError(
-                        f"`{name}` has no effect on the method {entry.name!r}, because it does not reprogram the "
-                        "teacher: leave it out."
-                    )
-            entry.method.check_reading(entry.arguments)
+
+    def _refuse_unread(self) -> None:
+        """What a file gives that flags override is only logged. So it is where a comparison goes on as it was begun.
+
+        :raises ArgumentError: for an argument that no run reads.
+        """
+        sentences = unread(self._runs())
+        if sentences and not (self.comparison.is_overridden or self.comparison.table_only or self._is_begun()):
+            raise ArgumentError(sentences[0])
+        for sentence in sentences:
+            logger.info("%s", sentence)
+
+    def _is_begun(self) -> bool:
+        return any(Path(self.comparison.output_dir, kind).is_dir() for kind in ("runs", "tuning"))
+
+    def _runs(self) -> Iterator[Run]:
+        """The runs that differ in their arguments."""
+        comparison, seen = self.comparison, set()
+        for cell in self._every_cell():
+            kind = (cell.data, cell.teacher, cell.entry.name, cell.unlabelled, cell.shots is None)
+            if kind in seen:
+                continue
+            seen.add(kind)
+            given = {"arguments": comparison.arguments, f"data: {cell.data}": comparison.data[cell.data]}
+            if cell.teacher is not None:
+                given[f"teachers: {cell.teacher}"] = comparison.teachers[cell.teacher]
+            given[OF_METHOD] = cell.entry.arguments
+            yield Run(partial(self._whole, cell, given), cell.entry.method.uses, cell.entry.name, given)
+
+    def _whole(self, cell: Cell, given: dict[str, dict[str, Any]]) -> DistillationArguments | None:
+        """The arguments of a cell, with what `cell_arguments` leaves out where its method does not read it."""
+        try:
+            arguments = self.cell_arguments(cell, cell.path)
+        except ArgumentError:  # is told with the path of the run, before the first one
+            return None
+        for values in given.values():
+            arguments.teacher_features = values.get("teacher_features", arguments.teacher_features)
+        return arguments
+
+    def _every_cell(self) -> Iterator[Cell]:
+        """Those of one seed, and those that are tuned."""
+        shots = [None if number == "all" else number for number in self.comparison.shots]
+        for data, number in itertools.product(self.comparison.data, shots):
+            yield from self._of(data, number, self.comparison.seeds[0])
+        yield from self.tuning_cells()
 
     def _refuse_methods(self) -> None:
         """:raises ArgumentError: for a method that does not learn what a data set is said to have."""

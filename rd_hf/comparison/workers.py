@@ -166,7 +166,7 @@ def _end_with_the_parent() -> None:
 
 def run_job(comparison: dict[str, Any], tuned: dict, paths: list[str]) -> list[str]:
     """Run cells that share a data set, its labels and a seed in a worker, and return a line about each failure."""
-    plan = Plan(ComparisonArguments(**comparison))
+    plan = Plan(ComparisonArguments(**comparison), is_checked=True)
     plan.tuned = tuned
     known = {str(cell.path): cell for cell in [*plan.tuning_cells(), *map(plan.as_tuned, plan.cells())]}
     root, bench, failed = Path(plan.comparison.output_dir), None, []

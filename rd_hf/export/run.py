@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from ..arguments.commands import ExportArguments
+from ..arguments.effects import refuse_given
 from ..arguments.values import ArgumentError
 from ..cards.forms import copy_companions, write_bundle_card, write_onnx_card, write_transformers_card
 from ..cards.provenance import FORM, ONNX, PROVENANCE, read_decisions, read_provenance, set_decisions
@@ -84,6 +86,13 @@ def export(
     """
     _check_arguments(format, quantize, dynamic_size, dataset, split)
     _check_runtime(format, web_runtime, cdn)
+    names = {"image_column": image_column, "label_column": label_column}
+    names |= {"mask_column": mask_column, "mask_colors": mask_colors}
+    of_hub = {"dataset_config_name": dataset_config_name, "dataset_revision": dataset_revision}
+    if dataset is None:
+        refuse_given(ExportArguments, {"split": split} | of_hub | names, "no `dataset` is given")
+    if quantize is None:
+        refuse_given(ExportArguments, {"batch_size": batch_size}, "only `quantize` scores the model")
     loaded = load_model(model, revision)
     _check_model(model, loaded)
     loaded.model.cpu()
@@ -96,8 +105,6 @@ def export(
             started = start_page(folder, loaded, web_runtime, cdn) if format == "web" else None
             checked, calibration = None, None
             if dataset is not None:
-                names = {"image_column": image_column, "label_column": label_column}
-                names |= {"mask_column": mask_column, "mask_colors": mask_colors}
                 data = load_splits(loaded, dataset, split, dataset_config_name, dataset_revision, **names)
                 checked = open_split(loaded, data, split)
                 calibration = open_split(loaded, data, "train") if quantize else None

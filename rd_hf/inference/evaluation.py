@@ -12,6 +12,8 @@ import numpy as np
 from accelerate import Accelerator
 from transformers import PreTrainedModel
 
+from ..arguments.commands import EvaluationArguments
+from ..arguments.effects import refuse_given
 from ..arguments.values import ArgumentError, columns_of
 from ..data.columns import OtherKindError
 from ..data.decoding.reading import Reading
@@ -86,11 +88,14 @@ def evaluate(
     :raises BadImageError: for an unreadable image, unless `on_bad_image` is "skip".
     """
     check_page(report)
+    if report is None:
+        refuse_given(EvaluationArguments, {"report_images": report_images}, "no `report` is written")
     split = standard_split_name(split) or split
     loaded = load_model(model, revision, backbone, trust_remote_code)
     loaded = loaded.calibrated() if calibrated else loaded
     if loaded.volumes is not None:
         refuse_reading_of_images(page, dicom_window)
+        refuse_given(EvaluationArguments, {"batch_size": batch_size}, "volumes come one by one")
     reading = Reading.recorded(loaded.trained_on, page, dicom_window)
     names = {"image_column": image_column, "label_column": label_column, "uncertain": uncertain}
     names |= {"mask_column": mask_column, "mask_colors": mask_colors}
@@ -135,12 +140,17 @@ def load_splits(
     :param mask_colors: the class of each colour of masks; by default as in the model's training.
     :param uncertain: how -1 is read in columns of 0 and 1; by default as in the model's training.
     :param subgroup_columns: columns whose values are kept.
-    :raises ArgumentError: when it is missing or has no labels, or the data is of a kind that the model does not read.
+    :raises ArgumentError: when it is missing or has no labels, for columns that the model's task does not have, and for
+        data of a kind that the model does not read.
     """
+    has_masks = isinstance(loaded.task, Segmentation)
+    of_masks = {"mask_column": mask_column, "mask_colors": mask_colors}
+    of_classes = {"label_column": label_column, "uncertain": uncertain}
+    why = f"the model gives {'masks' if has_masks else 'classes'}"
+    refuse_given(EvaluationArguments, of_classes if has_masks else of_masks, why)
     masks = MaskReading.from_dict(loaded.trained_on["masks"]) if "masks" in loaded.trained_on else None
     recipe = loaded.trained_on.get("made_splits", {"names": []})
     made = recipe if split in recipe["names"] else {}
-    labels = "masks" if isinstance(loaded.task, Segmentation) else "classes"
     try:
         data = load_data(
             dataset,
@@ -154,7 +164,7 @@ def load_splits(
             label_kind="single" if isinstance(loaded.task, SingleLabel) else "multi",
             uncertain=uncertain or loaded.trained_on.get("uncertain"),
             scored=[split],
-            task="segmentation" if labels == "masks" else "classification",
+            task="segmentation" if has_masks else "classification",
             mask_column=mask_column,
             mask_colors=mask_colors,
             masks=masks,
@@ -163,6 +173,7 @@ def load_splits(
         )
     except OtherKindError as error:  # its way out names arguments of a training
         kind = "images" if loaded.volumes is None else "volumes"
+        labels = "masks" if has_masks else "classes"
         raise ArgumentError(f"{error.found}. The model reads {kind} with {labels}.") from error
     if split not in data.splits and made:
         _check_made_again(loaded, data, split, uncertain)

@@ -28,7 +28,7 @@ from ..tasks.make import make_task
 from ..tasks.segmentation import Segmentation
 from ..tasks.task import Task
 from .info_files import file_sizes, tensor_count
-from .loading import LoadedModel, is_segmenter, load_model
+from .loading import LoadedModel, is_segmenter, load_model, refuse_revision
 from .model_names import loading
 from .onnx_runtime import OnnxModel
 
@@ -50,6 +50,7 @@ def info(model: str | os.PathLike, *, revision: str | None = None, trust_remote_
     :raises ArgumentError: for a run without a student, and a model that gives neither classes nor masks.
     """
     name, run = os.fspath(model), None
+    refuse_revision(name, revision)
     if (Path(name) / RUN_CONFIG).is_file() and not (Path(name) / CONFIG_NAME).is_file():
         run = Path(name)
         name = str(run / "student")

@@ -16,6 +16,8 @@ from transformers import (
 )
 from transformers.utils import cached_file
 
+from ..arguments.commands import InfoArguments
+from ..arguments.effects import refuse_given
 from ..arguments.values import ArgumentError
 from ..cards.provenance import is_onnx, read_decisions, read_provenance
 from ..data.pixels import PixelTransform, load_processor, whole_image_processor
@@ -88,6 +90,7 @@ def load_model(
     """
     import rd_hf  # noqa: F401  (registers the models with the Auto classes)
 
+    refuse_revision(model, revision)
     if is_onnx_folder(model):
         return _load_onnx(model, None, Path(model) / MODEL_FILE, backbone)
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
@@ -129,6 +132,12 @@ def load_model(
     trained_on = read_provenance(loaded.config).get("dataset") or {}
     device, temperature = Accelerator().device, decisions.get("calibration_temperature")
     return LoadedModel(loaded.to(device), transform, task, trained_on, temperature)
+
+
+def refuse_revision(model: str, revision: str | None) -> None:
+    """:raises ArgumentError: for a revision of a folder, which has none."""
+    if Path(model).is_dir():
+        refuse_given(InfoArguments, {"revision": revision}, f"{model} is a folder, which has no revisions")
 
 
 def _check_runs_alone(name: str, teacher: RDTeacher) -> None:

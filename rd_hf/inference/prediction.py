@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from ..arguments.commands import PredictionArguments
+from ..arguments.effects import refuse_given
 from ..arguments.values import ArgumentError, nearest_name
 from ..data.decoding.image_notes import Note, log_notes
 from ..data.decoding.images import BadImageError, read_image
@@ -92,6 +94,7 @@ def predict_loaded(
         )
     if isinstance(loaded.transform, VolumeTransform):
         refuse_reading_of_images(page, dicom_window)
+        refuse_given(PredictionArguments, {"batch_size": batch_size}, "volumes come one by one")
         return predict_volumes(loaded, images, on_bad_image, output_dir, overlay, dicom_seg)
     if dicom_seg:
         raise ArgumentError("`dicom_seg` is for models of volumes, but this one reads images: leave it out.")

@@ -196,6 +196,7 @@ PACKINGS: dict[str, Callable[[Tensor, Any], dict[str, Tensor]]] = {
             "qwen2_vl_vision", "qwen2_5_vl_vision", "qwen3_vl_vision", "qwen3_vl_moe_vision", "qwen3_5_vision",
             "qwen3_5_moe_vision", "qwen4_exp_vision", "glm4v_vision", "glm4v_moe_vision", "glm_ocr_vision",
             "glm5_next_vision", "exaone4_5_vision", "cohere_compass_vision", "ernie4_5_vl_moe_vision",
+            "qwen2_5_omni_vision_encoder", "qwen3_omni_moe_vision_encoder",
         ),
         _Grids("hidden_states"),
     ),

@@ -17,6 +17,7 @@ from transformers import BaseImageProcessor, PreTrainedModel
 
 from ..arguments.config import arguments_from
 from ..arguments.distillation import MODEL_IN_MEMORY, DistillationArguments
+from ..arguments.effects import check_effects
 from ..arguments.options import options, preset_in_words, public_values
 from ..arguments.values import ArgumentError
 from ..data.pixels import PixelTransform
@@ -145,8 +146,7 @@ def _new_folder() -> str:
 
 
 def _run(arguments: DistillationArguments, load: LoadModels) -> RDStudentForImageClassification:
-    if arguments.method == "ce":
-        arguments.refuse_changed(["slice_axis"], "is only for a teacher, and method ce has none: leave it out.")
+    check_effects(arguments)
     seconds = arguments.seconds_to_run()
     deadline = None if seconds is None else time.monotonic() + seconds
     accelerator = start_accelerator(arguments)
@@ -158,12 +158,14 @@ def _run(arguments: DistillationArguments, load: LoadModels) -> RDStudentForImag
         run_data = load_run_data(arguments)
     metric = run_data.task.selection_metric(arguments.metric_for_best_model)
     arguments = run_data.with_defaults(arguments.with_values(metric_for_best_model=metric))
+    check_effects(arguments, run_data.known())
     check_labels(arguments, run_data)
     preset = preset_in_words(arguments, run_data.defaults(arguments.method))
     if preset is not None:
         logger.info("%s", preset)
     folder = Path(arguments.output_dir)
     models = assemble_models(*load(arguments, run_data, accelerator), arguments, run_data, accelerator)
+    check_effects(arguments, run_data.known(models.student), tell=True)
     if arguments.push_to_hub and accelerator.is_main_process:  # fail before hours of training, not after them
         _check_destinations(arguments, models)
     trainer = open_trainer(arguments, accelerator, run_data, models)

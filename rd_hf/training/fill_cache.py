@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from ..arguments.distillation import DistillationArguments
+from ..arguments.effects import check_effects
 from ..arguments.values import ArgumentError
 from ..data.decoding.images import BadImageError
 from ..runtime.processes import start_accelerator
@@ -31,11 +32,13 @@ def build(arguments: DistillationArguments) -> str:
             "There is no cache to build. A cache needs a teacher and a number of views, and `no_cache` must be left "
             "out."
         )
+    check_effects(arguments)
     arguments = arguments.with_values(verify_cache=None, report_to=None)
     accelerator = start_accelerator(arguments)
     with accelerator.main_process_first():
         run_data = load_run_data(arguments)
     arguments = run_data.with_defaults(arguments)
+    check_effects(arguments, run_data.known(), tell=True)
     if run_data.views(arguments) is None:
         raise ArgumentError(
             "There is no cache to build, because `num_views` asks for other crops in every epoch: give a number of "

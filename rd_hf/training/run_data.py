@@ -15,9 +15,11 @@ import pyarrow as pa
 import torch
 from datasets import Dataset
 from datasets.table import InMemoryTable
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from ..arguments.distillation import OF_VOLUMES, DistillationArguments, defaults_of
+from ..arguments.effect_rules import Known
 from ..arguments.values import ArgumentError, columns_of
 from ..data.decoding.image_notes import count_notes
 from ..data.decoding.images import AS_IT_IS
@@ -143,6 +145,15 @@ class RunData:
     def defaults(self, method: str) -> dict[str, Any]:
         """The defaults of arguments that depend on this data."""
         return defaults_of(method, of_volumes=self.volumes is not None, of_masks=self.masks is not None)
+
+    def known(self, student: nn.Module | None = None) -> Known:
+        """What this data, and a student for it, leave without effect of the arguments."""
+        of_data = {"of_volumes": self.volumes is not None, "of_masks": self.masks is not None}
+        made = self.source.get("made_splits", {"names": ()})["names"]
+        norms = () if student is None else (module for module in student.modules() if isinstance(module, _NormBase))
+        has_norms = any(norm.track_running_stats or isinstance(norm, _BatchNorm) for norm in norms)
+        has_norms = None if student is None else has_norms
+        return Known(**of_data, made_splits=tuple(made), has_norms=has_norms)
 
     @property
     def volume_student(self) -> VolumeStudent | None:

@@ -14,6 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from transformers import AutoConfig, AutoModel
 
 import rd_hf
+from rd_hf.arguments.effect_rules import OF_STEPS
 from rd_hf.arguments.values import ArgumentError
 from rd_hf.cli import main
 from rd_hf.comparison import workers
@@ -40,6 +41,8 @@ STUDENT = {
     "model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic",
 }  # fmt: skip
 
+ALONE = {"ce", "linear_probe", "lora", "full"}  # methods that learn from labels only
+
 
 @pytest.fixture
 def grid(teacher, blobs_npz, tmp_path):
@@ -56,7 +59,16 @@ def grid(teacher, blobs_npz, tmp_path):
 
 
 def make_plan(grid, **changes) -> Plan:
-    return Plan(ComparisonArguments(**(grid | changes)))
+    values = grid | changes
+    names = {method if isinstance(method, str) else method["method"] for method in values["methods"]}
+    without = (
+        {"per_device_unlabeled_batch_size"}
+        if names <= ALONE or changes.get("use_unlabeled") in ("false", [False])
+        else set()
+    )
+    without |= set(OF_STEPS) if names == {"linear_probe"} else set()
+    read = {name: value for name, value in values["arguments"].items() if name not in without}
+    return Plan(ComparisonArguments(**values | {"arguments": read}))
 
 
 def run_here(plan: Plan) -> list[str]:
@@ -523,7 +535,7 @@ def test_a_multi_label_task_is_refused(grid, tmp_path):
 def test_compare_is_a_function_too(grid, tmp_path):
     plan = make_plan(grid, methods=["ce"])
     assert run_here(plan) == []
-    (row,) = rd_hf.compare(**(grid | {"methods": ["ce"], "table_only": True}))
+    (row,) = rd_hf.compare(**(vars(plan.comparison) | {"table_only": True}))
     assert row["method"] == "ce" and row["shots"] == 5 and 0 <= row["test_auroc"] <= 1
     with pytest.raises(ArgumentError, match="Did you mean `methods`"):
         rd_hf.compare(**grid, method=["ce"])

@@ -115,7 +115,7 @@ def test_arguments_are_checked_before_anything_is_run(grid):  # noqa: F811
 
 
 def test_a_script_without_a_guard_is_told_of_it(grid, tmp_path, python):  # noqa: F811
-    arguments = {**grid, "methods": ["ce"], "workers": 1}
+    arguments = {**grid, "methods": ["rd"], "workers": 1}
     (tmp_path / "script.py").write_text(f"import rd_hf\nrd_hf.compare(**{arguments!r})\n")
     done = python("-c", "import runpy; runpy.run_path('script.py', run_name='__main__')")
     assert done.returncode != 0 and 'under `if __name__ == "__main__":`' in done.stderr.splitlines()[-1]

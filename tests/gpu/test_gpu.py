@@ -123,7 +123,7 @@ def test_fp16_resumes_with_its_scale_of_the_loss(tmp_path, teacher, blobs_npz, m
 @pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
 def test_cached_features_train_as_live_ones_and_are_the_teachers(tmp_path, teacher, blobs_npz, cache_dir, dtype):
     values = settings(teacher, blobs_npz, tmp_path / "run", method="drd", cache_dtype=dtype, num_views=1)
-    live = train(values, "live", cache=False)
+    live = train(values | {"cache_dtype": None}, "live", cache=False)
     cold = train(values, "cold")
     warm = train(values, "warm", verify_cache=30)
     check(cold, live, {"float32": 1e-4, "float16": 1e-3, "int8": 1e-2}[dtype], 2e-2)

@@ -53,9 +53,11 @@ def train(name: str, folder: Path) -> dict:
     """One run's logged values, the hash of its student's weights, and the ids of its caches."""
     cache = folder / f"{name}_cache"
     values = {"teacher": str(TEACHER)} if RUNS[name]["method"] != "ce" else {}
+    if values and RUNS[name].get("cache", True):
+        values["cache_dir"] = str(cache)
     rd_hf.distill(
         dataset=str(folder / "blobs.npz"), output_dir=str(folder / name), student_image_size=32, max_steps=STEPS,
-        logging_steps=1, eval_steps=10, shots=8, per_device_train_batch_size=8, num_views=2, cache_dir=str(cache),
+        logging_steps=1, eval_steps=10, shots=8, per_device_train_batch_size=8, num_views=2,
         **values, **RUNS[name],
     )  # fmt: skip
     rows = [json.loads(line) for line in (folder / name / "metrics.jsonl").read_text().splitlines()]

@@ -20,7 +20,7 @@ WIDTHS = (
 )  # fmt: skip
 HEADS = (
     "num_attention_heads", "num_key_value_heads", "encoder_attention_heads", "decoder_attention_heads",
-    "attention_heads",
+    "attention_heads", "num_heads",
 )  # fmt: skip
 LAYERS, WIDTH, HEAD_COUNT, HEAD_WIDTH = 4, 64, 2, 32
 LARGEST = 600_000_000  # parameters that are built
@@ -28,6 +28,7 @@ DEFAULT_SIZE = (224, 224)
 SIZES: dict[str, Grid] = {
     "depth_pro": (1536, 1536), "lw_detr": (1024, 1024), "rf_detr": (560, 560), "align": DEFAULT_SIZE,
     "efficientnet": DEFAULT_SIZE, "pixtral": DEFAULT_SIZE, "lighton_ocr": DEFAULT_SIZE,
+    "mistral3": DEFAULT_SIZE, "mistral_large4": DEFAULT_SIZE,
 }  # fmt: skip
 
 

@@ -34,7 +34,7 @@ from rd_hf.models.packed_tower import PackedTower, whole_image_tower
 from rd_hf.models.probe import random_pixels
 from rd_hf.models.tape import input_channels
 
-SECONDS = 15  # of one core, for one family
+SECONDS = 60  # of one core, for one family
 GRIDS = 7  # sides that features are averaged to
 
 

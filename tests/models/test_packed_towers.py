@@ -74,6 +74,9 @@ NEWER = {
     "lfm3_vl": ("Lfm3VlVisionModel", "Lfm3VlVision",
                 OF_SIGLIP | {"num_key_value_heads": 2, "layer_types": ["full_attention"] * 4}, None),
     "kimi_k25": ("Kimi_K25VisionModel", "Kimi_K25Vision", OF_SIGLIP | {"pos_emb_height": 8, "pos_emb_width": 8}, None),
+    "qwen2_5_omni": ("Qwen2_5OmniVisionEncoder", "Qwen2_5OmniVisionEncoder",
+                     OF_QWEN | HIDDEN | {"out_hidden_size": 16, "window_size": 4 * SIDE,
+                                         "fullatt_block_indexes": [3]}, None),
     "minimax_m3_vl": ("MiniMaxM3VLVisionModel", "MiniMaxM3VLVision", OF_SIGLIP, None),
 }  # fmt: skip
 for newer, (model, family, settings_of_config, of_processor) in NEWER.items():

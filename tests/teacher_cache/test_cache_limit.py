@@ -142,7 +142,7 @@ def test_a_limit_changes_no_weight_and_a_larger_one_fills_on(
 def test_with_a_limit_the_features_are_those_of_the_live_teacher(tmp_path, blobs_npz, cache_dir, no_report):
     teacher = make_teacher(tmp_path / "vit", "vit")
     values = settings(teacher, blobs_npz, tmp_path / "live", method="drd", cache_dtype="float32")
-    rd_hf.distill(**(values | {"cache": False}))
+    rd_hf.distill(**(values | {"cache": False, "cache_dtype": None}))
     values |= {"output_dir": str(tmp_path / "limited"), "cache_limit": "300KB"}
     rd_hf.distill(**values)
     (folder,) = list_folders(cache_dir)
@@ -188,6 +188,7 @@ def test_the_size_and_what_follows_are_said_before_the_training_in_one_line(
     assert "limit" not in caplog.text and "120 of 120 entries are cached" in caplog.text
     caplog.clear()
     changes = {"output_dir": str(tmp_path / "four"), "cache_dtype": "float32", "augment": False}
+    del values["num_views"]
     rd_hf.distill(**(values | changes | {"cache_limit": "1KB"}))
     assert "--num_views" not in caplog.text and "choose a smaller --cache_dtype, or put --cache_dir" in caplog.text
 

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from conftest import read_settings
 from datasets import Dataset, Image
 from PIL import Image as Picture
 from safetensors.torch import load_file
@@ -70,7 +71,7 @@ def settings(teacher, dataset, folder, **changes):
         "output_dir": str(folder), "max_steps": 10, "eval_steps": 10, "shots": 5, "use_unlabeled": True,
         "per_device_train_batch_size": 8, "per_device_unlabeled_batch_size": 5, "learning_rate": 5e-3, "num_views": 2,
     }  # fmt: skip
-    return values | changes
+    return read_settings(values | changes)
 
 
 def make_key(rows=5, dtype="float32", parts=1):
@@ -212,7 +213,7 @@ def test_cold_warm_and_live_training_are_the_same_to_the_bit(
 ):
     teacher = make_teacher(tmp_path / "teacher", family)
     images, seen, students = Images(monkeypatch), {}, {}
-    for name, changes in {"cold": {}, "warm": {}, "live": {"cache": False}}.items():
+    for name, changes in {"cold": {}, "warm": {}, "live": {"cache": False, "cache_dtype": None}}.items():
         values = settings(teacher, blobs_npz, tmp_path / name, method=method, cache_dtype="float32")
         images.seen = 0
         rd_hf.distill(**(values | changes))

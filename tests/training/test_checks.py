@@ -157,5 +157,5 @@ def test_the_default_steps_are_told_where_training_starts(tmp_path, blobs_npz, m
 
 
 def test_slices_without_a_teacher_are_refused(tmp_path):
-    with pytest.raises(ArgumentError, match="`slice_axis` is only for a teacher, and method ce has none"):
+    with pytest.raises(ArgumentError, match="`slice_axis` has no effect, because method ce has no teacher"):
         rd_hf.distill(**settings(None, tmp_path, tmp_path / "run", method="ce"), slice_axis="coronal")

@@ -10,7 +10,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
-from conftest import blob_arrays
+from conftest import blob_arrays, read_settings
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -54,7 +54,7 @@ def settings(teacher, dataset, folder, **changes):
         "use_unlabeled": True, "per_device_train_batch_size": 8, "per_device_unlabeled_batch_size": 8,
         "learning_rate": 5e-3,
     }  # fmt: skip
-    return values | changes
+    return read_settings(values | changes)
 
 
 @pytest.fixture(scope="module")
@@ -418,7 +418,7 @@ def test_a_truncated_image_stops_with_its_name_or_is_skipped_and_listed(teacher,
 )
 def test_bad_input_is_answered_by_a_sentence_that_names_it(teacher, blobs_npz, tmp_path, changes, error, named):
     with pytest.raises(error, match=named):
-        rd_hf.distill(**(settings(teacher, blobs_npz, tmp_path / "run") | changes))
+        rd_hf.distill(**read_settings(settings(teacher, blobs_npz, tmp_path / "run") | changes))
     assert not (tmp_path / "run").exists()  # so that the same command works once the input is mended
 
 

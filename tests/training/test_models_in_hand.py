@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import blob_arrays
+from conftest import blob_arrays, read_settings
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image
 from PIL import Image as Picture
 from safetensors.torch import load_file
@@ -70,7 +70,7 @@ def test_models_in_hand_give_the_weights_that_their_names_give(teacher, student_
 
 def test_a_student_alone(student_folder, tmp_path):
     classifier = AutoModelForImageClassification.from_config(ResNetConfig(num_labels=3, depths=[1], hidden_sizes=[8]))
-    arguments = options("", tmp_path / "run") | {"method": "ce", "use_unlabeled": False, "max_steps": 1}
+    arguments = read_settings(options("", tmp_path / "run") | {"method": "ce", "max_steps": 1})
     student = rd_hf.distill_from_models((classifier, default_processor(32)), None, blobs(), arguments, verbose=False)
     assert list(student.config.id2label.values()) == NAMES
     with torch.no_grad():

@@ -241,7 +241,7 @@ def test_the_teacher_does_not_run_again_on_images_that_it_has_scored(family, blo
     values = settings(teacher, blobs_npz, tmp_path / "run", max_steps=2, cache_dtype="float32")
     rd_hf.distill(**values)
     first = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    rd_hf.distill(**(values | {"output_dir": str(tmp_path / "live"), "cache": False}))
+    rd_hf.distill(**(values | {"output_dir": str(tmp_path / "live"), "cache": False, "cache_dtype": None}))
     live = json.loads((tmp_path / "live" / "metrics.json").read_text())
     assert first["teacher"] == live["teacher"]
     extract = Backbone.extract

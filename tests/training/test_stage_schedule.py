@@ -11,8 +11,6 @@ from test_distillation import TINY_RESNET, settings
 from test_resume import interrupted
 
 import rd_hf
-from rd_hf.arguments.distillation import DistillationArguments
-from rd_hf.arguments.values import ArgumentError
 from rd_hf.training import stage_schedule
 from rd_hf.training.run_folder import read_history
 from rd_hf.training.stage_schedule import DISCOUNT, STEPS_PER_PULL, StageSampler, StageSchedule
@@ -89,14 +87,6 @@ def test_a_schedule_goes_on_from_its_state_in_json(name, cut):
     second.load_state(json.loads(json.dumps(first.state())))
     assert begun + [second.begin(step)["stages"][0] for step in range(cut, 60)] == expected
     assert second.row() == whole.row() and sum(v for k, v in whole.row().items() if k.startswith("stages/")) == 0
-
-
-@pytest.mark.parametrize("method", ["rd", "ce"])
-def test_a_schedule_is_refused_where_there_is_no_choice(method):
-    with pytest.raises(ArgumentError, match=rf"`stage_schedule` is only for method drd, but `method` is {method}"):
-        DistillationArguments(
-            teacher="t", student="s", dataset="d", output_dir="o", method=method, stage_schedule="random"
-        )
 
 
 def test_only_the_projectors_of_chosen_stages_are_trained(teacher, blobs_npz, tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import yaml
 from datasets import Dataset, Features, Image, IterableDataset, config, interleave_datasets
 from PIL import Image as Picture
 from test_distillation import TINY_VIT
@@ -18,12 +19,14 @@ from test_teacher_cache import last_weights, settings
 
 import rd_hf
 from rd_hf.arguments.values import ArgumentError
+from rd_hf.cli import parse_distillation
 from rd_hf.comparison import bench
 from rd_hf.data.columns import DataError
 from rd_hf.runtime.checkpoint import CheckpointError
 from rd_hf.tasks.classification import SingleLabel
 from rd_hf.teacher_cache.key import list_folders
 from rd_hf.training import target_start, unlabelled
+from rd_hf.training.distillation import run_distillation
 
 quick = pytest.mark.usefixtures("no_report")
 IMAGES = Features({"image": Image()})
@@ -105,6 +108,7 @@ def test_two_processes_follow_the_course_of_one_with_two_batches(teacher, blobs_
 
 def test_the_run_its_card_and_info_say_what_was_read(teacher, blobs_npz, tmp_path, parquet):
     values = streaming(teacher, blobs_npz, tmp_path / "run", parquet, max_steps=2, eval_steps=2, num_views="endless")
+    del values["cache_dtype"]
     rd_hf.distill(**values)
     training = json.loads((tmp_path / "run" / "metrics.json").read_text())["training"]
     assert training["streamed_images"] == 12 and training["unlabelled_images"] == 0
@@ -123,17 +127,21 @@ def test_the_run_its_card_and_info_say_what_was_read(teacher, blobs_npz, tmp_pat
 
 @quick
 def test_a_stream_goes_with_drd_and_without_a_cache(teacher, blobs_npz, tmp_path, parquet):
-    changes = {"method": "drd", "augment": False, "cache": False, "max_steps": 2, "eval_steps": 2}
+    changes = {"method": "drd", "augment": False, "cache": False, "max_steps": 2, "eval_steps": 2, "cache_dtype": None}
     rd_hf.distill(**streaming(teacher, blobs_npz, tmp_path / "run", parquet, **changes))
     assert len(losses(tmp_path / "run")) == 2
 
 
 @quick
-def test_a_student_alone_reads_no_stream(blobs_npz, tmp_path, parquet, monkeypatch):
+def test_a_student_alone_reads_no_stream_of_its_file(blobs_npz, tmp_path, parquet, monkeypatch, caplog):
     monkeypatch.setattr(unlabelled, "open_stream", None)
-    values = streaming(None, blobs_npz, tmp_path / "run", parquet, method="ce", max_steps=2, eval_steps=2)
-    rd_hf.distill(**values)
+    values = streaming("missing", blobs_npz, tmp_path / "run", parquet, max_steps=2, eval_steps=2)
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(values))
+    with caplog.at_level("INFO", logger="rd_hf"):
+        run_distillation(parse_distillation(["--config", str(tmp_path / "job.yaml"), "--method", "ce"]))
     assert len(losses(tmp_path / "run")) == 2
+    for name in ("teacher", "unlabeled_dataset", "stream_buffer_size"):
+        assert caplog.text.count(f"In the configuration file, `{name}` has no effect, because method ce ") == 1
 
 
 @quick

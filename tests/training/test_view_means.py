@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from conftest import read_settings
 
 import rd_hf
 from rd_hf.arguments.values import ArgumentError
@@ -92,7 +93,7 @@ def settings(teacher, dataset, folder, **changes):
         "output_dir": str(folder), "max_steps": 4, "eval_steps": 4, "shots": 5, "use_unlabeled": True,
         "per_device_train_batch_size": 8, "per_device_unlabeled_batch_size": 5, "num_views": 2,
     }  # fmt: skip
-    return values | changes
+    return read_settings(values | changes)
 
 
 def test_a_run_on_vectors_caches_little_and_is_the_same_without_a_cache(

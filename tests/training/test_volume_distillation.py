@@ -9,6 +9,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from conftest import read_settings
 from drawn_data import boxes, write_classes, write_masks
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation, ViTConfig, ViTImageProcessorPil, ViTModel
 
@@ -50,7 +51,7 @@ def settings(teacher, data, folder, **changes):
         "max_steps": 3, "eval_steps": 3, "save_steps": 3, "logging_steps": 1, "shots": 3, "use_unlabeled": True,
         "per_device_train_batch_size": 2, "per_device_unlabeled_batch_size": 2, "num_views": 2, "learning_rate": 1e-2,
     }  # fmt: skip
-    return values | changes
+    return read_settings(values | changes)
 
 
 def losses(folder):

@@ -110,7 +110,10 @@ def run(folder: Path, layout: str, accumulation: int, case: str) -> None:
         "learning_rate": 0.05, "cache": False, "gradient_accumulation_steps": accumulation,
         "per_device_train_batch_size": share, "per_device_unlabeled_batch_size": share,
     }  # fmt: skip
-    student = distillation.distill(**(values | changes))
+    values |= changes
+    if not changes["use_unlabeled"]:
+        del values["per_device_unlabeled_batch_size"]
+    student = distillation.distill(**values)
     if int(os.environ.get("RANK", "0")) == 0:
         shape = (5, 1, 8, 8, 8) if dataset == "volumes" else (5, 3, 32, 32)
         pixels = torch.linspace(-1, 1, math.prod(shape), dtype=dtype).view(shape)

@@ -197,9 +197,10 @@ def tell_padded(stores: Sequence[VolumeStore]) -> None:
     if padded:
         store, row = padded[0]
         logger.warning(
-            "%d volumes have fewer voxels on the grid than the crop's %s along an axis, and are padded at their end "
-            "with their lowest value. The first is row %d of %s, with %s.",
-            len(padded), " x ".join(map(str, store.processor.crop_size)), row, store.name,
+            "%s fewer voxels on the grid than the crop's %s along an axis; the end is padded with their lowest "
+            "value. The first is row %d of %s, with %s.",
+            "1 volume has" if len(padded) == 1 else f"{len(padded)} volumes have",
+            " x ".join(map(str, store.processor.crop_size)), row, store.name,
             " x ".join(map(str, store.grid(row))),
         )  # fmt: skip
 

@@ -149,7 +149,7 @@ def test_classes_have_whole_volumes_at_one_size(files):
     assert batch["labels"].tolist() == [2, 0, 1]
 
 
-def test_a_volume_smaller_than_the_crop_is_padded_and_that_is_said_once(files, caplog):
+def test_a_volume_smaller_than_the_crop_is_padded_and_that_is_said_once(files, caplog, monkeypatch):
     store = store_of(files, crop_size=(12, 32, 14))
     with caplog.at_level(logging.WARNING):
         assert check_images(store, range(4), "error") == {}
@@ -163,6 +163,10 @@ def test_a_volume_smaller_than_the_crop_is_padded_and_that_is_said_once(files, c
     (said,) = [record.getMessage() for record in caplog.records if "padded" in record.getMessage()]
     assert said.startswith("8 volumes have fewer voxels on the grid than the crop's 12 x 32 x 14")
     assert "The first is row 0 of" in said
+    caplog.clear()
+    monkeypatch.setattr(store, "padded_rows", lambda: [2])
+    tell_padded([store])
+    assert caplog.messages[0].startswith("1 volume has fewer voxels")
 
 
 def test_identical_voxels_are_found_whatever_the_file(files, tmp_path):
