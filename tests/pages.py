@@ -325,7 +325,12 @@ def parse_in_script(script: str, *words: str) -> None:
         raise Parsed
 
     patches = {"parse_args": parse_all, "parse_known_args": parse_known}
-    with mock.patch.multiple(argparse.ArgumentParser, **patches), mock.patch.object(sys, "argv", [script, *words]):
+    beside = [str(Path(script).parent), *sys.path]  # as Python does for a script
+    with (
+        mock.patch.multiple(argparse.ArgumentParser, **patches),
+        mock.patch.object(sys, "argv", [script, *words]),
+        mock.patch.object(sys, "path", beside),
+    ):
         try:
             runpy.run_path(script, run_name="__main__")
         except Parsed:
