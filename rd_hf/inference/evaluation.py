@@ -149,8 +149,7 @@ def load_splits(
     why = f"the model gives {'masks' if has_masks else 'classes'}"
     refuse_given(EvaluationArguments, of_classes if has_masks else of_masks, why)
     masks = MaskReading.from_dict(loaded.trained_on["masks"]) if "masks" in loaded.trained_on else None
-    recipe = loaded.trained_on.get("made_splits", {"names": []})
-    made = recipe if split in recipe["names"] else {}
+    made = loaded.trained_on.get("made_splits", {"names": []})
     try:
         data = load_data(
             dataset,
@@ -158,7 +157,7 @@ def load_splits(
             revision=revision,
             image_column=image_column,
             label_column=label_column,
-            group_column=made.get("group_column"),
+            group_column=made.get("group_column") if split in made["names"] else None,
             subgroup_columns=subgroup_columns,
             label_names=loaded.task.names,
             label_kind="single" if isinstance(loaded.task, SingleLabel) else "multi",
@@ -175,11 +174,19 @@ def load_splits(
         kind = "images" if loaded.volumes is None else "volumes"
         labels = "masks" if has_masks else "classes"
         raise ArgumentError(f"{error.found}. The model reads {kind} with {labels}.") from error
-    if split not in data.splits and made:
+    return _with_split(loaded, data, split, uncertain)
+
+
+def _with_split(loaded: LoadedModel, data: ImageData, split: str, uncertain: Uncertain | None) -> ImageData:
+    """The data with a split that was made from train for the model's training, if the data has none.
+
+    :raises ArgumentError: when the split is missing or has no labels.
+    """
+    recipe = loaded.trained_on.get("made_splits", {"names": []})
+    if split not in data.splits and split in recipe["names"]:
         _check_made_again(loaded, data, split, uncertain)
-        data = complete_splits(
-            data, loaded.task.marks, made["validation_fraction"], made["test_fraction"], made["seed"]
-        )
+        fractions = recipe["validation_fraction"], recipe["test_fraction"]
+        data = complete_splits(data, loaded.task.marks, *fractions, recipe["seed"])
     if split in data.without_labels and split not in data.splits:
         raise ArgumentError(
             f"Split `{split}` has no labels, so it cannot be scored. `rd-hf predict` answers images without labels."
