@@ -20,11 +20,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 SEEDS = {"busi": (0, 1, 2), "pneumonia": (0,)}
+FALLING = ["--kl_weight_end", "0", "--temperature", "1"]  # RD as it was when the page's runs were made
 METHODS = {
     "student alone": ["--method", "ce", "--use_unlabeled", "false"],
-    "RD, labelled images only": ["--method", "rd", "--use_unlabeled", "false"],
+    "RD, labelled images only": ["--method", "rd", "--use_unlabeled", "false", *FALLING],
     "DRD, labelled images only": ["--method", "drd", "--use_unlabeled", "false"],
-    "RD": ["--method", "rd"],
+    "RD": ["--method", "rd", *FALLING],
     "DRD": ["--method", "drd"],
 }
 

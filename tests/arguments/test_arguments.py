@@ -9,7 +9,7 @@ import yaml
 
 from rd_hf.arguments.commands import EvaluationArguments, ExportArguments, PredictionArguments, PushArguments
 from rd_hf.arguments.config import arguments_from, read_config, write_config
-from rd_hf.arguments.distillation import RD_PLUS_OF_MASKS, DistillationArguments
+from rd_hf.arguments.distillation import OF_MASKS, DistillationArguments
 from rd_hf.arguments.options import UNGROUPED, option, options, public_values
 from rd_hf.arguments.parser import OptionParser
 from rd_hf.arguments.values import ArgumentError
@@ -264,15 +264,15 @@ def test_rd_plus_leaves_out_of_masks_what_they_do_not_have():
     assert of_masks.with_defaults(False, True) == of_masks
 
 
-@pytest.mark.parametrize("name", RD_PLUS_OF_MASKS)
+@pytest.mark.parametrize("name", OF_MASKS["rd_plus"])
 def test_a_given_value_stays_where_it_is_the_default_of_the_method(name):
     """Masks have defaults of their own, which take the place only of what nobody gave."""
     base = {"teacher": "t", "student": "s", "dataset": "d", "output_dir": "o", "method": "rd_plus"}
     of_method = getattr(DistillationArguments(**base), name)
     given = DistillationArguments(**base, **{name: of_method}).with_values(seed=5)
-    assert of_method != RD_PLUS_OF_MASKS[name]
+    assert of_method != OF_MASKS["rd_plus"][name]
     of_masks = given.with_defaults(False, True)
-    assert {key: getattr(of_masks, key) for key in RD_PLUS_OF_MASKS} == RD_PLUS_OF_MASKS | {name: of_method}
+    assert {key: getattr(of_masks, key) for key in OF_MASKS["rd_plus"]} == OF_MASKS["rd_plus"] | {name: of_method}
     assert (of_masks.seed, of_masks.kl_weight_end) == (5, 1.0)
 
 

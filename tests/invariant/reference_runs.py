@@ -42,7 +42,7 @@ VIT = {
 }  # fmt: skip
 RUNS = {
     "ce": {"method": "ce", "student": RESNET},
-    "rd": {"method": "rd", "student": RESNET, "use_unlabeled": True},
+    "rd": {"method": "rd", "student": RESNET, "use_unlabeled": True, "kl_weight_end": 0.0, "temperature": 1.0},
     "drd": {"method": "drd", "student": RESNET, "use_unlabeled": True, "gradient_accumulation_steps": 2},
     "drd_vit": {"method": "drd", "student": VIT, "cka_features": "flattened", "cache": False},
 }
