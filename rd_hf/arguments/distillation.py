@@ -41,6 +41,7 @@ OF_MASKS = {
         "ensemble_share": 0.0,
     },
 }  # fmt: skip
+KEEP_KL = ("rd", "rd_plus")  # whose `kl_weight_end` is `kl_weight` by default
 LICENSE = re.compile(r"[a-z0-9][a-z0-9.\-]*")
 IN_MEMORY = "(a data set in memory)"
 MODEL_IN_MEMORY = "(a model in memory)"
@@ -105,6 +106,8 @@ class DistillationArguments(TrainingFields, ObjectiveFields, TaskFields):
         self.not_given = frozenset(name for name in of_methods if getattr(self, name) is None)
         for name in self.not_given:
             setattr(self, name, defaults[name])
+        if "kl_weight_end" in self.not_given and self.method in KEEP_KL:
+            self.kl_weight_end = self.kl_weight
         check_values(self)
         if self.method != "ce" and self.teacher is None:
             raise ArgumentError(

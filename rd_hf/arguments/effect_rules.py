@@ -229,7 +229,7 @@ RULES = (
         "no features of a teacher are cached", ("method", "cache", *DATA),
     ),
     Rule(
-        ("cache_dtype",), lambda s: s.arguments.num_views is None,
+        ("cache_dtype",), lambda s: s.arguments.num_views is None and (s.arguments.augment or s.shows_crops is True),
         "`num_views` is endless, and views that are shown once are not cached", ("num_views",),
         "give `num_views` a number, or leave it out",
     ),
@@ -237,7 +237,7 @@ RULES = (
     # training and data
     Rule(
         ("num_train_epochs",), lambda s: s.arguments.max_steps > 0, "`max_steps` is given and says how long to train",
-        ("max_steps",), "give only one of them",
+        ("max_steps",), "give only one of them, or `max_steps` -1",
     ),
     Rule(
         ("per_device_unlabeled_batch_size",), lambda s: not s.arguments.uses_unlabeled,

@@ -18,7 +18,7 @@ _grid = partial(option, group="what is compared")
 _runs = partial(option, group="runs")
 _output = partial(option, group="output")
 
-OF_GRID = {"data", "teachers", "methods", "shots", "use_unlabeled", "tuning"}  # which say what is run
+OF_GRID = {"arguments", "data", "teachers", "methods", "shots", "use_unlabeled", "tuning"}  # which say what is run
 
 
 @dataclass
@@ -154,6 +154,8 @@ def _parsed(name: str, value: Any) -> Any:
 
 
 def _check_seeds(name: str, seeds: list) -> None:
+    if not seeds:
+        raise ArgumentError(f"`{name}` is empty: give at least one seed.")
     for seed in seeds:
         if not _is_number(seed, 0):
             raise ArgumentError(f"`{name}` contains {seed!r}; each seed must be a whole number of at least 0.")

@@ -23,7 +23,6 @@ from ..runtime.files import write_json
 from ..scoring.mask_bootstrap import units
 from ..tasks.classification import Classification, SingleLabel
 from ..tasks.make import make_task
-from ..tasks.segmentation import Segmentation
 from ..tasks.task import Task
 from ..training.teacher_features import is_read_in_windows
 from .bench import Bench
@@ -48,7 +47,7 @@ def run_cell(plan: Plan, cell: Cell, bench: Bench, root: Path) -> None:
     folder = root / cell.path
     shutil.rmtree(folder, ignore_errors=True)  # of a run that did not get to its result
     folder.mkdir(parents=True)
-    arguments = bench.run_data.with_defaults(plan.cell_arguments(cell, folder, bench.run_data.task))
+    arguments = plan.cell_arguments(cell, folder, bench.run_data.task, bench.run_data.volumes is not None)
     for name, sentence, _ in without_effect(arguments, bench.run_data.known(), cell.entry.method.uses, cell.entry.name):
         if name in cell.entry.arguments:  # on this data; what no data makes read is refused before the first run
             logger.warning("%s: %s", cell.path, sentence)
@@ -110,9 +109,7 @@ def read_result(root: Path, cell: Cell) -> dict[str, Any]:
 
 def arguments_now(plan: Plan, cell: Cell, folder: Path, result: dict[str, Any]) -> DistillationArguments:
     """The arguments that a finished run would have now."""
-    task = task_of(result)
-    arguments = plan.cell_arguments(cell, folder, task)
-    return arguments.with_defaults(of_volumes="volumes" in result, of_masks=isinstance(task, Segmentation))
+    return plan.cell_arguments(cell, folder, task_of(result), "volumes" in result)
 
 
 def task_of(result: dict[str, Any]) -> Task:

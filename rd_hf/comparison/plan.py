@@ -26,6 +26,7 @@ from ..arguments.config import check_names
 from ..arguments.distillation import DistillationArguments
 from ..arguments.options import options
 from ..arguments.values import ArgumentError, nearest
+from ..tasks.segmentation import Segmentation
 from ..tasks.task import Task
 from .arguments import ComparisonArguments, tuning_grid
 from .effects import OF_METHOD, Run, unread
@@ -269,10 +270,14 @@ class Plan:
         tries = list(itertools.product(rates, self.tuning["weight"] if has_weight else [1.0]))
         return [] if tries == [(None, 1.0)] else tries
 
-    def cell_arguments(self, cell: Cell, folder: Path, task: Task | None = None) -> DistillationArguments:
+    def cell_arguments(
+        self, cell: Cell, folder: Path, task: Task | None = None, of_volumes: bool = False
+    ) -> DistillationArguments:
         """The arguments of a cell's training; its own method has to be set for what the loop calls `method`.
 
-        :param task: of the data, once it is known; it knows which metric chooses the model where none is named.
+        :param task: of the data, once it is known. Then the data's defaults stand in place of what is not given, and
+            the metric that chooses the model is named.
+        :param of_volumes: whether that data are volumes.
         :raises ArgumentError: when they contradict each other.
         """
         comparison, method = self.comparison, cell.entry.method
@@ -290,7 +295,10 @@ class Plan:
             values["learning_rate"] = cell.learning_rate
         values = {"view_seed": 0, "split_seed": 0} | values  # the same images and views for every seed
         arguments = DistillationArguments(**values)
-        scaled = [name for name in method.weight_arguments if name not in cell.entry.arguments]
+        if task is not None:  # before a weight is scaled, which gives it
+            arguments = arguments.with_defaults(of_volumes, isinstance(task, Segmentation))
+        named = set(cell.entry.arguments) | ({"kl_weight_end"} if "kl_weight" in cell.entry.arguments else set())
+        scaled = [name for name in method.weight_arguments if name not in named]  # the one follows the other
         changed: dict[str, Any] = {name: getattr(arguments, name) * cell.weight for name in scaled}
         if task is not None:
             changed["metric_for_best_model"] = task.selection_metric(arguments.metric_for_best_model)

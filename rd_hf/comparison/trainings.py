@@ -256,8 +256,9 @@ def _teacher_by_lora(
     own = plan.adapting(cell)
     key = repr((own, own.entry.arguments))
     if key not in bench.adapted:
-        adapting = plan.cell_arguments(own, Path(arguments.output_dir), bench.run_data.task)
-        _adapt(own, bench, bench.run_data.with_defaults(adapting))
+        run_data = bench.run_data
+        adapting = plan.cell_arguments(own, Path(arguments.output_dir), run_data.task, run_data.volumes is not None)
+        _adapt(own, bench, adapting)
         (Path(arguments.output_dir) / HISTORY_FILE).unlink(missing_ok=True)
     adapted, original = bench.adapted[key], bench.teacher(arguments)
     tower = copy.deepcopy(adapted.tower).to(original.backbone.dtype)

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from ..arguments.effect_rules import REPROGRAMMING
 from ..arguments.values import ArgumentError
 from ..runtime.allocator import keep_freed_memory
 from ..runtime.interrupts import Stopped
@@ -89,7 +90,9 @@ def check_finished(plan: Plan, cells: Sequence[Cell], root: Path) -> None:
         result = read_result(root, cell)
         before, arguments = result["settings"], arguments_now(plan, cell, root / cell.path, result)
         now = json.loads(json.dumps(cell_settings(plan, cell, arguments)))
-        names = [name for name in now if name in before and before[name] != now[name]]  # a later version knows more
+        unread = set() if cell.entry.method.uses.reprogramming else set(REPROGRAMMING)
+        compared = [name for name in now if name in before and name not in unread]  # a later version knows more
+        names = [name for name in compared if before[name] != now[name]]
         changed = [f"{name} was {before[name]!r}, is {now[name]!r}" for name in names]
         if changed:
             was_chosen = plan.tuning and not cell.tuning and TUNED & set(names)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -149,14 +148,14 @@ class _Grids(NamedTuple):
     :ivar together: patches that are merged later lie together; else the patches lie row by row.
     :ivar channels_last: the numbers of a patch end with its channels; else they begin with them, frame by frame.
     :ivar flat: a patch is a row of numbers; else an image (channels, side, side).
-    :ivar more: what else the tower wants: a number for each image by name.
+    :ivar more: what else the tower wants: names, and the number that each image has. A tuple, which can be copied.
     """
 
     name: str = "pixel_values"
     together: bool = True
     channels_last: bool = False
     flat: bool = True
-    more: dict[str, int] = MappingProxyType({})
+    more: tuple[tuple[str, int], ...] = ()
 
     def __call__(self, pixels: Tensor, config: Any) -> dict[str, Tensor]:
         side, frames = _side(config), getattr(config, "temporal_patch_size", 1)
@@ -168,7 +167,7 @@ class _Grids(NamedTuple):
         if self.channels_last:
             patches = patches.permute(0, 3, 4, 1, 2)
         grids = torch.tensor([[1, rows // side, columns // side]] * batch, device=pixels.device)
-        more = {name: torch.full((batch,), number, device=pixels.device) for name, number in self.more.items()}
+        more = {name: torch.full((batch,), number, device=pixels.device) for name, number in self.more}
         return {self.name: patches.flatten(1) if self.flat else patches.squeeze(2), "grid_thw": grids} | more
 
 
@@ -204,7 +203,7 @@ PACKINGS: dict[str, Callable[[Tensor, Any], dict[str, Tensor]]] = {
     "cosmos3_edge_vision": _Grids(channels_last=True),
     "hunyuan_vl_vision": _Grids(together=False),
     "kimi_k25_vision": _Grids(together=False, flat=False),
-    "video_llama_3_vision": _Grids(together=False, more={"merge_sizes": 1}),
+    "video_llama_3_vision": _Grids(together=False, more=(("merge_sizes", 1),)),
     "siglip2_vision_model": _naflex,
     "pixtral": _whole,
 }  # fmt: skip

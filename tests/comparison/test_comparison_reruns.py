@@ -1,6 +1,8 @@
 """`rd-hf compare`, called again: what holds from before, what is refused, and who may write."""
 
+import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,11 @@ from rd_hf.comparison.plan import Plan
 from rd_hf.comparison.run import run_comparison
 from rd_hf.comparison.transfers import GuidedObjective
 from rd_hf.comparison.workers import ComparisonError, check_finished
+from rd_hf.tasks.classification import SingleLabel
+from rd_hf.tasks.make import make_task
+from rd_hf.tasks.segmentation import Segmentation
+
+SINGLE, MASKS = SingleLabel.problem_type, Segmentation.problem_type
 
 
 def test_what_was_tuned_on_all_labels_holds_for_few(grid):  # noqa: F811
@@ -42,6 +49,18 @@ def test_two_stages_start_from_lora_as_the_comparison_has_it(grid):  # noqa: F81
     assert settings[0]["adaptation"] != settings[1]["adaptation"]
     paths = [cell.path for cell in plan.tuning_cells()]
     assert len(paths) == len(set(paths)) == 4
+
+
+@pytest.mark.parametrize(("problem_type", "end", "temperature"), [(SINGLE, 1.0, 4.0), (MASKS, 0.0, 1.0)])
+def test_a_weight_scales_what_the_data_has_by_default(grid, problem_type, end, temperature):  # noqa: F811
+    plan, task = make_plan(grid, methods=["rd"]), make_task(problem_type, ["a", "b"])
+    for weight in (1.0, 3.0):
+        arguments = plan.cell_arguments(replace(plan.cells()[0], weight=weight), Path("x"), task)
+        found = arguments.kl_weight, arguments.kl_weight_end, arguments.temperature
+        assert found == (weight, weight * end, temperature)
+    named = make_plan(grid, methods=[{"name": "half", "method": "rd", "kl_weight": 0.5}])
+    arguments = named.cell_arguments(replace(named.cells()[0], weight=3.0), Path("x"), task)
+    assert (arguments.kl_weight, arguments.kl_weight_end) == (0.5, 0.5 * end)
 
 
 def test_the_tuned_weight_scales_that_of_the_paper(grid, monkeypatch):  # noqa: F811
@@ -86,6 +105,12 @@ def test_a_checkpoint_trained_again_under_the_same_name_is_noticed(grid, teacher
 def test_a_changed_choice_of_the_tuning_is_said(grid):  # noqa: F811
     plan = make_plan(grid, methods=["ce"], tuning={"weight": [1.0, 3.0], "shots": 5})
     assert run_here(plan) == []
+    root = Path(plan.comparison.output_dir)
+    for cell in plan.cells():  # as a version with another default had it, which ce does not read
+        result = json.loads((root / cell.path / "result.json").read_text())
+        result["settings"]["temperature"] += 1
+        (root / cell.path / "result.json").write_text(json.dumps(result))
+    check_finished(plan, plan.cells(), root)
     plan.tuned = {(None, "ce", False): (None, 3.0)}
     with pytest.raises(
         ComparisonError, match=r"comparison_weight was 1.0, is 3.0.*`tuning` may now choose other values"

@@ -28,7 +28,8 @@ DEFAULT_SIZE = (224, 224)
 SIZES: dict[str, Grid] = {
     "depth_pro": (1536, 1536), "lw_detr": (1024, 1024), "rf_detr": (560, 560), "align": DEFAULT_SIZE,
     "efficientnet": DEFAULT_SIZE, "pixtral": DEFAULT_SIZE, "lighton_ocr": DEFAULT_SIZE,
-    "mistral3": DEFAULT_SIZE, "mistral_large4": DEFAULT_SIZE,
+    "mistral3": DEFAULT_SIZE, "mistral_large4": DEFAULT_SIZE, "glm_image": DEFAULT_SIZE,
+    "glm_image_vision": DEFAULT_SIZE, "minimax_m3_vl": DEFAULT_SIZE, "unlimited_ocr": DEFAULT_SIZE,
 }  # fmt: skip
 
 

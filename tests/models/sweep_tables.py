@@ -27,8 +27,13 @@ NO_IMAGE_MODELS = {
     ),
     **dict.fromkeys(("xclip", "pe_video", "pe_video_encoder", "edgetam_video", "sam3_video"), VIDEOS),
     **dict.fromkeys(("efficientloftr", "lightglue", "superglue"), PAIRS),
-    **dict.fromkeys(("fuyu", "gemma4_unified", "layoutlmv2", "layoutlmv3", "t5gemma2", "udop", "vilt"), TOGETHER),
-    **dict.fromkeys(("inkling_mm_model", "kosmos-2.5"), "It reads packed patches."),
+    **dict.fromkeys(
+        ("fuyu", "gemma4_unified", "layoutlmv2", "layoutlmv3", "phi4_multimodal", "t5gemma2", "udop", "vilt"), TOGETHER
+    ),
+    **dict.fromkeys(
+        ("inkling_mm_model", "kosmos-2.5", "minicpm_ocr", "minicpmv4_6", "minicpmv4_7", "paddleocr_vl"),
+        "It reads packed patches.",
+    ),
     "blip_2_qformer": "It reads the features of another model.",
     "glm_image_vqmodel": "It has no forward pass.",
     "sam3_lite_text_text_model": "It reads text.",

@@ -156,6 +156,8 @@ def test_the_default_steps_are_told_where_training_starts(tmp_path, blobs_npz, m
     assert told_before == [False] and "Training takes 300 optimiser steps" in caplog.text
 
 
-def test_slices_without_a_teacher_are_refused(tmp_path):
-    with pytest.raises(ArgumentError, match="`slice_axis` has no effect, because method ce has no teacher"):
-        rd_hf.distill(**settings(None, tmp_path, tmp_path / "run", method="ce"), slice_axis="coronal")
+def test_the_student_alone_logs_what_it_does_not_read(tmp_path, teacher, blobs_npz, caplog):
+    values = settings(teacher, blobs_npz, tmp_path / "run", max_steps=1) | {"method": "ce"}
+    rd_hf.distill(**values, temperature=2.0)
+    (told,) = (message for message in caplog.messages if "does not read" in message)
+    assert "teacher" in told and "temperature" in told
