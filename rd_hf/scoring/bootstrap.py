@@ -40,7 +40,8 @@ def intervals(predictions: Predictions, whole: dict[str, np.ndarray], samples: i
     :param samples: number of resamples.
     :param seed: of the resampling; the same seed gives the same intervals, to the bit.
     :return: [low, high] under each of METRIC_NAMES, and {class: [low, high]} under `sensitivity` and `specificity`;
-        None where the value itself, or more than half of its resamples, is undefined.
+        None where the value itself, or more than half of its resamples, is undefined, and for fewer than
+        FEWEST_FOR_INTERVAL images.
     """
     draws: dict[str, list[np.ndarray]] = {name: [] for name in (*METRIC_NAMES, "sensitivity", "specificity")}
     for weights in resamples(predictions, samples, seed):
@@ -52,9 +53,10 @@ def intervals(predictions: Predictions, whole: dict[str, np.ndarray], samples: i
         for name in ("sensitivity", "specificity"):
             draws[name].append(values[name])
     joined = {name: np.concatenate(blocks) for name, blocks in draws.items()}
-    found: dict = {name: interval(joined[name]) for name in METRIC_NAMES}
+    count = len(predictions.truth)
+    found: dict = {name: interval(joined[name], count) for name in METRIC_NAMES}
     for name in ("sensitivity", "specificity"):
-        found[name] = {label: interval(joined[name][:, k]) for k, label in enumerate(predictions.label_names)}
+        found[name] = {label: interval(joined[name][:, k], count) for k, label in enumerate(predictions.label_names)}
     return found
 
 
@@ -127,9 +129,12 @@ def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator > 0)
 
 
-def interval(values: np.ndarray) -> list[float] | None:
-    """The percentiles of the resamples that define a value; None where fewer than half do."""
+def interval(values: np.ndarray, count: int) -> list[float] | None:
+    """The percentiles of the resamples that define a value; None where fewer than half do.
+
+    :param count: images, or groups of them, that are drawn from; None is returned below FEWEST_FOR_INTERVAL too.
+    """
     defined = values[~np.isnan(values)]
-    if len(defined) * 2 < len(values):
+    if count < FEWEST_FOR_INTERVAL or len(defined) * 2 < len(values):
         return None
     return [float(bound) for bound in np.percentile(defined, PERCENTILES)]

@@ -24,7 +24,8 @@ def intervals(rows: MaskRows, whole: dict[str, np.ndarray], samples: int, seed: 
     :param seed: of the resampling; the same seed gives the same intervals, to the bit.
     :param unit_of: what `units` gives.
     :return: [low, high] under each of CLASS_MEANS and `false_positive_images`, and {class: [low, high]} under
-        "dice_per_class" and so on; None where the value itself, or more than half of its resamples, is undefined.
+        "dice_per_class" and so on; None where the value itself, or more than half of its resamples, is undefined, and
+        for fewer than FEWEST_FOR_INTERVAL images or groups.
     """
     draws: dict[str, list[np.ndarray]] = {name: [] for name in (*CLASS_MEANS, "false_positive_images")}
     draws |= {f"{name}_per_class": [] for name in CLASS_MEANS}
@@ -34,10 +35,11 @@ def intervals(rows: MaskRows, whole: dict[str, np.ndarray], samples: int, seed: 
             draws[f"{name}_per_class"].append(values)
         draws["false_positive_images"].append(false_positive_images(weights, rows))
     joined = {name: np.concatenate(blocks) for name, blocks in draws.items()}
+    count = int(unit_of.max()) + 1
     return {
-        name: interval(values)
+        name: interval(values, count)
         if values.ndim == 1
-        else {label: interval(values[:, k]) for k, label in enumerate(rows.names[1:])}
+        else {label: interval(values[:, k], count) for k, label in enumerate(rows.names[1:])}
         for name, values in joined.items()
     }
 

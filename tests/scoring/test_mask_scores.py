@@ -81,7 +81,12 @@ def test_images_are_counted_and_false_positives_found():
     assert scores["images"] == {"y": counts}
     assert scores["dice"] == pytest.approx(1 / 3) and scores["hd95"] == 0
     assert scores["pooled_dice"] == pytest.approx(2 / 4)
-    assert scores["false_positive_images"] == 1.0 and scores["intervals"]["false_positive_images"] == [1.0, 1.0]
+    assert scores["false_positive_images"] == 1.0
+    assert scores["intervals"]["false_positive_images"] is None  # of four images
+    more = segmentation_scores(
+        MaskRows.of(full_rows(prediction + prediction[:1], truth + truth[:1], 2), ["x", "y"]), 50
+    )
+    assert more["intervals"]["false_positive_images"] == [1.0, 1.0]
 
 
 def test_a_class_that_is_nowhere_is_left_out_and_named():
