@@ -211,9 +211,11 @@ def test_weights_that_would_be_fetched_at_every_step_are_refused(tmp_path, monke
 
 
 def test_a_tower_that_packs_its_patches_in_another_way_is_refused_in_a_sentence():
-    narrow = {"hidden_size": 16, "num_heads": 2, "intermediate_size": 16, "depth": 1}
-    tower = AutoModel.from_config(AutoConfig.for_model("glm_image_vision", **narrow))
-    says = r"\(GlmImageVisionModel\) reads grid_thw beside its images, in a way that rd_hf does not know.*another one"
+    narrow = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16, "num_hidden_layers": 1}
+    tower = AutoModel.from_config(AutoConfig.for_model("muse_glimmer_vision", **narrow, layer_types=["full_attention"]))
+    says = (
+        r"\(MuseGlimmerVisionModel\) reads grid_thw beside its images, in a way that rd_hf does not know.*another one"
+    )
     with pytest.raises(StageError, match=says):
         Backbone.from_model(tower)
 

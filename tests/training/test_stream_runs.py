@@ -128,6 +128,7 @@ def test_the_run_its_card_and_info_say_what_was_read(teacher, blobs_npz, tmp_pat
 @quick
 def test_a_stream_goes_with_drd_and_without_a_cache(teacher, blobs_npz, tmp_path, parquet):
     changes = {"method": "drd", "augment": False, "cache": False, "max_steps": 2, "eval_steps": 2, "cache_dtype": None}
+    changes["num_views"] = 1
     rd_hf.distill(**streaming(teacher, blobs_npz, tmp_path / "run", parquet, **changes))
     assert len(losses(tmp_path / "run")) == 2
 
@@ -140,8 +141,8 @@ def test_a_student_alone_reads_no_stream_of_its_file(blobs_npz, tmp_path, parque
     with caplog.at_level("INFO", logger="rd_hf"):
         run_distillation(parse_distillation(["--config", str(tmp_path / "job.yaml"), "--method", "ce"]))
     assert len(losses(tmp_path / "run")) == 2
-    for name in ("teacher", "unlabeled_dataset", "stream_buffer_size"):
-        assert caplog.text.count(f"In the configuration file, `{name}` has no effect, because method ce ") == 1
+    (told,) = (message for message in caplog.messages if "does not read" in message)
+    assert all(name in told for name in ("teacher", "unlabeled_dataset", "stream_buffer_size"))
 
 
 @quick
