@@ -13,6 +13,8 @@ import benchmark_masks
 @pytest.mark.usefixtures("kept_log_level")
 def test_the_benchmark_prints_every_row(monkeypatch, capsys):
     monkeypatch.setattr(benchmark_masks, "keep_freed_memory", lambda: None)  # it holds for the whole process
+    schedules = benchmark_masks.stage_schedule
+    monkeypatch.setattr(schedules, "STEPS_PER_PULL", schedules.STEPS_PER_PULL)  # what main sets is taken back
     options = ["--batch_size", "4", "--steps", "1", "--rounds", "1", "--image_size", "32", "--students", "unet"]
     monkeypatch.setattr(sys, "argv", ["benchmark_masks.py", *options])
     benchmark_masks.main()
