@@ -112,7 +112,7 @@ def teachers(rows: list[dict[str, Any]]) -> str:
         "## Teachers",
         f"{len(works)} of {len(plain)} families that read whole images work ({share:.0f} %). The other "
         f"{len(rows) - len(plain)} read packed patches, videos or text as well, or could not be built here. "
-        "Model types that are not listed were not run.",
+        "Model types that are not listed were not run. The packages timm and torchvision were installed.",
         "The image processor is that of the family's default settings: *its own*, *made with Pillow* where its class "
         "exists for torchvision only, or `--teacher_image_size` where it pads, tiles or keeps the image's shape.",
         table("Model type | Image tower | Stages | Image processor", (
