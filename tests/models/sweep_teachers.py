@@ -3,7 +3,8 @@
     PYTHONPATH=. python tests/models/sweep_teachers.py RESULTS.jsonl [MODEL_TYPE ...]
 
 One line of JSON for each model type with images; types that the file has already are skipped. Run it with timm and
-torchvision, as in the environment of `make test-timm`. It takes a quarter of an hour of one core, and `sweep_tables.py` writes docs/reference/families.md from the results.
+torchvision, as in the environment of `make test-timm`. It takes a quarter of an hour of one core, and
+`sweep_tables.py` writes docs/reference/families.md from the results.
 """
 
 from __future__ import annotations
