@@ -64,6 +64,12 @@ def without_effect(
             changed -= set(names)
 
 
+def idle(arguments: DistillationArguments, known: Known, uses: Uses) -> set[str]:
+    """The arguments that nothing reads, whatever their values are."""
+    situation = Situation(arguments, uses, known.stated_by(arguments))
+    return {name for rule in RULES if rule.holds(situation) for name in rule.names}
+
+
 def _changed(arguments: DistillationArguments) -> set[str]:
     """The arguments whose value differs from their defaults, also from those for other data."""
     defaults = [defaults_under(type(arguments), arguments.method)]

@@ -19,7 +19,8 @@ from typing import Any
 
 import torch
 
-from ..arguments.effect_rules import REPROGRAMMING
+from ..arguments.effect_rules import Known
+from ..arguments.effects import idle
 from ..arguments.values import ArgumentError
 from ..runtime.allocator import keep_freed_memory
 from ..runtime.interrupts import Stopped
@@ -90,7 +91,7 @@ def check_finished(plan: Plan, cells: Sequence[Cell], root: Path) -> None:
         result = read_result(root, cell)
         before, arguments = result["settings"], arguments_now(plan, cell, root / cell.path, result)
         now = json.loads(json.dumps(cell_settings(plan, cell, arguments)))
-        unread = set() if cell.entry.method.uses.reprogramming else set(REPROGRAMMING)
+        unread = idle(arguments, Known(), cell.entry.method.uses)
         compared = [name for name in now if name in before and name not in unread]  # a later version knows more
         names = [name for name in compared if before[name] != now[name]]
         changed = [f"{name} was {before[name]!r}, is {now[name]!r}" for name in names]

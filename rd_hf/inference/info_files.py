@@ -8,6 +8,8 @@ from typing import Any
 
 from safetensors import safe_open
 
+from ..students.cost import threads
+
 MODELS = ("student", "teacher")  # folders of a run whose files are listed one by one
 SHOWN_NAMES = 10
 
@@ -82,8 +84,7 @@ def _cost(cost: dict[str, Any]) -> str:
     if cost["gflop"] is not None:
         parts.append(f"{cost['gflop']:.3g} GFLOP per {cost['per']}")
     if cost["milliseconds"] is not None:
-        threads = f"{cost['threads']} thread{'s' if cost['threads'] > 1 else ''}"
-        parts.append(f"{cost['milliseconds']:.1f} ms per {cost['per']} (CPU, {threads})")
+        parts.append(f"{cost['milliseconds']:.1f} ms per {cost['per']} (CPU, {threads(cost['threads'])})")
     return ", ".join(parts)
 
 
@@ -96,7 +97,8 @@ def _origin(made_from: dict[str, Any]) -> list[tuple[str, str]]:
     lines = [("made from", f"{_named(base)}, {taught}, method {made_from.get('method')}")]
     if data:
         counts = ", ".join(f"{name} {count}" for name, count in data.get("splits", {}).items())
-        lines.append(("data", f"{_named(data['id'], 'data')} ({counts})"))
+        made = " and ".join((data.get("made_splits") or {}).get("names", ()))
+        lines.append(("data", f"{_named(data['id'], 'data')} ({counts}{made and f', of which {made} were made'})"))
     return lines
 
 

@@ -59,3 +59,8 @@ def median_milliseconds(forward: Callable[[Tensor], Any], pixels: Tensor) -> flo
         forward(pixels)
         times.append(time.perf_counter() - started)
     return 1000 * statistics.median(times)
+
+
+def threads(count: int) -> str:
+    """That a time was taken with so many, in words."""
+    return f"{count} thread{'s' if count != 1 else ''}"

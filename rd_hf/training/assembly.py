@@ -166,11 +166,12 @@ def build_trainer(
             positions = fewest(arguments.cka_positions, [stage.grid for stage in models.teacher.student_stages])
         check_rows(rows * batches * positions, arguments.cka_estimator)
         if rows * batches * positions < FEW_CKA_ROWS:
+            ways_out = ["raise the batch sizes or --gradient_accumulation_steps", "set --cka_weight 0"]
+            ways_out += ["use --cka_features positions"] if run_data.masks is not None and positions == 1 else []
             logger.warning(
-                "CKA compares %d rows at each step, which is too few: it is mostly noise, and can spoil the training. "
-                "Raise the batch sizes or --gradient_accumulation_steps, set --cka_weight 0, or for masks use "
-                "--cka_features positions.",
-                rows * batches * positions,
+                "CKA compares %d row%s at each step, which is too few: it is mostly noise, and can spoil the training. "
+                "To avoid it, %s.",
+                *(rows * batches * positions, "s" if rows * batches * positions > 1 else "", ", or ".join(ways_out)),
             )
     data = training_data(arguments, run_data, plan)
     goes_on = arguments.resume and list_checkpoints(folder / "checkpoints")  # which hold the projectors

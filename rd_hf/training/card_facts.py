@@ -13,13 +13,13 @@ from .._version import __version__
 from ..arguments.distillation import DistillationArguments
 from ..arguments.options import defaults_under, names
 from ..models.timm_models import TIMM
-from ..students.cost import Cost, measure_cost
+from ..students.cost import Cost, measure_cost, threads
 from .mask_examples import EXAMPLES_FILE
+from .trainer import Trainer, usual_eval_steps
 
 if TYPE_CHECKING:
     from .run_data import RunData
     from .run_models import Models
-    from .trainer import Trainer
 
 LIBRARIES = ("torch", "transformers", "datasets", "accelerate")
 CURVES = {"curves.png": "Training curves"}
@@ -40,8 +40,9 @@ def card_facts(
     """
     arguments: DistillationArguments = trainer.arguments
     task = run_data.task
-    of_data = run_data.defaults(arguments.method)
-    changed, defaults = _arguments(arguments, of_data | {"metric_for_best_model": task.default_metric})
+    of_data = run_data.defaults(arguments.method) | {"metric_for_best_model": task.default_metric}
+    of_steps = {"eval_steps": usual_eval_steps(trainer.max_steps), "save_steps": trainer.eval_steps}
+    changed, defaults = _arguments(arguments, of_data, of_steps)
     provenance = models.student.config.provenance
     common = {
         "method": arguments.method,
@@ -62,7 +63,7 @@ def card_facts(
         "defaults": defaults,
         "training": scores["training"],
         "costs": _costs(folder, models),
-        "cpu": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "cpu": f"{platform.machine()}, {threads(torch.get_num_threads())}",
         "hardware": _hardware(trainer),
         "versions": {"rd_hf": __version__, "Python": platform.python_version()} | {n: version(n) for n in LIBRARIES},
         "license": arguments.license,
@@ -95,16 +96,20 @@ def _named(origin: str) -> str:
     return "a local model" if origin == "local" else origin
 
 
-def _arguments(arguments: DistillationArguments, of_data: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _arguments(
+    arguments: DistillationArguments, of_data: dict[str, Any], of_steps: dict[str, int]
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """The arguments that differ from their default, and the others.
 
     The card shows the origin of teacher, student and data from their provenance, which has no paths.
 
     :param of_data: the defaults that depend on the data.
+    :param of_steps: what stands for None where a number follows from the run's steps; a resumed run has the number.
     """
-    defaults = defaults_under(type(arguments), arguments.method) | of_data
+    defaults = defaults_under(type(arguments), arguments.method) | of_data | of_steps
     values, shown = arguments.to_dict(), names(type(arguments), lambda fact: fact.in_card)
     values = {name: values[name] for name in shown}
+    values |= {name: number for name, number in of_steps.items() if values[name] is None}
     changed = {name: value for name, value in values.items() if value != defaults[name]}
     return changed, {name: value for name, value in values.items() if name not in changed}
 

@@ -55,6 +55,11 @@ class TrainingData:
     stream: StreamOrder | None = None
 
 
+def usual_eval_steps(max_steps: int) -> int:
+    """Steps between evaluations of a run that is not told them: it has 20."""
+    return max(1, math.ceil(max_steps / 20))
+
+
 class Trainer:
     """Trains a student, alone or with the projectors through which the frozen teacher's features reach it.
 
@@ -82,7 +87,7 @@ class Trainer:
         self.output_dir, self.checkpoints = output_dir, output_dir / "checkpoints"
         self.update = Update(arguments, accelerator, model, inputs, objective, max_steps, stages, targets)
         self.module = model
-        self.eval_steps = arguments.eval_steps or max(1, math.ceil(max_steps / 20))
+        self.eval_steps = arguments.eval_steps or usual_eval_steps(max_steps)
         self.save_steps = arguments.save_steps or self.eval_steps
         self.step, self.best_step, self.best_score, self.best_tensors = 0, 0, -math.inf, None
         self.evaluations_without_gain = 0

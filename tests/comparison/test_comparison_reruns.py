@@ -102,15 +102,22 @@ def test_a_checkpoint_trained_again_under_the_same_name_is_noticed(grid, teacher
         check_finished(plan, plan.cells(), Path(plan.comparison.output_dir))
 
 
-def test_a_changed_choice_of_the_tuning_is_said(grid):  # noqa: F811
+def test_what_is_read_and_a_changed_choice_of_the_tuning_are_told_from_what_nothing_reads(grid):  # noqa: F811
     plan = make_plan(grid, methods=["ce"], tuning={"weight": [1.0, 3.0], "shots": 5})
     assert run_here(plan) == []
     root = Path(plan.comparison.output_dir)
     for cell in plan.cells():  # as a version with another default had it, which ce does not read
         result = json.loads((root / cell.path / "result.json").read_text())
         result["settings"]["temperature"] += 1
+        result["settings"] |= {"num_train_epochs": 60.0, "cka_weight": 3.0}  # beside max_steps, and without a teacher
         (root / cell.path / "result.json").write_text(json.dumps(result))
     check_finished(plan, plan.cells(), root)
+    result["settings"]["learning_rate"] *= 2
+    (root / cell.path / "result.json").write_text(json.dumps(result))
+    with pytest.raises(ComparisonError, match=r"other settings \(learning_rate was [0-9.]*, is [0-9.]*\)"):
+        check_finished(plan, plan.cells(), root)
+    result["settings"]["learning_rate"] /= 2
+    (root / cell.path / "result.json").write_text(json.dumps(result))
     plan.tuned = {(None, "ce", False): (None, 3.0)}
     with pytest.raises(
         ComparisonError, match=r"comparison_weight was 1.0, is 3.0.*`tuning` may now choose other values"

@@ -75,6 +75,23 @@ def test_a_run(run):
     )
 
 
+def test_its_card_lists_what_was_chosen_and_not_what_follows_from_it(run):
+    told = (run / "student/README.md").read_text().split("Arguments that differ from the defaults")[1]
+    chosen, others = told.split("<details>")
+    assert "| `max_steps` | `2` |" in chosen and "eval_steps" not in chosen and "save_steps" not in chosen
+    assert "`eval_steps` 1," in others
+
+
+def test_splits_that_were_made_of_train_are_told_from_those_of_the_data(run):
+    facts = rd_hf.info(run)
+    counts = ", ".join(f"{name} {count}" for name, count in facts["made_from"]["dataset"]["splits"].items())
+    assert f"data                local data ({counts})" in info_table(facts).splitlines()
+    data = {"id": "local", "splits": {"train": 20}, "made_splits": {"names": ["validation", "test"]}}
+    facts["made_from"]["dataset"] = data
+    line = "data                local data (train 20, of which validation and test were made)"
+    assert line in info_table(facts).splitlines()
+
+
 def test_its_student_in_every_form(run):
     whole = rd_hf.info(run)
     same = ("labels", "task", "image_size", "operating_point", "calibration_temperature", "made_from")
