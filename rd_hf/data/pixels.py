@@ -39,8 +39,8 @@ class PixelTransform:
         """:param processor: an image processor that makes one (3, h, w) array of an image, or has one mean for grey."""
         if channels not in (1, 3):
             raise PixelError(
-                f"the model reads images of {channels} channels, but rd_hf shows it colour images (3 channels) or grey "
-                "ones (1): choose a model of such images"
+                f"the model's images have another number of channels ({channels}) than colour (3) or grey ones (1), "
+                "which rd_hf shows it: choose a model of such images"
             )
         self.processor, self.channels = processor, channels
         if channels == 1:

@@ -102,8 +102,8 @@ def _read(loaded: LoadedModel, volume: FoundVolume, reading: VolumeReading) -> V
     read = read_volume(volume.source, printable(volume.shown), reading)
     if len(read.values) != loaded.transform.channels:
         raise BadImageError(
-            f"{described(volume.source, printable(volume.shown))} has {len(read.values)} channels, but the model reads "
-            f"{loaded.transform.channels}: give volumes of that many."
+            f"{described(volume.source, printable(volume.shown))} has another number of channels ({len(read.values)}) "
+            f"than the model reads ({loaded.transform.channels}): give volumes of that many."
         )
     return read
 

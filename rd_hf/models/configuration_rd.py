@@ -228,8 +228,9 @@ class RDStudentConfig(_OneSourceOfLabels):
         channels = values.get("num_channels", values["in_channels"] if values["model_type"] == "monai" else 3)
         if channels != 3 and self.spatial_dims == 2:
             raise ValueError(
-                f"The student's classifier ({self.classifier_config.model_type}) takes {channels} channels; it must "
-                "take 3, because pipelines convert every image to RGB. A grey image becomes three equal channels."
+                f"The student's classifier ({self.classifier_config.model_type}) has {channels} for its number of "
+                "channels, which must be 3, because pipelines convert every image to RGB. A grey image becomes three "
+                "equal channels."
             )
         self.image_size = _image_size(image_size, "image_size")
         self.provenance = provenance or {}

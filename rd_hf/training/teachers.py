@@ -143,8 +143,8 @@ def _prepare_for_volumes(models: Models, arguments: DistillationArguments, is_se
         channels = models.student.config.in_channels
         if input_channels(backbone.tower) != channels:
             raise ArgumentError(
-                f"The teacher {arguments.teacher!r} reads volumes of {input_channels(backbone.tower)} channels, but "
-                f"those of the data have {channels}: choose another teacher."
+                f"The teacher {arguments.teacher!r} reads volumes of another number of channels "
+                f"({input_channels(backbone.tower)}) than those of the data have ({channels}): choose another teacher."
             )
         arguments.refuse_changed(["slice_axis"], ONLY_IMAGES)
     else:

@@ -226,7 +226,7 @@ def test_a_model_of_grey_images_gets_the_mean_of_the_channels():
     shown = transform.normalize(pixels[None])
     assert shown.shape == (1, 1, 24, 20)
     torch.testing.assert_close(shown[0, 0], (pixels.float().mean(dim=0) / 255 - 0.3) / 0.2, rtol=1e-5, atol=1e-5)
-    with pytest.raises(PixelError, match="images of 4 channels, but rd_hf shows"):
+    with pytest.raises(PixelError, match="images have another number of channels .4. than colour .3. or grey ones .1."):
         PixelTransform(ViTImageProcessorPil(**settings), channels=4)
     with pytest.raises(PixelError, match=r"cannot prepare a colour image \(its image_mean has 1 value"):
         PixelTransform(ViTImageProcessorPil(**settings))

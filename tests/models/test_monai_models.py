@@ -144,7 +144,7 @@ def test_as_a_students_classifier(tmp_path):
     assert type(loaded.model) is MonaiNetForImageClassification
     torch.testing.assert_close(loaded(pixels(2)).logits, wrapped.eval()(pixels(2)).logits)
     assert AutoConfig.from_pretrained(tmp_path).classifier_config.arguments == RESNET
-    with pytest.raises(ValueError, match="takes 1 channels"):
+    with pytest.raises(ValueError, match="has 1 for its number of channels, which must be 3"):
         RDStudentConfig(MonaiNetConfig("ResNet", in_channels=1))
 
 

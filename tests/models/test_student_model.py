@@ -204,7 +204,7 @@ def test_provenance_that_is_not_json_is_refused():
 def test_wrong_channels_are_refused():
     with pytest.raises(ValueError, match="RGB"):
         student()(torch.zeros(1, 1, 32, 32))
-    with pytest.raises(ValueError, match="takes 1 channels"):
+    with pytest.raises(ValueError, match="has 1 for its number of channels, which must be 3"):
         RDStudentConfig(ResNetConfig(num_channels=1))
 
 

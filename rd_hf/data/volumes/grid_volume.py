@@ -75,8 +75,8 @@ class GridReader:
         called = described(found["image"], where)
         if source.channels != self.processor.channels:
             raise BadImageError(
-                f"{called} has {source.channels} channels, but the model reads {self.processor.channels}: give volumes "
-                "of that many, or another number of channels."
+                f"{called} has another number of channels ({source.channels}) than the model reads "
+                f"({self.processor.channels}): give volumes of that many, or another number of channels."
             )
         digest = voxel_digest(volume.values)
         handed_over = [volume.values]

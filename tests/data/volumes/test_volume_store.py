@@ -188,7 +188,7 @@ def test_a_label_without_a_class_is_refused(files, tmp_path):
 
 
 def test_other_channels_than_the_models_are_refused(files):
-    with pytest.raises(BadImageError, match="image0.nii.gz.* has 1 channels, but the model reads 2"):
+    with pytest.raises(BadImageError, match="image0.nii.gz.* another number of channels .1. than the model reads .2."):
         store_of(files, channels=2).decode(0)
 
 
