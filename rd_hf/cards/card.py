@@ -18,6 +18,7 @@ from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardDat
 from huggingface_hub.utils import validate_repo_id
 
 from ..arguments.distillation import LICENSE
+from ..scoring.bootstrap import FEWEST_FOR_INTERVAL
 from .image_notes import image_remarks, reading_steps
 
 CARD_FILE = "README.md"
@@ -43,12 +44,18 @@ def render_card(facts: dict[str, Any], name: str) -> str:
     """
     own = {name: facts[name] for name in ("kind", "teacher", "needs_student_pixels", "needs_timm")}
     use = render_use("rd_hf", facts["dataset"], facts["pipeline_tag"], **own)
-    results = _template(facts["results"]).render(**facts)
+    results = _template(facts["results"]).render(**facts, has_intervals=_drawn_from(facts) >= FEWEST_FOR_INTERVAL)
     reads = _template("volumes.md").render(**facts) if _of_volumes(facts["dataset"]) else ""
     body = _template("template.md").render(**facts | {"results": results, "use": use, "reads": reads})
     text = f"---\n{metadata(facts, name).to_yaml()}\n---\n\n{body}"
     check_card(text)
     return stamp(text)
+
+
+def _drawn_from(facts: dict[str, Any]) -> int:
+    """The images of test that a bootstrap draws from, or the groups of them."""
+    images = next(split["images"] for split in facts["splits"] if split["name"] == "test")
+    return min(images, facts["scores"].get("groups") or images)
 
 
 def render_use(form: str, dataset: dict[str, Any], pipeline_tag: str, **values: Any) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..arguments.commands import ExportArguments
 from ..arguments.effects import refuse_given
@@ -20,7 +20,8 @@ from ..cards.forms import copy_companions, write_bundle_card, write_onnx_card, w
 from ..cards.provenance import FORM, ONNX, PROVENANCE, read_decisions, read_provenance, set_decisions
 from ..data.open_split import OpenSplit
 from ..inference.evaluation import load_splits, open_split, split_rows
-from ..inference.loading import LoadedModel, load_model
+from ..inference.loading import LoadedModel, load_model, refuse_revision
+from ..inference.model_names import loading
 from ..inference.onnx_runtime import MODEL_FILE, OnnxModel, require
 from ..models.modeling_monai import network_call
 from ..models.tape import input_channels
@@ -80,7 +81,8 @@ def export(
     :param mask_colors: the class of each colour of masks; by default as in the model's training.
     :param web_runtime: web only: the npm package of onnxruntime-web, a file or a folder; by default npm fetches it.
     :param cdn: web only: let the page fetch onnxruntime-web from a public server, in place of a copy beside it.
-    :return: what was checked: `max_abs_difference` of the logits, on which images; for a quantised model its scores.
+    :return: what was checked: `max_abs_difference` of the logits, on which images; for a quantised model this is that
+        of the float32 model, and beside its scores there is `int8_max_abs_difference`.
     :raises ArgumentError: for arguments that contradict each other, or a model of the wrong kind.
     :raises OnnxError: when the model cannot be exported, or the export does not answer the same.
     """
@@ -93,8 +95,7 @@ def export(
         refuse_given(ExportArguments, {"split": split} | of_hub | names, "no `dataset` is given")
     if quantize is None:
         refuse_given(ExportArguments, {"batch_size": batch_size}, "only `quantize` scores the model")
-    loaded = load_model(model, revision)
-    _check_model(model, loaded)
+    loaded = _load(model, revision)
     loaded.model.cpu()
     with _new_folder(Path(output_dir)) as folder:
         if format == "bundle":
@@ -157,15 +158,20 @@ def _check_runtime(format: str, web_runtime: str | None, cdn: bool) -> None:
         raise ArgumentError(f"`web_runtime` {web_runtime} does not exist.")
 
 
-def _check_model(name: str, loaded: LoadedModel) -> None:
+def _load(name: str, revision: str | None) -> LoadedModel:
     """:raises ArgumentError: for a model that has no other form."""
-    if isinstance(loaded.model, OnnxModel):
-        raise ArgumentError(f"{name} is already an ONNX model: give the student that it was made from.")
-    if loaded.model.config.model_type == "rd_teacher":
+    refuse_revision(name, revision)
+    with loading("model", name):
+        values, _ = PreTrainedConfig.get_config_dict(name, revision=revision)
+    if values.get("model_type") == "rd_teacher":  # said before its foundation model is asked for
         raise ArgumentError(
             f"{name} is a reprogrammed teacher. It runs the whole foundation model, so it has no other form. Export "
             "its student (the folder `student` beside it), or use the teacher as it is."
         )
+    loaded = load_model(name, revision)
+    if isinstance(loaded.model, OnnxModel):
+        raise ArgumentError(f"{name} is already an ONNX model: give the student that it was made from.")
+    return loaded
 
 
 @contextmanager
@@ -285,6 +291,7 @@ def _export_onnx(
     if calibration is not None:
         report |= _quantize(loaded, path, exported, checked, calibration, batch_size)
         describe(path, *facts)
+        report["int8_max_abs_difference"], _ = max_difference(classifier, OnnxModel(path), pixel_values)
     classifier.config.architectures = [type(classifier).__name__]
     classifier.config.update({FORM: ONNX} | ({PROVENANCE: provenance} if provenance else {}))
     set_decisions(classifier.config, decisions)

@@ -166,13 +166,13 @@ def prediction_table(rows: list[dict[str, Any]], top_k: int, with_answer: bool =
 
     :param with_answer: whether the classes that it is answered with stand before these.
     """
-    width = max(len(row["image"]) for row in rows)
+    width, of_masks = (max(len(row.get(name, "")) for row in rows) for name in ("image", "mask"))
     lines = []
     for row in rows:
         if "error" in row:
             answer = f"could not be read: {row['error']}"
         elif "mask" in row:
-            answer = f"{row['mask']}  {_amounts(row)}"
+            answer = f"{row['mask']:{of_masks}}  {_amounts(row)}"
         else:
             ranked = sorted(row["probabilities"].items(), key=lambda item: -item[1])[:top_k]
             answer = "  ".join(f"{name} {value:.3f}" for name, value in ranked)
@@ -185,7 +185,7 @@ def prediction_table(rows: list[dict[str, Any]], top_k: int, with_answer: bool =
 def _amounts(row: dict[str, Any]) -> str:
     """The size of each class that a mask has."""
     amounts = row["pixels"] if "pixels" in row else row["millilitres"]
-    unit = "" if "pixels" in row else " ml"
+    unit = " px" if "pixels" in row else " ml"
     return "  ".join(f"{name} {amount:g}{unit}" for name, amount in amounts.items() if amount)
 
 

@@ -40,7 +40,7 @@ def plot_dice(scores: dict[str, Any], label_names: Sequence[str], path: str | Pa
         if scores["dice"] is not None and len(values) > 1:
             axes.axvline(scores["dice"], color=COLOURS[1], linestyle="--", label=f"mean {scores['dice']:.3f}")
             axes.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1))
-        title = "Dice on the test split" + (", with 95 % intervals" if intervals else "")
+        title = "Dice on the test split" + (", with 95 % intervals" if any(intervals.values()) else "")
         _finish(axes, names, title)
 
 

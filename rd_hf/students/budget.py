@@ -16,6 +16,7 @@ import torch
 from ..arguments.values import ArgumentError
 from ..models.configuration_monai import DEFAULT_SIDE
 from ..runtime.memory import PeakMemory
+from ..runtime.progress import Progress
 from ..tasks.classification import SingleLabel
 from ..tasks.segmentation import Segmentation
 from .cost import Cost, measure_cost
@@ -114,10 +115,16 @@ def students_within(
         raise BudgetError(f"No ready student runs on sides of {image_size}: they run on multiples of {sizes}.")
     students = [(student, Cost(_parameters(student, image_size, num_labels), math.nan, None)) for student in ready]
     students = _keep(students, "parameters", budgets, image_size, len(every))
-    students = [(student, _cost(student, image_size, num_labels, "meta")) for student, _ in students]
+    with Progress("counting operations", len(students), "student") as progress:
+        for number, (student, _) in enumerate(students):
+            students[number] = student, _cost(student, image_size, num_labels, "meta")
+            progress.advance()
     students = _keep(students, "gflop", budgets, image_size, len(every))
-    with _threads(threads):
-        timed = {student.name: _timed(student, cost, image_size, num_labels) for student, cost in students}
+    timed = {}
+    with _threads(threads), Progress("timing", len(students), "student") as progress:
+        for student, cost in students:
+            timed[student.name] = _timed(student, cost, image_size, num_labels)
+            progress.advance()
         used = torch.get_num_threads()
     students = _keep([(student, timed[student.name][0]) for student, _ in students], "milliseconds", budgets,
                      image_size, len(every))  # fmt: skip
@@ -192,10 +199,12 @@ def _keep(
         of = "" if len(students) == every else f" among the {len(students)} that the other limits leave"
         is_volume = least.dimensions == 3
         words = WORDS[measure].format("window" if is_volume else "image")
+        found = getattr(cost, measure)
+        shown = f"{found:,}" if measure == "parameters" else f"{found:.3g}"
         size = f"{image_size} voxels per side" if is_volume else f"{image_size} px"
         raise BudgetError(
             f"No ready student has at most {budget:,.10g} {words} at {size}. The nearest{of} is "
-            f"{least.name}, with {round(getattr(cost, measure), 4):,.10g}."
+            f"{least.name}, with {shown} {words}."
         )
     return kept
 

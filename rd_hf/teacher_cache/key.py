@@ -26,6 +26,7 @@ FORMAT = "rd_hf teacher features 1"
 KEY_FILE = "key.json"
 SMALL_MAPS = "maps_in_float16"  # in a key of int8: the stages whose maps would be larger in int8
 VIEW_FILES = "view_*.safetensors"
+READABLE = 40  # letters of a value in a sentence
 # Of a model's config: what does not enter its features.
 NOT_OF_THE_FEATURES = {
     "_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype", "id2label", "label2id",
@@ -173,15 +174,21 @@ def list_folders(root: Path) -> list[KeyFolder]:
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """The fields in which two keys differ, such as "rotation_degrees was 10.0, is 15.0"."""
+    """The fields in which two keys differ, such as "rotation_degrees was 10.0, is 15.0"; long values are not shown."""
     old, new = _flat(before), _flat(now)
-    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
-    return [f"{name} was {_short(old.get(name))}, is {_short(new.get(name))}" for name in names]
+    found = []
+    for name in {**old, **new}:
+        was, is_now = _short(old.get(name)), _short(new.get(name))
+        if old.get(name) != new.get(name):
+            readable = max(len(was), len(is_now)) <= READABLE
+            found.append(f"{name} was {was}, is {is_now}" if readable else f"{name} differ" + "s" * (name[-1] != "s"))
+    return found
 
 
 def nearest_difference(key: dict[str, Any], others: Sequence[KeyFolder]) -> list[str]:
-    """What differs from the most similar cache of the same teacher; empty where there is none."""
-    same = [o.key for o in others if o.key["teacher_sha256"] == key["teacher_sha256"] and o.key != key]
+    """What differs from the most similar cache of the same teacher and images; empty where there is none."""
+    shared = ("teacher_sha256", "data")
+    same = [o.key for o in others if all(o.key[name] == key[name] for name in shared) and o.key != key]
     return min((differences(other, key) for other in same), key=len, default=[])
 
 

@@ -310,10 +310,14 @@ def summary(scores: dict[str, Any], run_data: RunData, folder: Path) -> str:
     """The result in a few lines for the screen."""
     shown = run_data.task.metrics[:2]
     counts = {split.name: len(split.rows) for split in (run_data.validation, run_data.test)}
-    lines = [f"{'(with 95 % intervals)':28}" + "".join(f"{metric.title:>19}" for metric in shown)]
     rows = [(f"student, {split}", scores[split], counts[split]) for split in ("validation", "test")]
     if "teacher" in scores:
         rows.append(("reprogrammed teacher, test", scores["teacher"]["test"], counts["test"]))
+    # the intervals of masks draw from groups where there are some
+    rows = [(name, values, min(count, values.get("groups") or count)) for name, values, count in rows]
+    fewest = min(count for *_, count in rows)
+    head = f"(n < {FEWEST_FOR_INTERVAL}: no interval)" if fewest < FEWEST_FOR_INTERVAL else "(with 95 % intervals)"
+    lines = [f"{head:28}" + "".join(f"{metric.title:>19}" for metric in shown)]
     for name, values, count in rows:
         lines.append(f"{name:28}" + "".join(_with_interval(values, metric.name, count) for metric in shown))
     if "targets" in scores["training"]:
@@ -326,7 +330,6 @@ def summary(scores: dict[str, Any], run_data: RunData, folder: Path) -> str:
 def _with_interval(values: dict[str, Any], metric: str, count: int) -> str:
     if values[metric] is None:
         return f"{'undefined':>19}"
-    count = min(count, values.get("groups") or count)  # what the intervals of masks draw from
     if count < FEWEST_FOR_INTERVAL:
         return f"{values[metric]:.3f} (n = {count})".rjust(19)
     if values["intervals"][metric] is None:

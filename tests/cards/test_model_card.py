@@ -135,6 +135,18 @@ def test_what_is_undefined_is_said_once_with_the_scores_that_it_concerns():
     assert "stratified" not in text and "over its images, stratified by class." in render_card(sample_facts(), "sample")
 
 
+@pytest.mark.parametrize("groups", [None, 3])
+def test_a_split_that_is_too_small_for_intervals_is_said_to_be(groups):
+    scores = sample_scores(**{} if groups is None else {"groups": groups})
+    scores["intervals"] = {name: None for name in scores["intervals"]} | {
+        measure: dict.fromkeys(NAMES) for measure in ("sensitivity", "specificity")
+    }
+    few = [{"name": "test", "images": 4 if groups is None else 9, "counts": [2, 1, 1]}]
+    text = render_card(sample_facts(scores=scores, other_scores=None, splits=few), "sample")
+    assert "Scores are from the test split, without intervals, because it has too few images for them." in text
+    assert "| AUROC | 0.877 |" in text.splitlines() and "no interval" not in text and "bootstrap" not in text
+
+
 def test_a_value_without_an_interval_is_given_alone():
     scores = sample_scores()
     scores["intervals"] |= {"auroc": None, "sensitivity": dict.fromkeys(NAMES)}
