@@ -196,7 +196,11 @@ def train_and_report(run_data: RunData, models: Models, trainer: Trainer, deadli
     with compiled_models(models) if trainer.arguments.torch_compile else nullcontext():
         trainer.train(deadline)
     folder, accelerator = trainer.output_dir, trainer.accelerator
-    scores = write_report(folder, run_data, models, trainer, time.perf_counter() - started)
+    try:
+        scores = write_report(folder, run_data, models, trainer, time.perf_counter() - started)
+    except KeyboardInterrupt:
+        ended = f"The training has ended. `rd-hf report {folder}` scores its models and writes the report."
+        raise KeyboardInterrupt(ended) from None
     if accelerator.is_main_process:
         logger.info("%s", summary(scores, run_data, folder))
     accelerator.wait_for_everyone()

@@ -316,7 +316,8 @@ def summary(scores: dict[str, Any], run_data: RunData, folder: Path) -> str:
     # the intervals of masks draw from groups where there are some
     rows = [(name, values, min(count, values.get("groups") or count)) for name, values, count in rows]
     fewest = min(count for *_, count in rows)
-    head = f"(n < {FEWEST_FOR_INTERVAL}: no interval)" if fewest < FEWEST_FOR_INTERVAL else "(with 95 % intervals)"
+    are_all = fewest >= FEWEST_FOR_INTERVAL
+    head = "(with 95 % intervals)" if are_all else f"(95 % intervals if n > {FEWEST_FOR_INTERVAL - 1})"
     lines = [f"{head:28}" + "".join(f"{metric.title:>19}" for metric in shown)]
     for name, values, count in rows:
         lines.append(f"{name:28}" + "".join(_with_interval(values, metric.name, count) for metric in shown))

@@ -179,6 +179,19 @@ def test_scores_that_cannot_be_computed_cost_no_weights(blobs_npz, tmp_path, mon
     assert (run / "student" / "model.safetensors").is_file()
 
 
+def test_an_interruption_after_the_training_says_what_is_left_to_do(blobs_npz, tmp_path, monkeypatch, capsys):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Classification, "scores", interrupt)
+    values = settings(None, blobs_npz, tmp_path / "run", method="ce", max_steps=2)
+    options = [word for name, value in values.items() if value is not None for word in (f"--{name}", str(value))]
+    assert cli.main(["distill", *options]) == cli.EXIT_INTERRUPTED
+    assert f"The training has ended. `rd-hf report {tmp_path / 'run'}` scores its models" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert cli.main(["report", str(tmp_path / "run")]) == 0 and (tmp_path / "run" / "metrics.json").is_file()
+
+
 def test_the_closing_line_gives_a_value_without_its_interval():
     scores = {"auroc": 0.5, "accuracy": None, "intervals": {"auroc": None, "accuracy": None}}
     lines = summary({"validation": scores, "test": scores, "training": {}}, rows_of(9, 9), Path("run")).splitlines()
@@ -189,6 +202,7 @@ def test_the_closing_line_counts_very_few_rows_in_place_of_an_interval():
     scores = {"auroc": 0.5, "accuracy": 0.25, "intervals": {"auroc": [0.5, 0.5], "accuracy": [0.2, 0.3]}}
     of_patients = scores | {"groups": 2}
     lines = summary({"validation": scores, "test": scores, "training": {}}, rows_of(1, 5), Path("run")).splitlines()
+    assert lines[0].startswith("(95 % intervals if n > 4)")
     assert lines[1].endswith("0.500 (n = 1)      0.250 (n = 1)") and "0.500 (0.50-0.50)  0.250 (0.20-0.30)" in lines[2]
     lines = summary(
         {"validation": scores, "test": of_patients, "training": {}}, rows_of(5, 9), Path("run")
