@@ -35,7 +35,6 @@ BATCH_SIZES = {  # by default, of images and of volumes
     "per_device_unlabeled_batch_size": (64, 4),
 }
 OF_MASKS = {
-    "rd": {"kl_weight_end": 0.0, "temperature": 1.0},
     "rd_plus": {
         "teacher_features": "stage", "target_views": "one", "divergence": "kl", "temperature": 4.0,
         "ensemble_share": 0.0,
@@ -60,8 +59,7 @@ def defaults_of(method: str, of_volumes: bool, of_masks: bool) -> dict[str, Any]
     """The defaults that depend on the data.
 
     CKA compares positions where a step has few rows and its model answers with a map: masks of volumes. RD+ leaves out
-    of masks what it reads of several views, and compares each pixel. RD keeps its KL term for classes, where that was
-    better on validation.
+    of masks what it reads of several views, and compares each pixel.
     """
     found = {name: of_kind[of_volumes] for name, of_kind in BATCH_SIZES.items()}
     found["cka_features"] = "positions" if of_volumes and of_masks else "pooled"

@@ -6,6 +6,7 @@ import difflib
 import math
 import os
 import re
+from collections.abc import Iterable
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -286,3 +287,9 @@ def nearest_name(path: Path) -> str:
         if close
         else f"nothing in {missing.parent} has a similar name"
     )
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names in a row, in quotes where one of them has a comma of its own."""
+    names = list(names)
+    return ", ".join(f"'{name}'" for name in names) if any("," in name for name in names) else ", ".join(names)

@@ -18,6 +18,7 @@ from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardDat
 from huggingface_hub.utils import validate_repo_id
 
 from ..arguments.distillation import LICENSE
+from ..arguments.values import listed
 from ..scoring.bootstrap import FEWEST_FOR_INTERVAL
 from .image_notes import image_remarks, reading_steps
 
@@ -83,6 +84,7 @@ def _template(name: str) -> jinja2.Template:
     environment.filters |= {
         "number": lambda value: f"{value:.3f}",
         "text": _text,
+        "listed": listed,
         "code": _code,
         "model_link": lambda name: _link(name, ""),
         "image_remarks": image_remarks,

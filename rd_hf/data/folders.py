@@ -132,7 +132,7 @@ class ImageFolder:
             what += [f"masks ({masks})"] if masks else []
             logger.warning(
                 "The folder '%s' has nothing to read and counts neither as a split nor as a class; it holds %s.",
-                printable(self.root / folder), " and ".join(what) or "nothing",
+                printable(self.root / folder), " and ".join(what) or "no file",
             )  # fmt: skip
 
     def _not_in_a_class(self, file: PurePath, depth: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -14,6 +14,8 @@ from PIL import Image
 from .columns import DataError
 
 logger = logging.getLogger(__name__)
+
+FileOf = Callable[[str, int], str | None]  # the file of a split's row, where it has one
 
 SHOWN = 5
 DIGEST_BYTES = 16
@@ -51,46 +53,76 @@ def shared_images(images: Mapping[str, Mapping[int, bytes]]) -> list[str]:
     :param images: of each split, the digest of each row's pixels.
     :return: a sentence for each pair of splits that share some.
     """
-    rows = {name: {digest: row for row, digest in reversed(split.items())} for name, split in images.items()}
     sentences = []
-    for first, second in combinations(rows, 2):
-        shared = [row for row, digest in images[second].items() if digest in rows[first]]
-        if shared:
-            pairs = [f"row {row} is row {rows[first][images[second][row]]} of '{first}'" for row in shared]
-            sentences.append(
-                f"{len(shared)} of {len(images[second])} rows of '{second}' are also in '{first}', value by value "
-                f"({_some(pairs)}), so scores on '{second}' will be too good."
-            )
+    for first, second, rows in _shared(images):
+        pairs = [f"row {row} is row {earlier} of '{first}'" for row, earlier in rows]
+        sentences.append(
+            f"{len(rows)} of {len(images[second])} rows of '{second}' are also in '{first}', value by value "
+            f"({_some(pairs)}), so scores on '{second}' will be too good."
+        )
     return sentences
 
 
-def conflicting_labels(images: Mapping[str, Mapping[int, bytes]], labels: Mapping[str, Mapping[int, str]]) -> list[str]:
+def shared_files(images: Mapping[str, Mapping[int, bytes]], file_of: FileOf) -> list[str]:
+    """Name the files of the images that `shared_images` counts, for a log: their names are not for cards.
+
+    :return: a sentence for each pair of splits that share files.
+    """
+    sentences = []
+    for first, second, rows in _shared(images):
+        pairs = [(file_of(second, row), file_of(first, earlier)) for row, earlier in rows]
+        named = [f"{file} is {earlier}" for file, earlier in pairs if file and earlier]
+        if named:
+            sentences.append(f"Of '{second}' and '{first}': {_some(named)}.")
+    return sentences
+
+
+def _shared(images: Mapping[str, Mapping[int, bytes]]) -> Iterator[tuple[str, str, list[tuple[int, int]]]]:
+    """Two splits, and rows of the second that are rows of the first, for each pair of splits that share some."""
+    firsts = {name: {digest: row for row, digest in reversed(split.items())} for name, split in images.items()}
+    for first, second in combinations(images, 2):
+        rows = [(row, firsts[first][digest]) for row, digest in images[second].items() if digest in firsts[first]]
+        if rows:
+            yield first, second, rows
+
+
+def conflicting_labels(
+    images: Mapping[str, Mapping[int, bytes]],
+    labels: Mapping[str, Mapping[int, str]],
+    file_of: FileOf = lambda split, row: None,
+) -> list[str]:
     """Find identical images with different labels, in one split or in two.
 
     :param images: of each split, the digest of each row's pixels.
     :param labels: of each split, the label of each row that has one.
+    :param file_of: the file of a split's row, where it has one.
     :return: a sentence for each such image.
     """
     found: dict[bytes, dict[str, str]] = {}
     for split, given in labels.items():
         for row, label in given.items():
             if row in images[split]:
-                found.setdefault(images[split][row], {}).setdefault(label, f"{label!r} in row {row} of '{split}'")
+                file = file_of(split, row)
+                use = f"{label!r} in row {row} of '{split}'" + (f" ({file})" if file else "")
+                found.setdefault(images[split][row], {}).setdefault(label, use)
     return [
         f"Equal rows have different labels: {', '.join(uses.values())}." for uses in found.values() if len(uses) > 1
     ]
 
 
-def report_leaks(sentences: Sequence[str], on_leak: str, source: dict[str, Any]) -> None:
+def report_leaks(sentences: Sequence[str], on_leak: str, source: dict[str, Any], files: Sequence[str] = ()) -> None:
     """Warn about what splits share, and note it in `source`, which configs, scores and cards repeat.
 
+    :param files: sentences that name the user's files, which are not noted.
     :raises LeakError: where there is anything and `on_leak` is "error".
     """
     if sentences and on_leak == "error":
-        raise LeakError("\n".join([*sentences, "Fix the splits, or train anyway with --on_leak warn."]))
+        raise LeakError("\n".join([*sentences, *files, "Fix the splits, or train anyway with --on_leak warn."]))
     for sentence in sentences:
         logger.warning("%s", sentence)
         source.setdefault("leaks", []).append(sentence)
+    for sentence in files:
+        logger.warning("  %s", sentence)
 
 
 def report_conflicts(sentences: Sequence[str]) -> None:

@@ -26,6 +26,7 @@ from .columns import DataError, find_mask_column
 from .folders import ImageFolder
 from .hub_data import read_hub
 from .image_column import image_row, written_paths
+from .labels.values import whole_number
 from .masks.folders import are_masks_labels, read_mask_folder, refuse_as_classes
 from .medmnist import read_medmnist
 from .raw_data import RawData, in_order, standard_splits
@@ -181,7 +182,7 @@ def _nothing_to_read(found: ImageFolder) -> str:
 def _read_class_folders(found: ImageFolder) -> RawData:
     by_split = found.classes()
     found.tell_empty_folders()
-    names = sorted({printable(name) for rows in by_split.values() for _, name in rows if name is not None})
+    names = _in_order({printable(name) for rows in by_split.values() for _, name in rows if name is not None})
     number = {name: position for position, name in enumerate(names)} | {None: NO_LABEL}
     splits = {}
     for split, rows in by_split.items():
@@ -189,6 +190,12 @@ def _read_class_folders(found: ImageFolder) -> RawData:
         labels = [number[None if name is None else printable(name)] for _, name in rows]
         splits[split] = images.add_column("label", labels, feature=ClassLabel(names=names))
     return RawData(in_order(splits))
+
+
+def _in_order(names: set[str]) -> list[str]:
+    """Names of classes in the order of the alphabet, or of numbers where all are whole numbers: 2 before 10."""
+    numbers = {name: whole_number(name) for name in names}
+    return sorted(names, key=lambda name: (name if None in numbers.values() else numbers[name], name))
 
 
 def _images(found: ImageFolder, files: Sequence[PurePath]) -> Dataset:

@@ -28,7 +28,7 @@ from .masks.reading import MaskReading
 from .raw_data import RawData, image_paths
 from .readers import Task, read_data
 from .split_tables import assemble, check_splits, group_table, number_table
-from .subgroups import check_subgroup_columns, subgroup_tables
+from .subgroups import check_group_column, check_subgroup_columns, subgroup_tables
 from .unlabelled import divide_labelled, without_label_column
 from .volumes.cells import find_reading
 from .volumes.choice import Dimensions, VolumeChoice, check_alike, check_channels_of_model
@@ -91,6 +91,7 @@ def load_data(
     mask = _mask_column(raw, task, image_column, label_column, mask_column)
     image = _image_column(raw, image_column, mask)
     check_subgroup_columns(raw.splits, subgroup_columns)
+    check_group_column(raw.splits, group_column)
     if mask is not None:
         reading = _volume_reading(raw, image, choice, volumes)
         names = {"names": label_names} if masks is None else {"recorded": masks, "model_names": label_names}

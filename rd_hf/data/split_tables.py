@@ -20,9 +20,10 @@ def check_splits(splits: Mapping[str, Dataset], columns: Sequence[str]) -> None:
     for name, split in splits.items():
         for column in columns:
             if column not in split.features:
+                others = ", or leave this split out of the data" if len(splits) > 1 else ""
                 raise DataError(
                     f"split '{name}' has no column '{column}'; its columns are: {columns_found(split.features)}. "
-                    "Rename the column that is meant, or leave this split out of the data"
+                    f"Rename the column that is meant{others}"
                 )
         if len(split) == 0:
             raise DataError(f"split '{name}' has no rows")

@@ -291,7 +291,7 @@ def _check(data: ImageData, marks: Marks) -> None:
     if "train" not in data.splits:
         raise DataError(
             f"the data has no 'train' split, only {_listed(list(data.splits))}; rename the split or folder to train "
-            "on to 'train'"
+            "on to 'train', or put files into the folder that has this name"
         )
     for name in SPLITS:
         if name in data.splits and len(data.splits[name]) == 0:
@@ -320,8 +320,9 @@ def _warn_of_small_classes(data: ImageData, counts: np.ndarray, made: list[str],
     for name, units in zip(data.label_names, (counts > 0).sum(axis=0), strict=False):
         if units <= len(made):
             logger.warning(
-                "Class '%s' has %d %s, too few to divide between train, %s; they stay in train.",
-                name, units, kind, ", ".join(made),
+                "Class '%s' has %s, too few to divide between train, %s; %s in train.",
+                name, _counted(units, kind.removesuffix("s")), ", ".join(made),
+                "it stays" if units == 1 else "they stay",
             )  # fmt: skip
 
 

@@ -22,13 +22,15 @@ def check_subgroup_columns(splits: Mapping[str, Dataset], columns: Sequence[str]
     for column in columns:
         features = [split.features[column] for split in splits.values() if column in split.features]
         if not features:
-            first = next(iter(splits.values())).features
-            raise DataError(
-                f"no split has the column '{column}' that `subgroup_column` names; the columns are: "
-                f"{columns_found(first)}.{nearest(column, list(first))}"
-            )
+            raise DataError(_unknown(column, "subgroup_column", splits))
         if not all(isinstance(feature, Value | ClassLabel) for feature in features):
             raise DataError(f"`subgroup_column` '{column}' holds no plain values; name a column of texts or numbers")
+
+
+def check_group_column(splits: Mapping[str, Dataset], column: str | None) -> None:
+    """:raises DataError: for a column that no split has."""
+    if column is not None and not any(column in split.features for split in splits.values()):
+        raise DataError(_unknown(column, "group_column", splits))
 
 
 def subgroup_tables(split: Dataset, columns: Sequence[str]) -> tuple[list[Table], dict[str, Any]]:
@@ -86,3 +88,11 @@ def rows_of_subgroups(values: Sequence[str]) -> dict[str, np.ndarray]:
     return {
         str(value): np.flatnonzero(found == value) for value in sorted(set(values), key=lambda v: (v == MISSING, v))
     }
+
+
+def _unknown(column: str, option: str, splits: Mapping[str, Dataset]) -> str:
+    first = next(iter(splits.values())).features
+    return (
+        f"no split has the column '{column}' that `{option}` names; the columns are: {columns_found(first)}."
+        f"{nearest(column, list(first))}"
+    )

@@ -8,6 +8,7 @@ from typing import Any
 
 from safetensors import safe_open
 
+from ..arguments.values import listed
 from ..students.cost import threads
 
 MODELS = ("student", "teacher")  # folders of a run whose files are listed one by one
@@ -37,13 +38,13 @@ def info_table(facts: dict[str, Any]) -> str:
     """What `rd_hf.info` gives, in lines."""
     lines = [
         ("model", f"{facts['model']} ({_form(facts)})"),
-        ("task", f"{facts['task']}, {len(facts['labels'])} classes: {_listed(facts['labels'])}"),
+        ("task", f"{facts['task']}, {len(facts['labels'])} classes: {_first_of(facts['labels'])}"),
         ("reads", f"{facts['reads']} of {' x '.join(map(str, facts['image_size']))}, {_prepared(facts)}"),
     ]
     if facts["operating_point"] is not None:
         point = facts["operating_point"]
         thresholds = [f"{name} from {value:.3f}" for name, value in point["thresholds"].items()]
-        lines.append(("operating point", f"{point['rule']}: {_listed(thresholds)}"))
+        lines.append(("operating point", f"{point['rule']}: {_first_of(thresholds)}"))
     if facts["calibration_temperature"] is not None:
         lines.append(("temperature", f"{facts['calibration_temperature']:.3f} (with --calibrated)"))
     lines.append(("cost", _cost(facts["cost"])))
@@ -59,7 +60,7 @@ def info_table(facts: dict[str, Any]) -> str:
     for split, scores in facts.get("teacher_scores", {}).items():
         lines.append((f"teacher, {split}", _scores(scores)))
     by_size = sorted(facts["files"].items(), key=lambda item: -item[1])
-    lines.append(("files", _listed([f"{name} {_size(size)}" for name, size in by_size])))
+    lines.append(("files", _first_of([f"{name} {_size(size)}" for name, size in by_size])))
     return "\n".join(f"{name:19} {text}" for name, text in lines)
 
 
@@ -125,6 +126,6 @@ def _size(size: int) -> str:
     return f"{size:.3g} GB"
 
 
-def _listed(names: list[str]) -> str:
-    shown = ", ".join(names[:SHOWN_NAMES])
+def _first_of(names: list[str]) -> str:
+    shown = listed(names[:SHOWN_NAMES])
     return shown if len(names) <= SHOWN_NAMES else f"{shown} and {len(names) - SHOWN_NAMES} more"

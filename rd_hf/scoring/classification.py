@@ -183,7 +183,10 @@ def undefined_reasons(predictions: Predictions, per_class: dict[str, np.ndarray]
         if missing.any():
             names = ", ".join(repr(predictions.label_names[k]) for k in np.flatnonzero(missing))
             if predictions.exclusive:
-                reasons[name] = f"undefined: the split has no image of, or only images of, {names}"
+                only = np.isnan(per_class["specificity"])
+                alone = [label for label, is_only in zip(predictions.label_names, only, strict=True) if is_only]
+                found = f"only images of {alone[0]!r}" if alone else f"no image of {names}"
+                reasons[name] = f"undefined: the split has {found}"
             elif missing.all():
                 reasons[name] = "undefined: no label has both positive and negative images in this split"
             else:

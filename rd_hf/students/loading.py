@@ -14,7 +14,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
 
-from ..arguments.values import nearest
+from ..arguments.values import listed, nearest
 from ..cards.provenance import PROVENANCE, set_decisions
 from ..data.pixels import PixelTransform, default_processor, load_processor, whole_image_processor
 from ..models.backbone import cached_commit
@@ -132,7 +132,7 @@ def adopt_student(
     unnamed = [f"LABEL_{number}" for number in range(len(label_names))]
     if own not in (label_names, unnamed):
         raise StudentError(
-            f"The student's classes are {', '.join(own)}, but those of the data are {', '.join(label_names)}. Load "
+            f"The student's classes are {listed(own)}, but those of the data are {listed(label_names)}. Load "
             f"the student with num_labels={len(label_names)}, or with id2label and label2id set to the names of the "
             "data."
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..arguments.distillation import DistillationArguments
-from ..arguments.values import ArgumentError, nearest
+from ..arguments.values import ArgumentError, listed, nearest
 from ..inference.decisions import calibration_values, operating_point_values, probabilities_and_truth
 from ..scoring.metric import MetricError
 from ..scoring.operating_point import MEASURES, choose_threshold
@@ -62,7 +62,7 @@ def _labels_with_thresholds(arguments: DistillationArguments, task: Classificati
         if len(task.names) > 2:
             raise ArgumentError(
                 f"`operating_point` needs `positive_label`, because there are {len(task.names)} classes: name the one "
-                f"that is to be found, of {', '.join(task.names)}."
+                f"that is to be found, of {listed(task.names)}."
             )
         return [task.names[-1]]
     if given not in task.names:

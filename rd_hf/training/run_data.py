@@ -20,12 +20,12 @@ from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from ..arguments.distillation import OF_VOLUMES, DistillationArguments, defaults_of
 from ..arguments.effect_rules import Known
-from ..arguments.values import ArgumentError, columns_of
+from ..arguments.values import ArgumentError, columns_of, listed
 from ..data.decoding.image_notes import count_notes
-from ..data.decoding.images import AS_IT_IS
+from ..data.decoding.images import AS_IT_IS, path_of
 from ..data.decoding.reading import Reading
 from ..data.image_column import selected_rows
-from ..data.leaks import conflicting_labels, report_conflicts, report_leaks, shared_images
+from ..data.leaks import conflicting_labels, report_conflicts, report_leaks, shared_files, shared_images
 from ..data.masks.digest import describe_mask
 from ..data.masks.reading import MaskReading
 from ..data.open_split import OpenSplit, Split, open_store
@@ -187,8 +187,11 @@ class RunData:
         labels = {"train": self._labels_in_words(self.store, self.labels.numpy(), self.labelled_rows.tolist())}
         for split in (self.validation, self.test):
             labels[split.name] = self._labels_in_words(split.store, split.labels, split.rows)
-        report_conflicts(conflicting_labels(images, labels))
-        report_leaks(shared_images(images), on_leak, self.source)
+        report_conflicts(conflicting_labels(images, labels, self._file))
+        report_leaks(shared_images(images), on_leak, self.source, shared_files(images, self._file))
+
+    def _file(self, split: str, row: int) -> str | None:
+        return path_of((self.train if split == "train" else getattr(self, split).images)[row]["image"])
 
     def _labels_in_words(self, store: PixelStore, labels: np.ndarray, rows: list[int]) -> dict[int, str]:
         """Labels that are equal in words are equal; the words of a mask have its digest."""
@@ -244,7 +247,7 @@ def load_run_data(arguments: DistillationArguments, keep_unlabelled: bool = Fals
     logger.info(
         "%d labelled and %d unlabelled training %s, %d classes: %s",
         len(chosen.rows), len(unlabelled), "images" if data.volumes is None else "volumes", len(data.label_names),
-        ", ".join(data.label_names),
+        listed(data.label_names),
     )  # fmt: skip
     processor = None
     if data.volumes is not None:

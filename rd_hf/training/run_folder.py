@@ -37,8 +37,10 @@ def check_run_folder(arguments: DistillationArguments) -> None:
         when a resumed run would be another one.
     """
     folder = Path(arguments.output_dir)
-    if folder.exists() and not folder.is_dir():
-        raise ArgumentError(f"`output_dir` {folder} is a file: give a folder.")
+    file = next((path for path in (folder, *folder.parents) if path.is_file()), None)
+    if file is not None:
+        inside = "is a file" if file == folder else f"lies in {file}, which is a file"
+        raise ArgumentError(f"`output_dir` {folder} {inside}: give a folder.")
     is_run = (folder / CONFIG_FILE).is_file()
     if arguments.resume:
         if not is_run:

@@ -12,7 +12,7 @@ from rd_hf.arguments.config import arguments_from, read_config, write_config
 from rd_hf.arguments.distillation import OF_MASKS, DistillationArguments
 from rd_hf.arguments.options import UNGROUPED, option, options, public_values
 from rd_hf.arguments.parser import OptionParser
-from rd_hf.arguments.values import ArgumentError
+from rd_hf.arguments.values import ArgumentError, listed
 from rd_hf.cli import main, parse_distillation
 from rd_hf.comparison.arguments import ComparisonArguments
 from rd_hf.export.run import export
@@ -262,6 +262,10 @@ def test_rd_plus_leaves_out_of_masks_what_they_do_not_have():
     assert (of_classes.teacher_features, of_classes.target_views, of_classes.divergence) == ("all", "mean", "dist")
     assert of_masks.ensemble_share == of_classes.ensemble_share == 0.3  # as it is given, and refused later
     assert of_masks.with_defaults(False, True) == of_masks
+
+
+def test_names_with_a_comma_are_told_apart():
+    assert listed(["a", "b c"]) == "a, b c" and listed(["a, b", "c"]) == "'a, b', 'c'"
 
 
 @pytest.mark.parametrize("name", OF_MASKS["rd_plus"])

@@ -51,14 +51,17 @@ def test_two_stages_start_from_lora_as_the_comparison_has_it(grid):  # noqa: F81
     assert len(paths) == len(set(paths)) == 4
 
 
-@pytest.mark.parametrize(("problem_type", "end", "temperature"), [(SINGLE, 1.0, 4.0), (MASKS, 0.0, 1.0)])
-def test_a_weight_scales_what_the_data_has_by_default(grid, problem_type, end, temperature):  # noqa: F811
-    plan, task = make_plan(grid, methods=["rd"]), make_task(problem_type, ["a", "b"])
+@pytest.mark.parametrize(
+    ("method", "problem_type", "end", "temperature"),
+    [("rd", SINGLE, 1.0, 4.0), ("rd", MASKS, 1.0, 4.0), ("rd_plus", MASKS, 1.0, 4.0), ("rd_plus", SINGLE, 1.0, 1.0)],
+)
+def test_a_weight_scales_what_the_data_has_by_default(grid, method, problem_type, end, temperature):  # noqa: F811
+    plan, task = make_plan(grid, methods=[method]), make_task(problem_type, ["a", "b"])
     for weight in (1.0, 3.0):
         arguments = plan.cell_arguments(replace(plan.cells()[0], weight=weight), Path("x"), task)
         found = arguments.kl_weight, arguments.kl_weight_end, arguments.temperature
         assert found == (weight, weight * end, temperature)
-    named = make_plan(grid, methods=[{"name": "half", "method": "rd", "kl_weight": 0.5}])
+    named = make_plan(grid, methods=[{"name": "half", "method": method, "kl_weight": 0.5}])
     arguments = named.cell_arguments(replace(named.cells()[0], weight=3.0), Path("x"), task)
     assert (arguments.kl_weight, arguments.kl_weight_end) == (0.5, 0.5 * end)
 

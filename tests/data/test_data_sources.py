@@ -73,6 +73,13 @@ def test_class_folders_without_splits(tmp_path):
     assert data.labels("train").dtype == np.int64
 
 
+def test_class_folders_that_are_named_by_whole_numbers_stand_in_their_order(tmp_path):
+    class_folders(tmp_path / "grades", {"10": 1, "2": 1, "1": 1})
+    assert load_data(tmp_path / "grades").label_names == ["1", "2", "10"]
+    class_folders(tmp_path / "mixed", {"10": 1, "2": 1, "x": 1})
+    assert load_data(tmp_path / "mixed").label_names == ["10", "2", "x"]
+
+
 @pytest.mark.parametrize("val", ["val", "valid", "dev", "Validation"])
 def test_split_folders_have_one_list_of_names(tmp_path, val):
     class_folders(tmp_path / "train", {"b": 1, "c": 1})
@@ -470,7 +477,7 @@ def test_several_columns_of_labels():
     [
         (memory([0], Value("int64")), {"image_column": "scan"}, "image_column is 'scan'.*columns found: image"),
         (memory([0], Value("int64")), {"label_column": "dx"}, "label_column is 'dx'"),
-        (memory([0], Value("int64")), {"group_column": "pid"}, "no column 'pid'"),
+        (memory([0], Value("int64")), {"group_column": "pid"}, "the column 'pid' that `group_column` names"),
         (memory([0, 1], Value("int64"), pid=["a", None]), {"group_column": "pid"}, "row 1: group column 'pid'"),
         (memory([0], Value("int64")), {"revision": "main"}, "revision is 'main', but only Hub data sets have one"),
         (memory([0], Value("int64")), {"config_name": "x"}, "config_name is 'x'"),

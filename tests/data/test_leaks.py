@@ -9,7 +9,7 @@ from PIL import Image
 from test_distillation import settings
 
 import rd_hf
-from rd_hf.data.leaks import LeakError, conflicting_labels, pixel_digest, shared_groups, shared_images
+from rd_hf.data.leaks import LeakError, conflicting_labels, pixel_digest, shared_files, shared_groups, shared_images
 
 
 def test_the_digest_is_of_the_pixels_and_their_shape():
@@ -29,6 +29,11 @@ def test_shared_images_are_counted_for_each_pair_of_splits():
         "3 of 4 rows of 'test' are also in 'train', value by value (row 0 is row 1 of 'train', row 1 is row 0 of "
         "'train', row 2 is row 1 of 'train'), so scores on 'test' will be too good."
     ]
+    files = {("test", 0): "t.png", ("train", 1): "b.png", ("test", 1): "u.png", ("test", 2): "v.png"}
+    assert shared_files(images, lambda *row: files.get(row)) == [
+        "Of 'test' and 'train': t.png is b.png, v.png is b.png."
+    ]
+    assert shared_files(images, lambda *row: None) == []
     assert shared_images({"train": {0: b"a", 1: b"a"}, "test": {0: b"b"}}) == []
 
 
@@ -45,6 +50,8 @@ def test_one_image_under_two_labels_is_listed_with_a_row_for_each():
     assert conflicting_labels(images, labels) == [
         "Equal rows have different labels: 'cat' in row 0 of 'train', 'dog' in row 1 of 'train'."
     ]
+    (named,) = conflicting_labels(images, labels, lambda split, row: f"{row}.png" if split == "train" else None)
+    assert named.endswith("'cat' in row 0 of 'train' (0.png), 'dog' in row 1 of 'train' (1.png).")
 
 
 @pytest.fixture

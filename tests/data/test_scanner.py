@@ -203,7 +203,7 @@ def test_folders_without_images_are_named(tmp_path, log):
         "cyst' has nothing to read and counts neither as a split nor as a class; it holds files that are not read ("
         in log.text
     )
-    assert "train/empty' has nothing to read and counts neither as a split nor as a class; it holds nothing" in log.text
+    assert "train/empty' has nothing to read and counts neither as a split nor as a class; it holds no file" in log.text
     assert f"'{tmp_path / 'test'}' has nothing to read" in log.text
 
 

@@ -117,6 +117,8 @@ def test_a_class_too_small_to_share_out_stays_in_train_with_a_warning(caplog):
         in caplog.text
     )
     assert "Split 'test' has no row of 'class 2'." in caplog.text
+    complete_splits(image_data(train=single(50, 50, 1)), 0.2, 0.2, seed=0)
+    assert "has 1 row, too few to divide between train, validation, test; it stays in train." in caplog.text
 
 
 def test_multi_label_splits_keep_the_share_of_each_label_and_of_rows_without_any():

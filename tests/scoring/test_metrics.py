@@ -161,7 +161,9 @@ def test_a_missing_class_is_null_and_named():
     scores = compute_metrics(probabilities, labels, names, SINGLE, 50)
     for name in ("balanced_accuracy", "f1", "auroc", "average_precision"):
         assert scores[name] is None and scores["intervals"][name] is None
-        assert "'class 2'" in scores["undefined"][name]
+        assert scores["undefined"][name] == "undefined: the split has no image of 'class 2'"
+    alone = compute_metrics(probabilities, np.zeros_like(labels), names, SINGLE, 50)
+    assert alone["undefined"]["auroc"] == "undefined: the split has only images of 'class 0'"
     assert scores["sensitivity"]["class 2"] is None and scores["intervals"]["sensitivity"]["class 2"] is None
     assert set(scores["undefined"]) == {"balanced_accuracy", "f1", "auroc", "average_precision", "sensitivity/class 2"}
     assert scores["accuracy"] is not None and scores["specificity"]["class 2"] is not None

@@ -195,10 +195,19 @@ def test_the_report_takes_another_point_and_keeps_it(trained, tmp_path):
     assert stored["operating_point"]["rule"] == "specificity=0.8"
 
 
+def test_an_output_folder_in_a_file_is_refused_before_anything_is_read(trained, tmp_path):
+    file = trained.parent / "table.csv"
+    arguments = {"student": STUDENT, "dataset": "no_data", "method": "ce"}
+    for folder, words in ((file, "is a file"), (file / "a" / "b", f"lies in {file}, which is a file")):
+        with pytest.raises(ArgumentError, match=f"`output_dir` {folder} {words}: give a folder"):
+            rd_hf.distill(**arguments, output_dir=str(folder))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"subgroup_column": "gender"}, r"no split has the column 'gender'.*the columns are: .*sex"),
+        ({"group_column": "patient"}, r"no split has the column 'patient' that `group_column` names; the col"),
         ({"subgroup_column": ["sex", "age"]}, r"'age' has 40 values in split 'test', and at most 20"),
         ({"operating_point": "accuracy=0.9"}, r"`operating_point` is 'accuracy=0.9'; it must be youden"),
         ({"operating_point": "sensitivity=0"}, r"above 0 and up to 1"),

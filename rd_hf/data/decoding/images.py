@@ -71,7 +71,7 @@ def read_image(image: ImageLike, name: str | None = None, reading: Reading = AS_
             return _from_pillow(image)
         if isinstance(image, np.ndarray):
             return _from_array(image)
-        made = _from_content(_content_of(image), _path_of(image), reading)
+        made = _from_content(_content_of(image), path_of(image), reading)
         is_huge = made.rgb.width * made.rgb.height > pillow.PILLOW_LIMIT
         return ReadImage(made.rgb, made.notes | Note.HUGE) if is_huge else made
     except UNREADABLE as error:
@@ -225,7 +225,7 @@ def unreadable(image: ImageLike, name: str | None, error: Exception, kind: str =
     """Say which image, or volume by its `kind`, cannot be read, and what its decoder's error means."""
     reason = str(error).rstrip(".")
     if isinstance(error, FileNotFoundError):
-        path = _path_of(image)
+        path = path_of(image)
         is_link = path is not None and os.path.islink(path)
         reason = f"it is a link to '{os.readlink(path)}', which does not exist" if is_link else "there is no such file"
     elif isinstance(error, MemoryError):
@@ -238,12 +238,13 @@ def unreadable(image: ImageLike, name: str | None, error: Exception, kind: str =
 
 def described(image: ImageLike, name: str | None) -> str:
     """What an error calls an image: its name and its path, as far as there are any."""
-    path = _path_of(image)
+    path = path_of(image)
     if name and path and os.path.abspath(name) != path:
         return f"{name} ({path})"
     return name or path or "an image"
 
 
-def _path_of(image: ImageLike) -> str | None:
+def path_of(image: ImageLike) -> str | None:
+    """The file that an image lies in, as it was given; None where it has no name."""
     path = image.get("path") if isinstance(image, dict) else image
     return str(path) if isinstance(path, (str, os.PathLike)) else None

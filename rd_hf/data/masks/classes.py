@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ...arguments.values import color_of
+from ...arguments.values import color_of, listed
 from ..columns import DataError
 from .reading import MOST_CLASSES, MaskReading
 from .survey import MaskValues
@@ -88,12 +88,12 @@ def match_classes(
         if value in occurring and own.names[index] not in number
     ]
     if unknown and list(model_names) == _default_names(len(model_names)) and len(own.names) <= len(model_names):
-        note = f"The model's classes have no names, so {', '.join(own.names)} are matched with them by number."
+        note = f"The model's classes have no names, so {listed(own.names)} are matched with them by number."
         return MaskClasses(own.reading, list(model_names), (*own.notes, note))
     if unknown:
         raise DataError(
             f"the masks have classes that the model does not know: {', '.join(dict.fromkeys(unknown))}; the model's "
-            f"classes are {', '.join(model_names)}. Rename these classes where the data names them"
+            f"classes are {listed(model_names)}. Rename these classes where the data names them"
         )
     classes = {
         value: number[own.names[index]] for value, index in own.reading.classes.items() if own.names[index] in number
