@@ -106,6 +106,8 @@ class DistillationArguments(TrainingFields, ObjectiveFields, TaskFields):
             setattr(self, name, defaults[name])
         if "kl_weight_end" in self.not_given and self.method in KEEP_KL:
             self.kl_weight_end = self.kl_weight
+        if "temperature" in self.not_given and self.divergence == "dist":  # is multiplied by its square
+            self.temperature = 1.0
         check_values(self)
         if self.method != "ce" and self.teacher is None:
             raise ArgumentError(
@@ -180,10 +182,11 @@ class DistillationArguments(TrainingFields, ObjectiveFields, TaskFields):
 
     def with_defaults(self, of_volumes: bool, of_masks: bool) -> DistillationArguments:
         """These arguments with the data's default in place of each that depends on the data and is not given."""
-        found = defaults_of(self.method, of_volumes, of_masks)
-        return self.with_values(
-            **{name: value for name, value in found.items() if name in self.not_given or getattr(self, name) is None}
-        )
+        found = defaults_of(self.method, of_volumes, of_masks).items()
+        chosen = {name: value for name, value in found if name in self.not_given or getattr(self, name) is None}
+        if chosen.get("divergence", self.divergence) == "dist":
+            chosen.pop("temperature", None)
+        return self.with_values(**chosen)
 
     def with_values(self, **changes: Any) -> DistillationArguments:
         """These arguments with other values; unlike `dataclasses.replace` it remembers which are not given."""

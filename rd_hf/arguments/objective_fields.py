@@ -62,8 +62,8 @@ class ObjectiveFields:
     )
     cka_weight: float = _method(1.0, "gamma: 1 - CKA of reprogrammed and student features", at_least=0)
     temperature: float | None = _method(
-        None, "temperature of the student's divergence; of rd_plus with masks it is 4 by default", above=0,
-        by_method={OTHERS: 1.0, "rd": 4.0},
+        None, "temperature of the student's divergence; by default it is 1 of dist, and 4 of kl with rd, "
+        "and with rd_plus of masks", above=0, by_method={OTHERS: 1.0, "rd": 4.0},
     )
     cka_estimator: Literal["debiased", "biased"] = _method(
         "debiased", "estimator of CKA; the biased one gives almost no signal in small batches",

@@ -122,8 +122,10 @@ def preset_in_words(arguments: Any, of_data: Mapping[str, Any] | None = None) ->
     """
     stated = options(type(arguments))
     of_methods = {name: one.by_method for name, one in stated.items() if one.by_method is not None}
-    presets = {n: values[arguments.method] for n, values in of_methods.items() if arguments.method in values}
+    usual = {name: values[OTHERS] for name, values in of_methods.items()}
+    presets = {name: values.get(arguments.method, values[OTHERS]) for name, values in of_methods.items()}
     presets |= {name: value for name, value in (of_data or {}).items() if name in presets}
+    presets = {name: value for name, value in presets.items() if value != usual[name]}
     if not presets:
         return None
     given = {name: getattr(arguments, name) for name, value in presets.items() if getattr(arguments, name) != value}

@@ -42,7 +42,8 @@ def plot_scores(runs: Sequence[Run], title: str, path: Path) -> None:
             ))  # fmt: skip
         axes.set_xticks(range(len(columns)), [str(shots) for shots in columns])
         axes.set_xlabel(runs[0].shots_title)
-        axes.set_ylabel(f"test {runs[0].metric.title}, mean over seeds")
+        several = len({run.cell.seed for run in runs}) > 1
+        axes.set_ylabel(f"test {runs[0].metric.title}" + ", mean and standard deviation over seeds" * several)
         axes.set_title(title)
         axes.legend(lines, names.texts, bbox_to_anchor=(1.01, 1), loc="upper left", fontsize=8, frameon=False)
 
@@ -71,7 +72,8 @@ def plot_frontier(runs: Sequence[Run], costs: dict[str, Cost], title: str, path:
                     )  # fmt: skip
         for axes, label in zip(panels, ("deployed parameters", f"CPU latency per {runs[0].shown}, ms"), strict=True):
             axes.set_xscale("log")
-            axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+            low, high = axes.get_xlim()
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7) if high < 8 * low else (1, 2, 5)))
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
             axes.xaxis.set_minor_formatter(NullFormatter())
             axes.set_xlabel(label)
@@ -89,10 +91,11 @@ def plot_costs(runs: Sequence[Run], path: Path) -> None:
     seconds = [statistics.mean(run.row["seconds"] for run in own) for own in groups.values()]
     with new_figure(path, 1, 8, 1.5 + 0.28 * len(groups), names=names) as (_, (axes,)):
         bars = axes.barh(range(len(groups)), seconds, color="#4477aa")
-        axes.bar_label(bars, [f"{value:.0f}" for value in seconds], padding=3, fontsize=8)
+        written = [f"{value:.3g}" if value < 100 else f"{value:.0f}" for value in seconds]
+        axes.bar_label(bars, written, padding=3, fontsize=8)
         axes.set_yticks(range(len(groups)), names.texts, fontsize=8)
         axes.invert_yaxis()
-        axes.set_xlabel("mean time per run in seconds (on this machine, while other runs were active)")
+        axes.set_xlabel("mean time per run in seconds (on this machine; other runs may have been active)")
 
 
 def _is_ours(runs: Sequence[Run]) -> bool:

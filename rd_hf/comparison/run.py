@@ -10,7 +10,7 @@ from filelock import FileLock, Timeout
 
 from ..arguments.config import arguments_from
 from ..arguments.values import ArgumentError
-from ..runtime.files import write_json
+from ..runtime.files import check_folder, write_json
 from .arguments import ComparisonArguments
 from .cell import is_done
 from .plan import Plan
@@ -36,6 +36,7 @@ def run_comparison(plan: Plan) -> list[dict[str, Any]]:
             'Call rd_hf.compare under `if __name__ == "__main__":`, because each worker imports the script.'
         )
     root = Path(plan.comparison.output_dir)
+    check_folder(root)
     _check_arguments(plan, root)
     if plan.comparison.table_only:
         return _run(plan, root)
@@ -78,8 +79,17 @@ def _run(plan: Plan, root: Path) -> list[dict[str, Any]]:
     rows = write_report(plan, done, root)
     if failed:
         others = "; the tables contain the others" if done else ", so there is no table"
-        raise ComparisonError(f"{len(failed)} of {len(cells)} runs failed{others}:\n" + "\n".join(failed))
+        raise ComparisonError(f"{len(failed)} of {len(cells)} runs failed{others}:\n" + "\n".join(_grouped(failed)))
     return rows
+
+
+def _grouped(failed: list[str]) -> list[str]:
+    """A line for each reason, with the first of its runs and the number of the others."""
+    runs: dict[str, list[str]] = {}
+    for line in failed:
+        run, _, reason = line.partition(": ")
+        runs.setdefault(reason, []).append(run)
+    return [f"{own[0]}{f' and {len(own) - 1} more' if len(own) > 1 else ''}: {reason}" for reason, own in runs.items()]
 
 
 def _tune(plan: Plan, root: Path) -> None:
@@ -90,7 +100,8 @@ def _tune(plan: Plan, root: Path) -> None:
     cells = plan.tuning_cells()
     for role in ("teacher", "others"):
         own = [cell for cell in cells if (cell.entry.method.role == "teacher") == (role == "teacher")]
-        failed = run_cells(plan, own, root, "tuning") if own else []
+        failed = run_cells(plan, own, root, "tuning", stops_at_failure=True) if own else []
         if failed:
-            raise ComparisonError("Tuning runs failed, so nothing was compared:\n" + "\n".join(failed))
+            lines = "\n".join(_grouped(failed))
+            raise ComparisonError(f"A run of the tuning failed, so it stopped, and nothing was compared:\n{lines}")
         plan.tuned = choose_settings(plan, root)

@@ -32,9 +32,10 @@ def score_table(runs: Sequence[Run], split: str) -> str:
     best = [np.nanmax([*column, -1.0]) for column in zip(*means.values(), strict=True)]
     ranks = _ranks(means)
     seeds = sorted({run.cell.seed for run in runs})
+    mean = "with seed" if len(seeds) == 1 else "mean (standard deviation) over seeds"
     lines = [
-        f"{runs[0].metric.title} on {split}, mean (standard deviation) over seeds {', '.join(map(str, seeds))}; n is "
-        "the number of runs if some are missing.",
+        f"{runs[0].metric.title} on {split}, {mean} {', '.join(map(str, seeds))}; n is the number of runs if some are "
+        "missing.",
         "",
         *_head(runs[0].shots_title, [*columns, "rank"]),
     ]
@@ -58,15 +59,15 @@ def teacher_table(runs: Sequence[Run]) -> str:
     if not groups:
         return ""
     lines = [
-        f"{runs[0].metric.title} on test of the reprogrammed teachers themselves, which share the students' heads: "
-        "mean (standard deviation) over seeds.",
+        f"{runs[0].metric.title} on test of the reprogrammed teachers themselves, which share the students' heads"
+        + (": mean (standard deviation) over seeds." if len({run.cell.seed for run in runs}) > 1 else "."),
         "",
         *_head(runs[0].shots_title, columns),
     ]
     for own in groups.values():
         values = [[run.row[name] for run in own if run.row["shots"] == shots] for shots in columns]
         entries = [_entry(scores, False, len(scores)) for scores in values]
-        lines.append(f"| teacher of {_cell(method_title(own[0]))} † | " + " | ".join(entries) + " |")
+        lines.append(f"| teacher of {_cell(method_title(own[0]))} | " + " | ".join(entries) + " |")
     return "\n".join(lines)
 
 
@@ -119,8 +120,7 @@ def difference_table(runs: Sequence[Run], reference: str | None = None) -> str:
         found |= zip(pairs, paired_differences(list(pairs.values())), strict=True)
     corrected = _corrected(found)
     lines = [
-        f"Difference from {method_title(groups[reference][0])}, with its 95 % interval over seeds and test "
-        f"{runs[0].case}s, and the p-value after Holm correction over this table.",
+        _head_of_differences(groups[reference][0], "", bool(corrected)),
         "",
         *_head(runs[0].shots_title, columns),
     ]
@@ -161,8 +161,7 @@ def overall_table(runs: Sequence[Run], reference: str | None = None) -> str:
     has_all = len(counted) == len({(run.cell.data, run.row["shots"]) for run in runs})
     columns = "all columns" if has_all else "the columns " + ", ".join(counted.values())
     lines = [
-        f"Difference from {method_title(groups[reference][0])} over {columns}, with its 95 % interval over seeds and "
-        f"test {runs[0].case}s, and the p-value after Holm correction over this table.",
+        _head_of_differences(groups[reference][0], f" over {columns}", bool(corrected)),
         "",
         *_head("", ["mean over these columns"]),
     ]
@@ -206,7 +205,7 @@ def cost_table(runs: Sequence[Run], costs: dict[str, Cost]) -> str:
             f"{statistics.mean(run.row['seconds'] for run in own):.0f}",
             f"{statistics.median(memory):.0f}" if memory else "",
             f"{deployed:,}",
-            f"{cost.gflop:.2f}",
+            f"{cost.gflop:.3g}" if cost.gflop < 100 else f"{cost.gflop:,.0f}",
             "" if cost.milliseconds is None else f"{cost.milliseconds:.1f}",
         ]
         lines.append("| " + " | ".join(entries) + " |")
@@ -308,6 +307,16 @@ def _corrected(found: dict[Any, Difference]) -> dict[Any, float]:
     """The p-values of a table's differences after Holm's correction; none where one seed gives none."""
     tested = {key: difference.p_value for key, difference in found.items() if not np.isnan(difference.p_value)}
     return dict(zip(tested, holm(list(tested.values())), strict=True))
+
+
+def _head_of_differences(reference: Run, where: str, are_tested: bool) -> str:
+    what = (
+        f", with its 95 % interval over seeds and test {reference.case}s, and the p-value after Holm correction over "
+        "this table."
+        if are_tested
+        else ". One seed gives neither an interval nor a p-value."
+    )
+    return f"Difference from {method_title(reference)}{where}{what}"
 
 
 def _difference(found: Difference | None, p_value: float | None) -> str:

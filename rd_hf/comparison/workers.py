@@ -6,6 +6,7 @@ import json
 import logging
 import multiprocessing
 import os
+import sys
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -36,15 +37,17 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 1.0
 TUNED = {"learning_rate", "comparison_weight", "adaptation"}
 _stop: Event | None = None  # of a worker
+_running: str = ""  # the run that a worker does now
 
 
 class ComparisonError(ValueError):
     """Runs of a comparison failed, or belong to another one; the message names them."""
 
 
-def run_cells(plan: Plan, cells: Sequence[Cell], root: Path, title: str) -> list[str]:
+def run_cells(plan: Plan, cells: Sequence[Cell], root: Path, title: str, stops_at_failure: bool = False) -> list[str]:
     """Run what is not finished, and return a line about each failure.
 
+    :param stops_at_failure: whether no other run begins when one has failed.
     :raises ComparisonError: when a finished run had other settings.
     """
     check_finished(plan, cells, root)
@@ -63,7 +66,8 @@ def run_cells(plan: Plan, cells: Sequence[Cell], root: Path, title: str) -> list
         )
         try:
             settings = (asdict(plan.comparison), plan.tuned)
-            waiting = {pool.submit(run_job, *settings, [str(cell.path) for cell in job]) for job in jobs}
+            paths = [[str(cell.path) for cell in job] for job in jobs]
+            waiting = {pool.submit(run_job, *settings, own, stops_at_failure) for own in paths}
             while waiting:
                 done, waiting = wait(waiting, POLL_SECONDS, FIRST_COMPLETED)
                 failed += [line for future in done for line in future.result()]
@@ -156,6 +160,9 @@ def _start_worker(stop: Event) -> None:
     _stop = stop
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     logging.getLogger("rd_hf").setLevel(logging.WARNING)
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_name_the_run)
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()
@@ -163,21 +170,32 @@ def _start_worker(stop: Event) -> None:
     keep_freed_memory()
 
 
+def _name_the_run(record: logging.LogRecord) -> bool:
+    """Put the run before what a worker says of it."""
+    if _running and record.name.startswith("rd_hf"):
+        record.msg, record.args = f"{_running}: {record.getMessage()}", ()
+    return True
+
+
 def _end_with_the_parent() -> None:
     multiprocessing.parent_process().join()
     os._exit(1)
 
 
-def run_job(comparison: dict[str, Any], tuned: dict, paths: list[str]) -> list[str]:
+def run_job(comparison: dict[str, Any], tuned: dict, paths: list[str], stops_at_failure: bool = False) -> list[str]:
     """Run cells that share a data set, its labels and a seed in a worker, and return a line about each failure."""
+    global _running
     plan = Plan(ComparisonArguments(**comparison), is_checked=True)
     plan.tuned = tuned
     known = {str(cell.path): cell for cell in [*plan.tuning_cells(), *map(plan.as_tuned, plan.cells())]}
     root, bench, failed = Path(plan.comparison.output_dir), None, []
     for path in paths:
+        if failed and stops_at_failure and _stop is not None:
+            _stop.set()
         if _stop is not None and _stop.is_set():
             break
         try:
+            _running = path
             if bench is None:
                 bench = _open_bench(plan, known[path], known.values(), root)
             run_cell(plan, known[path], bench, root)

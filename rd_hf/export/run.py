@@ -25,7 +25,7 @@ from ..inference.model_names import loading
 from ..inference.onnx_runtime import MODEL_FILE, OnnxModel, require
 from ..models.modeling_monai import network_call
 from ..models.tape import input_channels
-from ..runtime.files import share_weights, write_json
+from ..runtime.files import check_folder, share_weights, write_json
 from ..students.timm_students import weights_of_timm
 from .bundle import bundle_network, write_bundle
 from .inputs import calibration_inputs, checked_inputs, input_noun, input_size, is_of_volumes, random_inputs
@@ -177,7 +177,8 @@ def _load(name: str, revision: str | None) -> LoadedModel:
 @contextmanager
 def _new_folder(target: Path) -> Iterator[Path]:
     """A temporary folder, which is renamed to `target` if everything succeeds."""
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+    check_folder(target)
+    if target.exists() and any(target.iterdir()):
         raise ArgumentError(f"`output_dir` {target} is not empty. Choose another folder.")
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(mkdtemp(prefix=f".{target.name}.", dir=target.parent))

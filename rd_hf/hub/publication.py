@@ -43,6 +43,11 @@ def publishable_files(folder: Path) -> dict[str, Path]:
         raise PushError(f"There is no folder {folder}.")
     if is_page(folder):
         raise PushError(f"{folder} is a web page: push it with `--space`, or export the student to onnx and push that.")
+    if (folder / "configs" / "metadata.json").is_file() and not (folder / "config.json").is_file():
+        raise PushError(
+            f"{folder} is a MONAI bundle, which asks its user to run code, so rd-hf push publishes none. Push the "
+            "student itself, or upload the folder with `hf upload` where that is meant."
+        )
     files = {p.name: p for p in sorted(folder.iterdir()) if p.is_file() and (p.suffix in SUFFIXES or p.name in NAMES)}
     left_out = sorted({path.name for path in folder.iterdir()} - set(files) - {Path(EVAL_RESULTS_FILE).parts[0]})
     if left_out:

@@ -88,7 +88,7 @@ def push(
     message = commit_message or f"Upload {found['model_type']} {'as a web page ' if space else ''}with rd_hf"
     if create_pr and revision is not None:
         raise PushError("`create_pr` always opens a pull request against main: leave `revision` out.")
-    again = _again(folder, repo_id, format, private, revision, create_pr, space)
+    again = _again(folder, repo_id, format, private, revision, create_pr, space, commit_message)
     options = {"revision": revision, "create_pr": create_pr, "repo_type": "space" if space else "model"}
     try:
         destination = check_destination(repo_id, found, **options)
@@ -267,6 +267,7 @@ def _again(
     revision: str | None,
     create_pr: bool,
     space: bool,
+    commit_message: str | None,
 ) -> str:
     """What is safe, and the command to continue with."""
     words = ["rd-hf", "push", str(folder), "--repo_id", repo_id]
@@ -276,5 +277,6 @@ def _again(
         + ["--private"] * private
         + ["--revision", revision] * (revision is not None)
         + ["--create_pr"] * create_pr
+        + (["--commit_message", commit_message] if commit_message is not None else [])
     )
     return f"{folder} is complete on disk. Push again with `{shlex.join(words)}`."

@@ -27,7 +27,7 @@ from ..data.splits import complete_splits
 from ..data.subgroups import check_subgroups
 from ..data.volumes.store import tell_padded
 from ..models.modeling_rd_teacher import RDTeacher
-from ..runtime.files import write_predictions
+from ..runtime.files import check_is_new, write_predictions
 from ..tasks.classification import Classification, SingleLabel
 from ..tasks.segmentation import Segmentation
 from .decisions import calibration_values, operating_point_values
@@ -88,6 +88,7 @@ def evaluate(
     :raises BadImageError: for an unreadable image, unless `on_bad_image` is "skip".
     """
     check_page(report)
+    check_is_new(predictions, "predictions")
     if report is None:
         refuse_given(EvaluationArguments, {"report_images": report_images}, "no `report` is written")
     split = standard_split_name(split) or split

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..arguments.values import ArgumentError
 from ..data.scanner import printable
-from ..runtime.files import written_whole
+from ..runtime.files import check_folder, written_whole
 from ..scoring.mask_pictures import class_colors, overlay
 from ..tasks.segmentation import Segmentation
 
@@ -38,7 +38,10 @@ class MaskFiles:
             raise ArgumentError("`overlay` writes pictures: name the folder with `output_dir`.")
         self.task, self.with_overlays = task, with_overlays
         self.folder = None if output_dir is None else Path(output_dir).expanduser()
-        self.files: dict[Path, Path] = {} if self.folder is None else names_of_masks(images)
+        self.files: dict[Path, Path] = {}
+        if self.folder is not None:
+            check_folder(self.folder)
+            self.files = names_of_masks(images)
         check_files_are_free(self._planned(), "images")
         self.palette = [value for color in class_colors(len(task.names)) for value in color]
 

@@ -20,7 +20,7 @@ from ..data.volumes.store import VolumeStore
 from ..models.modeling_rd_teacher import RDTeacher
 from ..pages.facts import ReportFacts, ScoredModel
 from ..pages.report import render_report
-from ..runtime.files import write_text
+from ..runtime.files import check_is_new, write_text
 from ..scoring.classification import Predictions
 from ..scoring.segmentation import MaskRows
 from ..tasks.segmentation import Segmentation
@@ -90,7 +90,7 @@ def add_decisions(facts: ReportFacts, scores: dict[str, Any]) -> None:
 def check_page(report: str | None) -> None:
     """Check where a page is to be written, before any work is done for it.
 
-    :raises ArgumentError: for a file of another kind, or in a folder that does not exist.
+    :raises ArgumentError: for a file of another kind, one that exists, or one in a folder that does not exist.
     """
     if report is None:
         return
@@ -99,6 +99,7 @@ def check_page(report: str | None) -> None:
         raise ArgumentError(f"`report` is {report}; the page is an HTML file, so its name must end with .html.")
     if not path.parent.is_dir():
         raise ArgumentError(f"`report` is {report}, but there is no folder {path.parent}. Make it, or name another.")
+    check_is_new(report, "report")
 
 
 def write_evaluation(

@@ -15,7 +15,7 @@ from ..data.volumes.finding import FoundVolume
 from ..data.volumes.nifti_writing import write_nifti
 from ..data.volumes.source import Source, VolumeError, kind_of
 from ..data.volumes.volume import Volume
-from ..runtime.files import written_whole
+from ..runtime.files import check_folder, written_whole
 from .dicom_seg import check_highdicom, write_dicom_seg
 from .mask_files import OVERLAY_FOLDER, check_files_are_free
 
@@ -38,6 +38,7 @@ class VolumeFiles:
         self, volumes: Sequence[FoundVolume], output_dir: str, with_overlays: bool, with_dicom_seg: bool
     ) -> None:
         self.folder = Path(output_dir).expanduser()
+        check_folder(self.folder)
         self.with_overlays, self.with_dicom_seg = with_overlays, with_dicom_seg
         if with_dicom_seg:
             check_highdicom()

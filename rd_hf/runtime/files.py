@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..arguments.values import ArgumentError
+
 
 @contextmanager
 def written_whole(path: Path, aside: Path | None = None) -> Iterator[None]:
@@ -27,6 +29,20 @@ def written_whole(path: Path, aside: Path | None = None) -> Iterator[None]:
         if error.errno is None:
             raise
         raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+
+
+def check_folder(folder: Path, argument: str = "output_dir") -> None:
+    """:raises ArgumentError: where a folder to write to is a file, or would lie in one."""
+    file = next((path for path in (folder, *folder.parents) if path.is_file()), None)
+    if file is not None:
+        inside = "is a file" if file == folder else f"lies in {file}, which is a file"
+        raise ArgumentError(f"`{argument}` {folder} {inside}: give a folder.")
+
+
+def check_is_new(file: str | None, argument: str) -> None:
+    """:raises ArgumentError: where a file that is to be written exists."""
+    if file is not None and Path(file).exists():
+        raise ArgumentError(f"`{argument}` {file} exists already: choose another name, or move it.")
 
 
 def write_json(values: dict[str, Any], path: Path) -> None:

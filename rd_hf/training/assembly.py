@@ -26,7 +26,7 @@ from ..models.timm_models import TIMM
 from ..runtime.checkpoint import list_checkpoints
 from ..students.loading import load_student
 from .calibration import calibrate_projectors
-from .checks import check_labels, check_student
+from .checks import check_dist, check_labels, check_student
 from .cka import check_rows
 from .inputs import Inputs
 from .objective import Objective, ObjectiveWeights
@@ -159,8 +159,10 @@ def build_trainer(
     rows = plan.labelled_size + (plan.unlabelled_size if plan.unlabelled else 0)
     shared = plan.processes if arguments.sync_batch_norm else 1
     check_student(models, arguments, rows * shared)
+    batches = plan.accumulation * plan.processes if arguments.cka_batch == "global" else 1
+    if models.teacher is not None:
+        check_dist(arguments, rows * batches, run_data.masks is not None)
     if models.teacher is not None and arguments.cka_weight:
-        batches = plan.accumulation * plan.processes if arguments.cka_batch == "global" else 1
         positions = 1
         if arguments.cka_features == "positions":
             positions = fewest(arguments.cka_positions, [stage.grid for stage in models.teacher.student_stages])

@@ -88,6 +88,20 @@ def _size(models: Models) -> str:
     return "volume_size" if transform.processor.crop_size is None else "crop_size"
 
 
+def check_dist(arguments: DistillationArguments, rows: int, of_masks: bool) -> None:
+    """Check that a step has enough rows to correlate; of masks each pixel is a row.
+
+    :param rows: images over which DIST is computed.
+    :raises ArgumentError: where there is only one.
+    """
+    has_term = arguments.kl_weight or arguments.kl_weight_end
+    if arguments.divergence == "dist" and has_term and not of_masks and rows < 2:
+        raise ArgumentError(
+            "`divergence` dist correlates the images of a step, but a step has one image only: raise "
+            "`per_device_train_batch_size`, or set `divergence` kl."
+        )
+
+
 def check_student(models: Models, arguments: DistillationArguments, rows: int) -> None:
     """Check that the student can be trained on its images.
 

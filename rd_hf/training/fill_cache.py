@@ -54,20 +54,38 @@ def build(arguments: DistillationArguments) -> str:
     missing = [visit for visit in own if inputs.cache.lacks(*visit)]
     size = models.backbone.chunk_size or 64 if run_data.volumes is None else VOLUMES_AT_ONCE
     shown = accelerator.is_main_process
-    there, computed = len(own) - len(missing), 0
+    there = len(own) - len(missing)
     with Progress("teacher features", there + min(len(missing), inputs.cache.room), "view", there, shown) as progress:
-        while computed < len(missing) and inputs.cache.room > 0:
-            visits_now = missing[computed : computed + min(size, inputs.cache.room)]
-            _fill(inputs, visits_now, arguments.on_bad_image)
-            computed += len(visits_now)
-            progress.advance(len(visits_now))
-            if inputs.cache.full:
-                raise OSError(
-                    f"The cache in {inputs.cache.folder.path} is not complete, because the disk is full: free some "
-                    "space, or choose another --cache_dir."
-                )
+        try:
+            computed = _fill_missing(inputs, missing, size, arguments.on_bad_image, progress)
+        except KeyboardInterrupt:
+            kept = f"{progress.done} of {len(own)} entries are kept. Repeat the command to continue with the others."
+            raise KeyboardInterrupt(kept) from None
     accelerator.wait_for_everyone()
     return _outcome(inputs.cache, visits, computed)
+
+
+def _fill_missing(
+    inputs: Inputs, missing: list[tuple[int, int]], size: int, on_bad_image: str, progress: Progress
+) -> int:
+    """Compute what has room.
+
+    :param missing: rows and views.
+    :param size: how many of them are computed at once.
+    :return: how many were computed.
+    """
+    computed = 0
+    while computed < len(missing) and inputs.cache.room > 0:
+        visits = missing[computed : computed + min(size, inputs.cache.room)]
+        _fill(inputs, visits, on_bad_image)
+        computed += len(visits)
+        progress.advance(len(visits))
+        if inputs.cache.full:
+            raise OSError(
+                f"The cache in {inputs.cache.folder.path} is not complete, because the disk is full: free some space, "
+                "or choose another --cache_dir."
+            )
+    return computed
 
 
 def _outcome(cache: FeatureCache, visits: list[tuple[int, int]], computed: int) -> str:

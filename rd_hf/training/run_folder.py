@@ -14,6 +14,7 @@ from ..arguments.options import defaults_under, names, options
 from ..arguments.values import ArgumentError
 from ..cards.card import CARD_FILE, is_edited
 from ..pages.report import REPORT_FILE
+from ..runtime.files import check_folder
 
 logger = logging.getLogger(__name__)
 
@@ -37,10 +38,7 @@ def check_run_folder(arguments: DistillationArguments) -> None:
         when a resumed run would be another one.
     """
     folder = Path(arguments.output_dir)
-    file = next((path for path in (folder, *folder.parents) if path.is_file()), None)
-    if file is not None:
-        inside = "is a file" if file == folder else f"lies in {file}, which is a file"
-        raise ArgumentError(f"`output_dir` {folder} {inside}: give a folder.")
+    check_folder(folder)
     is_run = (folder / CONFIG_FILE).is_file()
     if arguments.resume:
         if not is_run:

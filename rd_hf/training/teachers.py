@@ -113,7 +113,7 @@ def add_teacher(
     if accelerator.device.type == "cpu" and is_emulated(models.backbone.dtype):
         logger.warning(
             "This CPU has no instructions for %s, so the teacher runs several times slower than in float32. "
-            "--teacher_dtype float32 is faster here, and its cached features take two bytes a value too.",
+            "`teacher_dtype` float32 is faster here, and its cached features take two bytes a value too.",
             arguments.teacher_dtype,
         )
 

@@ -109,7 +109,7 @@ def test_the_text_says_what_a_reader_needs():
         "| test | 9 | 2 | 3 | 4 |",
         "| a\\|b &lt;i> | 0.700 (0.600 to 0.800) | 0.700 (0.600 to 0.800) |",
         "| student | 1,234,567 | 0.25 | 3.2 |",
-        "| foundation model | 22,000,000 | 5.50 | not measured |",
+        "| foundation model | 22,000,000 | 5.5 | not measured |",
         "| `shots` | `5` |",
         "![Confusion matrix](confusion_matrix.png)",
     ):

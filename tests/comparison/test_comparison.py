@@ -245,7 +245,7 @@ def test_further_images_without_label_are_used_only_where_the_table_says_so(grid
         _, table = text.split(f"## blobs, teacher tiny, {kind}\n")
         assert f"| RD | **{scores[0]}** | **{scores[1]}** |" in table.split("\n## ")[0]
         teachers = [f"{row['teacher_test_auroc']:.3f}" for row in rows if row["unlabelled"] == unlabelled]
-        assert f"| teacher of RD † | {teachers[0]} | {teachers[1]} |" in table.split("\n## ")[0]
+        assert f"| teacher of RD | {teachers[0]} | {teachers[1]} |" in table.split("\n## ")[0]
 
 
 def test_every_method_trains_from_the_same_start_on_the_same_views(grid, tmp_path, monkeypatch):

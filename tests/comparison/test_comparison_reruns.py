@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -86,6 +87,31 @@ def test_runs_that_all_failed_promise_no_table(grid, monkeypatch):  # noqa: F811
     monkeypatch.setattr("rd_hf.comparison.run.run_cells", lambda *_: ["ce/seed_0: no data"])
     with pytest.raises(ComparisonError, match=r"^1 of 1 runs failed, so there is no table:\nce/seed_0: no data$"):
         run_comparison(make_plan(grid, methods=["ce"], seeds=[0]))
+
+
+def test_runs_that_fail_for_one_reason_are_told_in_one_line(grid, monkeypatch):  # noqa: F811
+    lines = ["ce/seed_0: no data", "ce/seed_1: no data", "rd/seed_0: no: memory", "rd/seed_1: no data"]
+    monkeypatch.setattr("rd_hf.comparison.run.run_cells", lambda *_, **__: lines)
+    with pytest.raises(ComparisonError, match="table:\nce/seed_0 and 2 more: no data\nrd/seed_0: no: memory$"):
+        run_comparison(make_plan(grid, methods=["ce"], seeds=[0]))
+    with pytest.raises(ComparisonError, match="^A run of the tuning failed, so it stopped, and nothing was compared"):
+        run_comparison(make_plan(grid, methods=["ce"], seeds=[0], tuning={"weight": [1.0, 3.0], "shots": 5}))
+
+
+def test_a_tuning_stops_at_its_first_failure(grid, monkeypatch):  # noqa: F811
+    plan = make_plan(grid, methods=["ce"], tuning={"learning_rate": [0.1, 0.2, 0.3], "shots": 5})
+    paths = [str(cell.path) for cell in plan.tuning_cells()]
+    tried = []
+
+    def fails(plan, cell, bench, root):
+        tried.append(str(cell.path))
+        raise ArgumentError("no such folder")
+
+    monkeypatch.setattr(workers, "run_cell", fails)
+    for stops, count in ((False, 3), (True, 1)):
+        monkeypatch.setattr(workers, "_stop", threading.Event())
+        tried.clear()
+        assert len(workers.run_job(vars(plan.comparison), {}, paths, stops)) == len(tried) == count
 
 
 @pytest.mark.parametrize("name", ["teacher", "student"])

@@ -240,6 +240,9 @@ def test_a_folder_that_is_no_model_is_refused(server, client, folder):
     assert "There is no folder" in message(push(client, folder / "nothing"))
     (folder / "model.safetensors").unlink()
     assert "has no weights" in message(push(client, folder))
+    (folder / "bundle" / "configs").mkdir(parents=True)
+    (folder / "bundle" / "configs" / "metadata.json").write_text("{}")
+    assert "bundle is a MONAI bundle, which asks its user to run code" in message(push(client, folder / "bundle"))
     assert server.requests == []
 
 
@@ -304,8 +307,9 @@ def test_lasting_trouble_ends_in_one_line_and_the_command_of_it_works(server, cl
 
 def test_a_push_that_failed_halfway_in_the_default_format_goes_on_with_its_command(server, client, folder):
     server.faults.append(Fault("PUT", "/lfs/", action="damage"))
-    said = message(push(client, folder, "--private"))
+    said = message(push(client, folder, "--private", "--commit_message", "first"))
     assert "rejects an uploaded file" in said and set(files_of(server)) == {".gitattributes"}
+    assert "--private --commit_message first`" in said
     again = re.search("Push again with `rd-hf (.*)`", said).group(1).split()
     assert client("-m", "rd_hf", *again).returncode == 0
     assert set(files_of(server)) == PLAIN_FILES

@@ -87,12 +87,23 @@ def test_what_a_run_needs_is_built_ahead_and_then_nothing_is_computed(
     tmp_path, teacher, blobs_npz, cache_dir, monkeypatch, no_report,  # noqa: F811
 ):  # fmt: skip
     values = settings(teacher, blobs_npz, tmp_path / "run")
+    with monkeypatch.context() as patch:
+        fill, calls = fill_cache._fill, []
+
+        def interrupted_at_the_second(*arguments):
+            calls.append(fill(*arguments) if not calls else None)
+            if len(calls) > 1:
+                raise KeyboardInterrupt
+
+        patch.setattr(fill_cache, "_fill", interrupted_at_the_second)
+        with pytest.raises(KeyboardInterrupt, match="64 of 120 entries are kept. Repeat the command to continue"):
+            fill_cache.build(DistillationArguments(**values))
     images = Images(monkeypatch)
-    assert "120 entries" in fill_cache.build(DistillationArguments(**values))
-    assert images.seen == 120
-    assert "this process computed 0" in fill_cache.build(DistillationArguments(**values)) and images.seen == 120
+    assert "of which this process computed 56" in fill_cache.build(DistillationArguments(**values))
+    assert images.seen == 56
+    assert "this process computed 0" in fill_cache.build(DistillationArguments(**values)) and images.seen == 56
     rd_hf.distill(**values)
-    assert images.seen == 120 + 13  # those of the calibration
+    assert images.seen == 56 + 13  # those of the calibration
     with pytest.raises(ArgumentError, match="no cache to build"):
         fill_cache.build(DistillationArguments(**(values | {"num_views": "endless"})))
 

@@ -74,6 +74,14 @@ def test_label_smoothing_of_several_labels_is_refused_with_an_argument_that_exis
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("options", [{"method": "rd_plus"}, {"method": "rd", "divergence": "dist"}])
+def test_correlations_of_one_image_are_refused(options, teacher, blobs_npz, tmp_path):
+    values = settings(teacher, blobs_npz, tmp_path / "run", use_unlabeled=False, per_device_train_batch_size=1)
+    values.pop("per_device_unlabeled_batch_size", None)
+    with pytest.raises(ArgumentError, match="`divergence` dist correlates the images of a step, but a step has one"):
+        rd_hf.distill(**(values | {"cka_weight": 0} | options))
+
+
 def test_a_batch_of_one_image_is_refused_where_a_batch_norm_would_see_one_value():
     model = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Conv2d(4, 4, 1))
     statistics = model[1].running_mean.clone()

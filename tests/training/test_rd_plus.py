@@ -13,7 +13,7 @@ from test_resume import interrupted, losses
 from torch import nn
 
 import rd_hf
-from rd_hf.arguments.distillation import DistillationArguments
+from rd_hf.arguments.distillation import DistillationArguments, defaults_of
 from rd_hf.arguments.options import preset_in_words
 from rd_hf.arguments.values import ArgumentError
 from rd_hf.models.backbone import Backbone
@@ -218,6 +218,14 @@ def test_what_is_given_takes_the_place_of_what_the_method_sets():
     assert targets_in_words(plain) == "hybrid logits, of the view at hand; KL with weight 1 to 1"
     of_masks = plain.with_defaults(of_volumes=False, of_masks=True)
     assert (of_masks.kl_weight_end, of_masks.temperature) == (1.0, 4.0)
+    for method, of_volumes, masks in (("rd", False, True), ("rd", True, False), ("rd_plus", False, True)):
+        correlated = DistillationArguments(**BASE, method=method, divergence="dist").with_defaults(of_volumes, masks)
+        assert (correlated.divergence, correlated.temperature) == ("dist", 1.0)  # which DIST is multiplied by, squared
+        warm = DistillationArguments(**BASE, method=method, divergence="dist", temperature=2)
+        assert warm.with_defaults(of_volumes, masks).temperature == 2
+    plus = DistillationArguments(**BASE, method="rd_plus").with_defaults(of_volumes=False, of_masks=True)
+    words = preset_in_words(plus, defaults_of("rd_plus", False, True))
+    assert "temperature 4.0" in words and "divergence" not in words and "ensemble_share" not in words
     without = DistillationArguments(**BASE, kl_weight=0)
     assert without.kl_weight_end == 0 and without.with_values(seed=3).kl_weight_end == 0
     deep = DistillationArguments(**BASE, method="drd")
