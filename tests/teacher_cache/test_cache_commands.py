@@ -96,14 +96,14 @@ def test_what_a_run_needs_is_built_ahead_and_then_nothing_is_computed(
                 raise KeyboardInterrupt
 
         patch.setattr(fill_cache, "_fill", interrupted_at_the_second)
-        with pytest.raises(KeyboardInterrupt, match="64 of 120 entries are kept. Repeat the command to continue"):
+        with pytest.raises(KeyboardInterrupt, match="8 of 120 entries are kept. Repeat the command to continue"):
             fill_cache.build(DistillationArguments(**values))
     images = Images(monkeypatch)
-    assert "of which this process computed 56" in fill_cache.build(DistillationArguments(**values))
-    assert images.seen == 56
-    assert "this process computed 0" in fill_cache.build(DistillationArguments(**values)) and images.seen == 56
+    assert "of which this process computed 112" in fill_cache.build(DistillationArguments(**values))
+    assert images.seen == 112
+    assert "this process computed 0" in fill_cache.build(DistillationArguments(**values)) and images.seen == 112
     rd_hf.distill(**values)
-    assert images.seen == 56 + 13  # those of the calibration
+    assert images.seen == 112 + 13  # those of the calibration
     with pytest.raises(ArgumentError, match="no cache to build"):
         fill_cache.build(DistillationArguments(**(values | {"num_views": "endless"})))
 

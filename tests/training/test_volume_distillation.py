@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 from types import SimpleNamespace
 
@@ -119,7 +120,8 @@ def test_rd_plus_starts_at_a_dense_probe_of_slices(slice_teacher, masks, tmp_pat
     row = next(row for row in read_history(tmp_path / "run") if "loss" in row)
     assert {"kl", "probe", "cka_loss"} <= set(row) and not {"mutual", "dist"} & set(row)
     assert "A dense probe of the teacher is fitted to places of the 3 labelled rows" in caplog.text
-    assert "Method rd_plus sets teacher_features stage" in caplog.text and "Given in its place" not in caplog.text
+    assert re.search("Method rd_plus sets kl_weight_end 1.0, .*temperature 4.0", caplog.text)
+    assert "Given in its place" not in caplog.text
 
 
 def test_evaluate_and_a_plain_load_give_the_scores_and_logits_of_the_run(finished, masks, slice_teacher):
