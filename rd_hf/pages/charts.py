@@ -70,6 +70,7 @@ def histogram(values: Sequence[float], label: str, x_title: str, y_title: str, b
         return {"svg": Markup(""), "legend": [], "empty": True}
     counts, edges = np.histogram(finite, bins=bins, range=(0, 1))
     frame = Frame((0, 1), (0, max(1, int(counts.max()))), HISTOGRAM_HEIGHT)
+    frame.y_ticks = [tick for tick in frame.y_ticks if tick.is_integer()]
     parts = [frame.axes(x_title, y_title)]
     for low, high, count in zip(edges, edges[1:], counts, strict=False):
         (left, top), (right, bottom) = frame.place(low, count), frame.place(high, 0)

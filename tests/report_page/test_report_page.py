@@ -9,7 +9,7 @@ import pytest
 from report_facts import POINT, facts_of, mask_facts, multi_predictions, noise, single_predictions
 
 from rd_hf.pages.cells import confusion, entries
-from rd_hf.pages.charts import line_chart, ticks
+from rd_hf.pages.charts import histogram, line_chart, ticks
 from rd_hf.pages.choice import Case, confident_errors, least_certain
 from rd_hf.pages.curves import counts_at, curve_tables
 from rd_hf.pages.facts import Curve, Gallery
@@ -207,7 +207,14 @@ def test_splits_that_lack_a_class_make_a_page(labels):
     )
     text = " ".join(Page(render_report(facts_of(predictions))).text)
     assert ("undefined" in text) == (len(set(labels)) == 1)
-    assert ("too few" in text) == (len(labels) < 5)
+    assert ("too few" in text) == (len(labels) < 5) != ("95 % interval" in text)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 11])
+def test_an_axis_that_counts_has_whole_numbers(count):
+    axis = str(histogram([0.5] * count, "Dice", "Dice", "images")["svg"])
+    left = re.findall(r'text-anchor="end">([^<]+)<', axis)
+    assert left[0] == "0" and len(left) > 1 and all(text.isdigit() for text in left)
 
 
 def test_a_page_without_images_names_no_file_and_shows_none():
