@@ -80,6 +80,10 @@ def run_cells(plan: Plan, cells: Sequence[Cell], root: Path, title: str, stops_a
                 "kept, and the command continues with the others."
             ) from error
         except KeyboardInterrupt:
+            logger.warning(
+                "Interrupted: no other run begins. A run in training stops at its next step, and one that is scored "
+                "ends first. Press Ctrl-C again to stop immediately."
+            )
             raise KeyboardInterrupt("Finished runs are kept. Repeat the command to continue with the others.") from None
         finally:
             stop.set()

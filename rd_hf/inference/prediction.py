@@ -20,6 +20,7 @@ from ..data.decoding.reading import Reading
 from ..data.scanner import is_hidden, is_image, masks_among, printable, scan
 from ..data.volumes.transform import VolumeTransform
 from ..tasks.segmentation import Segmentation
+from ..tasks.task import Task
 from .loading import LoadedModel, load_model
 from .mask_files import MaskFiles
 from .volume_prediction import predict_volumes
@@ -92,6 +93,7 @@ def predict_loaded(
             "`output_dir`, `overlay` and `dicom_seg` are for models that give masks, but this one gives classes: leave "
             "them out."
         )
+    _tell_thresholds(loaded.task)
     if isinstance(loaded.transform, VolumeTransform):
         refuse_reading_of_images(page, dicom_window)
         refuse_given(PredictionArguments, {"batch_size": batch_size}, "volumes come one by one")
@@ -107,6 +109,13 @@ def predict_loaded(
         rows += _predict_batch(loaded, masks, paths[start : start + batch_size], on_bad_image, reading, notes)
     log_notes(logger, notes, "those to predict")
     return rows
+
+
+def _tell_thresholds(task: Task) -> None:
+    point = getattr(task, "operating_point", None)
+    if point is not None:
+        bounds = ", ".join(f"{name} from {value:.3f}" for name, value in point["thresholds"].items())
+        logger.info("The model answers by its operating point: %s (rule %s).", bounds, point["rule"])
 
 
 def find_images(names: str | os.PathLike | Iterable[str | os.PathLike]) -> list[Path]:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import shutil
 
 import numpy as np
@@ -133,13 +134,16 @@ def forms(trained, tmp_path_factory):
 
 
 @pytest.mark.parametrize("form", ["rd_hf", "transformers", "onnx"])
-def test_predict_and_evaluate_decide_so_in_every_form(form, forms, trained, capsys):
+def test_predict_and_evaluate_decide_so_in_every_form(form, forms, trained, capsys, caplog):
     point = metrics_of(trained)["operating_point"]
     scores = evaluated(forms[form], trained, capsys)
     assert scores["operating_point"] == {name: point[name] for name in ("rule", "label", "threshold", "test")}
     assert scores["accuracy"] == metrics_of(trained)["test"]["accuracy"] and "calibration" not in scores
     images = sorted(trained.parent.glob("test_*.png"), key=lambda path: int(path.stem.split("_")[1]))
-    plain, calibrated = (rd_hf.predict(str(forms[form]), images, calibrated=value) for value in (False, True))
+    with caplog.at_level(logging.INFO, "rd_hf"):
+        plain, calibrated = (rd_hf.predict(str(forms[form]), images, calibrated=value) for value in (False, True))
+    threshold = f"malignant from {point['threshold']:.3f} (rule sensitivity=0.9)"
+    assert f"The model answers by its operating point: {threshold}." in caplog.text
     _, answered, _ = predicted(trained)
     assert [row["label"] == "malignant" for row in plain] == answered.tolist()
     assert [row["label"] for row in calibrated] == [row["label"] for row in plain]
