@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from .distillation import DistillationArguments, defaults_of
 from .effect_rules import CHECKED, RULES, Known, Rule, Situation, Uses
-from .options import defaults_under
+from .options import OTHERS, defaults_under
 from .values import ArgumentError
 
 logger = logging.getLogger(__name__)
@@ -71,8 +71,8 @@ def idle(arguments: DistillationArguments, known: Known, uses: Uses) -> set[str]
 
 
 def _changed(arguments: DistillationArguments) -> set[str]:
-    """The arguments whose value differs from their defaults, also from those for other data."""
-    defaults = [defaults_under(type(arguments), arguments.method)]
+    """The arguments whose value differs from their defaults, also from those for other data and methods."""
+    defaults = [defaults_under(type(arguments), method) for method in (arguments.method, OTHERS)]
     defaults += [defaults_of(arguments.method, volumes, masks) for volumes in (False, True) for masks in (False, True)]
     return {name for name in CHECKED if all(getattr(arguments, name) != own[name] for own in defaults if name in own)}
 

@@ -125,11 +125,11 @@ def preset_in_words(arguments: Any, of_data: Mapping[str, Any] | None = None) ->
     usual = {name: values[OTHERS] for name, values in of_methods.items()}
     presets = {name: values.get(arguments.method, values[OTHERS]) for name, values in of_methods.items()}
     presets |= {name: value for name, value in (of_data or {}).items() if name in presets}
-    presets = {name: value for name, value in presets.items() if value != usual[name]}
-    if not presets:
+    if presets == usual:
         return None
-    given = {name: getattr(arguments, name) for name, value in presets.items() if getattr(arguments, name) != value}
-    kept = ", ".join(f"{name} {value}" for name, value in presets.items() if name not in given)
+    now = {name: getattr(arguments, name) for name in presets}
+    given = {n: value for n, value in now.items() if n not in arguments.not_given and value != presets[n]}
+    kept = ", ".join(f"{name} {value}" for name, value in now.items() if name not in given and value != usual[name])
     words = f"Method {arguments.method} sets {kept or 'nothing'}"
     return words + (f". Given in its place: {', '.join(f'{n} {v}' for n, v in given.items())}." if given else ".")
 

@@ -50,7 +50,7 @@ def run_cell(plan: Plan, cell: Cell, bench: Bench, root: Path) -> None:
     arguments = plan.cell_arguments(cell, folder, bench.run_data.task, bench.run_data.volumes is not None)
     for name, sentence, _ in without_effect(arguments, bench.run_data.known(), cell.entry.method.uses, cell.entry.name):
         if name in cell.entry.arguments:  # on this data; what no data makes read is refused before the first run
-            logger.warning("%s: %s", cell.path, sentence)
+            logger.warning("%s", sentence)
     set_seed(cell.seed)
     trained = train(plan, cell, bench, arguments)
     task = trained.run_data.task

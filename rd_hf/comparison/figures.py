@@ -12,7 +12,7 @@ import numpy as np
 from ..scoring.drawn_names import drawn_names
 from ..scoring.plots import COLOURS, new_figure
 from ..students.cost import Cost
-from .tables import by_method, by_title, distinct_shots, method_title, metric_values
+from .tables import by_method, by_title, distinct_shots, has_seeds, method_title, metric_values
 
 if TYPE_CHECKING:
     from .runs import Run
@@ -42,8 +42,8 @@ def plot_scores(runs: Sequence[Run], title: str, path: Path) -> None:
             ))  # fmt: skip
         axes.set_xticks(range(len(columns)), [str(shots) for shots in columns])
         axes.set_xlabel(runs[0].shots_title)
-        several = len({run.cell.seed for run in runs}) > 1
-        axes.set_ylabel(f"test {runs[0].metric.title}" + ", mean and standard deviation over seeds" * several)
+        spread_in_words = ", mean and standard deviation over seeds" * has_seeds(runs)
+        axes.set_ylabel(f"test {runs[0].metric.title}{spread_in_words}")
         axes.set_title(title)
         axes.legend(lines, names.texts, bbox_to_anchor=(1.01, 1), loc="upper left", fontsize=8, frameon=False)
 
@@ -77,7 +77,7 @@ def plot_frontier(runs: Sequence[Run], costs: dict[str, Cost], title: str, path:
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
             axes.xaxis.set_minor_formatter(NullFormatter())
             axes.set_xlabel(label)
-            axes.set_ylabel(f"test {runs[0].metric.title}, mean over seeds")
+            axes.set_ylabel(f"test {runs[0].metric.title}" + ", mean over seeds" * has_seeds(runs))
         figure.suptitle(f"{title}: {shots} {runs[0].shots_title}")
         points = panels[-1].get_lines()
         labels = [point.get_label() for point in points]

@@ -60,7 +60,7 @@ def teacher_table(runs: Sequence[Run]) -> str:
         return ""
     lines = [
         f"{runs[0].metric.title} on test of the reprogrammed teachers themselves, which share the students' heads"
-        + (": mean (standard deviation) over seeds." if len({run.cell.seed for run in runs}) > 1 else "."),
+        + (": mean (standard deviation) over seeds." if has_seeds(runs) else "."),
         "",
         *_head(runs[0].shots_title, columns),
     ]
@@ -87,7 +87,7 @@ def overview_table(runs: Sequence[Run]) -> str:
     most, means = _most(values), _comparable_means(values)
     best = [np.nanmax([*column, -1.0]) for column in zip(*means.values(), strict=True)]
     titles = [f"{_cell(data)} {shots}" for data, shots in columns]
-    lines = _head(f"test {runs[0].metric.title}, mean over seeds", [*titles, "mean"])
+    lines = _head(f"test {runs[0].metric.title}" + ", mean over seeds" * has_seeds(runs), [*titles, "mean"])
     over_all = {name: np.mean(own) for name, own in means.items()}
     highest = np.nanmax([*over_all.values(), -1.0])
     for name, own in groups.items():
@@ -120,7 +120,7 @@ def difference_table(runs: Sequence[Run], reference: str | None = None) -> str:
         found |= zip(pairs, paired_differences(list(pairs.values())), strict=True)
     corrected = _corrected(found)
     lines = [
-        _head_of_differences(groups[reference][0], "", bool(corrected)),
+        _head_of_differences(groups[reference], ""),
         "",
         *_head(runs[0].shots_title, columns),
     ]
@@ -161,7 +161,7 @@ def overall_table(runs: Sequence[Run], reference: str | None = None) -> str:
     has_all = len(counted) == len({(run.cell.data, run.row["shots"]) for run in runs})
     columns = "all columns" if has_all else "the columns " + ", ".join(counted.values())
     lines = [
-        _head_of_differences(groups[reference][0], f" over {columns}", bool(corrected)),
+        _head_of_differences(groups[reference], f" over {columns}"),
         "",
         *_head("", ["mean over these columns"]),
     ]
@@ -210,6 +210,11 @@ def cost_table(runs: Sequence[Run], costs: dict[str, Cost]) -> str:
         ]
         lines.append("| " + " | ".join(entries) + " |")
     return "\n".join(lines)
+
+
+def has_seeds(runs: Iterable[Run]) -> bool:
+    """Whether the runs have several seeds, over which there is a mean."""
+    return len({run.cell.seed for run in runs}) > 1
 
 
 def distinct_shots(runs: Iterable[Run]) -> list:
@@ -309,14 +314,15 @@ def _corrected(found: dict[Any, Difference]) -> dict[Any, float]:
     return dict(zip(tested, holm(list(tested.values())), strict=True))
 
 
-def _head_of_differences(reference: Run, where: str, are_tested: bool) -> str:
+def _head_of_differences(reference: Sequence[Run], where: str) -> str:
+    first, several = reference[0], has_seeds(reference)
     what = (
-        f", with its 95 % interval over seeds and test {reference.case}s, and the p-value after Holm correction over "
-        "this table."
-        if are_tested
+        f", with its 95 % interval over seeds and test {first.case}s, and the p-value after Holm correction over this "
+        "table."
+        if several
         else ". One seed gives neither an interval nor a p-value."
     )
-    return f"Difference from {method_title(reference)}{where}{what}"
+    return f"Difference from {method_title(first)}{where}{what}"
 
 
 def _difference(found: Difference | None, p_value: float | None) -> str:

@@ -81,8 +81,7 @@ def run_cells(plan: Plan, cells: Sequence[Cell], root: Path, title: str, stops_a
             ) from error
         except KeyboardInterrupt:
             logger.warning(
-                "Interrupted: no other run begins. A run in training stops at its next step, and one that is scored "
-                "ends first. Press Ctrl-C again to stop immediately."
+                "Interrupted: no other run begins. Waiting for the workers. Press Ctrl-C again to stop immediately."
             )
             raise KeyboardInterrupt("Finished runs are kept. Repeat the command to continue with the others.") from None
         finally:
@@ -176,8 +175,8 @@ def _start_worker(stop: Event) -> None:
 
 def _name_the_run(record: logging.LogRecord) -> bool:
     """Put the run before what a worker says of it."""
-    if _running and record.name.startswith("rd_hf"):
-        record.msg, record.args = f"{_running}: {record.getMessage()}", ()
+    if _running and record.name.startswith("rd_hf") and not hasattr(record, "of_run"):
+        record.msg, record.args, record.of_run = f"{_running}: {record.getMessage()}", (), _running
     return True
 
 
@@ -194,8 +193,6 @@ def run_job(comparison: dict[str, Any], tuned: dict, paths: list[str], stops_at_
     known = {str(cell.path): cell for cell in [*plan.tuning_cells(), *map(plan.as_tuned, plan.cells())]}
     root, bench, failed = Path(plan.comparison.output_dir), None, []
     for path in paths:
-        if failed and stops_at_failure and _stop is not None:
-            _stop.set()
         if _stop is not None and _stop.is_set():
             break
         try:
@@ -211,6 +208,8 @@ def run_job(comparison: dict[str, Any], tuned: dict, paths: list[str], stops_at_
         except Exception as error:  # whatever the error is, the other runs may still succeed
             logger.debug("", exc_info=True)
             failed.append(f"{path}: {type(error).__name__}: {error}")
+        if failed and stops_at_failure and _stop is not None:
+            _stop.set()  # for all workers
     return failed
 
 

@@ -70,10 +70,11 @@ def shared_files(images: Mapping[str, Mapping[int, bytes]], file_of: FileOf) -> 
     """
     sentences = []
     for first, second, rows in _shared(images):
-        pairs = [(file_of(second, row), file_of(first, earlier)) for row, earlier in rows]
+        pairs = [(file_of(second, row), file_of(first, earlier)) for row, earlier in rows[:SHOWN]]
         named = [f"{file} is {earlier}" for file, earlier in pairs if file and earlier]
         if named:
-            sentences.append(f"Of '{second}' and '{first}': {_some(named)}.")
+            more = f", and {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""
+            sentences.append(f"Of '{second}' and '{first}': {', '.join(named)}{more}.")
     return sentences
 
 
@@ -98,16 +99,21 @@ def conflicting_labels(
     :param file_of: the file of a split's row, where it has one.
     :return: a sentence for each such image.
     """
-    found: dict[bytes, dict[str, str]] = {}
+    found: dict[bytes, dict[str, tuple[str, int]]] = {}
     for split, given in labels.items():
         for row, label in given.items():
             if row in images[split]:
-                file = file_of(split, row)
-                use = f"{label!r} in row {row} of '{split}'" + (f" ({file})" if file else "")
-                found.setdefault(images[split][row], {}).setdefault(label, use)
-    return [
-        f"Equal rows have different labels: {', '.join(uses.values())}." for uses in found.values() if len(uses) > 1
-    ]
+                found.setdefault(images[split][row], {}).setdefault(label, (split, row))
+    sentences = []
+    for places in found.values():
+        if len(places) > 1:
+            uses = [_use(label, split, row, file_of(split, row)) for label, (split, row) in places.items()]
+            sentences.append(f"Equal rows have different labels: {', '.join(uses)}.")
+    return sentences
+
+
+def _use(label: str, split: str, row: int, file: str | None) -> str:
+    return f"{label!r} in row {row} of '{split}'" + (f" ({file})" if file else "")
 
 
 def report_leaks(sentences: Sequence[str], on_leak: str, source: dict[str, Any], files: Sequence[str] = ()) -> None:

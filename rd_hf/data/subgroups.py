@@ -22,7 +22,7 @@ def check_subgroup_columns(splits: Mapping[str, Dataset], columns: Sequence[str]
     for column in columns:
         features = [split.features[column] for split in splits.values() if column in split.features]
         if not features:
-            raise DataError(_unknown(column, "subgroup_column", splits))
+            raise DataError(_unknown(column, "`subgroup_column` names", splits))
         if not all(isinstance(feature, Value | ClassLabel) for feature in features):
             raise DataError(f"`subgroup_column` '{column}' holds no plain values; name a column of texts or numbers")
 
@@ -30,7 +30,8 @@ def check_subgroup_columns(splits: Mapping[str, Dataset], columns: Sequence[str]
 def check_group_column(splits: Mapping[str, Dataset], column: str | None) -> None:
     """:raises DataError: for a column that no split has."""
     if column is not None and not any(column in split.features for split in splits.values()):
-        raise DataError(_unknown(column, "group_column", splits))
+        of = "`group_column` names, here or in the model's training"
+        raise DataError(_unknown(column, of, splits))
 
 
 def subgroup_tables(split: Dataset, columns: Sequence[str]) -> tuple[list[Table], dict[str, Any]]:
@@ -90,9 +91,9 @@ def rows_of_subgroups(values: Sequence[str]) -> dict[str, np.ndarray]:
     }
 
 
-def _unknown(column: str, option: str, splits: Mapping[str, Dataset]) -> str:
+def _unknown(column: str, why: str, splits: Mapping[str, Dataset]) -> str:
     first = next(iter(splits.values())).features
     return (
-        f"no split has the column '{column}' that `{option}` names; the columns are: {columns_found(first)}."
+        f"no split has the column '{column}' that {why}; the columns are: {columns_found(first)}."
         f"{nearest(column, list(first))}"
     )

@@ -98,8 +98,9 @@ def _origin(made_from: dict[str, Any]) -> list[tuple[str, str]]:
     lines = [("made from", f"{_named(base)}, {taught}, method {made_from.get('method')}")]
     if data:
         counts = ", ".join(f"{name} {count}" for name, count in data.get("splits", {}).items())
-        made = " and ".join((data.get("made_splits") or {}).get("names", ()))
-        lines.append(("data", f"{_named(data['id'], 'data')} ({counts}{made and f', of which {made} were made'})"))
+        names = (data.get("made_splits") or {}).get("names", ())
+        made = f", of which {' and '.join(names)} {'were' if len(names) > 1 else 'was'} made" if names else ""
+        lines.append(("data", f"{_named(data['id'], 'data')} ({counts}{made})"))
     return lines
 
 

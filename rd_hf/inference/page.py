@@ -97,8 +97,6 @@ def check_page(report: str | None) -> None:
     path = Path(report)
     if path.suffix.lower() not in (".html", ".htm"):
         raise ArgumentError(f"`report` is {report}; the page is an HTML file, so its name must end with .html.")
-    if not path.parent.is_dir():
-        raise ArgumentError(f"`report` is {report}, but there is no folder {path.parent}. Make it, or name another.")
     check_is_new(report, "report")
 
 

@@ -40,9 +40,14 @@ def check_folder(folder: Path, argument: str = "output_dir") -> None:
 
 
 def check_is_new(file: str | None, argument: str) -> None:
-    """:raises ArgumentError: where a file that is to be written exists."""
-    if file is not None and Path(file).exists():
+    """:raises ArgumentError: where a file that is to be written exists, or its folder does not."""
+    if file is None:
+        return
+    if Path(file).exists():
         raise ArgumentError(f"`{argument}` {file} exists already: choose another name, or move it.")
+    folder = Path(file).parent
+    if not folder.is_dir():
+        raise ArgumentError(f"`{argument}` is {file}, but there is no folder {folder}. Make it, or name another.")
 
 
 def write_json(values: dict[str, Any], path: Path) -> None:

@@ -200,13 +200,19 @@ def _keep(
         is_volume = least.dimensions == 3
         words = WORDS[measure].format("window" if is_volume else "image")
         found = getattr(cost, measure)
-        shown = f"{found:,}" if measure == "parameters" else f"{found:.3g}"
+        shown = f"{found:,}" if measure == "parameters" else _rounded_up(found)
         size = f"{image_size} voxels per side" if is_volume else f"{image_size} px"
         raise BudgetError(
             f"No ready student has at most {budget:,.10g} {words} at {size}. The nearest{of} is "
             f"{least.name}, with {shown} {words}."
         )
     return kept
+
+
+def _rounded_up(value: float) -> str:
+    """Three digits of a cost; a budget of this much is enough."""
+    unit = 10.0 ** (math.floor(math.log10(value)) - 2)
+    return f"{math.ceil(value / unit - 1e-9) * unit:.3g}"
 
 
 def _build(student: ReadyStudent, image_size: int, num_labels: int, device: str):

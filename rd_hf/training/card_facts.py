@@ -14,6 +14,7 @@ from ..arguments.distillation import DistillationArguments
 from ..arguments.options import defaults_under, names
 from ..models.timm_models import TIMM
 from ..students.cost import Cost, measure_cost, threads
+from .assembly import planned_steps
 from .mask_examples import EXAMPLES_FILE
 from .trainer import Trainer, usual_eval_steps
 
@@ -41,7 +42,11 @@ def card_facts(
     arguments: DistillationArguments = trainer.arguments
     task = run_data.task
     of_data = run_data.defaults(arguments.method) | {"metric_for_best_model": task.default_metric}
-    of_steps = {"eval_steps": usual_eval_steps(trainer.max_steps), "save_steps": trainer.eval_steps}
+    unset = arguments.with_values(temperature=None, kl_weight_end=None)  # which may follow from others that are given
+    unset = run_data.with_defaults(unset)
+    of_data |= {"temperature": unset.temperature, "kl_weight_end": unset.kl_weight_end}
+    of_steps = {"max_steps": planned_steps(arguments.with_values(max_steps=-1), run_data, trainer.data.plan)}
+    of_steps |= {"eval_steps": usual_eval_steps(trainer.max_steps), "save_steps": trainer.eval_steps}
     changed, defaults = _arguments(arguments, of_data, of_steps)
     provenance = models.student.config.provenance
     common = {
@@ -109,7 +114,7 @@ def _arguments(
     defaults = defaults_under(type(arguments), arguments.method) | of_data | of_steps
     values, shown = arguments.to_dict(), names(type(arguments), lambda fact: fact.in_card)
     values = {name: values[name] for name in shown}
-    values |= {name: number for name, number in of_steps.items() if values[name] is None}
+    values |= {name: number for name, number in of_steps.items() if values[name] in (None, -1)}
     changed = {name: value for name, value in values.items() if value != defaults[name]}
     return changed, {name: value for name, value in values.items() if name not in changed}
 

@@ -91,13 +91,13 @@ def _size(models: Models) -> str:
 def check_dist(arguments: DistillationArguments, rows: int, of_masks: bool) -> None:
     """Check that a step has enough rows to correlate; of masks each pixel is a row.
 
-    :param rows: images over which DIST is computed.
+    :param rows: images or volumes over which DIST is computed.
     :raises ArgumentError: where there is only one.
     """
     has_term = arguments.kl_weight or arguments.kl_weight_end
     if arguments.divergence == "dist" and has_term and not of_masks and rows < 2:
         raise ArgumentError(
-            "`divergence` dist correlates the images of a step, but a step has one image only: raise "
+            "`divergence` dist correlates the rows of a step, but a step has one row only: raise "
             "`per_device_train_batch_size`, or set `divergence` kl."
         )
 

@@ -198,8 +198,10 @@ def train_and_report(run_data: RunData, models: Models, trainer: Trainer, deadli
     folder, accelerator = trainer.output_dir, trainer.accelerator
     try:
         scores = write_report(folder, run_data, models, trainer, time.perf_counter() - started)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         ended = f"The training has ended. `rd-hf report {folder}` scores its models and writes the report."
+        if isinstance(interrupt, Stopped):  # by a signal, which has an exit code of its own
+            raise Stopped(f"{interrupt} {ended}", interrupt.exit_code) from None
         raise KeyboardInterrupt(ended) from None
     if accelerator.is_main_process:
         logger.info("%s", summary(scores, run_data, folder))

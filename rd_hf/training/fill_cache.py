@@ -59,8 +59,9 @@ def build(arguments: DistillationArguments) -> str:
         try:
             computed = _fill_missing(inputs, missing, size, arguments.on_bad_image, progress)
         except KeyboardInterrupt:
-            kept = f"{progress.done} of {len(own)} entries are kept. Repeat the command to continue with the others."
-            raise KeyboardInterrupt(kept) from None
+            share = "" if accelerator.num_processes == 1 else " of this process"
+            kept = f"{progress.done} of {len(own)} entries{share} are kept."
+            raise KeyboardInterrupt(f"{kept} Repeat the command to continue with the others.") from None
     accelerator.wait_for_everyone()
     return _outcome(inputs.cache, visits, computed)
 

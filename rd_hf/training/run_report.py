@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,8 @@ from accelerate.utils import set_seed
 
 from ..arguments.config import arguments_from, read_config
 from ..arguments.distillation import IN_MEMORY, MODEL_IN_MEMORY, DistillationArguments
-from ..arguments.values import ArgumentError
-from ..runtime.checkpoint import checkpoint_step, list_checkpoints, load_latest
+from ..arguments.values import ArgumentError, listed
+from ..runtime.checkpoint import CheckpointError, checkpoint_step, list_checkpoints, load_latest
 from ..runtime.processes import report_lost_process, start_accelerator
 from ..runtime.progress import console
 from .assembly import build_models, open_trainer
@@ -81,7 +82,7 @@ def report(
             trainer.restore_weights(load_latest(trainer.checkpoints))
             trainer.restore_best()
         else:
-            _restore_saved(folder, models, trainer)
+            _restore_saved(folder, models, trainer, run_data.task.names)
         seconds = _seconds(folder, trainer.step)
         logger.info("%s", _where_it_stands(trainer, has_ended=seconds is not None))
         with report_lost_process(accelerator):
@@ -124,9 +125,19 @@ def _arguments_of(folder: Path, given: dict[str, Any]) -> DistillationArguments:
     return arguments_from(values | own | given)
 
 
-def _restore_saved(folder: Path, models: Models, trainer: Trainer) -> None:
-    """Take the weights of the saved student and teacher, and from metrics.jsonl which steps these are."""
+def _restore_saved(folder: Path, models: Models, trainer: Trainer, names: Sequence[str]) -> None:
+    """Take the weights of the saved student and teacher, and from metrics.jsonl which steps these are.
+
+    :param names: of the data's classes.
+    :raises CheckpointError: where the student has others, or has them in another order.
+    """
     saved = type(models.student).from_pretrained(folder / "student")
+    own = [saved.config.id2label[number] for number in range(saved.config.num_labels)]
+    if own != list(names):
+        raise CheckpointError(
+            f"The student in {folder / 'student'} has the classes {listed(own)}, but the data now has {listed(names)}, "
+            "in this order. `rd-hf evaluate` scores the student by its own."
+        )
     models.student.load_state_dict(saved.state_dict())
     if models.teacher is not None:
         saved = type(models.teacher).from_pretrained(folder / "teacher", backbone=models.backbone)

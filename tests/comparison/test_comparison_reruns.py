@@ -108,10 +108,11 @@ def test_a_tuning_stops_at_its_first_failure(grid, monkeypatch):  # noqa: F811
         raise ArgumentError("no such folder")
 
     monkeypatch.setattr(workers, "run_cell", fails)
-    for stops, count in ((False, 3), (True, 1)):
+    for stops, own, count in ((False, paths, 3), (True, paths, 1), (True, paths[:1], 1)):
         monkeypatch.setattr(workers, "_stop", threading.Event())
         tried.clear()
-        assert len(workers.run_job(vars(plan.comparison), {}, paths, stops)) == len(tried) == count
+        assert len(workers.run_job(vars(plan.comparison), {}, own, stops)) == len(tried) == count
+        assert workers._stop.is_set() == stops  # also where no other run of the job is left
 
 
 @pytest.mark.parametrize("name", ["teacher", "student"])

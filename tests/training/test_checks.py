@@ -78,7 +78,7 @@ def test_label_smoothing_of_several_labels_is_refused_with_an_argument_that_exis
 def test_correlations_of_one_image_are_refused(options, teacher, blobs_npz, tmp_path):
     values = settings(teacher, blobs_npz, tmp_path / "run", use_unlabeled=False, per_device_train_batch_size=1)
     values.pop("per_device_unlabeled_batch_size", None)
-    with pytest.raises(ArgumentError, match="`divergence` dist correlates the images of a step, but a step has one"):
+    with pytest.raises(ArgumentError, match="`divergence` dist correlates the rows of a step, but a step has one row"):
         rd_hf.distill(**(values | {"cka_weight": 0} | options))
 
 

@@ -19,6 +19,7 @@ from rd_hf.arguments.config import read_config
 from rd_hf.arguments.values import ArgumentError
 from rd_hf.models.backbone import Backbone
 from rd_hf.runtime.checkpoint import CheckpointError
+from rd_hf.runtime.interrupts import Stopped
 from rd_hf.tasks.classification import Classification, SingleLabel
 from rd_hf.training.report import summary
 from rd_hf.training.run_folder import read_history
@@ -97,6 +98,14 @@ def test_without_checkpoints_the_saved_models_are_scored(teacher, blobs_npz, tmp
     shutil.rmtree(run / "checkpoints")
     with no_training():
         assert rd_hf.report(run) == before
+    config = json.loads((run / "student" / "config.json").read_text())
+    names = config["id2label"]
+    config["id2label"] = names | {"0": names["1"], "1": names["0"]}
+    (run / "student" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(
+        CheckpointError, match=f"classes {names['1']}, {names['0']}, .*, but the data now has {names['0']}"
+    ):
+        rd_hf.report(run)
 
 
 def test_a_killed_run_is_reported_as_far_as_it_was_saved_and_can_go_on(
@@ -180,14 +189,14 @@ def test_scores_that_cannot_be_computed_cost_no_weights(blobs_npz, tmp_path, mon
 
 
 def test_an_interruption_after_the_training_says_what_is_left_to_do(blobs_npz, tmp_path, monkeypatch, capsys):
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Classification, "scores", interrupt)
     values = settings(None, blobs_npz, tmp_path / "run", method="ce", max_steps=2)
     options = [word for name, value in values.items() if value is not None for word in (f"--{name}", str(value))]
-    assert cli.main(["distill", *options]) == cli.EXIT_INTERRUPTED
-    assert f"The training has ended. `rd-hf report {tmp_path / 'run'}` scores its models" in capsys.readouterr().err
+    for stopped, code in ((Stopped("SIGUSR1 received.", 85), 85), (KeyboardInterrupt(), cli.EXIT_INTERRUPTED)):
+        monkeypatch.setattr(Classification, "scores", Mock(side_effect=stopped))
+        assert cli.main(["distill", *options, *(["--overwrite_output_dir"] if code != 85 else [])]) == code
+        told = capsys.readouterr().err
+        assert f"The training has ended. `rd-hf report {tmp_path / 'run'}` scores its models" in told
+        assert ("SIGUSR1 received." in told) == (code == 85)
     monkeypatch.undo()
     assert cli.main(["report", str(tmp_path / "run")]) == 0 and (tmp_path / "run" / "metrics.json").is_file()
 
