@@ -112,6 +112,8 @@ def _problem_of_config(folder: Path, kind: str) -> str | None:
             "it is a student of rd_hf. Write it as a plain checkpoint with `rd-hf export --model THIS --output_dir "
             "FOLDER`, and give that folder."
         )
+    if kind == "AutoModel" and config.get("model_type") == "rd_teacher":
+        return "it is a reprogrammed teacher of rd_hf. Give the foundation model that it was made from."
     return None
 
 

@@ -35,8 +35,11 @@ PROGRESS.propagate = False
 def start_accelerator(arguments: DistillationArguments) -> Accelerator:
     """Join the processes that a launcher started, or run as the only one.
 
-    :raises ArgumentError: when a tracker is not installed, or the processes would not train together.
+    :raises ArgumentError: when a tracker is not installed, the processes would not train together, or `fp16` lacks a
+        GPU.
     """
+    if arguments.fp16 and not torch.accelerator.is_available():  # Accelerate would train in float32 without a word
+        raise ArgumentError("`fp16` needs a GPU, and there is none here: leave it out, or give `bf16`.")
     # Accelerate keeps one precision per process, but a second run in the process may use another.
     AcceleratorState._reset_state()
     launched = int(os.environ.get("WORLD_SIZE", "1"))

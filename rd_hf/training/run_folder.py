@@ -39,6 +39,7 @@ def check_run_folder(arguments: DistillationArguments) -> None:
     """
     folder = Path(arguments.output_dir)
     check_folder(folder)
+    _keep_data_apart(folder, arguments)
     is_run = (folder / CONFIG_FILE).is_file()
     if arguments.resume:
         if not is_run:
@@ -54,6 +55,17 @@ def check_run_folder(arguments: DistillationArguments) -> None:
             f"`output_dir` {folder} is not empty. Choose another folder, continue the run there with --resume, or "
             "replace it with --overwrite_output_dir."
         )
+
+
+def _keep_data_apart(folder: Path, arguments: DistillationArguments) -> None:
+    """:raises ArgumentError: when a run would write into a folder that is read as data."""
+    for name in names(DistillationArguments, lambda fact: fact.text == "data"):
+        data = getattr(arguments, name)
+        if isinstance(data, str) and Path(data).is_dir() and folder.resolve().is_relative_to(Path(data).resolve()):
+            raise ArgumentError(
+                f"`output_dir` {folder} lies in the folder of `{name}`, {data}, so that what the run writes would be "
+                "read as data: choose a folder outside it."
+            )
 
 
 def _holds_something(folder: Path) -> bool:

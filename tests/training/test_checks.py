@@ -82,6 +82,18 @@ def test_correlations_of_one_image_are_refused(options, teacher, blobs_npz, tmp_
         rd_hf.distill(**(values | {"cka_weight": 0} | options))
 
 
+def test_runs_in_the_folder_of_their_data_and_half_precision_without_a_gpu_are_refused(teacher, tmp_path):
+    (tmp_path / "data").mkdir()
+    for option in ("dataset", "unlabeled_dataset"):
+        values = settings(teacher, "elsewhere", tmp_path / "data" / "runs" / "one") | {option: str(tmp_path / "data")}
+        with pytest.raises(ArgumentError, match=f"`output_dir` .*one lies in the folder of `{option}`, .*data"):
+            rd_hf.distill(**values)
+    if not torch.accelerator.is_available():
+        with pytest.raises(ArgumentError, match="`fp16` needs a GPU, and there is none here"):
+            rd_hf.distill(**settings(teacher, "elsewhere", tmp_path / "run", fp16=True))
+    assert not (tmp_path / "data" / "runs").exists()
+
+
 def test_a_batch_of_one_image_is_refused_where_a_batch_norm_would_see_one_value():
     model = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Conv2d(4, 4, 1))
     statistics = model[1].running_mean.clone()
