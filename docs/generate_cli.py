@@ -46,7 +46,7 @@ ARGUMENTS = {
 CONFIG = """`--config FILE` reads arguments from a YAML file. Flags override the file.
 
 An argument that nothing reads under the others is refused, and the error says why. Where a flag makes it so, the log
-says which arguments of the file have no effect."""
+says which arguments of the file have no effect. With `--method ce` it also says what only other methods read."""
 NOTES = {
     "distill": CONFIG,
     "compare": CONFIG,

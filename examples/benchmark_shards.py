@@ -1,4 +1,4 @@
-"""What unlabelled images in tar shards cost: seconds of the index, images per second, and memory.
+"""What unlabelled images in tar shards cost: images per second of the index and of loading, and memory.
 
     python examples/benchmark_shards.py --images 200000 --visits 20000
     python examples/benchmark_shards.py --images 200000 --visits 20000 --streaming

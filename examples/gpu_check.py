@@ -144,6 +144,8 @@ def main(arguments: list[str] | None = None) -> None:
     options.image_size = 224
     if options.tiny:
         options.batch_size, options.steps, options.image_size, options.workers = 4, 1, 64, 0
+    elif not torch.cuda.is_available():
+        parser.error("there is no GPU. `--tiny` tries the script on the CPU.")
     rows = [row for row in ROWS if not (options.tiny and "compiled" in row)]
     logging.getLogger("rd_hf").setLevel(logging.ERROR)
     disable_progress_bar()
@@ -161,7 +163,8 @@ def main(arguments: list[str] | None = None) -> None:
         for teacher in TEACHERS:
             own = teacher.replace("/", "_")
             forward = forward_alone(folder / own, options, device, dtype)
-            print(f"| {teacher} | its forward alone | {forward:.0f} | 1.00 | | | |", flush=True)
+            title = f"{teacher}, tiny" if options.tiny else teacher
+            print(f"| {title} | its forward alone | {forward:.0f} | 1.00 | | | |", flush=True)
             alone = None
             for row in rows:
                 epoch = measure(row, own, folder, options)
@@ -169,7 +172,7 @@ def main(arguments: list[str] | None = None) -> None:
                 speed = options.steps * options.batch_size / epoch.seconds
                 share = f"{100 * epoch.waited / epoch.seconds:.0f} %"
                 numbers = f"{speed:.0f} | {speed / forward:.2f} | {epoch.seconds / alone:.2f} | {share}"
-                print(f"| {teacher} | {row} | {numbers} | {epoch.mib / 1024:.1f} |", flush=True)
+                print(f"| {title} | {row} | {numbers} | {epoch.mib / 1024:.1f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -61,6 +61,7 @@ NOT_RUN = {  # the beginning of a command, and why no test runs it; its argument
     "rd-hf compare --config examples/compare/views.yaml": HOURS,
     "rd-hf compare --config examples/compare/precision.yaml": HOURS,
     "rd-hf compare --config examples/compare/masks.yaml": HOURS,
+    "rd-hf compare --config examples/compare/masks_few_labels.yaml": HOURS,
     "rd-hf compare --config examples/compare/rd_plus.yaml": HOURS,
     "rd-hf compare --config examples/compare/volumes.yaml": HOURS,
     "rd-hf compare --config examples/compare/first_volumes.yaml": HOURS,

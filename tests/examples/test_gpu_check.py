@@ -17,7 +17,10 @@ def test_the_tiny_check_prints_every_row(monkeypatch, capsys):
     monkeypatch.delitem(check.TEACHERS, "ViT-L/16")
     monkeypatch.setattr(check.STUDENT, "hidden_sizes", [8, 8, 8, 8])
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit):
+        check.main([])
+    assert "there is no GPU. `--tiny` tries the script" in capsys.readouterr().err
     check.main(["--tiny", "--no-bf16"])
     printed = capsys.readouterr().out
-    assert all(f"| ViT-B/16 | {row} | " in printed for row in (*kept, "its forward alone"))
+    assert all(f"| ViT-B/16, tiny | {row} | " in printed for row in (*kept, "its forward alone"))
     assert len([line for line in printed.splitlines() if line.startswith("| ViT")]) == 4

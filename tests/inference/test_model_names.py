@@ -127,6 +127,9 @@ def test_a_student_is_no_teacher_before_it_is_exported(folder):
         AutoModelForImageClassification.from_pretrained(folder)
     ).save_pretrained(folder)
     assert "it is a student of rd_hf. Write it as a plain checkpoint with `rd-hf export" in refusal(folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "rd_teacher"}))
+    assert "it is a reprogrammed teacher of rd_hf. Give the foundation model that it was made" in refusal(folder)
 
 
 def test_weights_of_another_config(folder):
