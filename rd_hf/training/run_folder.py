@@ -34,17 +34,18 @@ FILES = (
 def check_run_folder(arguments: DistillationArguments) -> None:
     """Check that the run may use its folder, before anything is loaded or written.
 
-    :raises ArgumentError: when the folder holds something and neither `resume` nor `overwrite_output_dir` is set, or
-        when a resumed run would be another one.
+    :raises ArgumentError: when the folder is a file, lies in the data's, or holds something and neither `resume` nor
+        `overwrite_output_dir` is set, or when a resumed run would be another one.
     """
     folder = Path(arguments.output_dir)
     check_folder(folder)
-    _keep_data_apart(folder, arguments)
     is_run = (folder / CONFIG_FILE).is_file()
     if arguments.resume:
         if not is_run:
             raise ArgumentError(f"{folder} has no run to resume, because it has no {CONFIG_FILE}.")
-    elif arguments.overwrite_output_dir and _holds_something(folder):
+        return
+    _keep_data_apart(folder, arguments)
+    if arguments.overwrite_output_dir and _holds_something(folder):
         if not is_run:
             raise ArgumentError(
                 f"`output_dir` {folder} has no earlier run (no {CONFIG_FILE}) to overwrite: choose another folder."
