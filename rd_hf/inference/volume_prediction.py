@@ -16,7 +16,6 @@ from ..arguments.values import ArgumentError
 from ..data.decoding.images import BadImageError, described
 from ..data.scanner import printable
 from ..data.volumes.finding import FoundVolume, find_volumes
-from ..data.volumes.grid_volume import STORED_DTYPE
 from ..data.volumes.reading import header_of, read_volume
 from ..data.volumes.volume import Volume, VolumeReading
 from ..models.volume_grid import orientation_of, oriented, spacing_along
@@ -111,7 +110,7 @@ def _read(loaded: LoadedModel, volume: FoundVolume, reading: VolumeReading) -> V
 
 def _answer(loaded: LoadedModel, volume: FoundVolume, read: Volume, files: VolumeFiles | None) -> dict[str, Any]:
     processor, model = loaded.transform.processor, loaded.model
-    shown = processor.shown(read.values, read.affine).to(STORED_DTYPE).float()  # as in training and scoring
+    shown = processor.shown(read.values, read.affine)
     logits = volume_logits(lambda pixels: model(pixel_values=pixels).logits, processor, shown, model.device)
     if not isinstance(loaded.task, VolumeSegmentation):
         return loaded.task.answers(logits[None].cpu())[0]

@@ -288,7 +288,7 @@ def test_scores_that_a_rare_class_leaves_undefined_are_named_so_and_do_no_harm(m
 def test_a_bar_in_a_name_does_not_end_its_cell(make_run):
     run = make_run("ce", 0.0, 0, 10, 0.6)
     run.cell = replace(run.cell, data="a|b")
-    assert overview_table([run]).splitlines()[0] == "| test AUROC, mean over seeds | a\\|b 10 | mean |"
+    assert overview_table([run]).splitlines()[0] == "| test AUROC | a\\|b 10 | mean |"
 
 
 def test_the_table_of_costs_reads_what_was_measured(make_run):

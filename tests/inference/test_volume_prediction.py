@@ -31,13 +31,10 @@ def classifier(tmp_path_factory):
 
 
 def expected_mask(model: str, path) -> np.ndarray:
-    """The likeliest class of the logits, brought to the voxels of the source by the processor.
-
-    The volume is rounded to float16, as one that is scored has been.
-    """
+    """The likeliest class of the logits, brought to the voxels of the source by the processor."""
     loaded, volume = load_model(model), read_volume(path, "it")
     processor = loaded.transform.processor
-    shown = processor.shown(volume.values, volume.affine).half().float()
+    shown = processor.shown(volume.values, volume.affine)
     logits = volume_logits(lambda x: loaded.model(pixel_values=x).logits, processor, shown, torch.device("cpu"))
     return processor.to_source(logits, volume.values.shape[1:], volume.affine).argmax(dim=0).numpy()
 
@@ -188,12 +185,9 @@ def test_classes_of_volumes_and_an_unreadable_one_that_is_skipped(classifier, tm
         rd_hf.predict(classifier, tmp_path)
     good, bad = rd_hf.predict(classifier, tmp_path, on_bad_image="skip")
     loaded, volume = load_model(classifier), read_volume(tmp_path / "a.nii.gz", "it")
-    processor = loaded.transform.processor
-    shown = processor.shown(volume.values, volume.affine)
-    rounded = processor.normalized(shown.half().float())[None]  # as volumes that are scored
-    assert torch.allclose(rounded, processor(volume.values, volume.affine).pixel_values, atol=1e-2)
+    pixels = loaded.transform.processor(volume.values, volume.affine).pixel_values
     with torch.no_grad():
-        expected = loaded.model(pixel_values=rounded).logits.softmax(dim=1)[0].tolist()
+        expected = loaded.model(pixel_values=pixels).logits.softmax(dim=1)[0].tolist()
     assert list(good["probabilities"].values()) == pytest.approx(expected, abs=1e-6)
     assert set(bad) == {"image", "error"}
     assert main(["predict", "--model", classifier, "--images", str(tmp_path / "a.nii.gz")]) == 0

@@ -43,7 +43,7 @@ def masks_npz(tmp_path_factory):
 def finished(teacher, masks_npz, tmp_path_factory):
     """One finished RD run that shows its test images in the card."""
     folder = tmp_path_factory.mktemp("finished") / "run"
-    values = settings(teacher, masks_npz, folder, max_steps=60, eval_steps=20, learning_rate=1e-2, card_images=True)
+    values = settings(teacher, masks_npz, folder, max_steps=90, eval_steps=30, learning_rate=1e-2, card_images=True)
     return rd_hf.distill(**values), folder
 
 

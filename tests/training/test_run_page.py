@@ -100,9 +100,11 @@ def test_evaluate_writes_a_page_with_its_scores(run, data, tmp_path, capsys):
     scores, html = json.loads(capsys.readouterr().out), page.read_text()
     assert f"<b>{scores['auroc']:.3f}</b>" in html and "Report on the validation split" in html
     assert "was not looked at" in html and "map of the answer" in html and str(tmp_path) not in html
-    assert cli.main([*command, "--report", str(page), "--report_images", "false"]) == 0
-    assert "data:image/jpeg" not in page.read_text()
-    for name, words in (("page.txt", "must end with .html"), ("nowhere/page.html", "there is no folder")):
+    assert cli.main([*command, "--report", str(tmp_path / "bare.html"), "--report_images", "false"]) == 0
+    assert "data:image/jpeg" in page.read_text() and "data:image/jpeg" not in (tmp_path / "bare.html").read_text()
+    capsys.readouterr()
+    refused = {"page.txt": "must end with .html", "nowhere/page.html": "no folder", "page.html": "exists already"}
+    for name, words in refused.items():
         assert cli.main([*command, "--report", str(tmp_path / name)]) == cli.EXIT_USAGE
         assert words in capsys.readouterr().err
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ..decoding.images import BadImageError, described
@@ -19,8 +18,6 @@ from .volume import Header, VolumeReading
 if TYPE_CHECKING:
     from ...models.image_processing_rd_volume import RDVolumeProcessor
     from ..masks.reading import MaskReading
-
-STORED_DTYPE = torch.float16  # of intensities on the grid, which are between 0 and 1
 
 
 @dataclass(frozen=True)
@@ -84,7 +81,7 @@ class GridReader:
         digest = voxel_digest(volume.values)
         handed_over = [volume.values]
         del volume  # from here on the processor alone holds the voxels, and frees them early
-        values = self._shown(handed_over, source, called).to(STORED_DTYPE).numpy()
+        values = self._shown(handed_over, source, called).half().numpy()
         mask = None if self.masks is None else self._mask(found["mask"], f"the mask of {where}", source)
         foreground = np.empty(0, dtype=np.int32) if mask is None else foreground_positions(mask)
         return ReadVolume(GridVolume(values, mask, foreground), source, digest)
