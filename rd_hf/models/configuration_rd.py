@@ -229,8 +229,7 @@ class RDStudentConfig(_OneSourceOfLabels):
         if channels != 3 and self.spatial_dims == 2:
             raise ValueError(
                 f"The student's classifier ({self.classifier_config.model_type}) has {channels} for its number of "
-                "channels, which must be 3, because pipelines convert every image to RGB. A grey image becomes three "
-                "equal channels."
+                "channels, which must be 3, because pipelines convert images to RGB. Grey becomes three equal channels."
             )
         self.image_size = _image_size(image_size, "image_size")
         self.provenance = provenance or {}
