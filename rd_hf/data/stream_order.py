@@ -85,6 +85,11 @@ class StreamOrder:
         for lane, (epoch, start) in zip(self.lanes, epochs, strict=True):
             lane.take_over(epoch, start, self._first_place(step))
 
+    def close(self) -> None:
+        """Stop reading; what is asked for later is read from the epoch's start again."""
+        for lane in self.lanes:
+            lane.close()
+
     def _first_place(self, step: int) -> int:
         return step * (self.rows_a_step // len(self.lanes))
 
@@ -137,7 +142,8 @@ class _Lane:
 
     def _begin(self, epoch: int) -> None:
         self._epoch, self._next = epoch, self._starts[epoch]
-        self._images = self._images_of(epoch)
+        numbers = range(self._number, self._number + self._count)
+        self._images = _images_of([self._part(number % self._count, epoch) for number in numbers])
 
     def _end(self) -> None:
         read, following = self._next - self._starts[self._epoch], self._epoch + 1
@@ -152,19 +158,9 @@ class _Lane:
         self._starts[following] = self._next
         self._begin(following)
 
-    def _images_of(self, epoch: int) -> Iterator[Any]:
-        """The images of this part in an epoch; where it has none, those of the next part that has some.
-
-        :raises DataError: if no part has any.
-        """
-        for number in range(self._number, self._number + self._count):
-            is_empty = True
-            for image in self._part(number % self._count, epoch).images():
-                is_empty = False
-                yield image
-            if not is_empty:
-                return
-        raise DataError("the stream of unlabelled images is empty: check `unlabeled_dataset`")
+    def close(self) -> None:
+        """Stop reading."""
+        self._images = None
 
     def _part(self, number: int, epoch: int) -> ImageStream:
         rows = self._stream.dataset
@@ -174,3 +170,21 @@ class _Lane:
         rows = rows.shuffle(generator=generator, buffer_size=self._buffer_size, max_buffer_input_shards=self._at_once)
         rows.set_epoch(epoch)
         return self._stream._replace(dataset=rows)
+
+
+def _images_of(parts: Sequence[ImageStream]) -> Iterator[Any]:
+    """The images of the first part that has some.
+
+    The lane that reads them is not known here: in a cycle with it, the garbage collector would end the threads of
+    `datasets`, in whichever thread it runs, and wait for itself if that is a thread about to start.
+
+    :raises DataError: if no part has any.
+    """
+    for part in parts:
+        is_empty = True
+        for image in part.images():
+            is_empty = False
+            yield image
+        if not is_empty:
+            return
+    raise DataError("the stream of unlabelled images is empty: check `unlabeled_dataset`")

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +33,23 @@ class Checkpoint:
     step: int
     tensors: dict[str, dict[str, Tensor]]
     state: dict[str, Any]
+
+
+def put_into(module: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Load tensors into a module; of one that has several names one is enough.
+
+    :raises CheckpointError: when they are not those of the module.
+    """
+    missing, unexpected = module.load_state_dict(tensors, strict=False)
+    state = module.state_dict()
+    found = {state[name].data_ptr() for name in tensors if name in state}
+    lacking = [name for name in missing if state[name].numel() and state[name].data_ptr() not in found]
+    if lacking or unexpected:
+        raise CheckpointError(
+            f"The saved weights are not those of this model: {(lacking or unexpected)[0]} is "
+            f"{'missing' if lacking else 'unknown'}. Another version of a library may name them otherwise: use the "
+            "versions that the run was begun with, or start again with --overwrite_output_dir."
+        )
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:

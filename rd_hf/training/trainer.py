@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import math
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -23,7 +25,15 @@ from ..data.order import PlanSampler, StepPlan
 from ..data.pixel_store import PixelStore, Visits, collate
 from ..data.stream_order import StreamOrder
 from ..inference.rows import predict_rows
-from ..runtime.checkpoint import Checkpoint, CheckpointError, list_checkpoints, load_latest, save_checkpoint
+from ..runtime.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    list_checkpoints,
+    load_latest,
+    put_into,
+    save_checkpoint,
+)
+from ..runtime.files import finite
 from ..runtime.interrupts import Interrupts, Stopped, leave_interrupts_to_the_main_process
 from ..runtime.processes import PROGRESS, memory_used
 from ..runtime.progress import Progress
@@ -116,7 +126,8 @@ class Trainer:
         progress = Progress("training", self.max_steps, "step", self.step, self.accelerator.is_main_process)
         started, images = time.perf_counter(), 0
         waited = trained = 0.0  # seconds in all
-        with Interrupts(self.accelerator, deadline) as interrupts, progress:
+        reading = nullcontext() if self.data.stream is None else closing(self.data.stream)
+        with Interrupts(self.accelerator, deadline) as interrupts, progress, reading:
             while self.step < self.max_steps and not self.out_of_patience():
                 row = self.optimizer_step(batches)
                 self.step += 1
@@ -148,13 +159,16 @@ class Trainer:
 
     def loader(self) -> DataLoader:
         """The batches from the present step to the last."""
+        workers = self.arguments.dataloader_num_workers
         return DataLoader(
             Visits(self.data.store, self.data.labels, self.inputs.needs_teacher_pixels),
             batch_sampler=PlanSampler(self.data.plan, self.step, self.max_steps),
             collate_fn=collate,
-            num_workers=self.arguments.dataloader_num_workers,
+            num_workers=workers,
             pin_memory=self.accelerator.device.type == "cuda",
             worker_init_fn=leave_interrupts_to_the_main_process,
+            # they share decoded images and open files; Python 3.14 would start them anew
+            multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
         )
 
     def timed(self, batches: Iterator[dict]) -> Iterator[dict]:
@@ -230,7 +244,7 @@ class Trainer:
         PROGRESS.info("step %d: %s", self.step, json.dumps(values))
         if self.accelerator.is_main_process:
             with (self.output_dir / "metrics.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": self.step, **values}) + "\n")
+                file.write(json.dumps({"step": self.step, **finite(values)}) + "\n")
         self.accelerator.log(values, step=self.step)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -323,7 +337,7 @@ class Trainer:
                 "The images or labels have changed since the run started. Use the original data, or start again with "
                 "--overwrite_output_dir."
             )
-        self.module.load_state_dict(checkpoint.tensors["model"], strict=False)
+        put_into(self.module, checkpoint.tensors["model"])
         self.step, self.best_step = checkpoint.step, checkpoint.state["best_step"]
         self.rows_a_step = checkpoint.state["rows_a_step"]
         self.best_tensors = checkpoint.tensors.get("best")
@@ -332,4 +346,4 @@ class Trainer:
     def restore_best(self) -> None:
         """Put the weights with the best validation score into the module."""
         if self.best_tensors is not None:
-            self.module.load_state_dict(self.best_tensors, strict=False)
+            put_into(self.module, self.best_tensors)

@@ -1,6 +1,8 @@
 """Streams of images: how they are opened by name, their order for any number of processes, and what they refuse."""
 
+import gc
 import io
+import weakref
 from itertools import chain, pairwise
 
 import numpy as np
@@ -115,6 +117,20 @@ def test_processes_and_accumulation_show_the_images_of_one_process(shards, each)
     for step in range(9):  # 72 images, more than three epochs
         expected = shown(whole, step)
         assert expected == shown(parts, step) == [*shown(ranks[0], step), *shown(ranks[1], step)]
+
+
+def test_what_is_no_longer_read_ends_at_once_and_not_in_the_garbage_collector():
+    """It would wait for threads in whichever thread it runs: for ever in one that is about to start."""
+    order, closed = order_of(memory()[0]), order_of(memory()[0])
+    shown(plan_of(order), 0), shown(plan_of(closed), 0)
+    left = [weakref.ref(lane._images) for lane in (*order.lanes, *closed.lanes)]
+    gc.disable()
+    try:
+        del order
+        closed.close()
+        assert [ref() for ref in left] == [None] * len(left)
+    finally:
+        gc.enable()
 
 
 def test_an_epoch_shows_every_image_once_and_the_next_one_in_another_order():

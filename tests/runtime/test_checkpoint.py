@@ -11,6 +11,7 @@ from rd_hf.runtime.checkpoint import (
     list_checkpoints,
     load_latest,
     optimizer_tensors,
+    put_into,
     restore_optimizer,
     save_checkpoint,
 )
@@ -96,6 +97,18 @@ def test_nothing_but_safetensors_and_json_is_written(tmp_path):
     folder = save_checkpoint(tmp_path, make(1), keep=1)
     assert sorted(path.name for path in folder.iterdir()) == ["model.safetensors", "state.json"]
     json.loads((folder / "state.json").read_text())
+
+
+def test_tensors_of_other_names_are_refused_and_one_name_of_a_shared_tensor_is_enough():
+    module = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2, bias=False))
+    module[1].weight = module[0].weight
+    saved = {"0.weight": torch.eye(2), "0.bias": torch.ones(2)}
+    put_into(module, saved)
+    assert torch.equal(module[1].weight, torch.eye(2)) and torch.equal(module[0].bias, torch.ones(2))
+    with pytest.raises(CheckpointError, match=r"are not those of this model: 0\.bias is missing"):
+        put_into(module, {"0.weight": torch.eye(2), "0.offset": torch.ones(2)})
+    with pytest.raises(CheckpointError, match=r"are not those of this model: 2\.weight is unknown"):
+        put_into(module, saved | {"2.weight": torch.eye(2)})
 
 
 def test_an_optimizer_goes_on_to_the_bit():
