@@ -53,6 +53,7 @@ class ImageFolder:
             if split is not None:
                 found[split] = PurePath(top)
         if not found or ("train" not in found and len(found) < len(tops)):
+            self._warn_of_classes(found)
             return {"train": PurePath()}
         outside = [file for file in self.images if PurePath(file.parts[0]) not in found.values()]
         if outside:
@@ -61,6 +62,13 @@ class ImageFolder:
                 "outside them; move it into one of them, or out of the data set"
             )
         return found
+
+    def _warn_of_classes(self, splits: dict[str, PurePath]) -> None:
+        for folder in splits.values():
+            logger.warning(
+                "The folder '%s' of '%s' is read as a class, because there is no train beside it. If it is a split, "
+                "put the class folders into a folder train.", folder, printable(self.root),
+            )  # fmt: skip
 
     def metadata_files(self) -> dict[str, list[Path]]:
         """Give each split's metadata file: the folder's own one (as `train`), or else that of each split folder.

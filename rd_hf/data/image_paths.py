@@ -13,6 +13,7 @@ from pathlib import Path, PurePath
 from ..arguments.values import nearest_name
 from .columns import DataError
 from .scanner import IMAGE_SUFFIXES, is_hidden, is_image, masks_among, printable, scan
+from .split_names import split_of_file
 from .volumes.names import channel_of, file_of_channel, is_nifti, stem_of
 
 logger = logging.getLogger(__name__)
@@ -31,7 +32,8 @@ class ImagePaths:
     - or else the same name in any folder,
     - or, for an id, the same name without its suffix, or the same number (`13` for `00013.png`).
 
-    Capitals and the Unicode form of a name do not matter.
+    Capitals and the Unicode form of a name do not matter. A file is missing, and no other is meant by its path, where
+    other paths of its folder name files there, or where the other file is of another split.
 
     :param folder: the table's folder.
     :param of_masks: whether the paths are those of masks; then images that look like masks are meant, if there are any.
@@ -41,6 +43,7 @@ class ImagePaths:
     def __init__(self, folder: Path, of_masks: bool = False, of_volumes: bool = False):
         self.folder, self.of_masks, self.of_volumes = folder, of_masks, of_volumes
         self.listed: dict[str, str] = {}  # each file that was asked for, with the name that means it
+        self._right_folders: set[str] = set()  # in which names have found their files
 
     def find(self, names: Sequence[str], split: str, column: str) -> list[str]:
         """Give the file of each name.
@@ -53,6 +56,7 @@ class ImagePaths:
         """
         files = [os.path.join(self.folder, name) for name in names]
         missing = [row for row, file in enumerate(files) if not is_there(file, self.of_volumes)]
+        self._right_folders |= {_folder(names[row]) for row in {*range(len(names))} - {*missing}} - {""}
         for row in missing:
             candidates = self._candidates(names[row])
             if len(candidates) != 1:
@@ -76,17 +80,25 @@ class ImagePaths:
         return files
 
     def _candidates(self, name: str) -> list[PurePath]:
+        named = split_of_file(PurePath("/".join(_parts(name))))
+        return [file for file in self._alike(name) if None in (named, own := split_of_file(file)) or own == named]
+
+    def _alike(self, name: str) -> list[PurePath]:
         parts = _parts(name)
         if not parts:
             return []
-        for start in range(len(parts)):
+        is_right = _folder(name) in self._right_folders
+        starts = range(1 if is_right else len(parts))
+        for start in starts:
             if files := self._by_path.get("/".join(parts[start:])):
                 return files
+        if is_right:
+            return self._by_path_without_suffix.get("/".join(parts), [])
         if files := self._by_name.get(parts[-1]):
             return files
         if PurePath(parts[-1]).suffix in IMAGE_SUFFIXES or is_nifti(parts[-1]):
             return []
-        for start in range(len(parts)):
+        for start in starts:
             if files := self._by_path_without_suffix.get("/".join(parts[start:])):
                 return files
         if files := self._by_stem.get(parts[-1]):
@@ -206,6 +218,10 @@ def shown(text: str) -> str:
 def _parts(name: str) -> list[str]:
     written = _DRIVE.sub("", name.strip().replace("\\", "/"))
     return [part for part in _key(written).split("/") if part not in ("", ".")]
+
+
+def _folder(name: str) -> str:
+    return "/".join(_parts(name)[:-1])
 
 
 def _key(name: str) -> str:

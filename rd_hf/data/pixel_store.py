@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from ..runtime.progress import Progress
 from ..scoring.segmentation import IGNORED_LABEL
 from .decoding.image_notes import Note, log_notes
-from .decoding.images import AS_IT_IS, BadImageError, read_image
+from .decoding.images import AS_IT_IS, BadImageError, described, read_image
 from .decoding.reading import Reading
 from .leaks import DIGEST_BYTES, pixel_digest
 from .order import Visit
@@ -219,7 +219,7 @@ def check_images(store: PixelStore | VolumeStore, rows: Sequence[int], on_bad_im
     if len(problems) > SHOWN_PROBLEMS:
         logger.warning("Skipped: %s of %s.", _more(len(problems) - SHOWN_PROBLEMS), store.name)
     notes = store.notes(row for row in rows if row not in problems)
-    log_notes(logger, {f"row {row}": note for row, note in notes.items()}, store.name)
+    log_notes(logger, notes, store.name, lambda row: described(store.split[row]["image"], f"row {row}"))
     return problems
 
 

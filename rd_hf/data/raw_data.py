@@ -25,6 +25,7 @@ class RawData:
     :param images: of a folder with tables, all images that lie in it.
     :param label_names: names of integer labels, where the source gives them apart.
     :param mask_names: names of mask values, likewise.
+    :param names_folder: where a file may name the mask values, where that is not one of `folders`.
     :param volumes: how volumes are read, where the source is known to hold them.
     """
 
@@ -34,6 +35,7 @@ class RawData:
     images: list[str] | None = None
     label_names: list[str] | None = None
     mask_names: dict[int, str] | None = None
+    names_folder: Path | None = None
     volumes: VolumeReading | None = None
 
 

@@ -124,8 +124,7 @@ def _read_folder(folder: Path, labelled: bool, task: Task, mask_column: str | No
     tables = {} if metadata else tables_by_split(found)
     if _are_masks_meant(found, metadata or tables, task, mask_column):
         found, reading = (found, None) if volumes is None else _of_channels(found, choice)
-        masked = read_mask_folder(found.found)
-        return RawData(in_order(masked.splits), mask_names=masked.names, volumes=reading)
+        return RawData(in_order(read_mask_folder(found.found)), names_folder=folder, volumes=reading)
     found.found.tell_what_is_left_out()
     if metadata:
         return read_tables(metadata, found)

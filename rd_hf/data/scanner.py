@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 import os
 import re
@@ -173,7 +174,10 @@ def masks_among(images: Sequence[PurePath]) -> set[PurePath]:
         names.setdefault(file.parent, set()).add(key_of_name(stem_of(file)))
         for folder in file.parent.parents:
             names.setdefault(folder, set())
-    mask_folders = {folder for folder in names if _is_mask_folder(folder, names)}
+    beside: dict[PurePath, list[PurePath]] = {}
+    for folder in names:
+        beside.setdefault(folder.parent, []).append(folder)
+    mask_folders = {folder for folder in names if _is_mask_folder(folder, names, beside[folder.parent])}
     return {
         file
         for file in images
@@ -237,6 +241,22 @@ def _begins_like_dicom(path: Path) -> bool:
         return False
 
 
+def visible_matches(pattern: Path) -> list[Path]:
+    """Files and folders that a glob matches, in order, without hidden ones and ways through a link to a folder above.
+
+    What the pattern names itself may be hidden.
+    """
+    parts = pattern.parts
+    fixed = next((number for number, part in enumerate(parts) if glob.has_magic(part)), len(parts))
+    found = [Path(file) for file in sorted(glob.glob(str(pattern), recursive=True))]
+    return [file for file in found if not any(map(is_hidden, file.parts[fixed:])) and not _is_in_loop(file)]
+
+
+def _is_in_loop(file: Path) -> bool:
+    folders = [os.path.realpath(folder) for folder in Path(os.path.abspath(file)).parents]
+    return len(set(folders)) < len(folders)
+
+
 def bases_of_mask(stem: str) -> list[str]:
     """The names of images whose mask a file may be: those of ``1_mask`` and ``mask_1`` are both ``1``."""
     matches = (_MASK_AFTER.fullmatch(stem), _MASK_BEFORE.fullmatch(stem))
@@ -248,11 +268,11 @@ def key_of_name(stem: str) -> str:
     return unicodedata.normalize("NFC", stem).casefold()
 
 
-def _is_mask_folder(folder: PurePath, names: dict[PurePath, set[str]]) -> bool:
+def _is_mask_folder(folder: PurePath, names: dict[PurePath, set[str]], beside: list[PurePath]) -> bool:
     of_all, of_folder = MASK_FOLDER.fullmatch(folder.name), MASKS_OF_FOLDER.fullmatch(folder.name)
     if of_all is None and of_folder is None:
         return False
-    siblings = [other for other in names if other.parent == folder.parent and other != folder]
+    siblings = [other for other in beside if other != folder]
     if of_all is not None:
         above = names.get(folder.parent, set())
         return any(IMAGE_FOLDER.fullmatch(other.name) for other in siblings) or _are_masks_of(names[folder], above)

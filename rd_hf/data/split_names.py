@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import PurePath
 
 from datasets import Dataset
@@ -32,6 +33,25 @@ def split_of_file(path: PurePath) -> str | None:
         if len(found) == 1:
             return found.pop()
     return None
+
+
+def stated_splits(rows: Dataset) -> set[str]:
+    """The splits that a table's column ``split`` names; empty where it lacks the column, or it holds anything else."""
+    if "split" not in rows.column_names:
+        return set()
+    found = {standard_split_name(str(value).strip()) for value in rows.unique("split")}
+    return set() if None in found else found
+
+
+def check_stated_splits(splits: Mapping[str, Dataset]) -> None:
+    """:raises DataError: where there are tables of several splits, and one's column ``split`` names another split."""
+    for name, rows in splits.items() if len(splits) > 1 else ():
+        others = stated_splits(rows) - {name}
+        if others:
+            raise DataError(
+                f"the table of {name} has rows of {' and '.join(sorted(others))} in its column 'split', and there are "
+                f"tables of {' and '.join(splits)}; give one table of all splits, or remove the column or these rows"
+            )
 
 
 def divide_by_split(rows: Dataset, is_metadata: bool) -> dict[str, Dataset]:

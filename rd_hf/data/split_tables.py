@@ -13,6 +13,7 @@ from datasets.table import InMemoryTable, Table, concat_tables
 
 from .columns import DataError, columns_found
 from .image_column import selected_rows
+from .labels.values import clean, is_missing, is_text
 
 
 def check_splits(splits: Mapping[str, Dataset], columns: Sequence[str]) -> None:
@@ -46,15 +47,20 @@ def number_table(split: Dataset, name: str, values: np.ndarray) -> Table:
 
 
 def group_table(split: Dataset, column: str, name: str) -> Table:
-    """Give a split's groups as a column ``group``.
+    """Give a split's groups as a column ``group``; texts are cleaned as labels are.
 
     :raises DataError: if a row has none; names the row.
     """
-    groups = split.select_columns([column]).with_format("arrow")[:].column(column)
-    if groups.null_count:
-        row = groups.is_null().to_pylist().index(True)
+    values = split.select_columns([column]).with_format("arrow")[:].column(column).to_pylist()
+    row = next((row for row, value in enumerate(values) if is_missing(value)), None)
+    if row is not None:
         raise DataError(f"split '{name}', row {row}: group column '{column}' is empty; give every row a group")
-    return split.data.select([column]).rename_columns(["group"])
+    groups = split.data.select([column]).rename_columns(["group"])
+    stored = groups.column("group")
+    if not is_text(split.features[column]):
+        return groups
+    cleaned = [None if text is None else clean(text) for text in stored.to_pylist()]
+    return InMemoryTable(pa.table({"group": pa.array(cleaned, stored.type)}))
 
 
 def assemble(split: Dataset, tables: list[Table], columns: dict[str, Any]) -> Dataset:

@@ -135,13 +135,14 @@ def draw_images(marks: np.ndarray, count: int, generator: np.random.Generator) -
     order = generator.permutation(len(marks))
     images = marks.sum(axis=0)
     wanted = images * min(count, len(marks)) / max(len(marks), 1)
+    held, left = np.zeros_like(images), images.copy()
     for _ in range(min(count, len(marks))):
-        held, left = marks[chosen].sum(axis=0), marks[~chosen].sum(axis=0)
         lacking = wanted - held
         first = np.where((held == 0) & (images > 0), len(marks) + 1.0 - images / (len(marks) + 1), lacking)
         label = int(np.argmax(np.where(left > 0, first, -np.inf)))
         candidates = order[~chosen[order] & (marks[order, label] > 0)]
         chosen[candidates[0]] = True
+        held, left = held + marks[candidates[0]], left - marks[candidates[0]]
     return chosen
 
 

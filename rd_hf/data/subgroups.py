@@ -27,10 +27,16 @@ def check_subgroup_columns(splits: Mapping[str, Dataset], columns: Sequence[str]
             raise DataError(f"`subgroup_column` '{column}' holds no plain values; name a column of texts or numbers")
 
 
-def check_group_column(splits: Mapping[str, Dataset], column: str | None) -> None:
-    """:raises DataError: for a column that no split has."""
+def check_group_column(splits: Mapping[str, Dataset], column: str | None, made_again: str | None = None) -> None:
+    """Look for the column of groups.
+
+    :param made_again: the split that is made of train again, as for the model's training, which had this column.
+    :raises DataError: for a column that no split has.
+    """
     if column is not None and not any(column in split.features for split in splits.values()):
-        of = "`group_column` names, here or in the model's training"
+        of = "`group_column` names"
+        if made_again is not None:
+            of = f"the model's training had, and by which its split '{made_again}' was made of train"
         raise DataError(_unknown(column, of, splits))
 
 

@@ -20,7 +20,7 @@ from .columns import DataError
 from .folders import METADATA_STEM, ImageFolder
 from .raw_data import RawData, in_order
 from .scanner import TABLE_LOADERS, printable
-from .split_names import divide_by_split, split_of_file
+from .split_names import check_stated_splits, divide_by_split, split_of_file, stated_splits
 from .tables import read_json_lines, read_table
 
 logger = logging.getLogger(__name__)
@@ -61,9 +61,11 @@ def read_tables(files: Mapping[str, Sequence[Path]], found: ImageFolder | None =
         raise DataError(f"'{first.parent}' has tables of several formats ({', '.join(kinds)}); give one file")
     splits = {split: _read_split(paths, kinds[0]) for split, paths in files.items()}
     folders = {split: paths[0].absolute().parent for split, paths in files.items()}
-    if list(splits) == ["train"]:
-        splits = divide_by_split(splits["train"], first.stem == METADATA_STEM)
-        folders = dict.fromkeys(splits, folders["train"])
+    check_stated_splits(splits)
+    name = next(iter(splits))
+    if len(splits) == 1 and (name == "train" or stated_splits(splits[name])):
+        splits = divide_by_split(splits[name], first.stem == METADATA_STEM)
+        folders = dict.fromkeys(splits, folders[name])
     images = None if found is None else [found.found.path_of(file) for file in found.images]
     return RawData(in_order(splits), folders=folders, images=images)
 

@@ -119,7 +119,10 @@ def _separator(lines: list[str], path: Path) -> str:
 
 
 def _rows(lines: list[str], separator: str, path: Path, limit: int | None = None) -> list[tuple[int, list[str]]]:
-    """The rows that are not blank, each with the number of its last line."""
+    """The rows that are not blank, each with the number of its last line.
+
+    :raises DataError: for a quote that nothing closes, in which all further rows would be lost.
+    """
     before = csv.field_size_limit(sys.maxsize)  # a cell may hold a whole image
     try:
         reader = csv.reader(lines, delimiter=separator)
@@ -129,11 +132,26 @@ def _rows(lines: list[str], separator: str, path: Path, limit: int | None = None
                 rows.append((reader.line_num, cells))
             if len(rows) == limit:
                 break
+        if rows and limit is None and rows[-1][0] == len(lines):
+            _check_closed(lines, rows[-2][0] if len(rows) > 1 else 0, separator, path)
         return rows
     except csv.Error as error:
         raise DataError(f"'{printable(path)}' cannot be read as a table: {error}") from error
     finally:
         csv.field_size_limit(before)
+
+
+def _check_closed(lines: list[str], start: int, separator: str, path: Path) -> None:
+    """:raises DataError: where the last row, which begins after `start` lines, ends within quotes."""
+    try:
+        for _ in csv.reader(lines[start:], delimiter=separator, strict=True):
+            pass
+    except csv.Error as error:
+        if "unexpected end of data" in str(error):
+            raise DataError(
+                f"'{printable(path)}', line {start + 1}: a quote is opened and never closed, so that all lines below "
+                "would be one cell; close it, or write it twice if it belongs to the text"
+            ) from error
 
 
 def _names(cells: list[str], path: Path) -> list[str]:

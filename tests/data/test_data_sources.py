@@ -89,11 +89,31 @@ def test_split_folders_have_one_list_of_names(tmp_path, val):
     assert named(data, "train") == ["b", "c"] and named(data, "validation") == ["a", "c"]
 
 
-def test_files_named_like_splits_stay_in_the_data(tmp_path):
+@pytest.mark.parametrize("name", ["all.csv", "covid_eval.csv", "test_data.csv"])
+def test_a_column_of_splits_divides_a_table_of_any_name(tmp_path, name):
+    for number in range(6):
+        write_image(tmp_path / f"{number}.png", number)
+    lines = [f"{n}.png,{'ab'[n % 2]},{split}" for n, split in enumerate(["train", "val", "test"] * 2)]
+    (tmp_path / name).write_text("\n".join(["file_name,label,split", *lines]))
+    for given in (tmp_path, tmp_path / name):
+        assert load_data(given).source["splits"] == {"train": 2, "validation": 2, "test": 2}
+
+
+def test_a_column_of_splits_does_not_contradict_the_tables_of_splits(tmp_path):
+    for number in range(2):
+        write_image(tmp_path / f"{number}.png", number)
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.csv").write_text("file_name,label,split\n0.png,a,train\n1.png,b,train\n")
+    with pytest.raises(DataError, match="the table of test has rows of train in its column 'split'"):
+        load_data(tmp_path)
+
+
+def test_files_named_like_splits_stay_in_the_data(tmp_path, caplog):
     for name in ("sick/test_1.png", "sick/val-2.png", "well/train_3.png", "test/4.png"):
         write_image(tmp_path / name)
     data = load_data(tmp_path)
     assert data.source["splits"] == {"train": 4} and data.label_names == ["sick", "test", "well"]
+    assert f"The folder 'test' of '{tmp_path}' is read as a class, because there is no train beside it" in caplog.text
 
 
 def test_folders_with_glob_characters_and_hidden_files(tmp_path):
@@ -440,6 +460,22 @@ def test_data_set_in_memory_with_selected_rows(tmp_path):
     data = load_data(rows, group_column="patient")
     assert grey(data.splits["train"]) == [3, 0] and data.labels("train").tolist() == [1, 0]
     assert data.splits["train"]["group"][:] == ["s", "p"]
+
+
+def test_groups_are_cleaned_as_labels_are():
+    groups = ["p ", "q", "p", "u\u0308", "\u00fc"]
+    rows = memory([0, 1, 0, 1, 0], ClassLabel(names=["a", "b"]), patient=groups).select([4, 3, 2, 1, 0])
+    assert load_data(rows, group_column="patient").splits["train"]["group"][:] == ["\u00fc"] * 2 + ["p", "q", "p"]
+
+
+def test_groups_are_read_only_for_a_split_that_is_made_again():
+    splits = DatasetDict(
+        train=memory([0, 1], ClassLabel(names=["a", "b"])), test=memory([0], ClassLabel(names=["a", "b"]))
+    )
+    data = load_data(splits, group_column="patient", made_again="test")
+    assert "group" not in data.splits["test"].column_names
+    with pytest.raises(DataError, match="by which its split 'validation' was made of train"):
+        load_data(splits, group_column="patient", made_again="validation")
 
 
 def test_labels_follow_splits_made_anew():

@@ -85,6 +85,22 @@ def test_names_that_mean_no_file_or_several(tmp_path, files, names, message):
         values(tmp_path, names)
 
 
+@pytest.mark.parametrize(
+    "files, names",
+    [
+        (["train/1.png", "train/2.png", "old/3.png"], ["train/1.png", "train/2.png", "train/3.png"]),  # a lost file
+        (["train/1.png", "test/2.png", "old/3.png"], ["train/1.png", "train/2.png"]),
+        (["test/1.png", "test/2.png"], ["train/1.png", "train/2.png"]),  # a lost folder
+        (["test/1.png", "test/2.png"], ["train/1", "train/2"]),
+        (["train/1.png", "more/2.png"], ["train/1.png", "train/2"]),
+    ],
+)
+def test_a_lost_file_is_missing_and_not_another_of_its_name(tmp_path, files, names):
+    write(tmp_path, *files)
+    with pytest.raises(DataError, match=r"files of split 'train' are missing; the first is row \d, 'train/"):
+        values(tmp_path, names)
+
+
 def test_one_file_for_two_names_of_two_splits_is_refused(tmp_path):
     write(tmp_path, "1.png", "2.png")
     (tmp_path / "t.csv").write_text("file_name,label,split\nx/1.png,a,train\n2.png,b,train\ny/1.png,a,test\n")

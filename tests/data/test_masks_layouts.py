@@ -238,6 +238,7 @@ def test_a_file_that_names_no_classes_is_refused(tmp_path, text):
     (tmp_path / "labels.json").write_text(text)
     with pytest.raises(DataError, match="labels.json' (does not name classes|is not valid JSON|names two)"):
         load_data(tmp_path)
+    assert load_data(tmp_path, label_names=["normal", "lesion"]).label_names == ["normal", "lesion"]
 
 
 @pytest.mark.parametrize("name", ["seg_folder_busi", "seg_folder_nuclei"])

@@ -76,6 +76,7 @@ def test_unusual_separator_is_said(tmp_path, caplog):
         ("1.png,benign\n2.png,malignant\n", r"the first line of .* holds '1\.png'.*file_name,label"),
         ("file_name,label\n1.png,benign\n2.png,a,b\n", "line 3: 3 cells, but the first line names 2"),
         ("file_name,label,label\n1.png,a,b\n", "two columns named 'label'"),
+        ('file_name,label,note\n1.png,a,"open\n2.png,b,x\n3.png,a,y\n', "line 2: a quote is opened and never closed"),
         (b"PK\x03\x04\0\0\0", "no table of text"),
         ("version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 4\n", "Git LFS pointer"),
         ("<!DOCTYPE html>\n<html>\n</html>\n", "web page"),
@@ -84,6 +85,12 @@ def test_unusual_separator_is_said(tmp_path, caplog):
 def test_what_is_no_table(tmp_path, content, message):
     with pytest.raises(DataError, match=message):
         read(tmp_path / "t.csv", content)
+
+
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_quotes_that_are_closed(tmp_path, end):
+    table = read(tmp_path / "t.csv", f'file_name,label\n1.png,"a, or\nb"\n2.png,"6"" wide"{end}')
+    assert table["label"] == ["a, or\nb", '6" wide']
 
 
 def test_short_row_has_no_label(tmp_path):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import IntFlag
+from typing import TypeVar
 
 
 class Note(IntFlag):
@@ -45,7 +46,9 @@ _FACTS = {
         "have more pixels than Pillow's limit of 89 million. They are read; make them smaller if that takes too long",
     ),
 }  # fmt: skip
-_SINGULAR = {"have": "has", "are": "is"}
+_SINGULAR = {"have": "has", "are DICOM files": "is a DICOM file", "are": "is"}
+
+Key = TypeVar("Key")
 
 
 def count_notes(notes: Iterable[Note]) -> dict[str, int]:
@@ -55,17 +58,18 @@ def count_notes(notes: Iterable[Note]) -> dict[str, int]:
     return {name: count for name, count in counts.items() if count}
 
 
-def log_notes(logger: logging.Logger, notes: Mapping[str, Note], where: str) -> None:
+def log_notes(logger: logging.Logger, notes: Mapping[Key, Note], where: str, named: Callable[[Key], str] = str) -> None:
     """Log one line per kind of note.
 
-    :param notes: by the name of an image, such as "row 3".
+    :param notes: by what an image is known by, such as its row.
     :param where: what the images are of, such as "train".
+    :param named: what an image is called.
     """
     for kind, (_, level, words) in _FACTS.items():
         found = [name for name, note in notes.items() if note & kind]
         if found:
+            count = f"{len(found)} images"
             if len(found) == 1:
-                count, said = "1 image", re.sub("^(have|are)", lambda verb: _SINGULAR[verb.group()], words)
-            else:
-                count, said = f"{len(found)} images", words
-            logger.log(level, "%s of %s %s. The first is %s.", count, where, said, found[0])
+                plural = f"^({'|'.join(_SINGULAR)})"
+                count, words = "1 image", re.sub(plural, lambda verb: _SINGULAR[verb.group()], words)
+            logger.log(level, "%s of %s %s. The first is %s.", count, where, words, named(found[0]))

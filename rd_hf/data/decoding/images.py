@@ -239,7 +239,7 @@ def unreadable(image: ImageLike, name: str | None, error: Exception, kind: str =
 def described(image: ImageLike, name: str | None) -> str:
     """What an error calls an image: its name and its path, as far as there are any."""
     path = path_of(image)
-    if name and path and os.path.abspath(name) != path:
+    if name and path and os.path.abspath(name) != os.path.abspath(path):
         return f"{name} ({path})"
     return name or path or "an image"
 

@@ -186,9 +186,15 @@ def _from_inks(inks: np.ndarray) -> np.ndarray:
 
 
 def _upright(values: np.ndarray, page: TiffPage) -> np.ndarray:
-    """Apply the orientation: from 5 on rows and columns change places first."""
     tag = page.tags.get(274)
-    orientation = int(tag.value) if tag is not None else 1
+    return turned(values, int(tag.value) if tag is not None else 1)
+
+
+def turned(values: np.ndarray, orientation: int) -> np.ndarray:
+    """Values (rows, columns, ...) turned as `pillow.upright` turns an image: from 5 on the axes change places first.
+
+    :param orientation: of EXIF and TIFF, 1 to 8.
+    """
     if orientation >= 5:
         values = np.swapaxes(values, 0, 1)
     if orientation in (3, 4, 7, 8):

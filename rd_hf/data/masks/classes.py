@@ -123,7 +123,7 @@ def _way_out(unknown: Sequence[int], found: MaskClasses) -> str:
         return "Name its class with --mask_colors, or correct the mask. "
     if values == list(range(len(values))) and (unknown == [len(values)] or len(values) == 1):
         return f"A list of names begins with the class of value 0, here {found.names[0]!r}. "
-    return "Name its class with --label_names, or correct the mask. "
+    return "Correct the mask, or train with --label_names, which names the class. "
 
 
 def _check_no_colors(masks: Sequence[MaskValues]) -> None:

@@ -105,7 +105,7 @@ def _stored(content: bytes) -> StoredMask:
             _check_pages(len(pillow.full_pages(image)))
             if png.is_png(content) and png.is_deep_colour(content):
                 image.load()  # which finds a file that is cut off
-                return _from_channels(_turned(png.deep_channels(content), pillow.orientation(image)))
+                return _from_channels(tiff.turned(png.deep_channels(content), pillow.orientation(image)))
             return _from_pillow(image, _grey_bits(image, content))
     except UnidentifiedImageError:
         raise ValueError(why_unknown(content)) from None
@@ -195,15 +195,6 @@ def _whole(values: np.ndarray) -> np.ndarray:
             f"it holds floats such as {values[broken].flat[0]:g}, which are no class numbers; save whole numbers"
         )
     return values.astype(np.int64)
-
-
-def _turned(values: np.ndarray, orientation: int) -> np.ndarray:
-    """Values turned as `pillow.upright` turns an image."""
-    if orientation >= 5:
-        values = np.swapaxes(values, 0, 1)
-    if orientation in (3, 4, 7, 8):
-        values = values[::-1]
-    return values[:, ::-1] if orientation in (2, 3, 6, 7) else values
 
 
 def _check_pages(count: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import PurePath
 
 import pyarrow as pa
@@ -18,7 +18,7 @@ from ..image_column import image_row
 from ..scanner import IMAGE_FOLDER, MASK_FOLDER, MASKS_OF_FOLDER, FoundFiles, bases_of_mask, key_of_name, printable
 from ..volumes.layouts import is_named_mask, masks_of_brats
 from ..volumes.names import channel_of, is_nifti, stem_of
-from .names import NAME_FILES, read_names
+from .names import NAME_FILES
 from .union import united_row
 
 logger = logging.getLogger(__name__)
@@ -31,18 +31,6 @@ _IMAGE_WORD = re.compile(
 _NUMBERED_VOLUME = re.compile(r"(?:images?|img)(?P<number>\d.*)", re.IGNORECASE)  # img0001.nii.gz, label0001.nii.gz
 
 Place = tuple[tuple[str, ...], str]  # folders below the root without those that only say "images" or "masks"; a name
-
-
-@dataclass(frozen=True)
-class MaskFolder:
-    """The images of a folder with their masks.
-
-    :param splits: with the undecoded columns ``image`` and ``mask``; null where an image has no mask.
-    :param names: the class of each value, where a file of the folder names them.
-    """
-
-    splits: DatasetDict
-    names: dict[int, str] | None
 
 
 def are_masks_labels(found: ImageFolder, task: str) -> bool:
@@ -89,31 +77,37 @@ def refuse_as_classes(found: FoundFiles) -> None:
     )
 
 
-def read_mask_folder(found: FoundFiles) -> MaskFolder:
+def read_mask_folder(found: FoundFiles) -> DatasetDict:
     """Pair the images of a folder with their masks; see docs/how-to/masks.md for the layouts.
 
     :param found: the files of the folder, of which some are masks.
+    :return: splits with the undecoded columns ``image`` and ``mask``; null where an image has no mask.
     :raises DataError: if a mask has no image or could be that of several; names it.
     """
     replace(
         found, masks=(), others=tuple(file for file in found.others if file.name not in NAME_FILES)
     ).tell_what_is_left_out()
     images = _by_place(found)
+    worded: dict[Place, list[Place]] = {}
+    in_folder: dict[tuple[str, ...], list[Place]] = {}
+    for (inside, name), image in images.items():
+        worded.setdefault((inside, _without_image_word(name, image)), []).append((inside, name))
+        in_folder.setdefault(inside, []).append((inside, name))
     masks: dict[Place, list[PurePath]] = {}
     for file in found.masks:
-        masks.setdefault(_place_of_mask(file, found, images), []).append(file)
+        masks.setdefault(_place_of_mask(file, found, images, worded, in_folder), []).append(file)
     several = [files for files in masks.values() if len(files) > 1]
     if several:
         count = "1 image has" if len(several) == 1 else f"{len(several)} images have"
         logger.info("%s several masks, which are united; the first is '%s'.", count, printable(several[0][0]))
-    splits = {}
+    splits = DatasetDict()
     for split, places in _divided(found, [*images]).items():
         rows = [
             {"image": image_row(found.path_of(images[place])), "mask": _mask_row(found, masks.get(place, []))}
             for place in places
         ]
         splits[split] = _dataset(rows)
-    return MaskFolder(DatasetDict(splits), read_names(found.root))
+    return splits
 
 
 def _by_place(found: FoundFiles) -> dict[Place, PurePath]:
@@ -181,7 +175,18 @@ def _folders(file: PurePath) -> tuple[str, ...]:
     return tuple(map(key_of_name, folders))
 
 
-def _place_of_mask(file: PurePath, found: FoundFiles, images: dict[Place, PurePath]) -> Place:
+def _place_of_mask(
+    file: PurePath,
+    found: FoundFiles,
+    images: dict[Place, PurePath],
+    worded: dict[Place, list[Place]],
+    in_folder: dict[tuple[str, ...], list[Place]],
+) -> Place:
+    """That of a mask's image.
+
+    :param worded: the places of images by their names without the word image.
+    :param in_folder: the places of images by their folder.
+    """
     folders = _folders(file)
     bare = [MASKS_OF_FOLDER.fullmatch(part) for part in folders]
     of_folder = tuple(match["base"] if match else part for match, part in zip(bare, folders, strict=True))
@@ -189,13 +194,10 @@ def _place_of_mask(file: PurePath, found: FoundFiles, images: dict[Place, PurePa
     for place in [(inside, name) for inside in dict.fromkeys((folders, of_folder)) for name in names]:
         if place in images:
             return place
-    worded: dict[Place, list[Place]] = {}
-    for (inside, name), image in images.items():
-        worded.setdefault((inside, _without_image_word(name, image)), []).append((inside, name))
     for place in [(inside, name) for inside in dict.fromkeys((folders, of_folder)) for name in names]:
         if place in worded:
             return _only_one(file, found, worded[place], images)
-    beside = [place for place in images if place[0] == folders]
+    beside = in_folder.get(folders, [])
     if is_named_mask(file) and len(beside) == 1:
         return beside[0]
     what, suffix = ("volume", "with the suffix .nii.gz or .nii") if is_nifti(file) else ("image", "with any suffix")

@@ -161,8 +161,8 @@ def _classes(
 
 
 def _own_names(raw: RawData) -> dict[int, str] | None:
-    """Names that the data itself has, for a table from a file in its folder."""
-    folder = next(iter(raw.folders.values()), None)
+    """Names that the data itself has, perhaps in a file of its folder."""
+    folder = raw.names_folder or next(iter(raw.folders.values()), None)
     return read_names(folder) if raw.mask_names is None and folder is not None else raw.mask_names
 
 

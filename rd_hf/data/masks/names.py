@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 from ..columns import DataError
 from ..labels.values import clean
 from ..scanner import printable
+
+logger = logging.getLogger(__name__)
 
 NAME_FILES = ("dataset.json", "labels.json", "classes.txt", "labels.txt")
 
@@ -24,7 +27,9 @@ def read_names(folder: Path) -> dict[int, str] | None:
         if not path.is_file():
             continue
         text = path.read_text(encoding="utf-8-sig", errors="replace")
+        told = f"'{printable(path)}' names the classes. Other names are given by `label_names`."
         if path.suffix == ".txt":
+            logger.info(told)
             return names_of([line for line in text.splitlines() if clean(line)], f"'{printable(path)}'")
         try:
             content = json.loads(text)
@@ -34,6 +39,7 @@ def read_names(folder: Path) -> dict[int, str] | None:
             content = content["labels"]
         elif name == "dataset.json":  # of something else
             continue
+        logger.info(told)
         return names_of(content, f"'{printable(path)}'")
     return None
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from ..decoding.dicom_file import DICOM_SUFFIXES
 from .dicom_geometry import Plane, orientations
 from .dicom_header import DicomHeader, header_of_file
+
+_KEPT_FOLDERS = 16
 
 
 @dataclass(frozen=True)
@@ -57,15 +61,24 @@ def slices_of_series(path: Path, header: DicomHeader) -> list[tuple[Path, Plane]
 
     :param header: of the file.
     """
-    return [
-        (file, other.planes[0])
-        for file in sorted(_files_beside(path))
-        if (other := header_of_file(file)) is not None and len(other.planes) == 1 and other.series == header.series
-    ]
+    with os.scandir(path.parent) as entries:
+        files = [(entry.name, entry.stat()) for entry in entries if entry.name[:1] != "." and entry.is_file()]
+    state = tuple(sorted((name, stat.st_mtime_ns, stat.st_size) for name, stat in files))
+    return list(_slices_of_folder(path.parent, state).get(header.series, []))
 
 
-def _files_beside(path: Path) -> Iterable[Path]:
-    return (file for file in path.parent.iterdir() if file.is_file() and not file.name.startswith("."))
+@lru_cache(_KEPT_FOLDERS)
+def _slices_of_folder(folder: Path, state: tuple[tuple[str, int, int], ...]) -> dict[str, list[tuple[Path, Plane]]]:
+    """The slice files of each series of a folder, which may hold all those of a hospital's export.
+
+    :param state: the folder's files by name, with what tells a changed one.
+    """
+    found: dict[str, list[tuple[Path, Plane]]] = {}
+    for name, *_ in state:
+        header = header_of_file(folder / name)
+        if header is not None and len(header.planes) == 1:
+            found.setdefault(header.series, []).append((folder / name, header.planes[0]))
+    return found
 
 
 def _why_not(headers: Sequence[DicomHeader]) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -10,13 +9,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ...arguments.values import ArgumentError, nearest_name
+from ...arguments.values import ArgumentError, nearest_name, paths_of
 from ..image_column import image_row
-from ..scanner import is_hidden, is_image, masks_among, printable, scan
+from ..scanner import is_image, masks_among, printable, scan, visible_matches
 from .channel_layout import first_channels
 from .layouts import is_dicom_name, volumes_among
 from .names import channel_of, is_nifti, stem_of, suffix_of
-from .series_rows import files_of_series
+from .series_rows import Folder, files_of_series
 from .volume import VolumeReading
 
 PLAIN = VolumeReading()
@@ -57,13 +56,13 @@ def find_volumes(
     :raises ArgumentError: for a name that matches no volume, and for the files of several channels where the model
         reads one.
     """
-    named = []
-    for name in [names] if isinstance(names, (str, os.PathLike)) else names:
+    named, folders = [], {}
+    for name in paths_of(names, "volumes"):
         path = Path(name).expanduser()
         if path.is_dir():
             matches = _below(path, reading)
         else:
-            matches = [_of_file(path)] if path.is_file() else _of_glob(path, reading)
+            matches = [_of_file(path, folders)] if path.is_file() else _of_glob(path, reading, folders)
         if not matches:
             hint = "" if path.is_dir() else f" ({nearest_name(path.absolute())})"
             raise ArgumentError(
@@ -150,20 +149,19 @@ def _below(folder: Path, reading: VolumeReading) -> list[_Named]:
     return [_Named(folder / place, volumes.stem(place), volumes.path_of(place)) for place in places]
 
 
-def _of_file(file: Path) -> _Named:
+def _of_file(file: Path, folders: dict[str, Folder]) -> _Named:
     path = os.path.abspath(file)
-    return _Named(file, stem_of(file), files_of_series([path], "those to predict", "path")[0])
+    return _Named(file, stem_of(file), files_of_series([path], "those to predict", "path", folders)[0])
 
 
-def _of_glob(pattern: Path, reading: VolumeReading) -> list[_Named]:
+def _of_glob(pattern: Path, reading: VolumeReading, folders: dict[str, Folder]) -> list[_Named]:
     """The volumes that a pattern matches, and those of the folders that it matches."""
-    parts = pattern.parts
-    fixed = next((number for number, part in enumerate(parts) if glob.has_magic(part)), len(parts))
-    files = [Path(file) for file in sorted(glob.glob(str(pattern), recursive=True))]
-    visible = [file for file in files if not any(map(is_hidden, file.parts[fixed:]))]
+    visible = visible_matches(pattern)
     volumes = [file for file in visible if file.is_file() and (is_nifti(file) or _is_dicom(file))]
     masks = masks_among(volumes)
-    named = [_of_file(file) for file in first_channels([file for file in volumes if file not in masks], reading)]
+    named = [
+        _of_file(file, folders) for file in first_channels([file for file in volumes if file not in masks], reading)
+    ]
     return [match for folder in visible if folder.is_dir() for match in _below(folder, reading)] + named
 
 

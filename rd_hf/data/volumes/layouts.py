@@ -168,12 +168,16 @@ def _series(found: FoundFiles, dicom: Sequence[PurePath]) -> dict[PurePath, Pure
         else:
             places |= {first: first for first in firsts}
     if left_out:
-        logger.info(
-            "%s left out of '%s'; the first is '%s': %s.",
-            _counted(left_out, "DICOM object"), printable(found.root),
-            printable(left_out[0].first.relative_to(found.root.absolute())),
-            left_out[0].why_not or "the folder has no volume",
-        )  # fmt: skip
+        reasons: dict[str, list[Series]] = {}
+        for series in left_out:
+            reasons.setdefault(series.why_not or "the folder has no volume", []).append(series)
+        root = found.root.absolute()
+        kinds = [
+            f"{f'{len(of)} such as ' if len(of) > 1 else ''}'{printable(of[0].first.relative_to(root))}' ({why})"
+            for why, of in reasons.items()
+        ]
+        left = _counted(left_out, "DICOM object")
+        logger.info("%s left out of '%s': %s.", left, printable(found.root), ", ".join(kinds))
     return places
 
 

@@ -23,8 +23,10 @@ def is_nifti(name: str | PurePath) -> bool:
 
 
 def suffix_of(file: PurePath) -> str:
-    """The suffix of a file as it is written, ``.nii.gz`` as one."""
-    return file.name[-len(".nii.gz") :] if file.name.lower().endswith(".nii.gz") else file.suffix
+    """The suffix of a file as it is written, ``.nii.gz`` as one; that of a DICOM file named 1.2.840.10008 is none."""
+    if file.name.lower().endswith(".nii.gz"):
+        return file.name[-len(".nii.gz") :]
+    return "" if file.suffix[1:].isdecimal() else file.suffix
 
 
 def stem_of(file: PurePath) -> str:

@@ -54,10 +54,8 @@ def write_nifti(
         for field in _GRID_FIELDS:
             image.header[field] = header[field]
         image.header["pixdim"][:4] = header["pixdim"][:4]
-    aside = Path(path).with_name(f".writing.{Path(path).name}")  # nibabel goes by the end of the name
-    with written_whole(Path(path), aside):
+    with written_whole(Path(path)) as aside:
         image.to_filename(aside)
-        aside.replace(path)
 
 
 def _grid_header(like: VolumeLike) -> Nifti1Header | None:

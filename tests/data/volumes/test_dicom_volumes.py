@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pydicom
 import pytest
+import small_volumes
 from conftest import SHARED
 from drawn_series import (
     PATIENT,
@@ -22,6 +23,8 @@ from drawn_series import (
 from pydicom.uid import EnhancedSRStorage
 
 from rd_hf.data.decoding.images import BadImageError
+from rd_hf.data.volumes import dicom_series
+from rd_hf.data.volumes.dicom_header import header_of_file
 from rd_hf.data.volumes.dicom_series import series_of_folder
 from rd_hf.data.volumes.reading import header_of, read_labels, read_volume, volume_bytes
 from rd_hf.data.volumes.volume import VolumeReading, spacing_of
@@ -39,6 +42,22 @@ def refusal(path, read=read_volume, **options):
     assert not any(secret in words.replace(str(path), "") for secret in SECRETS)
     assert caught.value.__cause__ is None and caught.value.__suppress_context__
     return words
+
+
+def test_a_folder_of_several_series_is_looked_through_once(tmp_path, monkeypatch):
+    """An export may have all series of a hospital in one folder."""
+    for name, number in (("one", 1), ("two", 2), ("three", 3)):
+        small_volumes.write_series(tmp_path / name, np.full((4, 4, 4), number))
+        for path in list((tmp_path / name).iterdir()):
+            path.rename(tmp_path / f"{name}_{path.name}")
+        (tmp_path / name).rmdir()
+    looked = []
+    monkeypatch.setattr(dicom_series, "header_of_file", lambda file: looked.append(file) or header_of_file(file))
+    found = [read_volume(tmp_path / f"{name}_00.dcm", "it").values for name in ("one", "two", "three")]
+    assert [values.mean() for values in found] == [1, 2, 3] and {values.shape for values in found} == {(1, 4, 4, 4)}
+    assert len(looked) == 12
+    (tmp_path / "two_03.dcm").unlink()  # the second one
+    assert "slice" in refusal(tmp_path / "two_00.dcm") and len(looked) == 23
 
 
 def test_the_public_series_has_its_order_spacing_affine_and_hounsfield_range():

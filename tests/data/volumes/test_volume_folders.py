@@ -158,7 +158,7 @@ def test_scouts_are_left_out_and_a_single_slice_is_no_volume(tmp_path, log):
     assert (
         len(data.splits["train"]) == 3
         and "1 DICOM object left out of" in log.text
-        and "the first is 'sick/p1/" in log.text
+        and f"left out of '{tmp_path}': 'sick/p1/" in log.text
         and "it is a single image" in log.text
     )
     row = next(row["image"] for row in data.splits["train"] if "p3" in row["image"]["path"])
