@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from itertools import islice
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from ..models.features import StageFeature
 from ..models.modeling_rd_teacher import RDTeacherForImageClassification, RDTeacherOutput
 from ..models.stages import find_stages
+from ..models.tape import without_running_statistics
 from ..training.objective import Objective
 from ..training.passes import Passes
 from ..training.step import Update
@@ -32,22 +34,42 @@ class SeparateClassifier(nn.Module):
         self.classifier = copy.deepcopy(teacher.student.model)
         self.staged = teacher.staged_student
         names = [stage.name for stage in teacher.student_stages]
+        self.trains_student = True
         self.staged_classifier = find_stages(self.classifier, tuple(teacher.config.student_config.image_size), names)
 
-    def forward(self, student_pixel_values: Tensor, teacher_features: Sequence[StageFeature]) -> RDTeacherOutput:
-        """The student's own pass, and the copy's from each reprogrammed feature on."""
-        student, tape = self.staged.forward(student_pixel_values)
+    def forward(
+        self,
+        student_pixel_values: Tensor,
+        teacher_features: Sequence[StageFeature],
+        target_features: Sequence[StageFeature] | None = None,
+    ) -> RDTeacherOutput:
+        """The student's own pass, and the copy's from each reprogrammed feature on; see `RDTeacher.forward`."""
+        with nullcontext() if self.trains_student else _untouched(self.student.model):
+            student, tape = self.staged.forward(student_pixel_values)
         with torch.no_grad():  # only shows the way from a stage on
             _, way = self.staged_classifier.forward(student_pixel_values)
         features = [project(feature) for project, feature in zip(self.projectors, teacher_features, strict=True)]
         hybrid = [self.staged_classifier.resume(way, index, feature).logits for index, feature in enumerate(features)]
+        target = None
+        if target_features is not None:
+            with torch.no_grad():
+                mean = self.projectors[-1](target_features[-1])
+                target = self.staged_classifier.resume(way, len(hybrid) - 1, mean).logits
         return RDTeacherOutput(
             logits=hybrid[-1],
             hybrid_logits=tuple(hybrid),
             student_logits=student.logits,
             student_features=tuple(tape.features),
             reprogrammed_features=tuple(features),
+            target_logits=target,
         )
+
+
+@contextmanager
+def _untouched(model: nn.Module) -> Iterator[None]:
+    """The passes of a model change nothing of it, its running statistics included."""
+    with torch.no_grad(), without_running_statistics(model):
+        yield
 
 
 class OnlyHybrid:
@@ -79,7 +101,9 @@ def reprogram_first(trainer: Trainer) -> None:
         trainer.max_steps,
     )
     batches = iter(trainer.loader())
+    trainer.module.trains_student = False
     for step in range(trainer.max_steps):
         first(step, islice(batches, 1))
+    trainer.module.trains_student = True
     for part in (trainer.module.projectors, trainer.module.classifier):
         part.requires_grad_(False)

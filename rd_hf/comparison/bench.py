@@ -21,6 +21,12 @@ from ..training.linear_probe import scored_features
 from ..training.run_data import RunData, load_run_data
 from ..training.run_models import LoadedTeacher, Models
 
+# what a loaded teacher depends on
+LOADED_BY = (
+    "teacher", "teacher_revision", "teacher_dtype", "teacher_image_size", "teacher_batch_size", "teacher_device_map",
+    "trust_remote_code",
+)  # fmt: skip
+
 
 class TeachersView:
     """A store whose student is the teacher; masks keep the size that they have for the student."""
@@ -67,7 +73,7 @@ class Bench:
 
     def teacher(self, arguments: DistillationArguments) -> LoadedTeacher:
         """The teacher that the arguments name, loaded once."""
-        key = (arguments.teacher, arguments.teacher_revision, arguments.teacher_dtype)
+        key = tuple(str(getattr(arguments, name)) for name in LOADED_BY)
         if key not in self._teachers:
             self._teachers[key] = load_teacher(arguments, self.accelerator)
         return self._teachers[key]
@@ -94,8 +100,9 @@ class Bench:
     def pooled_features(self, arguments: DistillationArguments, models: Models, split: OpenSplit) -> np.ndarray:
         """The frozen teacher's pooled last features (N, C) of a split's rows, un-augmented, computed once."""
         teacher, backbone = models.teacher, models.backbone
-        taps = [(stage.name, p.input_grid) for stage, p in zip(teacher.teacher_stages, teacher.projectors, strict=True)]
-        key = repr((backbone.source["sha256"], backbone.dtype, backbone.slices, taps[-1], split.name))
+        stage, grid = teacher.teacher_stages[-1], teacher.projectors[-1].input_grid
+        size = teacher.config.teacher_image_size
+        key = repr((backbone.source["sha256"], backbone.dtype, backbone.slices, size, stage, grid, split.name))
         if key not in self._pooled:
             self._pooled[key] = scored_features(arguments, models, split, self.accelerator)
         return self._pooled[key]

@@ -41,6 +41,13 @@ def run_cell(plan: Plan, cell: Cell, bench: Bench, root: Path) -> None:
 
     :raises ArgumentError: when the method does not learn what the data has.
     """
+    try:
+        _run_cell(plan, cell, bench, root)
+    finally:
+        bench.accelerator.free_memory()  # it keeps each model and optimiser that it has prepared
+
+
+def _run_cell(plan: Plan, cell: Cell, bench: Bench, root: Path) -> None:
     cell.entry.method.check_target("masks" if bench.has_masks else "classes")
     if bench.run_data.volumes is not None:
         cell.entry.method.check_volumes()
@@ -78,7 +85,6 @@ def run_cell(plan: Plan, cell: Cell, bench: Bench, root: Path) -> None:
         "rd_hf_version": __version__,
     }
     write_json(result, folder / RESULT_FILE)
-    bench.accelerator.free_memory()  # it keeps each model and optimiser that it has prepared
 
 
 def _shown_volumes(bench: Bench) -> dict[str, Any]:

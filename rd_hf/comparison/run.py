@@ -10,6 +10,7 @@ from filelock import FileLock, Timeout
 
 from ..arguments.config import arguments_from
 from ..arguments.values import ArgumentError
+from ..inference.model_names import check_name
 from ..runtime.files import check_folder, write_json
 from .arguments import ComparisonArguments
 from .cell import is_done
@@ -60,11 +61,26 @@ def _check_arguments(plan: Plan, root: Path) -> None:
             raise ArgumentError(f"{cell.path}: {error}") from error
 
 
+def _check_models(plan: Plan, root: Path) -> None:
+    """Look for the folders of all models before the first run, which may be hours before the last.
+
+    :raises ModelNameError: for one that is missing.
+    """
+    for cell in [*plan.tuning_cells(), *plan.cells()]:
+        if not is_done(root, cell):
+            arguments = plan.cell_arguments(cell, root / cell.path)
+            for role in ("teacher", "student"):
+                name = getattr(arguments, role)
+                if isinstance(name, str) and (role == "student" or cell.teacher is not None):
+                    check_name(role, name)
+
+
 def _run(plan: Plan, root: Path) -> list[dict[str, Any]]:
     failed: list[str] = []
     if plan.comparison.table_only:
         plan.tuned = choose_settings(plan, root)
     else:
+        _check_models(plan, root)
         _tune(plan, root)
     if plan.tuned:
         write_json(tuning_in_words(plan, root), root / TUNING_FILE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -70,12 +71,14 @@ class Run:
     def _teacher(self) -> str:
         names = ["teacher", "teacher_revision", *(["slice_axis"] if self.volumes is not None else [])]
         names += ["teacher_features"] if self.settings.get("teacher_features", "stage") != "stage" else []
+        names += ["teacher_image_size"] if self.settings.get("teacher_image_size") else []
         return " ".join(["teacher", *(str(self.settings[name]) for name in names)])
 
     def _student(self) -> str:
         size = self.settings["student_image_size"]
         return f"student {json.dumps(self.settings['student'], sort_keys=True)}" + (f" at {size} px" if size else "")
 
+    @cached_property
     def resampled_scores(self) -> np.ndarray:
         """The score on the test split and under resamples of its images, (1 + SAMPLES, 1)."""
         kept = load_file(self.folder / PREDICTIONS_FILE)

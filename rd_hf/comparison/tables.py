@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -110,12 +110,12 @@ def difference_table(runs: Sequence[Run], reference: str | None = None) -> str:
     found: dict[tuple[str, object], Difference] = {}
     for shots in columns:
         of_reference = {r.cell.seed: r for r in groups[reference] if r.row["shots"] == shots}
-        drawn = {seed: run.resampled_scores() for seed, run in of_reference.items()}
+        drawn = {seed: run.resampled_scores for seed, run in of_reference.items()}
         pairs = {}
         for name, own in groups.items():
             own = {r.cell.seed: r for r in own if r.row["shots"] == shots and r.cell.seed in of_reference}
             if name != reference and own:
-                resampled = np.concatenate([run.resampled_scores() for run in own.values()], axis=1)
+                resampled = np.concatenate([run.resampled_scores for run in own.values()], axis=1)
                 pairs[name, shots] = resampled, np.concatenate([drawn[seed] for seed in own], axis=1)
         found |= zip(pairs, paired_differences(list(pairs.values())), strict=True)
     corrected = _corrected(found)
@@ -146,11 +146,11 @@ def overall_table(runs: Sequence[Run], reference: str | None = None) -> str:
     drawn = {name: {(r.cell.data, r.row["shots"], r.cell.seed): r for r in own} for name, own in groups.items()}
     blocks = _blocks(drawn.get(reference, {}))
     places = [place for block in blocks for cell in block for place in cell]
-    of_reference = {place: drawn[reference][place].resampled_scores() for place in places}
+    of_reference = {place: drawn[reference][place].resampled_scores for place in places}
     found: dict[str, Difference] = {}
     for name, own in drawn.items():
         if places and name != reference and own.keys() >= set(places):
-            minus = {place: own[place].resampled_scores() - of_reference[place] for place in places}
+            minus = {place: own[place].resampled_scores - of_reference[place] for place in places}
             columns = [[np.concatenate([minus[place] for place in cell], axis=1) for cell in block] for block in blocks]
             found[name] = difference_over_cells(columns)
     found = {name: difference for name, difference in found.items() if not np.isnan(difference.mean)}
@@ -195,7 +195,7 @@ def cost_table(runs: Sequence[Run], costs: dict[str, Cost]) -> str:
         f"| | trained parameters | training, s | memory, MiB | deployed parameters | GFLOP per {shown} | latency, ms |",
         "|---|---|---|---|---|---|---|",
     ]
-    for title, own in by_title(runs).items():
+    for title, own in _by_cost(runs):
         cost = costs[own[0].cost_key]
         memory = [run.row["training_memory_mib"] for run in own if run.row["training_memory_mib"] not in ("", None)]
         trained, deployed = (own[0].row[f"{kind}_parameters"] for kind in ("trained", "deployed"))
@@ -239,6 +239,17 @@ def by_title(runs: Sequence[Run]) -> dict[str, list[Run]]:
         teacher = f", {run.cell.teacher}" if several and run.cell.teacher else ""
         groups[method_title(run) + teacher + (", with unlabelled" if run.cell.unlabelled else "")].append(run)
     return dict(groups)
+
+
+def _by_cost(runs: Sequence[Run]) -> Iterator[tuple[str, list[Run]]]:
+    """Groups of `by_title` that cost the same, with the data sets in the title where these make a difference."""
+    for title, own in by_title(runs).items():
+        groups: dict[str, list[Run]] = defaultdict(list)
+        for run in own:
+            groups[run.cost_key].append(run)
+        for alike in groups.values():
+            names = ", ".join(dict.fromkeys(run.cell.data for run in alike))
+            yield (title if len(groups) == 1 else f"{title}, {names}"), alike
 
 
 def method_title(run: Run) -> str:

@@ -29,12 +29,14 @@ from rd_hf.comparison.workers import ComparisonError, run_job
 from rd_hf.data.order import StepPlan
 from rd_hf.data.pixel_store import Visits, collate
 from rd_hf.data.sources import fingerprint
+from rd_hf.inference.model_names import ModelNameError
 from rd_hf.runtime.memory import PEAK_RESET, PeakMemory
 from rd_hf.runtime.processes import start_accelerator
 from rd_hf.training.assembly import build_inputs
 from rd_hf.training.linear_probe import INVERSE_PENALTIES
 from rd_hf.training.objective import comparable
 from rd_hf.training.run_data import load_run_data
+from rd_hf.training.step import NonFiniteLossError
 from rd_hf.training.trainer import Trainer
 
 STUDENT = {
@@ -393,6 +395,8 @@ def test_a_separate_classifier_shares_no_weight_with_the_student(grid, monkeypat
 
     def watched(self, deadline=None):
         before = {name: value.detach().clone() for name, value in self.module.named_parameters()}
+        counted = [value for name, value in self.module.student.named_buffers() if "num_batches" in name]
+        seen["passes before"] = {int(value) for value in counted}
         train(self, deadline)
         moved = [name for name, value in self.module.named_parameters() if not torch.equal(before[name], value)]
         seen["moved"] = {name.split(".")[0] for name in moved}
@@ -405,7 +409,35 @@ def test_a_separate_classifier_shares_no_weight_with_the_student(grid, monkeypat
         ("rd_first", {"student"}, False),  # the other parts were trained before, and are frozen
     ):
         assert run_here(make_plan(grid, methods=[method])) == []
-        assert seen == {"moved": moved, "a copy": is_copy}
+        assert seen == {"moved": moved, "a copy": is_copy, "passes before": {0}}
+
+
+def test_ablations_have_targets_of_all_views_too(grid):
+    methods = ["rd_separate", "rd_first"]
+    of_views = {"target_views": "mean", "teacher_features": "all"}
+    assert run_here(make_plan(grid, methods=methods, arguments=grid["arguments"] | of_views)) == []
+
+
+def test_one_teacher_of_two_image_sizes_and_two_features_is_two_teachers(grid, tmp_path):
+    teacher = grid["teachers"]["tiny"]
+    grid["teachers"] = {f"of {size}": teacher | {"teacher_image_size": size} for size in (40, 80)}
+    methods = [{"name": of, "method": "linear_probe", "teacher_features": of} for of in ("stage", "last", "all")]
+    plan = make_plan(grid, methods=methods)
+    assert run_here(plan) == []
+    folders = [tmp_path / "compared" / cell.path for cell in plan.cells()]
+    found = [load_file(folder / "predictions.safetensors")["test/probabilities"] for folder in folders]
+    assert len({array.tobytes() for array in found}) == len(found) == 6
+    run_comparison(make_plan(grid, methods=methods, table_only=True))
+    costs = json.loads((tmp_path / "compared" / "costs.json").read_text())
+    flops = [cost["gflop"] for name, cost in costs.items() if name.startswith("teacher")]
+    assert len(flops) == 6 and max(flops) > 3 * min(flops)
+
+
+def test_a_missing_model_is_told_before_the_first_run(grid, tmp_path):
+    grid["teachers"]["other"] = {"teacher": str(tmp_path / "nowhere")}
+    with pytest.raises(ModelNameError, match="The teacher '.*nowhere' is not a folder"):
+        run_comparison(make_plan(grid))
+    assert not list((tmp_path / "compared").rglob("result.json"))
 
 
 def test_finished_runs_are_kept_and_other_settings_are_refused(grid, tmp_path):
@@ -442,6 +474,15 @@ def test_models_do_not_pile_up_in_a_worker(grid, monkeypatch):
     monkeypatch.setattr(workers, "run_cell", watched)
     assert run_here(make_plan(grid, methods=["ce", "rd", "full"])) == []
     assert kept == [0, 0, 0]
+
+    def failing(plan, cell, bench, root):
+        with pytest.raises(NonFiniteLossError):
+            watched(plan, cell, bench, root)
+        kept.append(len(bench.accelerator._models) + len(bench.accelerator._optimizers))
+
+    monkeypatch.setattr(workers, "run_cell", failing)
+    run_here(make_plan(grid, methods=[{"name": "broken", "method": "ce", "learning_rate": 1e30}]))
+    assert kept == [0, 0, 0, 0]
 
 
 def test_lora_under_other_arguments_is_not_the_teacher_of_two_stages(grid, tmp_path):

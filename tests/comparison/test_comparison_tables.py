@@ -291,6 +291,14 @@ def test_a_bar_in_a_name_does_not_end_its_cell(make_run):
     assert overview_table([run]).splitlines()[0] == "| test AUROC | a\\|b 10 | mean |"
 
 
+def test_the_table_of_costs_has_a_row_for_each_cost(make_run):
+    small, large = make_run("rd", 1.0, 0), make_run("rd", 1.0, 1)
+    large.cell, large.cost_key = replace(large.cell, data="larger"), "another"
+    table = cost_table([small, large], {small.cost_key: Cost(1000, 0.25, 3.14), "another": Cost(1000, 0.5, 6.28)})
+    assert "| RD, blobs | 1,234 | 2 | 0 | 1,000 | 0.25 | 3.1 |" in table
+    assert "| RD, larger | 1,234 | 4 | 100 | 1,000 | 0.5 | 6.3 |" in table
+
+
 def test_the_table_of_costs_reads_what_was_measured(make_run):
     runs = [make_run("rd", 1.0, seed) for seed in (0, 1, 2)]
     table = cost_table(runs, {runs[0].cost_key: Cost(1000, 0.25, 3.14)})
