@@ -306,6 +306,8 @@ class Handler(BaseHTTPRequestHandler):
                 files[value["path"]] = (base64.b64decode(value["content"]), False)
             elif line["key"] == "lfsFile" and value["oid"] in self.server.large:
                 files[value["path"]] = (self.server.large[value["oid"]], True)
+            elif line["key"] == "deletedFile":
+                del files[value["path"]]
             else:
                 self._answer({"error": f"{line['key']} {value['path']} was not uploaded"}, 400)
         ref = f"refs/pr/{len(self._repo(repo).refs)}" if pull_request else revision

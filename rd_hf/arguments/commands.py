@@ -140,7 +140,7 @@ class PushArguments:
         "for a student: transformers (the default; loads without rd_hf and its code) or rd_hf (the folder as it is, "
         "with the code that loads it)",
     )
-    private: bool = option(False, "make a new repo private")
+    private: bool = option(False, "make a new repo private; one that is public is refused")
     revision: str | None = option(None, "branch, created if it does not exist")
     create_pr: bool = option(False, "open a pull request instead of committing")
     commit_message: str | None = option(None, "title of the commit")

@@ -173,7 +173,7 @@ class TrainingFields:
     push_to_hub: bool = _publishing(False, "push the student to hub_model_id when the run has ended")
     hub_model_id: str | None = _publishing(None, "name of the repo on the Hub, such as me/xray-student", text="words")
     hub_teacher_id: str | None = _publishing(None, "also push the reprogrammed teacher, to this repo", text="words")
-    hub_private_repo: bool = _publishing(False, "make new repos private")
+    hub_private_repo: bool = _publishing(False, "make new repos private; one that is public is refused")
     resume: bool = _run(False, "continue from the last checkpoint in output_dir", resume="ignored", compare="never")
     overwrite_output_dir: bool = _run(
         False, "delete what an earlier run left in output_dir", resume="ignored", compare="never",

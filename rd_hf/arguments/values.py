@@ -69,6 +69,28 @@ def is_text(annotation: Any) -> bool:
     return str in kinds and not {int, float, bool} & set(kinds)
 
 
+def paths_of(names: Any, kind: str) -> list[str | os.PathLike]:
+    """One path, or several, as a list.
+
+    :param kind: what they are of, in the plural.
+    :raises ArgumentError: for anything but paths, such as a picture in memory.
+    """
+    if isinstance(names, (str, os.PathLike)):
+        return refuse_empty([names], f"The name of the {kind}")
+    listed = list(names) if isinstance(names, Iterable) and not hasattr(names, "__array_interface__") else [names]
+    other = next((name for name in listed if not isinstance(name, (str, os.PathLike))), None)
+    if other is not None:
+        raise ArgumentError(f"One of the {kind} is a {type(other).__name__}: give paths of files, folders or globs.")
+    return refuse_empty(listed, f"One of the {kind}")
+
+
+def refuse_empty(paths: list[str | os.PathLike], what: str) -> list[str | os.PathLike]:
+    """:raises ArgumentError: for a path that is empty, as from a variable that is not set: it would be "here"."""
+    if "" in paths:
+        raise ArgumentError(f"{what} is empty: give a path, or . for the working folder.")
+    return paths
+
+
 def plain_value(name: str, value: Any, annotation: Any) -> Any:
     """A value as its annotation wants it: numbers from YAML's text, text from paths and numbers, lists from tuples.
 

@@ -17,8 +17,9 @@ http_client = import_module(HfHubHTTPError.__bases__[0].__module__.partition("."
 HTTPError, TransportError = http_client.HTTPError, http_client.TransportError
 
 ATTEMPTS = 4
-PASSING_TROUBLE = {408, 429, 500, 502, 503, 504}
-LONGEST_WAIT = 60.0
+NOT_CARRIED_OUT = {429, 503}  # refused before anything was done
+PASSING_TROUBLE = NOT_CARRIED_OUT | {408, 500, 502, 504}
+LONGEST_WAIT = 300.0  # seconds; the Hub counts requests over so many
 # what the client raises, of the connection, of files and of names
 HUB_ERRORS = (HTTPError, OSError, RuntimeError, ValueError)
 REASONS = {
@@ -36,13 +37,15 @@ Answer = TypeVar("Answer")
 def retrying(call: Callable[[], Answer], repeat_lost: bool = True) -> Answer:
     """Run `call`, and retry while the Hub is busy or unreachable; huggingface_hub itself retries uploads only.
 
-    :param repeat_lost: retry also if the connection broke, although the Hub may have carried out the call.
+    :param repeat_lost: retry also where the Hub may have carried out the call: the connection broke, or a server on
+        the way gave up.
     """
     for attempt in range(ATTEMPTS):
         try:
             return call()
         except HfHubHTTPError as error:
-            if error.response.status_code not in PASSING_TROUBLE or attempt == ATTEMPTS - 1:
+            passing = PASSING_TROUBLE if repeat_lost else NOT_CARRIED_OUT
+            if error.response.status_code not in passing or attempt == ATTEMPTS - 1:
                 raise
             asked = error.response.headers.get("Retry-After", "")
             wait = float(asked) if asked.isdigit() else 2.0**attempt

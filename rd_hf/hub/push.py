@@ -17,11 +17,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from huggingface_hub import CommitOperationAdd, HfApi, ModelInfo, SpaceInfo, hf_hub_download
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelInfo, SpaceInfo, hf_hub_download
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
-from ..cards.card import CARD_FILE, card_for, is_edited
+from ..cards.card import CARD_FILE, EVAL_RESULTS_FILE, IMAGES, card_for, is_edited
 from .client import HUB_ERRORS, explain, retrying
 from .publication import (
     INITIAL_FILES,
@@ -48,12 +48,14 @@ class Destination:
     :param repo_type: "model", or "space" for a web page.
     :param head: the commit that the push builds on, None for a repo yet to be made.
     :param card: the card that is there.
+    :param files: the names of all files that are there.
     """
 
     repo_id: str
     repo_type: str
     head: str | None
     card: str | None
+    files: frozenset[str] = frozenset()
 
 
 def push(
@@ -73,14 +75,14 @@ def push(
     :param repo_id: `namespace/name`; a name alone is in the namespace of whoever is logged in.
     :param format: of a student: "transformers", the default, is the plain checkpoint that it wraps; "rd_hf" its folder
         as it is, which loads with `trust_remote_code=True`. Other models are published as they are.
-    :param private: make a new repo private; that of one that exists is not changed.
+    :param private: make a new repo private. One that exists must be private already.
     :param revision: branch, made from main where it does not exist.
     :param create_pr: open a pull request instead of committing.
     :param space: publish a web page as a static Space.
     :return: the address of the commit or pull request.
     :raises PushError: in one sentence; the folder is never changed.
     """
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     files = page_files(folder) if space else publishable_files(folder)
     config = read_model_config(folder)
     unwrap = is_unwrapped(config, format)
@@ -91,7 +93,7 @@ def push(
     again = _again(folder, repo_id, format, private, revision, create_pr, space, commit_message)
     options = {"revision": revision, "create_pr": create_pr, "repo_type": "space" if space else "model"}
     try:
-        destination = check_destination(repo_id, found, **options)
+        destination = check_destination(repo_id, found, private=private, **options)
     except PushError as error:
         if isinstance(error.__cause__, ValueError):  # a final refusal: a retry would fail too
             raise
@@ -128,6 +130,7 @@ def check_destination(
     repo_id: str,
     config: dict[str, Any],
     *,
+    private: bool = False,
     revision: str | None = None,
     create_pr: bool = False,
     repo_type: str = "model",
@@ -135,16 +138,18 @@ def check_destination(
     """Whether this user may publish a model with this config in `repo_id`; sends nothing.
 
     :param config: of the model in the form in which it is published, see `publication.published_config`.
-    :raises PushError: for a malformed name, a namespace without rights, or a repo that holds something else.
+    :param private: whether nobody else may see the repo.
+    :raises PushError: for a malformed name, a namespace without rights, or a repo that is public or holds something
+        else.
     """
     try:
-        return _destination(repo_id, config, revision, create_pr, repo_type)
+        return _destination(repo_id, config, private, revision, create_pr, repo_type)
     except HUB_ERRORS as error:
         raise PushError(f"{explain(error)} Nothing was uploaded.") from error
 
 
 def _destination(
-    repo_id: str, config: dict[str, Any], revision: str | None, create_pr: bool, repo_type: str
+    repo_id: str, config: dict[str, Any], private: bool, revision: str | None, create_pr: bool, repo_type: str
 ) -> Destination:
     validate_repo_id(repo_id)
     api = HfApi()
@@ -155,6 +160,11 @@ def _destination(
     info = _find(api, repo_id, revision, repo_type)
     if info is None:
         return Destination(repo_id, repo_type, None, None)
+    if private and info.private is False:
+        raise PushError(
+            f"{repo_id} exists and is public, so what is pushed there would not be private. Choose another name, make "
+            "it private in its settings on the Hub, or leave `private` out."
+        )
     if not create_pr:
         retrying(lambda: api.auth_check(repo_id, repo_type=repo_type, write=True))
     names = {sibling.rfilename for sibling in info.siblings}
@@ -163,7 +173,7 @@ def _destination(
     if reason is not None:
         raise PushError(f"{repo_id} {reason}")
     card = _read(repo_id, CARD_FILE, info.sha, repo_type) if CARD_FILE in names else None
-    return Destination(repo_id, repo_type, info.sha, card)
+    return Destination(repo_id, repo_type, info.sha, card, frozenset(names))
 
 
 def _check_rights(user: dict[str, Any], repo_id: str) -> None:
@@ -222,9 +232,10 @@ def _send(
         head = retrying(lambda: api.repo_info(repo_id, **of_type)).sha
     if revision is not None:
         retrying(lambda: api.create_branch(repo_id, branch=revision, exist_ok=True, **of_type))
-    logger.info("Pushing to %s: %s", repo_id, ", ".join(operation.path_in_repo for operation in operations))
+    sent = [operation for operation in operations if isinstance(operation, CommitOperationAdd)]
+    logger.info("Pushing to %s: %s", repo_id, ", ".join(operation.path_in_repo for operation in sent))
     # Uploads first, which huggingface_hub retries by itself: what is left for the commit may then be repeated safely.
-    api.preupload_lfs_files(repo_id, operations, revision=revision, create_pr=create_pr, free_memory=False, **of_type)
+    api.preupload_lfs_files(repo_id, sent, revision=revision, create_pr=create_pr, free_memory=False, **of_type)
     # Because the parent is named, the Hub rejects the commit if someone else has committed in the meantime.
     of_type |= {"revision": revision, "create_pr": create_pr, "parent_commit": head}
     commit = retrying(
@@ -233,8 +244,11 @@ def _send(
     return commit.pr_url or commit.commit_url
 
 
-def _operations(files: dict[str, Path], destination: Destination) -> list[CommitOperationAdd]:
-    """Every file; the card with the repo's name in it, or none where a person has edited the one in the repo."""
+def _operations(files: dict[str, Path], destination: Destination) -> list[CommitOperationAdd | CommitOperationDelete]:
+    """Every file; the card with the repo's name in it, or none where a person has edited the one in the repo.
+
+    With an earlier card go its scores and pictures, perhaps of patients, that the new one does not have.
+    """
     operations = [CommitOperationAdd(name, str(path)) for name, path in files.items() if name != CARD_FILE]
     if CARD_FILE not in files:
         return operations
@@ -242,7 +256,9 @@ def _operations(files: dict[str, Path], destination: Destination) -> list[Commit
     if destination.card is not None and is_edited(destination.card) and not is_edited(text):
         logger.info("The model card in %s was edited there, so it is kept.", destination.repo_id)
         return operations
-    return [*operations, CommitOperationAdd(CARD_FILE, card_for(text, destination.repo_id).encode())]
+    card = CommitOperationAdd(CARD_FILE, card_for(text, destination.repo_id).encode())
+    earlier = [] if destination.card is None else sorted({*IMAGES, EVAL_RESULTS_FILE} & destination.files - set(files))
+    return [*operations, card, *map(CommitOperationDelete, earlier)]
 
 
 def _state(destination: Destination, revision: str | None) -> str:

@@ -34,7 +34,7 @@ from ..students.timm_students import is_of_timm, note_images
 from .assembly import assemble_models, load_models, open_trainer
 from .checks import check_labels
 from .compilation import check_compiler, compiled_models
-from .models_in_hand import check_processor_of_student, check_processor_of_teacher
+from .models_in_hand import check_pair, check_processor_of_student, check_processor_of_teacher
 from .report import summary, write_report
 from .run_data import RunData, load_run_data
 from .run_folder import check_run_folder, open_run_folder
@@ -96,6 +96,7 @@ def distill_from_models(
     for name, stated in options(DistillationArguments).items():
         if stated.loading and name in arguments:
             raise ArgumentError(f"`{name}` is only for models and data that are loaded by name: leave it out here.")
+    student, backbone = check_pair("student", student), backbone and check_pair("teacher", backbone)
     in_hand = {"student": MODEL_IN_MEMORY, "teacher": backbone and MODEL_IN_MEMORY, "dataset": data}
 
     def adopt_models(
@@ -117,11 +118,6 @@ def distill_from_models(
         if backbone is None or arguments.method == "ce":
             return own, None
         model, processor = backbone
-        if not isinstance(model, Backbone | PreTrainedModel):
-            raise ArgumentError(
-                f"The teacher is a {type(model).__name__}, not a model of transformers: wrap it, as "
-                "rd_hf.TeacherNetwork(model, in_channels=1)."
-            )
         if not isinstance(model, Backbone):
             model = Backbone.from_model(model)
         processor = savable(processor)
@@ -219,7 +215,7 @@ def _check_destinations(arguments: DistillationArguments, models: Models) -> Non
     for kind, repo_id in _repos(arguments).items():
         model = models.student if kind == "student" else models.teacher
         config = json.loads(model.config.to_json_string(use_diff=False))
-        hub.check_destination(repo_id, published_config(config, None))
+        hub.check_destination(repo_id, published_config(config, None), private=arguments.hub_private_repo)
 
 
 def resolved(

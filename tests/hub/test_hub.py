@@ -122,6 +122,10 @@ def test_a_pushed_student_is_loaded_back_in_a_fresh_process_with_the_same_logits
     assert server.endpoint in done.stdout and "not part of a model: patient_7.png, patients.json" in done.stderr
     repo = server.repos["me/xray"]
     assert repo.private and [commit.title for commit in repo.commits.values()] == ["initial commit", "first"]
+    repo.private = False
+    said = message(push(client, folder, "--private", *options))
+    assert "me/xray exists and is public, so what is pushed there would not be private" in said
+    assert len(repo.commits) == 2
     assert set(files_of(server)) == PLAIN_FILES | (CODE_FILES if options else set())
     card = files_of(server)["README.md"][0].decode()
     assert 'model_id = "me/xray"' in card and not is_edited(card) and ("trust_remote_code" in card) == bool(options)
@@ -285,7 +289,8 @@ def test_passing_trouble_is_waited_out(server, client, folder, fault):
         (Fault("PUT", "/lfs/", action="damage"), "rejects an uploaded file", "created and is empty"),
         (Fault("POST", "/commit/", 409), "Someone else is changing the repo", "created and is empty"),
         (Fault("POST", "/commit/", 412), "Someone else has changed the repo", "created and is empty"),
-        (Fault("POST", "/commit/", 500, times=99), "The Hub failed (HTTP 500)", "created and is empty"),
+        (Fault("POST", "/commit/", 504), "The Hub failed (HTTP 504)", "created and is empty"),  # may be carried out
+        (Fault("POST", "/commit/", 503, times=99), "The Hub failed (HTTP 503)", "created and is empty"),
         (Fault("POST", "/commit/", action="drop"), "The connection to the Hub broke", "created and is empty"),
         (Fault("POST", "/commit/", action="lose"), "The connection to the Hub broke", "has a new commit"),
     ],
@@ -327,6 +332,19 @@ def test_a_format_that_there_is_not_is_refused_with_the_way_to_it(options, says,
     (folder / "config.json").write_text('{"model_type": "resnet"}')
     assert "`format` is for students only, and a resnet is pushed as it is" in message(push_as_it_is(client, folder))
     assert server.requests == []
+
+
+def test_pictures_and_scores_of_an_earlier_card_go_with_it_and_nothing_else(server, client, folder):
+    assert push(client, folder).returncode == 0
+    repo, earlier = server.repos["me/xray"], files_of(server)
+    theirs = {"examples.png": (b"patients", False), "notes.png": (b"theirs", False)}
+    repo.add("main", "by hand", earlier | theirs, repo.refs["main"])
+    assert push(client, folder).returncode == 0
+    assert set(files_of(server)) == {*earlier, "notes.png"}
+    edited = files_of(server)["README.md"][0] + b"See examples.png.\n"
+    repo.add("main", "by hand", files_of(server) | theirs | {"README.md": (edited, False)}, repo.refs["main"])
+    assert push(client, folder, "--commit_message", "again").returncode == 0
+    assert "examples.png" in files_of(server)
 
 
 def test_a_commit_of_somebody_else_meanwhile_is_not_run_over(server, client, folder):
