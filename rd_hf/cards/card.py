@@ -19,6 +19,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from ..arguments.distillation import LICENSE
 from ..arguments.values import listed
+from ..runtime.files import write_text
 from ..scoring.bootstrap import FEWEST_FOR_INTERVAL
 from .image_notes import image_remarks, reading_steps
 
@@ -206,7 +207,7 @@ def write_card(folder: Path, text: str) -> bool:
     path = folder / CARD_FILE
     if path.is_file() and is_edited(path.read_text(encoding="utf-8")):
         return False
-    path.write_text(text, encoding="utf-8")
+    write_text(text, path)
     return True
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData, snapshot_download
 
+from ..runtime.files import write_text
 from .card import CARD_FILE, EVAL_RESULTS_FILE, IMAGES, is_edited, render_use, stamp
 
 COMPANIONS = (CARD_FILE, "LICENSE", *IMAGES, EVAL_RESULTS_FILE)
@@ -59,7 +60,7 @@ def write_bundle_card(folder: Path, report: dict[str, Any], trained_on: dict[str
     else:
         data = ModelCardData(library_name="monai", pipeline_tag=pipeline_tag, tags=["rd_hf", "monai"])
         title = f"{report['model_type']} as a MONAI bundle"
-        path.write_text(stamp(f"---\n{data.to_yaml()}\n---\n\n# {title}\n{BEFORE}{use}"), encoding="utf-8")
+        write_text(stamp(f"---\n{data.to_yaml()}\n---\n\n# {title}\n{BEFORE}{use}"), path)
 
 
 def _replace_use(path: Path, use: str) -> None:
@@ -67,7 +68,7 @@ def _replace_use(path: Path, use: str) -> None:
     if path.is_file():
         text = path.read_text(encoding="utf-8")
         if not is_edited(text):
-            path.write_text(_with_use(text, use), encoding="utf-8")
+            write_text(_with_use(text, use), path)
 
 
 def write_onnx_card(folder: Path, report: dict[str, Any], trained_on: dict[str, Any], pipeline_tag: str) -> None:
@@ -84,7 +85,7 @@ def write_onnx_card(folder: Path, report: dict[str, Any], trained_on: dict[str, 
     else:
         text = path.read_text(encoding="utf-8")
         text = f"{text.rstrip()}\n\n## ONNX\n\n{use}" if is_edited(text) else _onnx_card(text, use, report)
-    path.write_text(text, encoding="utf-8")
+    write_text(text, path)
     if "scores" in report:
         (folder / EVAL_RESULTS_FILE).unlink(missing_ok=True)
 

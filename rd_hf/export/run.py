@@ -21,7 +21,7 @@ from ..cards.provenance import FORM, ONNX, PROVENANCE, read_decisions, read_prov
 from ..data.open_split import OpenSplit
 from ..inference.evaluation import load_splits, open_split, split_rows
 from ..inference.loading import LoadedModel, load_model, refuse_revision
-from ..inference.model_names import loading
+from ..inference.model_names import loading, name_of_model
 from ..inference.onnx_runtime import MODEL_FILE, OnnxModel, require
 from ..models.modeling_monai import network_call
 from ..models.tape import input_channels
@@ -86,6 +86,7 @@ def export(
     :raises ArgumentError: for arguments that contradict each other, or a model of the wrong kind.
     :raises OnnxError: when the model cannot be exported, or the export does not answer the same.
     """
+    model = name_of_model(model)
     _check_arguments(format, quantize, dynamic_size, dataset, split)
     _check_runtime(format, web_runtime, cdn)
     names = {"image_column": image_column, "label_column": label_column}
@@ -97,7 +98,7 @@ def export(
         refuse_given(ExportArguments, {"batch_size": batch_size}, "only `quantize` scores the model")
     loaded = _load(model, revision)
     loaded.model.cpu()
-    with _new_folder(Path(output_dir)) as folder:
+    with _new_folder(Path(output_dir).expanduser()) as folder:
         if format == "bundle":
             report = _export_bundle(loaded, folder)
         elif format == "transformers":

@@ -72,8 +72,8 @@ def write_dicom_seg(mask: np.ndarray, names: list[str], source: Path, path: Path
                 f"{printable(source)}: no DICOM SEG can refer to this series{lacks}. Leave out `dicom_seg`, and use "
                 "the NIfTI file."
             ) from None  # what the library says may quote the header
-    with written_whole(path):
-        segmentation.save_as(path)
+    with written_whole(path) as aside:
+        segmentation.save_as(aside)
 
 
 def _header(file: Path) -> Any:

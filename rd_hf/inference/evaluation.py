@@ -159,6 +159,7 @@ def load_splits(
             image_column=image_column,
             label_column=label_column,
             group_column=made.get("group_column") if split in made["names"] else None,
+            made_again=split if split in made["names"] else None,
             subgroup_columns=subgroup_columns,
             label_names=loaded.task.names,
             label_kind="single" if isinstance(loaded.task, SingleLabel) else "multi",

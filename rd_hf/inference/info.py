@@ -29,7 +29,7 @@ from ..tasks.segmentation import Segmentation
 from ..tasks.task import Task
 from .info_files import file_sizes, tensor_count
 from .loading import LoadedModel, is_segmenter, load_model, refuse_revision
-from .model_names import loading
+from .model_names import loading, name_of_model
 from .onnx_runtime import OnnxModel
 
 RUN_CONFIG, RUN_METRICS = "config.yaml", "metrics.json"
@@ -49,7 +49,7 @@ def info(model: str | os.PathLike, *, revision: str | None = None, trust_remote_
         `float32_scores`), and `files` in bytes. None or empty where there is nothing to say.
     :raises ArgumentError: for a run without a student, and a model that gives neither classes nor masks.
     """
-    name, run = os.fspath(model), None
+    name, run = name_of_model(model), None
     refuse_revision(name, revision)
     if (Path(name) / RUN_CONFIG).is_file() and not (Path(name) / CONFIG_NAME).is_file():
         run = Path(name)

@@ -32,7 +32,7 @@ from ..tasks.make import make_task
 from ..tasks.segmentation import Segmentation
 from ..tasks.task import Task
 from .decisions import with_decisions
-from .model_names import check_files, loading
+from .model_names import check_files, loading, name_of_model
 from .onnx_runtime import MODEL_FILE, OnnxModel, is_onnx_folder
 
 
@@ -86,10 +86,13 @@ def load_model(
 
     :param model: Hub id or folder; those of an exported ONNX model too, which runs on the CPU.
     :param backbone: the foundation model's folder, for a teacher made from a local one.
-    :raises ArgumentError: for a reprogrammed teacher that does not answer from its own pixels alone.
+    :raises ArgumentError: for a reprogrammed teacher that does not answer from its own pixels alone, and for a model in
+        place of its name.
     """
     import rd_hf  # noqa: F401  (registers the models with the Auto classes)
 
+    model = name_of_model(model)
+    backbone = None if backbone is None else name_of_model(backbone, "backbone")
     refuse_revision(model, revision)
     if is_onnx_folder(model):
         return _load_onnx(model, None, Path(model) / MODEL_FILE, backbone)
@@ -163,7 +166,7 @@ def _load_onnx(model: str, revision: str | None, path: Path, backbone: str | Non
     exported = OnnxModel(path).eval()
     processor = load_processor(model, revision)
     of_volumes = isinstance(processor, RDVolumeProcessor)
-    transform = VolumeTransform(processor) if of_volumes else PixelTransform(processor)
+    transform = VolumeTransform(processor) if of_volumes else PixelTransform(processor, exported.input_shape[1])
     task = make_task(exported.problem_type, exported.label_names, of_volumes)
     with loading("model", model):
         values, _ = PreTrainedConfig.get_config_dict(model, revision=revision)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..arguments.values import ArgumentError
 from ..data.scanner import printable
+from ..data.volumes.names import stem_of
 from ..runtime.files import check_folder, written_whole
 from ..scoring.mask_pictures import class_colors, overlay
 from ..tasks.segmentation import Segmentation
@@ -72,8 +73,8 @@ class MaskFiles:
 
     def _write(self, path: Path, image: Image.Image) -> str:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(path):
-            image.save(path)
+        with written_whole(path) as aside:
+            image.save(aside)
         return printable(path)
 
     def _planned(self) -> list[Path]:
@@ -91,10 +92,11 @@ def names_of_masks(images: Sequence[Path]) -> dict[Path, Path]:
     absolute = [Path(os.path.abspath(image)) for image in images]
     shared = os.path.commonpath([path.parent for path in absolute]) if absolute else ""
     inside = [path.relative_to(shared) for path in absolute]
-    uses = Counter(path.with_suffix("") for path in inside)
+    bare = [path.with_name(stem_of(path)) for path in inside]
+    uses = Counter(bare)
     return {
-        image: path.with_suffix(".png") if uses[path.with_suffix("")] == 1 else path.with_name(f"{path.name}.png")
-        for image, path in zip(images, inside, strict=True)
+        image: path.with_name(f"{stem.name if uses[stem] == 1 else path.name}.png")
+        for image, path, stem in zip(images, inside, bare, strict=True)
     }
 
 

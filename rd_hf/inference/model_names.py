@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,13 +40,35 @@ class ModelNameError(ValueError):
     """A teacher or student that cannot be loaded under the name given."""
 
 
+def name_of_model(model: str | os.PathLike, role: str = "model") -> str:
+    """A Hub id, or the path of a folder, with `~` as the home.
+
+    :raises ArgumentError: for anything else, such as the model itself.
+    """
+    if model == "":
+        raise ArgumentError(f"`{role}` is empty: give a Hub id or a folder.")
+    if isinstance(model, (str, os.PathLike)):
+        return os.path.expanduser(model)
+    folder = getattr(model, "name_or_path", "")
+    hint = f", {folder!r}" if folder and Path(folder).is_dir() else ", after its `save_pretrained`"
+    kind = type(model).__name__
+    raise ArgumentError(f"`{role}` is a {kind}: give the folder that it is saved in{hint}, or a Hub id.")
+
+
 @contextmanager
 def loading(role: str, name: str) -> Iterator[None]:
     """A context for loading a model: errors name `role` and `name`.
 
     :param role: the argument, such as "teacher".
-    :raises ModelNameError: when `name` is an address or looks like a folder that is not there, or loading fails.
+    :raises ModelNameError: as `check_name`, or when loading fails.
     """
+    check_name(role, name)
+    with naming(role, name):
+        yield
+
+
+def check_name(role: str, name: str) -> None:
+    """:raises ModelNameError: for an address, a file, the folder of a run, and what looks like a missing folder."""
     if "://" in name:
         found = _ADDRESS.match(name)
         way_out = f"Give the name of the repo, {found.group(1)!r}" if found else "Give a Hub id or a folder"
@@ -60,8 +83,6 @@ def loading(role: str, name: str) -> Iterator[None]:
         raise ModelNameError(
             f"The {role} {name!r} is the folder of a run. Give its student, {str(folder / 'student')!r}."
         )
-    with naming(role, name):
-        yield
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import logging
 import os
 from collections.abc import Iterable
@@ -13,11 +12,11 @@ import torch
 
 from ..arguments.commands import PredictionArguments
 from ..arguments.effects import refuse_given
-from ..arguments.values import ArgumentError, nearest_name
+from ..arguments.values import ArgumentError, nearest_name, paths_of
 from ..data.decoding.image_notes import Note, log_notes
 from ..data.decoding.images import BadImageError, read_image
 from ..data.decoding.reading import Reading
-from ..data.scanner import is_hidden, is_image, masks_among, printable, scan
+from ..data.scanner import is_image, masks_among, printable, scan, visible_matches
 from ..data.volumes.transform import VolumeTransform
 from ..tasks.segmentation import Segmentation
 from ..tasks.task import Task
@@ -105,6 +104,9 @@ def predict_loaded(
     reading = Reading.recorded(loaded.trained_on, page, dicom_window)
     rows: list[dict[str, Any]] = []
     notes: dict[str, Note] = {}
+    if output_dir is not None and on_bad_image != "skip" and len(paths) > batch_size:
+        for path in paths:  # before the first mask is written, which a repeated command would find there
+            read_image(path, printable(path), reading)
     for start in range(0, len(paths), batch_size):
         rows += _predict_batch(loaded, masks, paths[start : start + batch_size], on_bad_image, reading, notes)
     log_notes(logger, notes, "those to predict")
@@ -127,7 +129,7 @@ def find_images(names: str | os.PathLike | Iterable[str | os.PathLike]) -> list[
     :raises ArgumentError: for a name that matches no file, or a folder without images.
     """
     found: dict[str, Path] = {}
-    for name in [names] if isinstance(names, (str, os.PathLike)) else names:
+    for name in paths_of(names, "images"):
         path = Path(name).expanduser()
         if path.is_dir():
             matches = _images_of(path)
@@ -150,11 +152,7 @@ def _images_of(folder: Path) -> list[Path]:
 
 
 def _images_of_glob(pattern: Path) -> list[Path]:
-    parts = pattern.parts
-    fixed = next((number for number, part in enumerate(parts) if glob.has_magic(part)), len(parts))
-    files = [Path(file) for file in sorted(glob.glob(str(pattern), recursive=True))]
-    visible = [file for file in files if not any(map(is_hidden, file.parts[fixed:]))]
-    images = [file for file in visible if file.is_file() and is_image(file) and not _is_in_loop(file)]
+    images = [file for file in visible_matches(pattern) if file.is_file() and is_image(file)]
     masks = masks_among(images)
     if masks:
         logger.warning(
@@ -162,12 +160,6 @@ def _images_of_glob(pattern: Path) -> list[Path]:
             "first is '%s'.", len(masks), printable(pattern), printable(min(masks)),
         )  # fmt: skip
     return [file for file in images if file not in masks]
-
-
-def _is_in_loop(file: Path) -> bool:
-    """Tell whether a path goes through a link to a folder that contains the link."""
-    folders = [os.path.realpath(folder) for folder in Path(os.path.abspath(file)).parents]
-    return len(set(folders)) < len(folders)
 
 
 def prediction_table(rows: list[dict[str, Any]], top_k: int, with_answer: bool = False) -> str:

@@ -63,8 +63,8 @@ class VolumeFiles:
             write_dicom_seg(mask, names, Path(volume.source["path"]), paths["dicom_seg"])
         write_nifti(mask, read.affine, paths["mask"], like=volume.source)
         if picture is not None:
-            with written_whole(paths["overlay"]):
-                Image.fromarray(picture).save(paths["overlay"])
+            with written_whole(paths["overlay"]) as aside:
+                Image.fromarray(picture).save(aside)
         return {kind: printable(path) for kind, path in paths.items()}
 
     def _paths(self, volume: FoundVolume) -> dict[str, Path]:

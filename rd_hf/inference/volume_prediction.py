@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+SHOWN_PROBLEMS = 5
+
 
 def predict_volumes(
     loaded: LoadedModel,
@@ -95,7 +97,9 @@ def _check_headers(found: list[FoundVolume]) -> None:
 def _unread(problems: list[BadImageError], found: list[FoundVolume]) -> str:
     if len(problems) == 1:
         return str(problems[0])
-    return f"{len(problems)} of {len(found)} volumes cannot be read. The first: {problems[0]}"
+    shown = "\n".join(str(problem) for problem in problems[:SHOWN_PROBLEMS])
+    more = f"\nand {len(problems) - SHOWN_PROBLEMS} more" if len(problems) > SHOWN_PROBLEMS else ""
+    return f"{len(problems)} of {len(found)} volumes cannot be read:\n{shown}{more}"
 
 
 def _read(loaded: LoadedModel, volume: FoundVolume, reading: VolumeReading) -> Volume:

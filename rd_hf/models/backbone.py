@@ -25,7 +25,7 @@ from .probe import refuse_other_inputs, used_before
 from .reprogramming import resample
 from .slices import SliceReading
 from .stages import find_stages, image_tower
-from .tape import StagedModel
+from .tape import StagedModel, whole_float32
 from .tower_loading import HUB_PREFIX, BackboneError, load_tower
 
 logger = logging.getLogger(__name__)
@@ -255,7 +255,9 @@ class Backbone:
     ) -> list[StageFeature]:
         pixel_values = pixel_values.to(self.device, self.dtype, non_blocking=True)
         pixel_values = pixel_values.contiguous(memory_format=self.memory_format)
-        tape, vectors = self._reading.forward(pixel_values) if self._reading else (staged.forward(pixel_values)[1], {})
+        with whole_float32():
+            reading = self._reading
+            tape, vectors = reading.forward(pixel_values) if reading else (staged.forward(pixel_values)[1], {})
         features = [
             pooled_feature(vectors, stage.pooled, len(grid), self.dtype)
             if stage.pooled

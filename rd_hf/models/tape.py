@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from transformers import PreTrainedModel
@@ -55,6 +56,17 @@ class Tape:
     outputs: dict[str, dict[int, Any]]
     pixel_values: Tensor
     kwargs: dict[str, Any]
+
+
+@contextmanager
+def whole_float32() -> Iterator[None]:
+    """Without TF32, of which cuDNN makes convolutions of float32 by default, so that features differ from a CPU's."""
+    kept = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = kept
 
 
 class StagedModel:

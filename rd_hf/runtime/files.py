@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +15,23 @@ from ..arguments.values import ArgumentError
 
 
 @contextmanager
-def written_whole(path: Path, aside: Path | None = None) -> Iterator[None]:
-    """A context in which a library writes a new file: on a full disk no part of it is left, and the error names it.
+def written_whole(path: Path) -> Iterator[Path]:
+    """A context in which a library writes the file that it is given, which is then renamed to `path`.
 
-    :param aside: the file that is written in place of `path`, and then renamed.
-    :raises OSError: with the name of the file, which the system does not give for a write.
+    Where that fails or is interrupted, no part of it is left.
+
+    :raises OSError: with the name of `path`, which the system does not give for a write.
     """
+    aside = path.with_name(f".writing.{path.name}")  # libraries go by the end of the name
     try:
-        yield
+        yield aside
+        aside.replace(path)
     except OSError as error:
-        if error.filename is not None:  # it was not opened, so what is there is not of this write
-            raise
-        (aside or path).unlink(missing_ok=True)
-        if error.errno is None:
+        if error.errno is None or error.filename not in (None, os.fspath(aside)):
             raise
         raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def check_folder(folder: Path, argument: str = "output_dir") -> None:
@@ -55,6 +58,11 @@ def write_json(values: dict[str, Any], path: Path) -> None:
     write_text(json.dumps(values, indent=2) + "\n", path)
 
 
+def finite(values: dict[str, Any]) -> dict[str, Any]:
+    """With None in place of numbers that JSON does not have: infinite ones, and NaN."""
+    return {name: None if isinstance(value, float) and not isfinite(value) else value for name, value in values.items()}
+
+
 def write_text(text: str, path: Path) -> None:
     """Write a text, completely or not at all."""
     aside = path.with_name(f".{path.name}.writing")
@@ -72,7 +80,7 @@ def write_predictions(
     :param table: each image's cells under these.
     :param files: the images' files, the second column; None leaves it out.
     """
-    with written_whole(path), path.open("w", newline="", encoding="utf-8") as file:
+    with written_whole(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["row", *([] if files is None else ["file"]), *columns])
         names = [[]] * len(rows) if files is None else [[file] for file in files]

@@ -27,6 +27,7 @@ from .classification import (
     expected_calibration_error,
     mean_over_classes,
 )
+from .metric import quotient
 
 PERCENTILES = (2.5, 97.5)
 FEWEST_FOR_INTERVAL = 5  # images, or groups of them; the interval of fewer would look exact
@@ -89,9 +90,9 @@ def weighted_class_values(weights: np.ndarray, predictions: Predictions) -> dict
             weighted_ranking_values(weights[:, rows], predictions.probabilities[rows, k], predictions.truth[rows, k])
         )
     return {
-        "sensitivity": _divide(hits, positives),
-        "specificity": _divide(total - positives - decided + hits, total - positives),
-        "f1": np.where(positives > 0, _divide(2 * hits, positives + decided), np.nan),
+        "sensitivity": quotient(hits, positives),
+        "specificity": quotient(total - positives - decided + hits, total - positives),
+        "f1": np.where(positives > 0, quotient(2 * hits, positives + decided), np.nan),
         "auroc": np.stack([area for area, _ in ranked], axis=1),
         "average_precision": np.stack([precision for _, precision in ranked], axis=1),
     }
@@ -118,15 +119,10 @@ def weighted_ranking_values(
     negatives_here = np.diff(all_above, axis=1, prepend=0) - positives_here
     positives, total = positives_above[:, -1], all_above[:, -1]
     negatives = total - positives
-    area = _divide((negatives_here * (positives_above - positives_here / 2)).sum(axis=1), positives * negatives)
+    area = quotient((negatives_here * (positives_above - positives_here / 2)).sum(axis=1), positives * negatives)
     precision = np.divide(positives_above, all_above, out=np.zeros_like(all_above), where=all_above > 0)
-    average = _divide((positives_here * precision).sum(axis=1), positives)
+    average = quotient((positives_here * precision).sum(axis=1), positives)
     return area, np.where(negatives > 0, average, np.nan)
-
-
-def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """The quotient, NaN where the denominator is 0."""
-    return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator > 0)
 
 
 def interval(values: np.ndarray, count: int) -> list[float] | None:

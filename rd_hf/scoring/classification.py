@@ -27,7 +27,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .metric import Metric, MetricError
+from .metric import Metric, MetricError, quotient
 
 METRICS = (
     Metric("auroc", "AUROC", hub_name="roc_auc"),
@@ -120,9 +120,9 @@ def class_values(predictions: Predictions) -> dict[str, np.ndarray]:
         return np.array([score(*pair) if ranked else np.nan for pair, ranked in zip(of_known, both, strict=True)])
 
     return {
-        "sensitivity": _share(hits, positives),
-        "specificity": _share((absent & ~decided).sum(axis=0), negatives),
-        "f1": np.where(positives > 0, _share(2 * hits, positives + decided.sum(axis=0)), np.nan),
+        "sensitivity": quotient(hits, positives),
+        "specificity": quotient((absent & ~decided).sum(axis=0), negatives),
+        "f1": np.where(positives > 0, quotient(2 * hits, positives + decided.sum(axis=0)), np.nan),
         "auroc": each(roc_auc_score),
         "average_precision": each(average_precision_score),
     }
@@ -148,7 +148,7 @@ def accuracy(weights: np.ndarray, predictions: Predictions) -> np.ndarray:
     """(R,) accuracies under (R, N) weights of the images."""
     right = predictions.truth == predictions.decisions
     if not predictions.known.all():
-        return _share(weights @ (right & predictions.known).sum(axis=1), weights @ predictions.known.sum(axis=1))
+        return quotient(weights @ (right & predictions.known).sum(axis=1), weights @ predictions.known.sum(axis=1))
     right = right.all(axis=1) if predictions.exclusive else right.mean(axis=1)
     return weights @ right.astype(np.float64) / weights.sum(axis=1)
 
@@ -170,7 +170,7 @@ def expected_calibration_error(weights: np.ndarray, predictions: Predictions) ->
         for k in range(gaps.shape[1])
     ]
     if not predictions.known.all():
-        shares = _share(np.stack(errors, axis=1), weights @ predictions.known.astype(np.float64))
+        shares = quotient(np.stack(errors, axis=1), weights @ predictions.known.astype(np.float64))
         return _mean_of_defined(shares)
     return np.mean(errors, axis=0) / weights.sum(axis=1)
 
@@ -220,15 +220,10 @@ def validation_score(probabilities: np.ndarray, labels: np.ndarray, exclusive: b
     return values[metric_name]
 
 
-def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """The quotient, NaN where the whole is 0."""
-    return np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=whole > 0)
-
-
 def _mean_of_defined(values: np.ndarray) -> np.ndarray:
     """The mean over the last axis without NaN; NaN where nothing is left."""
     defined = ~np.isnan(values)
-    return _share(np.where(defined, values, 0).sum(axis=-1), defined.sum(axis=-1))
+    return quotient(np.where(defined, values, 0).sum(axis=-1), defined.sum(axis=-1))
 
 
 def _one_hot(labels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

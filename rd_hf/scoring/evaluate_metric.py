@@ -24,8 +24,8 @@ _INPUTS = """
 predictions: (images, classes) probabilities.
 references: class numbers; for several labels per image (images, classes) of 0 and 1.
 label_names: a name for each class.
-bootstrap_samples: number of resamples behind the intervals, 0 for none.
-seed: of the resampling.
+bootstrap_samples: number of resamples behind the intervals, 1000 by default, 0 for none.
+seed: of the resampling, 0 by default.
 """
 
 
@@ -55,7 +55,12 @@ class ClassificationMetrics(evaluate.Metric):
         )
 
     def _compute(
-        self, predictions: list, references: list, label_names: Sequence[str], bootstrap_samples: int, seed: int
+        self,
+        predictions: list,
+        references: list,
+        label_names: Sequence[str],
+        bootstrap_samples: int = 1000,
+        seed: int = 0,
     ) -> dict:
         checked = Predictions.check(np.array(predictions), np.array(references), label_names, self.exclusive)
         return scores_of(checked, bootstrap_samples, seed)
@@ -68,8 +73,8 @@ _MASK_INPUTS = """
 predictions: masks (H, W) of class numbers, each of its own size; class 0 is the background.
 references: masks (H, W) of class numbers, and 255 for pixels without a label.
 label_names: a name for each class.
-bootstrap_samples: number of resamples behind the intervals, 0 for none.
-seed: of the resampling.
+bootstrap_samples: number of resamples behind the intervals, 1000 by default, 0 for none.
+seed: of the resampling, 0 by default.
 groups: of the images, which resamples draw together; None if each is its own.
 spacings: of volumes, whose masks are (X, Y, Z): millimetres from voxel to voxel along each axis, in their order.
 """
@@ -104,8 +109,8 @@ class SegmentationMetrics(evaluate.Metric):
         predictions: list,
         references: list,
         label_names: Sequence[str],
-        bootstrap_samples: int,
-        seed: int,
+        bootstrap_samples: int = 1000,
+        seed: int = 0,
         groups: Sequence | None = None,
         spacings: Sequence[Sequence[float]] | None = None,
     ) -> dict:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+
 
 class Metric(NamedTuple):
     """A metric's names.
@@ -22,3 +24,8 @@ class Metric(NamedTuple):
 
 class MetricError(ValueError):
     """Predictions or labels that cannot be scored, or a score that this split does not define."""
+
+
+def quotient(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """NaN where the whole is 0."""
+    return np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=whole > 0)

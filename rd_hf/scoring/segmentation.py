@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .metric import Metric, MetricError
+from .metric import Metric, MetricError, quotient
 
 
 class Measured(NamedTuple):
@@ -125,11 +125,6 @@ class MaskRows:
     def has_false_positives(self) -> np.ndarray:
         """(N,) whether an image's prediction has a foreground class although its truth has none."""
         return self.is_empty & (self.false_positives[:, 1:] > 0).any(axis=1)
-
-
-def quotient(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """NaN where the whole is 0."""
-    return np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=whole > 0)
 
 
 def class_values(weights: np.ndarray, rows: MaskRows) -> dict[str, np.ndarray]:

@@ -35,7 +35,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray, exclusive: bool) -> 
         raise MetricError(f"its images have {'one class only' if exclusive else 'all labels alike'}")
     right = scores.argmax(1) == truth if exclusive else (scores > 0)[known] == (present > 0)
     if right.all():
-        raise MetricError("every answer is right, so that no temperature would be too low")
+        raise MetricError("every answer is right, so that the lowest temperature would be the best")
 
     def likelihood(log_temperature: float) -> float:
         divided = scores / float(np.exp(log_temperature))
@@ -47,6 +47,5 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray, exclusive: bool) -> 
     ends = float(np.log(COLDEST)), float(np.log(HOTTEST))
     found = float(minimize_scalar(likelihood, bounds=ends, method="bounded", options={"xatol": 1e-6}).x)
     if not ends[0] + 1e-3 < found < ends[1] - 1e-3:
-        extreme = "low" if found < 0 else "high"
-        raise MetricError(f"no temperature from {COLDEST} to {HOTTEST} would be too {extreme}")
+        raise MetricError(f"the best one is {'below' if found < 0 else 'above'} the range of {COLDEST} to {HOTTEST}")
     return float(np.exp(found))

@@ -60,7 +60,7 @@ def convert_bundle(bundle: str | os.PathLike[str], output_dir: str | os.PathLike
     path = next((folder / name for name in CONFIGS if (folder / name).is_file()), None)
     if path is None:
         raise BundleError(f"{folder} has none of {', '.join(CONFIGS)}: give the folder of a MONAI bundle.")
-    values = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML too
+    values = _read(path)
     key = next((name for name in ("network_def", "network") if isinstance(values.get(name), Mapping)), None)
     if key is None:
         raise BundleError(f"{path} has no `network_def` with a `_target_`: write the network's definition there.")
@@ -70,6 +70,21 @@ def convert_bundle(bundle: str | os.PathLike[str], output_dir: str | os.PathLike
     model.save_pretrained(target)
     logger.info("Before its network the bundle does this: %s", json.dumps(values.get("preprocessing"), default=str))
     return target
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    """The config in a file. JSON is not read as YAML, which takes 1e-05 for a text.
+
+    :raises BundleError: when it is damaged, or no mapping.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError) as error:
+        raise BundleError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(values, Mapping):
+        raise BundleError(f"{path} holds no mapping of names to values: give the folder of a MONAI bundle.")
+    return values
 
 
 def _plain(value: Any, values: Mapping[str, Any], path: Path, where: str, depth: int = 0) -> Any:

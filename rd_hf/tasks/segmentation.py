@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..models.grids import channels_last
+from ..models.grids import channels_last, resize
 from ..models.volume_grid import classes_on_source
 from ..scoring import mask_plots
 from ..scoring.mask_metrics import segmentation_scores
@@ -75,7 +75,7 @@ class Segmentation(Task):
         :param labels: (n, h, w) or (n, x, y, z) int64, with `rd_hf.scoring.segmentation.IGNORED_LABEL` where a pixel
             has no label.
         """
-        logits = resized(at_least_float32(logits), labels.shape[1:])
+        logits = resize(at_least_float32(logits), tuple(labels.shape[1:]))
         cross_entropy = pixel_cross_entropy(logits, labels, self.class_weights, self.label_smoothing)
         return soft_dice_loss(logits, labels) + cross_entropy
 
@@ -250,24 +250,16 @@ class VolumeSegmentation(Segmentation):
         return [classes_on_source(own, shape, affine).cpu().numpy() for own, (shape, affine) in pairs]
 
 
-def resized(logits: Tensor, size: Sequence[int]) -> Tensor:
-    """Logits (n, K, *sides) at another size, bilinearly, or trilinearly in three dimensions."""
-    if logits.shape[2:] == tuple(size):
-        return logits
-    mode = "bilinear" if logits.ndim == 4 else "trilinear"
-    return F.interpolate(logits, size=tuple(size), mode=mode, align_corners=False)
-
-
 def class_map(logits: Tensor, size: Sequence[int]) -> Tensor:
     """The likeliest class of each pixel (H, W), uint8; one class's logits are resized at a time, to save memory.
 
     :param logits: (K, h', w') float32 of one image.
     :param size: H and W.
     """
-    best = resized(logits[None, :1], size)[0, 0]
+    best = resize(logits[None, :1], tuple(size))[0, 0]
     found = torch.zeros(best.shape, dtype=torch.uint8, device=logits.device)
     for number in range(1, len(logits)):
-        own = resized(logits[None, number : number + 1], size)[0, 0]
+        own = resize(logits[None, number : number + 1], tuple(size))[0, 0]
         found = torch.where(own > best, number, found)
         best = torch.maximum(own, best)
     return found

@@ -30,12 +30,17 @@ def info(cache_dir: str | None = None) -> str:
 def _described(folder: KeyFolder) -> str:
     files = [file for file in _files(folder) if isinstance(file, FeatureFile)]
     entries = sum(len(file.present()) for file in files)
+    size, views = _on_disk(folder) / 1e6, _counted(len(files), "view", "views")
     head = (
-        f"{folder.path.name}  teacher {folder.teacher}: {entries} entries in {len(files)} views, "
-        f"{_on_disk(folder) / 1e6:.1f} MB on disk ({entry_layout(folder.key).entry_bytes / 1000:.1f} KB per entry), "
+        f"{folder.path.name}  teacher {folder.teacher}: {_counted(entries, 'entry', 'entries')} in {views}, "
+        f"{size:.3g} MB on disk ({entry_layout(folder.key).entry_bytes / 1000:.1f} KB per entry), "
         f"created {_ago(folder.made)}, last used {_ago(folder.used)}"
     )
     return "\n    ".join([head, *in_words(folder.key)])
+
+
+def _counted(number: int, one: str, several: str) -> str:
+    return f"{number} {one if number == 1 else several}"
 
 
 def verify(cache_dir: str | None = None, key: str | None = None) -> str:
@@ -100,4 +105,6 @@ def _ago(moment: float) -> str:
     days = (time.time() - moment) / DAY
     if days >= 2:
         return f"{days:.0f} days ago"
-    return f"{days * 24:.0f} hours ago" if days >= 1 / 12 else f"{days * 24 * 60:.0f} minutes ago"
+    if days >= 1 / 12:
+        return f"{days * 24:.0f} hours ago"
+    return f"{_counted(round(days * 24 * 60), 'minute', 'minutes')} ago"

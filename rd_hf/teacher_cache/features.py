@@ -6,6 +6,7 @@ import logging
 import math
 import shutil
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,6 +44,10 @@ class FeatureCache:
             limit = (shutil.disk_usage(folder.path).free + entries * self.layout.entry_bytes) // 2
         self.limit = limit
         self._set_room(self._most - entries)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Another process opens the files itself."""
+        return vars(self) | {"_files": {}}
 
     @property
     def damaged(self) -> int:

@@ -132,13 +132,21 @@ def _with_synchronised_norms(model: nn.Module, accelerator: Accelerator) -> nn.M
 
 
 def open_trainer(
-    arguments: DistillationArguments, accelerator: Accelerator, run_data: RunData, models: Models
+    arguments: DistillationArguments,
+    accelerator: Accelerator,
+    run_data: RunData,
+    models: Models,
+    is_trained: bool = False,
 ) -> Trainer:
-    """Decode the run's images, note the leaks they show, and build the run's trainer."""
+    """Decode the run's images, note the leaks they show, and build the run's trainer.
+
+    :param is_trained: see `build_trainer`.
+    """
     run_data.open_images(models.transforms, arguments.on_bad_image, arguments.on_leak, arguments.bytes_for_volumes())
     # again, with the leaks that showed when the images were read
     models.student.config.provenance = models.student.config.provenance | {"dataset": run_data.source}
-    return build_trainer(arguments, accelerator, run_data, models, Path(arguments.output_dir))
+    folder = Path(arguments.output_dir)
+    return build_trainer(arguments, accelerator, run_data, models, folder, is_trained=is_trained)
 
 
 def build_trainer(
@@ -148,10 +156,12 @@ def build_trainer(
     models: Models,
     folder: Path,
     module: nn.Module | None = None,
+    is_trained: bool = False,
 ) -> Trainer:
     """Put task and models together into a trainer.
 
     :param module: what is trained, where it is not the reprogrammed teacher or, without one, the student.
+    :param is_trained: whether the weights of a finished training are put in, so that no start has to be fitted.
     """
     plan = step_plan(arguments, run_data, accelerator)
     max_steps = planned_steps(arguments, run_data, plan)
@@ -176,13 +186,14 @@ def build_trainer(
                 *(rows * batches * positions, "s" if rows * batches * positions > 1 else "", ", or ".join(ways_out)),
             )
     data = training_data(arguments, run_data, plan)
-    goes_on = arguments.resume and list_checkpoints(folder / "checkpoints")  # which hold the projectors
+    # a checkpoint holds the projectors
+    goes_on = is_trained or (arguments.resume and bool(list_checkpoints(folder / "checkpoints")))
     if models.teacher is not None and not goes_on:
         calibrate_projectors(models, run_data, plan)
     model = module or models.teacher or models.student
     inputs, targets = build_inputs(arguments, run_data, models, accelerator), None
     if models.teacher is not None:
-        targets = open_targets(arguments, run_data, models, plan, inputs, max_steps, accelerator, bool(goes_on))
+        targets = open_targets(arguments, run_data, models, plan, inputs, max_steps, accelerator, goes_on)
     stages = None
     if model is models.teacher:
         loss = TaskLoss(models.student, objective.task, inputs, data, accelerator, arguments.seed)

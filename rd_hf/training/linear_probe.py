@@ -69,11 +69,17 @@ def fit_probe(
 def labelled_features(
     arguments: DistillationArguments, run_data: RunData, inputs: Inputs
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pooled features (n, C) of the labelled rows, and their labels, in as many views as MOST_FEATURES allows."""
-    views = range(max(1, min(run_data.views(arguments) or 1, MOST_FEATURES // len(run_data.labelled_rows))))
+    """Pooled features (n, C) of labelled rows, and their labels, in as many views as MOST_FEATURES allows.
+
+    Of more rows than that as many are drawn, by the run's seed.
+    """
+    chosen = run_data.labelled_rows
+    if len(chosen) > MOST_FEATURES:
+        chosen = np.sort(np.random.default_rng(arguments.seed).permutation(chosen)[:MOST_FEATURES])
+    views = range(max(1, min(run_data.views(arguments) or 1, MOST_FEATURES // len(chosen))))
     pooled, labels = [], []
     rows = Visits(inputs.store, run_data.labels, inputs.needs_teacher_pixels)
-    visits = [Visit(int(row), view, True) for view in views for row in run_data.labelled_rows]
+    visits = [Visit(int(row), view, True) for view in views for row in chosen]
     for start in range(0, len(visits), ROWS_AT_ONCE):
         batch = collate([rows[visit] for visit in visits[start : start + ROWS_AT_ONCE]])
         pooled.append(comparable(inputs.teacher_features(batch)[-1], "pooled").cpu())

@@ -18,12 +18,11 @@ from ..data.pixel_store import Visits, collate
 from ..inference.rows import predict_rows
 from ..inference.shared_slices import shared_slices
 from ..models.features import StageFeature
-from ..models.grids import CONVOLUTION, Grid, pool
+from ..models.grids import CONVOLUTION, Grid, pool, resize
 from ..models.volume_grid import to_source
 from ..scoring.volume_target import VolumeTarget
 from ..tasks.classification import balanced_class_weights
 from ..tasks.mask_losses import pixel_cross_entropy
-from ..tasks.segmentation import resized
 from ..tasks.task import Task
 from .inputs import Inputs
 from .linear_probe import INVERSE_PENALTIES, LIKELIHOOD
@@ -157,8 +156,9 @@ def _labelled_places(arguments: DistillationArguments, run_data: RunData, inputs
     visits = [
         Visit(int(row), view, True) for view in range(run_data.views(arguments) or 1) for row in run_data.labelled_rows
     ]
-    visits = visits[:MOST_PLACES]
     generator, found = np.random.default_rng(arguments.seed), []
+    if len(visits) > MOST_PLACES:
+        visits = [visits[number] for number in np.sort(generator.permutation(len(visits))[:MOST_PLACES])]
     size = arguments.per_device_eval_batch_size if run_data.volumes is None else 1
     for start in range(0, len(visits), size):
         batch = collate([rows[visit] for visit in visits[start : start + size]])
@@ -200,7 +200,7 @@ def _cross_entropies(logits: Tensor, targets: Sequence[Tensor] | Sequence[Volume
         if isinstance(target, VolumeTarget):
             mask, own = target.mask, to_source(own, target.mask.shape, target.affine)[None]
         else:
-            mask, own = target, resized(own[None], target.shape)
+            mask, own = target, resize(own[None], tuple(target.shape))
         values.append(pixel_cross_entropy(own, mask.to(own.device).long()[None]))
     return torch.stack(values)[:, None]
 

@@ -40,12 +40,11 @@ def check_same_steps(checkpoint: Checkpoint, plan: StepPlan) -> None:
             "per_device_unlabeled_batch_size or gradient_accumulation_steps so that the totals over all processes "
             "are the same."
         )
-    if checkpoint.state["processes"] != plan.processes:
+    if checkpoint.state["processes"] != plan.processes and plan.rank == 0:
         logger.warning(
-            "The run had %d processes and now has %d. Results match up to rounding if the student has neither "
+            "The run had %s and now has %s. Results match up to rounding if the student has neither "
             "dropout nor batch norm; otherwise they are similar.",
-            checkpoint.state["processes"],
-            plan.processes,
+            *(f"{n} process" if n == 1 else f"{n} processes" for n in (checkpoint.state["processes"], plan.processes)),
         )
 
 

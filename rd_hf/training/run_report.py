@@ -76,7 +76,7 @@ def report(
         if given and accelerator.is_main_process:
             replace_config(arguments_from(read_config(folder / CONFIG_FILE) | given), folder)
         models = build_models(arguments, run_data, accelerator)
-        trainer = open_trainer(arguments, accelerator, run_data, models)
+        trainer = open_trainer(arguments, accelerator, run_data, models, is_trained=True)
         kept = list_checkpoints(trainer.checkpoints)
         if kept and checkpoint_step(kept[-1]) >= _reported_step(folder):
             trainer.restore_weights(load_latest(trainer.checkpoints))

@@ -98,7 +98,8 @@ class Update:
         self.parts = arguments.gradient_accumulation_steps
         several = self.parts * accelerator.num_processes > 1
         has_cka = inputs.backbone is not None and arguments.cka_weight > 0
-        self.has_dist = inputs.backbone is not None and arguments.divergence == "dist"
+        has_kl = bool(arguments.kl_weight or arguments.kl_weight_end)
+        self.has_dist = inputs.backbone is not None and has_kl and arguments.divergence == "dist"
         self.is_global = several and (has_cka or self.has_dist) and arguments.cka_batch == "global"
         self.has_two_passes = self.is_global and self.parts > 1
         self.said: list[tuple[Tensor, ...]] = []  # rows, student's logits and targets of this step, by micro-batch

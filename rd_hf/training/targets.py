@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from ..arguments.distillation import DistillationArguments
 from ..models.features import StageFeature
-from ..models.grids import Grid
-from ..tasks.segmentation import resized
+from ..models.grids import Grid, resize
 from ..tasks.task import Task, at_least_float32
 from .ensemble import Ensemble
 from .objective import comparable
@@ -33,7 +32,7 @@ def probe_logits(probe: nn.Module, feature: StageFeature, task: Task, grid: Grid
     """
     if isinstance(probe, nn.Linear):
         return task.centred(probe(comparable(feature, "pooled").to(probe.weight.dtype)))
-    return task.centred(resized(probe(feature.map.to(probe.weight.dtype)), grid))
+    return task.centred(resize(probe(feature.map.to(probe.weight.dtype)), tuple(grid)))
 
 
 @dataclass

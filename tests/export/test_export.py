@@ -19,6 +19,7 @@ from transformers import (
     AutoModelForImageClassification,
     ConvNextV2Config,
     PoolFormerConfig,
+    ResNetConfig,
     ResNetForImageClassification,
     SegformerConfig,
     ViTImageProcessorPil,
@@ -86,6 +87,17 @@ def test_every_family_exports_to_the_same_logits(family, tmp_path):
     native.save_pretrained(tmp_path / "again")  # what rd_hf alone reads is carried on by transformers
     again = json.loads((tmp_path / "again" / "config.json").read_text())
     assert again["rd_hf_provenance"] == {"method": "rd"}
+
+
+def test_a_model_of_grey_images_answers_in_onnx_as_it_does_itself(tmp_path):
+    config = ResNetConfig(num_channels=1, embedding_size=8, hidden_sizes=[8], depths=[1], layer_type="basic")
+    ResNetForImageClassification(config).save_pretrained(tmp_path / "grey")
+    processor = ViTImageProcessorPil(size={"height": 32, "width": 32}, image_mean=[0.4], image_std=[0.5])
+    processor.save_pretrained(tmp_path / "grey")
+    export(str(tmp_path / "grey"), str(tmp_path / "onnx"), "onnx")
+    Image.fromarray(np.arange(48 * 40 * 3, dtype=np.uint8).reshape(48, 40, 3)).save(tmp_path / "a.png")
+    own, other = (rd_hf.predict(str(tmp_path / name), str(tmp_path / "a.png"))[0] for name in ("grey", "onnx"))
+    assert own["probabilities"] == pytest.approx(other["probabilities"], abs=1e-5)
 
 
 @pytest.mark.parametrize("family", ["vit", "mobilenet_v2"])

@@ -9,12 +9,17 @@ import pytest
 import torch
 from huggingface_hub import constants
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
+from PIL import Image
 from requests import Response
 from transformers import AutoConfig, AutoModel, AutoModelForImageClassification
 
+import rd_hf
+from rd_hf.arguments.values import ArgumentError
 from rd_hf.data.pixels import load_processor
+from rd_hf.inference.loading import load_model
 from rd_hf.inference.model_files import how_to_convert
-from rd_hf.inference.model_names import ModelNameError, check_files, loading
+from rd_hf.inference.model_names import ModelNameError, check_files, loading, name_of_model
+from rd_hf.inference.prediction import find_images
 from rd_hf.models.backbone import Backbone, BackboneError
 from rd_hf.models.modeling_rd_student import RDStudentForImageClassification
 from rd_hf.students.loading import StudentError, load_student
@@ -211,3 +216,23 @@ def test_a_student_of_other_channels_is_refused(channels, teacher, tmp_path):
     for student in (str(tmp_path), inline):
         with pytest.raises(StudentError, match=f"reads images of {channels} channels?, .*num_channels"):
             load_student(student, ["a", "b"], "single_label_classification")
+
+
+def test_a_name_is_given_and_not_the_thing_itself(teacher, tmp_path, monkeypatch):
+    model = AutoModel.from_pretrained(teacher)
+    with pytest.raises(ArgumentError, match=f"`model` is a ResNetModel: give the folder .*, '{teacher}'"):
+        rd_hf.evaluate(model, "data")
+    with pytest.raises(ArgumentError, match="`backbone` is a ResNetModel"):
+        load_model("x", backbone=model)
+    with pytest.raises(ArgumentError, match="`model` is empty"):
+        rd_hf.info("")
+    for images, message in (
+        (Image.new("L", (2, 2)), "One of the images is a Image: give paths"),
+        ([tmp_path, 3], "One of the images is a int: give paths"),
+        ("", "The name of the images is empty: give a path, or . for the working folder"),
+        (["a.png", ""], "One of the images is empty"),
+    ):
+        with pytest.raises(ArgumentError, match=message):
+            find_images(images)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert name_of_model("~/x") == str(tmp_path / "x") and name_of_model("me/x~") == "me/x~"

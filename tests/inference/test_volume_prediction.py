@@ -15,6 +15,9 @@ import rd_hf
 from rd_hf.arguments.values import ArgumentError
 from rd_hf.cli import main
 from rd_hf.data.decoding.images import BadImageError
+from rd_hf.data.volumes import series_rows
+from rd_hf.data.volumes.dicom_series import series_of_folder
+from rd_hf.data.volumes.finding import find_volumes
 from rd_hf.data.volumes.reading import read_volume
 from rd_hf.inference.loading import load_model
 from rd_hf.inference.volumes import volume_logits
@@ -125,14 +128,22 @@ def test_slices_without_a_preamble_and_a_series_that_no_segmentation_can_refer_t
     assert [segmentation[keyword].value for keyword in empty[:2]] in ([None, None], ["", ""])
 
 
+def test_a_series_is_read_once_however_many_of_its_slices_are_named(tmp_path, monkeypatch):
+    write_series(tmp_path / "ct", smooth((9, 9, 6)))
+    read = []
+    monkeypatch.setattr(series_rows, "series_of_folder", lambda files: read.append(files) or series_of_folder(files))
+    (found,) = find_volumes(str(tmp_path / "ct" / "*"))
+    assert [found] == find_volumes(sorted((tmp_path / "ct").iterdir())) and len(read) == 2
+
+
 def test_unreadable_headers_are_told_before_a_volume_is_computed(segmenter, tmp_path):
     write_volume(tmp_path / "a.nii", smooth((9, 9, 9)))
     for name in "bc":
         (tmp_path / f"{name}.nii").write_bytes(b"no header")
     out = tmp_path / "out"
-    with pytest.raises(BadImageError, match=r"2 of 3 volumes cannot be read. The first: .*b.nii"):
+    with pytest.raises(BadImageError, match=r"2 of 3 volumes cannot be read:\n.*b.nii.*\n.*c.nii"):
         rd_hf.predict(segmenter, tmp_path, output_dir=str(out))
-    with pytest.raises(BadImageError, match=r"^(?!.*The first).*b.nii"):
+    with pytest.raises(BadImageError, match=r"^(?!.*volumes).*b.nii"):
         rd_hf.predict(segmenter, [tmp_path / "a.nii", tmp_path / "b.nii"], output_dir=str(out))
     assert not out.exists()
     rows = rd_hf.predict(segmenter, tmp_path, output_dir=str(out), on_bad_image="skip")

@@ -21,8 +21,16 @@ def cut_off(_, path, *__):
 def test_the_file_is_named_and_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(Image.Image, "save", cut_off)
     named = pytest.raises(OSError, match="No space left on device: '.*mask.png'")
-    with named, written_whole(tmp_path / "mask.png"):
-        Image.new("L", (4, 4)).save(tmp_path / "mask.png")
+    with named, written_whole(tmp_path / "mask.png") as aside:
+        Image.new("L", (4, 4)).save(aside)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interruption_leaves_nothing(tmp_path):
+    with pytest.raises(KeyboardInterrupt), written_whole(tmp_path / "mask.png") as aside:
+        aside.write_bytes(b"half")
+        assert list(tmp_path.iterdir()) == [aside] and aside.suffix == ".png"
+        raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
 
 
@@ -46,7 +54,7 @@ def test_other_errors_pass_as_they_are(tmp_path):
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs the full device of Linux")
 def test_predictions_name_their_file(tmp_path):
     path = tmp_path / "predictions.csv"
-    path.symlink_to("/dev/full")
+    path.with_name(".writing.predictions.csv").symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left on device: '.*predictions.csv'"):
         write_predictions(path, [0], ["a"], [["0.5"]])
     assert not path.is_symlink() and os.path.exists("/dev/full")

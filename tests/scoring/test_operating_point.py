@@ -141,7 +141,7 @@ def test_the_temperature_of_classes_is_that_of_another_minimiser_and_brings_a_sc
         (np.random.default_rng(0).normal(size=(20, 2)), np.ones((20, 2), np.float32), False, "all labels alike"),
         (np.eye(2)[np.arange(20) % 2], np.arange(20) % 2, True, "every answer is right"),
         (np.eye(2)[np.arange(20) % 2] - 0.5, np.eye(2, dtype=np.float32)[np.arange(20) % 2], False, "is right"),
-        (np.eye(2)[np.arange(20) % 2], (np.arange(20) + 1) % 2, True, "would be too high"),
+        (np.eye(2)[np.arange(20) % 2], (np.arange(20) + 1) % 2, True, "the best one is above the range"),
     ],
 )
 def test_what_defines_no_temperature(logits, labels, exclusive, reason):

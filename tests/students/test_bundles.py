@@ -6,6 +6,7 @@ import os
 import pytest
 import torch
 from monai.networks.nets import DynUNet, SegResNet
+from transformers import AutoModel
 
 from rd_hf import convert_bundle
 from rd_hf.models.backbone import Backbone
@@ -76,6 +77,23 @@ def test_nothing_of_a_bundle_is_run(tmp_path):
     with pytest.raises(BundleError, match="`network_def#init_filters` in .*only running the bundle's code"):
         convert_bundle(folder, tmp_path / "out")
     assert not made.exists()
+
+
+def test_json_is_read_as_json(tmp_path):
+    arguments = SEGRESNET | {"norm": ["INSTANCE", {"eps": 1e-05}]}  # in YAML this is a text
+    folder = bundle(tmp_path / "bundle", "SegResNet", arguments, SegResNet(**arguments).state_dict())
+    assert "1e-05" in (folder / "configs" / "inference.json").read_text()
+    convert_bundle(folder, tmp_path / "out")
+    model = AutoModel.from_pretrained(tmp_path / "out")
+    assert model(volumes()).isfinite().all()
+
+
+@pytest.mark.parametrize("text", ['{"a": 1', "\t{]", "[1, 2]"])
+def test_a_config_that_is_no_config_is_named(tmp_path, text):
+    folder = bundle(tmp_path / "bundle", "SegResNet", SEGRESNET, {})
+    (folder / "configs" / "inference.json").write_text(text)
+    with pytest.raises(BundleError, match=r"inference\.json (cannot be read|holds no mapping)"):
+        convert_bundle(folder, tmp_path / "out")
 
 
 def test_what_cannot_be_converted_is_said(tmp_path):

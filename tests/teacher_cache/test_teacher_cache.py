@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import pickle
 import re
 import sys
 
@@ -118,6 +119,14 @@ def test_what_was_written_comes_back_to_the_bit_and_the_rest_is_missing(tmp_path
         assert torch.equal(feature.map.flip(0), kept.map) and kept.map.dtype == kind
         assert (feature.prefix is None) == (kept.prefix is None)
         assert feature.prefix is None or torch.equal(feature.prefix.flip(0), kept.prefix)
+
+
+def test_another_process_opens_its_files_itself(tmp_path):
+    cache = make_cache(tmp_path)
+    cache.write([1], [0], [StageFeature(torch.ones(1, 2, 3, 3), None)])
+    copy = pickle.loads(pickle.dumps(cache))
+    assert cache._files and not copy._files  # a number of an open file means nothing there
+    assert not copy.lacks(1, 0) and torch.equal(copy.read([1], [0])[0][0].map, torch.ones(1, 2, 3, 3))
 
 
 def test_features_that_float16_cannot_hold_are_not_stored_and_lose_nothing(tmp_path, caplog):

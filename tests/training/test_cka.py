@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from rd_hf.training.cka import MINIMUM_ROWS, MinibatchCKA, check_rows, cka
+from rd_hf.training.cka import MINIMUM_ROWS, check_rows, cka
 
 
 @pytest.fixture
@@ -176,34 +176,5 @@ def test_too_small_a_batch(estimator, rows):
 def test_wrong_arguments():
     with pytest.raises(ValueError, match="5 rows and y has 6"):
         cka(torch.randn(5, 2), torch.randn(6, 2))
-    with pytest.raises(ValueError, match="5 rows and y has 6"):
-        MinibatchCKA().update(torch.randn(5, 2), torch.randn(6, 2))
     with pytest.raises(ValueError, match="'unbiased'"):
         cka(torch.randn(5, 2), torch.randn(5, 2), "unbiased")
-
-
-def test_minibatch_cka_is_a_ratio_of_sums():
-    random = np.random.RandomState(0)
-    x, y = random.randn(23, 6), random.randn(23, 8)
-    y[:, :6] += x
-    y[14:] *= 5  # batches of unequal scale, so that a mean of ratios is another number
-    metric = MinibatchCKA()
-    cross = self_x = self_y = 0.0
-    ratios = []
-    for start, stop in ((0, 14), (14, 20), (20, 23)):
-        a, b = x[start:stop], y[start:stop]
-        metric.update(torch.from_numpy(a), torch.from_numpy(b))
-        if len(a) >= 4:
-            cross += hsic1(a @ a.T, b @ b.T)
-            self_x += hsic1(a @ a.T, a @ a.T)
-            self_y += hsic1(b @ b.T, b @ b.T)
-            ratios.append(debiased_by_loops(a, b))
-    assert metric.compute() == pytest.approx(cross / np.sqrt(self_x * self_y), abs=1e-10)
-    assert abs(metric.compute() - np.mean(ratios)) > 1e-3
-
-
-def test_minibatch_cka_of_one_batch_and_of_nothing(oracle):
-    metric = MinibatchCKA()
-    assert metric.compute() == 0.0
-    metric.update(*oracle)
-    assert metric.compute() == pytest.approx(0.51346, abs=5e-6)

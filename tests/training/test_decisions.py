@@ -211,7 +211,7 @@ def test_an_output_folder_in_a_file_is_refused_before_anything_is_read(trained, 
     ("options", "message"),
     [
         ({"subgroup_column": "gender"}, r"no split has the column 'gender'.*the columns are: .*sex"),
-        ({"group_column": "patient"}, r"no split has the column 'patient' that `group_column` names, here or in"),
+        ({"group_column": "patient"}, r"no split has the column 'patient' that `group_column` names;"),
         ({"subgroup_column": ["sex", "age"]}, r"'age' has 40 values in split 'test', and at most 20"),
         ({"operating_point": "accuracy=0.9"}, r"`operating_point` is 'accuracy=0.9'; it must be youden"),
         ({"operating_point": "sensitivity=0"}, r"above 0 and up to 1"),

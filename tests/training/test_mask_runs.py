@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -118,6 +119,15 @@ def test_predicted_masks_have_the_size_and_the_name_of_their_image(finished, tmp
     assert np.array_equal(in_memory, np.asarray(Image.open(tmp_path / "out" / "a.png")))
 
 
+def test_a_bad_image_is_told_before_the_first_mask_is_written(finished, tmp_path):
+    for name in "abc":
+        Image.new("RGB", (24, 24)).save(tmp_path / f"{name}.png")
+    (tmp_path / "c.png").write_bytes(b"no image")
+    with pytest.raises(BadImageError, match=r"c\.png is not a readable image"):
+        rd_hf.predict(str(finished[1] / "student"), str(tmp_path), output_dir=str(tmp_path / "out"), batch_size=1)
+    assert not list((tmp_path / "out").rglob("*.png"))
+
+
 def test_the_prediction_is_the_argmax_of_resized_logits(finished, masks_npz, tmp_path):
     """Of an image of the student's own size, whatever else the file's way to the model does."""
     student, run = finished
@@ -144,6 +154,12 @@ def test_best_median_and_worst_without_repeats():
     assert values[chosen_positions(values, 1)].tolist() == [0.9, 0.5, 0.1]
     assert chosen_positions(np.array([0.3, 0.2]), 2).tolist() == [0, 1]
     assert chosen_positions(np.array([]), 2).tolist() == []
+
+
+def test_names_of_masks_of_files_that_are_named_by_numbers():
+    """As DICOM files are by their UIDs."""
+    names = names_of_masks([Path("a/1.2.840.5"), Path("a/1.2.840.6")])
+    assert [str(name) for name in names.values()] == ["1.2.840.5.png", "1.2.840.6.png"]
 
 
 def test_names_of_masks_below_the_shared_folder(tmp_path):

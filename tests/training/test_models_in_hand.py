@@ -8,6 +8,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Image
 from PIL import Image as Picture
 from safetensors.torch import load_file
 from test_distillation import TINY_RESNET, settings
+from torch import nn
 from transformers import AutoImageProcessor, AutoModel, AutoModelForImageClassification, ResNetConfig
 
 import rd_hf
@@ -87,3 +88,12 @@ def test_what_does_not_fit_is_named(teacher, student_folder, tmp_path):
         rd_hf.distill_from_models(student, backbone, blobs(), {"teacher_dtype": "float16"})
     with pytest.raises(ArgumentError, match="`teacher` is missing"):
         rd_hf.distill_from_models(student, None, blobs(), options("", tmp_path / "b"))
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+    for pair, backbone_of, message in (
+        (student[0], backbone, r"The student is a \w+: give a pair .* \(student, processor\)"),
+        (student, backbone[0], r"The teacher is a \w+: give a pair .* \(teacher, processor\)"),
+        ((network, student[1]), backbone, "The student is a Sequential, not a model of transformers: give one"),
+        (student, (network, backbone[1]), r"The teacher is a Sequential.*wrap it, as rd_hf.TeacherNetwork\(model"),
+    ):
+        with pytest.raises(ArgumentError, match=message):
+            rd_hf.distill_from_models(pair, backbone_of, "not read", {})

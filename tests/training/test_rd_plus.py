@@ -27,6 +27,7 @@ from rd_hf.training.ensemble import DECAY, Ensemble
 from rd_hf.training.linear_probe import fit_probe
 from rd_hf.training.objective import Compared, Objective, ObjectiveWeights
 from rd_hf.training.passes import Passes, Targets
+from rd_hf.training.run_folder import read_history
 from rd_hf.training.schedules import Rise
 from rd_hf.training.targets import TargetMaker, targets_in_words
 
@@ -202,6 +203,18 @@ def test_a_run_goes_on_to_the_bit(teacher, blobs_npz, several_labels, tmp_path, 
     for whole, cut in (ends[:2], ends[2:]):
         assert all(torch.equal(value, cut[name]) for name, value in whole.items())
     assert student.config.provenance["method"] == "rd_plus"
+
+
+@pytest.mark.usefixtures("no_report", "short_start")
+def test_without_a_term_of_the_batch_no_pass_runs_twice(teacher, blobs_npz, tmp_path, caplog):
+    caplog.set_level("INFO")
+    values = settings(teacher, blobs_npz, tmp_path / "run", method="rd_plus", num_views=2, max_steps=2, cka_weight=0)
+    rd_hf.distill(**values, gradient_accumulation_steps=2)
+    assert "DIST uses all" in caplog.text
+    caplog.clear()
+    values |= {"kl_weight": 0, "output_dir": str(tmp_path / "no_kl")}
+    rd_hf.distill(**values, gradient_accumulation_steps=2)
+    assert "uses all" not in caplog.text and "dist" not in read_history(tmp_path / "no_kl")[0]
 
 
 def test_what_is_given_takes_the_place_of_what_the_method_sets():
