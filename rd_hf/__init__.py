@@ -1,7 +1,7 @@
 """Reprogramming distillation: a small transformers model from a frozen foundation model.
 
 Importing the package is cheap; what a name needs is imported when the name is first used. Importing it also makes
-transformers' Auto classes and pipelines know the two model types `rd_student` and `rd_teacher`.
+transformers' Auto classes and pipelines know the model types `rd_student`, `rd_teacher` and `monai`.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ class EvaluationArguments:
     """What `rd-hf evaluate` takes."""
 
     model: str = _model(MISSING, "Hub id or folder of a student, a reprogrammed teacher or an ONNX export")
-    dataset: str = _data(MISSING, "Hub id, folder, or .npz, .csv or .parquet file of labelled images or volumes")
+    dataset: str = _data(MISSING, "Hub id, folder, or .npz file or table of labelled images or volumes")
     split: str = _data("test", "split to score")
     revision: str | None = _model(None, "branch, tag or commit of the model")
     backbone: str | None = _model(

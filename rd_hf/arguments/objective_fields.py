@@ -25,8 +25,8 @@ class ObjectiveFields:
         "of their own",
     )
     stage_schedule: Literal["all", "last", "round_robin", "random", "optima"] = _method(
-        "all", "drd only: the stages that are on at a step: all, the last, or one at a time, which stays on for five "
-        "steps, in turn, drawn uniformly, or drawn by what each has brought (optima)",
+        "all", "drd only: train all stages, the last one, or one for five steps: in turn (round_robin), at random "
+        "(random), or by past gain (optima)",
     )
     hybrid_weight: float = _method(1.0, "alpha at the first step: cross-entropy of the hybrid logits", at_least=0)
     hybrid_weight_end: float = _method(0.0, "alpha at the last step (linear in between)", at_least=0)
@@ -56,14 +56,14 @@ class ObjectiveFields:
         at_least=0, at_most=1, by_method={OTHERS: 0.0, "rd_plus": 0.5},
     )
     ensemble_share: float | None = _method(
-        None, "share in the targets of what the student said in earlier steps, reached at half of the steps; also the "
-        "weight with which the hybrid logits of unlabelled rows learn from these targets", at_least=0, at_most=1,
+        None, "weight of the student's earlier answers in its targets, from half of the steps on; it also weighs how "
+        "the hybrid logits of unlabelled rows learn from these targets", at_least=0, at_most=1,
         by_method={OTHERS: 0.0, "rd_plus": 0.5},
     )
     cka_weight: float = _method(1.0, "gamma: 1 - CKA of reprogrammed and student features", at_least=0)
     temperature: float | None = _method(
-        None, "temperature of the student's divergence; by default it is 1 of dist, and 4 of kl with rd, "
-        "and with rd_plus of masks", above=0, by_method={OTHERS: 1.0, "rd": 4.0},
+        None, "temperature of the student's divergence; by default 4 for rd, and for rd_plus on masks; 1 otherwise, "
+        "and always with dist", above=0, by_method={OTHERS: 1.0, "rd": 4.0},
     )
     cka_estimator: Literal["debiased", "biased"] = _method(
         "debiased", "estimator of CKA; the biased one gives almost no signal in small batches",

@@ -21,7 +21,7 @@ class TaskFields:
 
     # fmt: off
     dataset: dict | str | None = _data(
-        None, "Hub id, folder, or .npz, .csv or .parquet file of labelled images or volumes",
+        None, "Hub id, folder, or .npz file or table (.csv, .tsv, .jsonl, .parquet) of labelled images or volumes",
         required=True, text="data", loading=True,
     )
     student: dict | str | None = _models(
@@ -130,7 +130,7 @@ class TaskFields:
         None, "column that identifies the patient: splits made here never share a patient", text="words",
     )
     subgroup_column: list | str | None = _data(
-        None, "column, or a YAML list of columns, such as sex, for whose values the scores on test are given apart",
+        None, "report the scores on test for each value of this column, such as sex, or of each in a YAML list",
         text="words", resume="allowed", affects_result=False, compare="never",
     )
     validation_fraction: float = _data(
@@ -186,11 +186,11 @@ class TaskFields:
     )
     volume_size: list | str | None = _volumes(
         None, "classes of volumes: voxels along each axis that the whole volume is resized to, such as 64 or "
-        "64,64,48; by default 64, where no side of the median volume is smaller", text="words",
+        "64,64,48; by default the sides of the median volume, at most 64, as multiples of 16", text="words",
     )
     crop_size: list | str | None = _volumes(
         None, "masks of volumes: voxels along each axis of the crops that student and teacher see, such as 96,96,64; "
-        "by default 96, where no side of the median volume is smaller", text="words",
+        "by default the sides of the median volume, at most 96, as multiples of 16", text="words",
     )
     volume_channels: int | None = _data(
         None, "volumes: channels of each volume, which are files CASE_0000, CASE_0001, ... or the last axis of a 4D "

@@ -14,6 +14,8 @@ from typing import Any, get_args
 
 import yaml
 
+from .yaml_text import read_yaml
+
 LONGEST_HOURS = 10_000
 COLOURS = 3
 SIZE = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)\s*([kmgtp]?)(i?)b?", re.IGNORECASE)
@@ -43,7 +45,7 @@ def parse_yaml_value(value: Any) -> Any:
     """
     if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
         try:
-            return yaml.safe_load(value)
+            return read_yaml(value)
         except yaml.YAMLError as error:
             raise ArgumentError(f"This is not a valid YAML value: {value}") from error
     return value
@@ -77,7 +79,8 @@ def paths_of(names: Any, kind: str) -> list[str | os.PathLike]:
     """
     if isinstance(names, (str, os.PathLike)):
         return refuse_empty([names], f"The name of the {kind}")
-    listed = list(names) if isinstance(names, Iterable) and not hasattr(names, "__array_interface__") else [names]
+    is_of_texts = getattr(getattr(names, "dtype", None), "kind", "U") in "UO"  # of numpy
+    listed = list(names) if isinstance(names, Iterable) and is_of_texts else [names]
     other = next((name for name in listed if not isinstance(name, (str, os.PathLike))), None)
     if other is not None:
         raise ArgumentError(f"One of the {kind} is a {type(other).__name__}: give paths of files, folders or globs.")

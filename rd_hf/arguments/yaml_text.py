@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from typing import Any
 
 import yaml
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads numbers such as 1e-05, which JSON and Python write, as numbers."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def read_yaml(text: str) -> Any:
+    """Read YAML, or JSON.
+
+    :raises yaml.YAMLError: when it is not valid.
+    """
+    return yaml.load(text, Loader=_Loader)
 
 
 def load_yaml(text: str, texts: set[str]) -> Any:
@@ -17,7 +35,7 @@ def load_yaml(text: str, texts: set[str]) -> Any:
     :param texts: the names.
     :raises yaml.YAMLError: when it is not valid.
     """
-    return _as_written(yaml.safe_load(text), yaml.load(text, Loader=yaml.BaseLoader), texts)  # which reads text only
+    return _as_written(read_yaml(text), yaml.load(text, Loader=yaml.BaseLoader), texts)  # which reads text only
 
 
 def _as_written(value: Any, written: Any, texts: set[str]) -> Any:

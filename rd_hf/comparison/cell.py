@@ -20,7 +20,7 @@ from ..arguments.options import names
 from ..data.open_split import OpenSplit
 from ..runtime.checkpoint import file_digest
 from ..runtime.files import write_json
-from ..scoring.mask_bootstrap import units
+from ..scoring.units import units
 from ..tasks.classification import Classification, SingleLabel
 from ..tasks.make import make_task
 from ..tasks.task import Task

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import t
 
-from ..scoring import mask_bootstrap, segmentation
+from ..scoring import segmentation, units
 from ..scoring.bootstrap import resamples, weighted_class_values
 from ..scoring.classification import CLASS_MEANS, Predictions, accuracy, class_values, mean_over_classes
 
@@ -52,13 +52,13 @@ def mask_score_resamples(rows: np.ndarray, unit_of: np.ndarray, names: Sequence[
     A class that no image of a resample defines keeps its value of all images there.
 
     :param rows: of the test images, (N, S), as `rd_hf.tasks.segmentation.Segmentation` makes them.
-    :param unit_of: what `rd_hf.scoring.mask_bootstrap.units` gives: images of one group are drawn together.
+    :param unit_of: what `rd_hf.scoring.units.units` gives: images of one group are drawn together.
     :param names: of the K classes.
     """
     read = segmentation.MaskRows.of(rows, names)
     every = np.ones((1, len(rows)))
     whole = segmentation.class_values(every, read)[metric][0]
-    blocks = [every, *mask_bootstrap.resamples(unit_of, SAMPLES, seed=0)]
+    blocks = [every, *units.resamples(unit_of, SAMPLES, seed=0)]
     values = np.concatenate([segmentation.class_values(weights, read)[metric] for weights in blocks])
     return segmentation.mean_over_classes(np.where(np.isnan(values), whole, values), whole)[:, None]
 

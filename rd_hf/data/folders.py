@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePath
 
 from .columns import DataError
@@ -53,7 +54,8 @@ class ImageFolder:
             if split is not None:
                 found[split] = PurePath(top)
         if not found or ("train" not in found and len(found) < len(tops)):
-            self._warn_of_classes(found)
+            for folder in found.values():
+                _warn_of_class(str(folder), printable(self.root))
             return {"train": PurePath()}
         outside = [file for file in self.images if PurePath(file.parts[0]) not in found.values()]
         if outside:
@@ -62,13 +64,6 @@ class ImageFolder:
                 "outside them; move it into one of them, or out of the data set"
             )
         return found
-
-    def _warn_of_classes(self, splits: dict[str, PurePath]) -> None:
-        for folder in splits.values():
-            logger.warning(
-                "The folder '%s' of '%s' is read as a class, because there is no train beside it. If it is a split, "
-                "put the class folders into a folder train.", folder, printable(self.root),
-            )  # fmt: skip
 
     def metadata_files(self) -> dict[str, list[Path]]:
         """Give each split's metadata file: the folder's own one (as `train`), or else that of each split folder.
@@ -158,3 +153,12 @@ class ImageFolder:
 
     def _unread_hint(self) -> str:
         return f". Not read: {counted_suffixes(self.found.others)}" if self.found.others else ""
+
+
+@lru_cache
+def _warn_of_class(folder: str, root: str) -> None:
+    """Once, however often the folder is looked at."""
+    logger.warning(
+        "The folder '%s' of '%s' is read as a class, because there is no train beside it. If it is a split, put the "
+        "class folders into a folder train.", folder, root,
+    )  # fmt: skip

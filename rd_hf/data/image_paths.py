@@ -13,7 +13,7 @@ from pathlib import Path, PurePath
 from ..arguments.values import nearest_name
 from .columns import DataError
 from .scanner import IMAGE_SUFFIXES, is_hidden, is_image, masks_among, printable, scan
-from .split_names import split_of_file
+from .split_names import standard_split_name
 from .volumes.names import channel_of, file_of_channel, is_nifti, stem_of
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class ImagePaths:
     - or, for an id, the same name without its suffix, or the same number (`13` for `00013.png`).
 
     Capitals and the Unicode form of a name do not matter. A file is missing, and no other is meant by its path, where
-    other paths of its folder name files there, or where the other file is of another split.
+    other paths of its folder name files there, or where its folder and that of the other file are of two splits.
 
     :param folder: the table's folder.
     :param of_masks: whether the paths are those of masks; then images that look like masks are meant, if there are any.
@@ -80,8 +80,8 @@ class ImagePaths:
         return files
 
     def _candidates(self, name: str) -> list[PurePath]:
-        named = split_of_file(PurePath("/".join(_parts(name))))
-        return [file for file in self._alike(name) if None in (named, own := split_of_file(file)) or own == named]
+        folders = _parts(name)[:-1]
+        return [file for file in self._alike(name) if not _is_of_another_split(folders, file)]
 
     def _alike(self, name: str) -> list[PurePath]:
         parts = _parts(name)
@@ -218,6 +218,15 @@ def shown(text: str) -> str:
 def _parts(name: str) -> list[str]:
     written = _DRIVE.sub("", name.strip().replace("\\", "/"))
     return [part for part in _key(written).split("/") if part not in ("", ".")]
+
+
+def _is_of_another_split(folders: Sequence[str], file: PurePath) -> bool:
+    """Whether the folders of a path and of a file name two splits where, from the end, they first differ."""
+    for written, own in zip(reversed(folders), reversed([_key(part) for part in file.parts[:-1]]), strict=False):
+        if written != own:
+            splits = standard_split_name(written), standard_split_name(own)
+            return None not in splits and splits[0] != splits[1]
+    return False
 
 
 def _folder(name: str) -> str:

@@ -81,6 +81,8 @@ def read_data(
         raise DataError(
             f"a {type(dataset).__name__} is not a data set; give a Hub id, a path, a Dataset or a DatasetDict"
         )
+    if os.fspath(dataset) == "":
+        raise DataError("the name of the data set is empty; give a Hub id or a path, or . for the working folder")
     path = Path(dataset).expanduser()
     if not path.exists():
         return read_hub(os.fspath(dataset), path, config_name, revision)

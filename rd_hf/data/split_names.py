@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import PurePath
 
-from datasets import Dataset
+from datasets import ClassLabel, Dataset, Value
 
 from .columns import DataError
 
@@ -36,11 +36,13 @@ def split_of_file(path: PurePath) -> str | None:
 
 
 def stated_splits(rows: Dataset) -> set[str]:
-    """The splits that a table's column ``split`` names; empty where it lacks the column, or it holds anything else."""
-    if "split" not in rows.column_names:
+    """The splits that a table's column ``split`` names; empty where it lacks the column, or it has another meaning."""
+    if not isinstance(rows.features.get("split"), Value | ClassLabel):
         return set()
-    found = {standard_split_name(str(value).strip()) for value in rows.unique("split")}
-    return set() if None in found else found
+    values = rows.unique("split")
+    if isinstance(rows.features["split"], ClassLabel):
+        values = [rows.features["split"].names[value] for value in values if value is not None and value >= 0]
+    return {standard_split_name(str(value).strip()) for value in values} - {None}
 
 
 def check_stated_splits(splits: Mapping[str, Dataset]) -> None:

@@ -142,7 +142,9 @@ def _rows(lines: list[str], separator: str, path: Path, limit: int | None = None
 
 
 def _check_closed(lines: list[str], start: int, separator: str, path: Path) -> None:
-    """:raises DataError: where the last row, which begins after `start` lines, ends within quotes."""
+    """:raises DataError: where the last row, which begins after `start` lines and blank ones, ends within quotes."""
+    while not lines[start].strip():
+        start += 1
     try:
         for _ in csv.reader(lines[start:], delimiter=separator, strict=True):
             pass

@@ -9,6 +9,7 @@ from __future__ import annotations
 import filecmp
 import json
 import logging
+import os
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -82,6 +83,8 @@ def push(
     :return: the address of the commit or pull request.
     :raises PushError: in one sentence; the folder is never changed.
     """
+    if os.fspath(folder) == "":
+        raise PushError("The folder is empty: give the folder of a model, or . for the working folder.")
     folder = Path(folder).expanduser()
     files = page_files(folder) if space else publishable_files(folder)
     config = read_model_config(folder)
@@ -257,7 +260,10 @@ def _operations(files: dict[str, Path], destination: Destination) -> list[Commit
         logger.info("The model card in %s was edited there, so it is kept.", destination.repo_id)
         return operations
     card = CommitOperationAdd(CARD_FILE, card_for(text, destination.repo_id).encode())
-    earlier = [] if destination.card is None else sorted({*IMAGES, EVAL_RESULTS_FILE} & destination.files - set(files))
+    has_earlier = destination.card is not None and destination.repo_type == "model"
+    earlier = [] if not has_earlier else sorted({*IMAGES, EVAL_RESULTS_FILE} & destination.files - set(files))
+    if earlier:
+        logger.info("Removed from %s with the earlier card: %s", destination.repo_id, ", ".join(earlier))
     return [*operations, card, *map(CommitOperationDelete, earlier)]
 
 

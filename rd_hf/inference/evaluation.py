@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -87,6 +88,7 @@ def evaluate(
     :raises ArgumentError: when the split is missing, or the data's labels are not the model's.
     :raises BadImageError: for an unreadable image, unless `on_bad_image` is "skip".
     """
+    report, predictions = (None if path is None else os.path.expanduser(path) for path in (report, predictions))
     check_page(report)
     check_is_new(predictions, "predictions")
     if report is None:

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from ..data.open_split import OpenSplit
 from ..data.pixel_store import ModelPixels
 from ..data.volumes.store import VolumeStore
-from ..tasks.segmentation import Segmentation
 from ..tasks.task import Task
 from .volumes import volume_logits
 
@@ -83,11 +82,11 @@ def _of_volumes(
 
 
 def scores_of_split(task: Task, rows: np.ndarray, split: OpenSplit) -> dict[str, Any]:
-    """The task's scores of a split's rows; intervals of masks draw the images of a group, such as a patient, together.
+    """The task's scores of a split's rows; intervals draw the images of a group, such as a patient, together.
 
     :param rows: of `split.rows`, in their order.
     """
-    if isinstance(task, Segmentation) and "group" in split.images.column_names:
+    if "group" in split.images.column_names:
         return task.scores(rows, groups=split.images.select_columns(["group"])[split.rows]["group"])
     return task.scores(rows)
 

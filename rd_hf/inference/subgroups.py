@@ -11,7 +11,6 @@ from ..data.open_split import OpenSplit
 from ..data.subgroups import rows_of_subgroups, subgroup_values
 from ..scoring.bootstrap import FEWEST_FOR_INTERVAL
 from ..tasks.classification import Classification
-from ..tasks.segmentation import Segmentation
 from ..tasks.task import Task
 from .decisions import operating_point_values
 
@@ -25,7 +24,7 @@ def scores_of_subgroups(task: Task, rows: np.ndarray, split: OpenSplit, columns:
         an operating point, what it comes to in the group is under `operating_point`, by class.
     """
     patients = None
-    if isinstance(task, Segmentation) and "group" in split.images.column_names:
+    if "group" in split.images.column_names:
         patients = np.asarray(split.images.select_columns(["group"])[split.rows]["group"], dtype=object)
     found: dict[str, Any] = {}
     for column in columns:

@@ -57,7 +57,7 @@ def entries(facts: ReportFacts, decided: np.ndarray) -> list[tuple[int, int, int
         wrong = (answers == 1) | (answers == 2)
         sure = np.abs(columns[3] - 0.5)
     cells = columns[1].astype(np.int64) * max(4, len(facts.names)) + columns[2]
-    ranks = _ranks(cells, np.where(wrong, -sure, sure))
+    ranks = _ranks(cells, -sure)
     kept = np.flatnonzero(ranks < EACH)
     order = kept[np.lexsort((ranks[kept], ~wrong[kept]))]
     found, named, room = [], set(), NAMES_BYTES

@@ -52,6 +52,7 @@ def _rendered(facts: ReportFacts, areas: dict[str, np.ndarray], budget: Budget) 
         "headlines": headlines(rows),
         "reasons": reasons(facts),
         "has_intervals": has_intervals(facts),
+        "groups": facts.models[0].scores.get("groups"),
         "score_rows": rows,
         "class_table": class_table(facts, areas),
         "subgroups": subgroup_tables(facts),
@@ -149,7 +150,8 @@ def _course(facts: ReportFacts) -> list[dict[str, Any]]:
     charts = []
     for title, curves in facts.course.items():
         y_title = title.split(",")[0]
-        y_range = (0.0, 1.0) if title.startswith("CKA") else None
+        lowest = min((value for curve in curves for value in curve.values), default=0.0)
+        y_range = (min(0.0, lowest), 1.0) if title.startswith("CKA") else None
         label = f"{title} over the steps of the training"
         chart = line_chart(curves, label, "optimiser step", y_title, y_range=y_range)
         if not chart["empty"]:

@@ -22,7 +22,8 @@ def written_whole(path: Path) -> Iterator[Path]:
 
     :raises OSError: with the name of `path`, which the system does not give for a write.
     """
-    aside = path.with_name(f".writing.{path.name}")  # libraries go by the end of the name
+    # libraries go by the end of the name, and the system bounds its length
+    aside = path.with_name(f".writing-{os.getpid()}{''.join(path.suffixes[-2:])}")
     try:
         yield aside
         aside.replace(path)

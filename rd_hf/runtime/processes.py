@@ -7,7 +7,6 @@ import os
 import socket
 import time
 import traceback
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -71,8 +70,6 @@ def start_accelerator(arguments: DistillationArguments) -> Accelerator:
 
 def _of_launched_processes(arguments: DistillationArguments) -> list[KwargsHandler]:
     # A student may hold weights that no pass uses (a mask token, the map behind a head that reads another token).
-    for words in ("find_unused_parameters=True was specified", "Grad strides do not match bucket view strides"):
-        warnings.filterwarnings("ignore", words)  # what another student needs; and a matter of speed
     ddp = DistributedDataParallelKwargs(find_unused_parameters=True)
     group = InitProcessGroupKwargs(timeout=timedelta(minutes=arguments.process_timeout))
     if 0 < torch.cuda.device_count() < int(os.environ.get("LOCAL_WORLD_SIZE", "1")):

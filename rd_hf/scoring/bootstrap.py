@@ -7,7 +7,8 @@ scikit-learn's on the resampled rows; a test holds them together.
 With one label per image the resampling is stratified: each class keeps its number of images, as in the split (the
 default of pROC, Robin et al. 2011). So no resample loses a rare class, and the interval is one for this prevalence.
 With several labels per image there are no such strata: rows are drawn from all, and a resample in which a value is
-undefined is left out of that value's interval.
+undefined is left out of that value's interval. Groups of several images, such as patients, are drawn as wholes, from
+all groups: their images resemble each other, so that an interval over images would be too narrow.
 
 The expected calibration error of a resample is larger on average than that of the sample (repeated images look
 overconfident), so its interval lies high, and may lie wholly above the point value on small splits.
@@ -28,24 +29,31 @@ from .classification import (
     mean_over_classes,
 )
 from .metric import quotient
+from .units import BLOCK_ELEMENTS
+from .units import resamples as resamples_of_units
 
 PERCENTILES = (2.5, 97.5)
 FEWEST_FOR_INTERVAL = 5  # images, or groups of them; the interval of fewer would look exact
-BLOCK_ELEMENTS = 500_000
 
 
-def intervals(predictions: Predictions, whole: dict[str, np.ndarray], samples: int, seed: int) -> dict:
+def intervals(
+    predictions: Predictions, whole: dict[str, np.ndarray], samples: int, seed: int, unit_of: np.ndarray | None = None
+) -> dict:
     """Intervals of every metric.
 
     :param whole: what `class_values` gives of the sample as it is.
     :param samples: number of resamples.
     :param seed: of the resampling; the same seed gives the same intervals, to the bit.
+    :param unit_of: what `rd_hf.scoring.units.units` gives of groups of several images; None where there are none.
     :return: [low, high] under each of METRIC_NAMES, and {class: [low, high]} under `sensitivity` and `specificity`;
         None where the value itself, or more than half of its resamples, is undefined, and for fewer than
-        FEWEST_FOR_INTERVAL images.
+        FEWEST_FOR_INTERVAL images or groups.
     """
     draws: dict[str, list[np.ndarray]] = {name: [] for name in (*METRIC_NAMES, "sensitivity", "specificity")}
-    for weights in resamples(predictions, samples, seed):
+    blocks = (
+        resamples_of_units(unit_of, samples, seed) if unit_of is not None else resamples(predictions, samples, seed)
+    )
+    for weights in blocks:
         values = weighted_class_values(weights, predictions)
         for name in CLASS_MEANS:
             draws[name].append(mean_over_classes(values, whole, name, predictions.exclusive))
@@ -54,7 +62,7 @@ def intervals(predictions: Predictions, whole: dict[str, np.ndarray], samples: i
         for name in ("sensitivity", "specificity"):
             draws[name].append(values[name])
     joined = {name: np.concatenate(blocks) for name, blocks in draws.items()}
-    count = len(predictions.truth)
+    count = len(predictions.truth) if unit_of is None else int(unit_of.max()) + 1
     found: dict = {name: interval(joined[name], count) for name in METRIC_NAMES}
     for name in ("sensitivity", "specificity"):
         found[name] = {label: interval(joined[name][:, k], count) for k, label in enumerate(predictions.label_names)}

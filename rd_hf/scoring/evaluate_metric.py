@@ -26,6 +26,7 @@ references: class numbers; for several labels per image (images, classes) of 0 a
 label_names: a name for each class.
 bootstrap_samples: number of resamples behind the intervals, 1000 by default, 0 for none.
 seed: of the resampling, 0 by default.
+groups: of the images, which resamples draw together; None if each is its own.
 """
 
 
@@ -61,9 +62,10 @@ class ClassificationMetrics(evaluate.Metric):
         label_names: Sequence[str],
         bootstrap_samples: int = 1000,
         seed: int = 0,
+        groups: Sequence | None = None,
     ) -> dict:
         checked = Predictions.check(np.array(predictions), np.array(references), label_names, self.exclusive)
-        return scores_of(checked, bootstrap_samples, seed)
+        return scores_of(checked, bootstrap_samples, seed, groups)
 
 
 _MASK_DESCRIPTION = """Dice, IoU, 95 % Hausdorff distance and surface Dice of masks, means over images by class and over

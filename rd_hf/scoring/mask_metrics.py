@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .mask_bootstrap import intervals, units
+from .mask_bootstrap import intervals
 from .metric import MetricError
 from .segmentation import (
     SURFACE_TOLERANCE,
@@ -17,6 +17,7 @@ from .segmentation import (
     mean_over_classes,
     undefined_reasons,
 )
+from .units import units
 
 
 def segmentation_scores(

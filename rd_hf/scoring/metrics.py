@@ -15,6 +15,7 @@ from .classification import (
     undefined_reasons,
     validation_score,
 )
+from .units import units
 
 __all__ = ["METRIC_NAMES", "MetricError", "compute_metrics", "scores_of", "validation_score"]
 
@@ -26,6 +27,7 @@ def compute_metrics(
     exclusive: bool,
     bootstrap_samples: int = 1000,
     seed: int = 0,
+    groups: Sequence | None = None,
 ) -> dict:
     """Score a classifier.
 
@@ -39,20 +41,22 @@ def compute_metrics(
     :param exclusive: whether each image has exactly one class.
     :param bootstrap_samples: resamples behind the 95 % percentile intervals; 0 for none (`intervals` is then empty).
     :param seed: of the resampling.
+    :param groups: of the images, such as their patients, which resamples draw together; None where each is its own.
     :return: plain Python values, ready for JSON: accuracy, balanced_accuracy, f1, auroc, average_precision,
         expected_calibration_error; sensitivity and specificity, each {class: value}; confusion_matrix, rows being the
         truth (a 2x2 matrix per label for several labels); intervals, {metric: [low, high]} and {class: [low, high]}
         for the two per class. A value that the split leaves undefined is None, and so is its interval; `undefined`
-        says why, {metric or "metric/class": sentence}, and which labels a mean leaves out.
+        says why, {metric or "metric/class": sentence}, and which labels a mean leaves out. Where a group has several
+        images, groups is the number that intervals drew from.
     :raises MetricError: if the inputs do not fit together or hold NaN.
     """
     if len(set(label_names)) != len(label_names):
         raise MetricError(f"label_names {list(label_names)} repeat a name, but results are keyed by name: rename one")
     checked = Predictions.check(probabilities, labels, label_names, exclusive)
-    return scores_of(checked, bootstrap_samples, seed)
+    return scores_of(checked, bootstrap_samples, seed, groups)
 
 
-def scores_of(predictions: Predictions, bootstrap_samples: int, seed: int) -> dict:
+def scores_of(predictions: Predictions, bootstrap_samples: int, seed: int, groups: Sequence | None = None) -> dict:
     """What `compute_metrics` gives, of predictions that are checked.
 
     :raises MetricError: if the number of resamples is negative.
@@ -75,7 +79,13 @@ def scores_of(predictions: Predictions, bootstrap_samples: int, seed: int) -> di
     for name in ("sensitivity", "specificity"):
         result[name] = dict(zip(names, map(_number, per_class[name]), strict=True))
     result["confusion_matrix"] = matrix.tolist()
-    result["intervals"] = intervals(predictions, per_class, bootstrap_samples, seed) if bootstrap_samples else {}
+    unit_of = None if groups is None else units(len(predictions.truth), groups)
+    if unit_of is not None and unit_of.max() + 1 == len(unit_of):  # of one image each
+        unit_of = None
+    if unit_of is not None:
+        result["groups"] = int(unit_of.max()) + 1
+    found = intervals(predictions, per_class, bootstrap_samples, seed, unit_of) if bootstrap_samples else {}
+    result["intervals"] = found
     result["undefined"] = undefined_reasons(predictions, per_class)
     return result
 

@@ -54,7 +54,7 @@ def convert_bundle(bundle: str | os.PathLike[str], output_dir: str | os.PathLike
     :raises BundleError: when `output_dir` holds something, when the network is not one of those that rd_hf knows, when
         its arguments are Python expressions, or when the weights are not plain tensors or not those of the network.
     """
-    folder, target = Path(bundle), Path(output_dir)
+    folder, target = Path(bundle).expanduser(), Path(output_dir).expanduser()
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise BundleError(f"{target} is not empty: choose another folder to write.")
     path = next((folder / name for name in CONFIGS if (folder / name).is_file()), None)
@@ -78,7 +78,7 @@ def _read(path: Path) -> Mapping[str, Any]:
     :raises BundleError: when it is damaged, or no mapping.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
     except (ValueError, yaml.YAMLError) as error:
         raise BundleError(f"{path} cannot be read: {' '.join(str(error).split())}") from error

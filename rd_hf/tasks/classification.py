@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -92,10 +92,12 @@ class Classification(Task):
         """What `rd_hf.scoring.operating_point.decisions` gives of probabilities (N, K) that are not calibrated."""
         return decisions(probabilities, self.names, self.exclusive, self.operating_point)
 
-    def scores(self, rows: np.ndarray, bootstrap_samples: int = 1000, seed: int = 0) -> dict[str, Any]:
+    def scores(
+        self, rows: np.ndarray, bootstrap_samples: int = 1000, seed: int = 0, groups: Sequence | None = None
+    ) -> dict[str, Any]:
         """What `rd_hf.scoring.metrics.compute_metrics` gives."""
         return compute_metrics(
-            self.predicted(rows), self.labels(rows), self.names, self.exclusive, bootstrap_samples, seed
+            self.predicted(rows), self.labels(rows), self.names, self.exclusive, bootstrap_samples, seed, groups
         )
 
     def point_scores(self, rows: np.ndarray) -> dict[str, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -94,11 +94,14 @@ class Task(ABC):
         return self.row(logits, labels)
 
     @abstractmethod
-    def scores(self, rows: np.ndarray, bootstrap_samples: int = 1000, seed: int = 0) -> dict[str, Any]:
+    def scores(
+        self, rows: np.ndarray, bootstrap_samples: int = 1000, seed: int = 0, groups: Sequence | None = None
+    ) -> dict[str, Any]:
         """Every metric of a split, with intervals, as plain values ready for JSON.
 
         :param rows: (N, S).
         :param bootstrap_samples: resamples of the images behind the intervals; 0 for none.
+        :param groups: of the images, which intervals draw together.
         """
 
     @abstractmethod

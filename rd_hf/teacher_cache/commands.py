@@ -31,9 +31,10 @@ def _described(folder: KeyFolder) -> str:
     files = [file for file in _files(folder) if isinstance(file, FeatureFile)]
     entries = sum(len(file.present()) for file in files)
     size, views = _on_disk(folder) / 1e6, _counted(len(files), "view", "views")
+    on_disk = f"{size:.1f} MB" if size >= 0.1 else f"{size * 1000:.1f} KB"
     head = (
         f"{folder.path.name}  teacher {folder.teacher}: {_counted(entries, 'entry', 'entries')} in {views}, "
-        f"{size:.3g} MB on disk ({entry_layout(folder.key).entry_bytes / 1000:.1f} KB per entry), "
+        f"{on_disk} on disk ({entry_layout(folder.key).entry_bytes / 1000:.1f} KB per entry), "
         f"created {_ago(folder.made)}, last used {_ago(folder.used)}"
     )
     return "\n    ".join([head, *in_words(folder.key)])

@@ -50,6 +50,11 @@ class FeatureCache:
         return vars(self) | {"_files": {}}
 
     @property
+    def has_folder(self) -> bool:
+        """Whether there is a folder to read from and to write into."""
+        return self.folder.path.is_dir()
+
+    @property
     def damaged(self) -> int:
         """Entries dropped so far because their bytes did not have their checksum."""
         return sum(file.damaged for file in self._files.values())

@@ -12,6 +12,7 @@ docs/explanation/decisions.md.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -85,8 +86,8 @@ class FeatureFile:
     :ivar damaged: entries dropped since it was opened, because their bytes did not have their checksum.
     """
 
-    def __init__(self, handle: int, path: Path, layout: Layout, header_bytes: int):
-        self.path, self.layout, self.damaged = path, layout, 0
+    def __init__(self, handle: int, path: Path, layout: Layout, header_bytes: int, may_write: bool = True):
+        self.path, self.layout, self.damaged, self.may_write = path, layout, 0, may_write
         self._handle = handle
         weakref.finalize(self, os.close, handle)
         self._checksums = header_bytes
@@ -133,6 +134,8 @@ class FeatureFile:
         :param parts: bytes (uint8, contiguous) of each part.
         :raises OSError: when it cannot be written, for instance on a full disk; the entry is then absent.
         """
+        if not self.may_write:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
         for start, size, part in zip(self._starts, self.layout.part_bytes, parts, strict=True):
             _write_all(self._handle, memoryview(part), start + row * size)
         slot = checksum(row, parts).to_bytes(CHECKSUM_BYTES, "little")
@@ -173,14 +176,14 @@ def open_file(path: Path, layout: Layout, metadata: dict[str, str], make: bool =
     size = len(header) + layout.rows * layout.entry_bytes
     while True:
         try:
-            handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            handle, may_write = _opened(path)
         except FileNotFoundError:
             if not make:
                 return None
             make_file(path, header, size)
             continue
         if os.fstat(handle).st_size == size and os.pread(handle, len(header), 0) == header:
-            return FeatureFile(handle, path, layout, len(header))
+            return FeatureFile(handle, path, layout, len(header), may_write)
         if make:
             logger.warning("%s has a damaged header or size: it is deleted and filled again.", path)
             with suppress(FileNotFoundError):
@@ -191,6 +194,16 @@ def open_file(path: Path, layout: Layout, metadata: dict[str, str], make: bool =
         os.close(handle)
         if not make:
             return None
+
+
+def _opened(path: Path) -> tuple[int, bool]:
+    """The handle of a file, and whether it may be written."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC), True
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC), False
 
 
 def make_file(path: Path, header: bytes, size: int | None = None) -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -153,7 +154,8 @@ def open_folder(root: Path, key: dict[str, Any], teacher: str) -> KeyFolder:
         (path / KEY_FILE).unlink(missing_ok=True)
         content = {"teacher": teacher, "made": made.made, "key": key}
         make_file(path / KEY_FILE, json.dumps(content, indent=2).encode())
-    os.utime(path / KEY_FILE)
+    with suppress(OSError):  # features on a disk that only reads are read
+        os.utime(path / KEY_FILE)
     return found or made
 
 

@@ -282,7 +282,7 @@ def build_inputs(
         inputs = VolumeInputs(store, models.transforms.teacher, models.backbone, cache, accelerator.device)
     else:
         inputs = Inputs(store, augmentation, seed, models.backbone, cache, accelerator.device)
-    if cache is not None and arguments.verify_cache and accelerator.is_main_process:
+    if cache is not None and cache.has_folder and arguments.verify_cache and accelerator.is_main_process:
         rows = run_data.kept_rows
         largest = compare_entries(cache, inputs, rows, run_data.views(arguments), arguments.verify_cache)
         logger.info(

@@ -37,7 +37,7 @@ from .compilation import check_compiler, compiled_models
 from .models_in_hand import check_pair, check_processor_of_student, check_processor_of_teacher
 from .report import summary, write_report
 from .run_data import RunData, load_run_data
-from .run_folder import check_run_folder, open_run_folder
+from .run_folder import check_not_in_use, check_run_folder, open_run_folder
 from .run_models import LoadedStudent, LoadedTeacher, Models, recompute_activations
 from .trainer import Trainer
 
@@ -148,6 +148,8 @@ def _run(arguments: DistillationArguments, load: LoadModels) -> RDStudentForImag
     accelerator = start_accelerator(arguments)
     set_seed(arguments.seed)
     check_run_folder(arguments)
+    if accelerator.is_main_process:
+        check_not_in_use(Path(arguments.output_dir))
     if arguments.torch_compile:
         check_compiler()
     with accelerator.main_process_first():
@@ -165,18 +167,18 @@ def _run(arguments: DistillationArguments, load: LoadModels) -> RDStudentForImag
     if arguments.push_to_hub and accelerator.is_main_process:  # fail before hours of training, not after them
         _check_destinations(arguments, models)
     trainer = open_trainer(arguments, accelerator, run_data, models)
-    if accelerator.is_main_process:
-        open_run_folder(resolved(arguments, run_data, models, trainer))
-    accelerator.wait_for_everyone()
-    if arguments.report_to is not None:
-        _start_trackers(arguments, accelerator)
-    try:
-        with own_log(accelerator, folder), report_lost_process(accelerator):
-            train_and_report(run_data, models, trainer, deadline)
-    except Stopped:
+    is_main = accelerator.is_main_process
+    with open_run_folder(resolved(arguments, run_data, models, trainer)) if is_main else nullcontext():
+        accelerator.wait_for_everyone()
+        if arguments.report_to is not None:
+            _start_trackers(arguments, accelerator)
+        try:
+            with own_log(accelerator, folder), report_lost_process(accelerator):
+                train_and_report(run_data, models, trainer, deadline)
+        except Stopped:
+            accelerator.end_training()
+            raise
         accelerator.end_training()
-        raise
-    accelerator.end_training()
     if arguments.push_to_hub and accelerator.is_main_process:
         for kind, repo_id in _repos(arguments).items():
             logger.info("Published: %s", hub.push(folder / kind, repo_id, private=arguments.hub_private_repo))

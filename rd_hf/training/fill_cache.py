@@ -47,7 +47,7 @@ def build(arguments: DistillationArguments) -> str:
     models = build_models(arguments, run_data, accelerator)
     run_data.open_train(models.transforms, arguments.bytes_for_volumes())
     inputs = build_inputs(arguments, run_data, models, accelerator)
-    if inputs.cache is None:
+    if inputs.cache is None or not inputs.cache.has_folder:
         raise OSError(f"The cache cannot be written to {cache_root(arguments.cache_dir)}: choose another --cache_dir.")
     visits = [(int(row), view) for view in range(run_data.views(arguments)) for row in run_data.kept_rows]
     own = visits[accelerator.process_index :: accelerator.num_processes]

@@ -75,7 +75,10 @@ def labelled_features(
     """
     chosen = run_data.labelled_rows
     if len(chosen) > MOST_FEATURES:
-        chosen = np.sort(np.random.default_rng(arguments.seed).permutation(chosen)[:MOST_FEATURES])
+        drawn = np.random.default_rng(arguments.seed).permutation(chosen)
+        marks = run_data.task.marks(run_data.labels[drawn])
+        first = np.unique(marks.argmax(axis=0))  # a row of each class
+        chosen = np.sort(np.concatenate([drawn[first], np.delete(drawn, first)])[:MOST_FEATURES])
     views = range(max(1, min(run_data.views(arguments) or 1, MOST_FEATURES // len(chosen))))
     pooled, labels = [], []
     rows = Visits(inputs.store, run_data.labels, inputs.needs_teacher_pixels)

@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from ..arguments.config import read_config, write_config
 from ..arguments.distillation import DistillationArguments
@@ -19,6 +23,7 @@ from ..runtime.files import check_folder
 logger = logging.getLogger(__name__)
 
 CONFIG_FILE = "config.yaml"
+LOCK_FILE = ".lock"
 HISTORY_FILE = "metrics.jsonl"
 METRICS_FILE = "metrics.json"
 PLOTS = (
@@ -71,23 +76,57 @@ def _keep_data_apart(folder: Path, arguments: DistillationArguments) -> None:
 
 def _holds_something(folder: Path) -> bool:
     """Whether there is more than what a process leaves that is killed as it opens the folder."""
-    return folder.exists() and any(path.name != f".{CONFIG_FILE}.writing" for path in folder.iterdir())
+    left = (f".{CONFIG_FILE}.writing", LOCK_FILE)
+    return folder.exists() and any(path.name not in left for path in folder.iterdir())
 
 
-def open_run_folder(arguments: DistillationArguments) -> None:
+@contextmanager
+def open_run_folder(arguments: DistillationArguments) -> Iterator[None]:
     """Make the run's folder and write config.yaml; with `overwrite_output_dir` the earlier run's files go first.
 
+    In this context no other run writes into the folder.
+
     :param arguments: resolved, so that config.yaml says what the run does.
-    :raises ArgumentError: when a resumed run would be another one.
+    :raises ArgumentError: when a resumed run would be another one, or another run has begun in the folder meanwhile.
     """
     folder = Path(arguments.output_dir)
-    if arguments.resume:
-        _check_same_run(folder, arguments)
-        return
-    if folder.exists():
-        _remove_earlier_run(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    replace_config(arguments, folder)
+    with _alone_in(folder):
+        check_run_folder(arguments)  # again: data and models may have taken long to load
+        if arguments.resume:
+            _check_same_run(folder, arguments)
+        else:
+            _remove_earlier_run(folder)
+            replace_config(arguments, folder)
+        yield
+
+
+def check_not_in_use(folder: Path) -> None:
+    """:raises ArgumentError: where a run is writing into the folder; nothing is made there."""
+    if (folder / LOCK_FILE).exists():
+        with _alone_in(folder):
+            pass
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """A context that one process at a time is in; the system ends it with the process, for whatever reason.
+
+    :raises ArgumentError: where another one is in it.
+    """
+    lock = FileLock(folder / LOCK_FILE)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ArgumentError(
+            f"Another run is writing into `output_dir` {folder}. Wait for it to end, or choose another folder."
+        ) from error
+    except (NotImplementedError, OSError) as error:
+        logger.info("%s cannot be locked (%s): let no other run write there.", folder, error)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def replace_config(arguments: DistillationArguments, folder: Path) -> None:
@@ -108,7 +147,10 @@ def _check_same_run(folder: Path, arguments: DistillationArguments) -> None:
             lines[stated.resume == "allowed"] += line
     if lines[False]:
         allowed = f"\nThese arguments may differ:{lines[True]}" if lines[True] else ""
-        raise ArgumentError(f"The run in {folder} cannot be resumed with other arguments:{lines[False]}{allowed}")
+        raise ArgumentError(
+            f"The run in {folder} cannot be resumed with other arguments:{lines[False]}{allowed}\nGive those of then, "
+            "or begin another run in another folder."
+        )
     if lines[True]:
         logger.info("The run is resumed with other arguments, which may differ:%s", lines[True])
 

@@ -59,7 +59,7 @@ def report(
     :raises ArgumentError: when the folder holds no run, nothing that was trained, or names what is not there any more.
     :raises CheckpointError: when no checkpoint can be read, or the data has changed.
     """
-    folder = Path(run)
+    folder = Path(run).expanduser()
     with console(verbose):
         given = {"operating_point": operating_point, "positive_label": positive_label}
         given |= {"subgroup_column": subgroup_column}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from ..data.volumes.volume import VolumeReading
 from ..teacher_cache.features import FeatureCache
 from ..teacher_cache.int8 import saves_space
 from ..teacher_cache.key import (
+    KeyFolder,
     cache_root,
     key_id,
     list_folders,
@@ -59,10 +61,10 @@ def open_cache(
     models: Models,
     augmentation: AugmentationParameters | None,
     accelerator: Accelerator,
-) -> FeatureCache | None:
+) -> FeatureCache:
     """The cache of a run's teacher features, created if there is none; the log says what it holds and its final size.
 
-    :return: None, with a warning, where its folder cannot be written.
+    :return: one that stores nothing, with a warning, where its folder cannot be made.
     """
     precision = models.backbone.dtype
     wanted = arguments.cache_dtype
@@ -74,7 +76,7 @@ def open_cache(
     new = read_folder(root / key_id(key)) is None
     cache = _open(root, key, models, accelerator, arguments)
     rows = run_data.kept_rows
-    if cache is not None and accelerator.is_main_process:
+    if cache.has_folder and accelerator.is_main_process:
         changes = nearest_difference(key, list_folders(root)) if new else []
         if changes:
             logger.info(
@@ -83,7 +85,7 @@ def open_cache(
         logger.info("%s", describe(cache, rows, run_data.views(arguments), new))
     ways_out = ["lower --num_views"] if run_data.views(arguments) > 1 else []
     ways_out += ["choose a smaller --cache_dtype"] if dtype == torch.float32 else []
-    if cache is not None:
+    if cache.has_folder:
         _keep_to_limit(cache, rows, run_data.views(arguments), "at every step", ways_out, accelerator)
     accelerator.wait_for_everyone()  # all have counted the entries before one writes
     return cache
@@ -94,13 +96,14 @@ def open_cache_of_split(
 ) -> FeatureCache | None:
     """The cache of the teacher's features of a split that is only scored, un-augmented, in the teacher's own precision.
 
-    :return: None where nothing is to be cached, or, with a warning, where its folder cannot be written.
+    :return: None where nothing is to be cached; one that stores nothing, with a warning, where its folder cannot be
+        made.
     """
     if not arguments.cache or is_read_in_windows(split):
         return None
     key = _key(models, split.images, None, 0, models.backbone.dtype, Reading.of(arguments), split.store)
     cache = _open(cache_root(arguments.cache_dir), key, models, accelerator, arguments)
-    if cache is not None:
+    if cache.has_folder:
         _keep_to_limit(cache, split.rows, 1, "whenever they are scored", [], accelerator)
     accelerator.wait_for_everyone()  # all have counted the entries before one writes
     return cache
@@ -170,13 +173,12 @@ def _views_of_volumes(images: Dataset, store: VolumeStore) -> dict[str, Any]:
 
 def _open(
     root: Path, key: dict[str, Any], models: Models, accelerator: Accelerator, arguments: DistillationArguments
-) -> FeatureCache | None:
-    cache = None
+) -> FeatureCache:
+    name, limit = models.backbone.source["id"], arguments.bytes_to_cache()
+    limit = arguments.bytes_for_volumes() if "volumes" in key else limit
     with accelerator.main_process_first():
         try:
-            folder = open_folder(root, key, models.backbone.source["id"])
-            limit = arguments.bytes_to_cache() if "volumes" not in key else arguments.bytes_for_volumes()
-            cache = FeatureCache(folder, accelerator.device, limit)
+            return FeatureCache(open_folder(root, key, name), accelerator.device, limit)
         except OSError as error:
             logger.warning(
                 "Teacher features cannot be cached in %s (%s), so the teacher runs each time. Choose another "
@@ -184,7 +186,8 @@ def _open(
                 root,
                 error.strerror,
             )
-    return cache
+    # stores nothing; features are rounded as cached ones are, so that the run gives the same weights
+    return FeatureCache(KeyFolder(root / key_id(key), key, name, time.time()), accelerator.device, limit=0)
 
 
 def _keep_to_limit(

@@ -143,7 +143,8 @@ def test_a_split_that_is_too_small_for_intervals_is_said_to_be(groups):
     }
     few = [{"name": "test", "images": 4 if groups is None else 9, "counts": [2, 1, 1]}]
     text = render_card(sample_facts(scores=scores, other_scores=None, splits=few), "sample")
-    assert "Scores are from the test split, without intervals, because it has too few images for them." in text
+    few = "images" if groups is None else "groups of images"
+    assert f"Scores are from the test split, without intervals, because it has too few {few} for them." in text
     assert "| AUROC | 0.877 |" in text.splitlines() and "no interval" not in text and "bootstrap" not in text
 
 
@@ -238,9 +239,11 @@ def test_an_edited_card_survives_a_run_that_replaces_an_earlier_one(tmp_path):
     arguments = DistillationArguments(
         dataset="d", student="s", method="ce", output_dir=str(run), overwrite_output_dir=True
     )
-    open_run_folder(arguments)
+    (run / "config.yaml").write_text("of the earlier run")
+    with open_run_folder(arguments):
+        pass
     assert (run / "edited_card_of_student.md").read_text() == "# My own\n"
-    assert {path.name for path in run.iterdir()} == {"edited_card_of_student.md", "config.yaml"}
+    assert {path.name for path in run.iterdir()} == {"edited_card_of_student.md", "config.yaml", ".lock"}
 
 
 # --- masks

@@ -37,6 +37,7 @@ def values(root, names, column="file_name"):
         ["C:\\scans\\set\\train\\1.png", "C:\\scans\\set\\train\\2.png"],
         ["/home/else/train/1.png", "/home/else/train/2.png"],
         ["archive/set/train/1.png", "archive/set/train/2.png"],
+        ["/home/dev/x/1.png", "C:\\Users\\test\\x\\2.png"],  # whose users have names of splits
         ["1.png", "2.png"],
         [" train/1.png ", "train/2.png"],
         ["TRAIN/1.PNG", "train/2.PNG"],

@@ -10,11 +10,11 @@ from random_masks import one_hot, random_masks
 
 from rd_hf.models import modeling_monai
 from rd_hf.scoring import segmentation
-from rd_hf.scoring.mask_bootstrap import resamples, units
 from rd_hf.scoring.mask_metrics import segmentation_scores
 from rd_hf.scoring.mask_rows import full_rows
 from rd_hf.scoring.metric import MetricError
 from rd_hf.scoring.segmentation import MaskRows, point_values
+from rd_hf.scoring.units import resamples, units
 
 NAMES = ["background", "a", "b", "rare"]
 TRUTHS, PREDICTIONS = random_masks(24, len(NAMES))

@@ -317,3 +317,22 @@ def test_a_label_that_is_never_known_is_undefined_and_left_out_of_the_means():
 def test_one_label_per_image_has_to_be_known():
     with pytest.raises(MetricError, match="class numbers"):
         compute_metrics(np.full((2, 2), 0.5), np.array([0.0, np.nan]), ["a", "b"], SINGLE, 0)
+
+
+def test_images_of_a_group_are_drawn_together():
+    """Copies of an image say no more than the image."""
+    generator = np.random.default_rng(0)
+    labels = np.arange(40) % 2
+    positive = 1 / (1 + np.exp(-(2 * labels - 1) - 2 * generator.normal(size=40)))
+    probabilities = np.stack([1 - positive, positive], axis=1)
+    copies, patients = np.repeat(probabilities, 4, axis=0), np.repeat(np.arange(40), 4).tolist()
+    alone = compute_metrics(probabilities, labels, ["no", "yes"], True)
+    four = compute_metrics(copies, np.repeat(labels, 4), ["no", "yes"], True, groups=patients)
+    apart = compute_metrics(copies, np.repeat(labels, 4), ["no", "yes"], True)
+    width = {name: np.diff(s["intervals"]["auroc"])[0] for name, s in zip("afx", (alone, four, apart), strict=True)}
+    assert four["auroc"] == pytest.approx(alone["auroc"]) and four["groups"] == 40 and "groups" not in alone
+    assert width["f"] == pytest.approx(width["a"], rel=0.2) and width["x"] < 0.7 * width["a"]
+    own = compute_metrics(probabilities, labels, ["no", "yes"], True, groups=list(range(40)))
+    assert own == alone  # stratified, as of images without groups
+    few = compute_metrics(copies[:16], np.repeat(labels, 4)[:16], ["no", "yes"], True, groups=patients[:16])
+    assert few["intervals"]["auroc"] is None and few["groups"] == 4

@@ -157,6 +157,24 @@ def test_a_full_disk_is_warned_of_once_and_what_is_there_is_still_read(tmp_path,
     assert cache.read([0, 1, 1], [0, 0, 1])[1] == [1, 2]
 
 
+def test_a_cache_on_a_disk_that_only_reads_is_read(tmp_path, monkeypatch, caplog):
+    feature = [StageFeature(torch.rand(1, 2, 3, 3))]
+    make_cache(tmp_path).write([0], [0], feature)
+    opened = os.open
+
+    def refused(*_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(os, "open", lambda path, flags, *a: refused() if flags & os.O_RDWR else opened(path, flags, *a))
+    monkeypatch.setattr(os, "utime", refused)
+    cache = make_cache(tmp_path)
+    (found,), missing = cache.read([0], [0])
+    assert not missing and torch.equal(found.map, feature[0].map) and not caplog.text
+    for _ in range(2):
+        cache.write([1], [0], feature)
+    assert cache.full and caplog.text.count("Read-only file system") == 1 and cache.read([0, 1], [0, 0])[1] == [1]
+
+
 def test_a_folder_that_vanishes_stops_nothing(tmp_path, caplog):
     cache = make_cache(tmp_path)
     (tmp_path / key_id(make_key()) / "key.json").unlink()
@@ -244,10 +262,11 @@ def test_float16_and_a_full_disk_do_not_change_a_run_between_cold_and_warm(
         soon_full.calls += 1
         return write(handle, content, offset)
 
-    for name in ("full", "cold", "warm"):
+    for name in ("full", "cold", "warm", "nowhere"):
         soon_full.calls = 0
         monkeypatch.setattr(os, "pwrite", soon_full if name == "full" else write)
-        rd_hf.distill(**settings(teacher, blobs_npz, tmp_path / name))
+        folder = {"cache_dir": str(blobs_npz / "below a file")} if name == "nowhere" else {}
+        rd_hf.distill(**settings(teacher, blobs_npz, tmp_path / name, **folder))
         students.append(last_weights(tmp_path / name))
     assert all(torch.equal(students[0][n], other[n]) for other in students[1:] for n in other)
 

@@ -71,7 +71,7 @@ def test_a_run_leaves_what_the_readme_says(finished):
     _, run, _ = finished
     assert {path.name for path in run.iterdir()} == {
         "student", "teacher", "checkpoints", "config.yaml", "metrics.json", "metrics.jsonl", "predictions.csv",
-        "curves.png", "cka.png", "confusion_matrix.png", "roc.png", "report.html",
+        "curves.png", "cka.png", "confusion_matrix.png", "roc.png", "report.html", ".lock",
     }  # fmt: skip
     scores = json.loads((run / "metrics.json").read_text())
     assert set(scores) == {"validation", "test", "teacher", "training"}

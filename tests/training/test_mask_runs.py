@@ -53,7 +53,7 @@ def test_a_run_leaves_scores_pictures_and_predictions(finished):
     assert isinstance(student, RDStudentForSemanticSegmentation)
     assert {path.name for path in run.iterdir()} == {
         "student", "teacher", "checkpoints", "config.yaml", "metrics.json", "metrics.jsonl", "predictions.csv",
-        "curves.png", "cka.png", "dice.png", "dice_images.png", "examples.png", "report.html",
+        "curves.png", "cka.png", "dice.png", "dice_images.png", "examples.png", "report.html", ".lock",
     }  # fmt: skip
     scores = json.loads((run / "metrics.json").read_text())
     assert {"dice", "iou", "hd95", "surface_dice", "false_positive_images", "intervals"} <= set(scores["test"])

@@ -5,6 +5,7 @@ import signal
 
 import pytest
 import torch
+from filelock import FileLock
 from test_distillation import TINY_RESNET, TINY_VIT, settings
 from test_interrupts import options
 
@@ -12,6 +13,7 @@ import rd_hf
 from rd_hf.arguments.values import ArgumentError
 from rd_hf.runtime.checkpoint import CheckpointError
 from rd_hf.runtime.interrupts import Stopped
+from rd_hf.training import distillation
 from rd_hf.training.run_folder import read_history
 from rd_hf.training.trainer import Trainer
 
@@ -46,7 +48,7 @@ def test_another_number_of_processes_goes_on_along_the_same_course(teacher, blob
     values |= {"per_device_train_batch_size": 4, "per_device_unlabeled_batch_size": 4, "max_run_time": 5}
     done, other = job(2, "-m", "rd_hf", *options(values), "--resume")
     assert done.returncode == other.returncode == 0, done.stderr[-3000:]
-    assert "The run had 1 processes and now has 2. Results match up to rounding" in done.stderr
+    assert "The run had 1 process and now has 2 processes. Results match up to rounding" in done.stderr
     assert "per_device_train_batch_size: 8 then, 4 now" in done.stderr
     assert losses(tmp_path / "cut") == pytest.approx(losses(tmp_path / "whole"), rel=1e-3)
     assert len(losses(tmp_path / "cut")) == 6
@@ -61,6 +63,29 @@ def test_a_step_of_other_rows_and_other_settings_are_refused_by_name(teacher, bl
         ArgumentError, match=r"cka_weight: 1.0 then, 0.5 now\nThese arguments may differ:\n  save_total_limit: 2"
     ):
         rd_hf.distill(**(values | {"cka_weight": 0.5, "save_total_limit": 5}), resume=True)
+
+
+def test_two_runs_never_write_into_one_folder(teacher, blobs_npz, tmp_path, monkeypatch):
+    values = settings(teacher, blobs_npz, tmp_path / "run")
+    rd_hf.distill(**values)
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    with FileLock(tmp_path / "run" / ".lock"), monkeypatch.context() as patch:
+        patch.setattr(distillation, "load_run_data", lambda *_: pytest.fail("reads data"))
+        for choice in ("resume", "overwrite_output_dir"):
+            with pytest.raises(ArgumentError, match="Another run is writing into `output_dir` .*run. Wait for it"):
+                rd_hf.distill(**values, **{choice: True})
+    assert {path: path.read_bytes() for path in before} == before
+    load = distillation.open_trainer
+
+    def slowly(*arguments):
+        (tmp_path / "new").mkdir()
+        (tmp_path / "new" / "config.yaml").write_text("of another run")
+        return load(*arguments)
+
+    monkeypatch.setattr(distillation, "open_trainer", slowly)
+    with pytest.raises(ArgumentError, match="`output_dir` .*new is not empty"):
+        rd_hf.distill(**values | {"output_dir": str(tmp_path / "new")})
+    assert (tmp_path / "new" / "config.yaml").read_text() == "of another run"
 
 
 def test_early_stopping_counts_on_from_where_it_was(teacher, blobs_npz, tmp_path, monkeypatch):
