@@ -342,3 +342,15 @@ def test_trackers_get_no_path(tmp_path):
 def test_numbers_of_every_command_have_a_range(line, name, capsys):
     assert main(line.split()) == 2
     assert f"`{name}` is" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("written", ["1e-12", "1.5e-5", "-2E3"])
+def test_numbers_as_json_and_python_write_them_are_numbers(tmp_path, written):
+    student = f'{{"model_type": "vit", "layer_norm_eps": {written}}}'
+    assert arguments_from({"dataset": "d", "method": "ce", "student": student}).student["layer_norm_eps"] == float(
+        written
+    )
+    (tmp_path / "run.yaml").write_text(f"student: {{model_type: vit, layer_norm_eps: {written}}}\nlabel_column: 1e5\n")
+    assert read_config(tmp_path / "run.yaml") == {
+        "student": {"model_type": "vit", "layer_norm_eps": float(written)}, "label_column": "1e5",
+    }  # fmt: skip

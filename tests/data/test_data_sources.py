@@ -672,3 +672,11 @@ def test_bad_image_fails_at_its_own_row(tmp_path):
     assert to_rgb(rows[0]["image"]).size == (6, 4)
     with pytest.raises(BadImageError, match=r"row 1.*a/1\.png"):
         to_rgb(rows[1]["image"], name="row 1")
+
+
+def test_a_gap_in_a_column_of_splits_is_told_whatever_the_table_is_called(tmp_path):
+    for number in range(3):
+        write_image(tmp_path / f"{number}.png", number)
+    (tmp_path / "covid_eval.csv").write_text("file_name,label,split\n0.png,a,train\n1.png,b,\n2.png,a,test\n")
+    with pytest.raises(DataError, match="1 of 3 rows have nothing in column 'split'; the first is row 1"):
+        load_data(tmp_path)

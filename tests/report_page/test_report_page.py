@@ -174,6 +174,10 @@ def test_the_matrix_and_its_images_agree():
         for _, row, column, _ in entries(facts, decided):
             found[(row, column) if predictions.exclusive else (row, column // 2, column % 2)] += 1
         assert (found <= counts).all() and (np.minimum(counts, 60) == found).all()
+        sure = {}
+        for _, row, column, probability in entries(facts, decided):
+            sure.setdefault((row, column), []).append(probability if predictions.exclusive else abs(probability - 0.5))
+        assert all(own == sorted(own, reverse=True) for own in sure.values())
 
 
 def test_errors_come_surest_first_and_the_least_certain_closest_first():
