@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from types import NoneType
 from typing import Any
 
 from .objective_fields import ObjectiveFields
@@ -108,6 +109,13 @@ class DistillationArguments(TrainingFields, ObjectiveFields, TaskFields):
             self.kl_weight_end = self.kl_weight
         if "temperature" in self.not_given and self.divergence == "dist":  # is multiplied by its square
             self.temperature = 1.0
+        for name in ("teacher", "student"):
+            model = getattr(self, name)
+            if not isinstance(model, (str, dict, NoneType)):
+                raise ArgumentError(
+                    f"`{name}` is a {type(model).__name__}: give a Hub id or a folder. In Python, "
+                    "`rd_hf.distill_from_models` takes models in hand."
+                )
         check_values(self)
         if self.method != "ce" and self.teacher is None:
             raise ArgumentError(

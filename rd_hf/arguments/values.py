@@ -193,7 +193,13 @@ def color_names(value: Any) -> dict[str, str] | None:
             f"`mask_colors` is {value!r}; it must be a mapping of colours to class names, such as "
             '\'{"#ff0000": tumour, "0,255,0": organ}\'.'
         )
-    return {f"#{color_of(color):06x}": name for color, name in value.items()}
+    found: dict[str, str] = {}
+    for color, name in value.items():
+        written = f"#{color_of(color):06x}"
+        if written in found:
+            raise ArgumentError(f"`mask_colors` names the colour {written} twice: give each colour once.")
+        found[written] = name
+    return found
 
 
 def color_of(text: str) -> int:

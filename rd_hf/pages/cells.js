@@ -38,7 +38,7 @@
     const list = make("ul");
     list.className = "thumbs";
     list.append(...found.map(item));
-    const rest = total > found.length ? `${found.length} of ${total} ${data.unit}s, the surest answers first. predictions.csv has all.` : `${total} ${data.unit}${total === 1 ? "" : "s"}, the surest answers first.`;
+    const rest = total > found.length ? `${found.length} of ${total} ${data.unit}s, the surest answers first.` : `${total} ${data.unit}${total === 1 ? "" : "s"}, the surest answers first.`;
     const note = make("p", rest);
     note.className = "note";
     panel.replaceChildren(make("h3", title), note, list);

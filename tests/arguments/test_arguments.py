@@ -354,3 +354,15 @@ def test_numbers_as_json_and_python_write_them_are_numbers(tmp_path, written):
     assert read_config(tmp_path / "run.yaml") == {
         "student": {"model_type": "vit", "layer_norm_eps": float(written)}, "label_column": "1e5",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["teacher", "student"])
+def test_a_model_in_hand_is_no_name_of_one(name):
+    with pytest.raises(ArgumentError, match=f"`{name}` is a object: give a Hub id or a folder.*distill_from_models"):
+        arguments_from({**NEEDED, name: object()})
+
+
+def test_a_colour_is_named_once():
+    colours = {"#ff0000": "a", "#FF0000": "b"}
+    with pytest.raises(ArgumentError, match="`mask_colors` names the colour #ff0000 twice"):
+        arguments_from({**NEEDED, "task": "segmentation", "mask_colors": colours})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,9 @@ def start_page(folder: Path, loaded: LoadedModel, web_runtime: str | None, cdn: 
             "export students of volumes to onnx or bundle."
         )
     prepared = preprocessing(loaded.transform)
-    shutil.copytree(FILES, folder, dirs_exist_ok=True)
+    shutil.copytree(FILES, folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
+    for path in (folder, *folder.rglob("*")):  # of an installed package that may not be written
+        path.chmod(path.stat().st_mode | stat.S_IWUSR)
     if cdn:
         shutil.rmtree(folder / RUNTIME_FOLDER)
     return {"preprocessing": prepared, "runtime": linked() if cdn else vendored(folder, web_runtime), "cdn": cdn}

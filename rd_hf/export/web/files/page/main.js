@@ -63,8 +63,7 @@ function add(result, student) {
   for (const id of ["answers", "table-section", "controls"]) $(id).hidden = false;
 }
 
-async function take(model, files) {
-  const own = round;
+async function take(model, files, own) {
   for (const [number, file] of files.entries()) {
     if (own !== round) return;
     say(`Reading ${number + 1} of ${files.length}: ${file.name}`);
@@ -109,7 +108,8 @@ function listen(model) {
   const { student } = model;
   const accept = (list) => {
     const files = [...list];
-    if (files.length > 0) waiting = waiting.then(() => take(model, files));
+    const own = round; // what waits while everything is removed is not read
+    if (files.length > 0) waiting = waiting.then(() => take(model, files, own));
   };
   $("files").addEventListener("change", () => {
     accept($("files").files);
