@@ -15,11 +15,12 @@ from rd_hf.arguments.values import ArgumentError
 from rd_hf.models.backbone import Backbone
 from rd_hf.models.configuration_monai import MonaiNetConfig
 from rd_hf.models.features import StageFeature
+from rd_hf.models.grids import resize
 from rd_hf.models.modeling_monai import MonaiNetForSemanticSegmentation
 from rd_hf.models.modeling_rd_segmentation import RDStudentForSemanticSegmentation
 from rd_hf.models.modeling_rd_teacher_segmentation import RDTeacherForSemanticSegmentation
 from rd_hf.runtime.checkpoint import list_checkpoints
-from rd_hf.tasks.segmentation import Segmentation, resized
+from rd_hf.tasks.segmentation import Segmentation
 from rd_hf.training import target_start
 from rd_hf.training.passes import Passes
 from rd_hf.training.run_folder import read_history
@@ -73,7 +74,7 @@ def test_the_targets_of_a_pixel_are_the_mean_of_hybrid_and_probe():
     hybrid, student, feature = random(3, 2, 24, 24), random(3, 2, 24, 24, seed=1), StageFeature(random(3, 8, 4, 4))
     maker = TargetMaker(TASK, Rise(0.0, 10), probe, 0.5)
     found = maker([0, 1, 2], [feature], Passes(student, (hybrid,)), 5)
-    probed = resized(probe(feature.map), (24, 24))
+    probed = resize(probe(feature.map), (24, 24))
     wanted = 0.5 * hybrid + 0.5 * probed
     torch.testing.assert_close(found.student.softmax(dim=1), wanted.softmax(dim=1))
     torch.testing.assert_close(found.probe.softmax(dim=1), probed.softmax(dim=1))
