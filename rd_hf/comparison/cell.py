@@ -97,10 +97,7 @@ def _kept(task: Task, rows: np.ndarray, split: OpenSplit) -> dict[str, np.ndarra
     """What paired tests need of a split: probabilities and labels or, of masks, the task's rows and their units."""
     if isinstance(task, Classification):
         return {"probabilities": task.predicted(rows).astype(np.float32), "labels": task.labels(rows)}
-    groups = None
-    if "group" in split.images.column_names:
-        groups = split.images.select_columns(["group"])[split.rows]["group"]
-    return {"rows": rows, "units": units(len(rows), groups)}
+    return {"rows": rows, "units": units(len(rows), split.groups())}
 
 
 def is_done(root: Path, cell: Cell) -> bool:

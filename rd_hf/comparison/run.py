@@ -6,12 +6,10 @@ import multiprocessing
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from ..arguments.config import arguments_from
 from ..arguments.values import ArgumentError
 from ..inference.model_names import check_name
-from ..runtime.files import check_folder, write_json
+from ..runtime.files import alone_in, check_folder, write_json
 from .arguments import ComparisonArguments
 from .cell import is_done
 from .plan import Plan
@@ -42,37 +40,28 @@ def run_comparison(plan: Plan) -> list[dict[str, Any]]:
     if plan.comparison.table_only:
         return _run(plan, root)
     root.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(
-            root / ".lock", timeout=0
-        ):  # the system releases the lock when the process ends, for whatever reason
-            return _run(plan, root)
-    except Timeout as error:
-        raise ComparisonError(
-            f"Another comparison is running in {root}. Wait for it to finish, or choose another `output_dir`."
-        ) from error
+    in_use = f"Another comparison is running in {root}. Wait for it to finish, or choose another `output_dir`."
+    with alone_in(root, ComparisonError(in_use)):
+        return _run(plan, root)
 
 
 def _check_arguments(plan: Plan, root: Path) -> None:
-    for cell in [*plan.tuning_cells(), *plan.cells()]:
-        try:
-            plan.cell_arguments(cell, root / cell.path)
-        except ArgumentError as error:
-            raise ArgumentError(f"{cell.path}: {error}") from error
+    """Check the arguments of all runs, and look for the models of those to come: the last may be hours away.
 
-
-def _check_models(plan: Plan, root: Path) -> None:
-    """Look for the folders of all models before the first run, which may be hours before the last.
-
-    :raises ModelNameError: for one that is missing.
+    :raises ArgumentError: with the path of the run.
+    :raises ModelNameError: for a model whose folder is missing.
     """
     for cell in [*plan.tuning_cells(), *plan.cells()]:
-        if not is_done(root, cell):
+        try:
             arguments = plan.cell_arguments(cell, root / cell.path)
-            for role in ("teacher", "student"):
-                name = getattr(arguments, role)
-                if isinstance(name, str) and (role == "student" or cell.teacher is not None):
-                    check_name(role, name)
+        except ArgumentError as error:
+            raise ArgumentError(f"{cell.path}: {error}") from error
+        if plan.comparison.table_only or is_done(root, cell):
+            continue
+        for role in ("teacher", "student"):
+            name = getattr(arguments, role)
+            if isinstance(name, str) and (role == "student" or cell.teacher is not None):
+                check_name(role, name)
 
 
 def _run(plan: Plan, root: Path) -> list[dict[str, Any]]:
@@ -80,7 +69,6 @@ def _run(plan: Plan, root: Path) -> list[dict[str, Any]]:
     if plan.comparison.table_only:
         plan.tuned = choose_settings(plan, root)
     else:
-        _check_models(plan, root)
         _tune(plan, root)
     if plan.tuned:
         write_json(tuning_in_words(plan, root), root / TUNING_FILE)

@@ -110,6 +110,12 @@ class OpenSplit(Split):
         """Those of the readable images."""
         return self.labels[self.rows]
 
+    def groups(self) -> list | None:
+        """The group of each readable image, such as its patient; None where the data has none."""
+        if "group" not in self.images.column_names:
+            return None
+        return self.images.select_columns(["group"])[self.rows]["group"]
+
     def files(self) -> list[str] | None:
         """The files of the readable images, below the folder that all share; None where a row has no file.
 

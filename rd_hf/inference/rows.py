@@ -86,9 +86,7 @@ def scores_of_split(task: Task, rows: np.ndarray, split: OpenSplit) -> dict[str,
 
     :param rows: of `split.rows`, in their order.
     """
-    if "group" in split.images.column_names:
-        return task.scores(rows, groups=split.images.select_columns(["group"])[split.rows]["group"])
-    return task.scores(rows)
+    return task.scores(rows, groups=split.groups())
 
 
 def pixel_values(pixels: ModelPixels, rows: list[int], device: torch.device) -> Tensor:

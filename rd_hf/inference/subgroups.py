@@ -23,9 +23,8 @@ def scores_of_subgroups(task: Task, rows: np.ndarray, split: OpenSplit, columns:
         under `intervals` their 95 % bootstrap intervals; None where a group is too small for one. Where the task has
         an operating point, what it comes to in the group is under `operating_point`, by class.
     """
-    patients = None
-    if "group" in split.images.column_names:
-        patients = np.asarray(split.images.select_columns(["group"])[split.rows]["group"], dtype=object)
+    groups = split.groups()
+    patients = None if groups is None else np.asarray(groups, dtype=object)
     found: dict[str, Any] = {}
     for column in columns:
         positions = rows_of_subgroups(subgroup_values(split.images, column, split.rows))
@@ -38,8 +37,7 @@ def scores_of_subgroups(task: Task, rows: np.ndarray, split: OpenSplit, columns:
 
 def _scores(task: Task, rows: np.ndarray, patients: list | None) -> dict[str, Any]:
     samples = 1000 if len(rows) >= FEWEST_FOR_INTERVAL else 0
-    extra = {} if patients is None else {"groups": patients}
-    scores = task.scores(rows, bootstrap_samples=samples, **extra)
+    scores = task.scores(rows, bootstrap_samples=samples, groups=patients)
     names = [metric.name for metric in task.metrics]
     found = {"images": len(rows)} | {name: scores[name] for name in names}
     found["intervals"] = {name: scores["intervals"].get(name) for name in names}

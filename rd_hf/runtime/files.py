@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -11,7 +12,13 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from ..arguments.values import ArgumentError
+
+logger = logging.getLogger(__name__)
+
+LOCK_FILE = ".lock"
 
 
 @contextmanager
@@ -33,6 +40,25 @@ def written_whole(path: Path) -> Iterator[Path]:
         raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
     finally:
         aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone_in(folder: Path, in_use: Exception) -> Iterator[None]:
+    """A context that one process at a time is in; the system ends it with the process, for whatever reason.
+
+    :param in_use: raised where another process is in it.
+    """
+    lock = FileLock(folder / LOCK_FILE)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise in_use from error
+    except (NotImplementedError, OSError) as error:
+        logger.info("%s cannot be locked (%s): let no other run write there.", folder, error)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def check_folder(folder: Path, argument: str = "output_dir") -> None:

@@ -50,10 +50,8 @@ def intervals(
         FEWEST_FOR_INTERVAL images or groups.
     """
     draws: dict[str, list[np.ndarray]] = {name: [] for name in (*METRIC_NAMES, "sensitivity", "specificity")}
-    blocks = (
-        resamples_of_units(unit_of, samples, seed) if unit_of is not None else resamples(predictions, samples, seed)
-    )
-    for weights in blocks:
+    drawn = resamples(predictions, samples, seed) if unit_of is None else resamples_of_units(unit_of, samples, seed)
+    for weights in drawn:
         values = weighted_class_values(weights, predictions)
         for name in CLASS_MEANS:
             draws[name].append(mean_over_classes(values, whole, name, predictions.exclusive))

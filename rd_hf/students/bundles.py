@@ -20,6 +20,7 @@ import yaml
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ..arguments.yaml_text import read_yaml
 from ..models.configuration_monai import CLASSIFIERS, SEGMENTERS, MonaiNetConfig
 from ..models.modeling_monai import (
     OF_ONE_SIZE,
@@ -73,13 +74,13 @@ def convert_bundle(bundle: str | os.PathLike[str], output_dir: str | os.PathLike
 
 
 def _read(path: Path) -> Mapping[str, Any]:
-    """The config in a file. JSON is not read as YAML, which takes 1e-05 for a text.
+    """The config in a file. JSON may be indented with tabs, which YAML refuses.
 
     :raises BundleError: when it is damaged, or no mapping.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
-        values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        values = json.loads(text) if path.suffix == ".json" else read_yaml(text)
     except (ValueError, yaml.YAMLError) as error:
         raise BundleError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(values, Mapping):

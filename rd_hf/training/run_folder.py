@@ -6,11 +6,9 @@ import json
 import logging
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from ..arguments.config import read_config, write_config
 from ..arguments.distillation import DistillationArguments
@@ -18,12 +16,11 @@ from ..arguments.options import defaults_under, names, options
 from ..arguments.values import ArgumentError
 from ..cards.card import CARD_FILE, is_edited
 from ..pages.report import REPORT_FILE
-from ..runtime.files import check_folder
+from ..runtime.files import LOCK_FILE, alone_in, check_folder
 
 logger = logging.getLogger(__name__)
 
 CONFIG_FILE = "config.yaml"
-LOCK_FILE = ".lock"
 HISTORY_FILE = "metrics.jsonl"
 METRICS_FILE = "metrics.json"
 PLOTS = (
@@ -108,25 +105,13 @@ def check_not_in_use(folder: Path) -> None:
             pass
 
 
-@contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """A context that one process at a time is in; the system ends it with the process, for whatever reason.
+def _alone_in(folder: Path) -> AbstractContextManager[None]:
+    """A context that one run at a time is in.
 
     :raises ArgumentError: where another one is in it.
     """
-    lock = FileLock(folder / LOCK_FILE)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise ArgumentError(
-            f"Another run is writing into `output_dir` {folder}. Wait for it to end, or choose another folder."
-        ) from error
-    except (NotImplementedError, OSError) as error:
-        logger.info("%s cannot be locked (%s): let no other run write there.", folder, error)
-    try:
-        yield
-    finally:
-        lock.release()
+    in_use = f"Another run is writing into `output_dir` {folder}. Wait for it to end, or choose another folder."
+    return alone_in(folder, ArgumentError(in_use))
 
 
 def replace_config(arguments: DistillationArguments, folder: Path) -> None:

@@ -174,8 +174,8 @@ def _views_of_volumes(images: Dataset, store: VolumeStore) -> dict[str, Any]:
 def _open(
     root: Path, key: dict[str, Any], models: Models, accelerator: Accelerator, arguments: DistillationArguments
 ) -> FeatureCache:
-    name, limit = models.backbone.source["id"], arguments.bytes_to_cache()
-    limit = arguments.bytes_for_volumes() if "volumes" in key else limit
+    name = models.backbone.source["id"]
+    limit = arguments.bytes_for_volumes() if "volumes" in key else arguments.bytes_to_cache()
     with accelerator.main_process_first():
         try:
             return FeatureCache(open_folder(root, key, name), accelerator.device, limit)

@@ -79,10 +79,13 @@ def test_nothing_of_a_bundle_is_run(tmp_path):
     assert not made.exists()
 
 
-def test_json_is_read_as_json(tmp_path):
-    arguments = SEGRESNET | {"norm": ["INSTANCE", {"eps": 1e-05}]}  # in YAML this is a text
+@pytest.mark.parametrize("suffix", [".json", ".yaml"])
+def test_numbers_as_json_writes_them_are_numbers(tmp_path, suffix):
+    arguments = SEGRESNET | {"norm": ["INSTANCE", {"eps": 1e-05}]}  # to YAML 1.1 a text
     folder = bundle(tmp_path / "bundle", "SegResNet", arguments, SegResNet(**arguments).state_dict())
-    assert "1e-05" in (folder / "configs" / "inference.json").read_text()
+    config = folder / "configs" / "inference.json"
+    assert "1e-05" in config.read_text()
+    config.rename(config.with_suffix(suffix))
     convert_bundle(folder, tmp_path / "out")
     model = AutoModel.from_pretrained(tmp_path / "out")
     assert model(volumes()).isfinite().all()
