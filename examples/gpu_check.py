@@ -103,6 +103,7 @@ def measure(name: str, teacher: str, folder: Path, options: argparse.Namespace) 
                 shutil.rmtree(trainer.inputs.cache.folder.path)
                 trainer.inputs.cache.folder.path.mkdir()
                 trainer.inputs.cache = FeatureCache(trainer.inputs.cache.folder, accelerator.device)
+                batches = trainer.timed(iter(trainer.loader()))  # whose workers see the empty cache
             synchronize(accelerator.device)
             trainer.data_wait, started = 0.0, time.perf_counter()
             with PeakMemory(accelerator.device) as peak:

@@ -56,7 +56,7 @@ def facts_of(predictions: Predictions, files: list[str] | None = None, point: di
         splits=[{"name": "test", "images": count, "counts": predictions.truth.sum(axis=0).tolist()}],
     )  # fmt: skip
     kinds = {
-        "Most confident errors": confident_errors(predictions, decided, 12),
+        "Most confident errors": confident_errors(predictions, decided, point, 12),
         "Least certain": least_certain(predictions, decided, point, 12),
     }
     facts.galleries = [

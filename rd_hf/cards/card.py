@@ -26,7 +26,12 @@ from .image_notes import image_remarks, reading_steps
 CARD_FILE = "README.md"
 EVAL_RESULTS_FILE = ".eval_results/rd_hf.yaml"
 LOCAL = "local"
-IMAGES = ("confusion_matrix.png", "roc.png", "dice.png", "dice_images.png", "curves.png", "cka.png", "examples.png")
+DISTILLED = ("knowledge-distillation", "reprogramming-distillation")  # tags
+# plots of a run that a card may show
+IMAGES = (
+    "curves.png", "cka.png", "stages.png", "confusion_matrix.png", "roc.png", "dice.png", "dice_images.png",
+    "examples.png",
+)  # fmt: skip
 HERE = 'model_id = "."  # this folder; elsewhere its path, or the name of its repo on the Hub'
 _MARKS = re.compile(r"[\\`*\[\]$~|]|(?<!\w)_|_(?!\w)")  # an underscore inside a word has no meaning
 _ENTITY = re.compile(r"&(?=#?\w+;)")
@@ -100,6 +105,14 @@ def template_folder() -> Path:
     return installed if installed.is_dir() else Path(__file__).parents[2] / "model_cards"
 
 
+def read_metadata(path: Path) -> ModelCardData:
+    """The metadata of a card that anybody may have written; empty where it is not YAML or not a card's."""
+    try:
+        return ModelCard(path.read_text(encoding="utf-8"), ignore_metadata_errors=True).data
+    except (ValueError, yaml.YAMLError):
+        return ModelCardData()
+
+
 def metadata(facts: dict[str, Any], name: str) -> ModelCardData:
     """The card's metadata; of teacher, base and data only those that are on the Hub are named.
 
@@ -119,7 +132,7 @@ def metadata(facts: dict[str, Any], name: str) -> ModelCardData:
         metrics=sorted(metric.hub_name for metric in facts["metrics"] if metric.hub_name),
         model_name=name,
         pipeline_tag=facts["pipeline_tag"],
-        tags=["rd_hf", "knowledge-distillation", "reprogramming-distillation", "medical", "vision"],
+        tags=["rd_hf", *(DISTILLED if facts["teacher"] else ()), "medical", "vision"],
     )
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,6 +41,7 @@ class ImageData:
     :param masks: how masks become class indices; None for classes.
     :param volumes: how files become volumes; None for images. Then ``image`` and ``mask`` are those of volumes, and
         ``source`` also has ``volumes``, the reading.
+    :param folders: of each split that a table lists, where its relative paths start.
     """
 
     splits: DatasetDict
@@ -49,6 +52,7 @@ class ImageData:
     without_labels: tuple[str, ...] = ()
     masks: MaskReading | None = None
     volumes: VolumeReading | None = None
+    folders: Mapping[str, Path] = field(default_factory=dict)
 
     def labels(self, split: str) -> np.ndarray:
         """Give a split's labels: (N,) int64 class indices, or (N, K) float32 of 0 and 1, NaN where not known.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +23,7 @@ from .volumes.store import VolumeStore
 from .volumes.target import VolumeTarget, volume_target
 
 if TYPE_CHECKING:
+    from .image_data import ImageData
     from .masks.reading import MaskReading
     from .shards import ImageShards
     from .volumes.volume import VolumeReading
@@ -38,6 +40,7 @@ class Split:
     :param labels: of all N, (N, ...); of masks the pixels of each class, (N, K).
     :param masks: how masks are read; None where the labels are classes.
     :param volumes: how volumes are read; None for images.
+    :param folder: where the relative paths of its table start; None where no table lists it.
     """
 
     name: str
@@ -45,6 +48,13 @@ class Split:
     labels: np.ndarray
     masks: MaskReading | None
     volumes: VolumeReading | None = field(default=None, kw_only=True)
+    folder: Path | None = field(default=None, kw_only=True)
+
+    @classmethod
+    def of(cls, data: ImageData, name: str) -> Split:
+        """Take one split of loaded data. One that was made of train's rows has the paths of train's table."""
+        folder = data.folders.get(name, data.folders.get("train"))
+        return cls(name, data.splits[name], data.labels(name), data.masks, volumes=data.volumes, folder=folder)
 
     @property
     def used_labels(self) -> np.ndarray:
@@ -69,7 +79,8 @@ class Split:
                 f"Split `{self.name}` has no readable {what}: none of its {len(self.images)} can be read. Fix them, or "
                 "leave the split out of the data."
             )
-        return OpenSplit(self.name, self.images, self.labels, self.masks, store, rows, skipped, volumes=self.volumes)
+        own = {"volumes": self.volumes, "folder": self.folder}
+        return OpenSplit(self.name, self.images, self.labels, self.masks, store, rows, skipped, **own)
 
 
 def open_store(
@@ -117,9 +128,10 @@ class OpenSplit(Split):
         return self.images.select_columns(["group"])[self.rows]["group"]
 
     def files(self) -> list[str] | None:
-        """The files of the readable images, below the folder that all share; None where a row has no file.
+        """The files of the readable images; None where a row has no file.
 
-        Of a DICOM series it is its first slice's.
+        Paths start where those of the table do, if all lie below it, and otherwise at the folder that all share. Of a
+        DICOM series it is its first slice's.
         """
         column = self.images.select_columns(["image"]).with_format("arrow")
         parts = (struct_field(part.column("image"), "path") for part in column.iter(ROWS_AT_ONCE))
@@ -129,6 +141,8 @@ class OpenSplit(Split):
             return None
         folders = {os.path.dirname(path) for path in paths}
         shared = os.path.commonpath(folders) if all(map(os.path.isabs, folders)) else ""
+        if self.folder is not None and Path(shared).is_relative_to(self.folder):
+            shared = str(self.folder)
         return [os.path.relpath(path, shared) if shared else path for path in paths]
 
     def targets(self, rows: list[int]) -> Tensor | list[Tensor] | list[VolumeTarget]:

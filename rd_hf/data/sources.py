@@ -114,7 +114,8 @@ def load_data(
     splits = _with_classes(raw, image, labels, group_column, subgroup_columns, reading)
     splits, unlabelled, empty = divide_labelled(splits, labels, label, scored)
     source = _facts(raw, splits, reading, uncertain)
-    return ImageData(splits, labels.names, labels.problem_type, source, unlabelled, (*bare, *empty), volumes=reading)
+    places = {"volumes": reading, "folders": raw.folders}
+    return ImageData(splits, labels.names, labels.problem_type, source, unlabelled, (*bare, *empty), **places)
 
 
 def _image_column(raw: RawData, wanted: str | None, mask: str | None) -> str:

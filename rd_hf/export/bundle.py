@@ -95,13 +95,16 @@ def _metadata(config: MonaiNetConfig, loaded: LoadedModel) -> dict[str, Any]:
     names = {str(number): _plain(name) for number, name in enumerate(loaded.task.names)}
     image = {
         "type": "image", "format": "magnitude", "num_channels": config.in_channels, "dtype": "float32",
-        "spatial_shape": list(input_size(loaded)), "value_range": [-1, 1], "is_patch_data": masks,
+        "spatial_shape": list(input_size(loaded)), "value_range": _value_range(loaded.transform.processor),
+        "is_patch_data": masks,
         "channel_def": {str(number): f"channel {number}" for number in range(config.in_channels)},
     }  # fmt: skip
     answer = image | {
         "format": "segmentation" if masks else "classes",
         "num_channels": len(names),
         "channel_def": names,
+        "value_range": [],
+        **({} if masks else {"spatial_shape": []}),
     }
     return {
         "schema": "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/"
@@ -113,11 +116,18 @@ def _metadata(config: MonaiNetConfig, loaded: LoadedModel) -> dict[str, Any]:
         "numpy_version": version("numpy"),
         "required_packages_version": {name: version(name) for name in PACKAGES},
         "task": "segmentation of volumes" if masks else "classification of volumes",
-        "description": "A small network distilled from a foundation model with rd_hf.",
+        "description": "A small network that was trained with rd_hf.",
         "authors": "see README.md",
         "copyright": "see README.md",
         "network_data_format": {"inputs": {"image": image}, "outputs": {"pred": answer}},
     }
+
+
+def _value_range(processor: RDVolumeProcessor) -> list[int]:
+    """What the network reads; empty where it is not bounded, as MONAI writes it."""
+    if not processor.do_normalize:
+        return [0, 1]
+    return [-1, 1] if processor.intensity == "window" else []
 
 
 def _plain(name: str) -> str:

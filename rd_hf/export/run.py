@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from tempfile import TemporaryDirectory, mkdtemp
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -19,13 +18,14 @@ from ..arguments.values import ArgumentError
 from ..cards.forms import copy_companions, write_bundle_card, write_onnx_card, write_transformers_card
 from ..cards.provenance import FORM, ONNX, PROVENANCE, read_decisions, read_provenance, set_decisions
 from ..data.open_split import OpenSplit
+from ..data.split_names import standard_split_name
 from ..inference.evaluation import load_splits, open_split, split_rows
 from ..inference.loading import LoadedModel, load_model, refuse_revision
 from ..inference.model_names import loading, name_of_model
 from ..inference.onnx_runtime import MODEL_FILE, OnnxModel, require
 from ..models.modeling_monai import network_call
 from ..models.tape import input_channels
-from ..runtime.files import check_folder, share_weights, write_json
+from ..runtime.files import new_folder, write_json
 from ..students.timm_students import weights_of_timm
 from .bundle import bundle_network, write_bundle
 from .inputs import calibration_inputs, checked_inputs, input_noun, input_size, is_of_volumes, random_inputs
@@ -38,6 +38,7 @@ from .onnx import (
     checked_difference,
     describe,
     max_difference,
+    other_size,
     write_int8,
     write_onnx,
 )
@@ -86,7 +87,7 @@ def export(
     :raises ArgumentError: for arguments that contradict each other, or a model of the wrong kind.
     :raises OnnxError: when the model cannot be exported, or the export does not answer the same.
     """
-    model = name_of_model(model)
+    model, split = name_of_model(model), standard_split_name(split) or split
     _check_arguments(format, quantize, dynamic_size, dataset, split)
     _check_runtime(format, web_runtime, cdn)
     names = {"image_column": image_column, "label_column": label_column}
@@ -98,7 +99,7 @@ def export(
         refuse_given(ExportArguments, {"batch_size": batch_size}, "only `quantize` scores the model")
     loaded = _load(model, revision)
     loaded.model.cpu()
-    with _new_folder(Path(output_dir).expanduser()) as folder:
+    with new_folder(Path(output_dir).expanduser()) as folder:
         if format == "bundle":
             report = _export_bundle(loaded, folder)
         elif format == "transformers":
@@ -175,24 +176,6 @@ def _load(name: str, revision: str | None) -> LoadedModel:
     return loaded
 
 
-@contextmanager
-def _new_folder(target: Path) -> Iterator[Path]:
-    """A temporary folder, which is renamed to `target` if everything succeeds."""
-    check_folder(target)
-    if target.exists() and any(target.iterdir()):
-        raise ArgumentError(f"`output_dir` {target} is not empty. Choose another folder.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        yield aside
-        aside.chmod(0o755)
-        share_weights(aside)
-        aside.replace(target)
-    except BaseException:
-        shutil.rmtree(aside)
-        raise
-
-
 def _export_transformers(loaded: LoadedModel, folder: Path) -> dict[str, Any]:
     """The wrapped model's own checkpoint; its logits must be the student's to the bit."""
     if loaded.model.config.model_type != "rd_student":
@@ -238,8 +221,9 @@ def _export_bundle(loaded: LoadedModel, folder: Path) -> dict[str, Any]:
     with torch.no_grad():
         answer = again(pixel_values)
         answer = answer if isinstance(answer, torch.Tensor) else answer[0]
-        difference = float((network(pixel_values=pixel_values).logits - answer).abs().max())
-    if difference > TOLERANCE:
+        expected = network(pixel_values=pixel_values).logits
+    difference = float((expected - answer).abs().max())
+    if not difference <= TOLERANCE * max(1.0, float(expected.abs().max())):
         raise ValueError(f"The logits of the bundle differ from those of the student by {difference:.2g}.")
     return {
         "format": "bundle",
@@ -275,11 +259,12 @@ def _export_onnx(
     facts = (loaded.transform, loaded.task.names, loaded.task.problem_type, loaded.trained_on)
     pixel_values = random_inputs(loaded) if checked is None else checked_inputs(loaded, checked)
     with any_size(classifier.config.model_type) if dynamic_size else nullcontext():
+        larger = other_size(classifier, pixel_values) if dynamic_size else None
         write_onnx(classifier, size, path, dynamic_size)
         describe(path, *facts)
         exported = OnnxModel(path)
         difference = checked_difference(classifier, exported, pixel_values)
-        other_size = check_other_size(classifier, exported, pixel_values) if dynamic_size else {}
+        at_larger = {} if larger is None else check_other_size(classifier, exported, larger)
     report = {
         "format": "onnx",
         "model_type": classifier.config.model_type,
@@ -288,11 +273,10 @@ def _export_onnx(
         "input": ["batch", input_channels(classifier), *(SIDES[len(size)] if dynamic_size else size)],
         "max_abs_difference": difference,
         "checked_on": _words(len(pixel_values), loaded, checked),
-        **other_size,
+        **at_larger,
     }
     if calibration is not None:
         report |= _quantize(loaded, path, exported, checked, calibration, batch_size)
-        describe(path, *facts)
         report["int8_max_abs_difference"], _ = max_difference(classifier, OnnxModel(path), pixel_values)
     classifier.config.architectures = [type(classifier).__name__]
     classifier.config.update({FORM: ONNX} | ({PROVENANCE: provenance} if provenance else {}))

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from transformers.dynamic_module_utils import get_relative_import_files
+
 from ..cards.card import CARD_FILE, EVAL_RESULTS_FILE, IMAGES
 from ..cards.provenance import FORM, ONNX, PROVENANCE
 from ..export.web.layout import NEEDED, is_page, paths_of_page
@@ -21,10 +23,10 @@ logger = logging.getLogger(__name__)
 FORMATS = ("transformers", "rd_hf")
 
 # What a published folder consists of. Other files of the user (pictures, tables, notebooks) stay where they are.
-SUFFIXES = {".safetensors", ".py", ".onnx"}
+SUFFIXES = {".safetensors", ".onnx"}
+CONFIGS = ("config.json", "preprocessor_config.json", "processor_config.json")
 NAMES = {
-    CARD_FILE, "LICENSE", "config.json", "preprocessor_config.json", "processor_config.json",
-    "model.safetensors.index.json", "export.json", *IMAGES,
+    CARD_FILE, "LICENSE", *CONFIGS, "model.safetensors.index.json", "export.json", *IMAGES,
 }  # fmt: skip
 # What a repo may hold before anything was published in it.
 INITIAL_FILES = {".gitattributes", CARD_FILE, "LICENSE"}
@@ -48,7 +50,8 @@ def publishable_files(folder: Path) -> dict[str, Path]:
             f"{folder} is a MONAI bundle, which asks its user to run code, so rd-hf push publishes none. Push the "
             "student itself, or upload the folder with `hf upload` where that is meant."
         )
-    files = {p.name: p for p in sorted(folder.iterdir()) if p.is_file() and (p.suffix in SUFFIXES or p.name in NAMES)}
+    names = NAMES | _code_files(folder)
+    files = {p.name: p for p in sorted(folder.iterdir()) if p.is_file() and (p.suffix in SUFFIXES or p.name in names)}
     left_out = sorted({path.name for path in folder.iterdir()} - set(files) - {Path(EVAL_RESULTS_FILE).parts[0]})
     if left_out:
         logger.info("Left out, because they are not part of a model: %s", ", ".join(left_out))
@@ -57,6 +60,19 @@ def publishable_files(folder: Path) -> dict[str, Path]:
     if (folder / EVAL_RESULTS_FILE).is_file():
         files[EVAL_RESULTS_FILE] = folder / EVAL_RESULTS_FILE
     return files
+
+
+def _code_files(folder: Path) -> set[str]:
+    """The Python files that load the model: those that `auto_map` of its configs names, and what these import."""
+    found: set[str] = set()
+    for path in (folder / name for name in CONFIGS):
+        auto_map = json.loads(path.read_text(encoding="utf-8")).get("auto_map", {}) if path.is_file() else {}
+        for entry in auto_map.values():
+            for reference in [entry] if isinstance(entry, str) else filter(None, entry or ()):
+                file = folder / f"{reference.split('.')[0]}.py"
+                if file.is_file():
+                    found |= {file.name, *(Path(name).name for name in get_relative_import_files(file))}
+    return found
 
 
 def page_files(folder: Path) -> dict[str, Path]:

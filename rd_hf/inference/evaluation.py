@@ -228,7 +228,7 @@ def open_split(
     """
     if split not in data.splits:
         raise ArgumentError(f"The data has no split `{split}`. Its splits are {', '.join(data.splits)}.")
-    found = Split(split, data.splits[split], data.labels(split), data.masks, volumes=data.volumes)
+    found = Split.of(data, split)
     reading = reading or Reading.recorded(loaded.trained_on)
     opened = found.opened(Transforms(loaded.transform), on_bad_image, reading)
     if data.volumes is not None:

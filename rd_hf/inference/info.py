@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import ModelCard, hf_hub_download
+from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 from transformers import AutoConfig, BaseImageProcessor, PreTrainedConfig, PreTrainedModel
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_NAME, cached_file
 
 from ..arguments.values import ArgumentError
-from ..cards.card import CARD_FILE
+from ..cards.card import CARD_FILE, read_metadata
 from ..cards.provenance import read_decisions, recorded_provenance
 from ..data.pixels import load_processor
 from ..data.volumes.transform import VolumeTransform
@@ -191,10 +191,10 @@ def _scores_of_card(path: Path | None, metrics: tuple[Metric, ...]) -> dict[str,
     """The results in a card's metadata, by split, under rd_hf's names of the metrics."""
     if path is None:
         return {}
-    card = ModelCard(path.read_text(encoding="utf-8"), ignore_metadata_errors=True)
+    card = read_metadata(path)
     own = {metric.hub_name or metric.name: metric.name for metric in metrics}
     found: dict[str, Any] = {}
-    for result in card.data.eval_results or []:
+    for result in card.eval_results or []:
         split = found.setdefault(result.dataset_split or "test", {"intervals": {}})
         split[own.get(result.metric_type, result.metric_type)] = result.metric_value
     return found

@@ -43,7 +43,7 @@ def info_table(facts: dict[str, Any]) -> str:
     ]
     if facts["operating_point"] is not None:
         point = facts["operating_point"]
-        thresholds = [f"{name} from {value:.3f}" for name, value in point["thresholds"].items()]
+        thresholds = [f"{name} from {value:.3g}" for name, value in point["thresholds"].items()]
         lines.append(("operating point", f"{point['rule']}: {_first_of(thresholds)}"))
     if facts["calibration_temperature"] is not None:
         lines.append(("temperature", f"{facts['calibration_temperature']:.3f} (with --calibrated)"))

@@ -77,7 +77,7 @@ def add_pictures(
     facts.galleries = [
         Gallery(
             "Most confident errors", "Wrong answers, the surest first.",
-            examples(confident_errors(predictions, decided, count)),
+            examples(confident_errors(predictions, decided, point, count)),
         ),
         Gallery(
             "Least certain", f"Right and wrong answers whose {closest}.",

@@ -116,7 +116,7 @@ def predict_loaded(
 def _tell_thresholds(task: Task) -> None:
     point = getattr(task, "operating_point", None)
     if point is not None:
-        bounds = ", ".join(f"{name} from {value:.3f}" for name, value in point["thresholds"].items())
+        bounds = ", ".join(f"{name} from {value:.3g}" for name, value in point["thresholds"].items())
         logger.info("The model answers by its operating point: %s (rule %s).", bounds, point["rule"])
 
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from ..scoring.classification import label_matrices
+from ..scoring.operating_point import margins
 from .facts import ReportFacts
 
 LARGEST_TABLE = 30  # classes of a matrix that is shown whole
@@ -31,10 +33,7 @@ def confusion(facts: ReportFacts, decided: np.ndarray) -> dict[str, Any]:
         order = np.argsort(-wrong, axis=None, kind="stable")[:CONFUSIONS]
         pairs = [(int(n // classes), int(n % classes), int(wrong.flat[n])) for n in order if wrong.flat[n]]
         return {"counts": counts, "whole": classes <= LARGEST_TABLE, "pairs": pairs}
-    known, truth = predictions.known, predictions.truth
-    parts = [[known & ~truth & ~decided, known & ~truth & decided], [truth & known & ~decided, truth & known & decided]]
-    counts = np.array([[part.sum(axis=0) for part in row] for row in parts]).transpose(2, 0, 1)
-    return {"counts": counts, "whole": True, "pairs": []}
+    return {"counts": label_matrices(predictions, decided), "whole": True, "pairs": []}
 
 
 def entries(facts: ReportFacts, decided: np.ndarray) -> list[tuple[int, int, int, float]]:
@@ -55,7 +54,7 @@ def entries(facts: ReportFacts, decided: np.ndarray) -> list[tuple[int, int, int
         answers = 2 * predictions.truth[positions, labels] + decided[positions, labels]
         columns = (positions, labels, answers, predictions.probabilities[positions, labels])
         wrong = (answers == 1) | (answers == 2)
-        sure = np.abs(columns[3] - 0.5)
+        sure = margins(predictions.probabilities, facts.names, facts.operating_point)[positions, labels]
     cells = columns[1].astype(np.int64) * max(4, len(facts.names)) + columns[2]
     ranks = _ranks(cells, -sure)
     kept = np.flatnonzero(ranks < EACH)

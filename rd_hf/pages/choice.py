@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..scoring.classification import Predictions
-from ..scoring.operating_point import HALF
+from ..scoring.operating_point import margins
 
 
 class Case(NamedTuple):
@@ -22,7 +22,9 @@ class Case(NamedTuple):
     label: int
 
 
-def confident_errors(predictions: Predictions, decided: np.ndarray, count: int) -> list[Case]:
+def confident_errors(
+    predictions: Predictions, decided: np.ndarray, point: Mapping[str, Any] | None, count: int
+) -> list[Case]:
     """The wrong answers that the model was surest of, the surest first.
 
     :param decided: what `rd_hf.scoring.operating_point.decisions` gives.
@@ -33,7 +35,7 @@ def confident_errors(predictions: Predictions, decided: np.ndarray, count: int) 
         chosen = wrong[np.argsort(-sure, kind="stable")[:count]]
         return [Case(int(position), int(decided[position])) for position in chosen]
     positions, labels = np.nonzero((predictions.truth != decided) & predictions.known)
-    sure = np.abs(predictions.probabilities[positions, labels] - HALF)
+    sure = margins(predictions.probabilities, predictions.label_names, point)[positions, labels]
     order = np.argsort(-sure, kind="stable")
     cases: dict[int, Case] = {}  # an image once
     for number in order:
@@ -50,14 +52,13 @@ def least_certain(
     of its label from its threshold; with several that of the closest label.
     """
     probabilities, names = predictions.probabilities, predictions.label_names
-    thresholds = {} if point is None else point["thresholds"]
     if not predictions.exclusive:
-        distances = np.abs(probabilities - np.array([thresholds.get(name, HALF) for name in names]))
+        distances = margins(probabilities, names, point)
         labels, distances = distances.argmin(axis=1), distances.min(axis=1)
     else:
         labels = decided
-        if thresholds:
-            name, threshold = next(iter(thresholds.items()))
+        if point is not None:
+            name, threshold = next(iter(point["thresholds"].items()))
             distances = np.abs(probabilities[:, names.index(name)] - threshold)
         elif len(names) > 1:
             highest = np.partition(probabilities, -2, axis=1)

@@ -7,11 +7,14 @@ are exact. Where there are too many thresholds, some are left out, and the page 
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ..scoring.classification import Predictions
+from ..scoring.metric import defined_or_none
+from ..scoring.operating_point import HALF
 
 POINTS = 22_000  # of all classes together: about half a megabyte as text
 FEWEST = 24  # of a class
@@ -22,7 +25,7 @@ def curve_tables(
 ) -> list[dict[str, Any]]:
     """A table per class, ready for JSON.
 
-    :param thresholds: of the stored operating point by label, which no thinning leaves out.
+    :param thresholds: of the stored operating point by label, which no thinning leaves out, nor 0.5.
     :param areas: what `rd_hf.scoring.classification.class_values` gives.
     :return: of each class `positives` and `negatives`, AUROC and average precision (None where undefined), `all` (the
         number of its distinct thresholds), `stored`, and of the thresholds that are kept, from the highest down, `t`
@@ -34,12 +37,13 @@ def curve_tables(
         known = predictions.known[:, k]
         truth, scores = predictions.truth[known, k], predictions.probabilities[known, k]
         stored = thresholds.get(name)
-        values, hits, alarms = counts_at(scores, truth, () if stored is None else (stored,))
-        kept = kept_points(values, hits, alarms, most, stored)
+        asked = (HALF,) if stored is None else (HALF, stored)
+        values, hits, alarms = counts_at(scores, truth, asked)
+        kept = kept_points(values, hits, alarms, most, asked)
         tables.append(
             {
                 "positives": int(truth.sum()), "negatives": int((~truth).sum()), "all": len(values), "stored": stored,
-                "auroc": _defined(areas["auroc"][k]), "ap": _defined(areas["average_precision"][k]),
+                "auroc": defined_or_none(areas["auroc"][k]), "ap": defined_or_none(areas["average_precision"][k]),
                 "t": _encoded(values[kept], "<f8"), "tp": _encoded(hits[kept], "<u4"),
                 "fp": _encoded(alarms[kept], "<u4"),
             }
@@ -65,19 +69,19 @@ def counts_at(
 
 
 def kept_points(
-    values: np.ndarray, hits: np.ndarray, alarms: np.ndarray, most: int, stored: float | None
+    values: np.ndarray, hits: np.ndarray, alarms: np.ndarray, most: int, asked: Sequence[float]
 ) -> np.ndarray:
-    """The points of a curve that a page holds: all, or the ends, the stored one, Youden's, and an even choice.
+    """The points of a curve that a page holds: all, or the ends, those asked for, Youden's, and an even choice.
 
     :param values: (T,) thresholds.
     :param most: points that an even choice has.
+    :param asked: thresholds among the values.
     """
     if len(values) <= most:
         return np.arange(len(values))
-    youden = (hits / max(1, hits[-1]) - alarms / max(1, alarms[-1])).argmax()
-    forced = [0, len(values) - 1, youden]
-    if stored is not None:
-        forced.append(int(np.flatnonzero(values == stored)[0]))
+    gain = hits / max(1, hits[-1]) - alarms / max(1, alarms[-1])
+    youden = np.flatnonzero(gain >= gain.max() - 1e-12)[-1]  # of equals the most sensitive
+    forced = [0, len(values) - 1, youden, *np.flatnonzero(np.isin(values, asked))]
     # evenly along the curve, and not along the images, of which most may lie in a corner
     length = hits / max(1, hits[-1]) + alarms / max(1, alarms[-1])
     even = np.searchsorted(length, np.linspace(0, length[-1], most)).clip(0, len(values) - 1)
@@ -86,7 +90,3 @@ def kept_points(
 
 def _encoded(values: np.ndarray, kind: str) -> str:
     return base64.b64encode(np.ascontiguousarray(values, dtype=kind).tobytes()).decode()
-
-
-def _defined(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)

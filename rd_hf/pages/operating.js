@@ -91,7 +91,8 @@
 
   function show() {
     const { positives, negatives, t } = curve(), [tp, fp] = counts(at);
-    const threshold = exact ?? (at < 0 ? Math.min(1, t[0] + 1e-6) : t[at]);
+    const typed = curve().all > t.length && at >= 0 ? null : exact; // the counts are those of a kept threshold
+    const threshold = typed ?? (at < 0 ? t[0] : t[at]), where = at < 0 && typed === null ? "Above" : "From";
     const found = statistics.rates(tp, fp, positives, negatives);
     const prevalence = Math.min(1, Math.max(0, Number(find("prevalence").value) / 100));
     const [ppv, npv] = statistics.atPrevalence(found, prevalence);
@@ -99,9 +100,9 @@
     put(dots[0], fp / negatives, tp / positives);
     put(dots[1], tp / positives, tp / (tp + fp));
     find("point").value = at;
-    find("value").value = Number(threshold.toPrecision(6));
+    find("value").value = statistics.floored(threshold);
     find("point").setAttribute("aria-valuetext", `threshold ${threshold.toPrecision(3)}, sensitivity ${three(found[0].value)}, specificity ${three(found[1].value)}`);
-    find("sentence").textContent = `From ${threshold.toPrecision(4)} on, ${tp + fp} of ${positives + negatives} ${data.unit}s are answered “${data.names[chosen]}”: ${tp} rightly, ${fp} wrongly. ${positives - tp} are missed.`;
+    find("sentence").textContent = `${where} ${threshold.toPrecision(4)}${where === "From" ? " on" : ""}, ${tp + fp} of ${positives + negatives} ${data.unit}s are answered “${data.names[chosen]}”: ${tp} rightly, ${fp} wrongly. ${positives - tp} are missed.`;
     find("rates").replaceChildren(...found.map((rate) => {
       const row = document.createElement("tr"), head = document.createElement("th");
       head.scope = "row";

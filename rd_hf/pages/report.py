@@ -16,7 +16,7 @@ import numpy as np
 from markupsafe import Markup
 
 from ..scoring.classification import class_values
-from ..scoring.operating_point import decisions
+from ..scoring.operating_point import decisions, margins
 from .cells import confusion, entries
 from .charts import histogram, line_chart
 from .curves import curve_tables
@@ -113,6 +113,7 @@ def _of_masks(facts: ReportFacts) -> dict[str, Any]:
 def _answers(facts: ReportFacts, decided: np.ndarray) -> dict[int, list[dict[str, Any]]]:
     """Of the images in the galleries: the truth, the answer and its probability."""
     predictions, names = facts.predictions, shown_names(facts.names)
+    distances = margins(predictions.probabilities, facts.names, facts.operating_point)
     chosen = {example.position for gallery in facts.galleries for example in gallery.examples}
     found = {}
     for position in chosen:
@@ -127,7 +128,7 @@ def _answers(facts: ReportFacts, decided: np.ndarray) -> dict[int, list[dict[str
             }  # fmt: skip
         else:
             wrong = (truth != decided[position]) & predictions.known[position]
-            nearest = np.argsort(np.abs(probabilities - 0.5) * np.where(wrong, -1, 1), kind="stable")[:3]
+            nearest = np.argsort(distances[position] * np.where(wrong, -1, 1), kind="stable")[:3]
             found[position] = {
                 "right": not wrong.any(), "truth": _listed(names, truth), "answer": _listed(names, decided[position]),
                 "bars": [(names[k], float(probabilities[k]), bool(truth[k])) for k in nearest],

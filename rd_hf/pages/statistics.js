@@ -46,12 +46,12 @@ const statistics = (() => {
     });
   }
 
-  // The place of the largest sensitivity + specificity - 1 (Youden 1950), the highest threshold of equals.
+  // The place of the largest sensitivity + specificity - 1 (Youden 1950), of equals the most sensitive.
   function youden(tp, fp, positives, negatives) {
     let best = 0, most = -Infinity;
     for (let place = 0; place < tp.length; place++) {
       const index = tp[place] / positives - fp[place] / negatives;
-      if (index > most + 1e-12) { most = index; best = place; }
+      if (index >= most - 1e-12) { most = Math.max(most, index); best = place; }
     }
     return best;
   }
@@ -66,6 +66,13 @@ const statistics = (() => {
     return low - 1;
   }
 
-  return { wilson, rates, ppv, npv, atPrevalence, youden, placeOf };
+  // A threshold with six digits that is not above it, so that it answers the same images.
+  function floored(threshold) {
+    const shown = Number(threshold.toPrecision(6));
+    if (shown <= threshold) return shown;
+    return Number((shown - 10 ** (Math.floor(Math.log10(shown)) - 5)).toPrecision(6));
+  }
+
+  return { floored, wilson, rates, ppv, npv, atPrevalence, youden, placeOf };
 })();
 if (typeof module !== "undefined") module.exports = statistics;

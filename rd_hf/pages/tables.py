@@ -118,13 +118,16 @@ def subgroup_tables(facts: ReportFacts) -> list[dict[str, Any]]:
     tables = []
     for column, values in (facts.subgroups or {}).items():
         metrics = [metric for metric in facts.metrics if any(metric.name in own for own in values.values())]
-        labels = list(next(iter(values.values()), {}).get("operating_point", {}))[:LABELS]
+        every = list(next(iter(values.values()), {}).get("operating_point", {}))
+        labels = every[:LABELS]
+        left_out = f"Points of {len(labels)} of {len(every)} labels are shown." if len(every) > len(labels) else ""
         shares = [(label, measure) for label in labels for measure in ("sensitivity", "specificity")]
         several = len(labels) > 1
         heads = [f"{facts.unit}s", *(metric.title for metric in metrics)]
         heads += [f"{measure} at the point" + (f", {label}" if several else "") for label, measure in shares]
         rows = [_subgroup_row(value, own, metrics, shares) for value, own in values.items()]
-        tables.append({"column": column, "heads": heads, "rows": rows, "drawn": metrics[0].title if metrics else ""})
+        drawn = metrics[0].title if metrics else ""
+        tables.append({"column": column, "heads": heads, "rows": rows, "drawn": drawn, "left_out": left_out})
     return tables
 
 

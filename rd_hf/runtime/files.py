@@ -6,10 +6,12 @@ import csv
 import json
 import logging
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from math import isfinite
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -19,6 +21,7 @@ from ..arguments.values import ArgumentError
 logger = logging.getLogger(__name__)
 
 LOCK_FILE = ".lock"
+ASIDE = ".rd_hf."  # before the name of a folder that is being written
 
 
 @contextmanager
@@ -67,6 +70,37 @@ def check_folder(folder: Path, argument: str = "output_dir") -> None:
     if file is not None:
         inside = "is a file" if file == folder else f"lies in {file}, which is a file"
         raise ArgumentError(f"`{argument}` {folder} {inside}: give a folder.")
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """A temporary folder, which becomes `target` if everything succeeds.
+
+    An empty `target` stays, since it may be a mount, a link or the working folder, and is filled.
+
+    :raises ArgumentError: where `target` holds something.
+    """
+    check_folder(target)
+    is_there = target.exists()
+    for left in target.glob(f"{ASIDE}*") if is_there else ():  # by an export that was killed
+        shutil.rmtree(left)
+    if is_there and any(target.iterdir()):
+        raise ArgumentError(f"`output_dir` {target} is not empty. Choose another folder.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(mkdtemp(prefix=ASIDE, dir=target if is_there else target.parent))
+    try:
+        yield aside
+        share_weights(aside)
+        if is_there:
+            for path in aside.iterdir():
+                path.replace(target / path.name)
+            aside.rmdir()
+        else:
+            aside.chmod(0o755)
+            aside.replace(target)
+    except BaseException:
+        shutil.rmtree(aside)
+        raise
 
 
 def check_is_new(file: str | None, argument: str) -> None:

@@ -1,8 +1,7 @@
 """95 % percentile bootstrap intervals of the classification metrics, over images.
 
 A resample is a row of weights, how often each image was drawn, so all metrics of a block of resamples are a few matrix
-products, and AUROC and average precision a few cumulative sums over images sorted once. The weighted values equal
-scikit-learn's on the resampled rows; a test holds them together.
+products, and AUROC and average precision a few cumulative sums over images sorted once.
 
 With one label per image the resampling is stratified: each class keeps its number of images, as in the split (the
 default of pROC, Robin et al. 2011). So no resample loses a rare class, and the interval is one for this prevalence.
@@ -27,8 +26,9 @@ from .classification import (
     accuracy,
     expected_calibration_error,
     mean_over_classes,
+    summand,
+    weighted_class_values,
 )
-from .metric import quotient
 from .units import BLOCK_ELEMENTS
 from .units import resamples as resamples_of_units
 
@@ -46,8 +46,9 @@ def intervals(
     :param seed: of the resampling; the same seed gives the same intervals, to the bit.
     :param unit_of: what `rd_hf.scoring.units.units` gives of groups of several images; None where there are none.
     :return: [low, high] under each of METRIC_NAMES, and {class: [low, high]} under `sensitivity` and `specificity`;
-        None where the value itself, or more than half of its resamples, is undefined, and for fewer than
-        FEWEST_FOR_INTERVAL images or groups.
+        None where the value itself, or more than half of its resamples, is undefined; for fewer than
+        FEWEST_FOR_INTERVAL images or groups, of sensitivity with the class and of specificity without it; and of a mean
+        over classes where most of them have fewer with or without the class.
     """
     draws: dict[str, list[np.ndarray]] = {name: [] for name in (*METRIC_NAMES, "sensitivity", "specificity")}
     drawn = resamples(predictions, samples, seed) if unit_of is None else resamples_of_units(unit_of, samples, seed)
@@ -60,11 +61,24 @@ def intervals(
         for name in ("sensitivity", "specificity"):
             draws[name].append(values[name])
     joined = {name: np.concatenate(blocks) for name, blocks in draws.items()}
-    count = len(predictions.truth) if unit_of is None else int(unit_of.max()) + 1
-    found: dict = {name: interval(joined[name], count) for name in METRIC_NAMES}
-    for name in ("sensitivity", "specificity"):
-        found[name] = {label: interval(joined[name][:, k], count) for k, label in enumerate(predictions.label_names)}
+    unit_of = np.arange(len(predictions.truth)) if unit_of is None else unit_of
+    with_class = units_with(predictions.truth, unit_of)
+    without = units_with(predictions.known & ~predictions.truth, unit_of)
+    count = {name: int(unit_of.max()) + 1 for name in METRIC_NAMES}
+    for name in CLASS_MEANS:
+        averaged = ~np.isnan(summand(whole, name, predictions.exclusive))
+        count[name] = most_have(np.minimum(with_class, without)[averaged])
+    found: dict = {name: interval(joined[name], count[name]) for name in METRIC_NAMES}
+    for name, counts in (("sensitivity", with_class), ("specificity", without)):
+        found[name] = {
+            label: interval(joined[name][:, k], counts[k]) for k, label in enumerate(predictions.label_names)
+        }
     return found
+
+
+def units_with(marks: np.ndarray, unit_of: np.ndarray) -> np.ndarray:
+    """(K,) of how many images, or groups, at least one image is marked; marks are (N, K)."""
+    return np.array([len(np.unique(unit_of[column])) for column in marks.T])
 
 
 def resamples(predictions: Predictions, samples: int, seed: int) -> Iterator[np.ndarray]:
@@ -83,52 +97,9 @@ def resamples(predictions: Predictions, samples: int, seed: int) -> Iterator[np.
         yield np.bincount(flat.ravel(), minlength=rows * count).reshape(rows, count).astype(np.float64)
 
 
-def weighted_class_values(weights: np.ndarray, predictions: Predictions) -> dict[str, np.ndarray]:
-    """What `class_values` gives, under (R, N) weights of the images: (R, K) per name, NaN where undefined."""
-    known = predictions.known
-    truth, decisions = predictions.truth.astype(np.float64), (predictions.decisions & known).astype(np.float64)
-    total = weights @ known.astype(np.float64)
-    hits, positives, decided = weights @ (truth * decisions), weights @ truth, weights @ decisions
-    ranked = []
-    for k in range(truth.shape[1]):
-        rows = slice(None) if known[:, k].all() else known[:, k]
-        ranked.append(
-            weighted_ranking_values(weights[:, rows], predictions.probabilities[rows, k], predictions.truth[rows, k])
-        )
-    return {
-        "sensitivity": quotient(hits, positives),
-        "specificity": quotient(total - positives - decided + hits, total - positives),
-        "f1": np.where(positives > 0, quotient(2 * hits, positives + decided), np.nan),
-        "auroc": np.stack([area for area, _ in ranked], axis=1),
-        "average_precision": np.stack([precision for _, precision in ranked], axis=1),
-    }
-
-
-def weighted_ranking_values(
-    weights: np.ndarray, scores: np.ndarray, truth: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Area under the ROC curve, and average precision, under many weightings of the same images.
-
-    :param weights: (R, N) non-negative.
-    :param scores: (N,) higher meaning positive; ties count half in the area and stand together in the precision.
-    :param truth: (N,) bool.
-    :return: two (R,) arrays, NaN where a weighting has one class only, or there is no image.
-    """
-    if not len(scores):
-        return np.full(len(weights), np.nan), np.full(len(weights), np.nan)
-    order = np.argsort(-scores, kind="stable")
-    ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
-    ordered = weights[:, order]
-    all_above = np.cumsum(ordered, axis=1)[:, ends]
-    positives_above = np.cumsum(ordered * truth[order], axis=1)[:, ends]
-    positives_here = np.diff(positives_above, axis=1, prepend=0)
-    negatives_here = np.diff(all_above, axis=1, prepend=0) - positives_here
-    positives, total = positives_above[:, -1], all_above[:, -1]
-    negatives = total - positives
-    area = quotient((negatives_here * (positives_above - positives_here / 2)).sum(axis=1), positives * negatives)
-    precision = np.divide(positives_above, all_above, out=np.zeros_like(all_above), where=all_above > 0)
-    average = quotient((positives_here * precision).sum(axis=1), positives)
-    return area, np.where(negatives > 0, average, np.nan)
+def most_have(counts: np.ndarray) -> int:
+    """The number that more than half of the classes have at least, of the images that each has; 0 of none."""
+    return int(np.sort(counts)[(len(counts) - 1) // 2]) if len(counts) else 0
 
 
 def interval(values: np.ndarray, count: int) -> list[float] | None:

@@ -1,4 +1,4 @@
-"""Point values of the classification metrics, by numpy and scikit-learn; users call `rd_hf.scoring.metrics`.
+"""Point values of the classification metrics; users call `rd_hf.scoring.metrics`.
 
 Every problem is looked at one class (or label) against the rest, as (N, K) tables of truth and decisions:
 
@@ -27,7 +27,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .metric import Metric, MetricError, quotient
+from .metric import Metric, MetricError, check_names, quotient
 
 METRICS = (
     Metric("auroc", "AUROC", hub_name="roc_auc"),
@@ -68,8 +68,9 @@ class Predictions:
     ) -> Predictions:
         """Check what came from a model and a data set; arguments as in `rd_hf.scoring.metrics.compute_metrics`.
 
-        :raises MetricError: if shapes or values do not fit together.
+        :raises MetricError: if shapes or values do not fit together, or a name is there twice.
         """
+        check_names(label_names)
         probabilities, labels = np.asarray(probabilities, dtype=np.float64), np.asarray(labels)
         if probabilities.ndim != 2 or 0 in probabilities.shape or probabilities.shape[1] != len(label_names):
             raise MetricError(
@@ -107,25 +108,70 @@ def point_values(predictions: Predictions) -> tuple[dict[str, float], dict[str, 
 
 
 def class_values(predictions: Predictions) -> dict[str, np.ndarray]:
-    """Each class against the rest: (K,) per name, NaN where undefined. Areas are scikit-learn's."""
-    from sklearn.metrics import average_precision_score, roc_auc_score
+    """Each class against the rest: (K,) per name, NaN where undefined."""
+    whole = np.ones((1, len(predictions.truth)))
+    return {name: values[0] for name, values in weighted_class_values(whole, predictions).items()}
 
-    truth, known, probabilities = predictions.truth, predictions.known, predictions.probabilities
-    decided, absent = predictions.decisions & known, known & ~truth
-    hits, positives, negatives = (table.sum(axis=0) for table in (truth & decided, truth, absent))
-    both = (positives > 0) & (negatives > 0)
 
-    def each(score):
-        of_known = ((truth[known[:, k], k], probabilities[known[:, k], k]) for k in range(len(both)))
-        return np.array([score(*pair) if ranked else np.nan for pair, ranked in zip(of_known, both, strict=True)])
+def weighted_class_values(weights: np.ndarray, predictions: Predictions) -> dict[str, np.ndarray]:
+    """What `class_values` gives, under (R, N) weights of the images: (R, K) per name, NaN where undefined.
 
+    The values equal scikit-learn's on rows that are repeated as often as the weights say; a test holds them together.
+    """
+    known = predictions.known
+    truth, decisions = predictions.truth.astype(np.float64), (predictions.decisions & known).astype(np.float64)
+    total = weights @ known.astype(np.float64)
+    hits, positives, decided = weights @ (truth * decisions), weights @ truth, weights @ decisions
+    ranked = []
+    for k in range(truth.shape[1]):
+        rows = slice(None) if known[:, k].all() else known[:, k]
+        ranked.append(
+            weighted_ranking_values(weights[:, rows], predictions.probabilities[rows, k], predictions.truth[rows, k])
+        )
     return {
         "sensitivity": quotient(hits, positives),
-        "specificity": quotient((absent & ~decided).sum(axis=0), negatives),
-        "f1": np.where(positives > 0, quotient(2 * hits, positives + decided.sum(axis=0)), np.nan),
-        "auroc": each(roc_auc_score),
-        "average_precision": each(average_precision_score),
+        "specificity": quotient(total - positives - decided + hits, total - positives),
+        "f1": np.where(positives > 0, quotient(2 * hits, positives + decided), np.nan),
+        "auroc": np.stack([area for area, _ in ranked], axis=1),
+        "average_precision": np.stack([precision for _, precision in ranked], axis=1),
     }
+
+
+def weighted_ranking_values(
+    weights: np.ndarray, scores: np.ndarray, truth: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Area under the ROC curve, and average precision, under many weightings of the same images.
+
+    :param weights: (R, N) non-negative.
+    :param scores: (N,) higher meaning positive; ties count half in the area and stand together in the precision.
+    :param truth: (N,) bool.
+    :return: two (R,) arrays, NaN where a weighting has one class only, or there is no image.
+    """
+    if not len(scores):
+        return np.full(len(weights), np.nan), np.full(len(weights), np.nan)
+    order = np.argsort(-scores, kind="stable")
+    ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
+    ordered = weights[:, order]
+    all_above = np.cumsum(ordered, axis=1)[:, ends]
+    positives_above = np.cumsum(ordered * truth[order], axis=1)[:, ends]
+    positives_here = np.diff(positives_above, axis=1, prepend=0)
+    negatives_here = np.diff(all_above, axis=1, prepend=0) - positives_here
+    positives, total = positives_above[:, -1], all_above[:, -1]
+    negatives = total - positives
+    area = quotient((negatives_here * (positives_above - positives_here / 2)).sum(axis=1), positives * negatives)
+    precision = np.divide(positives_above, all_above, out=np.zeros_like(all_above), where=all_above > 0)
+    average = quotient((positives_here * precision).sum(axis=1), positives)
+    return area, np.where(negatives > 0, average, np.nan)
+
+
+def label_matrices(predictions: Predictions, decided: np.ndarray) -> np.ndarray:
+    """With several labels per image a 2 x 2 matrix per label, (K, 2, 2), rows being the truth, of known labels alone.
+
+    :param decided: (N, K) bool.
+    """
+    known, truth = predictions.known, predictions.truth
+    parts = [[known & ~truth & ~decided, known & ~truth & decided], [truth & ~decided, truth & decided]]
+    return np.array([[part.sum(axis=0) for part in row] for row in parts]).transpose(2, 0, 1)
 
 
 def mean_over_classes(
@@ -137,11 +183,18 @@ def mean_over_classes(
     :param whole: (K,) per name: the values of the whole sample, which say which labels a mean is over.
     :return: (...) means, NaN where undefined.
     """
-    values, reference = _summand(per_class, name, exclusive), _summand(whole, name, exclusive)
+    values, reference = summand(per_class, name, exclusive), summand(whole, name, exclusive)
     columns = np.ones(len(reference), dtype=bool) if exclusive else ~np.isnan(reference)
     if not columns.any():
         return np.full(values.shape[:-1], np.nan)
     return values[..., columns].mean(axis=-1)
+
+
+def summand(per_class: dict[str, np.ndarray], name: str, exclusive: bool) -> np.ndarray:
+    """What one of CLASS_MEANS is the mean of: (..., K), NaN where undefined."""
+    if name != "balanced_accuracy":
+        return per_class[name]
+    return per_class["sensitivity"] if exclusive else (per_class["sensitivity"] + per_class["specificity"]) / 2
 
 
 def accuracy(weights: np.ndarray, predictions: Predictions) -> np.ndarray:
@@ -179,7 +232,7 @@ def undefined_reasons(predictions: Predictions, per_class: dict[str, np.ndarray]
     """Which metrics are undefined on this split or leave out a label, and why: metric or metric/class to a sentence."""
     reasons: dict[str, str] = {}
     for name in CLASS_MEANS:
-        missing = np.isnan(_summand(per_class, name, predictions.exclusive))
+        missing = np.isnan(summand(per_class, name, predictions.exclusive))
         if missing.any():
             names = ", ".join(repr(predictions.label_names[k]) for k in np.flatnonzero(missing))
             if predictions.exclusive:
@@ -230,9 +283,3 @@ def _one_hot(labels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     if labels.shape != shape[:1] or not np.isin(labels, np.arange(shape[1])).all():
         raise MetricError(f"labels must be class numbers from 0 to {shape[1] - 1}, of shape ({shape[0]},)")
     return labels[:, None] == np.arange(shape[1])
-
-
-def _summand(per_class: dict[str, np.ndarray], name: str, exclusive: bool) -> np.ndarray:
-    if name != "balanced_accuracy":
-        return per_class[name]
-    return per_class["sensitivity"] if exclusive else (per_class["sensitivity"] + per_class["specificity"]) / 2

@@ -22,7 +22,7 @@ class's sensitivity and specificity, with 95 % bootstrap intervals, and the conf
 
 _INPUTS = """
 predictions: (images, classes) probabilities.
-references: class numbers; for several labels per image (images, classes) of 0 and 1.
+references: class numbers; for several labels per image (images, classes) of 0 and 1, and NaN where not known.
 label_names: a name for each class.
 bootstrap_samples: number of resamples behind the intervals, 1000 by default, 0 for none.
 seed: of the resampling, 0 by default.
@@ -46,8 +46,7 @@ class ClassificationMetrics(evaluate.Metric):
             super().__init__(config_name=kind, keep_in_memory=True, cache_dir=folder)
 
     def _info(self) -> evaluate.MetricInfo:
-        number = Value("int64")
-        references = number if self.exclusive else SequenceFeature(number)
+        references = Value("int64") if self.exclusive else SequenceFeature(Value("float64"))
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
             citation="",

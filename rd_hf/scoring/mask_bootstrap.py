@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .bootstrap import interval
+from .bootstrap import interval, most_have, units_with
 from .segmentation import CLASS_MEANS, MaskRows, class_values, false_positive_images, mean_over_classes
 from .units import resamples
 
@@ -23,7 +23,7 @@ def intervals(rows: MaskRows, whole: dict[str, np.ndarray], samples: int, seed: 
     :param unit_of: what `units` gives.
     :return: [low, high] under each of CLASS_MEANS and `false_positive_images`, and {class: [low, high]} under
         "dice_per_class" and so on; None where the value itself, or more than half of its resamples, is undefined, and
-        for fewer than FEWEST_FOR_INTERVAL images or groups.
+        for a value of fewer than FEWEST_FOR_INTERVAL images or groups, of a mean over classes where most of them are.
     """
     draws: dict[str, list[np.ndarray]] = {name: [] for name in (*CLASS_MEANS, "false_positive_images")}
     draws |= {f"{name}_per_class": [] for name in CLASS_MEANS}
@@ -33,10 +33,15 @@ def intervals(rows: MaskRows, whole: dict[str, np.ndarray], samples: int, seed: 
             draws[f"{name}_per_class"].append(values)
         draws["false_positive_images"].append(false_positive_images(weights, rows))
     joined = {name: np.concatenate(blocks) for name, blocks in draws.items()}
-    count = int(unit_of.max()) + 1
-    return {
-        name: interval(values, count)
-        if values.ndim == 1
-        else {label: interval(values[:, k], count) for k, label in enumerate(rows.names[1:])}
-        for name, values in joined.items()
-    }
+    scored = {name: units_with(~np.isnan(own), unit_of) for name, own in rows.per_image.items()}
+    scored["pooled_dice"] = scored["dice"]
+    empty = int(units_with(rows.is_empty[:, None], unit_of)[0])
+    found: dict = {"false_positive_images": interval(joined["false_positive_images"], empty)}
+    for name in CLASS_MEANS:
+        defined = ~np.isnan(whole[name])
+        found[name] = interval(joined[name], most_have(scored[name][defined]))
+        of_classes = joined[f"{name}_per_class"]
+        found[f"{name}_per_class"] = {
+            label: interval(of_classes[:, k], scored[name][k]) for k, label in enumerate(rows.names[1:])
+        }
+    return found

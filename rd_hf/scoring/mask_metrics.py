@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .mask_bootstrap import intervals
-from .metric import MetricError
+from .metric import MetricError, defined_or_none
 from .segmentation import (
     SURFACE_TOLERANCE,
     MaskRows,
@@ -46,10 +46,10 @@ def segmentation_scores(
     everything = np.ones((1, len(rows.true_positives)))
     values = {name: own[0] for name, own in class_values(everything, rows).items()}
     names = rows.names[1:]
-    result: dict[str, Any] = {name: _number(mean_over_classes(own, own)) for name, own in values.items()}
-    result["false_positive_images"] = _number(false_positive_images(everything, rows)[0])
+    result: dict[str, Any] = {name: defined_or_none(mean_over_classes(own, own)) for name, own in values.items()}
+    result["false_positive_images"] = defined_or_none(false_positive_images(everything, rows)[0])
     for name, own in values.items():
-        result[f"{name}_per_class"] = dict(zip(names, map(_number, own), strict=True))
+        result[f"{name}_per_class"] = dict(zip(names, map(defined_or_none, own), strict=True))
     result["images"] = _images(rows)
     result |= {"surface_tolerance": SURFACE_TOLERANCE, "unit": rows.measured.unit}
     unit_of = units(len(rows.true_positives), groups)
@@ -74,7 +74,3 @@ def _images(rows: MaskRows) -> dict[str, dict[str, int]]:
         name: {kind: int(of_images[:, k].sum()) for kind, of_images in counted.items()}
         for k, name in enumerate(rows.names[1:])
     }
-
-
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)

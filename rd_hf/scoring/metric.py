@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +25,17 @@ class Metric(NamedTuple):
 
 class MetricError(ValueError):
     """Predictions or labels that cannot be scored, or a score that this split does not define."""
+
+
+def check_names(names: Sequence[str]) -> None:
+    """:raises MetricError: for classes of one name."""
+    if len(set(names)) != len(names):
+        raise MetricError(f"label_names {list(names)} repeat a name, but results are keyed by name: rename one")
+
+
+def defined_or_none(value: float) -> float | None:
+    """A plain number for JSON, which has no NaN."""
+    return None if np.isnan(value) else float(value)
 
 
 def quotient(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

@@ -11,10 +11,12 @@ from .classification import (
     METRIC_NAMES,
     MetricError,
     Predictions,
+    label_matrices,
     point_values,
     undefined_reasons,
     validation_score,
 )
+from .metric import defined_or_none
 from .units import units
 
 __all__ = ["METRIC_NAMES", "MetricError", "compute_metrics", "scores_of", "validation_score"]
@@ -50,8 +52,6 @@ def compute_metrics(
         images, groups is the number that intervals drew from.
     :raises MetricError: if the inputs do not fit together or hold NaN.
     """
-    if len(set(label_names)) != len(label_names):
-        raise MetricError(f"label_names {list(label_names)} repeat a name, but results are keyed by name: rename one")
     checked = Predictions.check(probabilities, labels, label_names, exclusive)
     return scores_of(checked, bootstrap_samples, seed, groups)
 
@@ -61,7 +61,7 @@ def scores_of(predictions: Predictions, bootstrap_samples: int, seed: int, group
 
     :raises MetricError: if the number of resamples is negative.
     """
-    from sklearn.metrics import confusion_matrix, multilabel_confusion_matrix
+    from sklearn.metrics import confusion_matrix
 
     if bootstrap_samples < 0:
         raise MetricError(
@@ -73,11 +73,10 @@ def scores_of(predictions: Predictions, bootstrap_samples: int, seed: int, group
         truth, decisions = predictions.truth.argmax(1), predictions.decisions.argmax(1)
         matrix = confusion_matrix(truth, decisions, labels=range(len(names)))
     else:
-        matrix = multilabel_confusion_matrix(predictions.truth, predictions.decisions & predictions.known)
-        matrix[:, 0, 0] -= (~predictions.known).sum(axis=0)  # counted as neither true nor decided
-    result: dict = {name: _number(values[name]) for name in METRIC_NAMES}
+        matrix = label_matrices(predictions, predictions.decisions)
+    result: dict = {name: defined_or_none(values[name]) for name in METRIC_NAMES}
     for name in ("sensitivity", "specificity"):
-        result[name] = dict(zip(names, map(_number, per_class[name]), strict=True))
+        result[name] = dict(zip(names, map(defined_or_none, per_class[name]), strict=True))
     result["confusion_matrix"] = matrix.tolist()
     unit_of = None if groups is None else units(len(predictions.truth), groups)
     if unit_of is not None and unit_of.max() + 1 == len(unit_of):  # of one image each
@@ -88,7 +87,3 @@ def scores_of(predictions: Predictions, bootstrap_samples: int, seed: int, group
     result["intervals"] = found
     result["undefined"] = undefined_reasons(predictions, per_class)
     return result
-
-
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)

@@ -68,6 +68,16 @@ def _half_way(threshold: float, lower: float) -> float:
     return middle if middle > lower else threshold
 
 
+def margins(probabilities: np.ndarray, names: Sequence[str], point: Mapping[str, Any] | None) -> np.ndarray:
+    """How far each label's probability lies from where its answer changes, (N, K); with several labels per image.
+
+    :param probabilities: (N, K), uncalibrated.
+    :param point: an operating point; a label without a threshold is answered from 0.5 on.
+    """
+    thresholds = {} if point is None else point["thresholds"]
+    return np.abs(probabilities - np.array([thresholds.get(name, HALF) for name in names]))
+
+
 def decisions(
     probabilities: np.ndarray, names: Sequence[str], exclusive: bool, point: Mapping[str, Any] | None
 ) -> np.ndarray:

@@ -37,6 +37,7 @@ LOSS_TERMS = {
 }
 METRIC_TITLES = {metric.name: metric.title for metric in (*METRICS, *MASK_METRICS)}
 LABELLED_CURVES = 8
+NO_CURVE = "no curve, only positive or only negative images"
 DOTS_PER_INCH = 150
 # In inches: a cell of a confusion matrix, the side of the largest matrix, and the letters and lines of class names.
 CELL, LARGEST_MATRIX, LETTER, LINE_HEIGHT = 0.7, 40.0, 0.085, 0.17
@@ -162,14 +163,16 @@ def plot_roc(
     binary = len(label_names) == 2 and exclusive
     names = drawn_names(label_names)
     shown = [1] if binary else list(range(len(label_names)))
-    named, areas = len(shown) <= LABELLED_CURVES, []
+    named, areas, undrawn = len(shown) <= LABELLED_CURVES, [], 0
     beside = named and lines_of(names.texts) > 1  # where the legend hides no curve
     with new_figure(path, 1, 6.5 + 3.2 * beside, 5.5, names=names) as (_, (axes,)):
         for position, k in enumerate(shown):
             known, name = checked.known[:, k], names.texts[k]
             truth = checked.truth[known, k]
             if truth.all() or not truth.any():
-                axes.plot([], [], " ", label=f"{name}: no curve, only positive or only negative images")
+                undrawn += 1
+                if named:
+                    axes.plot([], [], " ", label=f"{name}: {NO_CURVE}")
                 continue
             scores = checked.probabilities[known, k]
             false_positives, true_positives, _ = roc_curve(truth, scores, drop_intermediate=False)
@@ -179,6 +182,8 @@ def plot_roc(
                 name += f"\nagainst\n{names.texts[0]}"
             label = f"{name} (AUROC {areas[-1]:.3f})" if named else None
             axes.plot(false_positives, true_positives, label=label, **style)
+        if undrawn and not named:
+            axes.plot([], [], " ", label=f"{undrawn} classes: {NO_CURVE}")
         if areas and not named:
             mean = f"{len(areas)} classes (AUROC {np.mean(areas):.3f})"
             axes.plot([], [], color="#999999", linewidth=0.8, label=mean)

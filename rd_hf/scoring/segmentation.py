@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .metric import Metric, MetricError, quotient
+from .metric import Metric, MetricError, check_names, quotient
 
 
 class Measured(NamedTuple):
@@ -88,6 +88,7 @@ class MaskRows:
 
         :raises MetricError: if they are of other classes, there are none or one is not finite.
         """
+        check_names(names)
         rows, classes = np.asarray(rows, dtype=np.float64), len(names)
         lengths = [classes * len(COUNTS), classes * len(COUNTS + DISTANCES)]
         if rows.ndim != 2 or not len(rows) or rows.shape[1] not in lengths:

@@ -20,6 +20,7 @@ from ..runtime.progress import Progress
 from ..tasks.classification import SingleLabel
 from ..tasks.segmentation import Segmentation
 from .cost import Cost, measure_cost
+from .cost import threads as threads_in_words
 from .loading import load_student
 from .volumes import VolumeStudent
 from .zoo import SMALLEST_SIDE, ReadyStudent, config_text
@@ -130,9 +131,8 @@ def students_within(
                      image_size, len(every))  # fmt: skip
     size = "student_image_size" if dimensions == 2 else {"segmentation": "crop_size"}.get(task, "volume_size")
     logger.info(
-        "Students are sorted by parameters, most first. ms is measured on this CPU with %d thread%s. Train with "
-        "--%s %d.",
-        used, "s" * (used > 1), size, image_size,
+        "Students are sorted by parameters, most first. ms is measured on this CPU with %s. Train with --%s %d.",
+        threads_in_words(used), size, image_size,
     )  # fmt: skip
     students.sort(key=lambda pair: -pair[1].parameters)
     return [_measured(student, cost, image_size, timed[student.name][1]) for student, cost in students]
@@ -177,8 +177,8 @@ def _count(name: str, value: int | float | str | None) -> float | None:
 
 
 def _check(name: str, value: int | None, least: int) -> None:
-    if value is not None and value < least:
-        raise ArgumentError(f"`{name}` is {value}; it must be at least {least}.")
+    if value is not None and (not isinstance(value, int) or value < least):
+        raise ArgumentError(f"`{name}` is {value!r}; it must be a whole number, and at least {least}.")
 
 
 def _keep(

@@ -30,6 +30,8 @@ from ..models.modeling_monai import (
     MonaiNetForImageClassification,
     MonaiNetForSemanticSegmentation,
 )
+from ..runtime.files import new_folder
+from ..runtime.stand_ins import HEAD_BYTES, stand_in
 
 logger = logging.getLogger(__name__)
 
@@ -52,12 +54,11 @@ def convert_bundle(bundle: str | os.PathLike[str], output_dir: str | os.PathLike
     :param bundle: folder with `configs/inference.json` (or .yaml) and `models/model.pt` or `models/model.safetensors`.
     :param output_dir: a folder that does not exist or is empty.
     :return: `output_dir`.
-    :raises BundleError: when `output_dir` holds something, when the network is not one of those that rd_hf knows, when
-        its arguments are Python expressions, or when the weights are not plain tensors or not those of the network.
+    :raises ArgumentError: when `output_dir` holds something.
+    :raises BundleError: when the network is not one of those that rd_hf knows, when its arguments are Python
+        expressions, or when the weights are not plain tensors or not those of the network.
     """
     folder, target = Path(bundle).expanduser(), Path(output_dir).expanduser()
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise BundleError(f"{target} is not empty: choose another folder to write.")
     path = next((folder / name for name in CONFIGS if (folder / name).is_file()), None)
     if path is None:
         raise BundleError(f"{folder} has none of {', '.join(CONFIGS)}: give the folder of a MONAI bundle.")
@@ -68,7 +69,8 @@ def convert_bundle(bundle: str | os.PathLike[str], output_dir: str | os.PathLike
     definition = _plain(values[key], values, path, key)
     model = _build(definition, _labels(folder), path)
     _load(model, _weights(folder), definition, folder)
-    model.save_pretrained(target)
+    with new_folder(target) as written:
+        model.save_pretrained(written)
     logger.info("Before its network the bundle does this: %s", json.dumps(values.get("preprocessing"), default=str))
     return target
 
@@ -148,7 +150,7 @@ def _build(definition: dict[str, Any], labels: dict[int, str], path: Path) -> Mo
 def _labels(folder: Path) -> dict[int, str]:
     """The names of the network's classes, where the metadata has them."""
     path = folder / "configs" / "metadata.json"
-    values = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    values = _read(path) if path.is_file() else {}
     for name in ("network_data_format", "outputs", "pred", "channel_def"):
         values = values.get(name) if isinstance(values, Mapping) else None
     names = values if isinstance(values, Mapping) else {}
@@ -159,6 +161,10 @@ def _weights(folder: Path) -> dict[str, Tensor]:
     path = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
     if path is None:
         raise BundleError(f"{folder} has none of {', '.join(WEIGHTS)}: download the bundle with its weights.")
+    with path.open("rb") as file:
+        reason = stand_in(file.read(HEAD_BYTES))
+    if reason:
+        raise BundleError(f"{path} holds no weights: {reason}.")
     if path.suffix == ".safetensors":
         return load_file(path)
     try:

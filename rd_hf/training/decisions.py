@@ -121,7 +121,7 @@ def operating_point_in_words(entries: dict[str, Any] | list[dict[str, Any]]) -> 
     lines = [f"Operating point {points[0]['rule']}, chosen on validation; on test:"]
     for point in points[:SHOWN_LABELS]:
         values = ", ".join(f"{name} {_with_interval(point['test'][name])}" for name in MEASURES)
-        lines.append(f"  {point['label']} from {point['threshold']:.3f}: {values}")
+        lines.append(f"  {point['label']} from {point['threshold']:.3g}: {values}")
     if len(points) > SHOWN_LABELS:
         lines.append(f"  and {len(points) - SHOWN_LABELS} more labels, in metrics.json")
     return lines

@@ -260,8 +260,8 @@ def load_run_data(arguments: DistillationArguments, keep_unlabelled: bool = Fals
         labels=torch.cat([labels, padding]),
         labelled_rows=chosen.rows,
         unlabelled_rows=unlabelled,
-        validation=_split(data, "validation"),
-        test=_split(data, "test"),
+        validation=Split.of(data, "validation"),
+        test=Split.of(data, "test"),
         source=source,
         reading=reading,
         masks=data.masks,
@@ -296,10 +296,6 @@ def _without_masks(images: Dataset, labelled_rows: np.ndarray) -> Dataset:
     others = [name for name in images.column_names if name != "mask"]  # stay where they are, perhaps on disk
     tables = [stored.select(others), InMemoryTable(pa.table({"mask": masks}))]
     return assemble(images, tables, {name: images.features[name] for name in (*others, "mask")})
-
-
-def _split(data: ImageData, name: str) -> Split:
-    return Split(name, data.splits[name], data.labels(name), data.masks, volumes=data.volumes)
 
 
 def _load_named(arguments: DistillationArguments) -> ImageData:

@@ -14,7 +14,7 @@ from ..arguments.config import read_config, write_config
 from ..arguments.distillation import DistillationArguments
 from ..arguments.options import defaults_under, names, options
 from ..arguments.values import ArgumentError
-from ..cards.card import CARD_FILE, is_edited
+from ..cards.card import CARD_FILE, IMAGES, is_edited
 from ..pages.report import REPORT_FILE
 from ..runtime.files import LOCK_FILE, alone_in, check_folder
 
@@ -23,13 +23,9 @@ logger = logging.getLogger(__name__)
 CONFIG_FILE = "config.yaml"
 HISTORY_FILE = "metrics.jsonl"
 METRICS_FILE = "metrics.json"
-PLOTS = (
-    "curves.png", "cka.png", "stages.png", "confusion_matrix.png", "roc.png", "dice.png", "dice_images.png",
-    "examples.png",
-)  # fmt: skip
 FOLDERS = ("student", "teacher", "checkpoints", "trackers", "logs")
 FILES = (
-    CONFIG_FILE, HISTORY_FILE, METRICS_FILE, REPORT_FILE, "predictions.csv", "skipped_images.json", *PLOTS
+    CONFIG_FILE, HISTORY_FILE, METRICS_FILE, REPORT_FILE, "predictions.csv", "skipped_images.json", *IMAGES
 )  # fmt: skip
 
 

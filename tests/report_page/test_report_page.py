@@ -137,7 +137,7 @@ def test_counts_at_each_threshold_are_exact_also_where_some_are_left_out(monkeyp
     assert len(values) < table["all"] and (np.diff(values) < 0).all()
     for value, hit, alarm in zip(values, hits, alarms, strict=True):
         assert hit == (scores[truth] >= value).sum() and alarm == (scores[~truth] >= value).sum()
-    assert point is None or 0.2 in values
+    assert 0.5 in values and (point is None or 0.2 in values)
     assert (hits[-1], alarms[-1]) == (table["positives"], table["negatives"])
 
 
@@ -184,13 +184,17 @@ def test_errors_come_surest_first_and_the_least_certain_closest_first():
     probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.51, 0.49], [0.2, 0.8]])
     predictions = Predictions.check(probabilities, np.array([1, 1, 0, 1]), ["a", "b"], True)
     decided = decisions(probabilities, ["a", "b"], True, None)
-    assert confident_errors(predictions, decided, 9) == [Case(0, 0), Case(1, 0)]
+    assert confident_errors(predictions, decided, None, 9) == [Case(0, 0), Case(1, 0)]
     assert [case.position for case in least_certain(predictions, decided, None, 2)] == [2, 1]
     point = {"rule": "youden", "thresholds": {"b": 0.15}}
     assert least_certain(predictions, decided, point, 1)[0].position == 0
     several = Predictions.check(np.array([[0.9, 0.45], [0.1, 0.05]]), np.array([[0, 1], [0, 1]]), ["a", "b"], False)
     wrong = decisions(several.probabilities, ["a", "b"], False, None)
-    assert confident_errors(several, wrong, 9) == [Case(1, 1), Case(0, 0)]
+    assert confident_errors(several, wrong, None, 9) == [Case(1, 1), Case(0, 0)]
+    point = {"rule": "youden", "thresholds": {"b": 0.44, "a": 0.2}}  # 0.45 is hardly above it
+    assert confident_errors(several, decisions(several.probabilities, ["a", "b"], False, point), point, 9) == [
+        Case(0, 0), Case(1, 1),
+    ]  # fmt: skip
 
 
 def test_reliability_has_the_bins_of_the_calibration_error():

@@ -65,4 +65,4 @@ def test_places_on_a_curve():
     generator = np.random.default_rng(0)
     hits, alarms = (np.sort(generator.integers(0, 40, 30)).tolist() for _ in range(2))
     index = np.array(hits) / 40 - np.array(alarms) / 60
-    assert run(f"s.youden({hits}, {alarms}, 40, 60)") == int((index >= index.max() - 1e-12).argmax())
+    assert run(f"s.youden({hits}, {alarms}, 40, 60)") == int(np.flatnonzero(index >= index.max() - 1e-12)[-1])

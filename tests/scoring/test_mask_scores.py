@@ -84,9 +84,10 @@ def test_images_are_counted_and_false_positives_found():
     assert scores["false_positive_images"] == 1.0
     assert scores["intervals"]["false_positive_images"] is None  # of four images
     more = segmentation_scores(
-        MaskRows.of(full_rows(prediction + prediction[:1], truth + truth[:1], 2), ["x", "y"]), 50
+        MaskRows.of(full_rows(prediction + prediction[:1] * 4, truth + truth[:1] * 4, 2), ["x", "y"]), 50
     )
-    assert more["intervals"]["false_positive_images"] == [1.0, 1.0]
+    assert more["intervals"]["false_positive_images"] == [1.0, 1.0]  # of the five without foreground
+    assert more["intervals"]["dice"] is not None and more["intervals"]["hd95"] is None  # one image has both masks
 
 
 def test_a_class_that_is_nowhere_is_left_out_and_named():

@@ -76,6 +76,8 @@ def test_multi_label_values_are_scikit_learns():
     assert scores["auroc"] == pytest.approx(sk.roc_auc_score(truth, probabilities))
     assert scores["average_precision"] == pytest.approx(sk.average_precision_score(truth, probabilities))
     assert scores["confusion_matrix"] == sk.multilabel_confusion_matrix(truth, decided).tolist()
+    alone = compute_metrics(probabilities[:, :1], truth[:, :1], names[:1], MULTI, bootstrap_samples=0)
+    assert alone["confusion_matrix"] == scores["confusion_matrix"][:1]
 
 
 def test_calibration_error_by_hand():
@@ -138,6 +140,21 @@ def test_intervals_hold_their_values_and_the_truth():
         assert low <= accuracy(np.ones((1, 150)), predictions)[0] <= high
         held += low <= 0.8 <= high
     assert 51 <= held <= 60
+
+
+def test_a_value_of_few_images_has_no_interval():
+    probabilities, truth, names = multi(200, 3)
+    truth[:, 0] = np.arange(200) == 7  # one positive image
+    found = compute_metrics(probabilities, truth, names, MULTI, 50)["intervals"]
+    assert found["sensitivity"]["label 0"] is None and found["specificity"]["label 0"] is not None
+    assert None not in (found["sensitivity"]["label 1"], found["auroc"])  # most labels have enough
+    assert compute_metrics(probabilities[:, :2], truth[:, :2], names[:2], MULTI, 50)["intervals"]["auroc"] is None
+    probabilities, labels, names = single(100, 2)
+    labels[:] = np.arange(100) < 40
+    groups = np.where(labels == 1, np.arange(100) // 10, np.arange(100))  # the class is that of four patients
+    found = compute_metrics(probabilities, labels, names, SINGLE, 50, groups=groups.tolist())["intervals"]
+    assert found["sensitivity"]["pneumonia"] is found["specificity"]["normal"] is found["auroc"] is None
+    assert None not in (found["specificity"]["pneumonia"], found["accuracy"])
 
 
 def test_report_is_plain_json_and_the_seed_decides_the_intervals():

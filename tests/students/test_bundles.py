@@ -9,6 +9,7 @@ from monai.networks.nets import DynUNet, SegResNet
 from transformers import AutoModel
 
 from rd_hf import convert_bundle
+from rd_hf.arguments.values import ArgumentError
 from rd_hf.models.backbone import Backbone
 from rd_hf.students.bundles import BundleError
 from rd_hf.students.loading import load_student
@@ -53,7 +54,7 @@ def test_a_bundle_is_a_teacher_and_a_student(network, target, arguments, tmp_pat
     )
     with torch.no_grad():
         torch.testing.assert_close(student.eval()(pixel_values=volumes()).logits, own(volumes()))
-    with pytest.raises(BundleError, match="converted is not empty: choose another"):
+    with pytest.raises(ArgumentError, match="converted is not empty. Choose another"):
         convert_bundle(folder, converted)
     backbone = Backbone.from_pretrained(converted)
     assert not backbone.missing and len(backbone.find_stages((16, 16, 16))) >= 2

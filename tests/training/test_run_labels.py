@@ -1,5 +1,6 @@
 """How the labels of the data reach a run: rows without label, uncertain findings, and the reading of a model's data."""
 
+import csv
 import json
 
 import numpy as np
@@ -26,12 +27,12 @@ def values(dataset, folder, **changes):
 
 def table(folder, header, cells):
     """A table of blobs, a row of cells per image."""
-    folder.mkdir()
+    (folder / "images").mkdir(parents=True)
     images = blob_images(np.arange(len(cells)) % 2)
     lines = [f"file_name,{header}"]
     for row, (image, own) in enumerate(zip(images, cells, strict=True)):
-        Image.fromarray(image).save(folder / f"{row}.png")
-        lines.append(f"{row}.png,{own}")
+        Image.fromarray(image).save(folder / "images" / f"{row}.png")
+        lines.append(f"images/{row}.png,{own}")
     (folder / "table.csv").write_text("\n".join(lines) + "\n")
     return folder / "table.csv"
 
@@ -83,8 +84,11 @@ def test_uncertain_findings_are_left_out_of_training_and_scores(tmp_path):
     rd_hf.distill(**values(path, tmp_path / "run", label_column=["mass", "cyst"], uncertain="ignore"), verbose=False)
     scores = json.loads((tmp_path / "run" / "metrics.json").read_text())["test"]
     counted = np.sum(scores["confusion_matrix"], axis=(1, 2))
-    lines = (tmp_path / "run" / "predictions.csv").read_text().splitlines()
-    assert counted[0] == len(lines) - 1 and 0 < counted[1] < counted[0]
+    with (tmp_path / "run" / "predictions.csv").open() as file:
+        files = [row["file"] for row in csv.DictReader(file)]
+    assert counted[0] == len(files) and 0 < counted[1] < counted[0]
+    listed = {line.partition(",")[0] for line in path.read_text().splitlines()[1:]}
+    assert set(files) < listed  # as the table names them
     student = str(tmp_path / "run" / "student")
     again = rd_hf.evaluate(student, str(path), label_column=["mass", "cyst"])  # reads -1 as in training
     assert {name: again[name] for name in ("auroc", "confusion_matrix")} == {

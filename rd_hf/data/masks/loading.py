@@ -87,7 +87,7 @@ def load_masks(
     }
     if volumes is not None:
         source["volumes"] = volumes.to_dict()
-    readings = {"masks": found.reading, "volumes": volumes}
+    readings = {"masks": found.reading, "volumes": volumes, "folders": raw.folders}
     return ImageData(splits, found.names, "segmentation", source, unlabelled, (*bare, *empty), **readings)
 
 

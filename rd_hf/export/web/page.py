@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import ModelCardData
 
 from ..._version import __version__
 from ...arguments.values import ArgumentError
-from ...cards.card import is_hub_id, stamp
+from ...cards.card import LOCAL, is_hub_id, read_metadata, stamp
 from ...cards.provenance import PROVENANCE
 from ...data.decoding.reading import Reading
 from ...inference.loading import LoadedModel
@@ -25,8 +25,6 @@ from ..inputs import is_of_volumes
 from .layout import FILES, LICENSE_FILE, PAGE_FILE, README_FILE, STUDENT_FILE
 from .runtime import RUNTIME_FOLDER, linked, vendored
 from .steps import preprocessing
-
-LOCAL = "local"
 
 
 def start_page(folder: Path, loaded: LoadedModel, web_runtime: str | None, cdn: bool) -> dict[str, Any]:
@@ -71,7 +69,7 @@ def write_page(
     if (companions / LICENSE_FILE).is_file():
         shutil.copyfile(companions / LICENSE_FILE, folder / LICENSE_FILE)
     card = companions / README_FILE
-    license = ModelCard(card.read_text(encoding="utf-8")).data.license if card.is_file() else None
+    license = read_metadata(card).license if card.is_file() else None
     (folder / README_FILE).write_text(_readme(student, model_id, license, cdn), encoding="utf-8")
     total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return {"format": "web", "runtime": "linked" if cdn else "vendored", "page_bytes": total}

@@ -4,7 +4,7 @@ import { decision, probabilities, thresholds } from "./answer.js";
 import { element, percent } from "./elements.js";
 import { picture } from "./picture.js";
 
-const MOST_BARS = 12; // classes that are drawn; of more the likeliest
+const MOST_BARS = 12; // classes that are drawn; of more those answered, and the likeliest
 
 /** The answer in words. */
 export function answerOf(result, student) {
@@ -41,8 +41,10 @@ export function ruleOf(student, isCalibrated) {
     if (!student.several_labels) return "The likeliest class is the answer.";
     return `A class is answered from 50 %${isCalibrated ? " before calibration" : ""}.`;
   }
-  const named = Object.entries(thresholds(student)).map(([name, value]) => `${name} from ${percent(value)}`);
+  const named = Object.entries(point.thresholds).map(([name, value]) => `${name} from ${Number((100 * value).toPrecision(3))} %`);
   const rule = point.rule === "youden" ? "Youden's index" : point.rule;
+  const hasOthers = student.several_labels && named.length < student.labels.length;
+  if (hasOthers) named.push("the others from 50 %");
   const words = `Operating point (${rule} on the validation images): ${named.join(", ")}`;
   return isCalibrated ? `${words} before calibration.` : `${words}; a line marks it.`;
 }
@@ -54,7 +56,8 @@ function bars(result, student, isCalibrated) {
   const limits = isCalibrated ? {} : thresholds(student);
   let numbers = student.labels.map((_, number) => number);
   if (numbers.length > MOST_BARS) {
-    numbers = numbers.sort((one, other) => values[other] - values[one]).slice(0, MOST_BARS);
+    const first = (number) => (answered.has(student.labels[number]) ? 1 : 0);
+    numbers = numbers.sort((one, other) => first(other) - first(one) || values[other] - values[one]).slice(0, MOST_BARS);
   }
   const items = numbers.map((number) => {
     const name = student.labels[number];
