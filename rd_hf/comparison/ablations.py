@@ -48,6 +48,7 @@ class SeparateClassifier(nn.Module):
             student, tape = self.staged.forward(student_pixel_values)
         with torch.no_grad():  # only shows the way from a stage on
             _, way = self.staged_classifier.forward(student_pixel_values)
+        torch.clear_autocast_cache()  # older versions of torch would reuse these casts, which have no gradient
         features = [project(feature) for project, feature in zip(self.projectors, teacher_features, strict=True)]
         hybrid = [self.staged_classifier.resume(way, index, feature).logits for index, feature in enumerate(features)]
         target = None

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from accelerate.utils import set_seed
+from accelerate.utils.modeling import get_grad_scaler
 from safetensors.numpy import save_file
 
 from .._version import __version__
@@ -44,7 +45,10 @@ def run_cell(plan: Plan, cell: Cell, bench: Bench, root: Path) -> None:
     try:
         _run_cell(plan, cell, bench, root)
     finally:
-        bench.accelerator.free_memory()  # it keeps each model and optimiser that it has prepared
+        accelerator = bench.accelerator
+        accelerator.free_memory()  # it keeps each model and optimiser that it has prepared
+        if accelerator.scaler is not None:  # the scale of fp16 that this run has come to is no other's
+            accelerator.scaler = get_grad_scaler(accelerator.distributed_type)
 
 
 def _run_cell(plan: Plan, cell: Cell, bench: Bench, root: Path) -> None:

@@ -75,12 +75,12 @@ def train(plan: Plan, cell: Cell, bench: Bench, arguments: DistillationArguments
         return _guide(cell, bench, arguments, models)
     if method.adaptation == "linear_probe":
         return _probe(bench, arguments, models)
-    run_data = bench.open(arguments, models.transforms)
+    run_data, started = bench.open(arguments, models.transforms), time.perf_counter()
     module = None if method.classifier == "shared" else SeparateClassifier(models.teacher)
     trainer = build_trainer(arguments, bench.accelerator, run_data, models, Path(arguments.output_dir), module)
     if method.classifier == "first":
         reprogram_first(trainer)
-    trained = _trained_student(trainer, models, run_data, bench)
+    trained = _trained_student(trainer, models, run_data, bench, started)
     if method.classifier == "shared" and models.teacher is not None:
         trained.teacher_rows = lambda split: teacher_rows(models, split, trainer)
     return trained
@@ -107,9 +107,12 @@ def read_whole_map(teacher: RDTeacher, backbone: Backbone) -> None:
     teacher.tap(backbone)
 
 
-def _trained_student(trainer: Trainer, models: Models, run_data: RunData, bench: Bench) -> Trained:
-    """Train to the end, and keep the student that was best on validation."""
-    details = _run(trainer)
+def _trained_student(trainer: Trainer, models: Models, run_data: RunData, bench: Bench, started: float) -> Trained:
+    """Train to the end, and keep the student that was best on validation.
+
+    :param started: when the method began, by `time.perf_counter`: with its probe, or the start of its projectors.
+    """
+    details = _run(trainer, started)
     student, arguments = models.student, trainer.arguments
 
     def rows(split: OpenSplit) -> np.ndarray:
@@ -139,9 +142,8 @@ def _trainer(
     return Trainer(arguments, bench.accelerator, module, inputs, objective, data, steps, Path(arguments.output_dir))
 
 
-def _run(trainer: Trainer) -> dict[str, Any]:
+def _run(trainer: Trainer, started: float) -> dict[str, Any]:
     """Train to the end, and return the facts to report about it."""
-    started = time.perf_counter()
     with hidden_progress(), PeakMemory(trainer.accelerator.device) as memory:
         trainer.train()
     return {
@@ -161,6 +163,9 @@ def _guide(
     details = {}
     if method.role == "logit":
         check_view_means(arguments, run_data)
+    if method.adaptation == "linear_probe" and not bench.has_masks:
+        bench.pooled_features(arguments, models, run_data.validation)  # kept, and so not a part of the time
+    started = time.perf_counter()
     if method.adaptation == "linear_probe":
         head, details["teacher_C"] = _fitted_probe(bench, arguments, run_data, models, inputs, LIKELIHOOD)
     if method.role == "logit" and arguments.target_views == "mean":
@@ -176,7 +181,7 @@ def _guide(
         bench, arguments, run_data, guided, inputs,
         lambda supervised: GuidedObjective(supervised, transfer, method.weight * cell.weight),
     )  # fmt: skip
-    trained = _trained_student(trainer, models, run_data, bench)
+    trained = _trained_student(trainer, models, run_data, bench, started)
     trained.details |= details
     return trained
 
@@ -237,7 +242,8 @@ def _adapt(cell: Cell, bench: Bench, arguments: DistillationArguments) -> Traine
     adapted.to(bench.accelerator.device)
     trained = _count(parameter for parameter in adapted.parameters() if parameter.requires_grad)
     inputs = build_inputs(arguments, run_data, replace(models, backbone=None), bench.accelerator)
-    details = _run(_trainer(bench, arguments, run_data, adapted, inputs))
+    started = time.perf_counter()
+    details = _run(_trainer(bench, arguments, run_data, adapted, inputs), started)
     if merge is not None:
         merge()
 

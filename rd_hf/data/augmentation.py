@@ -127,8 +127,9 @@ def draw(
             f"got {len(views)} views for {len(samples)} samples; give one view per sample, or one for all"
         )
     numbers = [EVALUATION_VIEW if view is None else int(view) for view in views]
+    counted = Counted(seed)
     rows = [
-        uniform_draws(seed, int(sample), view, DRAWS_PER_VIEW) for sample, view in zip(samples, numbers, strict=True)
+        uniform_draws(counted, int(sample), view, DRAWS_PER_VIEW) for sample, view in zip(samples, numbers, strict=True)
     ]
     uniform = torch.from_numpy(np.stack(rows) if rows else np.zeros((0, DRAWS_PER_VIEW)))
     identity = torch.tensor([view == EVALUATION_VIEW for view in numbers], dtype=torch.bool)
@@ -167,7 +168,7 @@ def apply(view: ViewParameters, batch: Tensor) -> Tensor:
         return images
     shown = _tone(view, _warped(view, images, mode="bilinear", padding_mode="border"))
     if bool(view.identity.any()):
-        rows = view.identity.to(batch.device)
+        rows = view.identity.to(batch.device, non_blocking=True)
         shown[rows] = images[rows]
     return shown
 
@@ -189,25 +190,50 @@ def apply_to_masks(view: ViewParameters, masks: Tensor) -> Tensor:
     # Zeros come in from outside, so that classes count from 1 meanwhile; float32 holds them exactly.
     warped = _warped(view, masks[:, None].float() + 1, mode="nearest", padding_mode="zeros")[:, 0].round() - 1
     shown = torch.where(warped < 0, IGNORED_LABEL, warped).to(masks.dtype)
-    rows = view.identity.to(masks.device)
+    rows = view.identity.to(masks.device, non_blocking=True)
     return torch.where(rows[:, None, None], masks, shown)
 
 
-def uniform_draws(seed: int, sample: int, view: int, draws: int) -> np.ndarray:
-    """(draws,) uniform in [0, 1), from the counter-based Philox generator at this sample and view.
+class Counted:
+    """Uniform draws of the counter-based Philox generator, a function of a key and a counter.
+
+    One generator is kept: to make one costs several times a draw, since numpy asks the system for entropy.
+
+    :param seed: first word of the key, at least 0.
+    :param stream: second word.
+    """
+
+    def __init__(self, seed: int, stream: int = 0) -> None:
+        self.seed = seed
+        self._philox = np.random.Philox(key=[max(seed, 0), stream])
+        self._generator, self._state = np.random.Generator(self._philox), self._philox.state
+
+    def draw(self, counter: Sequence[int], draws: int) -> np.ndarray:
+        """(draws,) uniform in [0, 1).
+
+        The generator counts up in the lowest word, so others in the higher ones never meet one another's draws.
+
+        :param counter: four words.
+        """
+        self._state["state"]["counter"] = np.array(counter, dtype=np.uint64)
+        self._philox.state = self._state  # read at its start, when no draw was buffered
+        return self._generator.random(draws)
+
+
+def uniform_draws(counted: Counted, sample: int, view: int, draws: int) -> np.ndarray:
+    """(draws,) uniform in [0, 1), at this sample and view.
 
     :return: zeros for the evaluation view.
     :raises AugmentationError: if a number is negative (other than view -1).
     """
     if view == EVALUATION_VIEW:
         return np.zeros(draws)
-    if min(seed, sample, view) < 0:
+    if min(counted.seed, sample, view) < 0:
         raise AugmentationError(
-            f"seed {seed}, sample {sample}, view {view}: each must be at least 0 (except view -1, the evaluation view)"
+            f"seed {counted.seed}, sample {sample}, view {view}: each must be at least 0 (except view -1, the "
+            "evaluation view)"
         )
-    # The generator counts up in the lowest word, so (view, sample) in the higher ones never meet one another's draws.
-    philox = np.random.Philox(key=[seed, 0], counter=[0, 0, view, sample])
-    return np.random.Generator(philox).random(draws)
+    return counted.draw((0, 0, view, sample), draws)
 
 
 def _warped(view: ViewParameters, images: Tensor, mode: str, padding_mode: str) -> Tensor:
@@ -215,7 +241,7 @@ def _warped(view: ViewParameters, images: Tensor, mode: str, padding_mode: str) 
     from kornia.geometry.transform import warp_affine
 
     height, width = images.shape[-2:]
-    matrix = _matrix(view, height, width).to(images.device)
+    matrix = _matrix(view, height, width).to(images.device, non_blocking=True)
     return warp_affine(images, matrix, (height, width), mode=mode, padding_mode=padding_mode, align_corners=True)
 
 
@@ -238,7 +264,8 @@ def _tone(view: ViewParameters, images: Tensor) -> Tensor:
     if not (moved or curved):
         return images
     brightness, contrast, gamma = (
-        values.to(images.device).view(-1, 1, 1, 1) for values in (view.brightness, view.contrast, view.gamma)
+        values.to(images.device, non_blocking=True).view(-1, 1, 1, 1)
+        for values in (view.brightness, view.contrast, view.gamma)
     )
     # contrast * (v - 1/2) + 1/2 + brightness, with v = image / 255
     torch.addcmul(0.5 - 0.5 * contrast + brightness, images, contrast / 255, out=images)

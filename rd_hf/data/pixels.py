@@ -96,7 +96,11 @@ class PixelTransform:
         return pixels if self.channels == 3 else pixels.mean(dim=1, keepdim=True)
 
     def _normalize(self, batch: Tensor) -> Tensor:
-        return torch.addcmul(self._bias.to(batch.device), batch.float(), self._scale.to(batch.device))
+        return torch.addcmul(
+            self._bias.to(batch.device, non_blocking=True),
+            batch.float(),
+            self._scale.to(batch.device, non_blocking=True),
+        )
 
     def _middle(self, rgb: Image.Image) -> Tensor:
         """The (3,) values at the centre, which neither padding nor a border reaches."""

@@ -68,7 +68,10 @@ def _window_logits(
 
 def windows_at_once(window: tuple[int, ...], device: torch.device) -> int:
     """How many windows a batch has room for: by the GPU's free memory, or `ROOM_ON_CPU`."""
-    room = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else ROOM_ON_CPU
+    room = ROOM_ON_CPU
+    if device.type == "cuda":  # what torch holds without using it is free too
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        room = torch.cuda.mem_get_info(device)[0] + kept
     voxels = window[0] * window[1] * window[2]
     return max(1, min(MOST_WINDOWS, int(room // (voxels * BYTES_PER_VOXEL))))
 

@@ -80,7 +80,7 @@ class RDTeacher(WithBackbone):
         if config.backbone_included:
             self.backbone = image_tower(AutoModel.from_config(config.backbone_config, dtype=dtype))
         self._staged_student: StagedModel | None = None
-        self._independent_student: StagedModel | None = None  # that of which it is known to need no image
+        self._needs: tuple[StagedModel, bool] | None = None  # a student, and whether its hybrid logits need its image
         self.supports_gradient_checkpointing = self.student.supports_gradient_checkpointing
         self.post_init()
 
@@ -305,9 +305,9 @@ class RDTeacher(WithBackbone):
 
         So they do where the student reads skip connections around the injected stages, or the image again.
         """
-        if self._independent_student is not self.staged_student and not self._depends_on_image():
-            self._independent_student = self.staged_student
-        return self._independent_student is not self.staged_student
+        if self._needs is None or self._needs[0] is not self.staged_student:
+            self._needs = self.staged_student, self._depends_on_image()
+        return self._needs[1]
 
     def _depends_on_image(self) -> bool:
         """Inject the same features into the passes of two images, and compare the logits."""
@@ -327,7 +327,9 @@ class RDTeacher(WithBackbone):
             image_size: Grid = tuple(self.config.student_config.image_size)
             names = [stage.name for stage in self.student_stages]
             # trained since they were chosen, and maybe silent somewhere by now: no reason to refuse a checkpoint
-            self._staged_student = find_stages(self.student.model, image_size, names, must_reach_output=False)
+            # outside of autocast, in which torch may keep the casts of these passes, which have no gradient
+            with torch.autocast(self.device.type, enabled=False):
+                self._staged_student = find_stages(self.student.model, image_size, names, must_reach_output=False)
         return self._staged_student
 
 

@@ -15,8 +15,15 @@ from pathlib import Path
 import psutil
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, KwargsHandler
+from accelerate.state import AcceleratorState, GradientState
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    DistributedType,
+    DynamoBackend,
+    GradientAccumulationPlugin,
+    InitProcessGroupKwargs,
+    KwargsHandler,
+)
 
 from ..arguments.distillation import DistillationArguments
 from ..arguments.values import ArgumentError
@@ -27,6 +34,8 @@ from .progress import hide_progress
 GRACE_SECONDS = 3
 OF_COMMUNICATION = ("gloo", "NCCL", "pair closure", "Connection closed by peer", "Connection reset by peer")
 LOG_FOLDER = "logs"
+OF_PARTS = (DistributedType.DEEPSPEED, DistributedType.FSDP, DistributedType.MEGATRON_LM)  # of the model, in processes
+logger = logging.getLogger(__name__)
 PROGRESS = logging.getLogger("rd_hf.progress_of_a_process")  # written to the log of each process only
 PROGRESS.setLevel(logging.INFO)
 PROGRESS.propagate = False
@@ -42,8 +51,14 @@ def start_accelerator(arguments: DistillationArguments) -> Accelerator:
         raise ArgumentError("`fp16` needs a GPU, and there is none here: leave it out, or give `bf16`.")
     # Accelerate keeps one precision per process, but a second run in the process may use another.
     AcceleratorState._reset_state()
+    GradientState._reset_state()  # which an interrupted training of another library may have left in an accumulation
     launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if launched > 1 and torch.cuda.device_count():
+        # The number of the process's GPU, which differs from its own where processes share one, or each sees its alone.
+        os.environ["LOCAL_RANK"] = str(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     accelerator = Accelerator(
+        # which the user's own configuration of Accelerate may also ask for, and which would divide the loss
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
         # Without this and without a GPU every process of a torchrun would train alone, and all write to one folder.
         cpu=not torch.accelerator.is_available(),
         # To read these, Accelerate empties the environment for a moment, which other threads may be reading.
@@ -53,6 +68,7 @@ def start_accelerator(arguments: DistillationArguments) -> Accelerator:
         log_with=arguments.report_to,
         project_dir=None if arguments.output_dir is None else str(Path(arguments.output_dir) / "trackers"),
     )
+    _check_configuration(accelerator, arguments)
     if accelerator.num_processes != launched:
         raise ArgumentError(
             f"{launched} processes were launched, but each would train on its own on {accelerator.device}: launch "
@@ -68,13 +84,37 @@ def start_accelerator(arguments: DistillationArguments) -> Accelerator:
     return accelerator
 
 
+def _check_configuration(accelerator: Accelerator, arguments: DistillationArguments) -> None:
+    """Check what the user's own configuration of Accelerate asks for, which `accelerate launch` reads.
+
+    :raises ArgumentError: for what rd_hf does not support.
+    """
+    way_out = "use one without it, as in examples/accelerate, with `--config_file`."
+    if accelerator.distributed_type in OF_PARTS:
+        kind = accelerator.distributed_type.value
+        raise ArgumentError(f"The configuration of Accelerate asks for {kind}, which rd_hf does not support: {way_out}")
+    if accelerator.state.dynamo_plugin.backend != DynamoBackend.NO:
+        raise ArgumentError(
+            "The configuration of Accelerate asks for torch.compile of the whole model, but rd_hf compiles block by "
+            f"block, with `torch_compile`: {way_out}"
+        )
+    wanted = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if wanted != accelerator.mixed_precision and not (arguments.bf16 or arguments.fp16):
+        logger.warning("The configuration of Accelerate asks for %s, which rd_hf takes from --bf16 and --fp16.", wanted)
+
+
 def _of_launched_processes(arguments: DistillationArguments) -> list[KwargsHandler]:
     # A student may hold weights that no pass uses (a mask token, the map behind a head that reads another token).
     ddp = DistributedDataParallelKwargs(find_unused_parameters=True)
     group = InitProcessGroupKwargs(timeout=timedelta(minutes=arguments.process_timeout))
-    if 0 < torch.cuda.device_count() < int(os.environ.get("LOCAL_WORLD_SIZE", "1")):
+    if 0 < torch.cuda.device_count() < processes_of_machine():
         group.backend = "gloo"  # NCCL refuses two processes on one GPU
     return [ddp, group]
+
+
+def processes_of_machine() -> int:
+    """How many processes of the run share this machine, as torchrun and accelerate launch say."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 class SilentProcessError(OSError):

@@ -143,6 +143,9 @@ def adopt_student(
     model.config.label2id = {name: number for number, name in enumerate(label_names)}
     model.config.problem_type = kind.problem_type(problem_type)
     _read_kept_shares_as_dropped(model)
+    if model.dtype != torch.float32:
+        logger.info("The student's weights, which are %s, become float32 for the training.", str(model.dtype)[6:])
+        model.float()
     return kind.student_class.from_classifier(model)
 
 

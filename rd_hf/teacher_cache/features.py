@@ -119,7 +119,7 @@ class FeatureCache:
         stored = [part for number, feature in enumerate(features) for part in self._stored(number, feature)]
         fits = torch.stack([part.isfinite().flatten(1).all(dim=1) for part in stored]).all(dim=0)
         placed = [fit and row < self.layout.rows for row, fit in zip(rows, fits.tolist(), strict=True)]
-        if any(placed):
+        if any(placed) and self.room and not self.full:
             content = [as_bytes(part.cpu().contiguous()) for part in stored]
             for position in np.flatnonzero(placed):
                 self._write_entry(rows[position], views[position], [part[position] for part in content])

@@ -24,11 +24,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# Blocks of one class share their code, and with it the graphs that torch keeps: each block has one for the ordinary
+# pass, one for hybrid passes and one for evaluation. After the usual 8 torch would leave all of them uncompiled.
+FORMS = 256
 
-def check_compiler() -> None:
-    """:raises ArgumentError: when torch.compile does not work on this machine, as without a C++ compiler or Triton."""
+
+def check_compiler(device: torch.device) -> None:
+    """:raises ArgumentError: when torch.compile does not work for a device, as without a C++ compiler or Triton."""
     try:
-        torch.compile(lambda values: values.sin() + 1, fullgraph=True)(torch.zeros(8))
+        torch.compile(lambda values: values.sin() + 1, fullgraph=True)(torch.zeros(8, device=device))
     except Exception as error:  # whatever a missing or broken tool chain raises
         reason = str(error).strip().splitlines()[0]
         raise ArgumentError(f"`torch_compile` does not work on this machine ({reason}): leave it out.") from error
@@ -61,6 +65,7 @@ def compiled(model: nn.Module, recorded: Collection[str] = ()) -> Iterator[list[
 def compiled_models(models: Models) -> Iterator[None]:
     """Compile the blocks of student and teacher for as long as this lasts: for the training, not for the report."""
     with ExitStack() as stack:
+        stack.enter_context(torch._dynamo.config.patch(recompile_limit=FORMS))
         if models.teacher is None:
             parts = [stack.enter_context(compiled(models.student.model))]
         else:

@@ -151,7 +151,7 @@ def _run(arguments: DistillationArguments, load: LoadModels) -> RDStudentForImag
     if accelerator.is_main_process:
         check_not_in_use(Path(arguments.output_dir))
     if arguments.torch_compile:
-        check_compiler()
+        check_compiler(accelerator.device)
     with accelerator.main_process_first():
         run_data = load_run_data(arguments)
     metric = run_data.task.selection_metric(arguments.metric_for_best_model)

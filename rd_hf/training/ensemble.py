@@ -38,7 +38,7 @@ class Ensemble:
 
         :param logits: (B, K); those of rows that no step has seen stay as they are.
         """
-        where = torch.tensor(rows, device=self.sums.device)
+        where = torch.tensor(rows).to(self.sums.device, non_blocking=True)
         visits = self.visits[where]
         averages = self.sums[where] / (1.0 - DECAY ** visits.clamp(min=1.0))
         return torch.where(visits > 0, (1.0 - share) * logits + share * self.scale * averages, logits)

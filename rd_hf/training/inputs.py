@@ -92,8 +92,10 @@ class Inputs:
         if not missing:
             return features
         new_rows, new_views = ([values[position] for position in missing] for values in (rows, views))
-        fetched = positions == missing  # not so where another process or a damage came in between
-        new = self.run_teacher(new_rows, new_views, pixels if fetched else None)
+        # not all that is missing was fetched, or more was, where another process or a damage came in between
+        place = {position: number for number, position in enumerate(positions or ())}
+        came = pixels is not None and all(position in place for position in missing)
+        new = self.run_teacher(new_rows, new_views, pixels[[place[position] for position in missing]] if came else None)
         return _filled(features, missing, self.cache.write(new_rows, new_views, new))
 
     def mean_features(self, rows: Sequence[int]) -> list[StageFeature]:

@@ -50,11 +50,11 @@ def fit_probe(
     :return: a head that reads pooled features, and the penalty's inverse (C of scikit-learn).
     """
     mean, scale = features.mean(axis=0), features.std(axis=0) + 1e-6
-    truth = torch.from_numpy(labels_of_validation)
+    standard, truth = (features - mean) / scale, torch.from_numpy(labels_of_validation)
     scored = task.for_training(truth, False, 0.0)
     best, best_score = None, -np.inf
     for penalty in INVERSE_PENALTIES:
-        head = _as_linear(*_regression(task, (features - mean) / scale, labels, penalty, balanced), mean, scale)
+        head = _as_linear(*_regression(task, standard, labels, penalty, balanced), mean, scale)
         with torch.no_grad():
             logits = head(torch.from_numpy(of_validation))
             if metric == LIKELIHOOD:
@@ -76,7 +76,7 @@ def labelled_features(
     chosen = run_data.labelled_rows
     if len(chosen) > MOST_FEATURES:
         drawn = np.random.default_rng(arguments.seed).permutation(chosen)
-        marks = run_data.task.marks(run_data.labels[drawn])
+        marks = run_data.task.marks(run_data.labels[drawn].numpy())
         first = np.unique(marks.argmax(axis=0))  # a row of each class
         chosen = np.sort(np.concatenate([drawn[first], np.delete(drawn, first)])[:MOST_FEATURES])
     views = range(max(1, min(run_data.views(arguments) or 1, MOST_FEATURES // len(chosen))))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -313,15 +314,14 @@ def comparable(feature: StageFeature, features: Literal["pooled", "flattened"]) 
     return torch.cat([mean(parts[0]), *(part[:, 0] for part in parts[1:])], dim=1)
 
 
-def find_non_finite(terms: Mapping[str, Tensor]) -> str | None:
-    """The name of the first term that is infinite or NaN, with one transfer from the device.
+def find_non_finite(terms: Mapping[str, float]) -> str | None:
+    """The name of the first term that is infinite or NaN.
 
-    :param terms: Scalars by name, as `Objective` returns them; "loss", the sum of the others, is named last.
+    :param terms: those of `Objective` by name; "loss", the sum of the others, is named last.
     :return: The name, None if all are finite.
     """
     names = sorted(terms, key=lambda name: name == "loss")
-    finite = torch.stack([terms[name].detach().isfinite() for name in names]).tolist()
-    return next((name for name, is_finite in zip(names, finite, strict=True) if not is_finite), None)
+    return next((name for name in names if not math.isfinite(terms[name])), None)
 
 
 def _with_live_rows(start: int, own: Tensor, whole: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..data.augmentation import Counted
 from ..models.grids import Grid, channels_last, written
 from ..tasks.task import at_least_float32
 
@@ -32,12 +33,8 @@ def draw(seed: int, step: int, rows: Sequence[int], views: Sequence[int], count:
     :param count: Positions P of an image.
     :return: (B, P) float64, uniform in [0, 1).
     """
-    generators = (
-        # Philox counts up in the lowest word, so the higher ones tell the images' draws apart.
-        np.random.Generator(np.random.Philox(key=[seed, KEY], counter=[0, view, step, row]))
-        for row, view in zip(rows, views, strict=True)
-    )
-    return np.stack([generator.random(count) for generator in generators])
+    counted = Counted(seed, KEY)
+    return np.stack([counted.draw((0, view, step, row), count) for row, view in zip(rows, views, strict=True)])
 
 
 def choose(draws: np.ndarray, cells: int) -> Tensor:

@@ -42,6 +42,7 @@ from ..data.volumes.store import VolumeStore, tell_padded
 from ..data.volumes.transform import VolumeTransform
 from ..data.volumes.volume import VolumeReading
 from ..models.image_processing_rd_volume import RDVolumeProcessor
+from ..runtime.processes import processes_of_machine
 from ..students.volumes import VolumeStudent
 from ..tasks.make import make_task
 from ..tasks.task import Task
@@ -203,10 +204,12 @@ class RunData:
         images = len(self.kept_rows) + len(self.validation.images) + len(self.test.images)
         needed = images * sum(3 * math.prod(transform.size) for transform in transforms.each())
         needed += 0 if self.masks is None else images * math.prod(transforms.student.size)
+        processes = processes_of_machine()
         free = shutil.disk_usage(tempfile.gettempdir()).free
-        if needed > free:
+        if needed * processes > free:
+            of_each = "" if processes == 1 else f" for each of {processes} processes"
             raise ArgumentError(
-                f"The decoded images need {needed / 2**30:.1f} GiB in {tempfile.gettempdir()}, but only "
+                f"The decoded images need {needed / 2**30:.1f} GiB{of_each} in {tempfile.gettempdir()}, but only "
                 f"{free / 2**30:.1f} GiB are free: set TMPDIR to a folder on a larger disk."
             )
 

@@ -151,6 +151,8 @@ class Update:
             raise NonFiniteLossError("gradient")
         self.prepared_optimizer.step()
         self.prepared_optimizer.zero_grad()
+        if self.accelerator.scaler is not None and self.accelerator.scaler.get_scale() < 1:
+            raise NonFiniteLossError("gradient, at whatever scale fp16 gives the loss,")
         if self.said:
             self.targets.observe(*(self.accelerator.gather(torch.cat(own)) for own in zip(*self.said, strict=True)))
         return values | {"learning_rate": self.optimizer.param_groups[0]["lr"], "images": images}
@@ -176,7 +178,7 @@ class Update:
             pairs = self.objective.statistics(passes, part.draws, targets)
             whole = self.gather([[Compared(*map(Tensor.detach, pair)) for pair in pairs]])
         if self.targets is not None and self.targets.ensemble is not None:
-            where = torch.tensor(part.rows, device=passes.student.device)
+            where = torch.tensor(part.rows).to(passes.student.device, non_blocking=True)
             self.said.append((where, at_least_float32(passes.student.detach()), targets.teacher))
         # DDP averages gradients over processes, so a term's share is its count on one process.
         rows = len(part.student_pixels)
@@ -226,6 +228,8 @@ class Update:
     def gather(self, parts: list[list[Compared]]) -> list[Compared]:
         """The features of the global batch, per stage: processes in their order, micro-batches of each in theirs."""
         own = [torch.cat(rows) for side in zip(*parts, strict=True) for rows in zip(*side, strict=True)]
+        if not own:  # as while a KL term that rises is off
+            return []
         if self.accelerator.num_processes > 1:
             flat = [features.flatten(1) for features in own]
             gathered = self.accelerator.gather(torch.cat(flat, dim=1)).split([f.shape[1] for f in flat], dim=1)
@@ -237,11 +241,11 @@ class Update:
         values = torch.stack(list(sums.values()))
         if self.accelerator.num_processes > 1:
             values = self.accelerator.reduce(values, reduction="mean")
-        terms = dict(zip(sums, values, strict=True))
+        terms = dict(zip(sums, values.tolist(), strict=True))
         name = find_non_finite(terms)
         if name is not None:
             raise NonFiniteLossError(f"{name} term of the loss")
-        return dict(zip(sums, values.tolist(), strict=True))
+        return terms
 
     def groups(self) -> dict[str, dict[str, Tensor]]:
         """What a checkpoint holds beside the module, by group."""
@@ -261,8 +265,10 @@ class Update:
 
     def clip(self) -> float:
         """Clip the gradient to `max_grad_norm`, and return its norm before clipping."""
+        if self.accelerator.scaler is not None:  # Accelerate's own clipping unscales every optimiser that it knows
+            self.accelerator.unscale_gradients(self.prepared_optimizer)
         limit = self.arguments.max_grad_norm or math.inf
-        return float(self.accelerator.clip_grad_norm_(self.model.parameters(), limit))
+        return float(nn.utils.clip_grad_norm_(self.model.parameters(), limit))
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast
 from torch import Tensor, nn
 
 from ..arguments.distillation import DistillationArguments
@@ -163,17 +164,21 @@ def fitted_probe(
         )  # fmt: skip
         empty.load_state_dict(probe.state_dict())
         return empty
-    features, labels = labelled_features(arguments, run_data, inputs)
     split = run_data.validation
-    probe, penalty = fit_probe(
-        run_data.task, features, labels, scored_features(arguments, models, split, accelerator),
-        split.labels[split.rows], LIKELIHOOD, arguments.class_weights == "balanced",
-    )  # fmt: skip
-    logger.info(
-        "A linear probe of the teacher is fitted to %d features of the %d labelled rows, with C = %g.",
-        len(features), len(run_data.labelled_rows), penalty,
-    )  # fmt: skip
-    empty.load_state_dict(probe.state_dict())
+    of_validation = scored_features(arguments, models, split, accelerator)
+    if accelerator.is_main_process:
+        features, labels = labelled_features(arguments, run_data, inputs)
+        probe, penalty = fit_probe(
+            run_data.task, features, labels, of_validation, split.labels[split.rows], LIKELIHOOD,
+            arguments.class_weights == "balanced",
+        )  # fmt: skip
+        logger.info(
+            "A linear probe of the teacher is fitted to %d features of the %d labelled rows, with C = %g.",
+            len(features), len(run_data.labelled_rows), penalty,
+        )  # fmt: skip
+        empty.load_state_dict(probe.state_dict())
+    for tensor in empty.state_dict().values():
+        broadcast(tensor)
     return empty
 
 

@@ -27,6 +27,7 @@ from ..models.slices import SliceReading
 from ..models.tape import input_channels
 from ..models.teacher_network import TeacherNetwork
 from ..models.tower_loading import HUB_PREFIX
+from ..runtime.processes import processes_of_machine
 from ..tasks.segmentation import Segmentation
 from .checks import unfit
 from .run_data import RunData
@@ -45,7 +46,7 @@ def load_teacher(arguments: DistillationArguments, accelerator: Accelerator) -> 
     :raises ArgumentError: when several processes of one machine would each spread it over all of its devices.
     """
     options = {"revision": arguments.teacher_revision, "trust_remote_code": arguments.trust_remote_code}
-    if arguments.teacher_device_map is not None and accelerator.local_process_index > 0:
+    if arguments.teacher_device_map is not None and processes_of_machine() > 1:
         raise ArgumentError(
             "`teacher_device_map` splits the teacher over all GPUs of a machine: launch one process per machine."
         )

@@ -43,7 +43,7 @@ class ViewMeans:
         found = self.rows[np.minimum(positions, len(self.rows) - 1)]
         if not np.array_equal(found, rows):
             raise KeyError(f"There are no view means of the rows {sorted(set(rows) - set(self.rows))[:8]}.")
-        return [StageFeature(self.table[torch.from_numpy(positions)].to(device))]
+        return [StageFeature(self.table[torch.from_numpy(positions)].to(device, non_blocking=True))]
 
 
 def check_view_means(arguments: DistillationArguments, run_data: RunData) -> None:

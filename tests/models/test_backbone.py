@@ -18,6 +18,7 @@ from transformers import (
 from rd_hf.models.backbone import Backbone, BackboneError, weights_hash
 from rd_hf.models.features import StageError
 from rd_hf.models.stages import image_tower
+from rd_hf.models.tape import whole_float32
 
 VIT = ViTConfig(
     hidden_size=16, num_hidden_layers=4, num_attention_heads=2, intermediate_size=32, image_size=32, patch_size=8
@@ -227,3 +228,17 @@ def test_the_image_tower_that_transformers_does_not_find(model_type):
     config = AutoConfig.for_model(model_type, **(configs if model_type == "flava" else configs | narrow))
     with torch.device("meta"):
         assert type(image_tower(AutoModel.from_config(config))).__name__ in ("GitVisionModel", "FlavaImageModel")
+
+
+@pytest.mark.parametrize("setting", ["ieee", "tf32"])
+def test_float32_is_whole_whatever_the_process_has_set(setting):
+    """Torch refuses to read its older settings where the newer ones differ by operation."""
+    before = torch.backends.fp32_precision, torch.backends.cudnn.conv.fp32_precision
+    try:
+        torch.backends.fp32_precision = setting
+        torch.backends.cudnn.conv.fp32_precision = setting
+        with whole_float32():
+            assert torch.backends.cudnn.conv.fp32_precision == torch.backends.cuda.matmul.fp32_precision == "ieee"
+        assert torch.backends.cudnn.conv.fp32_precision == setting
+    finally:
+        torch.backends.fp32_precision, torch.backends.cudnn.conv.fp32_precision = before

@@ -7,12 +7,16 @@ from pathlib import Path
 
 import pytest
 import yaml
+from accelerate.state import GradientState
 from conftest import REPOSITORY
 from test_distillation import settings
 from test_interrupts import options
 from warm_python import free_port
 from warm_server import EMPTY_PLOTS
 
+from rd_hf.arguments.distillation import DistillationArguments
+from rd_hf.arguments.values import ArgumentError
+from rd_hf.runtime.processes import start_accelerator
 from rd_hf.training.run_folder import read_history
 
 
@@ -55,6 +59,23 @@ def test_the_accelerate_configs_are_ones_that_accelerate_takes(config):
 
     path = REPOSITORY / "examples" / "accelerate" / f"{config}.yaml"
     assert load_config_from_file(str(path)).num_processes == yaml.safe_load(path.read_text())["num_processes"]
+
+
+def test_an_accumulation_that_another_library_left_does_not_stop_the_steps():
+    GradientState()._set_sync_gradients(False)
+    arguments = DistillationArguments(dataset="d", student="s", teacher="t", output_dir="o")
+    assert start_accelerator(arguments).sync_gradients
+
+
+def test_what_the_users_configuration_of_accelerate_asks_for_is_refused_or_said(monkeypatch, caplog):
+    arguments = DistillationArguments(dataset="d", student="s", teacher="t", output_dir="o")
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    assert start_accelerator(arguments).gradient_accumulation_steps == 1
+    assert "asks for bf16, which rd_hf takes from --bf16" in caplog.text
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "EAGER")
+    with pytest.raises(ArgumentError, match="torch.compile of the whole model.*examples/accelerate"):
+        start_accelerator(arguments)
 
 
 def test_two_nodes_train_together(teacher, blobs_npz, tmp_path, warm_python):

@@ -163,5 +163,6 @@ def test_a_segmenter_in_memory_is_adopted():
     assert type(student) is RDStudentForSemanticSegmentation and student.model is model
     assert student.config.id2label == dict(enumerate(CLASSES)) and student.config.problem_type is None
     assert adopt_student(student, CLASSES, "segmentation").model is model
+    assert adopt_student(model.bfloat16(), CLASSES, "segmentation").dtype == torch.float32  # in which it is trained
     with pytest.raises(StudentError, match="classes are background, lesion, cyst, but"):
         adopt_student(student, ["background", "x", "y"], "segmentation")

@@ -6,6 +6,7 @@ import os
 import pickle
 import re
 import sys
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -294,6 +295,20 @@ def test_a_warm_step_neither_loads_nor_augments_teacher_pixels(tmp_path, monkeyp
     assert warm["teacher_pixels"] is None and not normalised
     second = inputs.teacher_features(warm)
     assert all(torch.equal(a.map, b.map) for a, b in zip(first, second, strict=True)) and not normalised
+
+
+def test_pixels_that_came_serve_where_some_are_no_longer_missing(tmp_path, monkeypatch):
+    """Rows of a stream cannot be fetched a second time."""
+    inputs = make_inputs(tmp_path, "resnet")
+    pixels = torch.stack([inputs.teacher_pixels(row, 0) for row in range(4)])
+    shown = []
+    monkeypatch.setattr(inputs, "run_teacher", lambda rows, views, own: shown.append((rows, own)) or [])
+    cache = Mock(read=lambda rows, views: ([], [1, 3]), write=lambda rows, views, new: new)
+    monkeypatch.setattr(inputs, "cache", cache)
+    inputs.features_of(range(4), [0] * 4, pixels[1:], [1, 2, 3])
+    inputs.features_of(range(4), [0] * 4, pixels[1:2], [1])  # what 3 shows was not fetched
+    (rows, own), (_, none) = shown
+    assert rows == [1, 3] and torch.equal(own, pixels[[1, 3]]) and none is None
 
 
 def test_the_log_says_where_how_many_how_large_and_what_changed(

@@ -1,6 +1,7 @@
 """RD+: its targets, the student's ensemble, the start at the probe, DIST over parts of a batch, and resuming."""
 
 import copy
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -22,13 +23,14 @@ from rd_hf.models.modeling_rd_teacher import RDTeacherForImageClassification
 from rd_hf.runtime.checkpoint import list_checkpoints
 from rd_hf.students.loading import load_student
 from rd_hf.tasks.dist import dist, dist_of_labels
-from rd_hf.training import target_start
+from rd_hf.training import linear_probe, target_start
 from rd_hf.training.ensemble import DECAY, Ensemble
 from rd_hf.training.linear_probe import fit_probe
 from rd_hf.training.objective import Compared, Objective, ObjectiveWeights
 from rd_hf.training.passes import Passes, Targets
 from rd_hf.training.run_folder import read_history
 from rd_hf.training.schedules import Rise
+from rd_hf.training.step import Update
 from rd_hf.training.targets import TargetMaker, targets_in_words
 
 BASE = {"dataset": "d", "student": "s", "teacher": "t", "output_dir": "o"}
@@ -256,3 +258,17 @@ def test_what_is_given_takes_the_place_of_what_the_method_sets():
 def test_targets_that_are_not_there_are_refused(teacher, blobs_npz, tmp_path, changes, named):
     with pytest.raises(ArgumentError, match=named):
         rd_hf.distill(**settings(teacher, blobs_npz, tmp_path / "run", method="rd_plus"), **changes)
+
+
+def test_more_labelled_rows_than_a_probe_holds_are_drawn(
+    teacher, blobs_npz, tmp_path, monkeypatch, caplog, no_report, short_start
+):
+    monkeypatch.setattr(linear_probe, "MOST_FEATURES", 6)
+    caplog.set_level("INFO", "rd_hf")
+    values = settings(teacher, blobs_npz, tmp_path / "run", method="rd_plus", max_steps=1, eval_steps=1, num_views=1)
+    rd_hf.distill(**values)
+    assert "fitted to 6 features of the 15 labelled rows" in caplog.text
+
+
+def test_a_step_without_anything_to_compare_gathers_nothing():
+    assert Update.gather(Mock(), [[]]) == []  # as before a KL term that rises is on

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from ...runtime.processes import processes_of_machine
+
 ALIGNMENT = 64  # bytes
 NOWHERE = -1
 
@@ -83,4 +85,4 @@ def room_on_disk(limit: int | None = None) -> int:
     """
     room = shutil.disk_usage(tempfile.gettempdir()).free // 2
     room = room if limit is None else min(limit, room)
-    return room // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # set by torchrun and accelerate launch
+    return room // processes_of_machine()

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...scoring.segmentation import IGNORED_LABEL
-from ..augmentation import EVALUATION_VIEW, AugmentationParameters, uniform_draws
+from ..augmentation import EVALUATION_VIEW, AugmentationParameters, Counted, uniform_draws
 from ..masks.reading import counts_of
 
 # Raised with every change of what a view shows, resampling included: cached teacher features depend on it.
@@ -89,7 +89,7 @@ class VolumeViews:
         :raises AugmentationError: when a number is negative (other than view -1).
         """
         strengths = self.parameters
-        found = uniform_draws(self.seed, row, view, DRAWS_PER_VIEW)
+        found = uniform_draws(Counted(self.seed), row, view, DRAWS_PER_VIEW)
         if view == EVALUATION_VIEW:
             return VolumeView(np.eye(3), 1, np.zeros(3), np.ones(3), np.full(3, 0.5), None, 0, 1, 1)
         symmetric = 2 * found - 1  # in [-1, 1), 0 being "unchanged"
