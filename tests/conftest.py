@@ -43,11 +43,13 @@ atexit.register(shutil.rmtree, os.environ["RD_HF_CACHE"], ignore_errors=True)
 os.fsync = lambda handle: None  # no test outlives the power
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared"
-LONGEST_FIRST = """test_docs test_comparison test_distillation test_export test_hub test_references test_readme
-    test_processes test_export_volumes test_step test_interrupts test_volume_distillation test_hub_loading
-    test_mask_commands test_run_report test_mask_comparison test_mask_runs test_compilation test_resume test_import
-    test_teacher_cache test_volume_comparison test_student_zoo test_without_rd_hf test_comparison_tables
-    test_comparison_reruns test_volume_hub test_volume_zoo test_slices test_models_in_hand"""
+LONGEST_FIRST = """test_docs test_export test_comparison test_step test_export_masks test_student_zoo
+    test_distillation test_stream_runs test_volume_distillation test_processes test_hub test_readme test_mask_commands
+    test_cache_limit test_run_report test_references test_teacher_cache test_hub_loading test_mask_comparison
+    test_interrupts test_export_volumes test_pretrain_teacher test_benchmark_epoch test_volume_comparison test_resume
+    test_meshnet test_feature_file test_compilation test_teacher_model test_mask_runs test_import test_fuzzed_inputs
+    test_benchmark_masks test_segmentation_example test_export_web test_segmentation_models test_decisions
+    test_report_page test_rd_plus test_push_space test_quickstart test_info"""
 collect_ignore = [] if find_spec("timm") else ["with_timm"]  # see make test-timm
 collect_ignore += [] if HAS_BROWSER else ["browser"]  # see make test-browser
 
@@ -59,6 +61,10 @@ def pytest_collection_finish():
     """
     if "rd_hf.inference.page_pictures" in sys.modules:
         sys.modules["rd_hf.inference.page_pictures"].MAPPED = 1
+    if "rd_hf.export.run" in sys.modules:  # each export would parse torch's translations of all operators again
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+        ONNXRegistry.from_torchlib = staticmethod(functools.cache(ONNXRegistry.from_torchlib))
     gc.collect()
     gc.freeze()
 
@@ -240,7 +246,7 @@ def python_alone(warm_python, cache_dir, tmp_path):
 @pytest.fixture
 def job(warm_python, cache_dir, tmp_path):
     """Runs `python *command` in several processes of one job, with empty plots; :return: the finished processes."""
-    environment = {"RD_HF_CACHE": str(cache_dir)} | EMPTY_PLOTS
+    environment = {"RD_HF_CACHE": str(cache_dir)} | EMPTY_PLOTS | SHORT_WAITS
     return functools.partial(warm_python.processes, cwd=tmp_path, environment=environment)
 
 

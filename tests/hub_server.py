@@ -160,7 +160,7 @@ class Handler(BaseHTTPRequestHandler):
         if fault is not None and fault.action == "damage":
             self.body = bytes([self.body[0] ^ 1]) + self.body[1:]
         if fault is not None and fault.action == "slow":
-            time.sleep(3)
+            time.sleep(0.3)
         for method, pattern, action in self._routes():
             match = re.fullmatch(pattern, path)
             if match and re.fullmatch(method, self.command):

@@ -2,6 +2,7 @@
 
 import ast
 import configparser
+import functools
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ def room_of(path: Path) -> str:
     return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
+@functools.cache
 def imported(path: Path) -> list[tuple[int, list[str], int]]:
     """Relative imports of a file, also those inside functions: line, dotted target below rd_hf, number of dots."""
     folder = list(path.relative_to(PACKAGE).parts[:-1])
@@ -37,7 +39,8 @@ def imported(path: Path) -> list[tuple[int, list[str], int]]:
         if isinstance(node, ast.ImportFrom) and node.level:
             base = folder[: len(folder) - node.level + 1]
             target = base + (node.module.split(".") if node.module else [])
-            targets = [target] if target else [[alias.name] for alias in node.names]
+            modules = [[*target, alias.name] for alias in node.names]
+            targets = [own if PACKAGE.joinpath(*own).with_suffix(".py").is_file() else target for own in modules]
             found += [(node.lineno, names, node.level) for names in targets]
     return found
 

@@ -32,6 +32,7 @@ from rd_hf.data.sources import fingerprint
 from rd_hf.inference.model_names import ModelNameError
 from rd_hf.runtime.memory import PEAK_RESET, PeakMemory
 from rd_hf.runtime.processes import start_accelerator
+from rd_hf.training import target_start
 from rd_hf.training.assembly import build_inputs
 from rd_hf.training.linear_probe import INVERSE_PENALTIES
 from rd_hf.training.objective import comparable
@@ -269,6 +270,7 @@ def test_every_method_trains_from_the_same_start_on_the_same_views(grid, tmp_pat
 
     monkeypatch.setattr(Trainer, "train", watched)
     monkeypatch.setattr(StepPlan, "batch", seen)
+    monkeypatch.setattr(target_start, "FIT_STEPS", 2)
     grid["arguments"] |= {"max_steps": 3, "eval_steps": 3}
     of_classes = [name for name, method in METHODS.items() if "classes" in method.targets]
     plan = make_plan(grid, methods=of_classes, use_unlabeled=[True, False])

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 from conftest import REPOSITORY
-from transformers import MobileNetV2Config
+from transformers import ResNetConfig
 
 sys.path.insert(0, str(REPOSITORY / "examples"))
 
@@ -17,9 +17,10 @@ def test_the_tiny_benchmark_prints_every_row(monkeypatch, capsys, more):
     monkeypatch.setattr(benchmark, "keep_freed_memory", lambda: None)  # it holds for the whole process
     monkeypatch.setattr(benchmark, "ENTRIES", 2000)  # test_feature_file reads all of them
     monkeypatch.setattr(benchmark, "TOUCHED", 200)
-    monkeypatch.setitem(benchmark.STUDENTS, "mobilenet_v2", MobileNetV2Config(depth_multiplier=0.35))
+    small = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16, 24, 32], depths=[1] * 4, layer_type="basic")
+    monkeypatch.setitem(benchmark.STUDENTS, "resnet_18", small)
     options = ["--batch_size", "6", "--steps", "1", "--rounds", "1"]
-    models = ["--teachers", "vit_b_16", "--students", "mobilenet_v2"]
+    models = ["--teachers", "vit_b_16", "--students", "resnet_18"]
     monkeypatch.setattr(sys, "argv", ["benchmark_epoch.py", "--tiny", *options, *models, *more])
     benchmark.main()
     printed = capsys.readouterr().out

@@ -1,8 +1,6 @@
 """`examples/compare/meshnet.py`: the folder loads as a teacher, whose kernels are turned to the axes of rd_hf."""
 
 import json
-import subprocess
-import sys
 
 import torch
 from conftest import REPOSITORY
@@ -14,7 +12,7 @@ from rd_hf.models.backbone import Backbone
 SCRIPT = REPOSITORY / "examples" / "compare" / "meshnet.py"  # not imported: the folder has to load by itself
 
 
-def test_the_teacher_reads_volumes_of_other_axes_as_the_network_reads_its_own(tmp_path):
+def test_the_teacher_reads_volumes_of_other_axes_as_the_network_reads_its_own(tmp_path, python):
     source, folder = tmp_path / "source", tmp_path / "teacher"
     source.mkdir()
     stated = {"in_channels": 1, "channels": 3, "dilations": [1, 2]}
@@ -26,7 +24,8 @@ def test_the_teacher_reads_volumes_of_other_axes_as_the_network_reads_its_own(tm
     save_file(
         weights | {"head.weight": torch.zeros(2, 3, 1, 1, 1), "head.bias": torch.zeros(2)}, source / "model.safetensors"
     )
-    subprocess.run([sys.executable, SCRIPT, source, folder], check=True)
+    done = python(str(SCRIPT), str(source), str(folder))
+    assert done.returncode == 0, done.stderr
     backbone = Backbone.from_pretrained(folder, trust_remote_code=True)
     (last,) = backbone.find_stages((8, 6, 4), ["hypercolumn"])
     assert (last.channels, last.grid) == (6, (4, 3, 2))

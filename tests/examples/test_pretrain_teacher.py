@@ -15,6 +15,8 @@ from rd_hf.data.pixels import PixelTransform
 from rd_hf.models.backbone import Backbone
 from rd_hf.students.loading import load_student
 
+SMALL = ["--hidden_sizes", "8", "16", "--depths", "1", "1"]
+
 
 @pytest.fixture(scope="module")
 def example():
@@ -30,7 +32,7 @@ def pretrained(example, folder, permuted=False, sizes=()):
     folder.mkdir()
     np.savez(folder / "blobs.npz", **arrays)
     data = str(folder / "blobs.npz")
-    flags = ["--max_steps", "20", "--batch_size", "16", "--image_size", "32", "--processor_size", "48"]
+    flags = ["--max_steps", "3", "--batch_size", "8", "--image_size", "32", "--processor_size", "48"]
     example["main"](["--dataset", data, "--output_dir", str(folder / "teacher"), *flags, *sizes])
     return folder / "teacher"
 
@@ -59,7 +61,7 @@ def test_the_checkpoint_is_a_teacher(checkpoint):
 
 
 def test_a_smaller_one_is_a_student_with_a_new_head(example, tmp_path):
-    folder = pretrained(example, tmp_path / "small", sizes=["--hidden_sizes", "8", "16", "--depths", "1", "1"])
+    folder = pretrained(example, tmp_path / "small", sizes=SMALL)
     student, *_ = load_student(str(folder), ["round", "square", "both"], "single_label_classification", 32)
     weights, first = load_file(folder / "model.safetensors"), "embedder.embedder.convolution.weight"
     assert torch.equal(student.model.resnet.state_dict()[first], weights[first])
@@ -68,7 +70,7 @@ def test_a_smaller_one_is_a_student_with_a_new_head(example, tmp_path):
 
 def test_its_scores_are_beside_it(checkpoint):
     metrics = json.loads((checkpoint / "metrics.json").read_text())
-    assert metrics["training"]["images"] == 60 and metrics["recipe"]["max_steps"] == 20
+    assert metrics["training"]["images"] == 60 and metrics["recipe"]["max_steps"] == 3
     assert set(metrics["test"]["blobs"]) == {"random weights", "teacher"}
 
 
@@ -82,7 +84,7 @@ def test_a_wrong_path_to_read_out_is_found_before_the_training(example, tmp_path
     assert not (tmp_path / "teacher").exists()
 
 
-def test_labels_do_not_enter_the_training(example, checkpoint, tmp_path):
-    other = pretrained(example, tmp_path / "second", permuted=True)
-    weights, others = (load_file(folder / "model.safetensors") for folder in (checkpoint, other))
+def test_labels_do_not_enter_the_training(example, tmp_path):
+    folders = [pretrained(example, tmp_path / str(permuted), permuted, SMALL) for permuted in (False, True)]
+    weights, others = (load_file(folder / "model.safetensors") for folder in folders)
     assert weights.keys() == others.keys() and all(torch.equal(weights[name], others[name]) for name in weights)

@@ -50,14 +50,14 @@ def stopwatch(monkeypatch):
 def test_every_student_has_stages_and_gives_logits(student):
     model = None
     torch.manual_seed(0)
-    for side in sorted({max(side, student.smallest_side) for side in (64, 128)}):
+    for side in sorted({max(side, student.smallest_side) for side in (64, 96)}):
         if model is None or student.pretrained_side is not None:  # its weights depend on the side
             model = load_student(student.config, ["a", "b", "c"], "single_label_classification", side)[0]
         stages = find_stages(model.model, (side, side)).stages
         with torch.no_grad():
-            logits = model.train()(pixel_values=torch.rand(3, 3, side, side)).logits
+            logits = model.train()(pixel_values=torch.rand(2, 3, side, side)).logits
         assert len(stages) >= 3 and stages[0].grid[0] >= stages[-1].grid[0] >= 1
-        assert logits.shape == (3, 3) and logits.isfinite().all()
+        assert logits.shape == (2, 3) and logits.isfinite().all()
         assert logits.std(0).max() > 1e-3  # the first weights tell images apart
 
 

@@ -114,9 +114,9 @@ def test_the_scale_of_float16_gradients_comes_back(teacher, blobs_npz, tmp_path,
         return run
 
     scalers = [torch.amp.GradScaler("cpu", init_scale=scale) for scale in (8.0, 2.0)]
-    monkeypatch.setattr(Trainer, "write_checkpoint", with_scaler(Trainer.write_checkpoint, scalers[0]))
-    interrupted(monkeypatch, values, 2)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "write_checkpoint", with_scaler(Trainer.write_checkpoint, scalers[0]))
+        interrupted(monkeypatch, values, 2)
     monkeypatch.setattr(Trainer, "restore_from", with_scaler(Trainer.restore_from, scalers[1]))
     rd_hf.distill(**values, resume=True)
     assert found == [8.0, 8.0]

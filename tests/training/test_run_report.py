@@ -193,12 +193,12 @@ def test_an_interruption_after_the_training_says_what_is_left_to_do(blobs_npz, t
     values = settings(None, blobs_npz, tmp_path / "run", method="ce", max_steps=2)
     options = [word for name, value in values.items() if value is not None for word in (f"--{name}", str(value))]
     for stopped, code in ((Stopped("SIGUSR1 received.", 85), 85), (KeyboardInterrupt(), cli.EXIT_INTERRUPTED)):
-        monkeypatch.setattr(Classification, "scores", Mock(side_effect=stopped))
-        assert cli.main(["distill", *options, *(["--overwrite_output_dir"] if code != 85 else [])]) == code
+        with monkeypatch.context() as patch:
+            patch.setattr(Classification, "scores", Mock(side_effect=stopped))
+            assert cli.main(["distill", *options, *(["--overwrite_output_dir"] if code != 85 else [])]) == code
         told = capsys.readouterr().err
         assert f"The training has ended. `rd-hf report {tmp_path / 'run'}` scores its models" in told
         assert ("SIGUSR1 received." in told) == (code == 85)
-    monkeypatch.undo()
     assert cli.main(["report", str(tmp_path / "run")]) == 0 and (tmp_path / "run" / "metrics.json").is_file()
 
 

@@ -24,6 +24,7 @@ from rd_hf.data.order import Visit
 from rd_hf.data.pixels import Transforms
 from rd_hf.data.volumes.transform import VolumeTransform
 from rd_hf.data.volumes.views import VolumeViews
+from rd_hf.models.backbone import Backbone
 from rd_hf.models.configuration_monai import MonaiNetConfig
 from rd_hf.models.features import StageFeature
 from rd_hf.models.modeling_monai import MonaiNetForImageClassification, MonaiNetForSemanticSegmentation
@@ -157,6 +158,7 @@ def test_interrupted_and_resumed_with_workers_equals_uninterrupted(slice_teacher
     assert metrics[0] == metrics[1]
 
 
+@pytest.mark.usefixtures("no_report")
 def test_two_accumulated_batches_equal_one_and_cached_features_the_live_ones(slice_teacher, masks, tmp_path):
     values = settings(slice_teacher, masks, tmp_path / "one", method="drd", cache=False, learning_rate=1e-3)
     rd_hf.distill(**values)
@@ -256,9 +258,17 @@ def test_classes_of_whole_volumes_from_a_teacher_of_volumes(classes, tmp_path, m
         assert found["auroc"] == pytest.approx(scores["teacher"]["test"]["auroc"], abs=1e-6)
 
 
-def test_own_skips_show_the_teacher_its_windows_in_0_to_1(slice_teacher, masks, tmp_path):
+def test_own_skips_show_the_teacher_its_windows_in_0_to_1(slice_teacher, masks, tmp_path, monkeypatch):
     """The reprogrammed teacher is scored with the student's own features of the same windows."""
+    extract, shown = Backbone.extract, []
+
+    def watched(self, pixels):
+        shown.append((float(pixels.min()), float(pixels.max())))
+        return extract(self, pixels)
+
+    monkeypatch.setattr(Backbone, "extract", watched)
     rd_hf.distill(**settings(slice_teacher, masks, tmp_path / "run", skips="own", max_steps=1))
+    assert min(low for low, _ in shown) >= 0 and 0.5 < max(high for _, high in shown) <= 1
     scores = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert 0 <= scores["teacher"]["test"]["dice"] <= 1
 

@@ -1,6 +1,6 @@
 """Runs one training in several layouts of the same global batch; launched by test_step.py in one process and in two.
 
-    python tests/training/trajectory.py FOLDER LAYOUT=ACCUMULATION ...
+    python tests/training/trajectory.py FOLDER LAYOUT=ACCUMULATION=CASE,CASE ...
 
 FOLDER holds `teacher/`, `blobs.npz`, `masks.npz` and `volumes/`. What each case of CASES gave goes to
 FOLDER/LAYOUT/CASE.
@@ -150,7 +150,7 @@ if __name__ == "__main__":
     stage_schedule.STEPS_PER_PULL = 1
     target_start.FIT_STEPS = 20
     for word in sys.argv[2:]:
-        layout, accumulation = word.split("=")
-        for name in CASES:
+        layout, accumulation, names = word.split("=")
+        for name in names.split(","):
             run(Path(sys.argv[1]), layout, int(accumulation), name)
     end_training(Accelerator())
