@@ -52,7 +52,8 @@ USAGE += "\n`rd-hf COMMAND --help` lists a command's options.\n"
 
 OUT_OF_MEMORY = (
     "There is too little memory. Take fewer images per batch: per_device_train_batch_size (gradient_accumulation_steps "
-    "keeps the total), teacher_batch_size and per_device_eval_batch_size of a training, batch_size elsewhere."
+    "keeps the total), teacher_batch_size and per_device_eval_batch_size of a training, batch_size elsewhere. Or make "
+    "them smaller: student_image_size and teacher_image_size, crop_size or volume_size of volumes."
 )
 UNFORESEEN = (
     "This error was not foreseen. Please report it to the maintainers of rd_hf, with the lines above and the command."
@@ -127,7 +128,8 @@ def _run(command: str, options: list[str]) -> int:
 def _is_out_of_memory(error: Exception) -> bool:
     from torch import OutOfMemoryError
 
-    return isinstance(error, MemoryError | OutOfMemoryError)
+    of_cpu = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)  # which has no type of its own
+    return of_cpu or isinstance(error, MemoryError | OutOfMemoryError)
 
 
 def parse_distillation(options: list[str], command: str = "distill") -> DistillationArguments:

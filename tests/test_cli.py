@@ -22,7 +22,14 @@ def test_an_error_of_the_input_is_a_sentence(monkeypatch, capsys, error):
     assert capsys.readouterr().err == "rd-hf predict: as it is\n"
 
 
-@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to ...")])
+OF_MEMORY = [
+    MemoryError(),
+    torch.OutOfMemoryError("CUDA out of memory. Tried to ..."),
+    RuntimeError("[enforce fail at alloc_cpu.cpp] . DefaultCPUAllocator: can't allocate memory: you tried to ..."),
+]
+
+
+@pytest.mark.parametrize("error", OF_MEMORY)
 def test_too_little_memory_is_a_sentence_with_the_arguments(monkeypatch, capsys, error):
     fail_with(monkeypatch, error)
     assert cli.main(["predict"]) == cli.EXIT_FAILED

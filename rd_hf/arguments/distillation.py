@@ -92,8 +92,9 @@ class DistillationArguments(TrainingFields, ObjectiveFields, TaskFields):
         self.label_names = class_names(parse_yaml_texts(self.label_names, mappings=True))
         self.mask_colors = color_names(parse_yaml_texts(self.mask_colors, mappings=True))
         self.teacher_device_map = parse_yaml_value(self.teacher_device_map)
-        self.teacher_stages = parse_yaml_texts(self.teacher_stages)
-        self.student_stages = parse_yaml_texts(self.student_stages)
+        for name in ("teacher_stages", "student_stages"):
+            stages = parse_yaml_texts(getattr(self, name))
+            setattr(self, name, [stages] if isinstance(stages, str) else stages)  # one path
         self.student_mean = colours_text("student_mean", self.student_mean, above_zero=False)
         self.student_std = colours_text("student_std", self.student_std, above_zero=True)
         self.spacing, self.intensity_window = spacing_text(self.spacing), window_text(self.intensity_window)

@@ -247,4 +247,4 @@ def _code(value: Any) -> str:
 def _link(name: str, folder: str) -> str:
     if is_hub_id(name):
         return f"[{name}](https://huggingface.co/{folder}{name})"
-    return "from a local folder" if name == LOCAL else _text(name)
+    return "local, not on the Hub" if name == LOCAL else _text(name)

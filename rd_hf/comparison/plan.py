@@ -25,7 +25,7 @@ from typing import Any
 from ..arguments.config import check_names
 from ..arguments.distillation import DistillationArguments
 from ..arguments.options import options
-from ..arguments.values import ArgumentError, nearest
+from ..arguments.values import ArgumentError, listed, nearest
 from ..tasks.segmentation import Segmentation
 from ..tasks.task import Task
 from .arguments import ComparisonArguments, tuning_grid
@@ -100,6 +100,8 @@ class Plan:
     def __init__(self, comparison: ComparisonArguments, is_checked: bool = False):
         self.comparison = comparison
         self.entries = [_entry(value) for value in comparison.methods]
+        if not self.entries:
+            raise ArgumentError("`methods` is empty: name the methods to compare, such as [ce, rd].")
         for name in [*(entry.name for entry in self.entries), *comparison.data, *comparison.teachers]:
             if not NAME.fullmatch(name) or name == NO_TEACHER:
                 raise ArgumentError(f"{name!r} cannot be the name of a folder: choose another name.")
@@ -107,7 +109,10 @@ class Plan:
             raise ArgumentError("`teachers` is missing: every method except ce needs a teacher.")
         names = [entry.name for entry in self.entries]
         if comparison.reference is not None and comparison.reference not in names:
-            raise ArgumentError(f"`reference` is {comparison.reference!r}.{nearest(comparison.reference, names)}")
+            raise ArgumentError(
+                f"`reference` is {comparison.reference!r}, which is not one of the compared methods {listed(names)}: "
+                "choose one of them, or add it to `methods`."
+            )
         check_names(comparison.arguments, where=" under `arguments`")
         for kind in ("data", "teachers"):
             for name, values in getattr(comparison, kind).items():

@@ -14,6 +14,7 @@ from .figures import plot_costs, plot_frontier, plot_scores
 from .plan import Cell, Plan
 from .runs import Run
 from .tables import cost_table, difference_table, overall_table, overview_table, score_table, teacher_table
+from .tuning import TUNING_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,10 @@ def write_report(plan: Plan, cells: Sequence[Cell], root: Path) -> list[dict[str
         f"Made by `rd-hf compare` {__version__} from {len(runs)} runs"
         + (f"; {missing} more are not finished." if missing else ".")
     ]
+    if plan.tuned:
+        parts.append(
+            f"Each method has the learning rate and weight that its tuning chose on validation: {TUNING_FILE}."
+        )
     if len({run.cell.data for run in runs}) > 1:
         parts += _overviews(plan, runs)
     for title, own in _tables(plan, runs):

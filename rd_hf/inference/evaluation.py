@@ -191,6 +191,9 @@ def _with_split(loaded: LoadedModel, data: ImageData, split: str, uncertain: Unc
         _check_made_again(loaded, data, split, uncertain)
         fractions = recipe["validation_fraction"], recipe["test_fraction"]
         data = complete_splits(data, loaded.task.marks, *fractions, recipe["seed"])
+    elif split == "train" and recipe["names"] and not set(recipe["names"]) & set(data.splits):
+        made = " and ".join(recipe["names"])
+        logger.info("`train` is all %d rows, of which %s were made for the training.", len(data.splits[split]), made)
     if split in data.without_labels and split not in data.splits:
         raise ArgumentError(
             f"Split `{split}` has no labels, so it cannot be scored. `rd-hf predict` answers images without labels."

@@ -60,6 +60,11 @@ def load_student(
     :raises StudentError: for an inline config with unknown fields, or a model of another kind.
     """
     kind = kind_of(problem_type)
+    if isinstance(student, dict) and "model_type" not in student:
+        raise StudentError(
+            "The student's config has no `model_type`: add one, such as {model_type: resnet}. `rd-hf students` lists "
+            "whole configs."
+        )
     size = image_size if volumes is None else list(volumes.size)
     labels = {
         "id2label": dict(enumerate(label_names)),
@@ -72,7 +77,8 @@ def load_student(
         check_volume_config(kind, config.model_type, config, volumes)
         try:
             model = kind.auto_class.from_config(config)
-        except (ValueError, ImportError) as error:  # of MONAI, for arguments that a network does not take; of natten
+        # of MONAI and timm, for arguments that a network does not take; of natten
+        except (ValueError, TypeError, ImportError) as error:
             reason = next(line.strip() for line in str(error).splitlines() if line.strip())
             raise StudentError(f"The student ({config.model_type}) cannot be built: {reason}") from error
         name = f"MONAI {config.network}" if isinstance(config, MonaiNetConfig) else config.model_type
@@ -127,6 +133,13 @@ def adopt_student(
     """
     kind = kind_of(problem_type)
     model = model.model if isinstance(model, RDStudent) else model
+    if model.config.model_type not in CONFIG_MAPPING:
+        name, config = type(model).__name__, type(model.config).__name__
+        raise StudentError(
+            f"transformers does not know {name}, so the student could not be loaded again. Register it, here and "
+            f"wherever it is loaded: AutoConfig.register({model.config.model_type!r}, {config}) and "
+            f"{kind.auto_class.__name__}.register({config}, {name})."
+        )
     kind.check_model(model)
     own = [model.config.id2label[number] for number in range(model.config.num_labels)]
     unnamed = [f"LABEL_{number}" for number in range(len(label_names))]

@@ -84,9 +84,9 @@ def clear(cache_dir: str | None = None, key: str | None = None, older_than_days:
 def _chosen(cache_dir: str | None, key: str | None) -> list[KeyFolder]:
     folders = list_folders(cache_root(cache_dir))
     chosen = [folder for folder in folders if key is None or folder.path.name.startswith(key)]
-    if key is not None and len(chosen) != 1:
+    if key is not None and (not key or len(chosen) != 1):
         names = ", ".join(folder.path.name for folder in chosen or folders) or "none"
-        raise ArgumentError(f"`key` {key} matches {len(chosen)} caches; give the key of one cache: {names}.")
+        raise ArgumentError(f"`key` {key!r} matches {len(chosen)} caches; give the key of one cache: {names}.")
     return chosen
 
 

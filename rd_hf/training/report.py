@@ -313,11 +313,13 @@ def summary(scores: dict[str, Any], run_data: RunData, folder: Path) -> str:
     rows = [(f"student, {split}", scores[split], counts[split]) for split in ("validation", "test")]
     if "teacher" in scores:
         rows.append(("reprogrammed teacher, test", scores["teacher"]["test"], counts["test"]))
-    # the intervals of masks draw from groups where there are some
+    # intervals draw from groups where there are some
     rows = [(name, values, min(count, values.get("groups") or count)) for name, values, count in rows]
     fewest = min(count for *_, count in rows)
     are_all = fewest >= FEWEST_FOR_INTERVAL
     head = "(with 95 % intervals)" if are_all else f"(95 % intervals if n > {FEWEST_FOR_INTERVAL - 1})"
+    if any(values.get("groups") for _, values, _ in rows):
+        head = head.removesuffix(")") + ", n: groups)" if not are_all else head
     lines = [f"{head:28}" + "".join(f"{metric.title:>19}" for metric in shown)]
     for name, values, count in rows:
         lines.append(f"{name:28}" + "".join(_with_interval(values, metric.name, count) for metric in shown))
