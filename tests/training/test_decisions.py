@@ -106,7 +106,7 @@ def test_the_card_tells_both(trained):
     card = (trained / "student" / "README.md").read_text()
     point, calibration = (metrics_of(trained)[name] for name in ("operating_point", "calibration"))
     hits, positives = point["test"]["sensitivity"]["count"]
-    assert f"| malignant | {point['threshold']:.3f} | {hits / positives:.3f} (" in card
+    assert f"| malignant | {point['threshold']:.3g} | {hits / positives:.3f} (" in card
     assert f"; {hits}/{positives})" in card and "The rule `sensitivity=0.9` chose this threshold" in card
     assert f"With the temperature {calibration['temperature']:.3f}" in card
     assert f"goes from {calibration['test']['ece_before']:.3f} to {calibration['test']['ece_after']:.3f}" in card
@@ -142,7 +142,7 @@ def test_predict_and_evaluate_decide_so_in_every_form(form, forms, trained, caps
     images = sorted(trained.parent.glob("test_*.png"), key=lambda path: int(path.stem.split("_")[1]))
     with caplog.at_level(logging.INFO, "rd_hf"):
         plain, calibrated = (rd_hf.predict(str(forms[form]), images, calibrated=value) for value in (False, True))
-    threshold = f"malignant from {point['threshold']:.3f} (rule sensitivity=0.9)"
+    threshold = f"malignant from {point['threshold']:.3g} (rule sensitivity=0.9)"
     assert f"The model answers by its operating point: {threshold}." in caplog.text
     _, answered, _ = predicted(trained)
     assert [row["label"] == "malignant" for row in plain] == answered.tolist()
