@@ -9,7 +9,15 @@ from PIL import Image
 from test_distillation import settings
 
 import rd_hf
-from rd_hf.data.leaks import LeakError, conflicting_labels, pixel_digest, shared_files, shared_groups, shared_images
+from rd_hf.data.leaks import (
+    LeakError,
+    conflicting_labels,
+    pixel_digest,
+    report_leaks,
+    shared_files,
+    shared_groups,
+    shared_images,
+)
 
 
 def test_the_digest_is_of_the_pixels_and_their_shape():
@@ -17,6 +25,11 @@ def test_the_digest_is_of_the_pixels_and_their_shape():
     other = Image.frombytes("RGB", (4, 6), image.tobytes())
     again = Image.fromarray(np.asarray(image))
     assert pixel_digest(image).tobytes() == pixel_digest(again).tobytes() != pixel_digest(other).tobytes()
+
+
+def test_of_made_splits_the_way_out_is_a_group_column():
+    with pytest.raises(LeakError, match="rd_hf made splits: .*--group_column"):
+        report_leaks(["leak"], "error", {"made_splits": {"names": ["test"]}})
 
 
 def test_shared_images_are_counted_for_each_pair_of_splits():
