@@ -70,14 +70,19 @@ def write_report(
     :param seconds: wall time of the training, None where it is not known.
     :param alone: the scores of a student that was trained alone, for report.html.
     :return: what metrics.json holds: the student's scores under `validation` and `test`, those of the reprogrammed
-        teacher under `teacher`.
+        teacher under `teacher`. Of several processes the main one makes the report, and the others give an empty dict.
     """
     if trainer.accelerator.is_main_process:
         with _told_what_is_kept(folder, trainer):
             _save_models(folder, models)
-    task = run_data.task
-    rows = {split.name: _student_rows(models, split, trainer) for split in (run_data.validation, run_data.test)}
-    scores = _scores(run_data, models, trainer, rows)
+    task, splits = run_data.task, (run_data.validation, run_data.test)
+    rows = {split.name: _student_rows(models, split, trainer) for split in splits}
+    of_teacher = {} if models.teacher is None else {s.name: teacher_rows(models, s, trainer) for s in splits}
+    if not trainer.accelerator.is_main_process:  # the others have given their share of the answers
+        return {}
+    scores: dict[str, Any] = {split.name: scores_of_split(task, rows[split.name], split) for split in splits}
+    if of_teacher:
+        scores["teacher"] = {split.name: scores_of_split(task, of_teacher[split.name], split) for split in splits}
     scores["training"] = _of_training(run_data, models, trainer, seconds)
     decisions: dict[str, Any] = {}
     if isinstance(task, Classification):
@@ -89,29 +94,16 @@ def write_report(
         scores["subgroups"] = scores_of_subgroups(task, rows["test"], run_data.test, columns)
     if "leaks" in run_data.source:
         scores["leaks"] = run_data.source["leaks"]
-    if trainer.accelerator.is_main_process:
-        with _told_what_is_kept(folder, trainer):
-            write_json(scores, folder / METRICS_FILE)
-            if decisions:
-                _keep_decisions(folder, models, decisions)
-            _write_details(folder, run_data, task, models, rows["test"], scores["test"])
-            _write_plots(folder, models, trainer)
-            card = _write_cards(folder, run_data, models, trainer, scores)
-            with _on_its_own(folder, REPORT_FILE):
-                card = card or card_facts(folder, run_data, models, trainer, scores)["student"]
-                write_page(folder, run_data, task, models, trainer, scores, rows["test"], card, alone)
-    return scores
-
-
-def _scores(run_data: RunData, models: Models, trainer: Trainer, rows: dict[str, np.ndarray]) -> dict[str, Any]:
-    """The student's scores under the name of each split, and those of the reprogrammed teacher under `teacher`.
-
-    :param rows: the student's, by split.
-    """
-    task, splits = run_data.task, (run_data.validation, run_data.test)
-    scores: dict[str, Any] = {s.name: scores_of_split(task, rows[s.name], s) for s in splits}
-    if models.teacher is not None:
-        scores["teacher"] = {s.name: scores_of_split(task, teacher_rows(models, s, trainer), s) for s in splits}
+    with _told_what_is_kept(folder, trainer):
+        write_json(scores, folder / METRICS_FILE)
+        if decisions:
+            _keep_decisions(folder, models, decisions)
+        _write_details(folder, run_data, task, models, rows["test"], scores["test"])
+        _write_plots(folder, models, trainer)
+        card = _write_cards(folder, run_data, models, trainer, scores)
+        with _on_its_own(folder, REPORT_FILE):
+            card = card or card_facts(folder, run_data, models, trainer, scores)["student"]
+            write_page(folder, run_data, task, models, trainer, scores, rows["test"], card, alone)
     return scores
 
 
