@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict
+from pyarrow.compute import struct_field
 
 from .columns import DataError
 from .leaks import report_leaks, shared_groups
@@ -46,8 +48,8 @@ def complete_splits(
 
     Stratification is `stratify`'s. Every class with enough rows (or groups) is in each split made here; one with
     fewer stays in train as a whole, with a warning. Where the data has a column ``group``, the rows of a group stay
-    together; groups that are also in another split that came with the data stay in train. A group on two sides of
-    splits that came with the data is left there, counted and warned about, or refused.
+    together, and otherwise those of one file. Groups that are also in another split that came with the data stay in
+    train. A group on two sides of splits that came with the data is left there, counted and warned about, or refused.
 
     :param data: data with a train split.
     :param marks: of labels: (N, K), 1 where a row has a class.
@@ -218,7 +220,7 @@ def _split_train(data: ImageData, marks: Marks, fractions: dict[str, float], see
             "rows for train; lower validation_fraction or test_fraction"
         )
     has_class = _with_unmarked(marks(data.labels("train")))
-    groups = _group_values(data, "train")
+    groups = _group_values(data, "train") or _repeated_files(train)
     unit_of_row, pinned = _units(
         groups, {value for name in SPLITS[1:] for value in _group_values(data, name)}, len(train)
     )
@@ -284,6 +286,22 @@ def _group_values(data: ImageData, split: str) -> list:
         return []
     values = data.splits[split].select_columns(["group"])[:]["group"]
     return [None if value is None or value == "" or value != value else value for value in values]
+
+
+def _repeated_files(split: Dataset) -> list:
+    """The file of each row that is not the only one of its file, None of the others; empty if there is no such row."""
+    images = split.select_columns(["image"]).with_format("arrow")[:].column("image").combine_chunks()
+    has_content, paths = struct_field(images, "bytes").is_valid(), struct_field(images, "path")
+    files = [None if inside else path for inside, path in zip(has_content.to_pylist(), paths.to_pylist(), strict=True)]
+    rows_of = Counter(file for file in files if file is not None)
+    repeated = [file if rows_of[file] > 1 else None for file in files]
+    if not any(repeated):
+        return []
+    logger.info(
+        "%d rows of train share their file with others. Rows of one file stay in one split.",
+        sum(file is not None for file in repeated),
+    )
+    return repeated
 
 
 def _check(data: ImageData, marks: Marks) -> None:

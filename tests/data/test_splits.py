@@ -41,11 +41,12 @@ def choose_labelled(data, *arguments, **options):
     return splits.choose_labelled(data, data.task.marks, *arguments, **options)
 
 
-def image_data(groups=None, names=None, **labels):
-    """Data whose images are "split:row", from labels per split and groups per split."""
+def image_data(groups=None, names=None, files=None, **labels):
+    """Data whose images are "split:row", or of these files, from labels per split and groups per split."""
     splits, arrays = {}, {split: np.asarray(values) for split, values in labels.items()}
     for split, values in arrays.items():
-        columns = {"image": [f"{split}:{row}" for row in range(len(values))], "label": values.tolist()}
+        names_of_files = files or [f"{split}:{row}" for row in range(len(values))]
+        columns = {"image": [{"bytes": None, "path": file} for file in names_of_files], "label": values.tolist()}
         splits[split] = Dataset.from_dict(columns | ({"group": groups[split]} if groups else {}))
     many = any(values.ndim == 2 for values in arrays.values())
     size = (
@@ -64,11 +65,20 @@ def multi(rows, rates, seed=0):
 
 
 def images(data):
-    return {split: list(rows["image"]) for split, rows in data.splits.items()}
+    return {split: [image["path"] for image in rows["image"]] for split, rows in data.splits.items()}
 
 
 def class_counts(data, split):
     return np.bincount(data.labels(split), minlength=len(data.label_names)).tolist()
+
+
+def test_rows_of_one_file_stay_in_one_split(caplog):
+    caplog.set_level(logging.INFO, "rd_hf")
+    files = [f"{row % 60}.png" for row in range(100)]  # 40 files are named twice
+    data = image_data(files=files, train=single(60, 40))
+    made = {name: set(own) for name, own in images(complete_splits(data, 0.2, 0.2, seed=0)).items()}
+    assert len(set.union(*made.values())) == sum(map(len, made.values())) == 60
+    assert "80 rows of train share their file with others" in caplog.text
 
 
 def test_missing_splits_are_made_from_train_by_class_and_share_no_row():
