@@ -98,10 +98,11 @@ def _shown_volumes(bench: Bench) -> dict[str, Any]:
 
 
 def _kept(task: Task, rows: np.ndarray, split: OpenSplit) -> dict[str, np.ndarray]:
-    """What paired tests need of a split: probabilities and labels or, of masks, the task's rows and their units."""
+    """What paired tests need of a split: probabilities and labels or, of masks, the task's rows; and their units."""
+    unit_of = {"units": units(len(rows), split.groups())}
     if isinstance(task, Classification):
-        return {"probabilities": task.predicted(rows).astype(np.float32), "labels": task.labels(rows)}
-    return {"rows": rows, "units": units(len(rows), split.groups())}
+        return {"probabilities": task.predicted(rows).astype(np.float32), "labels": task.labels(rows), **unit_of}
+    return {"rows": rows, **unit_of}
 
 
 def is_done(root: Path, cell: Cell) -> bool:

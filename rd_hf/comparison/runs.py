@@ -84,4 +84,5 @@ class Run:
         kept = load_file(self.folder / PREDICTIONS_FILE)
         if self.has_masks:
             return mask_score_resamples(kept["test/rows"], kept["test/units"], self.task.names, self.metric.name)
-        return score_resamples([(kept["test/probabilities"], kept["test/labels"])], self.metric.name)
+        answers = kept["test/probabilities"], kept["test/labels"]
+        return score_resamples([answers], self.metric.name, kept.get("test/units"))

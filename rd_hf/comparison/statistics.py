@@ -28,20 +28,26 @@ class Difference:
     p_value: float
 
 
-def score_resamples(runs: Sequence[tuple[np.ndarray, np.ndarray]], metric: str) -> np.ndarray:
+def score_resamples(
+    runs: Sequence[tuple[np.ndarray, np.ndarray]], metric: str, unit_of: np.ndarray | None = None
+) -> np.ndarray:
     """Scores of one method under resamples of the test images: (1 + SAMPLES, seeds), the first row of all images.
 
     The same images are drawn for every method and, where the seeds share a test split, for every seed.
 
     :param runs: of each seed, probabilities (N, K) and class numbers (N,).
+    :param unit_of: what `rd_hf.scoring.units.units` gives: images of one group are drawn together, not stratified. A
+        class that a resample lacks keeps its value of all images there. None where each image is its own.
     """
+    has_groups = unit_of is not None and unit_of.max() + 1 < len(unit_of)
     columns = []
     for probabilities, labels in runs:
         names = [str(k) for k in range(probabilities.shape[1])]
         predictions = Predictions.check(probabilities, labels, names, exclusive=True)
         whole = class_values(predictions)
         every = np.ones((1, len(labels)))
-        blocks = [every, *resamples(predictions, SAMPLES, seed=0)]
+        drawn = units.resamples(unit_of, SAMPLES, seed=0) if has_groups else resamples(predictions, SAMPLES, seed=0)
+        blocks = [every, *drawn]
         columns.append(np.concatenate([_scores(weights, predictions, whole, metric) for weights in blocks]))
     return np.stack(columns, axis=1)
 
@@ -147,4 +153,6 @@ def _scores(weights: np.ndarray, predictions: Predictions, whole: dict, metric: 
     if metric == "accuracy":
         return accuracy(weights, predictions)
     assert metric in CLASS_MEANS
-    return mean_over_classes(weighted_class_values(weights, predictions), whole, metric, predictions.exclusive)
+    values = weighted_class_values(weights, predictions)
+    values = {name: np.where(np.isnan(own), whole[name], own) for name, own in values.items()}
+    return mean_over_classes(values, whole, metric, predictions.exclusive)

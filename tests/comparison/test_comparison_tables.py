@@ -54,6 +54,16 @@ def test_the_first_row_is_the_score_and_the_others_those_of_stratified_resamples
     assert accuracy[0, 0] == pytest.approx((run[0].argmax(axis=1) == run[1]).mean())
 
 
+def test_scores_of_classes_are_drawn_by_patient_where_there_are_some():
+    probabilities, labels = predictions(0, 0.5, 24)
+    copies = np.repeat(probabilities, 10, axis=0), np.repeat(labels, 10)  # ten images of each of 24 patients
+    together = score_resamples([copies], "auroc", np.repeat(np.arange(24), 10))
+    apart = score_resamples([copies], "auroc", np.arange(240))
+    assert together[0] == apart[0] and np.isfinite(together).all()
+    assert together[1:].std() == pytest.approx(10**0.5 * apart[1:].std(), rel=0.25)
+    assert (score_resamples([copies], "auroc") == apart).all()
+
+
 def _resampled(run, seed) -> float:
     generator = np.random.default_rng(1000 + seed)
     rows = np.concatenate([generator.choice(np.flatnonzero(run[1] == k), (run[1] == k).sum()) for k in (0, 1)])
