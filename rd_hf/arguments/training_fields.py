@@ -56,11 +56,11 @@ class TrainingFields:
     augment: bool = _views(True, "augment what train shows; teacher and student see the same view")
     rotation_degrees: float = _views(
         10.0, "largest rotation; of volumes about the axis from feet to head, and a third of it about the others",
-        at_least=0,
+        at_least=0, at_most=180,
     )  # fmt: skip
     scale: float = _views(0.1, "largest relative change in size", at_least=0)
     shift: float = _views(
-        0.05, "largest shift, relative to the image side; crops of volumes lie anywhere", at_least=0
+        0.05, "largest shift, relative to the image side; crops of volumes lie anywhere", at_least=0, below=1,
     )
     horizontal_flip: bool = _views(True, "mirror left and right; turn off if laterality matters")
     vertical_flip: bool = _views(False, "mirror top and bottom; of volumes front and back, and head and feet")
