@@ -118,8 +118,8 @@ class FeatureCache:
         """
         stored = [part for number, feature in enumerate(features) for part in self._stored(number, feature)]
         fits = torch.stack([part.isfinite().flatten(1).all(dim=1) for part in stored]).all(dim=0)
-        placed = [fit and row < self.layout.rows for row, fit in zip(rows, fits.tolist(), strict=True)]
-        if any(placed) and self.room and not self.full:
+        placed = [fit and self._has_place(*at) for *at, fit in zip(rows, views, fits.tolist(), strict=True)]
+        if any(placed):
             content = [as_bytes(part.cpu().contiguous()) for part in stored]
             for position in np.flatnonzero(placed):
                 self._write_entry(rows[position], views[position], [part[position] for part in content])
@@ -155,6 +155,19 @@ class FeatureCache:
                 "damaged", "Damaged features in %s were dropped; the teacher computes them again.", file.path
             )
         return sound
+
+    def _has_place(self, row: int, view: int) -> bool:
+        """Whether an entry may be written: a new one only where there is room."""
+        if self.full or row >= self.layout.rows:
+            return False
+        if self.room:
+            return True
+        file = self._file(view, make=False)
+        try:
+            return file is not None and file.has(row)
+        except OSError as error:
+            self._warn_of_writing(error)
+            return False
 
     def _write_entry(self, row: int, view: int, parts: list[np.ndarray]) -> None:
         file = self._file(view, make=True)

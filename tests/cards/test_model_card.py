@@ -91,7 +91,7 @@ def test_the_teacher_is_an_adapter_and_what_is_local_is_in_no_metadata():
     text = render_card(facts, "sample")
     data = ModelCard(text).data
     assert data.base_model is None and data.datasets is None and data.license is None
-    assert "has not stated one" in text and "f" * 64 in text and "from a local folder" in text
+    assert "has not stated one" in text and "f" * 64 in text and "local, not on the Hub" in text
 
 
 def test_the_card_of_a_teacher_says_that_it_needs_the_students_pixels():

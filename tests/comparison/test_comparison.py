@@ -164,7 +164,7 @@ def test_methods_differ_in_the_positions_that_cka_compares(grid):
         ({"tuning": {"weight": None}}, "`tuning: weight` contains None"),
         ({"tuning": {"weight": [True]}}, "`tuning: weight` contains True"),
         ({"tuning": {"learning_rate": [float("inf")]}}, "`tuning: learning_rate` contains inf"),
-        ({"reference": "rdd"}, "`reference` is 'rdd'. Did you mean `rd`"),
+        ({"reference": "rdd"}, "`reference` is 'rdd', which is not one of the compared methods ce, rd"),
         ({"tuning": {"seeds": [0]}}, "have a seed in common"),
         ({"tuning": {"rate": [1]}}, "Unknown name `rate` under `tuning`"),
         ({"tuning": {"data": ["blob"]}}, "Did you mean `blobs`"),

@@ -59,5 +59,5 @@ def test_budgets_and_sizes_of_volumes():
         students_within(image_size=50, task="segmentation", dimensions=3)
     with pytest.raises(ArgumentError, match="`dimensions` is 4"):
         students_within(dimensions=4)
-    with pytest.raises(ArgumentError, match="`image_size` is 8; it must be at least 16"):
+    with pytest.raises(ArgumentError, match="`image_size` is 8; it must be a whole number, and at least 16"):
         students_within(image_size=8, dimensions=3)
