@@ -82,7 +82,7 @@ def new_folder(target: Path) -> Iterator[Path]:
     """
     check_folder(target)
     is_there = target.exists()
-    for left in target.glob(f"{ASIDE}*") if is_there else ():  # by an export that was killed
+    for left in target.glob(f"{ASIDE}*/") if is_there else ():  # by an export that was killed
         shutil.rmtree(left)
     if is_there and any(target.iterdir()):
         raise ArgumentError(f"`output_dir` {target} is not empty. Choose another folder.")

@@ -522,7 +522,7 @@ def test_tuning_chooses_on_validation_and_never_sees_the_test_split(grid, tmp_pa
         path = root / cell.path / "result.json"
         result = json.loads(path.read_text())
         assert "test" not in result and set(load_file(path.with_name("predictions.safetensors"))) == {
-            "validation/probabilities", "validation/labels",
+            "validation/probabilities", "validation/labels", "validation/units",
         }  # fmt: skip
         path.write_text(json.dumps(result | {"validation": {"auroc": 0.9 if number in (2, 5) else 0.5}}))
     plan.tuned = choose_settings(plan, root)

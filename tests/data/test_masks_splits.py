@@ -21,7 +21,8 @@ def marks(counts):
 def image_data(present, names=NAMES):
     """Data of images in which the named classes are present; every image has background."""
     counts = np.concatenate([np.ones((len(present), 1), dtype=np.int64), np.asarray(present, dtype=np.int64)], axis=1)
-    rows = Dataset.from_dict({"image": list(range(len(counts))), "label": counts.tolist()})
+    files = [{"bytes": None, "path": str(row)} for row in range(len(counts))]
+    rows = Dataset.from_dict({"image": files, "label": counts.tolist()})
     rows = rows.cast_column("label", List(Value("int64"), length=len(names)))
     reading = MaskReading({index: index for index in range(len(names))})
     return ImageData(DatasetDict(train=rows), list(names), "segmentation", {"id": "local"}, masks=reading)
