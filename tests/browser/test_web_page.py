@@ -195,7 +195,7 @@ def test_calibration_is_shown_on_demand(classifier, images, tmp_path, open_page)
         page = ready(open_page(address))
         give(page, images[:1])
         (row,) = table(page)
-        assert "malignant from 0.0\u00a0%; a line marks it" in page.inner_text("#rule")
+        assert "malignant from 0\u00a0%; a line marks it" in page.inner_text("#rule")
         page.focus("#calibrated")
         page.keyboard.press("Space")
         shown = [float(text.split("\u00a0")[0]) / 100 for text in page.locator(".bar .value").all_inner_texts()]

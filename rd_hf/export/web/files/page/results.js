@@ -41,10 +41,10 @@ export function ruleOf(student, isCalibrated) {
     if (!student.several_labels) return "The likeliest class is the answer.";
     return `A class is answered from 50 %${isCalibrated ? " before calibration" : ""}.`;
   }
-  const named = Object.entries(point.thresholds).map(([name, value]) => `${name} from ${Number((100 * value).toPrecision(3))} %`);
+  const named = Object.entries(point.thresholds).map(([name, value]) => `${name} from ${Number((100 * value).toPrecision(3))} %`);
   const rule = point.rule === "youden" ? "Youden's index" : point.rule;
   const hasOthers = student.several_labels && named.length < student.labels.length;
-  if (hasOthers) named.push("the others from 50 %");
+  if (hasOthers) named.push("the others from 50 %");
   const words = `Operating point (${rule} on the validation images): ${named.join(", ")}`;
   return isCalibrated ? `${words} before calibration.` : `${words}; a line marks it.`;
 }
