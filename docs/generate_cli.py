@@ -52,6 +52,7 @@ NOTES = {
     "compare": CONFIG,
     "cache build": "It takes the arguments of [`rd-hf distill`](#rd-hf-distill).",
 }
+OF_COMMANDS = {"dataset": str}  # which in Python is also data in memory
 TYPES = {str: "text", int: "integer", float: "number", list: "YAML list", dict: "YAML mapping"}
 PAGE = Path(__file__).parent / "reference" / "cli.md"
 HEAD = """# Command line
@@ -101,7 +102,7 @@ def table(fields: list[dataclasses.Field], hints: dict[str, Any]) -> Iterator[st
 
 def tables(kind: type) -> Iterator[str]:
     """The tables of a dataclass: one per group, with headings if there are several."""
-    fields, hints = dataclasses.fields(kind), get_type_hints(kind)
+    fields, hints = dataclasses.fields(kind), get_type_hints(kind) | OF_COMMANDS
     groups = list(dict.fromkeys(field.metadata["group"] for field in fields))
     for group in groups:
         if len(groups) > 1:
