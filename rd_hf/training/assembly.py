@@ -177,7 +177,7 @@ def build_trainer(
         if arguments.cka_features == "positions":
             positions = fewest(arguments.cka_positions, [stage.grid for stage in models.teacher.student_stages])
         check_rows(rows * batches * positions, arguments.cka_estimator)
-        if rows * batches * positions < FEW_CKA_ROWS:
+        if rows * batches * positions < FEW_CKA_ROWS and accelerator.is_main_process:
             ways_out = ["raise the batch sizes or --gradient_accumulation_steps", "set --cka_weight 0"]
             ways_out += ["use --cka_features positions"] if run_data.masks is not None and positions == 1 else []
             logger.warning(
