@@ -187,8 +187,9 @@ def cost_table(runs: Sequence[Run], costs: dict[str, Cost]) -> str:
     shown = " or ".join(dict.fromkeys(run.shown for run in runs))
     cases = " and ".join(dict.fromkeys(f"{run.case}s" for run in runs))
     lines = [
-        "Training time is the mean over runs. It includes the teacher's forward passes that no earlier run had "
-        "cached, and other runs may have been active at the same time. Memory is the median peak of a training, "
+        "Training time is the mean over runs. It includes a probe that the method learns from, and the teacher's "
+        "forward passes that no earlier run had cached. Other runs may have been active at the same time. Memory is "
+        "the median peak of a training, "
         f"beyond its models and {cases}. If a method trains the teacher first, training time, memory and trained "
         f"parameters are those of its second training. GFLOP and latency are per {shown}, on this machine's CPU.",
         "",
@@ -234,10 +235,16 @@ def by_method(runs: Iterable[Run]) -> dict[str, list[Run]]:
 def by_title(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """Group runs that cost the same by the name of their method, and of their teacher if there are several."""
     several = len({run.cell.teacher for run in runs if run.cell.teacher}) > 1
+    of_both = {
+        run.cell.entry.name for run in runs if run.cell.unlabelled
+    }  # methods that may use the rest without labels
     groups: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
+        rows = ", with unlabelled" if run.cell.unlabelled else ""
+        if run.cell.entry.name in of_both and not rows:
+            rows = ", all labels" if run.row["shots"] == "all" else ", without unlabelled"
         teacher = f", {run.cell.teacher}" if several and run.cell.teacher else ""
-        groups[method_title(run) + teacher + (", with unlabelled" if run.cell.unlabelled else "")].append(run)
+        groups[method_title(run) + teacher + rows].append(run)
     return dict(groups)
 
 
