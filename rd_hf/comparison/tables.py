@@ -187,11 +187,10 @@ def cost_table(runs: Sequence[Run], costs: dict[str, Cost]) -> str:
     shown = " or ".join(dict.fromkeys(run.shown for run in runs))
     cases = " and ".join(dict.fromkeys(f"{run.case}s" for run in runs))
     lines = [
-        "Training time is the mean over runs. It includes a probe that the method learns from, and the teacher's "
-        "forward passes that no earlier run had cached. Other runs may have been active at the same time. Memory is "
-        "the median peak of a training, "
-        f"beyond its models and {cases}. If a method trains the teacher first, training time, memory and trained "
-        f"parameters are those of its second training. GFLOP and latency are per {shown}, on this machine's CPU.",
+        "Training time is the mean over runs, with the probe that a method learns from and the teacher's passes that "
+        "no earlier run had cached, perhaps beside other runs. Memory is the median peak of a training, beyond its "
+        f"models and {cases}. If a method trains the teacher first, training time, memory and trained parameters are "
+        f"those of its second training. GFLOP and latency are per {shown}, on this machine's CPU.",
         "",
         f"| | trained parameters | training, s | memory, MiB | deployed parameters | GFLOP per {shown} | latency, ms |",
         "|---|---|---|---|---|---|---|",
@@ -226,10 +225,9 @@ def distinct_shots(runs: Iterable[Run]) -> list:
 
 def by_method(runs: Iterable[Run]) -> dict[str, list[Run]]:
     """Runs under the name of their method, in the order of the comparison."""
-    groups: dict[str, list[Run]] = defaultdict(list)
-    for run in runs:
-        groups[run.cell.entry.name].append(run)
-    return dict(groups)
+    runs = list(runs)
+    names = dict.fromkeys(run.cell.entry.name for run in runs)
+    return {name: [run for run in runs if run.cell.entry.name == name] for name in names}
 
 
 def by_title(runs: Sequence[Run]) -> dict[str, list[Run]]:
@@ -240,9 +238,8 @@ def by_title(runs: Sequence[Run]) -> dict[str, list[Run]]:
     }  # methods that may use the rest without labels
     groups: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
-        rows = ", with unlabelled" if run.cell.unlabelled else ""
-        if run.cell.entry.name in of_both and not rows:
-            rows = ", all labels" if run.row["shots"] == "all" else ", without unlabelled"
+        without = "all labels" if run.row["shots"] == "all" else "without unlabelled"
+        rows = f", {'with unlabelled' if run.cell.unlabelled else without}" if run.cell.entry.name in of_both else ""
         teacher = f", {run.cell.teacher}" if several and run.cell.teacher else ""
         groups[method_title(run) + teacher + rows].append(run)
     return dict(groups)
@@ -251,9 +248,7 @@ def by_title(runs: Sequence[Run]) -> dict[str, list[Run]]:
 def _by_cost(runs: Sequence[Run]) -> Iterator[tuple[str, list[Run]]]:
     """Groups of `by_title` that cost the same, with the data sets in the title where these make a difference."""
     for title, own in by_title(runs).items():
-        groups: dict[str, list[Run]] = defaultdict(list)
-        for run in own:
-            groups[run.cost_key].append(run)
+        groups = {key: [run for run in own if run.cost_key == key] for key in dict.fromkeys(r.cost_key for r in own)}
         for alike in groups.values():
             names = ", ".join(dict.fromkeys(run.cell.data for run in alike))
             yield (title if len(groups) == 1 else f"{title}, {names}"), alike
