@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import CONFIG_NAME
 
-from .features import Stage, StageFeature, concatenated
+from .features import Stage, StageFeature, concatenated, whole_float32
 from .grids import Grid
 from .open_clip_tower import CONFIG_FILE
 from .packed_tower import PackedTower, whole_image_tower
@@ -25,7 +25,7 @@ from .probe import refuse_other_inputs, used_before
 from .reprogramming import resample
 from .slices import SliceReading
 from .stages import find_stages, image_tower
-from .tape import StagedModel, whole_float32
+from .tape import StagedModel
 from .tower_loading import HUB_PREFIX, BackboneError, load_tower
 
 logger = logging.getLogger(__name__)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Literal, NamedTuple
@@ -300,3 +301,26 @@ def _has_aspect(grid: Grid, image_size: Grid) -> bool:
         (side - 1) * other_length <= (other + 1) * length and (side + 1) * other_length >= (other - 1) * length
         for (side, length), (other, other_length) in combinations(zip(grid, image_size, strict=True), 2)
     )
+
+
+@contextmanager
+def whole_float32() -> Iterator[None]:
+    """Without TF32, of which cuDNN makes convolutions of float32 by default, so that features differ from a CPU's.
+
+    Torch refuses a mixture of its older and newer settings, so the newer ones are used where there are any.
+    """
+    has_newer = hasattr(torch.backends.cudnn, "conv")
+    operations = (torch.backends.cudnn.conv, torch.backends.cuda.matmul) if has_newer else ()
+    kept = [operation.fp32_precision for operation in operations]
+    older = None if has_newer else (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32)
+    try:
+        for operation in operations:
+            operation.fp32_precision = "ieee"
+        if older:
+            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+        yield
+    finally:
+        for operation, precision in zip(operations, kept, strict=True):
+            operation.fp32_precision = precision
+        if older:
+            torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = older

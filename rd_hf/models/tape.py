@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from transformers import PreTrainedModel
@@ -56,29 +55,6 @@ class Tape:
     outputs: dict[str, dict[int, Any]]
     pixel_values: Tensor
     kwargs: dict[str, Any]
-
-
-@contextmanager
-def whole_float32() -> Iterator[None]:
-    """Without TF32, of which cuDNN makes convolutions of float32 by default, so that features differ from a CPU's.
-
-    Torch refuses a mixture of its older and newer settings, so the newer ones are used where there are any.
-    """
-    has_newer = hasattr(torch.backends.cudnn, "conv")
-    operations = (torch.backends.cudnn.conv, torch.backends.cuda.matmul) if has_newer else ()
-    kept = [operation.fp32_precision for operation in operations]
-    older = None if has_newer else (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32)
-    try:
-        for operation in operations:
-            operation.fp32_precision = "ieee"
-        if older:
-            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-        yield
-    finally:
-        for operation, precision in zip(operations, kept, strict=True):
-            operation.fp32_precision = precision
-        if older:
-            torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = older
 
 
 class StagedModel:

@@ -16,9 +16,8 @@ from transformers import (
 )
 
 from rd_hf.models.backbone import Backbone, BackboneError, weights_hash
-from rd_hf.models.features import StageError
+from rd_hf.models.features import StageError, whole_float32
 from rd_hf.models.stages import image_tower
-from rd_hf.models.tape import whole_float32
 
 VIT = ViTConfig(
     hidden_size=16, num_hidden_layers=4, num_attention_heads=2, intermediate_size=32, image_size=32, patch_size=8
