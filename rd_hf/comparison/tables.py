@@ -225,17 +225,16 @@ def distinct_shots(runs: Iterable[Run]) -> list:
 
 def by_method(runs: Iterable[Run]) -> dict[str, list[Run]]:
     """Runs under the name of their method, in the order of the comparison."""
-    runs = list(runs)
-    names = dict.fromkeys(run.cell.entry.name for run in runs)
-    return {name: [run for run in runs if run.cell.entry.name == name] for name in names}
+    groups: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        groups[run.cell.entry.name].append(run)
+    return dict(groups)
 
 
 def by_title(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """Group runs that cost the same by the name of their method, and of their teacher if there are several."""
     several = len({run.cell.teacher for run in runs if run.cell.teacher}) > 1
-    of_both = {
-        run.cell.entry.name for run in runs if run.cell.unlabelled
-    }  # methods that may use the rest without labels
+    of_both = {run.cell.entry.name for run in runs if run.cell.unlabelled}  # with and without the unlabelled rest
     groups: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
         without = "all labels" if run.row["shots"] == "all" else "without unlabelled"

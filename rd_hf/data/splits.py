@@ -17,6 +17,7 @@ from datasets import Dataset, DatasetDict
 from pyarrow.compute import struct_field
 
 from .columns import DataError
+from .image_column import selected_rows
 from .leaks import report_leaks, shared_groups
 
 if TYPE_CHECKING:
@@ -290,17 +291,16 @@ def _group_values(data: ImageData, split: str) -> list:
 
 def _repeated_files(split: Dataset) -> list:
     """The file of each row that is not the only one of its file, None of the others; empty if there is no such row."""
-    images = split.select_columns(["image"]).with_format("arrow")[:].column("image").combine_chunks()
+    images, shown = split.data.column("image"), selected_rows(split)  # as stored, so that no content is read
     has_content, paths = struct_field(images, "bytes").is_valid(), struct_field(images, "path")
     files = [None if inside else path for inside, path in zip(has_content.to_pylist(), paths.to_pylist(), strict=True)]
+    files = files if shown is None else [files[row] for row in shown]
     rows_of = Counter(file for file in files if file is not None)
     repeated = [file if rows_of[file] > 1 else None for file in files]
     if not any(repeated):
         return []
-    logger.info(
-        "%d rows of train share their file with others. Rows of one file stay in one split.",
-        sum(file is not None for file in repeated),
-    )
+    count = len(repeated) - repeated.count(None)
+    logger.info("%d rows of train share their file with others. Rows of one file stay in one split.", count)
     return repeated
 
 
