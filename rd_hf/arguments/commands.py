@@ -70,6 +70,10 @@ class EvaluationArguments:
         None, "how -1 is read in 0/1 columns; by default as in the model's training"
     )
     batch_size: int = _model(64, "images per forward pass", above=0)
+    group_column: str | None = _data(
+        None, "column of groups, such as patients: intervals draw the images of a group together; by default that of "
+        "the model's training, where every row has it"
+    )  # fmt: skip
     subgroup_column: list | str | None = _data(
         None, "column, or a YAML list of columns, for whose values the scores are given apart"
     )
@@ -216,12 +220,15 @@ class ExportArguments:
     dataset_config_name: str | None = _data(None, "configuration of a Hub data set")
     dataset_revision: str | None = _data(None, "branch, tag or commit of a Hub data set")
     image_column: str | None = _data(None, "column of images or volumes, if it cannot be found automatically")
-    label_column: str | None = _data(None, "column of labels, if it cannot be found automatically")
+    label_column: list | str | None = _data(
+        None, "column of labels, or a YAML list of 0/1 columns, if it cannot be found automatically"
+    )
     mask_column: str | None = _data(None, "column of masks, if it cannot be found automatically")
     mask_colors: dict | str | None = _data(None, COLORS)
     batch_size: int = _model(64, "images per forward pass", above=0)
 
     def __post_init__(self):
+        self.label_column = parse_yaml_texts(self.label_column)
         self.mask_colors = color_names(parse_yaml_texts(self.mask_colors, mappings=True))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -115,7 +116,7 @@ class Rule:
 
 
 def _is_folder(name: Any) -> bool:
-    return isinstance(name, str) and Path(name).expanduser().is_dir()
+    return isinstance(name, str) and Path(os.path.expanduser(name)).is_dir()
 
 
 REPROGRAMMING = tuple(names(DistillationArguments, lambda fact: fact.compare == "reprogramming"))

@@ -83,7 +83,7 @@ def read_data(
         )
     if os.fspath(dataset) == "":
         raise DataError("the name of the data set is empty; give a Hub id or a path, or . for the working folder")
-    path = Path(dataset).expanduser()
+    path = Path(os.path.expanduser(dataset))
     if not path.exists():
         return read_hub(os.fspath(dataset), path, config_name, revision)
     _refuse_hub_arguments(f"'{path}'", config_name, revision)

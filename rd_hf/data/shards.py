@@ -32,6 +32,7 @@ MOST_BAD_IN_A_ROW = 100
 SHOWN_PROBLEMS = 5  # per process
 SHOW_PROGRESS_SHARDS = 20
 HEADER_BYTES = 512
+BLOCK_BYTES = 2**20
 
 
 def find_shards(dataset: Any) -> list[Path]:
@@ -41,7 +42,7 @@ def find_shards(dataset: Any) -> list[Path]:
     """
     if not isinstance(dataset, (str, os.PathLike)):
         return []
-    path = Path(dataset).expanduser()
+    path = Path(os.path.expanduser(dataset))
     if path.is_file():
         return [path] if path.suffix.lower() == SUFFIX else []
     if not path.is_dir():
@@ -132,12 +133,31 @@ def _images(file: Path) -> Iterator[tuple[int, int]]:
                 end = member.offset_data + member.size
                 if member.isreg() and not member.issparse() and _is_image(PurePath(member.name)):
                     yield member.offset_data, member.size
-        if end > size:
-            raise tarfile.ReadError("it is cut off")
+            if end > size:
+                raise tarfile.ReadError("it is cut off")
+            _check_end(file, archive.offset)
     except (tarfile.TarError, OSError) as error:
         raise DataError(
             f"'{printable(file)}' cannot be read as an uncompressed tar file ({error}); download or pack it again"
         ) from error
+
+
+def _check_end(file: Path, start: int) -> None:
+    """`tarfile` takes a damaged header for the end of the archive, which is marked by zeros up to the end of the file.
+
+    :param start: where it met the end.
+    :raises tarfile.ReadError: if something else follows.
+    """
+    with file.open("rb") as content:
+        content.seek(start)
+        header = content.read(HEADER_BYTES)
+        if not header:
+            logger.warning("%s has no mark of its end, so images may be missing: it may be cut off.", printable(file))
+        elif header.strip(b"\0"):
+            raise tarfile.ReadError(f"it is damaged or cut off at byte {start}")
+        while block := content.read(BLOCK_BYTES):
+            if block.strip(b"\0"):
+                raise tarfile.ReadError("another archive follows behind its end: unpack both, and pack them as one")
 
 
 def _is_image(name: PurePath) -> bool:

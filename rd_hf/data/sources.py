@@ -28,7 +28,7 @@ from .masks.reading import MaskReading
 from .raw_data import RawData, image_paths
 from .readers import Task, read_data
 from .split_tables import assemble, check_splits, group_table, number_table
-from .subgroups import check_group_column, check_subgroup_columns, subgroup_tables
+from .subgroups import check_subgroup_columns, choose_group_column, subgroup_tables
 from .unlabelled import divide_labelled, without_label_column
 from .volumes.cells import find_reading
 from .volumes.choice import Dimensions, VolumeChoice, check_alike, check_channels_of_model
@@ -45,6 +45,7 @@ def load_data(
     image_column: str | None = None,
     label_column: str | Sequence[str] | None = None,
     group_column: str | None = None,
+    recorded_groups: str | None = None,
     made_again: str | None = None,
     subgroup_columns: Sequence[str] = (),
     label_names: Sequence[str] | Mapping[int, str] | None = None,
@@ -69,7 +70,9 @@ def load_data(
     :param image_column: column of images or image paths; found by its type or a usual name if None.
     :param label_column: column of labels, or a list of columns of 0 and 1; found likewise if None.
     :param group_column: column whose equal values belong together, such as the patient's id.
-    :param made_again: the split for which groups are read, unless the data has it.
+    :param recorded_groups: that column in a model's training. It is read where the data has it in every row, and always
+        for a split that is made again.
+    :param made_again: the split that is made of train again, unless the data has it.
     :param subgroup_columns: columns whose values are kept; see `rd_hf.data.subgroups`.
     :param label_names: a trained model's class names in its order. Labels are matched with them by name; integers
         without names are indices into them. For masks without `masks` they name the values of the masks; a mapping
@@ -93,9 +96,8 @@ def load_data(
     mask = _mask_column(raw, task, image_column, label_column, mask_column)
     image = _image_column(raw, image_column, mask)
     check_subgroup_columns(raw.splits, subgroup_columns)
-    if made_again in raw.splits:
-        group_column = None
-    check_group_column(raw.splits, group_column, made_again)
+    made_again = None if made_again in raw.splits else made_again
+    group_column = choose_group_column(raw.splits, group_column, recorded_groups, made_again)
     if mask is not None:
         reading = _volume_reading(raw, image, choice, volumes)
         names = {"names": label_names} if masks is None else {"recorded": masks, "model_names": label_names}

@@ -102,7 +102,7 @@ def open_stream(dataset: Any, image_column: str | None = None) -> ImageStream:
 
 
 def _named(name: str) -> IterableDataset | IterableDatasetDict:
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     if not path.exists():
         return loading(printable(name), lambda: load_dataset(name, streaming=True))
     kind, files = _kind_and_files(path.absolute())

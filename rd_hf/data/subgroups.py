@@ -1,7 +1,8 @@
-"""Columns for whose values the scores are given apart, such as sex or scanner: kept beside the images of a split."""
+"""Columns beside the images of a split: subgroups, whose scores are given apart, such as sex or scanner, and groups."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,9 @@ from datasets.table import Table
 
 from ..arguments.values import nearest
 from .columns import DataError, columns_found
+from .labels.values import is_missing
+
+logger = logging.getLogger(__name__)
 
 PREFIX = "subgroup "  # of the column's name beside the images
 MISSING = "(missing)"
@@ -27,17 +31,39 @@ def check_subgroup_columns(splits: Mapping[str, Dataset], columns: Sequence[str]
             raise DataError(f"`subgroup_column` '{column}' holds no plain values; name a column of texts or numbers")
 
 
-def check_group_column(splits: Mapping[str, Dataset], column: str | None, made_again: str | None = None) -> None:
-    """Look for the column of groups.
+def choose_group_column(
+    splits: Mapping[str, Dataset], given: str | None, recorded: str | None = None, made_again: str | None = None
+) -> str | None:
+    """The column of groups: the given one, or that of a model's training if every row of the data has it.
 
-    :param made_again: the split that is made of train again, as for the model's training, which had this column.
-    :raises DataError: for a column that no split has.
+    :param made_again: the split that is made of train again, as for the model's training, and so by its column.
+    :raises DataError: for a given column, or one that a split is made by, that no split has.
     """
-    if column is not None and not any(column in split.features for split in splits.values()):
-        of = "`group_column` names"
-        if made_again is not None:
-            of = f"the model's training had, and by which its split '{made_again}' was made of train"
+    if made_again is not None and recorded is not None:
+        of = f"the model's training had, and by which its split '{made_again}' was made of train"
+        return _known(recorded, of, splits)
+    if given is not None:
+        return _known(given, "`group_column` names", splits)
+    if recorded is None or all(_is_whole(split, recorded) for split in splits.values()):
+        return recorded
+    logger.info(
+        "The model's training had the groups of '%s'. Some rows here have none, so intervals take each image alone.",
+        recorded,
+    )  # fmt: skip
+    return None
+
+
+def _known(column: str, of: str, splits: Mapping[str, Dataset]) -> str:
+    if not any(column in split.features for split in splits.values()):
         raise DataError(_unknown(column, of, splits))
+    return column
+
+
+def _is_whole(split: Dataset, column: str) -> bool:
+    if column not in split.features:
+        return False
+    cells = split.select_columns([column]).with_format("arrow")[:].column(column).to_pylist()
+    return not any(is_missing(cell) for cell in cells)
 
 
 def subgroup_tables(split: Dataset, columns: Sequence[str]) -> tuple[list[Table], dict[str, Any]]:

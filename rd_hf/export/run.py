@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -99,7 +100,7 @@ def export(
         refuse_given(ExportArguments, {"batch_size": batch_size}, "only `quantize` scores the model")
     loaded = _load(model, revision)
     loaded.model.cpu()
-    with new_folder(Path(output_dir).expanduser()) as folder:
+    with new_folder(Path(os.path.expanduser(output_dir))) as folder:
         if format == "bundle":
             report = _export_bundle(loaded, folder)
         elif format == "transformers":
@@ -156,7 +157,7 @@ def _check_runtime(format: str, web_runtime: str | None, cdn: bool) -> None:
         raise ArgumentError("`web_runtime` and `cdn` are for `format` web only.")
     if web_runtime is not None and cdn:
         raise ArgumentError("`cdn` links to a public server, so that no `web_runtime` is needed: leave one out.")
-    if web_runtime is not None and not Path(web_runtime).expanduser().exists():
+    if web_runtime is not None and not Path(os.path.expanduser(web_runtime)).exists():
         raise ArgumentError(f"`web_runtime` {web_runtime} does not exist.")
 
 

@@ -85,7 +85,7 @@ def push(
     """
     if os.fspath(folder) == "":
         raise PushError("The folder is empty: give the folder of a model, or . for the working folder.")
-    folder = Path(folder).expanduser()
+    folder = Path(os.path.expanduser(folder))
     files = page_files(folder) if space else publishable_files(folder)
     config = read_model_config(folder)
     unwrap = is_unwrapped(config, format)

@@ -63,6 +63,7 @@ def evaluate(
     dicom_window: str | None = None,
     predictions: str | None = None,
     calibrated: bool = False,
+    group_column: str | None = None,
     subgroup_column: str | Sequence[str] | None = None,
     report: str | None = None,
     report_images: bool = True,
@@ -79,6 +80,8 @@ def evaluate(
     :param batch_size: images per forward pass; volumes come one by one.
     :param predictions: CSV file for the probabilities of every row.
     :param calibrated: whether probabilities are calibrated by the model's temperature.
+    :param group_column: column of groups, such as patients, whose images resamples of intervals draw together; by
+        default that of the model's training, where every row has it.
     :param subgroup_column: column, or columns, for whose values the scores are given apart, under `subgroups`.
     :param report: HTML file for a page of the results, with curves and images.
     :param report_images: whether that page shows images, which may be of patients, and file names.
@@ -103,7 +106,7 @@ def evaluate(
     names = {"image_column": image_column, "label_column": label_column, "uncertain": uncertain}
     names |= {"mask_column": mask_column, "mask_colors": mask_colors}
     columns = columns_of(subgroup_column)
-    names["subgroup_columns"] = columns
+    names |= {"group_column": group_column, "subgroup_columns": columns}
     data = load_splits(loaded, dataset, split, dataset_config_name, dataset_revision, **names)
     check_subgroups(data.splits[split], columns, split)
     opened = open_split(loaded, data, split, on_bad_image, reading)
@@ -135,6 +138,7 @@ def load_splits(
     mask_column: str | None = None,
     mask_colors: Mapping[str, str] | None = None,
     uncertain: Uncertain | None = None,
+    group_column: str | None = None,
     subgroup_columns: Sequence[str] = (),
 ) -> ImageData:
     """Load the labelled images to run a model on, with their labels matched to the model's.
@@ -142,6 +146,7 @@ def load_splits(
     :param split: an existing split; one that was made from train for the model's training is made again.
     :param mask_colors: the class of each colour of masks; by default as in the model's training.
     :param uncertain: how -1 is read in columns of 0 and 1; by default as in the model's training.
+    :param group_column: column of groups; by default that of the model's training, where every row has it.
     :param subgroup_columns: columns whose values are kept.
     :raises ArgumentError: when it is missing or has no labels, for columns that the model's task does not have, and for
         data of a kind that the model does not read.
@@ -160,7 +165,8 @@ def load_splits(
             revision=revision,
             image_column=image_column,
             label_column=label_column,
-            group_column=made.get("group_column") if split in made["names"] else None,
+            group_column=group_column,
+            recorded_groups=loaded.trained_on.get("group_column", made.get("group_column")),
             made_again=split if split in made["names"] else None,
             subgroup_columns=subgroup_columns,
             label_names=loaded.task.names,
@@ -178,17 +184,19 @@ def load_splits(
         kind = "images" if loaded.volumes is None else "volumes"
         labels = "masks" if has_masks else "classes"
         raise ArgumentError(f"{error.found}. The model reads {kind} with {labels}.") from error
-    return _with_split(loaded, data, split, uncertain)
+    return _with_split(loaded, data, split, uncertain, group_column)
 
 
-def _with_split(loaded: LoadedModel, data: ImageData, split: str, uncertain: Uncertain | None) -> ImageData:
+def _with_split(
+    loaded: LoadedModel, data: ImageData, split: str, uncertain: Uncertain | None, group_column: str | None
+) -> ImageData:
     """The data with a split that was made from train for the model's training, if the data has none.
 
     :raises ArgumentError: when the split is missing or has no labels.
     """
     recipe = loaded.trained_on.get("made_splits", {"names": []})
     if split not in data.splits and split in recipe["names"]:
-        _check_made_again(loaded, data, split, uncertain)
+        _check_made_again(loaded, data, split, uncertain, group_column)
         fractions = recipe["validation_fraction"], recipe["test_fraction"]
         data = complete_splits(data, loaded.task.marks, *fractions, recipe["seed"])
     elif split == "train" and recipe["names"] and not set(recipe["names"]) & set(data.splits):
@@ -204,8 +212,17 @@ def _with_split(loaded: LoadedModel, data: ImageData, split: str, uncertain: Unc
     return data
 
 
-def _check_made_again(loaded: LoadedModel, data: ImageData, split: str, uncertain: Uncertain | None) -> None:
-    """:raises ArgumentError: where the data, or how its labels are read, is not that of the model's training."""
+def _check_made_again(
+    loaded: LoadedModel, data: ImageData, split: str, uncertain: Uncertain | None, group_column: str | None
+) -> None:
+    """:raises ArgumentError: where the data, or how it is read, is not that of the model's training."""
+    of_training = loaded.trained_on["made_splits"].get("group_column")
+    if group_column is not None and group_column != of_training:
+        how = "no groups" if of_training is None else f"the groups of {of_training}"
+        raise ArgumentError(
+            f"Split `{split}` was made from the model's training data with {how}, and cannot be made again with those "
+            f"of `group_column` {group_column}: leave it out."
+        )
     trained, splits = loaded.trained_on.get("uncertain"), ", ".join(data.splits)
     if uncertain is not None and uncertain != trained:
         raise ArgumentError(

@@ -38,7 +38,7 @@ class MaskFiles:
         if with_overlays and output_dir is None:
             raise ArgumentError("`overlay` writes pictures: name the folder with `output_dir`.")
         self.task, self.with_overlays = task, with_overlays
-        self.folder = None if output_dir is None else Path(output_dir).expanduser()
+        self.folder = None if output_dir is None else Path(os.path.expanduser(output_dir))
         self.files: dict[Path, Path] = {}
         if self.folder is not None:
             check_folder(self.folder)

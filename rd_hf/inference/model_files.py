@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ def problem_of(name: str, kind: str) -> str | None:
     :param name: a folder, or a Hub id, of which only files that were downloaded are looked at.
     :param kind: the Auto class of transformers that loads it.
     """
-    folder = Path(name).expanduser()
+    folder = Path(os.path.expanduser(name))
     if folder.is_dir():
         if kind == "AutoModel" and (folder / OPEN_CLIP_CONFIG).is_file():  # of a teacher
             return None
@@ -45,7 +46,7 @@ def problem_of(name: str, kind: str) -> str | None:
 
 def problem_of_processor(name: str) -> str | None:
     """The same of the file of the image processor in a folder; a model of rd_hf must have one."""
-    path = Path(name).expanduser() / IMAGE_PROCESSOR_NAME
+    path = Path(os.path.expanduser(name)) / IMAGE_PROCESSOR_NAME
     if not path.is_file():
         return _missing_processor(path.parent)
     return _disguise(path) or _problem_of_json(path)
@@ -85,7 +86,7 @@ def how_to_convert(name: str, kind: str) -> str:
 
 def _is_of_timm(name: str) -> bool:
     """Whether a folder, or what was downloaded of a repo, has the config of a model of timm."""
-    folder = Path(name).expanduser()
+    folder = Path(os.path.expanduser(name))
     path = folder / CONFIG_NAME if folder.is_dir() else try_to_load_from_cache(name, CONFIG_NAME)
     if not isinstance(path, str | Path):
         return False

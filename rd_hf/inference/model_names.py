@@ -74,11 +74,11 @@ def check_name(role: str, name: str) -> None:
         way_out = f"Give the name of the repo, {found.group(1)!r}" if found else "Give a Hub id or a folder"
         raise ModelNameError(f"The {role} {name!r} is an address. {way_out}.")
     looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name
-    if Path(name).expanduser().is_file():
+    if Path(os.path.expanduser(name)).is_file():
         raise ModelNameError(f"The {role} {name!r} is a file. Give the folder that holds config.json and the weights.")
-    if looks_local and not Path(name).expanduser().is_dir():
+    if looks_local and not Path(os.path.expanduser(name)).is_dir():
         raise ModelNameError(f"The {role} {name!r} is not a folder ({nearest_name(Path(name).absolute())}).")
-    folder = Path(name).expanduser()
+    folder = Path(os.path.expanduser(name))
     if not (folder / "config.json").is_file() and (folder / "student" / "config.json").is_file():
         raise ModelNameError(
             f"The {role} {name!r} is the folder of a run. Give its student, {str(folder / 'student')!r}."
@@ -157,7 +157,7 @@ def _reason(role: str, name: str, error: Exception) -> str:
         )
     if any(isinstance(cause, LocalEntryNotFoundError | OfflineModeIsEnabled) for cause in chain):
         return _unreachable()
-    if "use_safetensors" in str(error) and not Path(name).expanduser().is_dir():
+    if "use_safetensors" in str(error) and not Path(os.path.expanduser(name)).is_dir():
         return how_to_convert(name, _kind(role))
     found = problem_of(name, _kind(role))
     if found is not None:

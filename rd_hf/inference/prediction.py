@@ -130,7 +130,7 @@ def find_images(names: str | os.PathLike | Iterable[str | os.PathLike]) -> list[
     """
     found: dict[str, Path] = {}
     for name in paths_of(names, "images"):
-        path = Path(name).expanduser()
+        path = Path(os.path.expanduser(name))
         if path.is_dir():
             matches = _images_of(path)
         elif path.is_file():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ class VolumeFiles:
     def __init__(
         self, volumes: Sequence[FoundVolume], output_dir: str, with_overlays: bool, with_dicom_seg: bool
     ) -> None:
-        self.folder = Path(output_dir).expanduser()
+        self.folder = Path(os.path.expanduser(output_dir))
         check_folder(self.folder)
         self.with_overlays, self.with_dicom_seg = with_overlays, with_dicom_seg
         if with_dicom_seg:

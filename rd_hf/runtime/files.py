@@ -13,6 +13,7 @@ from math import isfinite
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
+from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
@@ -32,8 +33,8 @@ def written_whole(path: Path) -> Iterator[Path]:
 
     :raises OSError: with the name of `path`, which the system does not give for a write.
     """
-    # libraries go by the end of the name, and the system bounds its length
-    aside = path.with_name(f".writing-{os.getpid()}{''.join(path.suffixes[-2:])}")
+    # libraries go by the end of the name, and the system bounds its length; process ids repeat across machines
+    aside = path.with_name(f".writing-{uuid4().hex}{''.join(path.suffixes[-2:])}")
     try:
         yield aside
         aside.replace(path)

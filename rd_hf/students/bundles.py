@@ -58,7 +58,7 @@ def convert_bundle(bundle: str | os.PathLike[str], output_dir: str | os.PathLike
     :raises BundleError: when the network is not one of those that rd_hf knows, when its arguments are Python
         expressions, or when the weights are not plain tensors or not those of the network.
     """
-    folder, target = Path(bundle).expanduser(), Path(output_dir).expanduser()
+    folder, target = Path(os.path.expanduser(bundle)), Path(os.path.expanduser(output_dir))
     path = next((folder / name for name in CONFIGS if (folder / name).is_file()), None)
     if path is None:
         raise BundleError(f"{folder} has none of {', '.join(CONFIGS)}: give the folder of a MONAI bundle.")

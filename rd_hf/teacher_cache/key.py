@@ -139,7 +139,8 @@ def cache_root(folder: str | os.PathLike | None = None) -> Path:
     """The folder of the caches: `folder`, else the environment variable RD_HF_CACHE, else a folder in HF_HOME."""
     from huggingface_hub.constants import HF_HOME
 
-    return Path(folder or os.environ.get("RD_HF_CACHE") or Path(HF_HOME) / "rd_hf" / "teacher_features").expanduser()
+    named = folder or os.environ.get("RD_HF_CACHE") or os.path.join(HF_HOME, "rd_hf", "teacher_features")
+    return Path(os.path.expanduser(named))
 
 
 def open_folder(root: Path, key: dict[str, Any], teacher: str) -> KeyFolder:

@@ -231,10 +231,9 @@ def load_run_data(arguments: DistillationArguments, keep_unlabelled: bool = Fals
     """
     data = _load_named(arguments)
     task = make_task(data.problem_type, data.label_names, of_volumes=data.volumes is not None)
-    source = data.source
-    reading = Reading.of(arguments)
-    if reading.chosen():  # kept with the student, which is to see other images in the same way
-        source["reading"] = reading.chosen()
+    source, reading = data.source, Reading.of(arguments)
+    kept = {"group_column": arguments.group_column, "reading": reading.chosen()}
+    source |= {name: value for name, value in kept.items() if value}  # with the student, for data that it is scored on
     data = _with_made_splits(arguments, data, task)
     check_subgroups(data.splits["test"], columns_of(arguments.subgroup_column), "test")
     chosen = choose_labelled(data, task.marks, arguments.shots, arguments.label_fraction, arguments.seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,7 +60,7 @@ def report(
     :raises ArgumentError: when the folder holds no run, nothing that was trained, or names what is not there any more.
     :raises CheckpointError: when no checkpoint can be read, or the data has changed.
     """
-    folder = Path(run).expanduser()
+    folder = Path(os.path.expanduser(run))
     with console(verbose):
         given = {"operating_point": operating_point, "positive_label": positive_label}
         given |= {"subgroup_column": subgroup_column}
@@ -116,7 +117,8 @@ def _arguments_of(folder: Path, given: dict[str, Any]) -> DistillationArguments:
                 f"The `{name}` of the run in {folder} was given in memory, and no report can be made without it. Save "
                 f"it in a file or folder, and enter that path in {folder / CONFIG_FILE}."
             )
-        if isinstance(value, str) and value.startswith((".", "/", "~")) and not Path(value).expanduser().exists():
+        looks_local = isinstance(value, str) and value.startswith((".", "/", "~"))
+        if looks_local and not os.path.exists(os.path.expanduser(value)):
             raise ArgumentError(
                 f"The `{name}` of the run in {folder}, {value}, does not exist. Put it back, repeat the command in "
                 f"the folder that the run was started in, or correct `{name}` in {folder / CONFIG_FILE}."

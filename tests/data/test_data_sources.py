@@ -468,14 +468,16 @@ def test_groups_are_cleaned_as_labels_are():
     assert load_data(rows, group_column="patient").splits["train"]["group"][:] == ["\u00fc"] * 2 + ["p", "q", "p"]
 
 
-def test_groups_are_read_only_for_a_split_that_is_made_again():
-    splits = DatasetDict(
-        train=memory([0, 1], ClassLabel(names=["a", "b"])), test=memory([0], ClassLabel(names=["a", "b"]))
-    )
-    data = load_data(splits, group_column="patient", made_again="test")
+def test_groups_of_a_training_are_read_where_every_row_has_one():
+    names = ClassLabel(names=["a", "b"])
+    splits = DatasetDict(train=memory([0, 1], names), test=memory([0], names))
+    data = load_data(splits, recorded_groups="patient", made_again="test")
     assert "group" not in data.splits["test"].column_names
     with pytest.raises(DataError, match="by which its split 'validation' was made of train"):
-        load_data(splits, group_column="patient", made_again="validation")
+        load_data(splits, recorded_groups="patient", made_again="validation")
+    for patients, read in ((["p", "q"], True), (["p", None], False), (["p", " "], False)):
+        data = load_data(memory([0, 1], names, patient=patients), recorded_groups="patient")
+        assert ("group" in data.splits["train"].column_names) == read
 
 
 def test_labels_follow_splits_made_anew():

@@ -189,6 +189,11 @@ def test_the_padding_value_is_black_and_counts_for_no_range():
     assert grey(windowed)[0][0] == 0
     limit = make(values, PixelPaddingValue=-2000, PixelPaddingRangeLimit=-5)
     assert grey(limit) == [[0, 0, 128, 255]]
+    element = b"\x28\x00\x20\x01"  # many files say that its two bytes have no sign, though the pixels have one
+    for pixels, said, other in ((values, b"SS", b"US"), (values.astype(np.uint16), b"US", b"SS")):
+        content = make(pixels, PixelPaddingValue=int(pixels[0, 0]))
+        assert element + said in content
+        assert grey(content.replace(element + said, element + other)) == [[0, 0, 128, 255]]
 
 
 def test_colours_of_either_plane_order_and_palettes():

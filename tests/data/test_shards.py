@@ -76,6 +76,9 @@ def test_files_that_are_cut_off_compressed_or_without_images_are_refused(tmp_pat
         (whole[: 3 * 512 + 20], "x.tar' cannot be read as an uncompressed tar file"),
         (gzip.compress(whole), "x.tar' cannot be read as an uncompressed tar file"),
         (b"", "x.tar' cannot be read as an uncompressed tar file"),
+        (whole[:1024] + b"\xff" * 512 + whole[1536:], "damaged or cut off at byte 1024"),
+        (whole[:1124], "damaged or cut off at byte 1024"),
+        (whole + whole, "another archive follows behind its end"),
     ):
         path.write_bytes(content)
         with pytest.raises(DataError, match=words):
@@ -83,3 +86,10 @@ def test_files_that_are_cut_off_compressed_or_without_images_are_refused(tmp_pat
     write_shard(path, {"a.txt": b"1"})
     with pytest.raises(DataError, match="contain no images"):
         ImageShards([path])
+
+
+def test_a_file_that_ends_between_two_images_is_read_with_a_warning(tmp_path, caplog):
+    path = write_shard(tmp_path / "x.tar", {"a.png": png(1), "b.png": png(2)})
+    path.write_bytes(path.read_bytes()[:1024])
+    assert values(ImageShards([path])) == [1]
+    assert "x.tar has no mark of its end, so images may be missing" in caplog.text

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from uuid import UUID
 
 import nibabel
 import numpy as np
@@ -52,9 +53,10 @@ def test_other_errors_pass_as_they_are(tmp_path):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs the full device of Linux")
-def test_predictions_name_their_file(tmp_path):
+def test_predictions_name_their_file(tmp_path, monkeypatch):
     path = tmp_path / "predictions.csv"
-    path.with_name(f".writing-{os.getpid()}.csv").symlink_to("/dev/full")
+    monkeypatch.setattr("rd_hf.runtime.files.uuid4", lambda: UUID(int=1))
+    path.with_name(f".writing-{UUID(int=1).hex}.csv").symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left on device: '.*predictions.csv'"):
         write_predictions(path, [0], ["a"], [["0.5"]])
     assert not path.is_symlink() and os.path.exists("/dev/full")

@@ -200,13 +200,25 @@ def _whole_range(dataset: Dataset, values: np.ndarray, frame: int) -> np.ndarray
 
 
 def _padding(dataset: Dataset, stored: np.ndarray) -> np.ndarray | None:
-    value = _first(dataset.get("PixelPaddingValue"))
+    """Which stored values lie outside the image; None where none does."""
+    value = _as_stored(_first(dataset.get("PixelPaddingValue")), stored.dtype.kind)
     if value is None:
         return None
-    limit = _first(dataset.get("PixelPaddingRangeLimit"))
+    limit = _as_stored(_first(dataset.get("PixelPaddingRangeLimit")), stored.dtype.kind)
     low, high = sorted((value, value if limit is None else limit))
     found = (stored >= low) & (stored <= high)
     return found if found.any() else None
+
+
+def _as_stored(value: float | None, kind: str) -> float | None:
+    """A number of 16 bits with the sign of the pixels; many files write -2000 as the unsigned 63536.
+
+    :param kind: of the pixels' dtype.
+    """
+    if value is None or kind not in "iu":
+        return value
+    bits = int(value) & 0xFFFF
+    return bits - 0x10000 if kind == "i" and bits > 0x7FFF else bits
 
 
 def _first(value: object) -> float | None:

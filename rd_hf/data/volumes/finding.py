@@ -58,7 +58,7 @@ def find_volumes(
     """
     named, folders = [], {}
     for name in paths_of(names, "volumes"):
-        path = Path(name).expanduser()
+        path = Path(os.path.expanduser(name))
         if path.is_dir():
             matches = _below(path, reading)
         else:

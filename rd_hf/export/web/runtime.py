@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import shutil
 import subprocess
 import tarfile
@@ -49,7 +50,7 @@ def vendored(folder: Path, source: str | None) -> dict[str, Any]:
     """
     target = folder / RUNTIME_FOLDER
     if source is not None:
-        _take(Path(source).expanduser(), target, f"`web_runtime` {source}")
+        _take(Path(os.path.expanduser(source)), target, f"`web_runtime` {source}")
     else:
         kept = cache_folder()
         if not all(_is_right(kept / name, name) for name in SHA256):
@@ -61,7 +62,7 @@ def vendored(folder: Path, source: str | None) -> dict[str, Any]:
 
 def cache_folder() -> Path:
     """Where the runtime is kept for the next export."""
-    return Path(HF_HOME).expanduser() / "rd_hf" / f"{PACKAGE}-{VERSION}"
+    return Path(os.path.expanduser(HF_HOME)) / "rd_hf" / f"{PACKAGE}-{VERSION}"
 
 
 def _take(source: Path, target: Path, called: str) -> None:
