@@ -54,28 +54,19 @@ def image_table(
     else:
         chunks = [_as_image_storage(chunk, column, name, paths is not None) for chunk in stored.chunks]
         table = InMemoryTable(pa.table({called: pa.chunked_array(chunks, type=Image.pa_type)}))
-    if all(_has_contents(chunk, may_be_empty) for chunk in table.column(called).chunks):
+    column_of_images, used = table.column(called), selected_rows(split)
+    used = np.arange(len(column_of_images)) if used is None else used
+    # only these become Python objects: the others may be a data set of any size, on disk
+    numbers = np.flatnonzero(_lack_bytes(column_of_images)[used])
+    rows = [_unpacked(row) for row in column_of_images.take(pa.array(used[numbers])).to_pylist()]
+    if not may_be_empty:
+        _check_empty(rows, numbers, len(used), column, name)
+    elif all(row is None for row in rows):
         return table
-    rows = [_unpacked(row) for row in table.column(called).to_pylist()]
-    selected = selected_rows(split)
-    used = range(len(rows)) if selected is None else selected
-    if may_be_empty:
-        rows = [None if _is_empty(row) else row for row in rows]
-        used = [index for index in used if rows[index] is not None]
-    else:
-        _check_empty([rows[index] for index in used], column, name)
-    if paths is None:
-        _check_files([rows[index] for index in used], name, of_volumes)
-    else:
-        relative = [index for index in used if rows[index]["bytes"] is None and "://" not in rows[index]["path"]]
-        files = paths.find([rows[index]["path"] for index in relative], name, column)
-        for index, file in zip(relative, files, strict=True):
-            rows[index] = image_row(file)
-    if of_volumes:
-        named = [index for index in used if rows[index]["bytes"] is None and "://" not in rows[index]["path"]]
-        for index, file in zip(named, files_of_series([rows[i]["path"] for i in named], name, column), strict=True):
-            rows[index] = {"bytes": None, "path": file}
-    return InMemoryTable(pa.table({called: pa.array(rows, type=Image.pa_type)}))
+    rows = [None if _is_empty(row) else row for row in rows]
+    _find_files(rows, numbers, len(used) - rows.count(None), paths, name, column, of_volumes)
+    changed = dict(zip(used[numbers].tolist(), rows, strict=True))
+    return InMemoryTable(pa.table({called: _with_rows(column_of_images, changed)})) if changed else table
 
 
 def image_row(file: str) -> dict:
@@ -131,10 +122,58 @@ def _as_image_storage(chunk: pa.Array, column: str, name: str, may_be_ids: bool)
     return Image().cast_storage(chunk)
 
 
-def _has_contents(chunk: pa.StructArray, may_be_empty: bool) -> bool:
-    """Whether every row of a chunk has an image's bytes, or is null where it may be."""
-    without_bytes = pc.struct_field(chunk, "bytes").null_count
-    return without_bytes == (chunk.null_count if may_be_empty else 0)
+def _lack_bytes(column: pa.ChunkedArray) -> np.ndarray:
+    """(N,) bool, which rows have no content of a file."""
+    found = [pc.is_null(pc.struct_field(chunk, "bytes")).to_numpy(zero_copy_only=False) for chunk in column.chunks]
+    return np.concatenate(found) if found else np.zeros(0, dtype=bool)
+
+
+def _find_files(
+    rows: list[dict | None],
+    numbers: np.ndarray,
+    count: int,
+    paths: ImagePaths | None,
+    name: str,
+    column: str,
+    of_volumes: bool,
+) -> None:
+    """Put the absolute paths of files in the place of the rows' paths.
+
+    :param numbers: of the rows in the split.
+    :param count: how many images the split has.
+    :raises DataError: if a file is missing.
+    """
+    local = [place for place, row in enumerate(rows) if row and row["bytes"] is None and "://" not in row["path"]]
+    if paths is None:
+        _check_files([rows[place]["path"] for place in local], numbers[local], count, name, of_volumes)
+    else:
+        for place, file in zip(local, paths.find([rows[at]["path"] for at in local], name, column), strict=True):
+            rows[place] = image_row(file)
+        local = [place for place in local if rows[place]["bytes"] is None]
+    if of_volumes:
+        first = files_of_series([rows[place]["path"] for place in local], name, column)
+        for place, file in zip(local, first, strict=True):
+            rows[place] = {"bytes": None, "path": file}
+
+
+def _with_rows(column: pa.ChunkedArray, changed: dict[int, dict | None]) -> pa.ChunkedArray:
+    """A column of images with other rows in some places; chunks without any of these are not copied."""
+    places, chunks, start = np.array(sorted(changed)), [], 0
+    for chunk in column.chunks:
+        inside = places[np.searchsorted(places, start) : np.searchsorted(places, start + len(chunk))]
+        chunks.append(_of_chunk(chunk, inside - start, [changed[place] for place in inside]) if len(inside) else chunk)
+        start += len(chunk)
+    return pa.chunked_array(chunks, type=Image.pa_type)
+
+
+def _of_chunk(chunk: pa.StructArray, places: np.ndarray, rows: list[dict | None]) -> pa.StructArray:
+    is_changed, is_null = np.zeros(len(chunk), dtype=bool), chunk.is_null().to_numpy(zero_copy_only=False).copy()
+    is_changed[places], is_null[places] = True, [row is None for row in rows]
+    parts = []
+    for field in Image.pa_type:
+        values = pa.array([None if row is None else row[field.name] for row in rows], field.type)
+        parts.append(pc.replace_with_mask(pc.struct_field(chunk, field.name), pa.array(is_changed), values))
+    return pa.StructArray.from_arrays(parts, fields=list(Image.pa_type), mask=pa.array(is_null))
 
 
 def _unpacked(row: dict | None) -> dict | None:
@@ -153,24 +192,20 @@ def _is_empty(row: dict | None) -> bool:
     return row is None or (row["bytes"] is None and not row["path"])
 
 
-def _check_empty(rows: list[dict | None], column: str, name: str) -> None:
-    empty = [index for index, row in enumerate(rows) if _is_empty(row)]
+def _check_empty(rows: list[dict | None], numbers: np.ndarray, count: int, column: str, name: str) -> None:
+    empty = [number for row, number in zip(rows, numbers, strict=True) if _is_empty(row)]
     if empty:
         raise DataError(
-            f"{len(empty)} of {len(rows)} rows of split '{name}' are incomplete; the first is row {empty[0]}, whose "
+            f"{len(empty)} of {count} rows of split '{name}' are incomplete; the first is row {empty[0]}, whose "
             f"column '{column}' is empty"
         )
 
 
-def _check_files(rows: list[dict], name: str, folders: bool) -> None:
-    missing = [
-        index
-        for index, row in enumerate(rows)
-        if row["bytes"] is None and "://" not in row["path"] and not is_there(row["path"], folders)
-    ]
+def _check_files(paths: list[str], numbers: np.ndarray, count: int, name: str, folders: bool) -> None:
+    missing = [place for place, path in enumerate(paths) if not is_there(path, folders)]
     if missing:
-        path = rows[missing[0]]["path"]
+        path = paths[missing[0]]
         raise DataError(
-            f"{len(missing)} of {len(rows)} files of split '{name}' are missing; the first is row {missing[0]}, "
+            f"{len(missing)} of {count} files of split '{name}' are missing; the first is row {numbers[missing[0]]}, "
             f"'{shown(path)}' ({nearest_name(Path(path).absolute())})"
         )

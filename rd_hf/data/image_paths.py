@@ -171,12 +171,16 @@ def tell_unlisted(tables: Sequence[ImagePaths], found: Iterable[str] | None, mas
     :param masks: files that the tables list as masks.
     """
     names = {file for table in tables for file in table.listed}
-    listed = {os.path.realpath(file) for file in names}
-    used = listed | {os.path.realpath(file) for file in masks}
-    of_volumes = any(table.of_volumes for table in tables)
-    beside = _beside(names, of_volumes) if found is None else found
+    masks, of_volumes = set(masks), any(table.of_volumes for table in tables)
+    written = {os.path.normpath(file) for file in names | masks}
+    beside = _beside(names, written, of_volumes) if found is None else found
+    beside = [file for file in beside if os.path.normpath(file) not in written]
     if of_volumes:
         beside = [file for file in beside if is_nifti(file) and _first_channel(file) not in names]
+    if not beside:  # as usual, and what follows looks at each file
+        return
+    listed = {os.path.realpath(file) for file in names}
+    used = listed | {os.path.realpath(file) for file in masks}
     unlisted = sorted(file for file in beside if os.path.realpath(file) not in used)
     if unlisted and listed:
         what = "The table lists" if len(tables) == 1 else "The tables list"
@@ -194,12 +198,17 @@ def _first_channel(file: str) -> str:
     return str(file_of_channel(path, 0)) if channel_of(path) is not None else file
 
 
-def _beside(listed: Iterable[str], of_volumes: bool) -> list[str]:
+def _beside(listed: Iterable[str], written: set[str], of_volumes: bool) -> list[str]:
+    """The images in the folders of the listed ones that are not masks.
+
+    :param written: the listed ones and their masks; folders that hold nothing else are not looked at further.
+    """
     is_read = is_nifti if of_volumes else is_image
     images: list[Path] = []
     for place in {os.path.dirname(file) for file in listed}:
-        files = [Path(place, name) for name in os.listdir(place) if not is_hidden(name)]
-        images += [file for file in files if file.is_file() and is_read(file)]
+        names = [name for name in os.listdir(place) if not is_hidden(name)]
+        if not all(os.path.normpath(os.path.join(place, name)) in written for name in names):
+            images += [file for file in (Path(place, name) for name in names) if file.is_file() and is_read(file)]
     return [str(file) for file in {*images} - masks_among(images)]
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from ..decoding.dicom_file import DICOM_SUFFIXES
 from .dicom_geometry import Plane, orientations
 from .dicom_header import DicomHeader, header_of_file
 
 _KEPT_FOLDERS = 16
+_SETTLED_NS = 5 * 10**9  # file systems tell times apart by up to two seconds
 
 
 @dataclass(frozen=True)
@@ -61,24 +64,57 @@ def slices_of_series(path: Path, header: DicomHeader) -> list[tuple[Path, Plane]
 
     :param header: of the file.
     """
-    with os.scandir(path.parent) as entries:
-        files = [(entry.name, entry.stat()) for entry in entries if entry.name[:1] != "." and entry.is_file()]
-    state = tuple(sorted((name, stat.st_mtime_ns, stat.st_size) for name, stat in files))
-    return list(_slices_of_folder(path.parent, state).get(header.series, []))
+    folder = path.parent
+    slices = _slices_of_folder(folder, _state(folder)).get(header.series, [])
+    if any(_stamp(each.file) != each.stamp for each in slices):  # which does not change the folder's time
+        _slices_of_folder.cache_clear()
+        slices = _slices_of_folder(folder, _state(folder)).get(header.series, [])
+    return [(each.file, each.plane) for each in slices]
+
+
+class _SliceFile(NamedTuple):
+    file: Path
+    plane: Plane
+    stamp: tuple[int, int] | None
 
 
 @lru_cache(_KEPT_FOLDERS)
-def _slices_of_folder(folder: Path, state: tuple[tuple[str, int, int], ...]) -> dict[str, list[tuple[Path, Plane]]]:
+def _slices_of_folder(folder: Path, state: tuple) -> dict[str, list[_SliceFile]]:
     """The slice files of each series of a folder, which may hold all those of a hospital's export.
 
-    :param state: the folder's files by name, with what tells a changed one.
+    :param state: of the folder, see `_state`.
     """
-    found: dict[str, list[tuple[Path, Plane]]] = {}
-    for name, *_ in state:
+    found: dict[str, list[_SliceFile]] = {}
+    for name in sorted(name for name, _ in _files(folder)):
         header = header_of_file(folder / name)
         if header is not None and len(header.planes) == 1:
-            found.setdefault(header.series, []).append((folder / name, header.planes[0]))
+            slices = found.setdefault(header.series, [])
+            slices.append(_SliceFile(folder / name, header.planes[0], _stamp(folder / name)))
     return found
+
+
+def _state(folder: Path) -> tuple:
+    """What changes with the files of a folder: its time, or what each file says while the time may be too coarse."""
+    changed = os.stat(folder).st_mtime_ns
+    if time.time_ns() - changed > _SETTLED_NS:
+        return (changed,)
+    return tuple(sorted((name, _stamp_of(stat)) for name, stat in _files(folder)))
+
+
+def _files(folder: Path) -> list[tuple[str, os.stat_result]]:
+    with os.scandir(folder) as entries:
+        return [(entry.name, entry.stat()) for entry in entries if entry.name[:1] != "." and entry.is_file()]
+
+
+def _stamp(file: Path) -> tuple[int, int] | None:
+    try:
+        return _stamp_of(os.stat(file))
+    except OSError:
+        return None
+
+
+def _stamp_of(stat: os.stat_result) -> tuple[int, int]:
+    return stat.st_mtime_ns, stat.st_size
 
 
 def _why_not(headers: Sequence[DicomHeader]) -> str | None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 
 import numpy as np
@@ -58,6 +59,19 @@ def test_a_folder_of_several_series_is_looked_through_once(tmp_path, monkeypatch
     assert len(looked) == 12
     (tmp_path / "two_03.dcm").unlink()  # the second one
     assert "slice" in refusal(tmp_path / "two_00.dcm") and len(looked) == 23
+
+
+def test_a_folder_that_has_not_changed_for_a_while_is_not_listed_again(tmp_path, monkeypatch):
+    paths = draw_series(tmp_path)
+    os.utime(tmp_path, (1e9, 1e9))
+    listed, files_of = [], dicom_series._files
+    monkeypatch.setattr(dicom_series, "_files", lambda folder: listed.append(folder) or files_of(folder))
+    assert [header_of(path, "x").shape for path in paths] == [(5, 6, 4)] * 4 and len(listed) == 1
+    change(paths[1], ImagePositionPatient=[-10, -20, 30], PatientName="A longer name than before")
+    os.utime(tmp_path, (1e9, 1e9))  # writing into a file leaves its folder's time as it was
+    assert "several slices at one place" in refusal(paths[0]) and len(listed) == 2
+    paths[3].unlink()
+    assert "several slices at one place" in refusal(paths[0]) and len(listed) > 2
 
 
 def test_the_public_series_has_its_order_spacing_affine_and_hounsfield_range():
