@@ -87,6 +87,12 @@ def test_colour_tiff(dtype, options):
     check(tiff(DEEP.astype(dtype), photometric="rgb", **options), DEEP)
 
 
+def test_signed_bytes_are_stretched_as_deeper_values_are():
+    values = np.array([[-128, -1, 0, 1, 127]])
+    found = [np.asarray(to_rgb(tiff(values.astype(dtype))))[..., 0].tolist() for dtype in ("int8", "int16")]
+    assert found[0] == found[1] == [[0, 127, 128, 129, 255]]
+
+
 def test_colour_tiff_by_planes_and_with_alpha():
     check(tiff(np.moveaxis(DEEP, 2, 0), photometric="rgb", planarconfig="separate"), DEEP)
     alpha = np.full((24, 20, 1), 65535, dtype=np.uint16)

@@ -75,6 +75,7 @@ FILES = {
     "png of 16 bits": encoded(PillowImage.fromarray(VALUES.astype(np.uint16)), "PNG"),
     "tiff of 16 bits": tiff(VALUES.astype(np.uint16)),
     "tiff of 32 bits": tiff(VALUES.astype(np.int32)),
+    "tiff of signed bytes": tiff(VALUES.astype(np.int8)),
     "tiff of floats": tiff(VALUES.astype(np.float32)),
     "rgb of equal channels": encoded(grey().convert("RGB"), "PNG"),
     "rgba of equal channels": encoded(grey().convert("RGBA"), "PNG"),
@@ -98,6 +99,15 @@ def test_values_above_a_byte_are_kept():
 def test_a_file_of_one_bit_has_the_values_0_and_1(kind):
     image = PillowImage.fromarray(np.array([[0, 255]], dtype=np.uint8)).convert("1")
     assert read_stored(encoded(image, kind), "a mask").values.tolist() == [[0, 1]]
+
+
+def test_booleans_of_tifffile_are_what_was_saved_and_a_white_zero_of_others_is_as_shown():
+    """tifffile, and so scikit-image, stores True as 1 and says that 1 is black; a fax says that its paper is white."""
+    values = np.array([[False, True, True]])
+    assert read_stored(tiff(values), "a mask").values.tolist() == [[0, 1, 1]]
+    assert read_stored(tiff(values, photometric="minisblack"), "a mask").values.tolist() == [[0, 1, 1]]
+    other = read_stored(tiff(values, photometric="miniswhite", software="GIMP 2.10"), "a mask").values
+    assert other.tolist() == [[1, 0, 0]]
 
 
 def test_a_mask_is_turned_by_its_own_exif_orientation():

@@ -1,4 +1,4 @@
-"""TIFF pages deeper than eight bits, which Pillow reads in part, as negatives, or not at all."""
+"""TIFF pages deeper than eight bits, or of signed values, which Pillow reads in part, as negatives, or not at all."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ _BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _SEPARATED = 0, 1, 2, 3, 5
 _COLOURS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _SEPARATED: 4}
 _NO_PREDICTOR, _HORIZONTAL = 1, 2
+_SIGNED = 2
 _DAMAGED = (
     ArithmeticError, AttributeError, EOFError, IndexError, KeyError, LZMAError, OSError, RuntimeError, TypeError,
     ValueError, struct.error, zlib.error,
@@ -48,11 +49,12 @@ def full_pages(content: bytes) -> list[int]:
 
 
 def is_deep(content: bytes, page: int) -> bool:
-    """Whether a page's values are deeper than eight bits, or floats."""
+    """Whether a page's values are deeper than eight bits, floats or signed, which Pillow takes for unsigned ones."""
     with quiet("tifffile"):
         try:
             with TiffFile(BytesIO(content)) as file:
-                return file.pages[page].bitspersample > 8 and file.pages[page].photometric != _PALETTE
+                found = file.pages[page]
+                return found.photometric != _PALETTE and (found.bitspersample > 8 or found.sampleformat == _SIGNED)
         except _DAMAGED:
             return False
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +19,7 @@ from ..volumes.reading import read_labels
 Kind = Literal["bit", "grey", "palette", "color"]
 FORMATS = ("PNG", "TIFF", "BMP", "GIF")
 _LOSSY_TIFF = ("jpeg", "tiff_jpeg", "webp")
+_SOFTWARE = 305  # a tag of TIFF
 _STEPS = {2: 85, 4: 17}  # between grey values of so few bits, which Pillow spreads over 0..255
 _SAVE_IT = "save masks as PNG"
 
@@ -136,10 +137,18 @@ def _from_tiff(content: bytes) -> StoredMask:
                 raise _RefusedError(
                     f"its TIFF page is compressed as {image.info['compression']}, with loss; {_SAVE_IT}"
                 )
-            _check_zero(pillow.is_white_zero(image) and image.mode != "1")
-            return _from_pillow(image, _grey_bits(image, content))
+            if not pillow.is_white_zero(image):
+                return _from_pillow(image, _grey_bits(image, content))
+            _check_zero(image.mode != "1")
+            shown = _from_pillow(image, 1)
+            return replace(shown, values=1 - shown.values) if _is_of_tifffile(image) else shown
     except UnidentifiedImageError:
         raise unsupported or ValueError(why_unknown(content)) from None
+
+
+def _is_of_tifffile(image: Image.Image) -> bool:
+    """Whether tifffile wrote a TIFF, as for scikit-image: of booleans it stores True as 1 and calls that black."""
+    return str(image.tag_v2.get(_SOFTWARE, "")).startswith("tifffile")
 
 
 def _grey_bits(image: Image.Image, content: bytes) -> int:
