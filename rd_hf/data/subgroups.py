@@ -1,4 +1,4 @@
-"""Columns for whose values the scores are given apart, such as sex or scanner: kept beside the images of a split."""
+"""Columns such as sex or scanner, for each of whose values scores are reported: kept beside the images of a split."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def evaluate(
     :param batch_size: images per forward pass; volumes come one by one.
     :param predictions: CSV file for the probabilities of every row.
     :param calibrated: whether probabilities are calibrated by the model's temperature.
-    :param subgroup_column: column, or columns, for whose values the scores are given apart, under `subgroups`.
+    :param subgroup_column: column, or columns: scores for each of its values go under `subgroups`.
     :param report: HTML file for a page of the results, with curves and images.
     :param report_images: whether that page shows images, which may be of patients, and file names.
     :return: the metrics of `rd_hf.scoring.metrics.compute_metrics`; rows skipped as unreadable under `skipped_rows`.
