@@ -47,8 +47,8 @@ PACKAGE = re.compile(r"requires the (\S+) library")
 HEAD = """# Families of transformers
 
 This page lists which families of transformers work as teachers and as students. We built a small model of each
-family of transformers {version}, with random weights. `tests/models/sweep_teachers.py` and `sweep_students.py` do that, and
-`sweep_tables.py` writes this page. For foundation models by name see [teachers.md](teachers.md).
+family of transformers {version}, with random weights. `tests/models/sweep_teachers.py` and `sweep_students.py` do
+that, and `sweep_tables.py` writes this page. For foundation models by name see [teachers.md](teachers.md).
 """
 
 
