@@ -61,8 +61,9 @@ HEAD = """# Command line
 
 `python -m rd_hf` does the same as `rd-hf`. Answers go to stdout, and everything else goes to stderr.
 
-Write a YAML list or mapping in quotes, such as `--label_column '[effusion, nodule]'`. A flag that is on by default has
-a second form, which turns it off.
+Write a YAML list or mapping in quotes, such as `--label_column '[effusion, nodule]'`. A flag also takes `true`
+or `false`, and one that is on by default has a second form, which turns it off. Names may be written with hyphens in
+place of underscores.
 """
 
 

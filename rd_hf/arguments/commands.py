@@ -15,7 +15,7 @@ WINDOW = (
     "model was trained with, or the file's own"
 )
 COLORS = "YAML mapping of the colours of masks to classes; by default as in the model's training"
-CALIBRATED = "classes only: probabilities at the temperature that was found on the model's validation images"
+CALIBRATED = "classes only: divide the logits by the temperature that was fitted on the model's validation images"
 
 _model = partial(option, group="model")
 _data = partial(option, group="data")
@@ -38,8 +38,8 @@ class StudentsArguments:
     dimensions: Literal[2, 3] = option(2, "2 for images, 3 for volumes")
     image_size: int | None = option(
         None,
-        "side of the square image that the student sees, in pixels; student_image_size of distill; by default 224. Of "
-        "volumes side of the cube in voxels; crop_size or volume_size of distill; by default 96",
+        "side of the image in pixels (student_image_size of distill), by default 224; for volumes, side of the cube in "
+        "voxels (crop_size or volume_size of distill), by default 96",
         above=0,
     )
     num_labels: int = option(2, "classes; of masks, with the background", above=0)
@@ -75,7 +75,7 @@ class EvaluationArguments:
         "the model's training, where every row has it"
     )  # fmt: skip
     subgroup_column: list | str | None = _data(
-        None, "column, or a YAML list of columns, for whose values the scores are given apart"
+        None, "column, or a YAML list of columns: report the scores for each of its values"
     )
     on_bad_image: Literal["error", "skip"] = _data("error", "error stops at an unreadable file; skip leaves it out")
     page: int | None = _data(None, PAGE, above=0)
@@ -158,14 +158,14 @@ class ReportArguments:
     run: str = option(MISSING, "folder of a run, ended or killed; may come first, without --run")
     operating_point: str | None = option(
         None,
-        "what the student is to reach on validation: sensitivity=0.95, specificity=0.9, or youden; by default as "
-        "in the run's config.yaml, where a value given here is kept",
+        "rule for a threshold on validation: sensitivity=0.95, specificity=0.9, or youden; by default as in the run's "
+        "config.yaml, where a value given here is kept",
     )
     positive_label: str | None = option(
         None, "one label per image: the class whose sensitivity and specificity operating_point means"
     )
     subgroup_column: list | str | None = option(
-        None, "column, or a YAML list of columns, for whose values the scores on test are given apart"
+        None, "column, or a YAML list of columns: report the scores on test for each of its values"
     )
     report_images: bool | None = option(
         None, "show images, which may be of patients, and file names in report.html; by default as in the training"
@@ -225,7 +225,7 @@ class ExportArguments:
     )
     mask_column: str | None = _data(None, "column of masks, if it cannot be found automatically")
     mask_colors: dict | str | None = _data(None, COLORS)
-    batch_size: int = _model(64, "images per forward pass", above=0)
+    batch_size: int = _model(64, "images per forward pass where quantize scores the model", above=0)
 
     def __post_init__(self):
         self.label_column = parse_yaml_texts(self.label_column)

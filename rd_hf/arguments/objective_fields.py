@@ -56,8 +56,9 @@ class ObjectiveFields:
         at_least=0, at_most=1, by_method={OTHERS: 0.0, "rd_plus": 0.5},
     )
     ensemble_share: float | None = _method(
-        None, "weight of the student's earlier answers in its targets, from half of the steps on; it also weighs how "
-        "the hybrid logits of unlabelled rows learn from these targets", at_least=0, at_most=1,
+        None, "largest weight of the student's earlier answers in its targets; it rises to this from a quarter to half "
+        "of the steps, and also weighs how the hybrid logits of unlabelled rows learn from these targets",
+        at_least=0, at_most=1,
         by_method={OTHERS: 0.0, "rd_plus": 0.5},
     )
     cka_weight: float = _method(1.0, "gamma: 1 - CKA of reprogrammed and student features", at_least=0)

@@ -33,7 +33,8 @@ class TaskFields:
         text="model", compare="teachers", loading=True,
     )
     output_dir: str | None = _run(
-        None, "folder for everything that the run writes",
+        None, "folder for everything that the run writes; rd-hf distill needs it, and rd_hf.distill makes runs/TIME "
+        "without it",
         text="folder", resume="ignored", affects_result=False, compare="grid",
     )
     method: Literal["rd_plus", "rd", "drd", "ce"] = _method(
@@ -154,8 +155,8 @@ class TaskFields:
         "images (webdataset), which are decoded when they are visited", text="data",
     )
     unlabeled_streaming: bool = _data(
-        False, "read unlabeled_dataset from its start and keep nothing of it, as `datasets` does with streaming=True: "
-        "a Hub id, or parquet, tar or image files; each image is decoded, and the teacher run, when it comes",
+        False, "stream unlabeled_dataset (a Hub id, or parquet, tar or image files), as `datasets` does with "
+        "streaming=True: each image is decoded and shown to the teacher when a step needs it, and nothing is kept",
         compare="never",
     )
     stream_buffer_size: int = _data(

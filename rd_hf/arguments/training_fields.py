@@ -122,8 +122,8 @@ class TrainingFields:
         None, "validation metric that chooses the model; by default auroc, and dice for masks",
     )
     operating_point: str | None = _logging(
-        None, "classes only: what the student is to reach on validation: sensitivity=0.95, specificity=0.9, or youden. "
-        "The threshold that does is stored with it, and decides in predict and evaluate",
+        None, "classes only: rule for a threshold on validation: sensitivity=0.95, specificity=0.9, or youden. The "
+        "threshold is stored with the student, and predict and evaluate decide by it",
         text="words", card=True, resume="allowed", affects_result=False, compare="never",
     )
     positive_label: str | None = _logging(

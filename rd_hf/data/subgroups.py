@@ -1,4 +1,4 @@
-"""Columns beside the images of a split: subgroups, whose scores are given apart, such as sex or scanner, and groups."""
+"""Columns beside the images of a split: groups, and those such as sex or scanner whose values have own scores."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def check_highdicom() -> None:
     except ImportError as error:
         raise ArgumentError(
             f"`dicom_seg` writes DICOM segmentations with highdicom, which cannot be imported ({error}): pip install "
-            "'rd-hf[volumes]', or leave it out and use the NIfTI files."
+            "highdicom, or leave it out and use the NIfTI files."
         ) from error
 
 

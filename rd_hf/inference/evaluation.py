@@ -82,7 +82,7 @@ def evaluate(
     :param calibrated: whether probabilities are calibrated by the model's temperature.
     :param group_column: column of groups, such as patients, whose images resamples of intervals draw together; by
         default that of the model's training, where every row has it.
-    :param subgroup_column: column, or columns, for whose values the scores are given apart, under `subgroups`.
+    :param subgroup_column: column, or columns: scores for each of its values go under `subgroups`.
     :param report: HTML file for a page of the results, with curves and images.
     :param report_images: whether that page shows images, which may be of patients, and file names.
     :return: the metrics of `rd_hf.scoring.metrics.compute_metrics`; rows skipped as unreadable under `skipped_rows`.

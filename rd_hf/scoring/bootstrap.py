@@ -48,7 +48,7 @@ def intervals(
     :return: [low, high] under each of METRIC_NAMES, and {class: [low, high]} under `sensitivity` and `specificity`;
         None where the value itself, or more than half of its resamples, is undefined; for fewer than
         FEWEST_FOR_INTERVAL images or groups, of sensitivity with the class and of specificity without it; and of a mean
-        over classes where most of them have fewer with or without the class.
+        over classes where half of them or more have fewer with or without the class.
     """
     draws: dict[str, list[np.ndarray]] = {name: [] for name in (*METRIC_NAMES, "sensitivity", "specificity")}
     drawn = resamples(predictions, samples, seed) if unit_of is None else resamples_of_units(unit_of, samples, seed)

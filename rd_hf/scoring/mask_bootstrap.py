@@ -23,7 +23,7 @@ def intervals(rows: MaskRows, whole: dict[str, np.ndarray], samples: int, seed: 
     :param unit_of: what `units` gives.
     :return: [low, high] under each of CLASS_MEANS and `false_positive_images`, and {class: [low, high]} under
         "dice_per_class" and so on; None where the value itself, or more than half of its resamples, is undefined, and
-        for a value of fewer than FEWEST_FOR_INTERVAL images or groups, of a mean over classes where most of them are.
+        for a value of fewer than FEWEST_FOR_INTERVAL images or groups, of a mean over classes where half or more are.
     """
     draws: dict[str, list[np.ndarray]] = {name: [] for name in (*CLASS_MEANS, "false_positive_images")}
     draws |= {f"{name}_per_class": [] for name in CLASS_MEANS}

@@ -1,4 +1,4 @@
-"""Pictures of a segmenter's best, middling and worst test images or volumes: image, truth and prediction."""
+"""Pictures of a segmenter's best, median and worst test images or volumes: image, truth and prediction."""
 
 from __future__ import annotations
 

@@ -46,9 +46,9 @@ OF_SHAPES = re.compile(r"mat1 and mat2 shapes|expected input\[")  # widths that 
 PACKAGE = re.compile(r"requires the (\S+) library")
 HEAD = """# Families of transformers
 
-What works as a teacher and as a student, found by building a small model of each family of transformers {version} with
-random weights. `tests/models/sweep_teachers.py` and `sweep_students.py` do that, and `sweep_tables.py` writes this
-page. For foundation models by name see [teachers.md](teachers.md).
+This page lists which families of transformers work as teachers and as students. We built a small model of each
+family of transformers {version}, with random weights. `tests/models/sweep_teachers.py` and `sweep_students.py` do
+that, and `sweep_tables.py` writes this page. For foundation models by name see [teachers.md](teachers.md).
 """
 
 
