@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import os
 import re
 from pathlib import Path
 
@@ -92,6 +93,20 @@ def written_paths(split: Dataset, of_volumes: bool = False) -> list[str]:
             if is_image or is_nifti(first.rstrip()):
                 found.append(name)
     return found
+
+
+def files_of_rows(split: Dataset) -> list[str | None]:
+    """The file of each row's image, of which one path remains (`a/../1.png` is `1.png`); None where a row has content.
+
+    No content is read.
+
+    :param split: with a column ``image`` as `image_table` gives it.
+    """
+    stored, shown_rows = split.data.column("image"), selected_rows(split)
+    has_content, paths = pc.struct_field(stored, "bytes").is_valid(), pc.struct_field(stored, "path").to_pylist()
+    pairs = zip(has_content.to_pylist(), paths, strict=True)
+    files = [None if inside or path is None else os.path.normpath(path) for inside, path in pairs]
+    return files if shown_rows is None else [files[row] for row in shown_rows]
 
 
 def selected_rows(split: Dataset) -> np.ndarray | None:

@@ -138,11 +138,13 @@ def report_leaks(sentences: Sequence[str], on_leak: str, source: dict[str, Any],
 
 
 def report_conflicts(sentences: Sequence[str]) -> None:
-    """Warn about contradictory labels, one line per image."""
+    """Warn about contradictory labels: their number, and the first ones."""
     if sentences:
         logger.warning("Equal rows with different labels: %d.", len(sentences))
-    for sentence in sentences:
+    for sentence in sentences[:SHOWN]:
         logger.warning("  %s", sentence)
+    if len(sentences) > SHOWN:
+        logger.warning("  and %d more", len(sentences) - SHOWN)
 
 
 def _some(names: Sequence[str]) -> str:

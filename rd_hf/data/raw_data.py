@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,7 +57,8 @@ def standard_splits(loaded: Dataset | DatasetDict) -> DatasetDict:
     :raises DataError: if there is none, or if two stand for one.
     """
     if isinstance(loaded, Dataset):
-        return DatasetDict({standard_split_name(str(loaded.split)) or "train": loaded})
+        first = re.split(r"[\[+]", str(loaded.split))[0]  # of "test[:50%]" or "test+validation"
+        return DatasetDict({standard_split_name(first) or "train": loaded})
     splits: dict[str, Dataset] = {}
     own_names: dict[str, str] = {}
     for own_name, split in loaded.items():

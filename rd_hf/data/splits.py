@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from datasets import Dataset, DatasetDict
-from pyarrow.compute import struct_field
 
 from .columns import DataError
-from .image_column import selected_rows
+from .image_column import files_of_rows
 from .leaks import report_leaks, shared_groups
 
 if TYPE_CHECKING:
@@ -291,10 +290,7 @@ def _group_values(data: ImageData, split: str) -> list:
 
 def _repeated_files(split: Dataset) -> list:
     """The file of each row that is not the only one of its file, None of the others; empty if there is no such row."""
-    images, shown = split.data.column("image"), selected_rows(split)  # as stored, so that no content is read
-    has_content, paths = struct_field(images, "bytes").is_valid(), struct_field(images, "path")
-    files = [None if inside else path for inside, path in zip(has_content.to_pylist(), paths.to_pylist(), strict=True)]
-    files = files if shown is None else [files[row] for row in shown]
+    files = files_of_rows(split)
     rows_of = Counter(file for file in files if file is not None)
     repeated = [file if rows_of[file] > 1 else None for file in files]
     if not any(repeated):

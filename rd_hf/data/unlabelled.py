@@ -9,6 +9,7 @@ import numpy as np
 from datasets import Dataset, DatasetDict
 
 from .columns import DataError
+from .image_column import files_of_rows
 from .labels.labels import Labels
 
 logger = logging.getLogger(__name__)
@@ -66,21 +67,28 @@ def divide_labelled(
     return found, unlabelled, empty
 
 
-def outside_groups(rows: Dataset, splits: DatasetDict, scored: Sequence[str]) -> Dataset:
-    """Leave out the rows whose group (patient) is in a scored split, with a warning.
+def outside_scored(rows: Dataset, splits: DatasetDict, scored: Sequence[str]) -> Dataset:
+    """Leave out the rows whose file or group (patient) is in a scored split, with a warning.
 
     :param rows: rows without label.
     :param scored: names of splits.
     """
+    files = {file for name in scored for file in files_of_rows(splits[name])} - {None}
+    rows = _left_out(rows, [file in files for file in files_of_rows(rows)], "file", scored)
     if "group" not in rows.column_names:
         return rows
-    taken = {value for name in scored for value in splits[name]["group"]} - {None, ""}
-    kept = [row for row, value in enumerate(rows["group"]) if value not in taken]
-    if len(kept) < len(rows):
-        logger.warning(
-            "%d of %d rows without label are left out, because their group is in %s.",
-            len(rows) - len(kept), len(rows), " or ".join(scored),
-        )  # fmt: skip
+    groups = {value for name in scored for value in splits[name]["group"]} - {None, ""}
+    return _left_out(rows, [group in groups for group in rows["group"]], "group", scored)
+
+
+def _left_out(rows: Dataset, are_scored: Sequence[bool], what: str, scored: Sequence[str]) -> Dataset:
+    kept = [row for row, is_scored in enumerate(are_scored) if not is_scored]
+    if len(kept) == len(rows):
+        return rows
+    logger.warning(
+        "%d of %d rows without label are left out, because their %s is in %s.",
+        len(rows) - len(kept), len(rows), what, " or ".join(scored),
+    )  # fmt: skip
     return rows.select(kept)
 
 

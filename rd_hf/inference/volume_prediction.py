@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..arguments.values import ArgumentError
 from ..data.decoding.images import BadImageError, described
+from ..data.masks.reading import counts_of
 from ..data.scanner import printable
 from ..data.volumes.finding import FoundVolume, find_volumes
 from ..data.volumes.reading import header_of, read_volume
@@ -130,7 +131,8 @@ def _answer(loaded: LoadedModel, volume: FoundVolume, read: Volume, files: Volum
 
 def _amounts(names: list[str], mask: np.ndarray, affine: np.ndarray) -> dict[str, dict[str, float]]:
     """Voxels and millilitres per class."""
-    counts = np.bincount(mask.ravel(), minlength=len(names)).tolist()
+    found = counts_of(mask)
+    counts = [found.get(number, 0) for number in range(len(names))]
     millilitre = float(abs(np.linalg.det(affine[:3, :3]))) / 1000  # of one voxel
     return {
         "voxels": dict(zip(names, counts, strict=True)),

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import math
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from itertools import islice
+from multiprocessing import get_all_start_methods
 from pathlib import Path
 
 import numpy as np
@@ -168,7 +168,7 @@ class Trainer:
             pin_memory=self.accelerator.device.type == "cuda",
             worker_init_fn=leave_interrupts_to_the_main_process,
             # they share decoded images and open files; Python 3.14 would start them anew
-            multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
+            multiprocessing_context="fork" if workers and "fork" in get_all_start_methods() else None,
         )
 
     def timed(self, batches: Iterator[dict]) -> Iterator[dict]:

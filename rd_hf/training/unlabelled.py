@@ -14,7 +14,7 @@ from ..data.image_data import ImageData
 from ..data.shards import ImageShards, find_shards
 from ..data.sources import load_images_only
 from ..data.streams import ImageStream, is_stream, open_stream
-from ..data.unlabelled import outside_groups
+from ..data.unlabelled import outside_scored
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def with_unlabelled(
         rows.append(withheld)
     if data.unlabelled is not None:
         if arguments.use_unlabeled:
-            bare = outside_groups(data.unlabelled, data.splits, ("validation", "test"))
+            bare = outside_scored(data.unlabelled, data.splits, ("validation", "test"))
             rows.append(np.arange(len(bare)) + len(parts[0]))
             parts.append(bare.select_columns(["image"]))
         else:

@@ -8,7 +8,7 @@ from io import BytesIO
 import datasets
 import numpy as np
 import pytest
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, Value, concatenate_datasets
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, NamedSplit, Value, concatenate_datasets
 from PIL import Image as PillowImage
 
 from rd_hf.data import table_files
@@ -682,3 +682,12 @@ def test_a_gap_in_a_column_of_splits_is_told_whatever_the_table_is_called(tmp_pa
     (tmp_path / "covid_eval.csv").write_text("file_name,label,split\n0.png,a,train\n1.png,b,\n2.png,a,test\n")
     with pytest.raises(DataError, match="1 of 3 rows have nothing in column 'split'; the first is row 1"):
         load_data(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("own_name", "name"),
+    [("test[:50%]", "test"), ("test+validation", "test"), ("validation", "validation"), ("all", "train")],
+)
+def test_a_part_of_a_split_has_the_name_of_the_split(own_name, name):
+    rows = Dataset(memory([0, 1], ClassLabel(names=["a", "b"])).data, split=NamedSplit(own_name))
+    assert list(load_data(rows).splits) == [name]

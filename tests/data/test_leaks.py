@@ -13,6 +13,7 @@ from rd_hf.data.leaks import (
     LeakError,
     conflicting_labels,
     pixel_digest,
+    report_conflicts,
     report_leaks,
     shared_files,
     shared_groups,
@@ -104,3 +105,9 @@ def test_a_patient_in_two_splits_is_refused_where_asked(teacher, tmp_path):
     values = settings(teacher, tmp_path / "data", tmp_path / "run", shots=None, use_unlabeled=False, max_steps=1)
     with pytest.raises(LeakError, match="6 groups are in both 'train' and 'test'"):
         rd_hf.distill(**values, group_column="patient", on_leak="error")
+
+
+def test_of_many_contradictions_the_first_are_shown(caplog):
+    report_conflicts([f"Equal rows have different labels: {number}" for number in range(8)])
+    assert "Equal rows with different labels: 8." in caplog.text and "and 3 more" in caplog.text
+    assert "labels: 4" in caplog.text and "labels: 5" not in caplog.text

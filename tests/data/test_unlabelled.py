@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, Value
+from PIL import Image as PillowImage
 
 from rd_hf.data.columns import DataError
 from rd_hf.data.sources import load_data
 from rd_hf.data.splits import complete_splits
-from rd_hf.data.unlabelled import outside_groups
+from rd_hf.data.unlabelled import outside_scored
 from rd_hf.tasks.make import make_task
 
 CLASS = ClassLabel(names=["a", "b"])
@@ -83,8 +84,22 @@ def test_unlabelled_rows_of_patients_that_are_scored_are_left_out(caplog):
     labels, patients = [0, 1, -1, -1, -1], ["p", "q", "p", "q", None]
     data = load_data(rows(labels, patient=patients).select([0, 1, 2, 3]), group_column="patient")
     splits = DatasetDict(test=data.splits["train"].select([1]))
-    assert values(outside_groups(data.unlabelled, splits, ["test"])) == [2]
+    assert values(outside_scored(data.unlabelled, splits, ["test"])) == [2]
     assert "1 of 2 rows without label are left out, because their group is in test" in caplog.text
+
+
+def test_unlabelled_rows_of_files_that_are_scored_are_left_out(tmp_path, caplog):
+    """As where a second reader left the label of an image empty."""
+    for number in range(3):
+        PillowImage.new("L", (4, 4), number).save(tmp_path / f"{number}.png")
+    lines = ["file_name,label", "0.png,a", "1.png,b", "./0.png,", "2.png,", "x/../1.png,"]
+    (tmp_path / "x").mkdir()
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    data = load_data(tmp_path / "t.csv")
+    splits = DatasetDict(test=data.splits["train"])
+    kept = outside_scored(data.unlabelled, splits, ["test"])
+    assert [row["image"]["path"] for row in kept] == [str(tmp_path / "2.png")]
+    assert "2 of 3 rows without label are left out, because their file is in test" in caplog.text
 
 
 def test_several_columns_that_are_all_empty_are_no_label():
