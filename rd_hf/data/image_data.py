@@ -18,7 +18,7 @@ from .volumes.reading import volume_bytes
 from .volumes.volume import VolumeReading
 
 FINGERPRINT_ROWS = 20_000
-BATCH_ROWS = 64
+BATCH_ROWS, LABEL_ROWS = 64, 10_000
 PLAIN = VolumeReading()  # of label volumes
 
 
@@ -70,8 +70,8 @@ class ImageData:
 def fingerprint(split: Dataset, max_rows: int = FINGERPRINT_ROWS, volumes: VolumeReading | None = None) -> str:
     """Hash a split's images and masks (their file contents) and labels, in order, wherever the files lie.
 
-    Of a split with more than `max_rows` rows, that many, evenly spaced, are hashed, and the result says so. An image
-    that cannot be read counts as empty.
+    Of a split with more than `max_rows` rows, the images and masks of that many, evenly spaced, are hashed, and the
+    result says so; labels are hashed of all rows. An image that cannot be read counts as empty.
 
     :param split: with the column ``image``, undecoded, and perhaps ``mask``, likewise, and ``label``.
     :param max_rows: rows that are read at most.
@@ -84,6 +84,9 @@ def fingerprint(split: Dataset, max_rows: int = FINGERPRINT_ROWS, volumes: Volum
         digest.update(json.dumps(split.features["label"].names).encode())
     rows, extent = split.select_columns(columns).with_format("arrow"), "sha256"
     if count > max_rows:
+        if "label" in columns:  # by which splits are made
+            for batch in split.select_columns(["label"]).with_format("arrow").iter(LABEL_ROWS):
+                digest.update(json.dumps(batch.column("label").to_pylist()).encode())
         rows = rows.select(np.linspace(0, count - 1, max_rows).astype(np.int64))
         extent = f"sha256 of {len(rows)} of {count} rows"
     for batch in rows.iter(BATCH_ROWS if volumes is None else 1):

@@ -23,10 +23,10 @@ logger = logging.getLogger(__name__)
 FORMATS = ("transformers", "rd_hf")
 
 # What a published folder consists of. Other files of the user (pictures, tables, notebooks) stay where they are.
-SUFFIXES = {".safetensors", ".onnx"}
+WEIGHTS, ONNX_WEIGHTS, INDEX = "model.safetensors", "model.onnx", "model.safetensors.index.json"
 CONFIGS = ("config.json", "preprocessor_config.json", "processor_config.json")
 NAMES = {
-    CARD_FILE, "LICENSE", *CONFIGS, "model.safetensors.index.json", "export.json", *IMAGES,
+    CARD_FILE, "LICENSE", *CONFIGS, WEIGHTS, ONNX_WEIGHTS, INDEX, "export.json", *IMAGES,
 }  # fmt: skip
 # What a repo may hold before anything was published in it.
 INITIAL_FILES = {".gitattributes", CARD_FILE, "LICENSE"}
@@ -50,16 +50,23 @@ def publishable_files(folder: Path) -> dict[str, Path]:
             f"{folder} is a MONAI bundle, which asks its user to run code, so rd-hf push publishes none. Push the "
             "student itself, or upload the folder with `hf upload` where that is meant."
         )
-    names = NAMES | _code_files(folder)
-    files = {p.name: p for p in sorted(folder.iterdir()) if p.is_file() and (p.suffix in SUFFIXES or p.name in names)}
+    shards = _shards(folder)
+    names = NAMES | shards | _code_files(folder)
+    files = {path.name: path for path in sorted(folder.iterdir()) if path.is_file() and path.name in names}
     left_out = sorted({path.name for path in folder.iterdir()} - set(files) - {Path(EVAL_RESULTS_FILE).parts[0]})
     if left_out:
         logger.info("Left out, because they are not part of a model: %s", ", ".join(left_out))
-    if not any(path.suffix in (".safetensors", ".onnx") for path in files.values()):
+    if not {WEIGHTS, ONNX_WEIGHTS, *shards} & set(files):
         raise PushError(f"{folder} has no weights: give the folder of a model, such as runs/xray/student.")
     if (folder / EVAL_RESULTS_FILE).is_file():
         files[EVAL_RESULTS_FILE] = folder / EVAL_RESULTS_FILE
     return files
+
+
+def _shards(folder: Path) -> set[str]:
+    """The files that weights are divided into."""
+    path = folder / INDEX
+    return set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()) if path.is_file() else set()
 
 
 def _code_files(folder: Path) -> set[str]:

@@ -101,6 +101,8 @@ def push(
         if isinstance(error.__cause__, ValueError):  # a final refusal: a retry would fail too
             raise
         raise PushError(f"{error} {again}") from error
+    if not space:
+        _check_card(folder, files, destination)
     with _unwrapped(folder) if unwrap else nullcontext(files) as ready:
         try:
             return _send(ready, destination, private, revision, create_pr, message)
@@ -127,6 +129,22 @@ def push_student(student: PreTrainedModel, repo_id: str, **options: Any) -> str:
         "This student was not loaded from a folder with an image processor and a card, or has changed since then. "
         "Save it and its image processor in a folder (`save_pretrained`), then call `rd_hf.push(folder, repo_id)`."
     )
+
+
+def _check_card(folder: Path, files: dict[str, Path], destination: Destination) -> None:
+    """:raises PushError: where new weights would stand under the card of the ones before."""
+    repo_id, card = destination.repo_id, destination.card
+    if CARD_FILE in files:
+        return
+    if card is None:
+        logger.warning("%s has no model card (README.md), so %s gets none.", folder, repo_id)
+    elif is_edited(card):
+        logger.warning("%s has no model card (README.md), so the card in %s stays as it is.", folder, repo_id)
+    else:
+        raise PushError(
+            f"{folder} has no model card (README.md), and the card in {repo_id} has the scores of the model that was "
+            "pushed before. Write a README.md for this model into the folder, or push to another repo."
+        )
 
 
 def check_destination(

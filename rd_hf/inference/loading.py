@@ -117,6 +117,8 @@ def load_model(
         if stated is not None:
             options["config"] = stated
         loaded = auto_class.from_pretrained(model, use_safetensors=True, **options).eval()
+        if config.model_type != "rd_teacher":  # which casts what its own parts read
+            loaded = loaded.float()  # transformers keeps the precision of a checkpoint, and pixels are float32
         names = [loaded.config.id2label[number] for number in range(loaded.config.num_labels)]
         processor = load_processor(model, revision, trust_remote_code=trust_remote_code)
         of_volumes = isinstance(processor, RDVolumeProcessor)

@@ -107,7 +107,8 @@ def check_files_are_free(planned: Sequence[Path], sources: str) -> None:
     :param sources: what they are predicted from: "images" or "volumes".
     :raises ArgumentError: when one of the files exists, or two of them are the same.
     """
-    twice = next((file for file, count in Counter(planned).items() if count > 1), None)
+    uses = Counter(str(file).casefold() for file in planned)  # some file systems do not tell capitals apart
+    twice = next((file for file in planned if uses[str(file).casefold()] > 1), None)
     if twice is not None:
         raise ArgumentError(
             f"Two {sources} would have the file {printable(twice)}: predict them apart, with an `output_dir` each."

@@ -9,6 +9,7 @@ import pytest
 import torch
 from page_in_node import NODE, encoded, given, in_node, pixels
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from served_pages import png_of_16_bits, smooth, varied_images
 from transformers import (
     BitImageProcessorPil,
@@ -102,19 +103,31 @@ def test_png_files_are_read_as_rd_hf_reads_them(tmp_path):
 
 
 def test_png_files_of_all_depths_orientations_and_passes():
-    """Each of the eight orientations, in EXIF and XMP; two and four bits; interlaced lines, which Pillow reads only."""
+    """Each orientation in EXIF and XMP, one as text; two and four bits; interlaced lines, which Pillow reads only."""
     image = Image.fromarray(smooth(11, 23, 1))
     contents = []
     for turn in range(1, 9):
         exif = Image.Exif()
         exif[0x0112] = turn
         contents.append(png(image, exif=exif))
+    contents += [png(image, pnginfo=exif_as_text(6, is_compressed)) for is_compressed in (False, True)]
     contents += [png(image.quantize(3), bits=bits) for bits in (1, 2, 4)]
     contents += [interlaced(smooth(height, width, 2)) for height, width in ((1, 1), (3, 5), (8, 8), (19, 21))]
     contents += [png_of_16_bits(np.full((4, 5, 3), 77), 2), png_of_16_bits(np.arange(40).reshape(4, 5, 2), 4)]
     made = in_node([["png.js", "readPng", [{"file": encoded(content)}]] for content in contents])
     for content, answer in zip(contents, made, strict=True):
         assert np.array_equal(pixels(answer), np.asarray(read_image(content).rgb))
+
+
+def exif_as_text(turn, is_compressed):
+    """An orientation as ImageMagick writes it."""
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    digits = b"Exif\0\0".hex() + exif.tobytes().removeprefix(b"Exif\0\0").hex()
+    lines = [digits[start : start + 72] for start in range(0, len(digits), 72)]
+    info = PngInfo()
+    info.add_text("Raw profile type exif", "\n".join(["", "exif", f"{len(digits) // 2:8}", *lines, ""]), is_compressed)
+    return info
 
 
 def interlaced(array):

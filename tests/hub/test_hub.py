@@ -159,6 +159,23 @@ def test_pushing_again_sends_only_what_changed_and_keeps_the_card_that_was_edite
     assert files_of(server)["README.md"][0] == b"# Mine\n" and repo.at("main").title == "mine"
 
 
+def test_weights_without_a_card_do_not_go_under_the_card_of_others(server, client, folder, tmp_path):
+    """As of a student that was trained further and saved, which has no card."""
+    assert push(client, folder).returncode == 0
+    card = files_of(server)["README.md"][0]
+    (folder / CARD_FILE).unlink()
+    (folder / "old_weights.safetensors").write_bytes(b"of somebody else")
+    said = message(push(client, folder))
+    assert "has no model card (README.md), and the card in me/xray has the scores of the model that was pushed" in said
+    done = push(client, folder, repo="me/other")
+    assert done.returncode == 0 and "has no model card (README.md), so me/other gets none" in done.stderr
+    assert not {"README.md", "old_weights.safetensors"} & set(files_of(server, repo="me/other"))
+    repo = server.repos["me/xray"]
+    repo.add("main", "by hand", files_of(server) | {"README.md": (card + b"Mine.\n", False)}, repo.refs["main"])
+    done = push(client, folder)
+    assert done.returncode == 0 and "so the card in me/xray stays as it is" in done.stderr
+
+
 def test_a_card_whose_metadata_the_hub_refuses_is_not_committed(server, client, folder):
     (folder / CARD_FILE).write_text("---\nlicense: [mit, apache-2.0]\n---\n# Mine\n")
     done = push(client, folder)
@@ -242,7 +259,7 @@ def test_without_a_token_with_a_wrong_one_with_one_that_reads_and_offline(server
 
 def test_a_folder_that_is_no_model_is_refused(server, client, folder):
     assert "There is no folder" in message(push(client, folder / "nothing"))
-    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").rename(folder / "old.safetensors")
     assert "has no weights" in message(push(client, folder))
     (folder / "bundle" / "configs").mkdir(parents=True)
     (folder / "bundle" / "configs" / "metadata.json").write_text("{}")

@@ -11,7 +11,14 @@ from huggingface_hub import constants
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 from PIL import Image
 from requests import Response
-from transformers import AutoConfig, AutoModel, AutoModelForImageClassification
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForImageClassification,
+    ResNetConfig,
+    ResNetForImageClassification,
+    ViTImageProcessorPil,
+)
 
 import rd_hf
 from rd_hf.arguments.values import ArgumentError
@@ -236,3 +243,14 @@ def test_a_name_is_given_and_not_the_thing_itself(teacher, tmp_path, monkeypatch
             find_images(images)
     monkeypatch.setenv("HOME", str(tmp_path))
     assert name_of_model("~/x") == str(tmp_path / "x") and name_of_model("me/x~") == "me/x~"
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_classifier_stored_in_half_precision_is_run_in_float32(dtype, tmp_path):
+    config = ResNetConfig(embedding_size=4, hidden_sizes=[4], depths=[1], layer_type="basic", num_labels=2)
+    ResNetForImageClassification(config).to(dtype).save_pretrained(tmp_path / "model")
+    ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "model")
+    Image.new("L", (24, 24), 90).save(tmp_path / "x.png")
+    (row,) = rd_hf.predict(str(tmp_path / "model"), tmp_path / "x.png")
+    assert sum(row["probabilities"].values()) == pytest.approx(1)
+    assert load_model(str(tmp_path / "model")).model.dtype == torch.float32

@@ -11,9 +11,10 @@ from conftest import blob_mask_arrays, read_settings
 from PIL import Image
 
 import rd_hf
+from rd_hf.arguments.values import ArgumentError
 from rd_hf.data.decoding.images import BadImageError
 from rd_hf.data.pixel_store import check_size
-from rd_hf.inference.mask_files import names_of_masks
+from rd_hf.inference.mask_files import check_files_are_free, names_of_masks
 from rd_hf.models.modeling_rd_segmentation import RDStudentForSemanticSegmentation
 from rd_hf.training.mask_examples import chosen_positions
 from rd_hf.training.run_folder import read_history
@@ -160,6 +161,11 @@ def test_names_of_masks_of_files_that_are_named_by_numbers():
     """As DICOM files are by their UIDs."""
     names = names_of_masks([Path("a/1.2.840.5"), Path("a/1.2.840.6")])
     assert [str(name) for name in names.values()] == ["1.2.840.5.png", "1.2.840.6.png"]
+
+
+def test_files_whose_names_differ_in_capitals_only_are_refused():
+    with pytest.raises(ArgumentError, match="Two images would have the file A.png"):
+        check_files_are_free([Path("A.png"), Path("b.png"), Path("a.png")], "images")
 
 
 def test_names_of_masks_below_the_shared_folder(tmp_path):

@@ -11,10 +11,11 @@ const PASSES = [
   [0, 0, 8, 8], [4, 0, 8, 8], [0, 4, 4, 8], [2, 0, 4, 4], [0, 2, 2, 4], [1, 0, 2, 2], [0, 1, 1, 2],
 ];
 const LARGEST = 2 ** 31; // bytes of a decoded image
+const PROFILE = "Raw profile type exif\0"; // a text of hexadecimal digits, as ImageMagick writes EXIF
 
 function readChunks(bytes) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-  const found = { data: [], palette: null, exif: null, xmp: null, header: null };
+  const found = { data: [], palette: null, exif: null, profile: null, xmp: null, header: null };
   for (let at = 8; ; ) {
     if (at + 12 > bytes.length) throw new ReadError(CUT_OFF);
     const length = view.getUint32(at);
@@ -31,7 +32,9 @@ function readChunks(bytes) {
     else if (kind === "IDAT") found.data.push(body);
     else if (kind === "eXIf") found.exif = body;
     else if (kind === "iTXt" && latin(body.subarray(0, 17)) === "XML:com.adobe.xmp") found.xmp = latin(body);
-    else if (kind === "acTL" && new DataView(body.buffer, body.byteOffset).getUint32(0) > 1) {
+    else if ((kind === "tEXt" || kind === "zTXt") && latin(body.subarray(0, PROFILE.length)) === PROFILE) {
+      found.profile = { isCompressed: kind === "zTXt", text: body.subarray(PROFILE.length) };
+    } else if (kind === "acTL" && new DataView(body.buffer, body.byteOffset).getUint32(0) > 1) {
       throw new ReadError("it is an animation, whose frames are not one image: save the frame as a PNG file");
     }
     at += 12 + length;
@@ -180,15 +183,24 @@ function toRgb(header, samples, palette) {
   return data;
 }
 
+// The EXIF block that a text holds from its fourth line on; null where it is damaged.
+async function exifOfProfile({ isCompressed, text }) {
+  const lines = latin(isCompressed ? await inflated([text.subarray(1)]) : text).split("\n");
+  const digits = lines.slice(3).join("");
+  if (!/^(?:[0-9a-f]{2})+$/i.test(digits)) return null;
+  return Uint8Array.from(digits.match(/../g), (pair) => parseInt(pair, 16));
+}
+
 /**
  * A PNG file as an upright image of red, green and blue.
  * @param {Uint8Array} bytes
  * @returns {Promise<{width: number, height: number, data: Uint8ClampedArray}>}
  */
 export async function readPng(bytes) {
-  const { header, data, palette, exif, xmp } = readChunks(bytes);
+  const { header, data, palette, profile, xmp, ...found } = readChunks(bytes);
   if (header === null) throw new ReadError(CUT_OFF);
   const samples = samplesOf(header, await inflated(data));
   const image = { width: header.width, height: header.height, data: toRgb(header, samples, palette) };
+  const exif = found.exif ?? (profile && (await exifOfProfile(profile)));
   return upright(image, (exif && orientationOfExif(exif)) ?? (xmp && orientationOfXmp(xmp)));
 }
