@@ -247,10 +247,9 @@ def _evaluate(options: list[str]) -> int:
 
 def _predict(options: list[str]) -> int:
     arguments = _parse(_parser("predict", PredictionArguments), options, PredictionArguments)
-    import json
-
     from .inference.loading import load_model
-    from .inference.prediction import predict_loaded, prediction_table
+    from .inference.prediction import predict_loaded
+    from .inference.prediction_table import PredictionTable, json_lines, print_predictions
     from .tasks.classification import Classification
     from .tasks.segmentation import Segmentation
 
@@ -262,9 +261,10 @@ def _predict(options: list[str]) -> int:
     why = "`json` prints every class" if as_json else "this model gives masks"
     if as_json or isinstance(loaded.task, Segmentation):
         refuse_given(PredictionArguments, {"top_k": top_k}, why)
-    rows = predict_loaded(loaded, **values)
     has_point = isinstance(loaded.task, Classification) and loaded.task.operating_point is not None
-    print("\n".join(map(json.dumps, rows)) if as_json else prediction_table(rows, top_k, with_answer=has_point))
+    lines = json_lines if as_json else PredictionTable(top_k, with_answer=has_point).lines
+    answers = predict_loaded(loaded, **values)
+    print_predictions(answers, lines, at_once=arguments.batch_size if loaded.volumes is None else 1)
     return 0
 
 

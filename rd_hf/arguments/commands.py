@@ -120,6 +120,9 @@ class PredictionArguments:
         "for a model that gives masks: folder of the masks, PNG files of the images' names and sizes; of volumes NIfTI "
         "files with each source's shape, affine and orientation",
     )
+    skip_existing: bool = option(
+        False, "for a model that gives masks: leave out what has a mask in output_dir already, to go on after a stop"
+    )
     overlay: bool = option(False, "for a model that gives masks: also write pictures of the images under their masks")
     dicom_seg: bool = option(
         False,

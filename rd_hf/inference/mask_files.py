@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +20,8 @@ from ..runtime.files import check_folder, written_whole
 from ..scoring.mask_pictures import class_colors, overlay
 from ..tasks.segmentation import Segmentation
 
+logger = logging.getLogger(__name__)
+
 OVERLAY_FOLDER = "overlays"
 
 
@@ -31,19 +34,35 @@ class MaskFiles:
     :param images: all images that will be answered.
     :param output_dir: folder of the masks; None keeps them in memory.
     :param with_overlays: whether a picture of each image under its mask is written too, into `OVERLAY_FOLDER`.
+    :param skip_existing: whether images that have a mask there are left out; pictures without a mask are replaced.
+    :ivar images: those that are to be answered.
     :raises ArgumentError: when a file that would be written exists, or two images would have the same.
     """
 
-    def __init__(self, task: Segmentation, images: Sequence[Path], output_dir: str | None, with_overlays: bool) -> None:
-        if with_overlays and output_dir is None:
-            raise ArgumentError("`overlay` writes pictures: name the folder with `output_dir`.")
+    def __init__(
+        self,
+        task: Segmentation,
+        images: Sequence[Path],
+        output_dir: str | None,
+        with_overlays: bool,
+        skip_existing: bool = False,
+    ) -> None:
+        if output_dir is None and (with_overlays or skip_existing):
+            name = "overlay" if with_overlays else "skip_existing"
+            raise ArgumentError(f"`{name}` is about files: name their folder with `output_dir`.")
         self.task, self.with_overlays = task, with_overlays
         self.folder = None if output_dir is None else Path(os.path.expanduser(output_dir))
         self.files: dict[Path, Path] = {}
+        self.images = list(images)
         if self.folder is not None:
             check_folder(self.folder)
             self.files = names_of_masks(images)
-        check_files_are_free(self._planned(), "images")
+            check_files_differ(self._planned(), "images")
+            if skip_existing:
+                self.images = without_mask(images, [self.folder / self.files[image] for image in images], "images")
+            else:
+                check_files_are_free(self._planned())
+            _warn_of_sources({self.folder / file for file in self.files.values()}, images)
         self.palette = [value for color in class_colors(len(task.names)) for value in color]
 
     def answers(
@@ -59,11 +78,11 @@ class MaskFiles:
             mask = self.task.masks_of(own[None], [size])[0]
             counts = np.bincount(mask.ravel(), minlength=len(self.task.names)).tolist()
             answer: dict[str, Any] = {"mask": mask, "pixels": dict(zip(self.task.names, counts, strict=True))}
-            if self.folder is not None:
-                answer["mask"] = self._write(self.folder / self.files[image], self._with_palette(mask))
             if self.with_overlays:
                 shown = Image.fromarray(overlay(np.asarray(pictures[image]), mask))
                 answer["overlay"] = self._write(self.folder / OVERLAY_FOLDER / self.files[image], shown)
+            if self.folder is not None:  # last, because an image that has a mask is complete
+                answer["mask"] = self._write(self.folder / self.files[image], self._with_palette(mask))
             yield answer
 
     def _with_palette(self, mask: np.ndarray) -> Image.Image:
@@ -78,8 +97,6 @@ class MaskFiles:
         return printable(path)
 
     def _planned(self) -> list[Path]:
-        if self.folder is None:
-            return []
         folders = [self.folder, *([self.folder / OVERLAY_FOLDER] if self.with_overlays else [])]
         return [folder / file for folder in folders for file in self.files.values()]
 
@@ -100,12 +117,12 @@ def names_of_masks(images: Sequence[Path]) -> dict[Path, Path]:
     }
 
 
-def check_files_are_free(planned: Sequence[Path], sources: str) -> None:
-    """Refuse to write predictions over anything, before the first one is made.
+def check_files_differ(planned: Sequence[Path], sources: str) -> None:
+    """Refuse to write two predictions into one file, before the first one is made.
 
     :param planned: all files that would be written.
     :param sources: what they are predicted from: "images" or "volumes".
-    :raises ArgumentError: when one of the files exists, or two of them are the same.
+    :raises ArgumentError: naming the first such file.
     """
     uses = Counter(str(file).casefold() for file in planned)  # some file systems do not tell capitals apart
     twice = next((file for file in planned if uses[str(file).casefold()] > 1), None)
@@ -113,6 +130,30 @@ def check_files_are_free(planned: Sequence[Path], sources: str) -> None:
         raise ArgumentError(
             f"Two {sources} would have the file {printable(twice)}: predict them apart, with an `output_dir` each."
         )
+
+
+def check_files_are_free(planned: Sequence[Path]) -> None:
+    """:raises ArgumentError: when one of the files that would be written exists."""
     for file in planned:
         if file.exists():
-            raise ArgumentError(f"{printable(file)} exists already: choose another `output_dir`, or move it.")
+            raise ArgumentError(
+                f"{printable(file)} exists already: choose another `output_dir`, move it, or go on where an earlier "
+                "command stopped with `skip_existing`."
+            )
+
+
+def without_mask(sources: Sequence[Any], masks: Sequence[Path], called: str) -> list[Any]:
+    """The sources whose mask does not exist yet; the log counts the others."""
+    left = [source for source, mask in zip(sources, masks, strict=True) if not mask.exists()]
+    if len(left) < len(sources):
+        logger.info("%d of %d %s have a mask already and are left out.", len(sources) - len(left), len(sources), called)
+    return left
+
+
+def _warn_of_sources(masks: set[Path], images: Sequence[Path]) -> None:
+    folders = {os.path.abspath(mask.parent) for mask in masks} & {os.path.dirname(os.path.abspath(i)) for i in images}
+    if folders:
+        logger.warning(
+            "Masks are written beside the images, into %s. A later command with that folder reads them as images.",
+            printable(min(folders)),
+        )

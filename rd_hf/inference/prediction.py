@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,14 @@ import torch
 
 from ..arguments.commands import PredictionArguments
 from ..arguments.effects import refuse_given
+from ..arguments.options import check_values
 from ..arguments.values import ArgumentError, nearest_name, paths_of
 from ..data.decoding.image_notes import Note, log_notes
 from ..data.decoding.images import BadImageError, read_image
 from ..data.decoding.reading import Reading
 from ..data.scanner import is_image, masks_among, printable, scan, visible_matches
 from ..data.volumes.transform import VolumeTransform
+from ..runtime.progress import Progress
 from ..tasks.segmentation import Segmentation
 from ..tasks.task import Task
 from .loading import LoadedModel, load_model
@@ -39,6 +41,7 @@ def predict(
     page: int | None = None,
     dicom_window: str | None = None,
     output_dir: str | None = None,
+    skip_existing: bool = False,
     overlay: bool = False,
     dicom_seg: bool = False,
     calibrated: bool = False,
@@ -53,6 +56,8 @@ def predict(
     :param dicom_window: see `rd_hf.data.decoding.reading.Reading`; by default the one that the model was trained with.
     :param output_dir: for a segmenter: folder of the masks, which have the images' names. They are PNGs of the images'
         sizes; of volumes NIfTI files with the shape, affine and orientation of each source.
+    :param skip_existing: for a segmenter: whether images or volumes that have a mask there are left out, also of what
+        is returned, to go on after a stop.
     :param overlay: for a segmenter: whether a picture of each image under its mask is written too, into `overlays`
         there; of volumes three slices through the largest region.
     :param dicom_seg: for a segmenter of volumes: whether the mask of each DICOM series is also written as DICOM SEG,
@@ -66,10 +71,11 @@ def predict(
     :raises ArgumentError: when a name matches nothing, or a mask's file exists.
     :raises BadImageError: for an unreadable image, unless `on_bad_image` is "skip".
     """
-    loaded = load_model(model, revision, backbone, trust_remote_code)
     options = {"page": page, "dicom_window": dicom_window, "overlay": overlay, "dicom_seg": dicom_seg}
-    options["calibrated"] = calibrated
-    return predict_loaded(loaded, images, batch_size, on_bad_image, output_dir, **options)
+    options |= {"calibrated": calibrated, "skip_existing": skip_existing}
+    check_values(PredictionArguments(model, [], batch_size=batch_size, on_bad_image=on_bad_image, **options))
+    loaded = load_model(model, revision, backbone, trust_remote_code)
+    return list(predict_loaded(loaded, images, batch_size, on_bad_image, output_dir, **options))
 
 
 def predict_loaded(
@@ -84,33 +90,42 @@ def predict_loaded(
     overlay: bool = False,
     dicom_seg: bool = False,
     calibrated: bool = False,
-) -> list[dict[str, Any]]:
-    """As `predict`, with a model that is loaded."""
+    skip_existing: bool = False,
+) -> Iterator[dict[str, Any]]:
+    """As `predict`, with a model that is loaded; each answer is given when it is there.
+
+    Answers come before the error about an image that cannot be read.
+    """
     loaded = loaded.calibrated() if calibrated else loaded
-    if not isinstance(loaded.task, Segmentation) and (output_dir is not None or overlay or dicom_seg):
+    if not isinstance(loaded.task, Segmentation) and (output_dir is not None or overlay or dicom_seg or skip_existing):
         raise ArgumentError(
-            "`output_dir`, `overlay` and `dicom_seg` are for models that give masks, but this one gives classes: leave "
-            "them out."
+            "`output_dir`, `skip_existing`, `overlay` and `dicom_seg` are for models that give masks, but this one "
+            "gives classes: leave them out."
         )
     _tell_thresholds(loaded.task)
     if isinstance(loaded.transform, VolumeTransform):
         refuse_reading_of_images(page, dicom_window)
         refuse_given(PredictionArguments, {"batch_size": batch_size}, "volumes come one by one")
-        return predict_volumes(loaded, images, on_bad_image, output_dir, overlay, dicom_seg)
+        yield from predict_volumes(loaded, images, on_bad_image, output_dir, overlay, dicom_seg, skip_existing)
+        return
     if dicom_seg:
         raise ArgumentError("`dicom_seg` is for models of volumes, but this one reads images: leave it out.")
     paths = find_images(images)
-    masks = MaskFiles(loaded.task, paths, output_dir, overlay) if isinstance(loaded.task, Segmentation) else None
+    masks = None
+    if isinstance(loaded.task, Segmentation):
+        masks = MaskFiles(loaded.task, paths, output_dir, overlay, skip_existing)
+        paths = masks.images
     reading = Reading.recorded(loaded.trained_on, page, dicom_window)
-    rows: list[dict[str, Any]] = []
     notes: dict[str, Note] = {}
     if output_dir is not None and on_bad_image != "skip" and len(paths) > batch_size:
         for path in paths:  # before the first mask is written, which a repeated command would find there
             read_image(path, printable(path), reading)
-    for start in range(0, len(paths), batch_size):
-        rows += _predict_batch(loaded, masks, paths[start : start + batch_size], on_bad_image, reading, notes)
+    with Progress("predicting", len(paths), "image", shown=len(paths) > batch_size) as progress:
+        for start in range(0, len(paths), batch_size):
+            batch = paths[start : start + batch_size]
+            yield from _predict_batch(loaded, masks, batch, on_bad_image, reading, notes)
+            progress.advance(len(batch))
     log_notes(logger, notes, "those to predict")
-    return rows
 
 
 def _tell_thresholds(task: Task) -> None:
@@ -162,34 +177,6 @@ def _images_of_glob(pattern: Path) -> list[Path]:
     return [file for file in images if file not in masks]
 
 
-def prediction_table(rows: list[dict[str, Any]], top_k: int, with_answer: bool = False) -> str:
-    """Predictions as aligned text: the image, then its `top_k` likeliest classes, or its mask and the classes there.
-
-    :param with_answer: whether the classes that it is answered with stand before these.
-    """
-    width, of_masks = (max(len(row.get(name, "")) for row in rows) for name in ("image", "mask"))
-    lines = []
-    for row in rows:
-        if "error" in row:
-            answer = f"could not be read: {row['error']}"
-        elif "mask" in row:
-            answer = f"{row['mask']:{of_masks}}  {_amounts(row)}"
-        else:
-            ranked = sorted(row["probabilities"].items(), key=lambda item: -item[1])[:top_k]
-            answer = "  ".join(f"{name} {value:.3f}" for name, value in ranked)
-            if with_answer:
-                answer = f"{row['label'] if 'label' in row else '|'.join(row['labels']) or 'none'}:  {answer}"
-        lines.append(f"{row['image']:{width}}  {answer}")
-    return "\n".join(lines)
-
-
-def _amounts(row: dict[str, Any]) -> str:
-    """The size of each class that a mask has."""
-    amounts = row["pixels"] if "pixels" in row else row["millilitres"]
-    unit = " px" if "pixels" in row else " ml"
-    return "  ".join(f"{name} {amount:g}{unit}" for name, amount in amounts.items() if amount)
-
-
 def _predict_batch(
     loaded: LoadedModel,
     masks: MaskFiles | None,
@@ -197,9 +184,9 @@ def _predict_batch(
     on_bad_image: str,
     reading: Reading,
     notes: dict[str, Note],
-) -> list[dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:
     """:param notes: where what is remarkable about each image is added."""
-    pixels, sizes, pictures, rows = {}, {}, {}, []
+    pixels, sizes, pictures, rows, bad = {}, {}, {}, [], None
     for path in paths:
         try:
             image = read_image(path, printable(path), reading)
@@ -210,12 +197,15 @@ def _predict_batch(
             rows.append({"image": printable(path)})
         except BadImageError as error:
             if on_bad_image != "skip":
-                raise
+                bad = error
+                break
             rows.append({"image": printable(path), "error": str(error)})
-    if not pixels:
-        return rows
-    with torch.no_grad():
-        batch = loaded.transform.normalize(torch.stack([*pixels.values()]).to(loaded.model.device))
-        logits = loaded.model(pixel_values=batch).logits.float()
-    answers = iter(loaded.task.answers(logits.cpu()) if masks is None else masks.answers(sizes, logits, pictures))
-    return [row if "error" in row else row | next(answers) for row in rows]
+    answers: Iterator[dict[str, Any]] = iter(())
+    if pixels:
+        with torch.no_grad():
+            batch = loaded.transform.normalize(torch.stack([*pixels.values()]).to(loaded.model.device))
+            logits = loaded.model(pixel_values=batch).logits.float()
+        answers = iter(loaded.task.answers(logits.cpu()) if masks is None else masks.answers(sizes, logits, pictures))
+    yield from (row if "error" in row else row | next(answers) for row in rows)
+    if bad is not None:
+        raise bad

@@ -18,11 +18,11 @@ from ..data.volumes.source import Source, VolumeError, kind_of
 from ..data.volumes.volume import Volume
 from ..runtime.files import check_folder, written_whole
 from .dicom_seg import check_highdicom, write_dicom_seg
-from .mask_files import OVERLAY_FOLDER, check_files_are_free
+from .mask_files import OVERLAY_FOLDER, check_files_are_free, check_files_differ, without_mask
 
 
 class VolumeFiles:
-    """Where the masks of volumes are written; none of the files exists before.
+    """Where the masks of volumes are written, over nothing of the user's.
 
     A mask is a NIfTI file with the shape, affine and orientation of its source. Volumes in folders of their own keep
     these below the output folder.
@@ -31,12 +31,19 @@ class VolumeFiles:
     :param output_dir: folder of the masks.
     :param with_overlays: whether a picture of each volume under its mask is written too, into `OVERLAY_FOLDER`.
     :param with_dicom_seg: whether each is written as DICOM SEG too.
+    :param skip_existing: whether volumes that have a mask there are left out; other files without a mask are replaced.
+    :ivar volumes: those that are to be answered.
     :raises ArgumentError: when a file that would be written exists, two volumes would have the same, or a DICOM SEG is
         wanted of what is not DICOM.
     """
 
     def __init__(
-        self, volumes: Sequence[FoundVolume], output_dir: str, with_overlays: bool, with_dicom_seg: bool
+        self,
+        volumes: Sequence[FoundVolume],
+        output_dir: str,
+        with_overlays: bool,
+        with_dicom_seg: bool,
+        skip_existing: bool = False,
     ) -> None:
         self.folder = Path(os.path.expanduser(output_dir))
         check_folder(self.folder)
@@ -44,7 +51,13 @@ class VolumeFiles:
         if with_dicom_seg:
             check_highdicom()
             _check_dicom(volumes)
-        check_files_are_free([path for volume in volumes for path in self._paths(volume).values()], "volumes")
+        planned = [path for volume in volumes for path in self._paths(volume).values()]
+        check_files_differ(planned, "volumes")
+        self.volumes = list(volumes)
+        if skip_existing:
+            self.volumes = without_mask(volumes, [self._paths(volume)["mask"] for volume in volumes], "volumes")
+        else:
+            check_files_are_free(planned)
 
     def write(
         self, volume: FoundVolume, read: Volume, mask: np.ndarray, names: list[str], picture: np.ndarray | None
@@ -62,10 +75,10 @@ class VolumeFiles:
             path.parent.mkdir(parents=True, exist_ok=True)
         if self.with_dicom_seg:  # first: a series that it cannot refer to leaves no files, so that it can be run again
             write_dicom_seg(mask, names, Path(volume.source["path"]), paths["dicom_seg"])
-        write_nifti(mask, read.affine, paths["mask"], like=volume.source)
         if picture is not None:
             with written_whole(paths["overlay"]) as aside:
                 Image.fromarray(picture).save(aside)
+        write_nifti(mask, read.affine, paths["mask"], like=volume.source)  # last: a volume that has a mask is complete
         return {kind: printable(path) for kind, path in paths.items()}
 
     def _paths(self, volume: FoundVolume) -> dict[str, Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -40,11 +40,12 @@ def predict_volumes(
     output_dir: str | None,
     overlay: bool,
     dicom_seg: bool,
-) -> list[dict[str, Any]]:
+    skip_existing: bool,
+) -> Iterator[dict[str, Any]]:
     """Run a model of volumes on files, folders and globs.
 
     :param loaded: its transform is a `VolumeTransform`.
-    :return: one dict per volume, as `rd_hf.inference.prediction.predict` describes them.
+    :return: one dict per volume, when it is done, as `rd_hf.inference.prediction.predict` describes them.
     :raises ArgumentError: when a name matches no volume, or a file that would be written exists.
     :raises BadImageError: for an unreadable volume, unless `on_bad_image` is "skip": before any is computed where its
         header shows it. Where masks are written, the others are written first if only its voxels show it.
@@ -53,12 +54,15 @@ def predict_volumes(
     found = find_volumes(names, reading)
     files = None
     if output_dir is not None:
-        files = VolumeFiles(found, output_dir, overlay, dicom_seg)
-    elif overlay or dicom_seg:
-        raise ArgumentError("`overlay` and `dicom_seg` write files: name the folder with `output_dir`.")
+        files = VolumeFiles(found, output_dir, overlay, dicom_seg, skip_existing)
+        found = files.volumes
+    elif overlay or dicom_seg or skip_existing:
+        raise ArgumentError(
+            "`overlay`, `dicom_seg` and `skip_existing` are about files: name their folder with `output_dir`."
+        )
     if on_bad_image != "skip":
         _check_headers(found)
-    rows, largest = [], 0
+    largest = 0
     problems: list[BadImageError] = []
     for number, volume in enumerate(found, start=1):
         row: dict[str, Any] = {"image": printable(volume.shown)}
@@ -73,11 +77,10 @@ def predict_volumes(
             row["error"] = str(error)
         if len(found) > 1:
             logger.info("%d of %d: %s %s", number, len(found), row["image"], "skipped" if "error" in row else "done")
-        rows.append(row)
+        yield row
     if problems and on_bad_image != "skip":
         written = f" The masks of the others are in {printable(output_dir)}." if len(problems) < len(found) else ""
         raise BadImageError(f"{_unread(problems, found)}{written}")
-    return rows
 
 
 def _check_headers(found: list[FoundVolume]) -> None:

@@ -68,7 +68,7 @@ def test_evaluate(monkeypatch):
 
 def test_predict(tmp_path, monkeypatch, capsys):
     with pytest.raises(ArgumentError, match="`batch_size` has no effect, because volumes come one by one"):
-        predict_loaded(loaded(of_volumes=True), str(tmp_path), 8, "error", None)
+        list(predict_loaded(loaded(of_volumes=True), str(tmp_path), 8, "error", None))
     monkeypatch.setattr(loading, "load_model", lambda *_: loaded())
     assert main(["predict", "--model", "m", "--images", "x.png", "--json", "--top_k", "5"]) == 2
     assert "`top_k` has no effect, because `json` prints every class: leave it out." in capsys.readouterr().err

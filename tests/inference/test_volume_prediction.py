@@ -67,6 +67,9 @@ def test_masks_have_the_grid_of_their_source_and_are_never_written_over(segmente
         assert np.asarray(Image.open(row["overlay"])).ndim == 3
     with pytest.raises(ArgumentError, match=r"masks/a.nii.gz exists already"):
         rd_hf.predict(segmenter, [data / "a.nii.gz", data / "late" / "a.nii"], output_dir=str(out))
+    (out / "late" / "a.nii.gz").unlink()
+    again = rd_hf.predict(segmenter, data, output_dir=str(out), overlay=True, skip_existing=True)
+    assert again == rows[1:]
 
 
 def test_the_axes_of_a_file_do_not_move_the_mask(segmenter, tmp_path):
@@ -165,7 +168,7 @@ def test_what_is_not_dicom_gets_no_segmentation_of_dicom(segmenter, tmp_path):
     write_volume(tmp_path / "a.nii", smooth((9, 9, 9)))
     with pytest.raises(ArgumentError, match=r"a.nii is not DICOM: leave it out"):
         rd_hf.predict(segmenter, tmp_path, output_dir=str(tmp_path / "out"), dicom_seg=True)
-    with pytest.raises(ArgumentError, match="write files: name the folder with `output_dir`"):
+    with pytest.raises(ArgumentError, match="are about files: name their folder with `output_dir`"):
         rd_hf.predict(segmenter, tmp_path, overlay=True)
     with pytest.raises(ArgumentError, match="`dicom_window` is for images, but this model reads volumes"):
         rd_hf.predict(segmenter, tmp_path, dicom_window="40,400")

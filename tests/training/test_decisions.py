@@ -156,6 +156,23 @@ def test_predict_and_evaluate_decide_so_in_every_form(form, forms, trained, caps
     assert f"  {plain[0]['label']}:  " in capsys.readouterr().out
 
 
+def test_answers_are_printed_before_an_image_that_cannot_be_read(trained, tmp_path, capsys):
+    for number in range(4):
+        shutil.copy(trained.parent / f"test_{number}.png", tmp_path / f"{number}.png")
+    (tmp_path / "3.png").write_bytes(b"no image")
+    command = ["predict", "--model", str(trained / "student"), "--images", str(tmp_path), "--batch_size", "2"]
+    capsys.readouterr()
+    assert cli.main(command) == 1
+    printed = capsys.readouterr()
+    assert [line.split()[0] for line in printed.out.splitlines()] == [str(tmp_path / f"{n}.png") for n in range(3)]
+    assert "3.png is not a readable image" in printed.err
+    assert cli.main([*command, "--on_bad_image", "skip"]) == 0
+    assert "could not be read" in capsys.readouterr().out.splitlines()[3]
+    for options, message in (({"on_bad_image": "no"}, "one of error, skip"), ({"batch_size": 0}, "above 0")):
+        with pytest.raises(ArgumentError, match=message):
+            rd_hf.predict(str(trained / "student"), tmp_path, **options)
+
+
 def test_calibrated_scores(trained, capsys):
     calibration = metrics_of(trained)["calibration"]
     scores = evaluated(trained / "student", trained, capsys, "--calibrated", "--split", "validation")

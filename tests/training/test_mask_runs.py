@@ -2,6 +2,8 @@
 
 import csv
 import json
+import logging
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +120,27 @@ def test_predicted_masks_have_the_size_and_the_name_of_their_image(finished, tmp
         rd_hf.predict(str(run / "student"), str(tmp_path / "new"), output_dir=str(tmp_path / "out"))
     in_memory = rd_hf.predict(str(run / "student"), str(tmp_path / "new" / "a.png"))[0]["mask"]
     assert np.array_equal(in_memory, np.asarray(Image.open(tmp_path / "out" / "a.png")))
+
+
+def test_a_command_that_was_stopped_goes_on_with_the_images_that_have_no_mask(finished, tmp_path, caplog):
+    for name in "abc":
+        Image.new("RGB", (24, 20), (90, 30, 30)).save(tmp_path / f"{name}.png")
+    predict = partial(rd_hf.predict, str(finished[1] / "student"), str(tmp_path / "*.png"), overlay=True)
+    predict(output_dir=str(tmp_path / "out"))
+    written = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.png")}
+    (tmp_path / "out" / "b.png").unlink()  # but not its overlay, as a kill between the two leaves it
+    with caplog.at_level(logging.INFO, "rd_hf"):
+        rows = predict(output_dir=str(tmp_path / "out"), skip_existing=True)
+    assert [Path(row["image"]).name for row in rows] == ["b.png"]
+    assert "2 of 3 images have a mask already and are left out" in caplog.text
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.png")} == written
+    with pytest.raises(ArgumentError, match="`overlay` is about files: name their folder"):
+        predict()
+    rd_hf.predict(str(finished[1] / "student"), str(tmp_path / "a.png"), output_dir=str(tmp_path / "masks"))
+    assert "Masks are written beside the images" not in caplog.text
+    (tmp_path / "d.jpg").write_bytes((tmp_path / "a.png").read_bytes())
+    rd_hf.predict(str(finished[1] / "student"), str(tmp_path / "d.jpg"), output_dir=str(tmp_path))
+    assert "Masks are written beside the images" in caplog.text
 
 
 def test_a_bad_image_is_told_before_the_first_mask_is_written(finished, tmp_path):
