@@ -88,7 +88,7 @@ def fingerprint(split: Dataset, max_rows: int = FINGERPRINT_ROWS, volumes: Volum
             for batch in split.select_columns(["label"]).with_format("arrow").iter(LABEL_ROWS):
                 digest.update(json.dumps(batch.column("label").to_pylist()).encode())
         rows = rows.select(np.linspace(0, count - 1, max_rows).astype(np.int64))
-        extent = f"sha256 of {len(rows)} of {count} rows"
+        extent = f"sha256 of {len(rows)} of {count} rows{' and all labels' if 'label' in columns else ''}"
     for batch in rows.iter(BATCH_ROWS if volumes is None else 1):
         for row in batch.to_pylist():
             digest.update(_digest(row["image"], volumes))

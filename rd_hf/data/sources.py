@@ -268,6 +268,11 @@ def _read_labels(
     kind: LabelKind,
     uncertain: Uncertain | None,
 ) -> Labels:
+    if isinstance(column, str) and kind == "multi" and column in (wanted or ()):
+        alone = _finding_alone(raw.splits, column, uncertain)
+        if alone is not None:
+            return align_labels(alone, wanted, are_columns=True)
+    are_columns = not isinstance(column, str)
     labels = read_labels(raw.splits, column, raw.label_names, kind, uncertain)
     named = _name_numbers(raw.splits, column, labels, used)
     if wanted is None:
@@ -275,9 +280,9 @@ def _read_labels(
         check_spellings(dict(zip(named.names, named.counts().tolist(), strict=True)), where)
         return without_unused(named) if isinstance(column, str) else named
     if named.names != labels.names and set(named.names) & set(wanted):
-        return align_labels(named, wanted)
+        return align_labels(named, wanted, are_columns)
     if not labels.are_numbered or set(labels.names) <= set(wanted):  # it may have been trained on the same numbers
-        return align_labels(labels, wanted)
+        return align_labels(labels, wanted, are_columns)
     same_numbers = names_of_numbers(labels, wanted)
     if same_numbers is not None:
         return align_labels(same_numbers, wanted)
@@ -289,6 +294,14 @@ def _read_labels(
         if numbers
         else None
     )
+
+
+def _finding_alone(splits: DatasetDict, column: str, uncertain: Uncertain | None) -> Labels | None:
+    """The column of 0 and 1 of one finding, among those of a model of several; None if it holds something else."""
+    try:
+        return read_labels(splits, [column], None, "multi", uncertain)
+    except DataError:
+        return None
 
 
 def _name_numbers(splits: DatasetDict, column: str | list[str], labels: Labels, used: Sequence[str]) -> Labels:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -124,8 +125,10 @@ def check_files_differ(planned: Sequence[Path], sources: str) -> None:
     :param sources: what they are predicted from: "images" or "volumes".
     :raises ArgumentError: naming the first such file.
     """
-    uses = Counter(str(file).casefold() for file in planned)  # some file systems do not tell capitals apart
-    twice = next((file for file in planned if uses[str(file).casefold()] > 1), None)
+    tells_capitals_apart = sys.platform not in ("darwin", "win32")
+    names = [str(file) if tells_capitals_apart else str(file).casefold() for file in planned]
+    uses = Counter(names)
+    twice = next((file for file, name in zip(planned, names, strict=True) if uses[name] > 1), None)
     if twice is not None:
         raise ArgumentError(
             f"Two {sources} would have the file {printable(twice)}: predict them apart, with an `output_dir` each."

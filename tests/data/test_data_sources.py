@@ -664,7 +664,7 @@ def test_fingerprint_of_other_labels_and_of_many_rows():
     whole = [fingerprint(split) for split in rows]
     assert whole[0] != whole[1] and whole[0].startswith("sha256:")
     part = [fingerprint(split, max_rows=2) for split in rows]
-    assert part[0] != part[1] and part[0].startswith("sha256 of 2 of 3 rows:")
+    assert part[0] != part[1] and part[0].startswith("sha256 of 2 of 3 rows and all labels:")
     between = load_data(memory([0, 0, 1], ClassLabel(names=["a", "b"]))).splits["train"]
     assert fingerprint(between, max_rows=2) not in part  # by labels, also of rows whose images are not read
 

@@ -171,3 +171,21 @@ def test_columns_that_the_user_named_stay():
     table = rows([0, 0], Value("int64")).add_column("a", [1, 0]).add_column("b", [0, 0])
     assert load_data(table, label_column=["a", "b"]).label_names == ["a", "b"]
     assert np.array_equal(load_data(table, label_column=["a", "b"]).labels("train"), [[1, 0], [0, 0]])
+
+
+def test_findings_without_a_column_are_not_known_to_a_model_of_several(caplog):
+    caplog.set_level("INFO")
+    columns = {"mass": ["1", "0"], "cyst": ["0", "1"]}
+    table = rows([0, 1], Value("int64"), **columns).remove_columns("label")
+    model = {"label_names": ["cyst", "fracture", "mass"], "label_kind": "multi"}
+    data = load_data(table, label_column=["mass", "cyst"], **model)
+    assert np.array_equal(data.labels("train"), [[0, np.nan, 1], [1, np.nan, 0]], equal_nan=True)
+    assert "The data has no column of ['fracture'], which are not scored" in caplog.text
+    alone = load_data(table, label_column="cyst", **model)  # no numbers of classes, although it is of 0 and 1
+    assert np.array_equal(alone.labels("train"), [[0, np.nan, np.nan], [1, np.nan, np.nan]], equal_nan=True)
+
+
+def test_vectors_of_which_a_class_has_no_row_get_the_names_beside_them():
+    names = ["malignant", "benign"] * 3
+    data = load_data(rows([[0, 1, 0], [1, 0, 0]] * 3, List(Value("int64")), label_name=names))
+    assert data.label_names == ["benign", "malignant"] and named(data) == names

@@ -175,6 +175,13 @@ def test_align_multi_label():
         align_labels(labels, ["a", "c"])
 
 
+def test_a_class_that_the_data_has_no_column_of_is_not_known():
+    labels = Labels.of_vectors({"train": np.array([[1, 0], [1, 1]], dtype=np.float32)}, ["a", "b"])
+    aligned = align_labels(labels, ["b", "c", "a"], are_columns=True)
+    assert np.array_equal(aligned.values["train"], [[0, np.nan, 1], [1, np.nan, 1]], equal_nan=True)
+    assert aligned.notes == ["The data has no column of ['c'], which are not scored."]
+
+
 def test_align_keeps_rows_without_label_and_old_names_with_spaces():
     labels = Labels.of_numbers({"train": np.array([0, -1, 1])}, ["a", "b"])
     assert align_labels(labels, ["c", "b ", "a"]).values["train"].tolist() == [2, -1, 1]

@@ -15,7 +15,7 @@ RGB, GREY_ALPHA, RGBA = 2, 4, 6  # colour types of the header
 # Comments, colour profiles and histograms; Pillow refuses long ones and those that are damaged.
 _NOT_PIXELS = {b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"hIST", b"sPLT"}
 _WITH_ORIENTATION = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")
-_LONGEST_KEPT = 2**16
+_LONGEST_KEPT = 2**20  # of which Pillow reads no more either
 
 
 def is_png(content: bytes) -> bool:

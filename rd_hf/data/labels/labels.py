@@ -73,16 +73,19 @@ class Labels:
         return replace(self, notes=[*self.notes, *(note for note in notes if note is not None)])
 
     def renamed(self, names: Mapping[int, str]) -> Labels:
-        """With other names, by the number of the class."""
-        return replace(self, names=[names[number] for number in range(len(self.names))], are_numbered=False)
+        """With other names, by the number of the class; one without another name keeps its own."""
+        own = [names.get(number, name) for number, name in enumerate(self.names)]
+        return replace(self, names=own, are_numbered=False)
 
 
-def align_labels(labels: Labels, names: Sequence[str]) -> Labels:
+def align_labels(labels: Labels, names: Sequence[str], are_columns: bool = False) -> Labels:
     """Number the labels as a trained model numbers its classes, matching them by name.
 
     :param labels: of the data.
     :param names: the model's class names, in its order.
-    :return: the labels over `names`; multi-label classes that the data lacks are 0 throughout.
+    :param are_columns: whether the data has a column for each class. Then a class without a column is not known, and
+        not scored. Elsewhere a class that no row names is absent.
+    :return: the labels over `names`.
     :raises DataError: naming the classes with rows in the data that the model does not know.
     """
     # Models trained on names that were not cleaned know them by the clean name too.
@@ -93,7 +96,7 @@ def align_labels(labels: Labels, names: Sequence[str]) -> Labels:
     plain = [name.lstrip("0") or "0" if name.isdecimal() else name for name in labels.names]
     if unknown and set(plain) <= set(index) and len(set(plain)) == len(plain):  # earlier versions read 01 as 1
         note = f"The labels {shown(unknown)} are the model's {shown(plain)}, without the zeros in front."
-        return align_labels(replace(labels, names=plain), names).noted(note)
+        return align_labels(replace(labels, names=plain), names, are_columns).noted(note)
     if unknown:
         raise DataError(
             f"the data has labels that the model does not know: {shown(unknown)}; the model's classes are "
@@ -103,12 +106,15 @@ def align_labels(labels: Labels, names: Sequence[str]) -> Labels:
     if not labels.are_vectors:
         values = {split: positions[rows] for split, rows in labels.values.items()}
         return replace(labels, values=values, names=list(names))
-    values = {split: np.zeros((len(rows), len(names)), dtype=np.float32) for split, rows in labels.values.items()}
     positions = positions[:-1]
     known = positions >= 0
+    absent = np.nan if are_columns else 0
+    values = {split: np.full((len(rows), len(names)), absent, np.float32) for split, rows in labels.values.items()}
     for split, rows in labels.values.items():
         values[split][:, positions[known]] = rows[:, known]
-    return replace(labels, values=values, names=list(names))
+    lacking = [name for number, name in enumerate(names) if number not in positions]
+    note = f"The data has no column of {shown(lacking)}, which are not scored." if lacking and are_columns else None
+    return replace(labels, values=values, names=list(names)).noted(note)
 
 
 def names_of_numbers(labels: Labels, names: Sequence[str]) -> Labels | None:
