@@ -36,13 +36,23 @@ _OF_THE_SYSTEM = frozenset(
         "icon\r",
     }
 )
-_MASK_WORDS = r"(?:masks?|msk|seg|segmentations?|gt|ground[_-]?truth|anno|annotations?|contours?|outlines?)"
+# longer words first: what follows one may be without a sign between them
+_MASK_WORDS = r"(?:masks?|msk|segmentations?|seg|gt|ground[_\- ]?truth|annotations?|anno|contours?|outlines?)"
 _MASK_AFTER = re.compile(rf"(?P<base>.+?)[_\-. ]*\(?(?:{_MASK_WORDS}|labels?)(?:[_\-. ]?\d+)?\)?", re.IGNORECASE)
+_MASK_INSIDE = re.compile(
+    rf"(?P<before>.+?)(?P<sign>[_\-. ])(?:{_MASK_WORDS}|labels?)[_\-. ](?P<after>.+)", re.IGNORECASE
+)
 _MASK_BEFORE = re.compile(rf"(?:{_MASK_WORDS}|labels?)[_\-. ]*(?P<base>.+)", re.IGNORECASE)
 MASK_NAME = re.compile(rf"{_MASK_WORDS}|labels?", re.IGNORECASE)
 MASK_FOLDER = re.compile(rf"{_MASK_WORDS}|labels?(?:tr|ts|va)?", re.IGNORECASE)
 MASKS_OF_FOLDER = re.compile(r"(?P<base>.+?)[_\-. ](?:masks?|msk|seg|segmentations?)", re.IGNORECASE)
-IMAGE_FOLDER = re.compile(r"(?:images?|imgs?|pictures?)(?:tr|ts|va)?", re.IGNORECASE)
+GROUND_TRUTH_FOLDER = re.compile(r"(?:.+[_\-. ])?ground[_\- ]?truth", re.IGNORECASE)
+IMAGE_FOLDER = re.compile(r"(?:images?|imgs?|pictures?|originals?|inputs?)(?:tr|ts|va)?", re.IGNORECASE)
+_IMAGE_WORDS = r"(?:images?|imgs?|volumes?|vol|scans?)"
+_IMAGE_NAME = re.compile(_IMAGE_WORDS, re.IGNORECASE)
+_WITH_IMAGE_WORD = re.compile(
+    rf"{_IMAGE_WORDS}[_\-. ]+(.+)|(.+?)[_\-. ]+{_IMAGE_WORDS}|{_IMAGE_WORDS}(\d.*)", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -107,9 +117,10 @@ def scan(root: Path) -> FoundFiles:
     - A file is an image by its suffix, in any case; a file without a suffix, or with a number as its suffix, if it
       begins like DICOM.
     - Names that start with a dot, and files that Windows, macOS and file servers leave behind, are passed over.
-    - An image counts as a mask if its name is that of another image in its folder with a word such as `_mask`, or if
-      its folder is named like one of masks and lies beside one of images (`masks` beside `images`, `benign_masks`
-      beside `benign`) or beside the images themselves, with their names.
+    - An image counts as a mask if its name is that of another image in its folder with a word such as `_mask`, also in
+      the place of one such as `_image`; or if its folder is named like one of masks and lies beside one of images
+      (`masks` beside `images`, `benign_masks` beside `benign`, `Ground Truth` beside any folder with the same names) or
+      beside the images themselves, with their names.
 
     :param root: an existing folder.
     :raises DataError: if a folder cannot be read; names it.
@@ -178,11 +189,34 @@ def masks_among(images: Sequence[PurePath]) -> set[PurePath]:
     for folder in names:
         beside.setdefault(folder.parent, []).append(folder)
     mask_folders = {folder for folder in names if _is_mask_folder(folder, names, beside[folder.parent])}
+    with_bare = {folder: own | set(map(without_image_word, own)) for folder, own in names.items()}
+    of_cases = _masks_of_cases(images)
     return {
         file
         for file in images
-        if mask_folders & {*file.parents} or any(base in names[file.parent] for base in bases_of_mask(stem_of(file)))
+        if mask_folders & {*file.parents}
+        or file in of_cases
+        or any(base in with_bare[file.parent] for base in bases_of_mask(stem_of(file)))
     }
+
+
+def _masks_of_cases(images: Sequence[PurePath]) -> set[PurePath]:
+    """The masks of folders with one case each, such as `case_1/image.png` and `mask.png`."""
+    inside: dict[PurePath, list[PurePath]] = {}
+    for file in images:
+        inside.setdefault(file.parent, []).append(file)
+    pairs = [files for files in inside.values() if len(files) == 2]
+    named = [[file for file in files if is_named_mask(file)] for files in pairs]
+    return {
+        masks[0]
+        for files, masks in zip(pairs, named, strict=True)
+        if len(masks) == 1 and any(_IMAGE_NAME.fullmatch(stem_of(file)) for file in files)
+    }
+
+
+def is_named_mask(file: PurePath) -> bool:
+    """Tell whether a file's whole name is a word for masks, such as `seg.nii.gz`."""
+    return MASK_NAME.fullmatch(stem_of(file)) is not None
 
 
 def _walk(
@@ -258,9 +292,22 @@ def _is_in_loop(file: Path) -> bool:
 
 
 def bases_of_mask(stem: str) -> list[str]:
-    """The names of images whose mask a file may be: those of ``1_mask`` and ``mask_1`` are both ``1``."""
+    """The names of images whose mask a file may be: those of ``1_mask`` and ``mask_1`` are both ``1``.
+
+    That of ``scan_mask_1`` may also be ``scan_1``.
+    """
     matches = (_MASK_AFTER.fullmatch(stem), _MASK_BEFORE.fullmatch(stem))
-    return [key_of_name(match["base"]) for match in matches if match is not None]
+    bases = [match["base"] for match in matches if match is not None]
+    inside = _MASK_INSIDE.fullmatch(stem)
+    if inside is not None:
+        bases.append(inside["before"] + inside["sign"] + inside["after"])
+    return list(map(key_of_name, bases))
+
+
+def without_image_word(name: str) -> str:
+    """A name without a word for images: ``1`` for ``1_image``, ``img_1``, ``image1`` and ``volume-1``."""
+    match = _WITH_IMAGE_WORD.fullmatch(name)
+    return name if match is None else next(filter(None, match.groups()))
 
 
 def key_of_name(stem: str) -> str:
@@ -270,12 +317,17 @@ def key_of_name(stem: str) -> str:
 
 def _is_mask_folder(folder: PurePath, names: dict[PurePath, set[str]], beside: list[PurePath]) -> bool:
     of_all, of_folder = MASK_FOLDER.fullmatch(folder.name), MASKS_OF_FOLDER.fullmatch(folder.name)
-    if of_all is None and of_folder is None:
+    is_truth = GROUND_TRUTH_FOLDER.fullmatch(folder.name) is not None
+    if of_all is None and of_folder is None and not is_truth:
         return False
     siblings = [other for other in beside if other != folder]
+    if is_truth and any(_are_masks_of(names[folder], names[other]) for other in siblings):
+        return True
     if of_all is not None:
         above = names.get(folder.parent, set())
         return any(IMAGE_FOLDER.fullmatch(other.name) for other in siblings) or _are_masks_of(names[folder], above)
+    if of_folder is None:
+        return False
     of_images = [names[other] for other in siblings if key_of_name(other.name) == key_of_name(of_folder["base"])]
     return any(_are_masks_of(names[folder], of) for of in of_images)
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image as PillowImage
 from rd_hf.data.columns import DataError
 from rd_hf.data.decoding.images import to_rgb
 from rd_hf.data.sources import load_data
+from rd_hf.inference.prediction import find_images
 
 LESION = np.array([[0, 1, 1], [0, 0, 1]], dtype=np.uint8)
 
@@ -394,3 +396,57 @@ def test_npz_with_deep_masks_and_with_labels(tmp_path, log):
 def test_npz_with_other_arrays_as_masks_is_refused(tmp_path, masks, message):
     with pytest.raises(DataError, match=message):
         load_data(npz(tmp_path / "x.npz", train_masks=masks))
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [
+        ("{}_image", "{}_mask"), ("img_{}", "mask_{}"), ("scan_{}", "scan_mask_{}"), ("image{}", "mask{}"),
+        ("volume-{}", "segmentation-{}"), ("{}_img", "{}_annotation"),
+    ],
+)  # fmt: skip
+def test_masks_beside_images_that_say_so_in_their_names(tmp_path, image, mask):
+    """In class folders they are no images of the class."""
+    for kind in ("benign", "malignant"):
+        for number in range(2):
+            write(tmp_path / kind / f"{image.format(number)}.png", number)
+            write(tmp_path / kind / f"{mask.format(number)}.png", number)
+    assert len(load_data(tmp_path).splits["train"]) == 4
+    data = load_data(tmp_path, task="segmentation")
+    assert names_of_pairs(data) == [(image.format(number), mask.format(number)) for number in (0, 1)] * 2
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [
+        ("Original/{}", "Ground Truth/{}"),  # of CVC-ClinicDB
+        ("ISIC2018_Task1-2_Training_Input/ISIC_{}", "ISIC2018_Task1_Training_GroundTruth/ISIC_{}_segmentation"),
+        ("case_{}/image", "case_{}/mask"),
+        ("frames/{}", "Ground-Truth/{}"),
+    ],
+)
+def test_folders_of_public_sets_and_of_cases(tmp_path, image, mask):
+    for number in range(2):
+        write(tmp_path / f"{image.format(number)}.png", number)
+        write(tmp_path / f"{mask.format(number)}.png", number)
+    found = [tuple(Path(name.format(number)).name for name in (image, mask)) for number in range(2)]
+    assert names_of_pairs(load_data(tmp_path)) == found
+    assert len(find_images(str(tmp_path))) == 2
+
+
+def test_class_folders_of_the_same_names_stay_classes(tmp_path):
+    for kind in ("retouched", "mask", "no mask"):
+        for number in range(2):
+            write(tmp_path / kind / f"{number}.png", number)
+    assert load_data(tmp_path).label_names == ["mask", "no mask", "retouched"]
+
+
+def write(path, number):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    PillowImage.fromarray(np.array([[0, 255], [255 * number, 0]], dtype=np.uint8)).save(path)
+
+
+def names_of_pairs(data):
+    """The names of images and of their masks."""
+    rows = data.splits["train"]
+    return [tuple(Path(row[name]["path"]).stem for name in ("image", "mask")) for row in rows]

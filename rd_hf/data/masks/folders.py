@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import PurePath
+from typing import NamedTuple
 
 import pyarrow as pa
 from datasets import Dataset, DatasetDict, DatasetInfo, Features, Image
@@ -15,8 +17,19 @@ from datasets.table import InMemoryTable
 from ..columns import DataError, OtherKindError
 from ..folders import ImageFolder
 from ..image_column import image_row
-from ..scanner import IMAGE_FOLDER, MASK_FOLDER, MASKS_OF_FOLDER, FoundFiles, bases_of_mask, key_of_name, printable
-from ..volumes.layouts import is_named_mask, masks_of_brats
+from ..scanner import (
+    GROUND_TRUTH_FOLDER,
+    IMAGE_FOLDER,
+    MASK_FOLDER,
+    MASKS_OF_FOLDER,
+    FoundFiles,
+    bases_of_mask,
+    is_named_mask,
+    key_of_name,
+    printable,
+    without_image_word,
+)
+from ..volumes.layouts import masks_of_brats
 from ..volumes.names import channel_of, is_nifti, stem_of
 from .names import NAME_FILES
 from .union import united_row
@@ -25,11 +38,6 @@ logger = logging.getLogger(__name__)
 
 _SPLIT_OF_ENDING = {"": (), "tr": ("train",), "ts": ("test",), "va": ("validation",)}
 _ENDING = re.compile(r"(?:images?|imgs?|pictures?|labels?)(?P<ending>tr|ts|va)", re.IGNORECASE)
-_IMAGE_WORD = re.compile(
-    r"(?:(?:images?|img)[_\-. ]+(?P<after>.+)|(?P<before>.+?)[_\-. ]+(?:images?|img))", re.IGNORECASE
-)
-_NUMBERED_VOLUME = re.compile(r"(?:images?|img)(?P<number>\d.*)", re.IGNORECASE)  # img0001.nii.gz, label0001.nii.gz
-
 Place = tuple[tuple[str, ...], str]  # folders below the root without those that only say "images" or "masks"; a name
 
 
@@ -88,14 +96,10 @@ def read_mask_folder(found: FoundFiles) -> DatasetDict:
         found, masks=(), others=tuple(file for file in found.others if file.name not in NAME_FILES)
     ).tell_what_is_left_out()
     images = _by_place(found)
-    worded: dict[Place, list[Place]] = {}
-    in_folder: dict[tuple[str, ...], list[Place]] = {}
-    for (inside, name), image in images.items():
-        worded.setdefault((inside, _without_image_word(name, image)), []).append((inside, name))
-        in_folder.setdefault(inside, []).append((inside, name))
+    places_of = _Places.of(images)
     masks: dict[Place, list[PurePath]] = {}
     for file in found.masks:
-        masks.setdefault(_place_of_mask(file, found, images, worded, in_folder), []).append(file)
+        masks.setdefault(_place_of_mask(file, found, places_of), []).append(file)
     several = [files for files in masks.values() if len(files) > 1]
     if several:
         count = "1 image has" if len(several) == 1 else f"{len(several)} images have"
@@ -175,31 +179,55 @@ def _folders(file: PurePath) -> tuple[str, ...]:
     return tuple(map(key_of_name, folders))
 
 
-def _place_of_mask(
-    file: PurePath,
-    found: FoundFiles,
-    images: dict[Place, PurePath],
-    worded: dict[Place, list[Place]],
-    in_folder: dict[tuple[str, ...], list[Place]],
-) -> Place:
-    """That of a mask's image.
+class _Places(NamedTuple):
+    """The places of images, and where to look for one.
 
-    :param worded: the places of images by their names without the word image.
-    :param in_folder: the places of images by their folder.
+    :ivar images: by their place.
+    :ivar worded: by their folders and their names without the word image: `1` of `image_1`.
+    :ivar numbered: likewise those that are no volumes and have no sign between the two: `1` of `image1`.
+    :ivar in_folder: by their folders.
+    :ivar beside: by the folders above theirs and their names.
     """
+
+    images: dict[Place, PurePath]
+    worded: dict[Place, list[Place]]
+    numbered: dict[Place, list[Place]]
+    in_folder: dict[tuple[str, ...], list[Place]]
+    beside: dict[Place, list[Place]]
+
+    @classmethod
+    def of(cls, images: dict[Place, PurePath]) -> _Places:
+        worded, numbered, in_folder, beside = (defaultdict(list) for _ in range(4))
+        for place, image in images.items():
+            inside, name = place
+            bare = without_image_word(name)
+            has_sign = not (name.endswith(bare) and name[: -len(bare)].isalpha())
+            (worded if has_sign or is_nifti(image) else numbered)[inside, bare].append(place)
+            in_folder[inside].append(place)
+            beside[inside[:-1], name].append(place)
+        return cls(images, dict(worded), dict(numbered), dict(in_folder), dict(beside))
+
+
+def _place_of_mask(file: PurePath, found: FoundFiles, places: _Places) -> Place:
+    """That of a mask's image."""
     folders = _folders(file)
     bare = [MASKS_OF_FOLDER.fullmatch(part) for part in folders]
     of_folder = tuple(match["base"] if match else part for match, part in zip(bare, folders, strict=True))
     names = dict.fromkeys([key_of_name(stem_of(file)), *bases_of_mask(stem_of(file))])
     for place in [(inside, name) for inside in dict.fromkeys((folders, of_folder)) for name in names]:
-        if place in images:
+        if place in places.images:
             return place
     for place in [(inside, name) for inside in dict.fromkeys((folders, of_folder)) for name in names]:
-        if place in worded:
-            return _only_one(file, found, worded[place], images)
-    beside = in_folder.get(folders, [])
-    if is_named_mask(file) and len(beside) == 1:
-        return beside[0]
+        for by_name in (places.worded, places.numbered):
+            if place in by_name:
+                return _only_one(file, found, by_name[place], places.images)
+    in_folder = places.in_folder.get(folders, [])
+    if is_named_mask(file) and len(in_folder) == 1:
+        return in_folder[0]
+    for above in (folders, folders[:-1]):  # of a folder `Ground Truth` beside one of any name
+        found_there = [place for name in names for place in places.beside.get((above, name), [])]
+        if GROUND_TRUTH_FOLDER.fullmatch(file.parent.name) and found_there:
+            return _only_one(file, found, found_there, places.images)
     what, suffix = ("volume", "with the suffix .nii.gz or .nii") if is_nifti(file) else ("image", "with any suffix")
     if is_nifti(file) and found.first_of:
         suffix += " or as a folder of DICOM slices"
@@ -225,11 +253,6 @@ def _only_one(mask: PurePath, found: FoundFiles, places: list[Place], images: di
             "name of its image"
         )
     return places[0]
-
-
-def _without_image_word(name: str, image: PurePath) -> str:
-    match = (_NUMBERED_VOLUME.fullmatch(name) if is_nifti(image) else None) or _IMAGE_WORD.fullmatch(name)
-    return name if match is None else next(filter(None, match.groups()))
 
 
 def _divided(found: FoundFiles, places: Sequence[Place]) -> dict[str, list[Place]]:

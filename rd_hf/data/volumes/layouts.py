@@ -13,10 +13,10 @@ from ..columns import DataError, OtherKindError
 from ..decoding.dicom_file import DICOM_SUFFIXES
 from ..scanner import (
     IMAGE_SUFFIXES,
-    MASK_NAME,
     FoundFiles,
     bases_of_mask,
     counted_suffixes,
+    is_named_mask,
     key_of_name,
     masks_among,
     printable,
@@ -67,11 +67,6 @@ def is_dicom_name(file: PurePath) -> bool:
     """Tell whether a file that is read as an image is one of DICOM, by its suffix or for want of one."""
     suffix = file.suffix.lower()
     return suffix in DICOM_SUFFIXES or suffix not in IMAGE_SUFFIXES
-
-
-def is_named_mask(file: PurePath) -> bool:
-    """Tell whether a volume's whole name is a word for masks, such as `seg.nii.gz`."""
-    return is_nifti(file) and MASK_NAME.fullmatch(stem_of(file)) is not None
 
 
 def in_class_folders(found: FoundFiles, splits: Sequence[PurePath]) -> FoundFiles:
