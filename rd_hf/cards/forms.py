@@ -6,6 +6,7 @@ replaced: an ONNX export's section is put at its end.
 
 from __future__ import annotations
 
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from huggingface_hub import ModelCard, ModelCardData, snapshot_download
 
 from ..runtime.files import write_text
 from .card import CARD_FILE, EVAL_RESULTS_FILE, IMAGES, is_edited, render_use, stamp
+
+logger = logging.getLogger(__name__)
 
 COMPANIONS = (CARD_FILE, "LICENSE", *IMAGES, EVAL_RESULTS_FILE)
 BEFORE, AFTER = "\n## Use\n\n", "\n## Where it comes from\n"
@@ -67,7 +70,12 @@ def _replace_use(path: Path, use: str) -> None:
     """Give a generated card another section on how to use the model; a card that a person has edited stays."""
     if path.is_file():
         text = path.read_text(encoding="utf-8")
-        if not is_edited(text):
+        if is_edited(text):
+            logger.warning(
+                "The model card was edited, so it is kept: check what it says on how to use the model, whose form is "
+                "another one now."
+            )
+        else:
             write_text(_with_use(text, use), path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -37,6 +38,8 @@ from .volumes.channel_layout import with_channels
 from .volumes.choice import VolumeChoice
 from .volumes.layouts import in_class_folders, volumes_among
 from .volumes.volume import VolumeReading
+
+logger = logging.getLogger(__name__)
 
 Task = Literal["auto", "classification", "segmentation"]
 NO_LABEL = -1  # of a ClassLabel, by the convention of `datasets`
@@ -76,6 +79,9 @@ def read_data(
         )
     if isinstance(dataset, (Dataset, DatasetDict)):
         _refuse_hub_arguments("a data set in memory", config_name, revision)
+        splits = [dataset] if isinstance(dataset, Dataset) else dataset.values()
+        if any(split.format["type"] == "custom" for split in splits):
+            logger.warning("The data set has a transform, which is not applied: images are read as they are stored.")
         return RawData(standard_splits(dataset))
     if not isinstance(dataset, (str, os.PathLike)):
         raise DataError(

@@ -113,6 +113,8 @@ def load_data(
     reading = _volume_reading(raw, image, choice, volumes)
     used = [image, *([] if group_column is None else [group_column]), "split"]
     labels = _read_labels(raw, label, used, label_names, label_kind, uncertain)
+    if not labels.names:
+        raise DataError(f"no row of {' or '.join(raw.splits)} has a label in {label!r}; label some rows")
     splits = _with_classes(raw, image, labels, group_column, subgroup_columns, reading)
     splits, unlabelled, empty = divide_labelled(splits, labels, label, scored)
     source = _facts(raw, splits, reading, uncertain)

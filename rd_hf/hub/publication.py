@@ -66,14 +66,22 @@ def publishable_files(folder: Path) -> dict[str, Path]:
 def _shards(folder: Path) -> set[str]:
     """The files that weights are divided into."""
     path = folder / INDEX
-    return set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()) if path.is_file() else set()
+    return set(_read_json(path)["weight_map"].values()) if path.is_file() else set()
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """:raises PushError: when the file is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise PushError(f"{path} is not valid JSON ({error}): fetch or write it again.") from error
 
 
 def _code_files(folder: Path) -> set[str]:
     """The Python files that load the model: those that `auto_map` of its configs names, and what these import."""
     found: set[str] = set()
     for path in (folder / name for name in CONFIGS):
-        auto_map = json.loads(path.read_text(encoding="utf-8")).get("auto_map", {}) if path.is_file() else {}
+        auto_map = _read_json(path).get("auto_map", {}) if path.is_file() else {}
         for entry in auto_map.values():
             for reference in [entry] if isinstance(entry, str) else filter(None, entry or ()):
                 file = folder / f"{reference.split('.')[0]}.py"
@@ -108,7 +116,7 @@ def read_model_config(folder: Path) -> dict[str, Any]:
     :raises PushError: when it is missing or says no model_type.
     """
     path = folder / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    config = _read_json(path) if path.is_file() else {}
     if "model_type" not in config:
         raise PushError(f"{folder} has no config.json with a model_type: give the folder of a model.")
     return config

@@ -275,7 +275,8 @@ def _operations(files: dict[str, Path], destination: Destination) -> list[Commit
         return operations
     text = files[CARD_FILE].read_text(encoding="utf-8")
     if destination.card is not None and is_edited(destination.card) and not is_edited(text):
-        logger.info("The model card in %s was edited there, so it is kept.", destination.repo_id)
+        words = "The model card in %s was edited there, so it is kept. Check that its scores are of these weights."
+        logger.warning(words, destination.repo_id)
         return operations
     card = CommitOperationAdd(CARD_FILE, card_for(text, destination.repo_id).encode())
     has_earlier = destination.card is not None and destination.repo_type == "model"

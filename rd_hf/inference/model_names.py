@@ -80,9 +80,11 @@ def check_name(role: str, name: str) -> None:
         raise ModelNameError(f"The {role} {name!r} is not a folder ({nearest_name(Path(name).absolute())}).")
     folder = Path(os.path.expanduser(name))
     if not (folder / "config.json").is_file() and (folder / "student" / "config.json").is_file():
-        raise ModelNameError(
-            f"The {role} {name!r} is the folder of a run. Give its student, {str(folder / 'student')!r}."
-        )
+        student = str(folder / "student")
+        way_out = f"Give its student, {student!r}."
+        if role == "teacher":
+            way_out = f"Give its student in plain form: `rd-hf export --model {student} --output_dir plain`."
+        raise ModelNameError(f"The {role} {name!r} is the folder of a run. {way_out}")
 
 
 @contextmanager

@@ -76,7 +76,7 @@ def checked_operating_point(value: Any, labels: Sequence[str], problem_type: str
     if not valid or (problem_type == "single_label_classification" and len(found) > 1):
         raise ValueError(
             f"`operating_point` is {value!r}; it must have a `rule` (youden, sensitivity=0.95 or specificity=0.9) and "
-            f"`thresholds`: probabilities by class name, with one label per image of one class ({', '.join(labels)})."
+            f"`thresholds` of one class, or of several labels ({', '.join(labels)}). If these were renamed, remove it."
         )
     return {"rule": rule, "thresholds": {name: float(p) for name, p in found.items()}}
 

@@ -185,6 +185,17 @@ def test_findings_without_a_column_are_not_known_to_a_model_of_several(caplog):
     assert np.array_equal(alone.labels("train"), [[0, np.nan, np.nan], [1, np.nan, np.nan]], equal_nan=True)
 
 
+def test_several_labels_of_which_no_row_has_any_are_refused():
+    table = rows([[], []], List(Value("string")))
+    with pytest.raises(DataError, match="no row of train has a label in 'label'"):
+        load_data(table, label_kind="multi")
+
+
+def test_a_transform_is_told_not_to_be_applied(caplog):
+    load_data(rows([0, 1], Value("int64")).with_transform(lambda batch: batch))
+    assert "has a transform, which is not applied" in caplog.text
+
+
 def test_vectors_of_which_a_class_has_no_row_get_the_names_beside_them():
     names = ["malignant", "benign"] * 3
     data = load_data(rows([[0, 1, 0], [1, 0, 0]] * 3, List(Value("int64")), label_name=names))

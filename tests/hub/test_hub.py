@@ -151,7 +151,7 @@ def test_pushing_again_sends_only_what_changed_and_keeps_the_card_that_was_edite
     repo.add("main", "by hand", files_of(server) | {"README.md": (edited, False)}, repo.refs["main"])
     server.requests.clear()
     done = push(client, folder, "--commit_message", "again")
-    assert done.returncode == 0 and "was edited there, so it is kept" in done.stderr
+    assert done.returncode == 0 and "was edited there, so it is kept. Check that its scores" in done.stderr
     assert not [path for method, path, _ in server.requests if method == "PUT"]
     assert files_of(server)["README.md"][0] == edited
     (folder / CARD_FILE).write_text("# Mine\n")  # an edit on disk is the user's latest word
@@ -259,6 +259,10 @@ def test_without_a_token_with_a_wrong_one_with_one_that_reads_and_offline(server
 
 def test_a_folder_that_is_no_model_is_refused(server, client, folder):
     assert "There is no folder" in message(push(client, folder / "nothing"))
+    whole = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(whole[:50])
+    assert "config.json is not valid JSON" in message(push(client, folder))
+    (folder / "config.json").write_text(whole)
     (folder / "model.safetensors").rename(folder / "old.safetensors")
     assert "has no weights" in message(push(client, folder))
     (folder / "bundle" / "configs").mkdir(parents=True)

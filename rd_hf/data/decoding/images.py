@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,8 @@ from .reading import Reading
 # What Pillow's plug-ins raise on files that are cut off, mislabelled or hostile, and fsspec on a remote file whose
 # protocol needs another package.
 UNREADABLE = (
-    OSError, ImportError, SyntaxError, ValueError, EOFError, struct.error, IndexError, KeyError, TypeError,
-    OverflowError, MemoryError, Image.DecompressionBombError,
+    OSError, ImportError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, LookupError, TypeError,
+    AttributeError, ArithmeticError, AssertionError, RuntimeError, MemoryError, Image.DecompressionBombError,
 )  # fmt: skip
 AS_IT_IS = Reading()
 

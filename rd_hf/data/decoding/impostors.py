@@ -75,6 +75,8 @@ def why_unknown(content: bytes) -> str:
     if content[4:8] == b"ftyp":
         if content[8:12] in _BOXES:
             return f"it is a {_BOXES[content[8:12]]} picture of a phone, which is not read: save it as JPEG or PNG"
+        if content[8:12] in (b"avif", b"avis"):
+            return "it begins like an AVIF file, but is damaged or cut off: fetch it again"
         return "it is a film: save its pictures as PNG files"
     if _is_text(content):
         return "it is text, perhaps a pointer to a file that was not downloaded: fetch the file itself"
