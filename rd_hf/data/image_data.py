@@ -13,11 +13,13 @@ import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict, List
 
 from .decoding.images import BadImageError, image_bytes
+from .image_column import selected_rows
 from .masks.reading import MaskReading
 from .volumes.reading import volume_bytes
 from .volumes.volume import VolumeReading
 
 FINGERPRINT_ROWS = 20_000
+MARK_CHARACTERS = 16
 BATCH_ROWS, LABEL_ROWS = 64, 10_000
 PLAIN = VolumeReading()  # of label volumes
 
@@ -96,6 +98,12 @@ def fingerprint(split: Dataset, max_rows: int = FINGERPRINT_ROWS, volumes: Volum
                 digest.update(_digest(row["mask"], None if volumes is None else PLAIN))
             digest.update(json.dumps(row.get("label")).encode())
     return f"{extent}:{digest.hexdigest()}"
+
+
+def mark_of_rows(split: Dataset) -> str:
+    """What tells apart two splits that were made of the same data: a hash of the numbers of their rows there."""
+    rows = selected_rows(split)
+    return hashlib.sha256(str(len(split)).encode() if rows is None else rows.tobytes()).hexdigest()[:MARK_CHARACTERS]
 
 
 def _digest(image: dict[str, Any], volumes: VolumeReading | None) -> bytes:

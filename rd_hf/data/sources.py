@@ -288,6 +288,9 @@ def _read_labels(
     same_numbers = names_of_numbers(labels, wanted)
     if same_numbers is not None:
         return align_labels(same_numbers, wanted)
+    told = _as_a_class(labels, column, wanted)
+    if told is not None:
+        return align_labels(told, wanted)
     read = read_labels(raw.splits, column, wanted, kind, uncertain)
     numbers = [int(name) for name in labels.names if name.isdecimal() and not labels.are_vectors]
     pairs = ", ".join(f"{number} is {wanted[number]!r}" for number in numbers[:20])
@@ -296,6 +299,23 @@ def _read_labels(
         if numbers
         else None
     )
+
+
+def _as_a_class(labels: Labels, column: str, wanted: Sequence[str]) -> Labels | None:
+    """The 0 and 1 of a column that has the name of one of a model's two classes; None for any other labels.
+
+    :raises DataError: where the model has more classes.
+    """
+    if column not in wanted or labels.are_vectors or not set(labels.names) <= {"0", "1"}:
+        return None
+    if len(wanted) > 2:
+        raise DataError(
+            f"column '{column}' has 0 and 1, and the name of one of the model's {len(wanted)} classes; name a column "
+            "with the class of each row"
+        )
+    other = next(name for name in wanted if name != column)
+    names = {number: column if name == "1" else other for number, name in enumerate(labels.names)}
+    return labels.renamed(names).noted(f"In column '{column}', 1 is read as '{column}' and 0 as '{other}'.")
 
 
 def _finding_alone(splits: DatasetDict, column: str, uncertain: Uncertain | None) -> Labels | None:

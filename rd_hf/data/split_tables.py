@@ -72,3 +72,14 @@ def assemble(split: Dataset, tables: list[Table], columns: dict[str, Any]) -> Da
         indices_table=split._indices,
         fingerprint=Hasher.hash([split._fingerprint, columns]),
     )
+
+
+def without_masks(images: Dataset, labelled_rows: np.ndarray) -> Dataset:
+    """The volumes of train without the masks of rows that keep no label: crops must not be drawn to what these show."""
+    stored, shown = images.data, selected_rows(images)
+    bare = np.ones(stored.num_rows, dtype=bool)
+    bare[labelled_rows if shown is None else shown[labelled_rows]] = False
+    masks = stored.column("mask").take(pa.array(np.arange(len(bare)), mask=bare))
+    others = [name for name in images.column_names if name != "mask"]  # stay where they are, perhaps on disk
+    tables = [stored.select(others), InMemoryTable(pa.table({"mask": masks}))]
+    return assemble(images, tables, {name: images.features[name] for name in (*others, "mask")})

@@ -18,6 +18,7 @@ from ..arguments.effects import refuse_given
 from ..arguments.values import ArgumentError, columns_of
 from ..data.columns import OtherKindError
 from ..data.decoding.reading import Reading
+from ..data.image_data import mark_of_rows
 from ..data.labels.labels import Uncertain
 from ..data.masks.reading import MaskReading
 from ..data.open_split import OpenSplit, Split
@@ -199,6 +200,11 @@ def _with_split(
         _check_made_again(loaded, data, split, uncertain, group_column)
         fractions = recipe["validation_fraction"], recipe["test_fraction"]
         data = complete_splits(data, loaded.task.marks, *fractions, recipe["seed"])
+        if recipe.get("rows", {}).get(split, mark := mark_of_rows(data.splits[split])) != mark:
+            raise ArgumentError(
+                f"Split `{split}` was made from the model's training data, but this version of rd_hf makes another one "
+                "of them, with images that the model was trained on. Score the model with the version that trained it."
+            )
     elif split == "train" and recipe["names"] and not set(recipe["names"]) & set(data.splits):
         made = " and ".join(recipe["names"])
         logger.info("`train` is all %d rows, of which %s were made for the training.", len(data.splits[split]), made)

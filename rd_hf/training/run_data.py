@@ -11,10 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 from datasets import Dataset
-from datasets.table import InMemoryTable
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
@@ -24,7 +22,7 @@ from ..arguments.values import ArgumentError, columns_of, listed
 from ..data.decoding.image_notes import count_notes
 from ..data.decoding.images import AS_IT_IS, path_of
 from ..data.decoding.reading import Reading
-from ..data.image_column import selected_rows
+from ..data.image_data import mark_of_rows
 from ..data.leaks import conflicting_labels, report_conflicts, report_leaks, shared_files, shared_images
 from ..data.masks.digest import describe_mask
 from ..data.masks.reading import MaskReading
@@ -33,7 +31,7 @@ from ..data.pixel_store import PixelStore, check_images
 from ..data.pixels import Transforms
 from ..data.shards import ImageShards
 from ..data.sources import ImageData, load_data
-from ..data.split_tables import assemble
+from ..data.split_tables import without_masks
 from ..data.splits import choose_labelled, complete_splits
 from ..data.streams import ImageStream
 from ..data.subgroups import check_subgroups
@@ -255,7 +253,7 @@ def load_run_data(arguments: DistillationArguments, keep_unlabelled: bool = Fals
     if data.volumes is not None:
         processor = volume_processor(arguments, task, data)
         if data.masks is not None:
-            images = _without_masks(images, chosen.rows)
+            images = without_masks(images, chosen.rows)
     return RunData(
         task=task,
         train=images,
@@ -286,18 +284,10 @@ def _with_made_splits(arguments: DistillationArguments, data: ImageData, task: T
             "group_column": arguments.group_column,
         }
     fractions = arguments.validation_fraction, arguments.test_fraction
-    return complete_splits(data, task.marks, *fractions, arguments.seed_of_splits, arguments.on_leak)
-
-
-def _without_masks(images: Dataset, labelled_rows: np.ndarray) -> Dataset:
-    """The volumes of train without the masks of rows that keep no label: crops must not be drawn to what these show."""
-    stored, shown = images.data, selected_rows(images)
-    bare = np.ones(stored.num_rows, dtype=bool)
-    bare[labelled_rows if shown is None else shown[labelled_rows]] = False
-    masks = stored.column("mask").take(pa.array(np.arange(len(bare)), mask=bare))
-    others = [name for name in images.column_names if name != "mask"]  # stay where they are, perhaps on disk
-    tables = [stored.select(others), InMemoryTable(pa.table({"mask": masks}))]
-    return assemble(images, tables, {name: images.features[name] for name in (*others, "mask")})
+    data = complete_splits(data, task.marks, *fractions, arguments.seed_of_splits, arguments.on_leak)
+    if made:
+        data.source["made_splits"]["rows"] = {name: mark_of_rows(data.splits[name]) for name in made}
+    return data
 
 
 def _load_named(arguments: DistillationArguments) -> ImageData:

@@ -200,3 +200,12 @@ def test_vectors_of_which_a_class_has_no_row_get_the_names_beside_them():
     names = ["malignant", "benign"] * 3
     data = load_data(rows([[0, 1, 0], [1, 0, 0]] * 3, List(Value("int64")), label_name=names))
     assert data.label_names == ["benign", "malignant"] and named(data) == names
+
+
+def test_a_column_of_0_and_1_with_the_name_of_a_class_is_that_class(caplog):
+    caplog.set_level("INFO")
+    table = rows([0], Value("int64")).remove_columns("label").select([0] * 3).add_column("healthy", [1, 0, 1])
+    data = load_data(table, label_column="healthy", label_names=["healthy", "ill"], label_kind="single")
+    assert named(data) == ["healthy", "ill", "healthy"] and "1 is read as 'healthy' and 0 as 'ill'" in caplog.text
+    with pytest.raises(DataError, match="'healthy' has 0 and 1, and the name of one of the model's 3 classes"):
+        load_data(table, label_column="healthy", label_names=["healthy", "ill", "worse"], label_kind="single")

@@ -66,6 +66,11 @@ def test_a_split_that_is_made_again_has_the_groups_that_it_was_made_with(tmp_pat
     with pytest.raises(ArgumentError, match="with the groups of patient, and cannot be made again with those"):
         rd_hf.evaluate(student, data, group_column="case")
     assert rd_hf.evaluate(student, data, "train", group_column="case")["groups"] == 20
+    config = json.loads((tmp_path / "run" / "student" / "config.json").read_text())
+    config["provenance"]["dataset"]["made_splits"]["rows"]["test"] = "0" * 16  # as another version may have made it
+    (tmp_path / "run" / "student" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ArgumentError, match="this version of rd_hf makes another one"):
+        rd_hf.evaluate(student, data)
 
 
 def test_export_takes_a_list_of_columns_as_evaluate_does():
