@@ -2,6 +2,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# What pip does with one core, for tests too.
+COMPILE := $(BIN)/python -m compileall -qq -x '/tests?/'
 TIMM_VENV := .venv-timm
 TIMM_BIN := $(TIMM_VENV)/bin
 TIMM_STAMP := $(TIMM_VENV)/.installed
@@ -49,8 +51,9 @@ docs: $(STAMP)
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e ".[test,lint]"
-	$(BIN)/python -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true  # pip does it with one core, for tests too
+	$(COMPILE) -j 1 $(VENV)/lib/python*/site-packages/torch || true & \
+		$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e ".[test,lint]"; status=$$?; wait; exit $$status
+	$(COMPILE) -j 0 $(VENV)/lib || true
 	touch $@
 
 $(FLOOR)/.installed: setup.cfg constraints-floor.txt
