@@ -72,7 +72,8 @@ def type_text(annotation: Any) -> str:
     if get_origin(annotation) is Literal:
         return ", ".join(f"`{choice}`" for choice in get_args(annotation))
     if get_origin(annotation) in (Union, types.UnionType):
-        return " or ".join(type_text(kind) for kind in get_args(annotation) if kind is not type(None))
+        kinds = [kind for kind in get_args(annotation) if kind is not type(None)]
+        return " or ".join("`true`, `false`" if kind is bool else type_text(kind) for kind in kinds)
     if get_origin(annotation) is list:
         return f"{type_text(get_args(annotation)[0])}, one or more"
     return "flag" if annotation is bool else TYPES[annotation]

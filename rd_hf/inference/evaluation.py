@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from ..arguments.commands import EvaluationArguments
 from ..arguments.effects import refuse_given
+from ..arguments.options import check_values
 from ..arguments.values import ArgumentError, columns_of
 from ..data.columns import OtherKindError
 from ..data.decoding.reading import Reading
@@ -92,6 +93,9 @@ def evaluate(
     :raises ArgumentError: when the split is missing, or the data's labels are not the model's.
     :raises BadImageError: for an unreadable image, unless `on_bad_image` is "skip".
     """
+    check_values(
+        EvaluationArguments("", "", split, batch_size=batch_size, on_bad_image=on_bad_image, uncertain=uncertain)
+    )
     report, predictions = (None if path is None else os.path.expanduser(path) for path in (report, predictions))
     check_page(report)
     check_is_new(predictions, "predictions")

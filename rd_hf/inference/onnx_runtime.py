@@ -60,10 +60,17 @@ class OnnxModel(nn.Module):
         options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 4  # errors are raised; they need not be printed as well
+        errors = runtime.capi.onnxruntime_pybind11_state
         try:
             self.session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        except runtime.capi.onnxruntime_pybind11_state.InvalidProtobuf as error:
-            raise OnnxError(f"{path} is not an ONNX model: {error}") from error
+        except (errors.InvalidProtobuf, errors.NoSuchFile) as error:
+            raise OnnxError(f"{path} is not an ONNX model, or cut off: {error}") from error
+        except (errors.Fail, errors.InvalidArgument, errors.InvalidGraph, errors.NotImplemented) as error:
+            reason = str(error).splitlines()[0]
+            raise OnnxError(
+                f"{path} cannot be run by onnxruntime {runtime.__version__}: {reason} It may be damaged, need a newer "
+                "onnxruntime, or lack a file beside it."
+            ) from error
         metadata: dict[str, str] = self.session.get_modelmeta().custom_metadata_map
         missing = sorted({"labels", "problem_type", "trained_on"} - set(metadata))
         if missing:

@@ -71,7 +71,12 @@ def convert_bundle(bundle: str | os.PathLike[str], output_dir: str | os.PathLike
     _load(model, _weights(folder), definition, folder)
     with new_folder(target) as written:
         model.save_pretrained(written)
-    logger.info("Before its network the bundle does this: %s", json.dumps(values.get("preprocessing"), default=str))
+    before = values.get("preprocessing")
+    if before is None:
+        logger.info("The bundle does not say what it does before its network.")
+    else:
+        logger.info("Before its network the bundle does this: %s", json.dumps(before, default=str))
+    logger.warning("%s has no processor, so volumes are shown to it in 0..1: save an RDVolumeProcessor there.", target)
     return target
 
 

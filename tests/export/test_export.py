@@ -346,6 +346,14 @@ def test_foreign_and_broken_onnx_files_are_named(exported, tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"not a model")
     with pytest.raises(OnnxError, match=r"model\.onnx is not an ONNX model"):
         rd_hf.evaluate(str(tmp_path), "nothing")
+    (tmp_path / "model.onnx").write_bytes(b"")
+    with pytest.raises(OnnxError, match=r"model\.onnx cannot be run by onnxruntime .*It may be damaged"):
+        rd_hf.evaluate(str(tmp_path), "nothing")
+    model = onnx.load(exported[0] / "model.onnx")
+    model.opset_import[0].version = 99  # of an exporter that is newer than the runtime
+    onnx.save(model, tmp_path / "model.onnx")
+    with pytest.raises(OnnxError, match="need a newer onnxruntime"):
+        rd_hf.evaluate(str(tmp_path), "nothing")
     model = onnx.load(exported[0] / "model.onnx")
     del model.metadata_props[:]
     onnx.save(model, tmp_path / "model.onnx")
