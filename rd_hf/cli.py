@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import nullcontext
 from dataclasses import fields
 
 from .arguments.commands import (
@@ -250,6 +251,7 @@ def _predict(options: list[str]) -> int:
     from .inference.loading import load_model
     from .inference.prediction import predict_loaded
     from .inference.prediction_table import PredictionTable, json_lines, print_predictions
+    from .runtime.progress import hidden_progress
     from .tasks.classification import Classification
     from .tasks.segmentation import Segmentation
 
@@ -264,7 +266,8 @@ def _predict(options: list[str]) -> int:
     has_point = isinstance(loaded.task, Classification) and loaded.task.operating_point is not None
     lines = json_lines if as_json else PredictionTable(top_k, with_answer=has_point).lines
     answers = predict_loaded(loaded, **values)
-    print_predictions(answers, lines, at_once=arguments.batch_size if loaded.volumes is None else 1)
+    with hidden_progress() if sys.stdout.isatty() else nullcontext():  # there the answers show how far it is
+        print_predictions(answers, lines, at_once=arguments.batch_size if loaded.volumes is None else 1)
     return 0
 
 

@@ -196,6 +196,8 @@ def _predict_batch(
             notes[printable(path)] = image.notes
             rows.append({"image": printable(path)})
         except BadImageError as error:
+            if on_bad_image != "skip" and masks is not None:  # before a mask of this batch is written
+                raise
             if on_bad_image != "skip":
                 bad = error
                 break

@@ -147,8 +147,11 @@ def test_a_bad_image_is_told_before_the_first_mask_is_written(finished, tmp_path
     for name in "abc":
         Image.new("RGB", (24, 24)).save(tmp_path / f"{name}.png")
     (tmp_path / "c.png").write_bytes(b"no image")
-    with pytest.raises(BadImageError, match=r"c\.png is not a readable image"):
-        rd_hf.predict(str(finished[1] / "student"), str(tmp_path), output_dir=str(tmp_path / "out"), batch_size=1)
+    for size in (1, 64):
+        with pytest.raises(BadImageError, match=r"c\.png is not a readable image"):
+            rd_hf.predict(
+                str(finished[1] / "student"), str(tmp_path), output_dir=str(tmp_path / "out"), batch_size=size
+            )
     assert not list((tmp_path / "out").rglob("*.png"))
 
 

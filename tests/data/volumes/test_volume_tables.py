@@ -19,9 +19,9 @@ from rd_hf.data.image_column import image_table
 from rd_hf.data.image_data import fingerprint
 from rd_hf.data.masks.survey import survey
 from rd_hf.data.sources import load_data, load_images_only
+from rd_hf.data.split_tables import without_masks
 from rd_hf.data.volumes.reading import read_volume
 from rd_hf.data.volumes.volume import VolumeReading
-from rd_hf.training.run_data import _without_masks
 
 
 @pytest.fixture(autouse=True)
@@ -211,7 +211,7 @@ def test_embedded_volumes_are_read_one_at_a_time_and_stay_where_they_are(tmp_pat
     table = image_table(split, "mask", None, "train", called="mask", may_be_empty=True, of_volumes=True)
     assert address(table, "mask") == address(split.data, "mask")
     rows = split.select([31, 3, 5])
-    fewer = _without_masks(rows, np.array([2]))
+    fewer = without_masks(rows, np.array([2]))
     assert address(fewer.data, "image") == address(split.data, "image")
     assert [row["mask"] and row["mask"]["bytes"] for row in fewer] == [None, None, labels]
     assert fewer[0]["image"]["bytes"] == volume and fewer.column_names == ["image", "mask"]
