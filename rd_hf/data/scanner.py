@@ -190,7 +190,7 @@ def masks_among(images: Sequence[PurePath]) -> set[PurePath]:
         beside.setdefault(folder.parent, []).append(folder)
     mask_folders = {folder for folder in names if _is_mask_folder(folder, names, beside[folder.parent])}
     with_bare = {folder: own | set(map(without_image_word, own)) for folder, own in names.items()}
-    of_cases = _masks_of_cases(images)
+    of_cases = {mask for mask, other in masks_in_pairs(images).items() if _IMAGE_NAME.fullmatch(stem_of(other))}
     return {
         file
         for file in images
@@ -200,18 +200,13 @@ def masks_among(images: Sequence[PurePath]) -> set[PurePath]:
     }
 
 
-def _masks_of_cases(images: Sequence[PurePath]) -> set[PurePath]:
-    """The masks of folders with one case each, such as `case_1/image.png` and `mask.png`."""
+def masks_in_pairs(files: Iterable[PurePath]) -> dict[PurePath, PurePath]:
+    """Of folders with one case each, such as `case_1/image.png` and `mask.png`: the mask and the other file."""
     inside: dict[PurePath, list[PurePath]] = {}
-    for file in images:
+    for file in files:
         inside.setdefault(file.parent, []).append(file)
-    pairs = [files for files in inside.values() if len(files) == 2]
-    named = [[file for file in files if is_named_mask(file)] for files in pairs]
-    return {
-        masks[0]
-        for files, masks in zip(pairs, named, strict=True)
-        if len(masks) == 1 and any(_IMAGE_NAME.fullmatch(stem_of(file)) for file in files)
-    }
+    pairs = [sorted(pair, key=is_named_mask) for pair in inside.values() if len(pair) == 2]
+    return {mask: other for other, mask in pairs if is_named_mask(mask) and not is_named_mask(other)}
 
 
 def is_named_mask(file: PurePath) -> bool:

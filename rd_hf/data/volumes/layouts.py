@@ -16,9 +16,9 @@ from ..scanner import (
     FoundFiles,
     bases_of_mask,
     counted_suffixes,
-    is_named_mask,
     key_of_name,
     masks_among,
+    masks_in_pairs,
     printable,
 )
 from .choice import Dimensions
@@ -51,7 +51,7 @@ def volumes_among(found: FoundFiles, dimensions: Dimensions) -> FoundFiles | Non
         return None
     first_of = _series(found, dicom)
     volumes = sorted([*nifti, *first_of], key=lambda file: file.as_posix())
-    masks = masks_among(volumes) | _masks_of_cases(volumes)
+    masks = masks_among(volumes) | masks_in_pairs(volumes).keys() | masks_of_brats(volumes).keys()
     unread = {*images} - {*dicom}
     return replace(
         found,
@@ -127,16 +127,6 @@ def _are_meant(
             "are meant: --dimensions 3 reads volumes, and --dimensions 2 reads images"
         )
     return not images
-
-
-def _masks_of_cases(volumes: Sequence[PurePath]) -> set[PurePath]:
-    """The label volumes of folders with one case each, such as `case_1/imaging.nii.gz` and `segmentation.nii.gz`."""
-    inside: dict[PurePath, list[PurePath]] = {}
-    for file in volumes:
-        inside.setdefault(file.parent, []).append(file)
-    pairs = [files for files in inside.values() if len(files) == 2]
-    named = [[file for file in files if is_named_mask(file)] for files in pairs]
-    return {files[0] for files in named if len(files) == 1} | set(masks_of_brats(volumes))
 
 
 def masks_of_brats(volumes: Iterable[PurePath]) -> dict[PurePath, str]:
