@@ -62,7 +62,7 @@ class MaskFiles:
             if skip_existing:
                 self.images = without_mask(images, [self.folder / self.files[image] for image in images], "images")
             else:
-                check_files_are_free(self._planned())
+                check_files_are_free([file for file, _ in self._planned()])
             _warn_of_sources({self.folder / file for file in self.files.values()}, images)
         self.palette = [value for color in class_colors(len(task.names)) for value in color]
 
@@ -97,9 +97,9 @@ class MaskFiles:
             image.save(aside)
         return printable(path)
 
-    def _planned(self) -> list[Path]:
+    def _planned(self) -> list[tuple[Path, Path]]:
         folders = [self.folder, *([self.folder / OVERLAY_FOLDER] if self.with_overlays else [])]
-        return [folder / file for folder in folders for file in self.files.values()]
+        return [(folder / file, image) for folder in folders for image, file in self.files.items()]
 
 
 def names_of_masks(images: Sequence[Path]) -> dict[Path, Path]:
@@ -118,21 +118,23 @@ def names_of_masks(images: Sequence[Path]) -> dict[Path, Path]:
     }
 
 
-def check_files_differ(planned: Sequence[Path], sources: str) -> None:
+def check_files_differ(planned: Sequence[tuple[Path, Path]], called: str) -> None:
     """Refuse to write two predictions into one file, before the first one is made.
 
-    :param planned: all files that would be written.
-    :param sources: what they are predicted from: "images" or "volumes".
-    :raises ArgumentError: naming the first such file.
+    :param planned: all files that would be written, and what each is predicted from.
+    :param called: what the latter are: "images" or "volumes".
+    :raises ArgumentError: naming the first such file, and both of its sources.
     """
     tells_capitals_apart = sys.platform not in ("darwin", "win32")
-    names = [str(file) if tells_capitals_apart else str(file).casefold() for file in planned]
-    uses = Counter(names)
-    twice = next((file for file, name in zip(planned, names, strict=True) if uses[name] > 1), None)
-    if twice is not None:
-        raise ArgumentError(
-            f"Two {sources} would have the file {printable(twice)}: predict them apart, with an `output_dir` each."
-        )
+    source_of: dict[str, Path] = {}
+    for file, source in planned:
+        name = str(file) if tells_capitals_apart else str(file).casefold()
+        other = source_of.setdefault(name, source)
+        if other != source:
+            raise ArgumentError(
+                f"Two {called} would have the file {printable(file)}, {printable(other)} and {printable(source)}: "
+                "predict them apart, with an `output_dir` each."
+            )
 
 
 def check_files_are_free(planned: Sequence[Path]) -> None:

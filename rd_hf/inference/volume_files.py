@@ -51,13 +51,13 @@ class VolumeFiles:
         if with_dicom_seg:
             check_highdicom()
             _check_dicom(volumes)
-        planned = [path for volume in volumes for path in self._paths(volume).values()]
+        planned = [(path, volume.shown) for volume in volumes for path in self._paths(volume).values()]
         check_files_differ(planned, "volumes")
         self.volumes = list(volumes)
         if skip_existing:
             self.volumes = without_mask(volumes, [self._paths(volume)["mask"] for volume in volumes], "volumes")
         else:
-            check_files_are_free(planned)
+            check_files_are_free([path for path, _ in planned])
 
     def write(
         self, volume: FoundVolume, read: Volume, mask: np.ndarray, names: list[str], picture: np.ndarray | None

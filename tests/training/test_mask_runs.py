@@ -190,10 +190,13 @@ def test_names_of_masks_of_files_that_are_named_by_numbers():
 
 
 def test_files_whose_names_differ_in_capitals_only_are_refused_where_these_do_not_count(monkeypatch):
-    check_files_differ([Path("A.png"), Path("a.png")], "images")
+    planned = [(Path("A.png"), Path("A.jpg")), (Path("b.png"), Path("b.jpg")), (Path("a.png"), Path("a.bmp"))]
+    check_files_differ(planned, "images")
     monkeypatch.setattr("sys.platform", "darwin")
-    with pytest.raises(ArgumentError, match="Two images would have the file A.png"):
-        check_files_differ([Path("A.png"), Path("b.png"), Path("a.png")], "images")
+    with pytest.raises(
+        ArgumentError, match="Two images would have the file a.png, A.jpg and a.bmp: predict them apart"
+    ):
+        check_files_differ(planned, "images")
 
 
 def test_names_of_masks_below_the_shared_folder(tmp_path):
