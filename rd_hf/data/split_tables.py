@@ -14,6 +14,7 @@ from datasets.table import InMemoryTable, Table, concat_tables
 from .columns import DataError, columns_found
 from .image_column import selected_rows
 from .labels.values import clean, is_missing, is_text
+from .labels.vectors import column_values
 
 
 def check_splits(splits: Mapping[str, Dataset], columns: Sequence[str]) -> None:
@@ -51,7 +52,7 @@ def group_table(split: Dataset, column: str, name: str) -> Table:
 
     :raises DataError: if a row has none; names the row.
     """
-    values = split.select_columns([column]).with_format("arrow")[:].column(column).to_pylist()
+    values = column_values(split, column)
     row = next((row for row, value in enumerate(values) if is_missing(value)), None)
     if row is not None:
         raise DataError(f"split '{name}', row {row}: group column '{column}' is empty; give every row a group")

@@ -13,6 +13,7 @@ from datasets.table import Table
 from ..arguments.values import nearest
 from .columns import DataError, columns_found
 from .labels.values import is_missing
+from .labels.vectors import column_values
 
 logger = logging.getLogger(__name__)
 
@@ -62,8 +63,7 @@ def _known(column: str, of: str, splits: Mapping[str, Dataset]) -> str:
 def _is_whole(split: Dataset, column: str) -> bool:
     if column not in split.features:
         return False
-    cells = split.select_columns([column]).with_format("arrow")[:].column(column).to_pylist()
-    return not any(is_missing(cell) for cell in cells)
+    return not any(map(is_missing, column_values(split, column)))
 
 
 def subgroup_tables(split: Dataset, columns: Sequence[str]) -> tuple[list[Table], dict[str, Any]]:
@@ -99,7 +99,7 @@ def subgroup_values(split: Dataset, column: str, rows: Sequence[int]) -> list[st
     :param split: with the column of `subgroup_tables`.
     """
     name = PREFIX + column
-    values = split.select_columns([name]).with_format("arrow")[:].column(name).to_pylist()
+    values = column_values(split, name)
     feature = split.features[name]
     names = feature.names if isinstance(feature, ClassLabel) else None
     return [_text(values[row], names) for row in rows]

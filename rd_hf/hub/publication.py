@@ -13,20 +13,21 @@ from pathlib import Path
 from typing import Any
 
 from transformers.dynamic_module_utils import get_relative_import_files
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from ..cards.card import CARD_FILE, EVAL_RESULTS_FILE, IMAGES
 from ..cards.provenance import FORM, ONNX, PROVENANCE
 from ..export.web.layout import NEEDED, is_page, paths_of_page
+from ..inference.onnx_runtime import MODEL_FILE
 
 logger = logging.getLogger(__name__)
 
 FORMATS = ("transformers", "rd_hf")
 
 # What a published folder consists of. Other files of the user (pictures, tables, notebooks) stay where they are.
-WEIGHTS, ONNX_WEIGHTS, INDEX = "model.safetensors", "model.onnx", "model.safetensors.index.json"
 CONFIGS = ("config.json", "preprocessor_config.json", "processor_config.json")
 NAMES = {
-    CARD_FILE, "LICENSE", *CONFIGS, WEIGHTS, ONNX_WEIGHTS, INDEX, "export.json", *IMAGES,
+    CARD_FILE, "LICENSE", *CONFIGS, SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, MODEL_FILE, "export.json", *IMAGES,
 }  # fmt: skip
 # What a repo may hold before anything was published in it.
 INITIAL_FILES = {".gitattributes", CARD_FILE, "LICENSE"}
@@ -56,7 +57,7 @@ def publishable_files(folder: Path) -> dict[str, Path]:
     left_out = sorted({path.name for path in folder.iterdir()} - set(files) - {Path(EVAL_RESULTS_FILE).parts[0]})
     if left_out:
         logger.info("Left out, because they are not part of a model: %s", ", ".join(left_out))
-    if not {WEIGHTS, ONNX_WEIGHTS, *shards} & set(files):
+    if not {SAFE_WEIGHTS_NAME, MODEL_FILE, *shards} & set(files):
         raise PushError(f"{folder} has no weights: give the folder of a model, such as runs/xray/student.")
     if (folder / EVAL_RESULTS_FILE).is_file():
         files[EVAL_RESULTS_FILE] = folder / EVAL_RESULTS_FILE
@@ -65,7 +66,7 @@ def publishable_files(folder: Path) -> dict[str, Path]:
 
 def _shards(folder: Path) -> set[str]:
     """The files that weights are divided into."""
-    path = folder / INDEX
+    path = folder / SAFE_WEIGHTS_INDEX_NAME
     return set(_read_json(path)["weight_map"].values()) if path.is_file() else set()
 
 

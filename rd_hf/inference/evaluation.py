@@ -119,6 +119,16 @@ def evaluate(
     if predictions is not None:
         table = loaded.task.table(rows)
         write_predictions(Path(predictions), opened.rows, loaded.task.columns(), table, opened.files())
+    scores = _all_scores(loaded, split, opened, rows, calibrated, columns)
+    if report is not None:
+        write_evaluation(Path(report), model, loaded, data.source, opened, rows, scores, report_images)
+    return scores | ({"skipped_rows": sorted(opened.skipped)} if opened.skipped else {})
+
+
+def _all_scores(
+    loaded: LoadedModel, split: str, opened: OpenSplit, rows: np.ndarray, calibrated: bool, columns: Sequence[str]
+) -> dict[str, Any]:
+    """The scores of a split, and what the model's decisions and subgroups come to there; see `evaluate`."""
     scores = scores_of_split(loaded.task, rows, opened)
     if isinstance(loaded.task, Classification) and loaded.task.operating_point is not None:
         scores["operating_point"] = operating_point_values(loaded.task, {split: rows})
@@ -126,9 +136,7 @@ def evaluate(
         scores["calibration"] = calibration_values(loaded.task, loaded.temperature, {split: rows})
     if columns:
         scores["subgroups"] = scores_of_subgroups(loaded.task, rows, opened, columns)
-    if report is not None:
-        write_evaluation(Path(report), model, loaded, data.source, opened, rows, scores, report_images)
-    return scores | ({"skipped_rows": sorted(opened.skipped)} if opened.skipped else {})
+    return scores
 
 
 def load_splits(

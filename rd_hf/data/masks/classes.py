@@ -79,7 +79,7 @@ def match_classes(
             _check_no_colors(masks)
         found = _widened(masks, recorded, model_names)
         check_known(masks, found)
-        return replace(found, notes=(*found.notes, *_note_on_nothing(masks, found)))
+        return _noting_nothing(masks, found)
     number = {name: index for index, name in enumerate(model_names)}
     occurring = _values(masks)
     unknown = [
@@ -99,24 +99,23 @@ def match_classes(
         value: number[own.names[index]] for value, index in own.reading.classes.items() if own.names[index] in number
     }
     reading = MaskReading(classes, own.reading.ignored, own.reading.are_colors)
-    lacking = [name for name in model_names if name not in own.names]
-    notes = []
+    notes, lacking = list(own.notes), [name for name in model_names if name not in own.names]
     if lacking:
         notes.append(f"The data has no class named {listed(lacking)}: it is scored as if no mask showed it.")
-    found = MaskClasses(reading, list(model_names), (*own.notes, *notes))
-    return replace(found, notes=(*found.notes, *_note_on_nothing(masks, found)))
+    return _noting_nothing(masks, MaskClasses(reading, list(model_names), tuple(notes)))
 
 
-def _note_on_nothing(masks: Sequence[MaskValues], found: MaskClasses) -> list[str]:
-    """A sentence where no mask shows any class but the first, as if 255 were the object."""
+def _noting_nothing(masks: Sequence[MaskValues], found: MaskClasses) -> MaskClasses:
+    """With a sentence where no mask shows any class but the first, as if 255 were the object."""
     reading, occurring = found.reading, _values(masks)
     ignored = [value for value in occurring if value in reading.ignored]
     if not ignored or any(reading.classes.get(value) for value in occurring):
-        return []
-    return [
+        return found
+    note = (
         f"No mask shows more than {found.names[0]!r}, and {reading.listed(ignored)} is read as pixels without label. "
         "If it is a class, name the classes of the data in a classes.txt."
-    ]
+    )
+    return replace(found, notes=(*found.notes, note))
 
 
 def check_known(masks: Sequence[MaskValues], found: MaskClasses) -> None:

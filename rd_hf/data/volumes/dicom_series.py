@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -75,7 +76,7 @@ def slices_of_series(path: Path, header: DicomHeader) -> list[tuple[Path, Plane]
 class _SliceFile(NamedTuple):
     file: Path
     plane: Plane
-    stamp: tuple[int, int] | None
+    stamp: tuple[int, int]
 
 
 @lru_cache(_KEPT_FOLDERS)
@@ -85,11 +86,11 @@ def _slices_of_folder(folder: Path, state: tuple) -> dict[str, list[_SliceFile]]
     :param state: of the folder, see `_state`.
     """
     found: dict[str, list[_SliceFile]] = {}
-    for name in sorted(name for name, _ in _files(folder)):
+    for name, stat in sorted(_files(folder), key=itemgetter(0)):
         header = header_of_file(folder / name)
         if header is not None and len(header.planes) == 1:
             slices = found.setdefault(header.series, [])
-            slices.append(_SliceFile(folder / name, header.planes[0], _stamp(folder / name)))
+            slices.append(_SliceFile(folder / name, header.planes[0], _stamp_of(stat)))
     return found
 
 
