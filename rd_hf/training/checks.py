@@ -48,9 +48,7 @@ def unfit(error: UnfitImageError, models: Models, arguments: DistillationArgumen
         size, role, name = models.transforms.teacher.size, "teacher", f" {arguments.teacher!r}"
         size, of_volumes = (size, of_volumes) if slices is None else (slices.size, False)
         advice = (
-            f"choose another {_size(models)}"
-            if of_volumes
-            else "choose another teacher_image_size, or a teacher of images"
+            f"choose another {_size(models)}" if of_volumes else "choose another teacher_image_size, or another teacher"
         )
     sides = _by(size)
     shown = (

@@ -181,3 +181,12 @@ def test_the_student_alone_logs_what_it_does_not_read(tmp_path, teacher, blobs_n
     rd_hf.distill(**values, temperature=2.0)
     (told,) = (message for message in caplog.messages if "does not read" in message)
     assert "teacher" in told and "temperature" in told
+
+
+def test_unlabelled_volumes_beside_images_are_refused_in_words_of_their_argument(teacher, blobs_npz, tmp_path):
+    volumes = tmp_path / "volumes.npz"
+    np.savez(volumes, train_images=np.zeros((4, 12, 12, 12), dtype=np.uint8))
+    with pytest.raises(
+        ArgumentError, match="`unlabeled_dataset` does not fit the labelled images: .* a data set of images"
+    ):
+        rd_hf.distill(**settings(teacher, blobs_npz, tmp_path / "run", unlabeled_dataset=str(volumes)))
