@@ -22,7 +22,7 @@ from rd_hf.models.modeling_monai import MonaiNetForSemanticSegmentation
 from rd_hf.scoring.classification import MetricError
 from rd_hf.students.loading import load_student
 from rd_hf.training.assembly import planned_steps
-from rd_hf.training.checks import check_answered_size, check_batch_norm, check_logits_vary
+from rd_hf.training.checks import check_answered_size, check_batch_norm, check_logits_vary, warn_of_few_cka_images
 from rd_hf.training.trainer import Trainer
 
 
@@ -155,6 +155,33 @@ def test_passes_count_the_rows_of_all_processes_and_batches():
     plan = StepPlan(RowOrder(np.arange(3200), 0, 0), None, 32, 0, accumulation=2, processes=5)
     arguments = DistillationArguments(method="ce", student="s", dataset="d", output_dir="o", num_train_epochs=3)
     assert planned_steps(arguments, SimpleNamespace(labelled_rows=np.arange(3200)), plan) == 30
+
+
+@pytest.fixture
+def of_images():
+    return DistillationArguments(method="rd", teacher="t", student="s", dataset="d", output_dir="o")
+
+
+@pytest.mark.parametrize(("labelled", "unlabelled", "said"), [
+    (10, 0, "CKA compares 10 images in 32 views at each step, which is too few"),
+    (20, 0, "CKA compares 20 images in 32 views at each step. Views of one image resemble each other"),
+    (10, 5, "CKA compares 15 images in 64 views at each step, which is too few"),
+    (10, 40, "CKA compares 42 images in 64 views"), (32, 0, ""), (40, 40, ""),
+])  # fmt: skip
+def test_images_that_a_step_shows_several_times_count_once(labelled, unlabelled, said, of_images, caplog):
+    orders = [RowOrder(np.arange(count), 0, 0) if count else None for count in (labelled, unlabelled)]
+    with caplog.at_level(logging.INFO, "rd_hf"):
+        warn_of_few_cka_images(of_images, StepPlan(*orders, 32, 32), 1, 1, False)
+    assert said in caplog.text and bool(caplog.text) == bool(said)
+    assert "add images without labels" in caplog.text or unlabelled or labelled >= 16
+
+
+def test_few_rows_of_few_images_can_be_positions(of_images, caplog):
+    plan = StepPlan(RowOrder(np.arange(4), 0, 0), None, 4, 0)
+    for positions in (1, 32):
+        warn_of_few_cka_images(of_images, plan, 1, positions, of_masks=True)
+    (record,) = caplog.records
+    assert "CKA compares 4 images at each step" in record.message and "--cka_features positions" in record.message
 
 
 def test_the_default_steps_are_told_where_training_starts(tmp_path, blobs_npz, monkeypatch, caplog):
