@@ -27,6 +27,7 @@ from ..models.image_processing_rd_volume import RDVolumeProcessor
 from ..models.modeling_rd_teacher import RDTeacher
 from ..models.tape import input_channels
 from ..models.timm_models import timm_config
+from ..models.tower_loading import repo_as_it_is
 from ..tasks.classification import SingleLabel
 from ..tasks.make import make_task
 from ..tasks.segmentation import Segmentation
@@ -116,7 +117,8 @@ def load_model(
         auto_class = AutoModelForSemanticSegmentation if is_segmenter(config) else AutoModelForImageClassification
         if stated is not None:
             options["config"] = stated
-        loaded = auto_class.from_pretrained(model, use_safetensors=True, **options).eval()
+        with repo_as_it_is():
+            loaded = auto_class.from_pretrained(model, use_safetensors=True, **options).eval()
         if config.model_type != "rd_teacher":  # which casts what its own parts read
             loaded = loaded.float()  # transformers keeps the precision of a checkpoint, and pixels are float32
         names = [loaded.config.id2label[number] for number in range(loaded.config.num_labels)]

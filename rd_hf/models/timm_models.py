@@ -39,7 +39,8 @@ def _current_layout(values: dict[str, Any]) -> dict[str, Any]:
     """A config.json as timm writes it today.
 
     The first releases put the fields of `pretrained_cfg` beside the architecture, and today's `save_for_hf` repeats in
-    `model_args` what transformers passes itself.
+    `model_args` what transformers passes itself. transformers does not build a model for the size that `pretrained_cfg`
+    fixes.
     """
     values = dict(values)
     if "pretrained_cfg" not in values and "mean" in values:
@@ -49,6 +50,9 @@ def _current_layout(values: dict[str, Any]) -> dict[str, Any]:
             values["label_names"] = values.pop("labels")
     arguments = values.get("model_args") or {}
     values["model_args"] = {name: value for name, value in arguments.items() if name not in OF_THE_CALL}
+    pretrained = values.get("pretrained_cfg") or {}
+    if pretrained.get("fixed_input_size") and pretrained.get("input_size"):  # as timm.create_model builds it
+        values["model_args"].setdefault("img_size", list(pretrained["input_size"][-2:]))
     return values
 
 

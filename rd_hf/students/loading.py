@@ -22,6 +22,7 @@ from ..models.configuration_monai import MonaiNetConfig
 from ..models.modeling_rd_student import RDStudent
 from ..models.tape import input_channels
 from ..models.timm_models import TIMM, timm_config
+from ..models.tower_loading import check_blocks, repo_as_it_is
 from .kinds import DEFAULTS, MASKS, Kind, StudentError, kind_of, refine_output, with_monai_defaults, with_output_stride
 from .timm_students import check_inline, is_of_timm, note_images, set_side, side_of, take_initial_weights
 from .volumes import VolumeStudent, check_volume_config, volume_fields
@@ -223,9 +224,17 @@ def _pretrained(
     same_task = list(config.id2label.values()) == list(labels["id2label"].values())
     config.id2label, config.label2id = labels["id2label"], labels["label2id"]
     config.problem_type = labels["problem_type"]
-    model, loading = kind.auto_class.from_pretrained(
-        student, config=config, ignore_mismatched_sizes=True, output_loading_info=True, use_safetensors=True, **options
-    )
+    with repo_as_it_is():
+        model, loading = kind.auto_class.from_pretrained(
+            student,
+            config=config,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            use_safetensors=True,
+            **options,
+        )
+    if is_of_timm(wrapped):
+        check_blocks(student, model, loading["unexpected_keys"])
     head = _head_weights(kind, config)
     unfit = sorted({key for key, *_ in loading["mismatched_keys"]} - head)
     if unfit:

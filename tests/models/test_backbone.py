@@ -1,6 +1,8 @@
 """The frozen backbone: identified by its weights, never changed, never silently random."""
 
+import inspect
 import json
+import os
 import re
 
 import pytest
@@ -13,11 +15,13 @@ from transformers import (
     CLIPConfig,
     MobileNetV2Config,
     ViTConfig,
+    modeling_utils,
 )
 
 from rd_hf.models.backbone import Backbone, BackboneError, weights_hash
 from rd_hf.models.features import StageError, whole_float32
 from rd_hf.models.stages import image_tower
+from rd_hf.models.tower_loading import NO_CONVERSION, load_tower
 
 VIT = ViTConfig(
     hidden_size=16, num_hidden_layers=4, num_attention_heads=2, intermediate_size=32, image_size=32, patch_size=8
@@ -169,6 +173,19 @@ def test_pickled_weights_are_refused(tmp_path):
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(OSError, match="safetensors"):
         Backbone.from_pretrained(tmp_path)
+
+
+def test_weights_are_those_of_the_repo_and_of_no_open_pull_request(monkeypatch):
+    """For a repo without safetensors transformers would ask for a conversion, which this variable turns off."""
+    assert f'is_env_variable_true("{NO_CONVERSION}")' in inspect.getsource(modeling_utils)
+    seen = []
+    monkeypatch.setattr(AutoModel, "from_pretrained", lambda *_, **__: seen.append(os.environ.get(NO_CONVERSION)))
+    for name, answer in (("is_open_clip", False), ("timm_config", None)):
+        monkeypatch.setattr(f"rd_hf.models.tower_loading.{name}", lambda *_, answer=answer: answer)
+    monkeypatch.delenv(NO_CONVERSION, raising=False)
+    with pytest.raises(TypeError):  # nothing was loaded
+        load_tower("someone/model", None, False, None)
+    assert seen == ["1"] and NO_CONVERSION not in os.environ
 
 
 def test_hub_source_has_the_commit(tmp_path, monkeypatch):

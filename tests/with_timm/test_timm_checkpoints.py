@@ -14,7 +14,7 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 from rd_hf.data.pixels import PixelTransform, load_processor
 from rd_hf.data.timm_processor import processor_of, settings_of
 from rd_hf.inference.loading import load_model
-from rd_hf.models.backbone import Backbone
+from rd_hf.models.backbone import Backbone, BackboneError
 from rd_hf.models.configuration_rd import RDStudentConfig
 from rd_hf.students.kinds import StudentError
 from rd_hf.students.loading import load_student
@@ -44,6 +44,25 @@ def test_each_layout_is_a_teacher_and_a_student(tmp_path, layout):
     assert source["id"] == "local" and student(pixels).logits.shape == (2, 3)
     assert torch.equal(student.model.timm_model.conv1[0].weight, model.conv1[0].weight)
     assert list(processor.image_mean) == [0.6, 0.5, 0.4] and processor.crop_size["height"] == 32
+
+
+def test_weights_of_a_block_that_the_config_does_not_build_are_refused(tmp_path):
+    """As those of UNI, whose config.json does not say `init_values`: its layer scale would be left out silently."""
+    save_model(tmp_path, "test_vit", side=160, init_values=1e-5)
+    assert "timm_model.blocks.0.ls1.gamma" in Backbone.from_pretrained(tmp_path).tower.state_dict()
+    rewrite(tmp_path, model_args=None)
+    with pytest.raises(BackboneError, match=r"weights .*blocks.0.ls1.gamma.*init_values: 1.0e-5, into `model_args`"):
+        Backbone.from_pretrained(tmp_path)
+
+
+def test_a_size_that_the_checkpoint_fixes_is_the_size_of_the_model(tmp_path):
+    """As that of H-optimus-0, whose architecture has another one by default."""
+    model = save_model(tmp_path, "test_vit", side=96, img_size=96)
+    pretrained = json.loads((tmp_path / "config.json").read_text())["pretrained_cfg"]
+    rewrite(tmp_path, model_args=None, pretrained_cfg=pretrained | {"fixed_input_size": True})
+    backbone = Backbone.from_pretrained(tmp_path)
+    assert torch.equal(backbone.tower.timm_model.pos_embed, model.pos_embed)
+    assert [stage.grid for stage in backbone.find_stages((96, 96))] == [(6, 6)] * 4
 
 
 def test_a_checkpoint_is_evaluated_with_its_own_labels(tmp_path):
