@@ -19,7 +19,7 @@ from ..arguments.distillation import DistillationArguments
 from ..arguments.values import ArgumentError
 from ..data.order import StepPlan, Visit
 from ..data.pixel_store import Visits, collate
-from ..models.features import StageFeature
+from ..models.features import StageFeature, concatenated, of_parts, picked
 from ..models.grids import CONVOLUTION
 from ..models.modeling_rd_teacher import RDTeacher
 from ..models.tape import input_channels, without_running_statistics
@@ -198,10 +198,7 @@ def _features_of_train(run_data: RunData, plan: StepPlan, inputs: Inputs, most: 
     parts, size = [], min(ROWS_AT_ONCE, most)
     for start in range(0, len(visits), size):
         parts.append(inputs.teacher_features(collate([fetched[v] for v in visits[start : start + size]])))
-    return [
-        StageFeature(*(None if part[0] is None else torch.cat(part).float() for part in zip(*stage, strict=True)))
-        for stage in zip(*parts, strict=True)
-    ]
+    return [of_parts(Tensor.float, feature) for feature in concatenated(parts)]
 
 
 def start_at_probe(
@@ -246,7 +243,7 @@ def start_at_probe(
     optimizer.zero_grad()
     with torch.no_grad():
         own = torch.randint(len(features[0].map), (fit.batch,), generator=generator)
-        return float(error([_rows(feature, own) for feature in features]).sqrt())
+        return float(error([picked(feature, own) for feature in features]).sqrt())
 
 
 def _sides(probe: nn.Module) -> int:
@@ -260,14 +257,8 @@ def _mixed(features: Sequence[StageFeature], batch: int, generator: torch.Genera
     first, second, third = torch.randint(count, (3, batch), generator=generator)
     share = torch.rand(batch, generator=generator)
 
-    def mix(part: Tensor | None) -> Tensor | None:
-        if part is None:
-            return None
+    def mix(part: Tensor) -> Tensor:
         along = share.to(part).view(-1, *[1] * (part.ndim - 1))
         return part[first] + along * (part[second] - part[third])
 
-    return [StageFeature(mix(feature.map), mix(feature.prefix)) for feature in features]
-
-
-def _rows(feature: StageFeature, rows: Tensor) -> StageFeature:
-    return StageFeature(feature.map[rows], None if feature.prefix is None else feature.prefix[rows])
+    return [of_parts(mix, feature) for feature in features]
