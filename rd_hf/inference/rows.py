@@ -43,8 +43,11 @@ def predict_rows(
     :param processor: of volumes: that of the model; by default the student's.
     :return: float32 (N, S) in the order of `split.rows`.
     """
-    if read is None and isinstance(split.store, VolumeStore):
-        forward, batch_size = _of_volumes(forward, split.store, processor, accelerator.device), 1
+    of_volumes = isinstance(split.store, VolumeStore)
+    if of_volumes:
+        batch_size = 1
+    if read is None and of_volumes:
+        forward = _of_volumes(forward, split.store, processor, accelerator.device)
 
         def read(batch: list[int]) -> list[int]:
             return batch

@@ -12,15 +12,13 @@ from ..arguments.distillation import DistillationArguments
 from ..data.open_split import OpenSplit
 from ..data.order import Visit
 from ..data.pixel_store import Visits, collate
-from ..data.volumes.store import VolumeStore
 from ..inference.rows import only_output, predict_rows
 from ..tasks.classification import Classification
 from .inputs import Inputs
 from .objective import comparable
 from .run_data import RunData
 from .run_models import Models
-from .scored_features import ScoredFeatures
-from .teacher_features import open_cache_of_split
+from .scored_features import features_of_split
 
 INVERSE_PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # C of scikit-learn, for standardised features
 LIKELIHOOD = "likelihood"
@@ -94,13 +92,9 @@ def scored_features(
     arguments: DistillationArguments, models: Models, split: OpenSplit, accelerator: Accelerator
 ) -> np.ndarray:
     """Pooled features (N, C) of a split's rows, un-augmented."""
-    features = ScoredFeatures(
-        split, models, open_cache_of_split(arguments, split, models, accelerator), accelerator.device
-    )
-    size = 1 if isinstance(split.store, VolumeStore) else arguments.per_device_eval_batch_size
     return predict_rows(
-        lambda own: comparable(own[-1], "pooled"), only_output, models.backbone.tower, split, size, accelerator,
-        features,
+        lambda own: comparable(own[-1], "pooled"), only_output, models.backbone.tower, split,
+        arguments.per_device_eval_batch_size, accelerator, features_of_split(arguments, models, split, accelerator),
     )  # fmt: skip
 
 

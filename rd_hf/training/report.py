@@ -10,7 +10,7 @@ import errno
 import logging
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,9 +36,8 @@ from .decisions import found_decisions, operating_point_in_words
 from .mask_examples import EXAMPLES_FILE, draw_examples
 from .page import write_page
 from .run_folder import METRICS_FILE, read_history
-from .scored_features import ScoredFeatures, whole_pixel_values
+from .scored_features import features_of_split, whole_pixel_values
 from .targets import targets_in_words
-from .teacher_features import open_cache_of_split
 from .volume_teacher_rows import counted_rows, window_rows
 
 if TYPE_CHECKING:
@@ -258,23 +257,20 @@ def _student_rows(models: Models, split: OpenSplit, trainer: Trainer) -> np.ndar
 
 def teacher_rows(models: Models, split: OpenSplit, trainer: Trainer) -> np.ndarray:
     """What the task keeps of the reprogrammed teacher's outputs on a split, (N, ...), as for the student."""
-    if isinstance(split.store, VolumeStore) and split.store.processor.crop_size is not None:
-        return window_rows(models, split, trainer.data.task, trainer.accelerator)
-    teacher, device = models.teacher, trainer.accelerator.device
-    cache = open_cache_of_split(trainer.arguments, split, models, trainer.accelerator)
-    features = ScoredFeatures(split, models, cache, device)
+    task, accelerator = trainer.data.task, trainer.accelerator
+    if split.in_windows:
+        return window_rows(models, split, task, accelerator)
+    teacher, features = models.teacher, features_of_split(trainer.arguments, models, split, accelerator)
 
     def read(rows: list[int]) -> dict[str, Any]:
         inputs: dict[str, Any] = {"teacher_features": features(rows)}
         if teacher.needs_student_pixels:
-            inputs["student_pixel_values"] = whole_pixel_values(split.store, rows, device)
+            inputs["student_pixel_values"] = whole_pixel_values(split.store, rows, accelerator.device)
         return inputs
 
-    size, task, accelerator = trainer.arguments.per_device_eval_batch_size, trainer.data.task, trainer.accelerator
-    if isinstance(split.store, VolumeStore):
-        with counted_rows(task, split, accelerator) as row:
-            return predict_rows(lambda inputs: teacher(**inputs).logits, row, teacher, split, 1, accelerator, read)
-    return predict_rows(lambda inputs: teacher(**inputs).logits, task.full_row, teacher, split, size, accelerator, read)
+    size, of_volumes = trainer.arguments.per_device_eval_batch_size, isinstance(split.store, VolumeStore)
+    with counted_rows(task, split, accelerator) if of_volumes else nullcontext(task.full_row) as row:
+        return predict_rows(lambda inputs: teacher(**inputs).logits, row, teacher, split, size, accelerator, read)
 
 
 def _write_details(

@@ -99,7 +99,7 @@ def open_cache_of_split(
     :return: None where nothing is to be cached; one that stores nothing, with a warning, where its folder cannot be
         made.
     """
-    if not arguments.cache or is_read_in_windows(split):
+    if not arguments.cache or split.in_windows:
         return None
     key = _key(models, split.images, None, 0, models.backbone.dtype, Reading.of(arguments), split.store)
     cache = _open(cache_root(arguments.cache_dir), key, models, accelerator, arguments)
@@ -128,11 +128,6 @@ def _smaller_than_int8(grids: Sequence[Sequence[int]], tells: bool) -> torch.dty
 def _first_of(changes: list[str]) -> str:
     more = f"; and {len(changes) - SHOWN_CHANGES} more" if len(changes) > SHOWN_CHANGES else ""
     return "; ".join(changes[:SHOWN_CHANGES]) + more
-
-
-def is_read_in_windows(split: OpenSplit) -> bool:
-    """Whether a model reads overlapping windows of a split's volumes, and not the whole ones."""
-    return isinstance(split.store, VolumeStore) and split.store.processor.crop_size is not None
 
 
 def _key(
