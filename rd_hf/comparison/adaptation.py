@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 from torch import Tensor, nn
 from transformers.modeling_outputs import ImageClassifierOutput, SemanticSegmenterOutput
 
-from ..arguments.distillation import DistillationArguments
 from ..arguments.values import ArgumentError
 from ..models.features import Stage
 from ..models.pooled import VectorReading, modules_of, pooled_feature
 from ..models.reprogramming import resample
 from ..models.stages import find_stages
-from ..training.inputs import Inputs
-from ..training.linear_probe import fit_probe, labelled_features
 from ..training.objective import comparable
-from ..training.run_data import RunData
 
 LORA_RANK, LORA_ALPHA = 8, 16
 
@@ -99,21 +94,3 @@ def with_lora(tower: nn.Module) -> Callable[[], nn.Module]:
             if not hasattr(layer, constant):
                 setattr(layer, constant, getattr(base, constant))
     return adapted.merge_and_unload
-
-
-def linear_probe(
-    arguments: DistillationArguments, run_data: RunData, inputs: Inputs, of_validation: np.ndarray, metric: str
-) -> tuple[nn.Linear, float]:
-    """Logistic regression on the frozen teacher's pooled features of the labelled rows, in all their views.
-
-    :param of_validation: pooled features (N, C) of the validation rows, which choose the penalty.
-    :param metric: what it is chosen by: that which chooses models, or "likelihood" for a head whose probabilities are
-        learnt from. AUROC does not see their scale, and so may choose a penalty under which all are nearly equal.
-    :return: a head that reads pooled features, and the penalty's inverse (C of scikit-learn).
-    """
-    labels_of_validation = run_data.validation.labels[run_data.validation.rows]
-    features, labels = labelled_features(arguments, run_data, inputs)
-    return fit_probe(
-        run_data.task, features, labels, of_validation, labels_of_validation, metric,
-        arguments.class_weights == "balanced",
-    )  # fmt: skip

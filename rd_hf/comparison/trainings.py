@@ -23,7 +23,7 @@ from ..runtime.memory import PeakMemory
 from ..runtime.progress import hidden_progress
 from ..training.assembly import build_inputs, build_objective, build_trainer, planned_steps, step_plan, training_data
 from ..training.inputs import Inputs
-from ..training.linear_probe import LIKELIHOOD
+from ..training.linear_probe import LIKELIHOOD, labelled_features, linear_probe
 from ..training.mask_probe import ProbedSplit, mask_probe
 from ..training.objective import Objective
 from ..training.report import teacher_rows
@@ -33,7 +33,7 @@ from ..training.run_models import LoadedTeacher, Models
 from ..training.trainer import Trainer
 from ..training.view_means import check_view_means, read_view_means
 from .ablations import SeparateClassifier, reprogram_first
-from .adaptation import AdaptedTeacher, linear_probe, with_lora
+from .adaptation import AdaptedTeacher, with_lora
 from .bench import Bench, as_teacher_task
 from .plan import Cell, Plan
 from .transfers import GuidedObjective, GuidedStudent, Setting
@@ -194,7 +194,8 @@ def _fitted_probe(
         validation = ProbedSplit(arguments, models, run_data.validation, bench.accelerator)
         return mask_probe(arguments, run_data, inputs, validation, metric)
     of_validation = bench.pooled_features(arguments, models, run_data.validation)
-    return linear_probe(arguments, run_data, inputs, of_validation, metric)
+    labelled = labelled_features(arguments, run_data, inputs)
+    return linear_probe(arguments, run_data, labelled, of_validation, metric)
 
 
 def _probe(bench: Bench, arguments: DistillationArguments, models: Models) -> Trained:

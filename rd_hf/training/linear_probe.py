@@ -26,6 +26,26 @@ MOST_FEATURES = 50_000  # that a probe is fitted to
 ROWS_AT_ONCE = 64
 
 
+def linear_probe(
+    arguments: DistillationArguments,
+    run_data: RunData,
+    labelled: tuple[np.ndarray, np.ndarray],
+    of_validation: np.ndarray,
+    metric: str,
+) -> tuple[nn.Linear, float]:
+    """Logistic regression on the frozen teacher's pooled features of the labelled rows, in all their views.
+
+    :param labelled: those features with their labels, see `labelled_features`.
+    :param of_validation: pooled features (N, C) of the validation rows, see `scored_features`.
+    :param metric: see `fit_probe`.
+    :return: see `fit_probe`.
+    """
+    validation = run_data.validation
+    of_labels = validation.labels[validation.rows]
+    balanced = arguments.class_weights == "balanced"
+    return fit_probe(run_data.task, *labelled, of_validation, of_labels, metric, balanced)
+
+
 def fit_probe(
     task: Classification,
     features: np.ndarray,

@@ -27,7 +27,7 @@ from ..tasks.classification import Classification
 from ..tasks.task import Task, at_least_float32
 from .ensemble import Ensemble
 from .inputs import Inputs
-from .linear_probe import LIKELIHOOD, ROWS_AT_ONCE, fit_probe, labelled_features, scored_features
+from .linear_probe import LIKELIHOOD, ROWS_AT_ONCE, labelled_features, linear_probe, scored_features
 from .mask_probe import ProbedSplit, mask_probe
 from .run_data import RunData
 from .run_models import Models
@@ -164,14 +164,10 @@ def fitted_probe(
         )  # fmt: skip
         empty.load_state_dict(probe.state_dict())
         return empty
-    split = run_data.validation
-    of_validation = scored_features(arguments, models, split, accelerator)
+    of_validation = scored_features(arguments, models, run_data.validation, accelerator)
     if accelerator.is_main_process:
         features, labels = labelled_features(arguments, run_data, inputs)
-        probe, penalty = fit_probe(
-            run_data.task, features, labels, of_validation, split.labels[split.rows], LIKELIHOOD,
-            arguments.class_weights == "balanced",
-        )  # fmt: skip
+        probe, penalty = linear_probe(arguments, run_data, (features, labels), of_validation, LIKELIHOOD)
         logger.info(
             "A linear probe of the teacher is fitted to %d features of the %d labelled rows, with C = %g.",
             len(features), len(run_data.labelled_rows), penalty,
