@@ -12,6 +12,7 @@ from ..models.features import Stage
 from ..models.pooled import VectorReading, modules_of, pooled_feature
 from ..models.reprogramming import resample
 from ..models.stages import find_stages
+from ..training.linear_probe import linear_head
 from ..training.objective import comparable
 
 LORA_RANK, LORA_ALPHA = 8, 16
@@ -44,10 +45,7 @@ class AdaptedTeacher(nn.Module):
         self.staged = find_stages(tower, image_size, names, must_reach_output=False)
         last = stage or self.staged.stages[-1]
         self.pooled, self.reading = last.pooled, VectorReading(self.staged, image_size) if last.pooled else None
-        if has_masks:
-            self.head = nn.Conv2d(last.channels, num_labels, kernel_size=1)
-        else:
-            self.head = nn.Linear(last.channels * (2 if last.prefix_tokens else 1), num_labels)
+        self.head = linear_head(last, num_labels, has_masks)
 
     def forward(self, pixel_values: Tensor) -> ImageClassifierOutput | SemanticSegmenterOutput:
         """Logits (B, K), or (B, K, H, W), of (B, 3, h, w) pixels, normalised by the teacher's processor."""

@@ -60,6 +60,11 @@ class Stage:
     prefix_tokens: int
     pooled: tuple[str, ...] = ()
 
+    @property
+    def pooled_width(self) -> int:
+        """Length of the pooled feature: the map's mean and the class token, where there is one."""
+        return self.channels * (2 if self.prefix_tokens else 1)
+
     def to_dict(self) -> dict[str, Any]:
         """The stage in plain JSON types, for a model's config."""
         return {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from accelerate import Accelerator
@@ -13,6 +15,8 @@ from ..data.open_split import OpenSplit
 from ..data.order import Visit
 from ..data.pixel_store import Visits, collate
 from ..inference.rows import only_output, predict_rows
+from ..models.features import Stage
+from ..models.grids import CONVOLUTION
 from ..tasks.classification import Classification
 from .inputs import Inputs
 from .objective import comparable
@@ -24,6 +28,16 @@ INVERSE_PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # C of scikit-learn, fo
 LIKELIHOOD = "likelihood"
 MOST_FEATURES = 50_000  # that a probe is fitted to
 ROWS_AT_ONCE = 64
+
+
+def linear_head(stage: Stage, classes: int, has_masks: bool, **kind: Any) -> nn.Module:
+    """A new linear head on a stage: on its pooled feature, see `comparable`, or for masks on each place of its map.
+
+    :param kind: `device` and `dtype` of its weights.
+    """
+    if has_masks:
+        return CONVOLUTION[len(stage.grid)](stage.channels, classes, kernel_size=1, **kind)
+    return nn.Linear(stage.pooled_width, classes, **kind)
 
 
 def linear_probe(

@@ -20,14 +20,13 @@ from ..arguments.values import ArgumentError
 from ..data.order import StepPlan, Visit
 from ..data.pixel_store import Visits, collate
 from ..models.features import StageFeature, concatenated, of_parts, picked
-from ..models.grids import CONVOLUTION
 from ..models.modeling_rd_teacher import RDTeacher
 from ..models.tape import input_channels, without_running_statistics
 from ..tasks.classification import Classification
 from ..tasks.task import Task, at_least_float32
 from .ensemble import Ensemble
 from .inputs import Inputs
-from .linear_probe import LIKELIHOOD, ROWS_AT_ONCE, labelled_features, linear_probe, scored_features
+from .linear_probe import LIKELIHOOD, ROWS_AT_ONCE, labelled_features, linear_head, linear_probe, scored_features
 from .mask_probe import ProbedSplit, mask_probe
 from .run_data import RunData
 from .run_models import Models
@@ -142,12 +141,8 @@ def _check_of_masks(arguments: DistillationArguments, models: Models) -> None:
 def _empty_probe(models: Models, run_data: RunData) -> nn.Module:
     """A probe without weights, for those of a checkpoint."""
     stage, like = models.teacher.teacher_stages[-1], next(models.teacher.projectors.parameters())
-    classes, kind = len(run_data.task.names), {"device": like.device, "dtype": like.dtype}
-    if not isinstance(run_data.task, Classification):
-        probe = CONVOLUTION[len(stage.grid)](stage.channels, classes, kernel_size=1, **kind)
-    else:
-        probe = nn.Linear(stage.channels * (2 if stage.prefix_tokens else 1), classes, **kind)
-    return probe.requires_grad_(False)
+    classes, has_masks = len(run_data.task.names), not isinstance(run_data.task, Classification)
+    return linear_head(stage, classes, has_masks, device=like.device, dtype=like.dtype).requires_grad_(False)
 
 
 def fitted_probe(
