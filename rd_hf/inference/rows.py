@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,14 +60,11 @@ def predict_rows(
 
     batches = [split.rows[start : start + batch_size] for start in range(0, len(split.rows), batch_size)]
     own = batches[accelerator.process_index :: accelerator.num_processes]
-    was_training = model.training
-    model.eval()
     answers = []
-    with torch.no_grad():
+    with evaluating(model), torch.no_grad():
         # A process without a batch of its own still runs one, to learn the length of a row.
         for batch in own or batches[:1]:
             answers.append(row(forward(read(batch)).float(), split.targets(batch)).to(accelerator.device))
-    model.train(was_training)
     if accelerator.num_processes == 1:
         return torch.cat(answers).cpu().numpy()
     room = answers[0].new_zeros(-(-len(batches) // accelerator.num_processes), batch_size, answers[0].shape[1])
@@ -74,6 +72,17 @@ def predict_rows(
         room[number, : len(answer)] = answer
     gathered = accelerator.gather(room[None]).transpose(0, 1)  # batches in their order, only the last one not full
     return gathered.reshape(-1, room.shape[-1])[: len(split.rows)].cpu().numpy()
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """A context in which a model is in eval mode."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
 def _of_volumes(
