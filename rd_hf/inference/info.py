@@ -21,6 +21,7 @@ from ..data.pixels import load_processor
 from ..data.volumes.transform import VolumeTransform
 from ..models.image_processing_rd_volume import RDVolumeProcessor
 from ..models.timm_models import timm_config
+from ..runtime.files import EXPORT_REPORT, RUN_CONFIG, RUN_METRICS
 from ..scoring.metric import Metric
 from ..students.cost import measure_cost, median_milliseconds
 from ..students.kinds import CLASSES, MASKS
@@ -32,8 +33,6 @@ from .loading import LoadedModel, is_segmenter, load_model, refuse_revision
 from .model_names import loading, name_of_model
 from .onnx_runtime import OnnxModel
 
-RUN_CONFIG, RUN_METRICS = "config.yaml", "metrics.json"
-EXPORT_REPORT = "export.json"
 ANSWERS = ("ForImageClassification", "ForSemanticSegmentation")  # in the names of classes of transformers
 OF_RUN = ("steps", "best_step", "seconds", "labelled_images", "unlabelled_images", "streamed_images", "targets")
 

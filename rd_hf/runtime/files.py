@@ -21,6 +21,9 @@ from ..arguments.values import ArgumentError
 
 logger = logging.getLogger(__name__)
 
+RUN_CONFIG, RUN_HISTORY, RUN_METRICS = "config.yaml", "metrics.jsonl", "metrics.json"
+CHECKPOINTS = "checkpoints"  # the folder of a run's checkpoints
+EXPORT_REPORT = "export.json"
 LOCK_FILE = ".lock"
 ASIDE = ".rd_hf."  # before the name of a folder that is being written
 
