@@ -18,7 +18,7 @@ from .values import ArgumentError
 
 logger = logging.getLogger(__name__)
 
-OF_SAVED_RUN = {"resume", "overwrite_output_dir"}  # which `write_config` writes, and nobody puts into a file by hand
+OF_SAVED_RUN = {"resume", "overwrite_output_dir"}  # which `config_text` has, and nobody puts into a file by hand
 
 
 class Origin(NamedTuple):

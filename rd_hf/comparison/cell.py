@@ -20,7 +20,7 @@ from ..arguments.effects import without_effect
 from ..arguments.options import names
 from ..data.open_split import OpenSplit
 from ..runtime.checkpoint import file_digest
-from ..runtime.files import write_json
+from ..runtime.files import CHECKPOINTS, write_json
 from ..scoring.units import units
 from ..tasks.classification import Classification, SingleLabel
 from ..tasks.make import make_task
@@ -73,7 +73,7 @@ def _run_cell(plan: Plan, cell: Cell, bench: Bench, root: Path) -> None:
     if trained.teacher_rows is not None and not (cell.tuning or trained.run_data.test.in_windows):
         rows = trained.teacher_rows(trained.run_data.test)
         scores["teacher"] = {"test": {name: round(value, 6) for name, value in task.point_scores(rows).items()}}
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     save_file(kept, folder / PREDICTIONS_FILE)
     result = {
         "settings": cell_settings(plan, cell, arguments),

@@ -24,6 +24,7 @@ from ..data.volumes.views import VolumeViews
 from ..inference.model_names import loading, naming
 from ..models.timm_models import TIMM
 from ..runtime.checkpoint import list_checkpoints
+from ..runtime.files import CHECKPOINTS
 from ..students.loading import load_student
 from .calibration import calibrate_projectors
 from .checks import check_dist, check_labels, check_student
@@ -187,7 +188,7 @@ def build_trainer(
             )
     data = training_data(arguments, run_data, plan)
     # a checkpoint holds the projectors
-    goes_on = is_trained or (arguments.resume and bool(list_checkpoints(folder / "checkpoints")))
+    goes_on = is_trained or (arguments.resume and bool(list_checkpoints(folder / CHECKPOINTS)))
     if models.teacher is not None and not goes_on:
         calibrate_projectors(models, run_data, plan)
     model = module or models.teacher or models.student

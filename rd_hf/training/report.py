@@ -26,7 +26,7 @@ from ..inference.subgroups import scores_of_subgroups
 from ..pages.facts import ScoredModel
 from ..pages.report import REPORT_FILE
 from ..runtime.checkpoint import checkpoint_step, list_checkpoints
-from ..runtime.files import share_weights, write_json, write_predictions
+from ..runtime.files import RUN_METRICS, share_weights, write_json, write_predictions
 from ..scoring import plots
 from ..scoring.bootstrap import FEWEST_FOR_INTERVAL
 from ..tasks.classification import Classification
@@ -35,7 +35,7 @@ from .card_facts import card_facts
 from .decisions import found_decisions, operating_point_in_words
 from .mask_examples import EXAMPLES_FILE, draw_examples
 from .page import write_page
-from .run_folder import METRICS_FILE, read_history
+from .run_folder import read_history
 from .scored_features import features_of_split, whole_pixel_values
 from .targets import targets_in_words
 from .volume_teacher_rows import counted_rows, window_rows
@@ -94,7 +94,7 @@ def write_report(
     if "leaks" in run_data.source:
         scores["leaks"] = run_data.source["leaks"]
     with _told_what_is_kept(folder, trainer):
-        write_json(scores, folder / METRICS_FILE)
+        write_json(scores, folder / RUN_METRICS)
         if decisions:
             _keep_decisions(folder, models, decisions)
         _write_details(folder, run_data, task, models, rows["test"], scores["test"])
@@ -152,7 +152,7 @@ def _on_its_own(folder: Path, *names: str) -> Iterator[None]:
         reason = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
         logger.warning(
             "%s could not be written (%s). The models and %s are complete. `rd-hf report %s` tries again.",
-            " and ".join(names), reason, METRICS_FILE, folder,
+            " and ".join(names), reason, RUN_METRICS, folder,
         )  # fmt: skip
         logger.debug("", exc_info=True)
 
@@ -187,8 +187,7 @@ def _keep_decisions(folder: Path, models: Models, fields: dict[str, Any]) -> Non
 
 
 def _write_plots(folder: Path, models: Models, trainer: Trainer) -> None:
-    # A killed run may have logged steps after its last checkpoint.
-    history = [row for row in read_history(folder) if row["step"] <= trainer.step]
+    history = read_history(folder, trainer.step)
     with _on_its_own(folder, "curves.png"):
         plots.plot_curves(history, folder / "curves.png")
     if models.teacher is not None:
