@@ -18,7 +18,7 @@ from ..scoring.classification import METRICS, MetricError, Predictions, point_va
 from ..scoring.metrics import compute_metrics
 from ..scoring.operating_point import decisions
 from .dist import dist, dist_of_labels
-from .task import Task, at_least_float32
+from .task import Task, at_least_float32, check_smoothing, softmax_divergence
 
 ALWAYS_DEFINED = "accuracy"
 NAMED_CLASSES = 5  # in a message
@@ -179,8 +179,7 @@ class SingleLabel(Classification):
 
     def __post_init__(self) -> None:
         """Check the values."""
-        if not 0.0 <= self.label_smoothing < 1.0:
-            raise ValueError(f"label_smoothing is {self.label_smoothing}; it must be in [0, 1)")
+        check_smoothing(self.label_smoothing)
 
     def for_training(self, labels: Tensor, balanced: bool, label_smoothing: float) -> SingleLabel:
         """With the weights of `balanced_class_weights` if asked for."""
@@ -197,19 +196,11 @@ class SingleLabel(Classification):
 
     def divergence(self, hybrid: Tensor, student: Tensor, temperature: float) -> Tensor:
         """KL of the softmaxes."""
-        hybrid, student = at_least_float32(hybrid) / temperature, at_least_float32(student) / temperature
-        divergence = F.kl_div(
-            F.log_softmax(student, dim=1), F.log_softmax(hybrid, dim=1), reduction="sum", log_target=True
-        )
-        return divergence * temperature**2
+        return softmax_divergence(hybrid, student, temperature) * temperature**2
 
     def dist(self, student: Tensor, target: Tensor, temperature: float) -> Tensor:
         """Of the softmaxes."""
         return dist(student, target, temperature=temperature)
-
-    def centred(self, logits: Tensor) -> Tensor:
-        """Without their mean over the classes."""
-        return logits - logits.mean(dim=1, keepdim=True)
 
     def marks(self, labels: np.ndarray) -> np.ndarray:
         """(N, K) int64: 1 where an image is of a class."""
