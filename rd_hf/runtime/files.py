@@ -68,12 +68,12 @@ def alone_in(folder: Path, in_use: Exception) -> Iterator[None]:
         lock.release()
 
 
-def check_folder(folder: Path, argument: str = "output_dir") -> None:
+def check_folder(folder: Path) -> None:
     """:raises ArgumentError: where a folder to write to is a file, or would lie in one."""
     file = next((path for path in (folder, *folder.parents) if path.is_file()), None)
     if file is not None:
         inside = "is a file" if file == folder else f"lies in {file}, which is a file"
-        raise ArgumentError(f"`{argument}` {folder} {inside}: give a folder.")
+        raise ArgumentError(f"`output_dir` {folder} {inside}: give a folder.")
 
 
 @contextmanager
