@@ -11,10 +11,9 @@ from datasets import Dataset, DatasetInfo, Features
 from datasets.fingerprint import Hasher
 from datasets.table import InMemoryTable, Table, concat_tables
 
-from .columns import DataError, columns_found
+from .columns import DataError, column_values, columns_found
 from .image_column import selected_rows
 from .labels.values import clean, is_missing, is_text
-from .labels.vectors import column_values
 
 
 def check_splits(splits: Mapping[str, Dataset], columns: Sequence[str]) -> None:

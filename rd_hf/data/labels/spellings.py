@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from datasets import DatasetDict
 
-from ..columns import DataError
+from ..columns import DataError, column_values
 from .values import clean, is_missing, is_text, shown
 
 NAME_WORDS = ("label", "class", "diagnos", "finding", "categor", "target", "disease", "patholog")
@@ -119,7 +119,7 @@ def _text_columns(splits: DatasetDict, used: Sequence[str]) -> list[str]:
 def _names_by_number(splits: DatasetDict, column: str, numbers: Mapping[str, Sequence[int]]) -> dict[int, set[str]]:
     names: dict[int, set[str]] = defaultdict(set)
     for split, values in numbers.items():
-        texts = splits[split].select_columns([column]).with_format("arrow")[:].column(column).to_pylist()
+        texts = column_values(splits[split], column)
         for number, text in zip(values, texts, strict=True):
             if number >= 0 and not is_missing(text):
                 names[int(number)].add(clean(text))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from datasets import DatasetDict
 
-from ..columns import DataError
+from ..columns import DataError, column_values
 from .labels import LabelKind, Labels, Uncertain
 from .values import NUMERIC_NAN_WORDS, clean, is_missing, refuse, whole_number
 
@@ -96,11 +96,6 @@ def as_vectors(labels: Labels) -> Labels:
     eye = np.eye(len(labels.names) + 1, len(labels.names), dtype=np.float32)  # the last row, -1, is all 0
     values = {split: eye[rows] for split, rows in labels.values.items()}
     return Labels.of_vectors(values, labels.names, labels.missing, labels.are_numbered).noted(*labels.notes)
-
-
-def column_values(split: Any, column: str) -> list[Any]:
-    """The values of a column, without the rows that a selection of rows leaves out."""
-    return split.select_columns([column]).with_format("arrow")[:].column(column).to_pylist()
 
 
 def check_index(label: Any, names: Sequence[str], split: str, row: int, column: str) -> None:
