@@ -6,7 +6,7 @@ import copy
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
@@ -36,6 +36,17 @@ KEPT_UNITS = {"mobilenet_v1": 0.999, "mobilenet_v2": 0.8}
 BATCH_NORM_MOMENTUM = 0.1  # torch's default
 
 
+class LoadedStudent(NamedTuple):
+    """The student before training, its image processor, and where it is from (`id` and `revision`).
+
+    Of volumes the run's data has the processor.
+    """
+
+    model: RDStudent
+    processor: BaseImageProcessor | None
+    source: dict[str, str | None]
+
+
 def load_student(
     student: str | dict[str, Any],
     label_names: list[str],
@@ -45,7 +56,7 @@ def load_student(
     trust_remote_code: bool = False,
     volumes: VolumeStudent | None = None,
     colours: Mapping[str, list[float]] | None = None,
-):
+) -> LoadedStudent:
     """Build a student for the given labels.
 
     :param student: Hub id or folder (pre-trained weights, new head where the labels differ), or an inline config, which
@@ -55,8 +66,6 @@ def load_student(
         squashes the whole image to the student's size.
     :param volumes: what the student reads, where the data are volumes; `image_size` is then not looked at.
     :param colours: `image_mean` or `image_std`, or both, in place of those of its image processor.
-    :return: (RDStudentForImageClassification or RDStudentForSemanticSegmentation, its image processor, its source
-        {"id", "revision"}); None in place of the processor where the data are volumes.
     :raises StudentError: for an inline config with unknown fields, or a model of another kind.
     """
     kind = kind_of(problem_type)
@@ -99,7 +108,7 @@ def load_student(
             note_images(model.config, processor, PixelTransform(processor).size)
         _refuse_other_channels(model)
     _read_kept_shares_as_dropped(model)
-    return kind.student_class.from_classifier(model), processor, source
+    return LoadedStudent(kind.student_class.from_classifier(model), processor, source)
 
 
 def _image_processor(

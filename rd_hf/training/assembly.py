@@ -25,7 +25,7 @@ from ..inference.model_names import loading, naming
 from ..models.timm_models import TIMM
 from ..runtime.checkpoint import list_checkpoints
 from ..runtime.files import CHECKPOINTS
-from ..students.loading import load_student
+from ..students.loading import LoadedStudent, load_student
 from .calibration import calibrate_projectors
 from .checks import check_dist, check_labels, check_student
 from .cka import check_rows
@@ -33,7 +33,7 @@ from .inputs import Inputs
 from .objective import Objective, ObjectiveWeights
 from .positions import fewest
 from .run_data import RunData
-from .run_models import LoadedStudent, LoadedTeacher, Models, recompute_activations
+from .run_models import LoadedTeacher, Models, recompute_activations
 from .stage_schedule import StageSchedule
 from .target_start import open_targets
 from .task_loss import TaskLoss
@@ -81,7 +81,7 @@ def load_models(
         )
     if loaded is None and arguments.method != "ce":
         loaded = load_teacher(arguments, accelerator)
-    return LoadedStudent(*student), loaded
+    return student, loaded
 
 
 def assemble_models(

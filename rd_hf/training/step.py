@@ -67,7 +67,7 @@ class Update:
     """Optimiser steps of a student, with the projectors if there is a teacher.
 
     :ivar optimizer: AdamW, whose state a checkpoint holds.
-    :param module: RDTeacherForImageClassification without backbone, or the student alone.
+    :param module: RDTeacher without backbone, or the student alone.
     :param inputs: pixels and teacher features of a batch; without a backbone the student is trained alone.
     :param stages: says which stages are on; by default all.
     :param targets: see `Trainer`.

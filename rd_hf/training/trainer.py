@@ -24,6 +24,7 @@ from ..data.open_split import OpenSplit
 from ..data.order import PlanSampler, StepPlan
 from ..data.pixel_store import PixelStore, Visits, collate
 from ..data.stream_order import StreamOrder
+from ..data.volumes.store import VolumeStore
 from ..inference.rows import predict_rows
 from ..runtime.checkpoint import (
     Checkpoint,
@@ -57,7 +58,7 @@ class TrainingData:
     """
 
     task: Task
-    store: PixelStore
+    store: PixelStore | VolumeStore
     labels: Tensor
     plan: StepPlan
     validation: OpenSplit
@@ -73,7 +74,7 @@ def usual_eval_steps(max_steps: int) -> int:
 class Trainer:
     """Trains a student, alone or with the projectors through which the frozen teacher's features reach it.
 
-    :param model: RDTeacherForImageClassification without backbone (student and projectors), or the student alone.
+    :param model: RDTeacher without backbone (student and projectors), or the student alone.
     :param inputs: pixels and teacher features of a batch; without a backbone the student is trained alone (method ce).
     :param stages: says which stages are on; by default all.
     :param targets: what student and hybrid logits learn from besides labels; None is the hybrid logits.
