@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..arguments.values import ArgumentError
+from ..arguments.words import some_of
 from ..data.decoding.images import BadImageError, described
 from ..data.masks.reading import counts_of
 from ..data.scanner import printable
@@ -101,9 +102,8 @@ def _check_headers(found: list[FoundVolume]) -> None:
 def _unread(problems: list[BadImageError], found: list[FoundVolume]) -> str:
     if len(problems) == 1:
         return str(problems[0])
-    shown = "\n".join(str(problem) for problem in problems[:SHOWN_PROBLEMS])
-    more = f"\nand {len(problems) - SHOWN_PROBLEMS} more" if len(problems) > SHOWN_PROBLEMS else ""
-    return f"{len(problems)} of {len(found)} volumes cannot be read:\n{shown}{more}"
+    shown = some_of([str(problem) for problem in problems], SHOWN_PROBLEMS, "\n", "\nand ")
+    return f"{len(problems)} of {len(found)} volumes cannot be read:\n{shown}"
 
 
 def _read(loaded: LoadedModel, volume: FoundVolume, reading: VolumeReading) -> Volume:

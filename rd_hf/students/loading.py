@@ -15,6 +15,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
 
 from ..arguments.values import listed, nearest
+from ..arguments.words import counted
 from ..cards.provenance import PROVENANCE, set_decisions
 from ..data.pixels import PixelTransform, default_processor, load_processor, whole_image_processor
 from ..models.backbone import cached_commit
@@ -179,7 +180,7 @@ def _refuse_other_channels(model: PreTrainedModel) -> None:
     channels = input_channels(model)
     if channels != COLOUR_CHANNELS:
         raise StudentError(
-            f"The student reads images of {channels} channel{'s' if channels > 1 else ''}, but rd_hf trains students "
+            f"The student reads images of {counted(channels, 'channel')}, but rd_hf trains students "
             "on colour images of 3 (a grey image has three equal ones). Leave num_channels or in_channels out of its "
             "config, or choose another student."
         )

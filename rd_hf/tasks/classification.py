@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..arguments.words import some_of
 from ..scoring import plots
 from ..scoring.classification import METRICS, MetricError, Predictions, point_values, validation_score
 from ..scoring.metrics import compute_metrics
@@ -124,14 +125,14 @@ class Classification(Task):
             )
         counts = {name: self.marks(own).sum(axis=0) for name, own in splits.items()}
         missing = np.flatnonzero(counts["validation"] == 0)
-        held = "; ".join(
+        held = [
             f"{self.names[k]!r} ({', '.join(f'{count[k]} in {split}' for split, count in counts.items())})"
-            for k in missing[:NAMED_CLASSES]
-        )
-        more = f"; and {len(missing) - NAMED_CLASSES} more" if len(missing) > NAMED_CLASSES else ""
+            for k in missing
+        ]
         raise MetricError(
             f"`metric_for_best_model` is {metric}, which needs images of every class in validation, but there are none "
-            f"of {held}{more}. {advice}, add images, or leave such a class out of the data."
+            f"of {some_of(held, NAMED_CLASSES, '; ', '; and ')}. {advice}, add images, or leave such a class out "
+            "of the data."
         )
 
     def answers(self, logits: Tensor) -> list[dict[str, Any]]:

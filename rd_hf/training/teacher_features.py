@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from datasets import Dataset
 
 from ..arguments.distillation import DistillationArguments
+from ..arguments.words import counted, some_of
 from ..data.augmentation import AugmentationParameters
 from ..data.decoding.changed_decoding import decoding_mark
 from ..data.decoding.reading import Reading
@@ -80,7 +81,8 @@ def open_cache(
         changes = nearest_difference(key, list_folders(root)) if new else []
         if changes:
             logger.info(
-                "A new cache is created, because its key differs from the most similar cache: %s.", _first_of(changes)
+                "A new cache is created, because its key differs from the most similar cache: %s.",
+                some_of(changes, SHOWN_CHANGES, "; ", "; and "),
             )
         logger.info("%s", describe(cache, rows, run_data.views(arguments), new))
     ways_out = ["lower --num_views"] if run_data.views(arguments) > 1 else []
@@ -123,11 +125,6 @@ def _smaller_than_int8(grids: Sequence[Sequence[int]], tells: bool) -> torch.dty
             "The teacher's features" if small == len(grids) else f"{small} of the teacher's {len(grids)} maps",
         )
     return torch.float16 if small == len(grids) else torch.int8
-
-
-def _first_of(changes: list[str]) -> str:
-    more = f"; and {len(changes) - SHOWN_CHANGES} more" if len(changes) > SHOWN_CHANGES else ""
-    return "; ".join(changes[:SHOWN_CHANGES]) + more
 
 
 def _key(
@@ -236,7 +233,7 @@ def describe(cache: FeatureCache, rows: Sequence[int], num_views: int, new: bool
     size = cache.layout.entry_bytes
     return (
         f"Teacher features: {cache.folder.path} ({found}). {size / 1000:.1f} KB per row and view, "
-        f"{in_bytes(images * num_views * size)} for {images} rows in {num_views} view{'s' if num_views > 1 else ''}."
+        f"{in_bytes(images * num_views * size)} for {images} rows in {counted(num_views, 'view')}."
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from datasets import DatasetDict
 
+from ...arguments.words import some_of
 from ..columns import DataError, column_values
 from .labels import LabelKind, Labels, Uncertain
 from .values import NUMERIC_NAN_WORDS, clean, is_missing, refuse, whole_number
@@ -183,8 +184,7 @@ def _count_cells(names: Sequence[str], uncertain: np.ndarray, empty: np.ndarray)
         for name, minus, gap in zip(names, uncertain, empty, strict=True)
         if minus or gap
     ]
-    more = f"; and {len(cells) - 20} more" if len(cells) > 20 else ""
-    return f"some cells are neither 0 nor 1 ({'; '.join(cells[:20])}{more})"
+    return f"some cells are neither 0 nor 1 ({some_of(cells, 20, '; ', '; and ')})"
 
 
 def _is_one_hot(labels: Labels) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...arguments.words import counted
 from .names import channel_of, file_of_channel, is_nifti
 from .source import Source, VolumeError
 from .volume import VolumeReading
@@ -56,7 +57,7 @@ def check_channels(shape: Sequence[int], reading: VolumeReading) -> None:
     wanted = reading.channels if reading.channel_axis else 1
     if found != wanted:
         raise VolumeError(
-            f"it has {found} channel{'s' if found > 1 else ''}, but the volumes of this data set have {wanted}: leave "
+            f"it has {counted(found, 'channel')}, but the volumes of this data set have {wanted}: leave "
             f"it out, or, if all have {found}, train with --volume_channels {found}"
         )
 
