@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from stopped_runs import interrupted
 from test_interrupts import options
-from test_resume import interrupted
 from test_teacher_cache import (
     CPU,
     Images,

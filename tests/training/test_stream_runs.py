@@ -12,9 +12,10 @@ import pytest
 import yaml
 from datasets import Dataset, Features, Image, IterableDataset, config, interleave_datasets
 from PIL import Image as Picture
+from stopped_runs import interrupted, losses
 from test_distillation import TINY_VIT
 from test_interrupts import options
-from test_resume import STEADY_VIT, interrupted, losses
+from test_resume import STEADY_VIT
 from test_teacher_cache import last_weights, settings
 
 import rd_hf
