@@ -11,7 +11,7 @@ from datasets import DatasetDict
 from ...arguments.words import some_of
 from ..columns import DataError, column_values
 from .labels import LabelKind, Labels, Uncertain
-from .values import NUMERIC_NAN_WORDS, clean, is_missing, refuse, whole_number
+from .values import NUMERIC_NAN_WORDS, clean, is_missing, refuse, shown, whole_number
 
 _TRUTH = {"true": 1, "false": 0}
 
@@ -103,8 +103,7 @@ def check_index(label: Any, names: Sequence[str], split: str, row: int, column: 
     """:raises DataError: for anything but the index of a name."""
     number = None if is_missing(label) else whole_number(label)
     if number is None or not 0 <= number < len(names):
-        listed = list(names) if len(names) <= 20 else f"{list(names[:19])} ... '{names[-1]}'"
-        refuse(split, row, column, label, f"is outside the {len(names)} names {listed}")
+        refuse(split, row, column, label, f"is outside the {len(names)} names {shown(names)}")
 
 
 def _entries(values: list, split: str, column: str) -> np.ndarray:
