@@ -123,6 +123,13 @@ def write_json(values: dict[str, Any], path: Path) -> None:
     write_text(json.dumps(values, indent=2) + "\n", path)
 
 
+def write_all(handle: int, content: memoryview, offset: int) -> None:
+    """Write bytes at a place of an open file; the system may take them in several parts."""
+    while content:
+        written = os.pwrite(handle, content, offset)
+        content, offset = content[written:], offset + written
+
+
 def finite(values: dict[str, Any]) -> dict[str, Any]:
     """With None in place of numbers that JSON does not have: infinite ones, and NaN."""
     return {name: None if isinstance(value, float) and not isfinite(value) else value for name, value in values.items()}
