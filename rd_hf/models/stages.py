@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from .features import Stage, StageError, StageFeature
 from .grids import Grid
-from .probe import Call, probe, quiet, random_pixels, random_state, reaching
+from .probe import Call, probe, random_pixels, random_state, reaching, undisturbed
 from .stage_ends import group, level_ends
 from .tape import Cut, StagedModel, Tape, input_channels
 from .timm_models import stated_blocks
@@ -60,7 +60,7 @@ def find_stages(
     :raises StageError: if the model does not run on such images, if no stages are found, or if a name is wrong.
     """
     image_size = tuple(image_size)
-    with quiet(model):
+    with undisturbed(model):
         pixel_values = random_pixels(model, in_channels or input_channels(model), image_size)
         state = random_state(pixel_values.device)
         calls = probe(model, pixel_values, set(list_blocks(model).values()))

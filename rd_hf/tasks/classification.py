@@ -14,12 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..arguments.words import some_of
+from ..models.grids import at_least_float32
 from ..scoring import plots
 from ..scoring.classification import METRICS, MetricError, Predictions, point_values, validation_score
 from ..scoring.metrics import compute_metrics
 from ..scoring.operating_point import decisions
 from .dist import dist, dist_of_labels
-from .task import Task, at_least_float32, check_smoothing, softmax_divergence
+from .task import Task, check_smoothing, softmax_divergence
 
 ALWAYS_DEFINED = "accuracy"
 NAMED_CLASSES = 5  # in a message

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..models.grids import channels_last, resize
+from ..models.grids import at_least_float32, channels_last, resize
 from ..models.volume_grid import classes_on_source
 from ..scoring import mask_plots
 from ..scoring.mask_metrics import segmentation_scores
@@ -22,7 +22,7 @@ from ..scoring.volume_target import VolumeTarget
 from .classification import balanced_class_weights
 from .dist import dist
 from .mask_losses import pixel_cross_entropy, soft_dice_loss
-from .task import Task, at_least_float32, check_smoothing, softmax_divergence
+from .task import Task, check_smoothing, softmax_divergence
 
 
 @dataclass(frozen=True)

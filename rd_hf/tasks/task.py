@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..models.grids import at_least_float32
 from ..scoring.metric import Metric, MetricError
 
 
@@ -165,11 +165,6 @@ class Task(ABC):
     @abstractmethod
     def draw_rows(self, rows: np.ndarray, folder: Path) -> None:
         """Write the figures that need a split's rows."""
-
-
-def at_least_float32(values: Tensor) -> Tensor:
-    """Half precision in float32, anything wider as it is."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def softmax_divergence(hybrid: Tensor, student: Tensor, temperature: float) -> Tensor:

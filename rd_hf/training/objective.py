@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..models.grids import mean
-from ..tasks.task import Task, at_least_float32
+from ..models.grids import at_least_float32, mean
+from ..tasks.task import Task
 from .cka import MINIMUM_ROWS, Estimator, cka
 from .passes import Passes, Targets
 from .positions import at_positions

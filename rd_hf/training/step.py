@@ -26,9 +26,9 @@ from transformers import get_scheduler
 
 from ..arguments.distillation import DistillationArguments
 from ..models.features import StageFeature
+from ..models.grids import at_least_float32
 from ..models.tape import without_running_statistics
 from ..runtime.checkpoint import optimizer_tensors, restore_optimizer
-from ..tasks.task import at_least_float32
 from .inputs import Inputs
 from .objective import Compared, Objective, find_non_finite
 from .passes import Passes, Targets

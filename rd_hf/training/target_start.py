@@ -20,10 +20,11 @@ from ..arguments.values import ArgumentError
 from ..data.order import StepPlan, Visit
 from ..data.pixel_store import Visits, collate
 from ..models.features import StageFeature, concatenated, of_parts, picked
+from ..models.grids import at_least_float32
 from ..models.modeling_rd_teacher import RDTeacher
 from ..models.tape import input_channels, without_running_statistics
 from ..tasks.classification import Classification
-from ..tasks.task import Task, at_least_float32
+from ..tasks.task import Task
 from .ensemble import Ensemble
 from .inputs import Inputs
 from .linear_probe import LIKELIHOOD, ROWS_AT_ONCE, labelled_features, linear_head, linear_probe, scored_features
