@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 def counted(count: int, noun: str, plural: str | None = None) -> str:
@@ -11,6 +11,14 @@ def counted(count: int, noun: str, plural: str | None = None) -> str:
     :param plural: of the noun; by default it ends in s.
     """
     return f"{count} {noun if count == 1 else plural or f'{noun}s'}"
+
+
+def by(sides: Iterable[float], digits: int = 9) -> str:
+    """Sides, or the distances of voxels along them: "96 x 96 x 64".
+
+    :param digits: of each, at most.
+    """
+    return " x ".join(f"{side:.{digits}g}" for side in sides)
 
 
 def some_of(names: Sequence[str], most: int, joint: str = ", ", last: str = " and ") -> str:

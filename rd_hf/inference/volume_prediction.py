@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..arguments.values import ArgumentError
-from ..arguments.words import some_of
+from ..arguments.words import by, some_of
 from ..data.decoding.images import BadImageError, described
 from ..data.masks.reading import counts_of
 from ..data.scanner import printable
@@ -163,6 +163,6 @@ def _say_memory(loaded: LoadedModel, read: Volume, largest: int) -> int:
     if needed > largest:
         logger.info(
             "A volume of %s voxels on the model's grid is read in windows of %s; its logits take %.1f MiB of memory.",
-            " x ".join(map(str, grid)), " x ".join(map(str, loaded.transform.processor.crop_size)), needed / 2**20,
+            by(grid), by(loaded.transform.processor.crop_size), needed / 2**20,
         )  # fmt: skip
     return max(needed, largest)

@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..arguments.distillation import DistillationArguments
 from ..arguments.values import ArgumentError
+from ..arguments.words import by
 from ..models.probe import UnfitImageError, probe, random_pixels, undisturbed
 from ..models.tape import call_model, input_channels
 from .decisions import check_operating_point
@@ -52,7 +53,7 @@ def unfit(error: UnfitImageError, models: Models, arguments: DistillationArgumen
             if of_volumes
             else "choose another teacher_image_size, or a teacher of images"
         )
-    sides = _by(size)
+    sides = by(size)
     shown = (
         f"volumes of {sides} voxels" if of_volumes else f"images of {sides} pixels, as its image processor makes them"
     )
@@ -163,7 +164,7 @@ def check_answered_size(model: nn.Module, channels: int, crop_size: tuple[int, .
         step = next((step for step, sides in near.items() if _answered(model, channels, sides) == sides), None)
     advice = "choose another student" if step is None else f"choose a crop_size that is a multiple of {step}"
     raise ArgumentError(
-        f"{model.config.network} answers {_by(answered)} voxels for a crop of {_by(crop_size)}: {advice}."
+        f"{model.config.network} answers {by(answered)} voxels for a crop of {by(crop_size)}: {advice}."
     )
 
 
@@ -173,10 +174,6 @@ def _answered(model: nn.Module, channels: int, sides: tuple[int, ...]) -> tuple[
         return tuple(call_model(model, random_pixels(model, channels, sides)[:1], {}).logits.shape[2:])
     except (ValueError, RuntimeError):
         return ()
-
-
-def _by(sides: tuple[int, ...]) -> str:
-    return " x ".join(map(str, sides))
 
 
 def check_batch_norm(

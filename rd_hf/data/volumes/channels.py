@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...arguments.words import counted
+from ...arguments.words import by, counted
 from .names import channel_of, file_of_channel, is_nifti
 from .source import Source, VolumeError
 from .volume import VolumeReading
@@ -49,7 +49,7 @@ def check_channels(shape: Sequence[int], reading: VolumeReading) -> None:
     """
     found = shape[3] if len(shape) == 4 else 1
     if len(shape) == 4 and not reading.channel_axis:
-        sides = " x ".join(map(str, shape))
+        sides = by(shape)
         raise VolumeError(
             f"it has four axes ({sides}), and it is not said what the last one is. If it is channels, train "
             f"with --volume_channels {found}; if it is time, save one volume a file"
