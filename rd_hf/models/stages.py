@@ -15,23 +15,12 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from .features import Stage, StageError, StageFeature
+from .features import Stage, StageError
 from .grids import Grid
 from .probe import Call, probe, random_pixels, random_state, reaching, undisturbed
 from .stage_ends import group, level_ends
-from .tape import Cut, StagedModel, Tape, input_channels
+from .tape import Cut, StagedModel, input_channels
 from .timm_models import stated_blocks
-
-__all__ = [
-    "Stage",
-    "StageError",
-    "StageFeature",
-    "StagedModel",
-    "Tape",
-    "find_stages",
-    "image_tower",
-    "pair_stages",
-]
 
 Choice = Callable[[Sequence[Call]], list[Call]]  # those of some calls that can be stages
 

@@ -16,7 +16,8 @@ from torch import Tensor
 from ..arguments.words import some_of
 from ..models.grids import at_least_float32
 from ..scoring import plots
-from ..scoring.classification import METRICS, MetricError, Predictions, point_values, validation_score
+from ..scoring.classification import METRICS, Predictions, point_values, validation_score
+from ..scoring.metric import MetricError
 from ..scoring.metrics import compute_metrics
 from ..scoring.operating_point import decisions
 from .dist import dist, dist_of_labels

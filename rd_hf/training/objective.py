@@ -20,7 +20,7 @@ from .positions import at_positions
 from .schedules import Linear
 
 if TYPE_CHECKING:
-    from ..models.stages import StageFeature
+    from ..models.features import StageFeature
 
 
 CKAFeatures = Literal["pooled", "flattened", "positions"]
