@@ -25,7 +25,7 @@ class AdaptedTeacher(nn.Module):
 
     :param tower: trained in place.
     :param image_size: rows and columns that it is shown.
-    :param stage: what of it is read, which may be a vector of several stages; the last stage by default.
+    :param stage: what of it is read, which may be a vector of several stages.
     :param grid: rows and columns that maps are averaged to first, as those of a frozen teacher are; None: as they are.
     :param has_masks: whether it gives a map of logits.
     """
@@ -35,17 +35,15 @@ class AdaptedTeacher(nn.Module):
         tower: nn.Module,
         image_size: tuple[int, int],
         num_labels: int,
-        stage: Stage | None = None,
+        stage: Stage,
         grid: tuple[int, int] | None = None,
         has_masks: bool = False,
     ):
         super().__init__()
         self.tower, self.grid, self.has_masks = tower, grid, has_masks
-        names = None if stage is None else modules_of(stage)
-        self.staged = find_stages(tower, image_size, names, must_reach_output=False)
-        last = stage or self.staged.stages[-1]
-        self.pooled, self.reading = last.pooled, VectorReading(self.staged, image_size) if last.pooled else None
-        self.head = linear_head(last, num_labels, has_masks)
+        self.staged = find_stages(tower, image_size, modules_of(stage), must_reach_output=False)
+        self.pooled, self.reading = stage.pooled, VectorReading(self.staged, image_size) if stage.pooled else None
+        self.head = linear_head(stage, num_labels, has_masks)
 
     def forward(self, pixel_values: Tensor) -> ImageClassifierOutput | SemanticSegmenterOutput:
         """Logits (B, K), or (B, K, H, W), of (B, 3, h, w) pixels, normalised by the teacher's processor."""

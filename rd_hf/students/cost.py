@@ -1,4 +1,4 @@
-"""What a forward pass of one image costs: parameters, arithmetic, time on the CPU."""
+"""What a forward pass of one image or volume costs: parameters, arithmetic, time on the CPU."""
 
 from __future__ import annotations
 

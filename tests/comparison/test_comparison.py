@@ -30,6 +30,7 @@ from rd_hf.data.order import StepPlan
 from rd_hf.data.pixel_store import Visits, collate
 from rd_hf.data.sources import fingerprint
 from rd_hf.inference.model_names import ModelNameError
+from rd_hf.models.stages import find_stages
 from rd_hf.runtime.memory import PEAK_RESET, PeakMemory
 from rd_hf.runtime.processes import start_accelerator
 from rd_hf.training import target_start
@@ -377,7 +378,8 @@ def test_lora_trains_little_and_merges_into_the_same_function(architecture):
     tower = AutoModel.from_config(AutoConfig.for_model(architecture, **small)).eval().requires_grad_(False)
     before = {name: value.clone() for name, value in tower.state_dict().items()}
     merge = with_lora(tower)
-    adapted = AdaptedTeacher(tower, (40, 40), 3)
+    last = find_stages(tower, (40, 40), must_reach_output=False).stages[-1]
+    adapted = AdaptedTeacher(tower, (40, 40), 3, last)
     trained = {name for name, parameter in adapted.named_parameters() if parameter.requires_grad}
     assert all("lora_" in name or name.startswith("head.") for name in trained) and len(trained) > 2
     pixels = torch.randn(2, 3, 40, 40)
