@@ -20,28 +20,23 @@ import itertools
 import logging
 import re
 import shutil
-import statistics
 import tempfile
-import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from benchmark_rows import ALONE, BenchmarkRow, print_times
 from step_operations import print_operations
 from transformers import AutoModel, AutoModelForImageClassification, MobileNetV2Config, ResNetConfig, ViTConfig
 
-from rd_hf.arguments.distillation import DistillationArguments
 from rd_hf.data.pixels import default_processor
 from rd_hf.runtime.allocator import keep_freed_memory
 from rd_hf.teacher_cache.features import FeatureCache
 from rd_hf.teacher_cache.file import CHECKSUM_BYTES, Layout, as_bytes, checksum, open_file
-from rd_hf.training.assembly import build_models, build_trainer
-from rd_hf.training.run_data import load_run_data
-from rd_hf.training.trainer import Trainer
 
 ROWS = {
-    "student alone": {"method": "ce"},
+    ALONE: {"method": "ce"},
     "reference loop": {"method": "rd", "cache": False},
     "RD live": {"method": "rd", "cache": False},
     "RD filling": {"method": "rd"},
@@ -51,7 +46,7 @@ ROWS = {
     "DRD warm": {"method": "drd"},
 }
 SCHEDULES = {
-    "student alone": {"method": "ce"},
+    ALONE: {"method": "ce"},
     "RD warm": {"method": "rd"},
     "DRD warm": {"method": "drd"},
     "DRD warm, last": {"method": "drd", "stage_schedule": "last"},
@@ -67,26 +62,15 @@ TINY = ViTConfig(hidden_size=32, num_hidden_layers=4, num_attention_heads=2, int
 ENTRIES, TOUCHED = 100_000, 10_000
 
 
-class Row:
-    """One kind of training, an epoch of which is run again and again."""
+class Row(BenchmarkRow):
+    """A row; the reference loop has a step of its own, and a row that fills its cache begins with an empty one."""
 
     def __init__(self, name: str, folder: Path, options: argparse.Namespace, teacher: str, student: str):
         rows = SCHEDULES if options.schedules else ROWS
-        self.name, self.steps = name, options.steps
-        self.clock = time.process_time if options.processor_time else time.perf_counter
-        self.cache_dir = folder / "caches" / name.partition(",")[0]
-        arguments = DistillationArguments(
-            dataset=str(folder / "data.npz"), teacher=str(folder / teacher), student=str(folder / student),
-            output_dir=str(folder / "run"), cache_dir=str(self.cache_dir), student_image_size=options.image_size,
-            num_views=1, max_steps=1_000_000, per_device_train_batch_size=options.batch_size,
-            num_train_epochs=1, **rows[name],
+        super().__init__(
+            name, folder, options, teacher=str(folder / teacher), student=str(folder / student), num_train_epochs=1,
+            cache_dir=str(folder / "caches" / name.partition(",")[0]), **rows[name],
         )  # fmt: skip
-        accelerator = Accelerator()
-        run_data = load_run_data(arguments)
-        arguments = run_data.with_defaults(arguments)
-        self.models = build_models(arguments, run_data, accelerator)
-        run_data.open_images(self.models.transforms, "error")
-        self.trainer: Trainer = build_trainer(arguments, accelerator, run_data, self.models, folder / "run")
         if name == "reference loop":
             self.prepare_reference(options)
 
@@ -96,15 +80,14 @@ class Row:
             shutil.rmtree(self.trainer.inputs.cache.folder.path)
             self.trainer.inputs.cache.folder.path.mkdir()
             self.trainer.inputs.cache = FeatureCache(self.trainer.inputs.cache.folder, torch.device("cpu"))
-        started = self.clock()
-        batches = iter(self.trainer.loader())
-        for _ in range(self.steps):
-            if self.name == "reference loop":
-                self.reference_step()
-            else:
-                self.trainer.optimizer_step(batches)
-                self.trainer.step += 1
-        return self.clock() - started
+        return super().run()
+
+    def step(self, batches: Iterator) -> None:
+        """One step of the training."""
+        if self.name == "reference loop":
+            self.reference_step()
+        else:
+            super().step(batches)
 
     def prepare_reference(self, options: argparse.Namespace) -> None:
         self.teacher, self.student = self.models.backbone.tower, self.models.student.model.train()
@@ -166,21 +149,10 @@ def compare(folder: Path, options: argparse.Namespace, teacher: str, student: st
         Row(name, folder, options, f"teacher_{teacher}", f"student_{student}")
         for name in (SCHEDULES if options.schedules else ROWS)
     ]
-    seconds: dict[str, list[float]] = {row.name: [] for row in rows}
-    for round_number in range(options.rounds + 1):
-        for row in rows:
-            elapsed = row.run()
-            if round_number:  # the first round warms up, and fills the caches that are to be warm
-                seconds[row.name].append(elapsed)
     print(f"\nTeacher {teacher}, student {student}\n")
-    print("| epoch of | seconds (median) | ratio to student alone: median (range) |")
-    print("|---|---|---|")
-    for name, values in seconds.items():
-        ratios = [value / alone for value, alone in zip(values, seconds["student alone"], strict=True)]
-        spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-        print(f"| {name} | {statistics.median(values):.2f} | {spread} |")
-    counted = [row for row in rows if row.name == "student alone" or ("warm" in row.name and "optima" not in row.name)]
-    print_operations({row.name: row.trainer for row in counted}, "student alone")
+    print_times(rows, options.rounds, "epoch of")
+    counted = [row for row in rows if row.name == ALONE or ("warm" in row.name and "optima" not in row.name)]
+    print_operations({row.name: row.trainer for row in counted}, ALONE)
     for row in rows:
         if row.name.endswith("warm"):
             cache = row.trainer.inputs.cache

@@ -12,26 +12,21 @@ from __future__ import annotations
 
 import argparse
 import logging
-import statistics
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from benchmark_rows import ALONE, BenchmarkRow, print_times
 from step_operations import print_operations
 from transformers import AutoModel, ViTConfig
 
-from rd_hf.arguments.distillation import DistillationArguments
 from rd_hf.data.pixels import default_processor
 from rd_hf.runtime.allocator import keep_freed_memory
 from rd_hf.training import stage_schedule
-from rd_hf.training.assembly import build_models, build_trainer
-from rd_hf.training.run_data import load_run_data
 
 ROWS = {
-    "student alone": {"method": "ce"},
+    ALONE: {"method": "ce"},
     "RD": {"method": "rd"},
     "RD, own skips": {"method": "rd", "skips": "own"},
     "RD, own skips, narrow projectors": {"method": "rd", "skips": "own", "projector_channels": 64},
@@ -58,35 +53,6 @@ STUDENTS = {
 TEACHER = ViTConfig(hidden_size=384, num_hidden_layers=4, num_attention_heads=6, intermediate_size=768, image_size=224)
 
 
-class Row:
-    """One kind of training, an epoch of which is run again and again."""
-
-    def __init__(self, name: str, folder: Path, options: argparse.Namespace, student: str):
-        self.name, self.steps = name, options.steps
-        self.clock = time.process_time if options.processor_time else time.perf_counter
-        arguments = DistillationArguments(
-            dataset=str(folder / "data.npz"), teacher=str(folder / "teacher"), student=STUDENTS[student],
-            output_dir=str(folder / "run"), cache_dir=str(folder / "caches" / student / name), num_views=1,
-            student_image_size=options.image_size, max_steps=1_000_000, per_device_train_batch_size=options.batch_size,
-            **ROWS[name],
-        )  # fmt: skip
-        accelerator = Accelerator()
-        run_data = load_run_data(arguments)
-        arguments = run_data.with_defaults(arguments)
-        models = build_models(arguments, run_data, accelerator)
-        run_data.open_images(models.transforms, "error")
-        self.trainer = build_trainer(arguments, accelerator, run_data, models, folder / "run")
-
-    def run(self) -> float:
-        """Seconds of an epoch."""
-        started = self.clock()
-        batches = iter(self.trainer.loader())
-        for _ in range(self.steps):
-            self.trainer.optimizer_step(batches)
-            self.trainer.step += 1
-        return self.clock() - started
-
-
 def make_inputs(folder: Path, options: argparse.Namespace) -> None:
     """A teacher with random weights, and images with masks of three classes."""
     AutoModel.from_config(TEACHER).save_pretrained(folder / "teacher")
@@ -101,20 +67,16 @@ def make_inputs(folder: Path, options: argparse.Namespace) -> None:
 
 def measure(folder: Path, options: argparse.Namespace, student: str) -> None:
     """Print the rows of one student."""
-    rows = [Row(name, folder, options, student) for name in ROWS]
-    seconds: dict[str, list[float]] = {row.name: [] for row in rows}
-    for round_number in range(options.rounds + 1):
-        for row in rows:
-            elapsed = row.run()
-            if round_number:  # the first round warms up, and fills the caches
-                seconds[row.name].append(elapsed)
-    print(f"\n| {student}: epoch of | seconds (median) | ratio to student alone: median (range) |")
-    print("|---|---|---|")
-    for name, values in seconds.items():
-        ratios = [value / alone for value, alone in zip(values, seconds["student alone"], strict=True)]
-        spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-        print(f"| {name} | {statistics.median(values):.2f} | {spread} |")
-    print_operations({row.name: row.trainer for row in rows}, "student alone")
+    rows = [
+        BenchmarkRow(
+            name, folder, options, teacher=str(folder / "teacher"), student=STUDENTS[student],
+            cache_dir=str(folder / "caches" / student / name), **arguments,
+        )
+        for name, arguments in ROWS.items()
+    ]  # fmt: skip
+    print()
+    print_times(rows, options.rounds, f"{student}: epoch of")
+    print_operations({row.name: row.trainer for row in rows}, ALONE)
 
 
 def main() -> None:

@@ -6,9 +6,7 @@ import csv
 import functools
 import io
 import re
-import struct
 import threading
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
+from small_images import png_of_16_bits
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -44,19 +43,6 @@ def smooth(height: int, width: int, seed: int) -> np.ndarray:
     coarse = generator.integers(0, 256, (6, 5, 3), dtype=np.uint8)
     large = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)).astype(int)
     return np.clip(large + generator.integers(-12, 13, large.shape), 0, 255).astype(np.uint8)
-
-
-def png_of_16_bits(values: np.ndarray, kind: int) -> bytes:
-    """A PNG of 16-bit values (H, W, C); `kind` is its colour type."""
-    height, width = values.shape[:2]
-    lines = values.astype(">u2").reshape(height, -1).view(np.uint8)
-    body = zlib.compress(np.hstack([np.zeros((height, 1), np.uint8), lines]).tobytes())
-    header = struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)
-    parts = [(b"IHDR", header), (b"IDAT", body), (b"IEND", b"")]
-    chunks = [
-        struct.pack(">I", len(part)) + name + part + struct.pack(">I", zlib.crc32(name + part)) for name, part in parts
-    ]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
 def varied_images(folder: Path) -> list[Path]:
@@ -90,8 +76,8 @@ def varied_images(folder: Path) -> list[Path]:
     folder.mkdir(parents=True)
     for name, (image, options) in images.items():
         image.save(folder / name, **options)
-    (folder / "colour_16.png").write_bytes(png_of_16_bits(deep[..., :3], 2))
-    (folder / "alpha_16.png").write_bytes(png_of_16_bits(deep[..., [0, 3]], 4))
+    (folder / "colour_16.png").write_bytes(png_of_16_bits(deep[..., :3]))
+    (folder / "alpha_16.png").write_bytes(png_of_16_bits(deep[..., [0, 3]]))
     return sorted(folder.iterdir())
 
 

@@ -61,7 +61,7 @@ def text_names() -> set[str]:
     return of_run | {"name", "reference"}  # of a method, in a comparison
 
 
-def write_config(arguments: DistillationArguments, path: str | Path) -> None:
-    """Write every argument as YAML, so that `--config` with this file runs the same job again."""
+def config_text(arguments: DistillationArguments) -> str:
+    """Every argument as YAML, so that `--config` with a file of it runs the same job again."""
     values = arguments.to_dict() | {"resume": False, "overwrite_output_dir": False}
-    Path(path).write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)

@@ -175,14 +175,14 @@ class DistillationArguments(TrainingFields, ObjectiveFields, TaskFields):
 
         :raises ArgumentError: when it is neither hours nor HH:MM:SS.
         """
-        return None if self.max_run_time is None else seconds_of("max_run_time", self.max_run_time)
+        return None if self.max_run_time is None else seconds_of(self.max_run_time)
 
     def bytes_to_cache(self) -> int | None:
         """`cache_limit` in bytes.
 
         :raises ArgumentError: when it is not a number with a unit.
         """
-        return None if self.cache_limit is None else bytes_of("cache_limit", self.cache_limit)
+        return None if self.cache_limit is None else bytes_of(self.cache_limit)
 
     def bytes_for_volumes(self) -> int | None:
         """Half of `cache_limit`: what resampled volumes may take, and their features."""

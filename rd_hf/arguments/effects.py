@@ -18,7 +18,7 @@ from .values import ArgumentError
 
 logger = logging.getLogger(__name__)
 
-OF_SAVED_RUN = {"resume", "overwrite_output_dir"}  # which `write_config` writes, and nobody puts into a file by hand
+OF_SAVED_RUN = {"resume", "overwrite_output_dir"}  # which `config_text` has, and nobody puts into a file by hand
 
 
 class Origin(NamedTuple):
@@ -101,7 +101,7 @@ def check_effects(arguments: DistillationArguments, known: Known | None = None, 
         logger.warning(words, ", ".join(of_other_methods))
 
 
-def refuse_given(kind: type, values: Mapping[str, Any], because: str, instead: str = "leave it out") -> None:
+def refuse_given(kind: type, values: Mapping[str, Any], because: str) -> None:
     """Refuse those of a command's arguments that are not the default.
 
     :param kind: the command's dataclass, which knows the defaults.
@@ -111,4 +111,4 @@ def refuse_given(kind: type, values: Mapping[str, Any], because: str, instead: s
     defaults = {field.name: field.default for field in fields(kind)}
     for name, value in values.items():
         if value != defaults[name]:
-            raise ArgumentError(f"`{name}` has no effect, because {because}: {instead}.")
+            raise ArgumentError(f"`{name}` has no effect, because {because}: leave it out.")

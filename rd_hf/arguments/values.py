@@ -261,8 +261,8 @@ def number_of_views(value: Any) -> Any:
     return int(value) if isinstance(value, str) else value
 
 
-def seconds_of(name: str, value: Any) -> float:
-    """A time in seconds.
+def seconds_of(value: Any) -> float:
+    """A `max_run_time` in seconds.
 
     :raises ArgumentError: when it is neither hours nor HH:MM:SS.
     """
@@ -273,12 +273,14 @@ def seconds_of(name: str, value: Any) -> float:
         hours = minutes = seconds = 0.0
     total = 3600 * hours + 60 * minutes + seconds
     if not 0 < total < 3600 * LONGEST_HOURS or minutes < 0 or seconds < 0:
-        raise ArgumentError(f"`{name}` is {value!r}; it must be a number of hours below {LONGEST_HOURS}, or HH:MM:SS.")
+        raise ArgumentError(
+            f"`max_run_time` is {value!r}; it must be a number of hours below {LONGEST_HOURS}, or HH:MM:SS."
+        )
     return total
 
 
-def bytes_of(name: str, value: Any) -> int:
-    """A size in bytes: 20GB is 20 x 1000^3, 20GiB is 20 x 1024^3; 20G is short for 20GB, 20Gi for 20GiB.
+def bytes_of(value: Any) -> int:
+    """A `cache_limit` in bytes: 20GB is 20 x 1000^3, 20GiB is 20 x 1024^3; 20G is short for 20GB, 20Gi for 20GiB.
 
     :raises ArgumentError: when it is not a number with a unit.
     """
@@ -286,7 +288,7 @@ def bytes_of(name: str, value: Any) -> int:
     found = SIZE.fullmatch(text)
     if found is None or not text[-1].isalpha() or (found[3] and not found[2]):
         raise ArgumentError(
-            f"`{name}` is {value!r}; it must be a number and a unit, such as 500MB, 20GB, 1.5TB or 20GiB."
+            f"`cache_limit` is {value!r}; it must be a number and a unit, such as 500MB, 20GB, 1.5TB or 20GiB."
         )
     number, prefix, binary = found[1], found[2].lower(), found[3]
     return int(Decimal(number) * (1024 if binary else 1000) ** " kmgtp".index(prefix or " "))

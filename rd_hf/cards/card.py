@@ -195,6 +195,11 @@ def check_card(text: str) -> None:
         )
 
 
+def origin_in_words(origin: str, local: str = "a local model") -> str:
+    """The Hub id of a model or data set, or what stands for one that is not from the Hub."""
+    return local if origin == LOCAL else origin
+
+
 def is_hub_id(name: str | None) -> bool:
     """Whether a recorded origin is a repo of the Hub, and not a folder or a config."""
     return name is not None and name != LOCAL and " " not in name

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 from torch import Tensor, nn
 from transformers.modeling_outputs import ImageClassifierOutput, SemanticSegmenterOutput
 
-from ..arguments.distillation import DistillationArguments
 from ..arguments.values import ArgumentError
 from ..models.features import Stage
 from ..models.pooled import VectorReading, modules_of, pooled_feature
 from ..models.reprogramming import resample
 from ..models.stages import find_stages
-from ..training.inputs import Inputs
-from ..training.linear_probe import fit_probe, labelled_features
+from ..training.linear_probe import linear_head
 from ..training.objective import comparable
-from ..training.run_data import RunData
 
 LORA_RANK, LORA_ALPHA = 8, 16
 
@@ -29,7 +25,7 @@ class AdaptedTeacher(nn.Module):
 
     :param tower: trained in place.
     :param image_size: rows and columns that it is shown.
-    :param stage: what of it is read, which may be a vector of several stages; the last stage by default.
+    :param stage: what of it is read, which may be a vector of several stages.
     :param grid: rows and columns that maps are averaged to first, as those of a frozen teacher are; None: as they are.
     :param has_masks: whether it gives a map of logits.
     """
@@ -39,20 +35,15 @@ class AdaptedTeacher(nn.Module):
         tower: nn.Module,
         image_size: tuple[int, int],
         num_labels: int,
-        stage: Stage | None = None,
+        stage: Stage,
         grid: tuple[int, int] | None = None,
         has_masks: bool = False,
     ):
         super().__init__()
         self.tower, self.grid, self.has_masks = tower, grid, has_masks
-        names = None if stage is None else modules_of(stage)
-        self.staged = find_stages(tower, image_size, names, must_reach_output=False)
-        last = stage or self.staged.stages[-1]
-        self.pooled, self.reading = last.pooled, VectorReading(self.staged, image_size) if last.pooled else None
-        if has_masks:
-            self.head = nn.Conv2d(last.channels, num_labels, kernel_size=1)
-        else:
-            self.head = nn.Linear(last.channels * (2 if last.prefix_tokens else 1), num_labels)
+        self.staged = find_stages(tower, image_size, modules_of(stage), must_reach_output=False)
+        self.pooled, self.reading = stage.pooled, VectorReading(self.staged, image_size) if stage.pooled else None
+        self.head = linear_head(stage, num_labels, has_masks)
 
     def forward(self, pixel_values: Tensor) -> ImageClassifierOutput | SemanticSegmenterOutput:
         """Logits (B, K), or (B, K, H, W), of (B, 3, h, w) pixels, normalised by the teacher's processor."""
@@ -99,21 +90,3 @@ def with_lora(tower: nn.Module) -> Callable[[], nn.Module]:
             if not hasattr(layer, constant):
                 setattr(layer, constant, getattr(base, constant))
     return adapted.merge_and_unload
-
-
-def linear_probe(
-    arguments: DistillationArguments, run_data: RunData, inputs: Inputs, of_validation: np.ndarray, metric: str
-) -> tuple[nn.Linear, float]:
-    """Logistic regression on the frozen teacher's pooled features of the labelled rows, in all their views.
-
-    :param of_validation: pooled features (N, C) of the validation rows, which choose the penalty.
-    :param metric: what it is chosen by: that which chooses models, or "likelihood" for a head whose probabilities are
-        learnt from. AUROC does not see their scale, and so may choose a penalty under which all are nearly equal.
-    :return: a head that reads pooled features, and the penalty's inverse (C of scikit-learn).
-    """
-    labels_of_validation = run_data.validation.labels[run_data.validation.rows]
-    features, labels = labelled_features(arguments, run_data, inputs)
-    return fit_probe(
-        run_data.task, features, labels, of_validation, labels_of_validation, metric,
-        arguments.class_weights == "balanced",
-    )  # fmt: skip

@@ -20,12 +20,11 @@ from ..arguments.effects import without_effect
 from ..arguments.options import names
 from ..data.open_split import OpenSplit
 from ..runtime.checkpoint import file_digest
-from ..runtime.files import write_json
+from ..runtime.files import CHECKPOINTS, write_json
 from ..scoring.units import units
 from ..tasks.classification import Classification, SingleLabel
 from ..tasks.make import make_task
 from ..tasks.task import Task
-from ..training.teacher_features import is_read_in_windows
 from .bench import Bench
 from .plan import Cell, Plan
 from .trainings import train
@@ -71,10 +70,10 @@ def _run_cell(plan: Plan, cell: Cell, bench: Bench, root: Path) -> None:
         rows = trained.rows(split)
         scores[split.name] = {name: round(value, 6) for name, value in task.point_scores(rows).items()}
         kept |= {f"{split.name}/{name}": values for name, values in _kept(task, rows, split).items()}
-    if trained.teacher_rows is not None and not (cell.tuning or is_read_in_windows(trained.run_data.test)):
+    if trained.teacher_rows is not None and not (cell.tuning or trained.run_data.test.in_windows):
         rows = trained.teacher_rows(trained.run_data.test)
         scores["teacher"] = {"test": {name: round(value, 6) for name, value in task.point_scores(rows).items()}}
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     save_file(kept, folder / PREDICTIONS_FILE)
     result = {
         "settings": cell_settings(plan, cell, arguments),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..arguments.distillation import DistillationArguments
 from ..data.pixels import PixelTransform, whole_image_processor
@@ -24,6 +24,7 @@ from ..models.tape import input_channels
 from ..runtime.files import write_json
 from ..students.cost import Cost, measure_cost
 from ..students.loading import load_student
+from ..training.linear_probe import linear_head
 from ..training.objective import comparable
 from ..training.teachers import load_teacher, reads_volumes, slice_reading
 from .adaptation import AdaptedTeacher
@@ -78,8 +79,7 @@ def _cost_of_probed_volumes(arguments: DistillationArguments, run: Run) -> Cost:
         backbone.slices = slice_reading(loaded.processor, input_channels(backbone.tower), arguments.slice_axis)
     last = _read_stage(backbone, size, arguments)
     backbone.tap([last], [last.grid], size)
-    width = last.channels if run.has_masks else last.channels * (2 if last.prefix_tokens else 1)
-    head = nn.Conv3d(width, len(run.task.names), 1) if run.has_masks else nn.Linear(width, len(run.task.names))
+    head = linear_head(last, len(run.task.names), run.has_masks)
 
     def forward(volumes: Tensor) -> Tensor:
         feature = backbone.extract(volumes)[-1]

@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from ..models.grids import CONVOLUTION, channels_last, pool, resize
-from ..tasks.task import at_least_float32
+from ..models.grids import CONVOLUTION, at_least_float32, channels_last, pool, resize
 from ..training.passes import Passes
 from .losses.features import on_common_grid
 from .losses.maps import channel_wise, pixel_relations

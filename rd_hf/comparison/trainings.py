@@ -19,21 +19,21 @@ from ..data.open_split import OpenSplit
 from ..inference.rows import predict_rows
 from ..models.backbone import Backbone
 from ..models.modeling_rd_teacher import RDTeacher
+from ..runtime.files import RUN_HISTORY
 from ..runtime.memory import PeakMemory
 from ..runtime.progress import hidden_progress
 from ..training.assembly import build_inputs, build_objective, build_trainer, planned_steps, step_plan, training_data
 from ..training.inputs import Inputs
-from ..training.linear_probe import LIKELIHOOD
+from ..training.linear_probe import LIKELIHOOD, labelled_features, linear_probe
 from ..training.mask_probe import ProbedSplit, mask_probe
 from ..training.objective import Objective
 from ..training.report import teacher_rows
 from ..training.run_data import RunData
-from ..training.run_folder import HISTORY_FILE
 from ..training.run_models import LoadedTeacher, Models
 from ..training.trainer import Trainer
 from ..training.view_means import check_view_means, read_view_means
 from .ablations import SeparateClassifier, reprogram_first
-from .adaptation import AdaptedTeacher, linear_probe, with_lora
+from .adaptation import AdaptedTeacher, with_lora
 from .bench import Bench, as_teacher_task
 from .plan import Cell, Plan
 from .transfers import GuidedObjective, GuidedStudent, Setting
@@ -194,7 +194,8 @@ def _fitted_probe(
         validation = ProbedSplit(arguments, models, run_data.validation, bench.accelerator)
         return mask_probe(arguments, run_data, inputs, validation, metric)
     of_validation = bench.pooled_features(arguments, models, run_data.validation)
-    return linear_probe(arguments, run_data, inputs, of_validation, metric)
+    labelled = labelled_features(arguments, run_data, inputs)
+    return linear_probe(arguments, run_data, labelled, of_validation, metric)
 
 
 def _probe(bench: Bench, arguments: DistillationArguments, models: Models) -> Trained:
@@ -265,7 +266,7 @@ def _teacher_by_lora(
         run_data = bench.run_data
         adapting = plan.cell_arguments(own, Path(arguments.output_dir), run_data.task, run_data.volumes is not None)
         _adapt(own, bench, adapting)
-        (Path(arguments.output_dir) / HISTORY_FILE).unlink(missing_ok=True)
+        (Path(arguments.output_dir) / RUN_HISTORY).unlink(missing_ok=True)
     adapted, original = bench.adapted[key], bench.teacher(arguments)
     tower = copy.deepcopy(adapted.tower).to(original.backbone.dtype)
     backbone = Backbone.from_model(tower, original.backbone.batch_size)

@@ -138,8 +138,7 @@ class Contrast(nn.Module):
         super().__init__()
         self.rows = setting.rows
         stages = (setting.student_stages[-1], setting.teacher_stages[-1])
-        widths = [stage.channels * (2 if stage.prefix_tokens else 1) for stage in stages]
-        self.of_student, self.of_teacher = (nn.Linear(width, EMBEDDING) for width in widths)
+        self.of_student, self.of_teacher = (nn.Linear(stage.pooled_width, EMBEDDING) for stage in stages)
 
     def forward(self, passes: Passes, labels: Tensor) -> Tensor:
         """The loss, a scalar."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from datasets import ClassLabel, Features, Image, List, Nifti, Value
 
@@ -112,6 +113,11 @@ def columns_found(features: Features) -> str:
     :return: names with their types, for example ``image (Image), finding (string)``.
     """
     return ", ".join(f"{name} ({_type_name(feature)})" for name, feature in features.items()) or "none"
+
+
+def column_values(split: Any, column: str) -> list[Any]:
+    """The values of a column, without the rows that a selection of rows leaves out."""
+    return split.select_columns([column]).with_format("arrow")[:].column(column).to_pylist()
 
 
 def _named(features: Features, wanted: str, argument: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict, List
 
+from .columns import column_values
 from .decoding.images import BadImageError, image_bytes
 from .image_column import selected_rows
 from .masks.reading import MaskReading
@@ -61,7 +62,7 @@ class ImageData:
 
         For masks they are the pixels of each class: (N, K) int64.
         """
-        rows = self.splits[split].select_columns(["label"]).with_format("arrow")[:].column("label").to_pylist()
+        rows = column_values(self.splits[split], "label")
         if self.masks is not None:
             return np.asarray(rows, dtype=np.int64).reshape(-1, len(self.label_names))
         if isinstance(self.splits[split].features["label"], List):

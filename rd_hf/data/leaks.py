@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..arguments.words import some_of
 from .columns import DataError
 
 logger = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ def shared_images(images: Mapping[str, Mapping[int, bytes]]) -> list[str]:
         pairs = [f"row {row} is row {earlier} of '{first}'" for row, earlier in rows]
         sentences.append(
             f"{len(rows)} of {len(images[second])} rows of '{second}' are also in '{first}', value by value "
-            f"({_some(pairs)}), so scores on '{second}' will be too good."
+            f"({some_of(pairs, SHOWN, last=', and ')}), so scores on '{second}' will be too good."
         )
     return sentences
 
@@ -145,8 +146,3 @@ def report_conflicts(sentences: Sequence[str]) -> None:
         logger.warning("  %s", sentence)
     if len(sentences) > SHOWN:
         logger.warning("  and %d more", len(sentences) - SHOWN)
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f", and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more

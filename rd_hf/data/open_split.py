@@ -121,6 +121,11 @@ class OpenSplit(Split):
         """Those of the readable images."""
         return self.labels[self.rows]
 
+    @property
+    def in_windows(self) -> bool:
+        """Whether a model reads overlapping windows of the volumes, and not the whole ones."""
+        return isinstance(self.store, VolumeStore) and self.store.processor.crop_size is not None
+
     def groups(self) -> list | None:
         """The group of each readable image, such as its patient; None where the data has none."""
         if "group" not in self.images.column_names:

@@ -12,6 +12,7 @@ from PIL.Image import Image, Resampling, fromarray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ..arguments.words import counted
 from ..runtime.progress import Progress
 from ..scoring.segmentation import IGNORED_LABEL
 from .decoding.image_notes import Note, log_notes
@@ -212,19 +213,17 @@ def check_images(store: PixelStore | VolumeStore, rows: Sequence[int], on_bad_im
             progress.advance()
     if problems and on_bad_image != "skip":
         first = next(iter(problems.values()))
-        more = f" ({_more(len(problems) - 1)} of {store.name} cannot be read.)" if len(problems) > 1 else ""
+        more = (
+            f" ({counted(len(problems) - 1, 'more row')} of {store.name} cannot be read.)" if len(problems) > 1 else ""
+        )
         raise BadImageError(f"{first}{more} Fix the data, or leave such rows out with --on_bad_image skip.")
     for reason in list(problems.values())[:SHOWN_PROBLEMS]:
         logger.warning("Skipped: %s", reason)
     if len(problems) > SHOWN_PROBLEMS:
-        logger.warning("Skipped: %s of %s.", _more(len(problems) - SHOWN_PROBLEMS), store.name)
+        logger.warning("Skipped: %s of %s.", counted(len(problems) - SHOWN_PROBLEMS, "more row"), store.name)
     notes = store.notes(row for row in rows if row not in problems)
     log_notes(logger, notes, store.name, lambda row: described(store.split[row]["image"], f"row {row}"))
     return problems
-
-
-def _more(count: int) -> str:
-    return f"{count} more row{'s' if count > 1 else ''}"
 
 
 def check_size(mask: np.ndarray, rgb: Image, where: str) -> None:

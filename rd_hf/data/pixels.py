@@ -109,7 +109,7 @@ class PixelTransform:
 
     def _verify(self) -> None:
         for shape in PROBE_SHAPES:
-            rgb = _noise(shape)
+            rgb = noise(shape)
             expected = _pixel_values(self._shown, rgb).float()
             difference = (self._normalize(self.geometry(rgb)[None])[0] - expected).abs().max().item()
             if not difference <= self.scale.abs().max().item() + TOLERANCE:
@@ -285,7 +285,7 @@ class Transforms(NamedTuple):
 
 def _fixed_size(processor: BaseImageProcessor) -> tuple[int, int]:
     """(h, w) of the output, measured on a wide and on a tall image."""
-    wide, tall = (tuple(_geometry(processor, _noise(shape)).shape[1:]) for shape in PROBE_SHAPES)
+    wide, tall = (tuple(_geometry(processor, noise(shape)).shape[1:]) for shape in PROBE_SHAPES)
     if wide != tall:
         raise PixelError(
             f"{type(processor).__name__} keeps the image's shape (a 64x96 image becomes {wide[0]}x{wide[1]}, a 96x64 "
@@ -321,5 +321,6 @@ def _constant(value: int) -> Image.Image:
     return Image.new("RGB", PROBE_SHAPES[0][::-1], (value, value, value))
 
 
-def _noise(shape: tuple[int, int]) -> Image.Image:
+def noise(shape: tuple[int, int]) -> Image.Image:
+    """An image of these rows and columns in which no two places are alike."""
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8))

@@ -17,8 +17,6 @@ from datasets import (
     DatasetInfo,
     Features,
     Image,
-    IterableDataset,
-    IterableDatasetDict,
     load_from_disk,
 )
 from datasets.table import InMemoryTable
@@ -33,6 +31,7 @@ from .medmnist import read_medmnist
 from .raw_data import RawData, in_order, standard_splits
 from .scanner import TABLE_LOADERS, counted_suffixes, is_table, printable, scan
 from .split_names import split_of_file
+from .streams import is_stream
 from .table_files import loading, read_tables, tables_by_split
 from .volumes.channel_layout import with_channels
 from .volumes.choice import VolumeChoice
@@ -72,7 +71,7 @@ def read_data(
     :return: its splits.
     :raises DataError: if there is no such data set, or it cannot be read.
     """
-    if isinstance(dataset, (IterableDataset, IterableDatasetDict)):
+    if is_stream(dataset):
         raise DataError(
             "a streaming data set has no rows to split or to count; load it without streaming=True; images without "
             "labels may be streamed as `unlabeled_dataset`"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import json
 import logging
 import os
 import re
@@ -11,9 +12,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
+from typing import Any
 
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder as ImageFolderBuilder
 
+from ..arguments.words import counted
 from .columns import DataError
 from .decoding.dicom_file import DICOM_SUFFIXES, START_BYTES, is_dicom
 from .volumes.names import stem_of, suffix_of
@@ -93,11 +96,13 @@ class FoundFiles:
         """Log, in one line for each reason, which files are not read as images or tables."""
         where = printable(self.root)
         if self.others:
-            logger.info("%s not read in '%s': %s.", _files(len(self.others)), where, counted_suffixes(self.others))
+            logger.info(
+                "%s not read in '%s': %s.", counted(len(self.others), "file"), where, counted_suffixes(self.others)
+            )
         if self.masks:
             logger.warning(
                 "%s left out in '%s', because the names say that they are masks of other files; the first is '%s'.",
-                _files(len(self.masks)), where, printable(self.masks[0]),
+                counted(len(self.masks), "file"), where, printable(self.masks[0]),
             )  # fmt: skip
         if self.broken_links:
             logger.warning(
@@ -270,6 +275,17 @@ def _begins_like_dicom(path: Path) -> bool:
         return False
 
 
+def read_json(path: Path) -> Any:
+    """What a JSON file that describes the data holds.
+
+    :raises DataError: if it is not valid.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig", errors="replace"))
+    except ValueError as error:
+        raise DataError(f"'{printable(path)}' is not valid JSON: {error}") from error
+
+
 def visible_matches(pattern: Path) -> list[Path]:
     """Files and folders that a glob matches, in order, without hidden ones and ways through a link to a folder above.
 
@@ -329,7 +345,3 @@ def _is_mask_folder(folder: PurePath, names: dict[PurePath, set[str]], beside: l
 
 def _are_masks_of(masks: set[str], images: set[str]) -> bool:
     return bool(masks) and all(name in images or set(bases_of_mask(name)) & images for name in masks)
-
-
-def _files(count: int) -> str:
-    return "1 file" if count == 1 else f"{count} files"

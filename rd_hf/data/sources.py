@@ -27,7 +27,7 @@ from .masks.loading import load_masks
 from .masks.reading import MaskReading
 from .raw_data import RawData, image_paths
 from .readers import Task, read_data
-from .split_tables import assemble, check_splits, group_table, number_table
+from .split_tables import assemble, check_splits, group_table, label_table
 from .subgroups import check_subgroup_columns, choose_group_column, subgroup_tables
 from .unlabelled import divide_labelled, without_label_column
 from .volumes.cells import find_reading
@@ -154,7 +154,7 @@ def _with_classes(
     splits, paths = DatasetDict(), image_paths(raw, reading)
     for name, split in raw.splits.items():
         images = image_table(split, image, paths.get(name), name, of_volumes=reading is not None)
-        tables = [images, number_table(split, "label", labels.values[name])]
+        tables = [images, label_table(split, labels.values[name])]
         columns = {"image": Image(decode=False), "label": _label_feature(labels)}
         if group_column is not None and name in labelled:
             tables.append(group_table(split, group_column, name))
@@ -227,8 +227,6 @@ def _mask_column(
 def load_images_only(
     dataset: Any,
     *,
-    config_name: str | None = None,
-    revision: str | None = None,
     image_column: str | None = None,
     dimensions: Dimensions = "auto",
     volumes: VolumeReading | None = None,
@@ -236,8 +234,6 @@ def load_images_only(
     """Load images or volumes without labels, from any source of `load_data` or a folder with images at any depth.
 
     :param dataset: see `rd_hf.data.readers.read_data`.
-    :param config_name: configuration of a Hub data set.
-    :param revision: branch, tag or commit of a Hub data set.
     :param image_column: column of images or image paths; found by its type or a usual name if None.
     :param dimensions: see `rd_hf.data.volumes.choice.VolumeChoice`; 2 beside labelled images.
     :param volumes: how the labelled volumes beside are read; these must be stored likewise.
@@ -245,7 +241,7 @@ def load_images_only(
     :raises DataError: if the data cannot be used as it is; the message names the file, column or row.
     """
     choice = VolumeChoice.of(dimensions, None, volumes)
-    raw = read_data(dataset, config_name, revision, labelled=False, choice=choice)
+    raw = read_data(dataset, None, None, labelled=False, choice=choice)
     if len(raw.splits) > 1:
         logger.warning("The images of all splits are used without labels: %s.", ", ".join(raw.splits))
     first = next(iter(raw.splits.values()))

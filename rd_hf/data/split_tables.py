@@ -11,10 +11,9 @@ from datasets import Dataset, DatasetInfo, Features
 from datasets.fingerprint import Hasher
 from datasets.table import InMemoryTable, Table, concat_tables
 
-from .columns import DataError, columns_found
+from .columns import DataError, column_values, columns_found
 from .image_column import selected_rows
 from .labels.values import clean, is_missing, is_text
-from .labels.vectors import column_values
 
 
 def check_splits(splits: Mapping[str, Dataset], columns: Sequence[str]) -> None:
@@ -31,8 +30,8 @@ def check_splits(splits: Mapping[str, Dataset], columns: Sequence[str]) -> None:
             raise DataError(f"split '{name}' has no rows")
 
 
-def number_table(split: Dataset, name: str, values: np.ndarray) -> Table:
-    """Give values as a column with the rows of ``split.data``; those that the split does not show get a zero.
+def label_table(split: Dataset, values: np.ndarray) -> Table:
+    """Give values as a column ``label`` with the rows of ``split.data``; those that the split does not show get a zero.
 
     :param values: (N,) or (N, K), of the rows that the split shows.
     """
@@ -44,7 +43,7 @@ def number_table(split: Dataset, name: str, values: np.ndarray) -> Table:
     column = pa.array(values.ravel())
     if values.ndim == 2:
         column = pa.FixedSizeListArray.from_arrays(column, values.shape[1])
-    return InMemoryTable(pa.table({name: column}))
+    return InMemoryTable(pa.table({"label": column}))
 
 
 def group_table(split: Dataset, column: str, name: str) -> Table:

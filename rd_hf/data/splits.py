@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from datasets import Dataset, DatasetDict
 
+from ..arguments.words import counted, some_of
 from .columns import DataError
 from .image_column import files_of_rows
 from .leaks import report_leaks, shared_groups
@@ -230,7 +231,7 @@ def _split_train(data: ImageData, marks: Marks, fractions: dict[str, float], see
     sides = stratify(counts, [share, *fractions.values()], len(fractions) + 1, generator, pinned)
     _return_to_train(sides, counts[:, : len(data.label_names)])
     kind = "groups" if groups else "rows"
-    rows_in_words = _counted(len(train), "row") + (f" in {_counted(len(pinned), 'group')}" if groups else "")
+    rows_in_words = counted(len(train), "row") + (f" in {counted(len(pinned), 'group')}" if groups else "")
     splits = dict(data.splits)
     for side, name in enumerate(["train", *fractions]):
         rows = np.flatnonzero(sides[unit_of_row] == side)
@@ -327,20 +328,15 @@ def _check(data: ImageData, marks: Marks) -> None:
         )
 
 
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
-
-
 def _warn_of_small_classes(data: ImageData, counts: np.ndarray, made: list[str], kind: str) -> None:
     for name, units in zip(data.label_names, (counts > 0).sum(axis=0), strict=False):
         if units <= len(made):
             logger.warning(
                 "Class '%s' has %s, too few to divide between train, %s; %s in train.",
-                name, _counted(units, kind.removesuffix("s")), ", ".join(made),
+                name, counted(units, kind.removesuffix("s")), ", ".join(made),
                 "it stays" if units == 1 else "they stay",
             )  # fmt: skip
 
 
 def _listed(names: list[str]) -> str:
-    shown = ", ".join(f"'{name}'" for name in names[:20])
-    return shown if len(names) <= 20 else f"{shown} and {len(names) - 20} more"
+    return some_of([f"'{name}'" for name in names], 20)

@@ -11,9 +11,8 @@ from datasets import ClassLabel, Dataset, Value
 from datasets.table import Table
 
 from ..arguments.values import nearest
-from .columns import DataError, columns_found
+from .columns import DataError, column_values, columns_found
 from .labels.values import is_missing
-from .labels.vectors import column_values
 
 logger = logging.getLogger(__name__)
 

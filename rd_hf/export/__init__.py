@@ -1,1 +1,1 @@
-"""A student in other forms: plain transformers, ONNX."""
+"""A student in other forms: plain transformers, ONNX, a web page, a MONAI bundle."""

@@ -26,7 +26,7 @@ from ..inference.model_names import loading, name_of_model
 from ..inference.onnx_runtime import MODEL_FILE, OnnxModel, require
 from ..models.modeling_monai import network_call
 from ..models.tape import input_channels
-from ..runtime.files import new_folder, write_json
+from ..runtime.files import EXPORT_REPORT, new_folder, write_json
 from ..students.timm_students import weights_of_timm
 from .bundle import bundle_network, write_bundle
 from .inputs import calibration_inputs, checked_inputs, input_noun, input_size, is_of_volumes, random_inputs
@@ -46,7 +46,6 @@ from .onnx import (
 from .web.page import start_page, write_page
 
 FORMATS = ("transformers", "onnx", "web", "bundle")
-REPORT_FILE = "export.json"
 
 
 def export(
@@ -117,10 +116,10 @@ def export(
                 with TemporaryDirectory() as aside:
                     copy_companions(model, revision, Path(aside))
                     report |= write_page(folder, loaded, started, model, Path(aside))
-                write_json(report, folder / REPORT_FILE)
-                return report
-        copy_companions(model, revision, folder)
-        _write_card(folder, report, loaded)
+            write_json(report, folder / EXPORT_REPORT)
+        if format != "web":
+            copy_companions(model, revision, folder)
+            _write_card(folder, report, loaded)
         return report
 
 
@@ -285,7 +284,6 @@ def _export_onnx(
     classifier.config.save_pretrained(folder)
     loaded.transform.processor.save_pretrained(folder)
     report["bytes"] = path.stat().st_size
-    write_json(report, folder / REPORT_FILE)
     return report
 
 

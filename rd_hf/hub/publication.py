@@ -19,6 +19,7 @@ from ..cards.card import CARD_FILE, EVAL_RESULTS_FILE, IMAGES
 from ..cards.provenance import FORM, ONNX, PROVENANCE
 from ..export.web.layout import NEEDED, is_page, paths_of_page
 from ..inference.onnx_runtime import MODEL_FILE
+from ..runtime.files import EXPORT_REPORT
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ FORMATS = ("transformers", "rd_hf")
 # What a published folder consists of. Other files of the user (pictures, tables, notebooks) stay where they are.
 CONFIGS = ("config.json", "preprocessor_config.json", "processor_config.json")
 NAMES = {
-    CARD_FILE, "LICENSE", *CONFIGS, SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, MODEL_FILE, "export.json", *IMAGES,
+    CARD_FILE, "LICENSE", *CONFIGS, SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, MODEL_FILE, EXPORT_REPORT, *IMAGES,
 }  # fmt: skip
 # What a repo may hold before anything was published in it.
 INITIAL_FILES = {".gitattributes", CARD_FILE, "LICENSE"}

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError
 from transformers import AutoConfig, BaseImageProcessor, PreTrainedConfig, PreTrainedModel
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_NAME, cached_file
 
@@ -20,7 +18,9 @@ from ..cards.provenance import read_decisions, recorded_provenance
 from ..data.pixels import load_processor
 from ..data.volumes.transform import VolumeTransform
 from ..models.image_processing_rd_volume import RDVolumeProcessor
+from ..models.open_clip_tower import file_of
 from ..models.timm_models import timm_config
+from ..runtime.files import EXPORT_REPORT, RUN_CONFIG, RUN_METRICS
 from ..scoring.metric import Metric
 from ..students.cost import measure_cost, median_milliseconds
 from ..students.kinds import CLASSES, MASKS
@@ -32,8 +32,6 @@ from .loading import LoadedModel, is_segmenter, load_model, refuse_revision
 from .model_names import loading, name_of_model
 from .onnx_runtime import OnnxModel
 
-RUN_CONFIG, RUN_METRICS = "config.yaml", "metrics.json"
-EXPORT_REPORT = "export.json"
 ANSWERS = ("ForImageClassification", "ForSemanticSegmentation")  # in the names of classes of transformers
 OF_RUN = ("steps", "best_step", "seconds", "labelled_images", "unlabelled_images", "streamed_images", "targets")
 
@@ -69,7 +67,8 @@ def info(model: str | os.PathLike, *, revision: str | None = None, trust_remote_
     if run is not None:
         return found | _of_run(run, metrics) | {"files": file_sizes(run)}
     folder = Path(name) if Path(name).is_dir() else Path(cached_file(name, CONFIG_NAME, revision=revision)).parent
-    return found | _scores_of_folder(folder, _card(name, revision), metrics) | {"files": file_sizes(folder)}
+    scores = _scores_of_folder(folder, file_of(name, CARD_FILE, revision), metrics)
+    return found | scores | {"files": file_sizes(folder)}
 
 
 def _check_answers(name: str, values: dict[str, Any]) -> None:
@@ -198,12 +197,3 @@ def _scores_of_card(path: Path | None, metrics: tuple[Metric, ...]) -> dict[str,
         split = found.setdefault(result.dataset_split or "test", {"intervals": {}})
         split[own.get(result.metric_type, result.metric_type)] = result.metric_value
     return found
-
-
-def _card(name: str, revision: str | None) -> Path | None:
-    if Path(name).is_dir():
-        return Path(name) / CARD_FILE if (Path(name) / CARD_FILE).is_file() else None
-    try:
-        return Path(hf_hub_download(name, CARD_FILE, revision=revision))
-    except EntryNotFoundError:  # also where the Hub is not asked and it is not in the cache
-        return None

@@ -9,6 +9,7 @@ from typing import Any
 from safetensors import safe_open
 
 from ..arguments.values import listed
+from ..cards.card import origin_in_words
 from ..students.cost import threads
 
 MODELS = ("student", "teacher")  # folders of a run whose files are listed one by one
@@ -94,18 +95,15 @@ def _origin(made_from: dict[str, Any]) -> list[tuple[str, str]]:
         return []
     teacher, data = made_from.get("teacher"), made_from.get("dataset") or {}
     base = (made_from.get("student_base") or {}).get("id")
-    taught = f"from the teacher {_named(teacher['id'])}" if teacher else "without a teacher"
-    lines = [("made from", f"{_named(base)}, {taught}, method {made_from.get('method')}")]
+    taught = f"from the teacher {origin_in_words(teacher['id'], 'local model')}" if teacher else "without a teacher"
+    base = origin_in_words(str(base), "local model")
+    lines = [("made from", f"{base}, {taught}, method {made_from.get('method')}")]
     if data:
         counts = ", ".join(f"{name} {count}" for name, count in data.get("splits", {}).items())
         names = (data.get("made_splits") or {}).get("names", ())
         made = f", of which {' and '.join(names)} {'were' if len(names) > 1 else 'was'} made" if names else ""
-        lines.append(("data", f"{_named(data['id'], 'data')} ({counts}{made})"))
+        lines.append(("data", f"{origin_in_words(data['id'], 'local data')} ({counts}{made})"))
     return lines
-
-
-def _named(origin: str | None, what: str = "model") -> str:
-    return f"local {what}" if origin == "local" else str(origin)
 
 
 def _scores(scores: dict[str, Any]) -> str:

@@ -33,7 +33,7 @@ from ..tasks.make import make_task
 from ..tasks.segmentation import Segmentation
 from ..tasks.task import Task
 from .decisions import with_decisions
-from .model_names import check_files, loading, name_of_model
+from .model_names import check_backbone, loading, name_of_model
 from .onnx_runtime import MODEL_FILE, OnnxModel, is_onnx_folder
 
 
@@ -111,7 +111,7 @@ def load_model(
                 f"`backbone` is for reprogrammed teachers only, but {model} has model_type {config.model_type}: leave "
                 "it out."
             )
-        check_files("backbone", backbone)
+        check_backbone(backbone)
         options["backbone"] = backbone
     with loading("model", model):
         auto_class = AutoModelForSemanticSegmentation if is_segmenter(config) else AutoModelForImageClassification

@@ -104,15 +104,15 @@ def naming(role: str, name: str) -> Iterator[None]:
         raise ModelNameError(f"The {role} {name!r} cannot be loaded: {_reason(role, name, error)}") from error
 
 
-def check_files(role: str, name: str) -> None:
-    """Look at the files of a model that is loaded as a part of another.
+def check_backbone(name: str) -> None:
+    """Look at the files of a backbone, which is loaded as a part of a teacher.
 
     :raises ModelNameError: when something is wrong with them.
     """
-    with loading(role, name):
-        found = problem_of(name, _kind(role))
+    with loading("backbone", name):
+        found = problem_of(name, _kind("backbone"))
     if found is not None:
-        raise ModelNameError(f"The {role} {name!r} cannot be loaded: {found}")
+        raise ModelNameError(f"The backbone {name!r} cannot be loaded: {found}")
 
 
 def first_line(error: BaseException) -> str:

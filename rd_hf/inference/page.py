@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from .._version import __version__
 from ..arguments.values import ArgumentError
-from ..cards.card import LOCAL, is_hub_id
+from ..cards.card import is_hub_id, origin_in_words
 from ..cards.image_notes import image_remarks
 from ..cards.provenance import read_provenance
 from ..data.volumes.store import VolumeStore
@@ -120,7 +120,7 @@ def write_evaluation(
     provenance = read_provenance(network.config) if isinstance(network, PreTrainedModel) else {}
     title = title_of(provenance) or (model if is_hub_id(model) and not Path(model).exists() else "A local model")
     if isinstance(network, RDTeacher):
-        title = f"{_named(provenance['teacher']['id'])}, reprogrammed"
+        title = f"{origin_in_words(provenance['teacher']['id'])}, reprogrammed"
     facts = facts_of_split(task, split, rows, [ScoredModel("model", scores)], title, with_images, loaded.temperature)
     add_decisions(facts, scores)
     facts.origins = origins_of(provenance or {"dataset": loaded.trained_on}) + data_of(source)
@@ -142,9 +142,9 @@ def title_of(provenance: dict[str, Any]) -> str | None:
     """A student's name by what it was made from; None for other models."""
     if "student_base" not in provenance:
         return None
-    base = _named(provenance["student_base"]["id"])
+    base = origin_in_words(provenance["student_base"]["id"])
     teacher = provenance.get("teacher")
-    return f"{base}, distilled from {_named(teacher['id'])}" if teacher else f"{base}, trained alone"
+    return f"{base}, distilled from {origin_in_words(teacher['id'])}" if teacher else f"{base}, trained alone"
 
 
 def origins_of(provenance: dict[str, Any]) -> list[tuple[str, str]]:
@@ -154,7 +154,7 @@ def origins_of(provenance: dict[str, Any]) -> list[tuple[str, str]]:
         origin = provenance.get(name)
         if origin:
             revision = f", revision {origin['revision']}" if origin.get("revision") else ""
-            found.append((label, _named(origin["id"]) + revision))
+            found.append((label, origin_in_words(origin["id"]) + revision))
     if "method" in provenance:
         found.append(("method", str(provenance["method"])))
     if provenance.get("dataset"):
@@ -174,9 +174,5 @@ def _shortened(fingerprint: str) -> str:
 
 
 def _data_named(source: dict[str, Any]) -> str:
-    parts = [_named(source["id"], "local data"), source.get("config_name"), source.get("revision")]
+    parts = [origin_in_words(source["id"], "local data"), source.get("config_name"), source.get("revision")]
     return ", ".join(part for part in parts if part)
-
-
-def _named(origin: str, local: str = "a local model") -> str:
-    return local if origin == LOCAL else origin

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,8 +44,11 @@ def predict_rows(
     :param processor: of volumes: that of the model; by default the student's.
     :return: float32 (N, S) in the order of `split.rows`.
     """
-    if read is None and isinstance(split.store, VolumeStore):
-        forward, batch_size = _of_volumes(forward, split.store, processor, accelerator.device), 1
+    of_volumes = isinstance(split.store, VolumeStore)
+    if of_volumes:
+        batch_size = 1
+    if read is None and of_volumes:
+        forward = _of_volumes(forward, split.store, processor, accelerator.device)
 
         def read(batch: list[int]) -> list[int]:
             return batch
@@ -56,14 +60,11 @@ def predict_rows(
 
     batches = [split.rows[start : start + batch_size] for start in range(0, len(split.rows), batch_size)]
     own = batches[accelerator.process_index :: accelerator.num_processes]
-    was_training = model.training
-    model.eval()
     answers = []
-    with torch.no_grad():
+    with evaluating(model), torch.no_grad():
         # A process without a batch of its own still runs one, to learn the length of a row.
         for batch in own or batches[:1]:
             answers.append(row(forward(read(batch)).float(), split.targets(batch)).to(accelerator.device))
-    model.train(was_training)
     if accelerator.num_processes == 1:
         return torch.cat(answers).cpu().numpy()
     room = answers[0].new_zeros(-(-len(batches) // accelerator.num_processes), batch_size, answers[0].shape[1])
@@ -71,6 +72,17 @@ def predict_rows(
         room[number, : len(answer)] = answer
     gathered = accelerator.gather(room[None]).transpose(0, 1)  # batches in their order, only the last one not full
     return gathered.reshape(-1, room.shape[-1])[: len(split.rows)].cpu().numpy()
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """A context in which a model is in eval mode."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
 def _of_volumes(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..models.backbone import Backbone
-from ..models.features import StageFeature
+from ..models.features import StageFeature, of_parts, picked
 from ..models.slices import SliceReading
 
 MOST_BYTES = 2**29  # of the features that are kept
@@ -50,7 +50,8 @@ class _SharedSlices(SliceReading):
         parts = (feature for batch in images for feature in _one_by_one(run(batch)))
         found |= dict(zip(ordered, parts, strict=True))
         self._keep({key: found[key] for key in keys})
-        return [_stacked(features) for features in zip(*(found[key] for key in keys), strict=True)]
+        of_images = zip(*(found[key] for key in keys), strict=True)
+        return [of_parts(lambda *parts: torch.stack(parts), *features) for features in of_images]
 
     def _keys(self, volume: Tensor) -> list[bytes]:
         """What tells images apart: where two slices have the same key, their images are the same."""
@@ -69,9 +70,4 @@ class _SharedSlices(SliceReading):
 def _one_by_one(batch: list[StageFeature]) -> Iterator[list[StageFeature]]:
     """The features of each image of a batch, each in memory of its own."""
     for number in range(len(batch[0].map)):
-        yield [StageFeature(*(None if part is None else part[number].clone() for part in feature)) for feature in batch]
-
-
-def _stacked(features: tuple[StageFeature, ...]) -> StageFeature:
-    maps, prefixes = zip(*features, strict=True)
-    return StageFeature(torch.stack(maps), None if prefixes[0] is None else torch.stack(prefixes))
+        yield [of_parts(Tensor.clone, picked(feature, number)) for feature in batch]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..arguments.values import ArgumentError
+from ..arguments.words import by, some_of
 from ..data.decoding.images import BadImageError, described
 from ..data.masks.reading import counts_of
 from ..data.scanner import printable
@@ -104,9 +105,8 @@ def _check_headers(found: list[FoundVolume]) -> None:
 def _unread(problems: list[BadImageError], found: list[FoundVolume]) -> str:
     if len(problems) == 1:
         return str(problems[0])
-    shown = "\n".join(str(problem) for problem in problems[:SHOWN_PROBLEMS])
-    more = f"\nand {len(problems) - SHOWN_PROBLEMS} more" if len(problems) > SHOWN_PROBLEMS else ""
-    return f"{len(problems)} of {len(found)} volumes cannot be read:\n{shown}{more}"
+    shown = some_of([str(problem) for problem in problems], SHOWN_PROBLEMS, "\n", "\nand ")
+    return f"{len(problems)} of {len(found)} volumes cannot be read:\n{shown}"
 
 
 def _read(loaded: LoadedModel, volume: FoundVolume, reading: VolumeReading) -> Volume:
@@ -166,6 +166,6 @@ def _say_memory(loaded: LoadedModel, read: Volume, largest: int) -> int:
     if needed > largest:
         logger.info(
             "A volume of %s voxels on the model's grid is read in windows of %s; its logits take %.1f MiB of memory.",
-            " x ".join(map(str, grid)), " x ".join(map(str, loaded.transform.processor.crop_size)), needed / 2**20,
+            by(grid), by(loaded.transform.processor.crop_size), needed / 2**20,
         )  # fmt: skip
     return max(needed, largest)

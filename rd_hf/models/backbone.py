@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import CONFIG_NAME
 
-from .features import Stage, StageFeature, concatenated, whole_float32
+from .features import Stage, StageFeature, concatenated, of_parts, whole_float32
 from .grids import Grid
 from .open_clip_tower import CONFIG_FILE
 from .packed_tower import PackedTower, whole_image_tower
@@ -265,7 +265,7 @@ class Backbone:
             for index, stage, grid in taps
         ]
         # a copy, as a feature may be a view of something larger (a sequence and its prefix, a whole output)
-        return [StageFeature(*(None if part is None else self._own(part) for part in f)) for f in features]
+        return [of_parts(self._own, feature) for feature in features]
 
     def _own(self, part: Tensor) -> Tensor:
         return part.clone() if self._features_device is None else part.to(self._features_device, copy=True)

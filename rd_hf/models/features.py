@@ -64,6 +64,11 @@ class Stage:
     pooled: tuple[str, ...] = ()
     unrolled: tuple[Grid, ...] = ()
 
+    @property
+    def pooled_width(self) -> int:
+        """Length of the pooled feature: the map's mean and the class token, where there is one."""
+        return self.channels * (2 if self.prefix_tokens else 1)
+
     def to_dict(self) -> dict[str, Any]:
         """The stage in plain JSON types, for a model's config."""
         return {
@@ -83,16 +88,21 @@ class Stage:
         return cls(values["name"], *size, tuple(values.get("pooled", ())), unrolled)
 
 
+def of_parts(function: Callable[..., Tensor], *features: StageFeature) -> StageFeature:
+    """A feature whose parts are `function` of those of others; prefix tokens that are not there stay so."""
+    return StageFeature(*(None if parts[0] is None else function(*parts) for parts in zip(*features, strict=True)))
+
+
+def picked(feature: StageFeature, rows: int | slice | Tensor) -> StageFeature:
+    """A feature of some images of a batch."""
+    return of_parts(lambda part: part[rows], feature)
+
+
 def concatenated(chunks: Sequence[Sequence[StageFeature]]) -> list[StageFeature]:
     """The features of all chunks of a batch, for each stage."""
-    return [_concatenate(parts) for parts in zip(*chunks, strict=True)]
-
-
-def _concatenate(chunks: Sequence[StageFeature]) -> StageFeature:
     if len(chunks) == 1:
-        return chunks[0]
-    maps, prefixes = zip(*chunks, strict=True)
-    return StageFeature(torch.cat(maps), None if prefixes[0] is None else torch.cat(prefixes))
+        return list(chunks[0])
+    return [of_parts(lambda *parts: torch.cat(parts), *features) for features in zip(*chunks, strict=True)]
 
 
 def tensors(output: Any, path: Path = ()) -> Iterator[tuple[Path, Tensor]]:

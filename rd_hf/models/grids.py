@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -10,6 +11,11 @@ Grid = tuple[int, ...]
 CONVOLUTION: dict[int, type[nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
 _POOL = {2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
 _LINEAR = {2: "bilinear", 3: "trilinear"}
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """Half precision in float32, anything wider as it is."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def pool(features: Tensor, grid: Grid) -> Tensor:

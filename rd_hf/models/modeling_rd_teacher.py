@@ -22,7 +22,7 @@ from .features import Stage, StageError, StageFeature
 from .grids import Grid
 from .hybrid_norms import PassStatistics
 from .modeling_rd_student import RDStudent, RDStudentForImageClassification
-from .probe import quiet, random_pixels, read_together
+from .probe import random_pixels, read_together, undisturbed
 from .reprogramming import Projector
 from .stages import find_stages, image_tower, pair_stages
 from .tape import StagedModel, Tape, input_channels
@@ -312,7 +312,7 @@ class RDTeacher(WithBackbone):
     def _depends_on_image(self) -> bool:
         """Inject the same features into the passes of two images, and compare the logits."""
         model = self.student.model
-        with quiet(model):
+        with undisturbed(model):
             image = random_pixels(model, input_channels(model), tuple(self.config.student_config.image_size))[:1]
             _, tape = self.staged_student.forward(image)
             features = {index: tape.features[index] for index in self._injected(-1)}

@@ -32,10 +32,10 @@ def is_open_clip(name: str, revision: str | None = None) -> bool:
 
     :param name: Hub id or folder.
     """
-    own = _file(name, CONFIG_NAME, revision)
+    own = file_of(name, CONFIG_NAME, revision)
     if own is not None and {"model_type", "architecture"} & json.loads(own.read_text(encoding="utf-8")).keys():
         return False
-    return _file(name, CONFIG_FILE, revision) is not None
+    return file_of(name, CONFIG_FILE, revision) is not None
 
 
 def read_config(name: str, revision: str | None = None) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def read_config(name: str, revision: str | None = None) -> dict[str, Any]:
 
     :raises OpenClipError: when it describes no model.
     """
-    path = _file(name, CONFIG_FILE, revision)
+    path = file_of(name, CONFIG_FILE, revision)
     values = json.loads(path.read_text(encoding="utf-8"))
     if not {"embed_dim", "vision_cfg"} <= values.get("model_cfg", {}).keys():
         raise OpenClipError(f"{CONFIG_FILE} has no model_cfg with an embed_dim and a vision_cfg.")
@@ -75,7 +75,7 @@ def open_clip_tower(name: str, revision: str | None = None) -> tuple[TeacherNetw
 
 def _visual_weights(name: str, revision: str | None) -> dict[str, Tensor]:
     """The weights of the image tower. Files of PyTorch's own format are read as tensors alone, which runs no code."""
-    path = next((found for file in WEIGHT_FILES if (found := _file(name, file, revision)) is not None), None)
+    path = next((found for file in WEIGHT_FILES if (found := file_of(name, file, revision)) is not None), None)
     if path is None:
         raise OpenClipError(f"it has none of {', '.join(WEIGHT_FILES)}.")
     if path.suffix == ".safetensors":
@@ -97,7 +97,7 @@ def _visual_weights(name: str, revision: str | None) -> dict[str, Tensor]:
     return {key.removeprefix(VISUAL): value for key, value in weights.items()}
 
 
-def _file(name: str, file: str, revision: str | None) -> Path | None:
+def file_of(name: str, file: str, revision: str | None) -> Path | None:
     """A file of a folder or of a repo; None where it is not there."""
     folder = Path(name)
     if folder.is_dir():

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
 from .features import Stage, StageFeature, find_form, tensors
-from .grids import Grid, mean
-from .probe import PROBE_BATCH, quiet, random_pixels
+from .grids import Grid, at_least_float32, mean
+from .probe import PROBE_BATCH, random_pixels, undisturbed
 from .tape import StagedModel, Tape, call_model, input_channels
 
 # what may stand in `Stage.pooled` beside the names of stages
@@ -41,7 +41,7 @@ class VectorReading:
 
     def __init__(self, staged: StagedModel, image_size: Grid) -> None:
         self.staged = staged
-        with quiet(staged.model):
+        with undisturbed(staged.model):
             pixels = random_pixels(staged.model, input_channels(staged.model), image_size)
             output, self._head = _linear_head(staged.model, pixels)
         self._gives_vector = self._head is None and _first(output).ndim == 2
@@ -69,17 +69,17 @@ class VectorReading:
             vectors[HIDDEN] = _pooled(self._hidden.read(output[HIDDEN], tuple(pixel_values.shape[2:])))
         pooler = output.get(POOLER) if isinstance(output, ModelOutput) else None
         if pooler is not None and pooler.flatten(1).shape[1] == pooler.shape[1]:
-            vectors[POOLER] = [_wide(pooler.flatten(1))]
+            vectors[POOLER] = [at_least_float32(pooler.flatten(1))]
         if read:
-            vectors[HEAD] = [_wide(read[-1])]
+            vectors[HEAD] = [at_least_float32(read[-1])]
         if self._gives_vector:
-            vectors[OUTPUT] = [_wide(_first(output))]
+            vectors[OUTPUT] = [at_least_float32(_first(output))]
         return tape, vectors
 
     def probe(self, image_size: Grid) -> dict[str, list[Tensor]]:
         """The vectors of a few random images, on the CPU."""
         model = self.staged.model
-        with quiet(model):
+        with undisturbed(model):
             _, vectors = self.forward(random_pixels(model, input_channels(model), image_size))
         return {name: [part.cpu() for part in parts] for name, parts in vectors.items()}
 
@@ -136,12 +136,8 @@ def pooled_feature(vectors: Vectors, names: Sequence[str], rank: int, dtype: tor
 
 def _pooled(feature: StageFeature) -> list[Tensor]:
     """The mean over the grid (B, C), and the class token (B, C) where there is one."""
-    token = [] if feature.prefix is None else [_wide(feature.prefix[:, 0])]
-    return [mean(_wide(feature.map)), *token]
-
-
-def _wide(tensor: Tensor) -> Tensor:
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+    token = [] if feature.prefix is None else [at_least_float32(feature.prefix[:, 0])]
+    return [mean(at_least_float32(feature.map)), *token]
 
 
 def _linear_head(model: nn.Module, pixels: Tensor) -> tuple[Any, str | None]:

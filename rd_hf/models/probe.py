@@ -64,7 +64,7 @@ class Call:
 
 
 @contextmanager
-def quiet(model: nn.Module) -> Iterator[None]:
+def undisturbed(model: nn.Module) -> Iterator[None]:
     """Eval mode, no gradients; afterwards training flags, buffers and the global random state are as before."""
     training = {module: module.training for module in model.modules()}
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
@@ -255,7 +255,7 @@ def read_together(staged: StagedModel, image_size: Grid) -> list[int]:
     :return: indices of stages, shallow to deep.
     """
     model = staged.model
-    with quiet(model):
+    with undisturbed(model):
         _, tape = staged.forward(random_pixels(model, input_channels(model), image_size))
         leaves = {
             i: StageFeature(feature.map.clone().requires_grad_(), feature.prefix)

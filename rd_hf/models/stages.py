@@ -16,24 +16,13 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from .features import Form, Stage, StageError, StageFeature
+from .features import Form, Stage, StageError
 from .grids import Grid
-from .probe import Call, probe, quiet, random_pixels, random_state, reaching
+from .probe import Call, probe, random_pixels, random_state, reaching, undisturbed
 from .stage_ends import group, level_ends
-from .tape import Cut, StagedModel, Tape, input_channels
+from .tape import Cut, StagedModel, input_channels
 from .timm_models import stated_blocks
 from .token_order import has_groups, kept_strides
-
-__all__ = [
-    "Stage",
-    "StageError",
-    "StageFeature",
-    "StagedModel",
-    "Tape",
-    "find_stages",
-    "image_tower",
-    "pair_stages",
-]
 
 Choice = Callable[[Sequence[Call]], list[Call]]  # those of some calls that can be stages
 
@@ -68,7 +57,7 @@ def find_stages(
             f"{type(model).__name__} gathers its patches in groups, which lie on no grid, so that it has no maps: "
             "choose another model."
         )
-    with quiet(model):
+    with undisturbed(model):
         pixel_values = random_pixels(model, in_channels or input_channels(model), image_size)
         state = random_state(pixel_values.device)
         calls = probe(model, pixel_values, set(list_blocks(model).values()))

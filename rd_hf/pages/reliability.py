@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..scoring.classification import CALIBRATION_BINS, Predictions
+from ..scoring.classification import CALIBRATION_BINS, Predictions, calibration_bins
 from .charts import histogram, line_chart
 from .facts import Curve, ReportFacts
 
@@ -48,7 +48,7 @@ def confidences(predictions: Predictions, probabilities: np.ndarray) -> tuple[np
 
 def bins(confidence: np.ndarray, right: np.ndarray, title: str) -> Curve:
     """The mean probability of each bin that is not empty, and the share in it that came true."""
-    number = np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
+    number = calibration_bins(confidence)
     sizes = np.bincount(number, minlength=CALIBRATION_BINS)
     filled = sizes > 0
     means = np.bincount(number, confidence, CALIBRATION_BINS)[filled] / sizes[filled]

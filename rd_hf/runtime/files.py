@@ -21,6 +21,9 @@ from ..arguments.values import ArgumentError
 
 logger = logging.getLogger(__name__)
 
+RUN_CONFIG, RUN_HISTORY, RUN_METRICS = "config.yaml", "metrics.jsonl", "metrics.json"
+CHECKPOINTS = "checkpoints"  # the folder of a run's checkpoints
+EXPORT_REPORT = "export.json"
 LOCK_FILE = ".lock"
 ASIDE = ".rd_hf."  # before the name of a folder that is being written
 
@@ -65,12 +68,12 @@ def alone_in(folder: Path, in_use: Exception) -> Iterator[None]:
         lock.release()
 
 
-def check_folder(folder: Path, argument: str = "output_dir") -> None:
+def check_folder(folder: Path) -> None:
     """:raises ArgumentError: where a folder to write to is a file, or would lie in one."""
     file = next((path for path in (folder, *folder.parents) if path.is_file()), None)
     if file is not None:
         inside = "is a file" if file == folder else f"lies in {file}, which is a file"
-        raise ArgumentError(f"`{argument}` {folder} {inside}: give a folder.")
+        raise ArgumentError(f"`output_dir` {folder} {inside}: give a folder.")
 
 
 @contextmanager
@@ -118,6 +121,13 @@ def check_is_new(file: str | None, argument: str) -> None:
 def write_json(values: dict[str, Any], path: Path) -> None:
     """Write plain values as JSON, completely or not at all."""
     write_text(json.dumps(values, indent=2) + "\n", path)
+
+
+def write_all(handle: int, content: memoryview, offset: int) -> None:
+    """Write bytes at a place of an open file; the system may take them in several parts."""
+    while content:
+        written = os.pwrite(handle, content, offset)
+        content, offset = content[written:], offset + written
 
 
 def finite(values: dict[str, Any]) -> dict[str, Any]:

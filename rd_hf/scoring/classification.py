@@ -206,6 +206,11 @@ def accuracy(weights: np.ndarray, predictions: Predictions) -> np.ndarray:
     return weights @ right.astype(np.float64) / weights.sum(axis=1)
 
 
+def calibration_bins(confidence: np.ndarray) -> np.ndarray:
+    """The number of the bin (lower, upper] that each probability lies in."""
+    return np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
+
+
 def expected_calibration_error(weights: np.ndarray, predictions: Predictions) -> np.ndarray:
     """(R,) expected calibration errors under (R, N) weights: sum over bins of |accuracy - confidence| times the share.
 
@@ -214,7 +219,7 @@ def expected_calibration_error(weights: np.ndarray, predictions: Predictions) ->
     confidence, truth = predictions.probabilities, predictions.truth
     if predictions.exclusive:
         confidence, truth = confidence.max(axis=1, keepdims=True), (truth & predictions.decisions).any(1, keepdims=True)
-    bins = np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
+    bins = calibration_bins(confidence)
     gaps = truth - confidence
     if not predictions.known.all():
         gaps = np.where(predictions.known, gaps, 0)

@@ -1,4 +1,4 @@
-"""Scores a classifier: `compute_metrics` for a report with intervals, `validation_score` during training."""
+"""Scores a classifier for a report, with intervals."""
 
 from __future__ import annotations
 
@@ -9,17 +9,13 @@ import numpy as np
 from .bootstrap import intervals
 from .classification import (
     METRIC_NAMES,
-    MetricError,
     Predictions,
     label_matrices,
     point_values,
     undefined_reasons,
-    validation_score,
 )
-from .metric import defined_or_none
+from .metric import MetricError, defined_or_none
 from .units import units
-
-__all__ = ["METRIC_NAMES", "MetricError", "compute_metrics", "scores_of", "validation_score"]
 
 
 def compute_metrics(

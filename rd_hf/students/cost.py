@@ -1,4 +1,4 @@
-"""What a forward pass of one image costs: parameters, arithmetic, time on the CPU."""
+"""What a forward pass of one image or volume costs: parameters, arithmetic, time on the CPU."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..arguments.words import counted
 from ..models.grids import Grid
 from ..models.tape import input_channels
 
@@ -63,4 +64,4 @@ def median_milliseconds(forward: Callable[[Tensor], Any], pixels: Tensor) -> flo
 
 def threads(count: int) -> str:
     """That a time was taken with so many, in words."""
-    return f"{count} thread{'s' if count != 1 else ''}"
+    return counted(count, "thread")

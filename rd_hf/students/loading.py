@@ -6,7 +6,7 @@ import copy
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
@@ -15,6 +15,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
 
 from ..arguments.values import listed, nearest
+from ..arguments.words import counted
 from ..cards.provenance import PROVENANCE, set_decisions
 from ..data.pixels import PixelTransform, default_processor, load_processor, whole_image_processor
 from ..models.backbone import cached_commit
@@ -37,6 +38,17 @@ KEPT_UNITS = {"mobilenet_v1": 0.999, "mobilenet_v2": 0.8}
 BATCH_NORM_MOMENTUM = 0.1  # torch's default
 
 
+class LoadedStudent(NamedTuple):
+    """The student before training, its image processor, and where it is from (`id` and `revision`).
+
+    Of volumes the run's data has the processor.
+    """
+
+    model: RDStudent
+    processor: BaseImageProcessor | None
+    source: dict[str, str | None]
+
+
 def load_student(
     student: str | dict[str, Any],
     label_names: list[str],
@@ -46,7 +58,7 @@ def load_student(
     trust_remote_code: bool = False,
     volumes: VolumeStudent | None = None,
     colours: Mapping[str, list[float]] | None = None,
-):
+) -> LoadedStudent:
     """Build a student for the given labels.
 
     :param student: Hub id or folder (pre-trained weights, new head where the labels differ), or an inline config, which
@@ -56,8 +68,6 @@ def load_student(
         squashes the whole image to the student's size.
     :param volumes: what the student reads, where the data are volumes; `image_size` is then not looked at.
     :param colours: `image_mean` or `image_std`, or both, in place of those of its image processor.
-    :return: (RDStudentForImageClassification or RDStudentForSemanticSegmentation, its image processor, its source
-        {"id", "revision"}); None in place of the processor where the data are volumes.
     :raises StudentError: for an inline config with unknown fields, or a model of another kind.
     """
     kind = kind_of(problem_type)
@@ -100,7 +110,7 @@ def load_student(
             note_images(model.config, processor, PixelTransform(processor).size)
         _refuse_other_channels(model)
     _read_kept_shares_as_dropped(model)
-    return kind.student_class.from_classifier(model), processor, source
+    return LoadedStudent(kind.student_class.from_classifier(model), processor, source)
 
 
 def _image_processor(
@@ -171,7 +181,7 @@ def _refuse_other_channels(model: PreTrainedModel) -> None:
     channels = input_channels(model)
     if channels != COLOUR_CHANNELS:
         raise StudentError(
-            f"The student reads images of {channels} channel{'s' if channels > 1 else ''}, but rd_hf trains students "
+            f"The student reads images of {counted(channels, 'channel')}, but rd_hf trains students "
             "on colour images of 3 (a grey image has three equal ones). Leave num_channels or in_channels out of its "
             "config, or choose another student."
         )

@@ -56,6 +56,8 @@ def ready(
     pretrained_side: int | None = None,
     smallest_side: int = SMALLEST_SIDE,
     side_step: int = 1,
+    task: str = "classification",
+    dimensions: int = 2,
     **fields: Any,
 ) -> ReadyStudent:
     """An entry.
@@ -63,26 +65,37 @@ def ready(
     :param fields: of its inline config.
     """
     config = {"model_type": model_type, **fields}
-    return ReadyStudent(name, config, pretrained, pretrained_side, smallest_side, side_step)
+    return ReadyStudent(name, config, pretrained, pretrained_side, smallest_side, side_step, task, dimensions)
 
 
-def _mobilenet_v1(width: float, pretrained: str | None) -> ReadyStudent:
+def monai(
+    name: str, network: str, task: str, dimensions: int, smallest_side: int, side_step: int, **arguments: Any
+) -> ReadyStudent:
+    """An entry of a network of MONAI.
+
+    :param arguments: of the network.
+    """
+    fields = {"network": network} | ({"arguments": arguments} if arguments else {})
+    return ready(name, None, "monai", None, smallest_side, side_step, task, dimensions, **fields)
+
+
+def unet_arguments(width: int) -> dict[str, Any]:
+    """Of MONAI's UNet: those of a network that starts with so many channels."""
+    return {"channels": doubling(width), "strides": [2, 2, 2], "num_res_units": 2}
+
+
+def _mobilenet(version: str, width: float, pretrained: str | None) -> ReadyStudent:
     fields = {} if width == 1 else {"depth_multiplier": width}
-    return ready(f"mobilenet_v1_{width}", pretrained, "mobilenet_v1", **fields)
-
-
-def _mobilenet_v2(width: float, pretrained: str | None) -> ReadyStudent:
-    fields = {} if width == 1 else {"depth_multiplier": width}
-    return ready(f"mobilenet_v2_{width}", pretrained, "mobilenet_v2", **fields)
+    return ready(f"mobilenet_{version}_{width}", pretrained, f"mobilenet_{version}", **fields)
 
 
 def _resnet(name: str, depths: list[int], width: int = 64, pretrained: str | None = None) -> ReadyStudent:
-    widths = ({} if width == 64 else {"embedding_size": width}) | {"hidden_sizes": _doubling(width)}
+    widths = ({} if width == 64 else {"embedding_size": width}) | {"hidden_sizes": doubling(width)}
     return ready(name, pretrained, "resnet", **widths, depths=depths, layer_type="basic")
 
 
 def _convnextv2(size: str, width: int, third: int) -> ReadyStudent:
-    fields = {"hidden_sizes": _doubling(width), "depths": [2, 2, third, 2]}
+    fields = {"hidden_sizes": doubling(width), "depths": [2, 2, third, 2]}
     return ready(f"convnextv2_{size}", f"facebook/convnextv2-{size}-1k-224", "convnextv2", **fields)
 
 
@@ -106,7 +119,8 @@ def _vit(size: str, width: int) -> ReadyStudent:
     return ready(f"vit_{size}", f"facebook/deit-{size}-patch16-224", "vit", 224, **fields)
 
 
-def _doubling(width: int) -> list[int]:
+def doubling(width: int) -> list[int]:
+    """The widths of four stages, each twice that of the one before."""
     return [width, 2 * width, 4 * width, 8 * width]
 
 
@@ -124,17 +138,17 @@ READY_STUDENTS = (
     _resnet("resnet_10", [1, 1, 1, 1]),
     _resnet("resnet_18_0.5", [2, 2, 2, 2], 32),
     _resnet("resnet_18", [2, 2, 2, 2], pretrained="microsoft/resnet-18"),
-    ready("resnet_34", "microsoft/resnet-34", "resnet", hidden_sizes=_doubling(64), layer_type="basic"),
+    ready("resnet_34", "microsoft/resnet-34", "resnet", hidden_sizes=doubling(64), layer_type="basic"),
     ready("resnet_26", "microsoft/resnet-26", "resnet", depths=[2, 2, 2, 2]),
-    _mobilenet_v1(0.25, None),
-    _mobilenet_v1(0.5, None),
-    _mobilenet_v1(0.75, "google/mobilenet_v1_0.75_192"),
-    _mobilenet_v1(1.0, "google/mobilenet_v1_1.0_224"),
-    _mobilenet_v2(0.35, "google/mobilenet_v2_0.35_96"),
-    _mobilenet_v2(0.5, None),
-    _mobilenet_v2(0.75, "google/mobilenet_v2_0.75_160"),
-    _mobilenet_v2(1.0, "google/mobilenet_v2_1.0_224"),
-    _mobilenet_v2(1.4, "google/mobilenet_v2_1.4_224"),
+    _mobilenet("v1", 0.25, None),
+    _mobilenet("v1", 0.5, None),
+    _mobilenet("v1", 0.75, "google/mobilenet_v1_0.75_192"),
+    _mobilenet("v1", 1.0, "google/mobilenet_v1_1.0_224"),
+    _mobilenet("v2", 0.35, "google/mobilenet_v2_0.35_96"),
+    _mobilenet("v2", 0.5, None),
+    _mobilenet("v2", 0.75, "google/mobilenet_v2_0.75_160"),
+    _mobilenet("v2", 1.0, "google/mobilenet_v2_1.0_224"),
+    _mobilenet("v2", 1.4, "google/mobilenet_v2_1.4_224"),
     _convnextv2("atto", 40, 6),
     _convnextv2("femto", 48, 6),
     _convnextv2("pico", 64, 6),

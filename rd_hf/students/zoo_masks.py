@@ -5,30 +5,23 @@ The widths of MONAI's networks, and those of Segformer below b0, are ours; the o
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
-from .zoo import B1_WIDTHS, MOBILEVIT, ReadyStudent, ready
+from .zoo import B1_WIDTHS, MOBILEVIT, SMALLEST_SIDE, ReadyStudent, monai, ready, unet_arguments
 
 
-def _ready(name: str, pretrained: str | None, model_type: str, side_step: int = 1, **fields: Any) -> ReadyStudent:
-    return replace(ready(name, pretrained, model_type, side_step=side_step, **fields), task="segmentation")
+def _ready(name: str, pretrained: str | None, model_type: str, **fields: Any) -> ReadyStudent:
+    return ready(name, pretrained, model_type, task="segmentation", **fields)
 
 
 def _monai(name: str, network: str, side_step: int, **arguments: Any) -> ReadyStudent:
-    fields = {"network": network} | ({"arguments": arguments} if arguments else {})
-    return _ready(name, None, "monai", side_step=side_step, **fields)
-
-
-def _unet(width: int) -> ReadyStudent:
-    channels = [width, 2 * width, 4 * width, 8 * width]
-    return _monai(f"unet_{width}", "UNet", 8, channels=channels, strides=[2, 2, 2], num_res_units=2)
+    return monai(name, network, "segmentation", 2, SMALLEST_SIDE, side_step, **arguments)
 
 
 READY_SEGMENTERS = (
-    _unet(8),
+    _monai("unet_8", "UNet", 8, **unet_arguments(8)),
     _monai("unet_16", "UNet", 8),
-    _unet(32),
+    _monai("unet_32", "UNet", 8, **unet_arguments(32)),
     _monai("basic_unet_16", "BasicUNet", 1, features=[16, 16, 32, 64, 128, 16]),
     _monai("basic_unet_32", "BasicUNet", 1),
     _monai("segresnet_8", "SegResNet", 8),

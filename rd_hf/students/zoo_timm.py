@@ -8,16 +8,12 @@ from ..models.timm_models import TIMM
 from .zoo import READY_STUDENTS, ReadyStudent, ready
 
 
-def _timm(architecture: str, tag: str | None, smallest_side: int = 32, **constraints: int) -> ReadyStudent:
+def _timm(architecture: str, tag: str) -> ReadyStudent:
     """An entry.
 
-    :param tag: of the weights of timm on the Hub; None: there are none.
-    :param constraints: `pretrained_side` and `side_step`.
+    :param tag: of the weights of timm on the Hub.
     """
-    pretrained = f"timm/{architecture}.{tag}" if tag else None
-    return ready(
-        f"timm_{architecture}", pretrained, TIMM, smallest_side=smallest_side, architecture=architecture, **constraints
-    )
+    return ready(f"timm_{architecture}", f"timm/{architecture}.{tag}", TIMM, architecture=architecture)
 
 
 READY_TIMM_STUDENTS = (

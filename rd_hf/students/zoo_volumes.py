@@ -2,46 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
-from .zoo import ReadyStudent, ready
-
-
-def _network(name: str, network: str, smallest_side: int, side_step: int, **arguments: Any) -> ReadyStudent:
-    """An entry.
-
-    :param smallest_side: of the cubes that the network runs on, in voxels.
-    :param side_step: it runs on sides that are multiples of this.
-    """
-    fields = {"network": network} | ({"arguments": arguments} if arguments else {})
-    student = ready(name, None, "monai", smallest_side=smallest_side, side_step=side_step, **fields)
-    return replace(student, dimensions=3)
+from .zoo import ReadyStudent, doubling, monai, unet_arguments
 
 
 def _classifier(name: str, network: str, smallest_side: int, **arguments: Any) -> ReadyStudent:
-    return _network(name, network, smallest_side, 1, **arguments)
+    return monai(name, network, "classification", 3, smallest_side, 1, **arguments)
 
 
 def _segmenter(name: str, network: str, side_step: int, **arguments: Any) -> ReadyStudent:
-    student = _network(name, network, max(16, 2 * side_step), side_step, **arguments)
-    return replace(student, task="segmentation")
-
-
-def _unet(width: int) -> ReadyStudent:
-    channels = [width, 2 * width, 4 * width, 8 * width]
-    return _segmenter(f"unet_{width}", "UNet", 8, channels=channels, strides=[2, 2, 2], num_res_units=2)
-
-
-def _dynunet(width: int) -> ReadyStudent:
-    filters = [width, 2 * width, 4 * width, 8 * width]
-    kernels = {"kernel_size": [3, 3, 3, 3], "strides": [1, 2, 2, 2], "upsample_kernel_size": [2, 2, 2]}
-    return _segmenter(f"dynunet_{width}", "DynUNet", 8, **kernels, filters=filters)
+    return monai(name, network, "segmentation", 3, max(16, 2 * side_step), side_step, **arguments)
 
 
 def _resnet(name: str, width: int, blocks: int) -> ReadyStudent:
-    widths = [width, 2 * width, 4 * width, 8 * width]
-    return _classifier(name, "ResNet", 16, block="basic", layers=[blocks] * 4, block_inplanes=widths)
+    return _classifier(name, "ResNet", 16, block="basic", layers=[blocks] * 4, block_inplanes=doubling(width))
 
 
 def _densenet(name: str, width: int, growth: int, blocks: list[int]) -> ReadyStudent:
@@ -49,20 +24,23 @@ def _densenet(name: str, width: int, growth: int, blocks: list[int]) -> ReadyStu
 
 
 READY_VOLUME_SEGMENTERS = (
-    _unet(8),
+    _segmenter("unet_8", "UNet", 8, **unet_arguments(8)),
     _segmenter("unet_16", "UNet", 8),
-    _unet(32),
+    _segmenter("unet_32", "UNet", 8, **unet_arguments(32)),
     _segmenter("segresnet_8_3", "SegResNet", 4, blocks_down=[1, 1, 1], blocks_up=[1, 1]),
     _segmenter("segresnet_8", "SegResNet", 8),
     _segmenter("segresnet_16", "SegResNet", 8, init_filters=16),
     _segmenter("segresnet_ds_8", "SegResNetDS", 16, init_filters=8),
-    _dynunet(8),
+    _segmenter(
+        "dynunet_8", "DynUNet", 8,
+        kernel_size=[3, 3, 3, 3], strides=[1, 2, 2, 2], upsample_kernel_size=[2, 2, 2], filters=doubling(8),
+    ),
     _segmenter("dynunet_16", "DynUNet", 8),
     _segmenter("basic_unet_8", "BasicUNet", 16, features=[8, 8, 16, 32, 64, 8]),
     _segmenter("basic_unet_16", "BasicUNet", 16, features=[16, 16, 32, 64, 128, 16]),
     _segmenter("attention_unet_8", "AttentionUnet", 8, channels=[8, 16, 32, 64], strides=[2, 2, 2]),
     _segmenter("attention_unet_16", "AttentionUnet", 8),
-)
+)  # fmt: skip
 
 READY_VOLUME_CLASSIFIERS = (
     _resnet("resnet_10_8", 8, 1),

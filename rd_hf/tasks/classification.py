@@ -13,12 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..arguments.words import some_of
+from ..models.grids import at_least_float32
 from ..scoring import plots
-from ..scoring.classification import METRICS, MetricError, Predictions, point_values, validation_score
+from ..scoring.classification import METRICS, Predictions, point_values, validation_score
+from ..scoring.metric import MetricError
 from ..scoring.metrics import compute_metrics
 from ..scoring.operating_point import decisions
 from .dist import dist, dist_of_labels
-from .task import Task, at_least_float32
+from .task import Task, check_smoothing, softmax_divergence
 
 ALWAYS_DEFINED = "accuracy"
 NAMED_CLASSES = 5  # in a message
@@ -124,14 +127,14 @@ class Classification(Task):
             )
         counts = {name: self.marks(own).sum(axis=0) for name, own in splits.items()}
         missing = np.flatnonzero(counts["validation"] == 0)
-        held = "; ".join(
+        held = [
             f"{self.names[k]!r} ({', '.join(f'{count[k]} in {split}' for split, count in counts.items())})"
-            for k in missing[:NAMED_CLASSES]
-        )
-        more = f"; and {len(missing) - NAMED_CLASSES} more" if len(missing) > NAMED_CLASSES else ""
+            for k in missing
+        ]
         raise MetricError(
             f"`metric_for_best_model` is {metric}, which needs images of every class in validation, but there are none "
-            f"of {held}{more}. {advice}, add images, or leave such a class out of the data."
+            f"of {some_of(held, NAMED_CLASSES, '; ', '; and ')}. {advice}, add images, or leave such a class out "
+            "of the data."
         )
 
     def answers(self, logits: Tensor) -> list[dict[str, Any]]:
@@ -179,8 +182,7 @@ class SingleLabel(Classification):
 
     def __post_init__(self) -> None:
         """Check the values."""
-        if not 0.0 <= self.label_smoothing < 1.0:
-            raise ValueError(f"label_smoothing is {self.label_smoothing}; it must be in [0, 1)")
+        check_smoothing(self.label_smoothing)
 
     def for_training(self, labels: Tensor, balanced: bool, label_smoothing: float) -> SingleLabel:
         """With the weights of `balanced_class_weights` if asked for."""
@@ -197,19 +199,11 @@ class SingleLabel(Classification):
 
     def divergence(self, hybrid: Tensor, student: Tensor, temperature: float) -> Tensor:
         """KL of the softmaxes."""
-        hybrid, student = at_least_float32(hybrid) / temperature, at_least_float32(student) / temperature
-        divergence = F.kl_div(
-            F.log_softmax(student, dim=1), F.log_softmax(hybrid, dim=1), reduction="sum", log_target=True
-        )
-        return divergence * temperature**2
+        return softmax_divergence(hybrid, student, temperature) * temperature**2
 
     def dist(self, student: Tensor, target: Tensor, temperature: float) -> Tensor:
         """Of the softmaxes."""
         return dist(student, target, temperature=temperature)
-
-    def centred(self, logits: Tensor) -> Tensor:
-        """Without their mean over the classes."""
-        return logits - logits.mean(dim=1, keepdim=True)
 
     def marks(self, labels: np.ndarray) -> np.ndarray:
         """(N, K) int64: 1 where an image is of a class."""

@@ -15,7 +15,7 @@ def soft_dice_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """1 - soft Dice of each image, mean over the foreground classes, summed over the images.
 
     Milletari et al. 2016 (V-Net, arXiv 1606.04797) with plain instead of squared probabilities, as in nnU-Net. Equal to
-    MONAI's `DiceLoss` without the background, which has no ignored label.
+    MONAI's `DiceLoss` without the background, but it needs no MONAI and no one-hot masks of all classes in float.
 
     :param logits: (n, K, *size), of images or volumes; class 0 is the background.
     :param labels: (n, *size) class numbers; IGNORED_LABEL for pixels that take no part.

@@ -9,10 +9,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ..models.grids import channels_last, resize
+from ..models.grids import at_least_float32, channels_last, resize
 from ..models.volume_grid import classes_on_source
 from ..scoring import mask_plots
 from ..scoring.mask_metrics import segmentation_scores
@@ -23,7 +22,7 @@ from ..scoring.volume_target import VolumeTarget
 from .classification import balanced_class_weights
 from .dist import dist
 from .mask_losses import pixel_cross_entropy, soft_dice_loss
-from .task import Task, at_least_float32
+from .task import Task, check_smoothing, softmax_divergence
 
 
 @dataclass(frozen=True)
@@ -57,8 +56,7 @@ class Segmentation(Task):
 
     def __post_init__(self) -> None:
         """Check the values."""
-        if not 0.0 <= self.label_smoothing < 1.0:
-            raise ValueError(f"label_smoothing is {self.label_smoothing}; it must be in [0, 1)")
+        check_smoothing(self.label_smoothing)
 
     def for_training(self, labels: Tensor, balanced: bool, label_smoothing: float) -> Segmentation:
         """With weights under which each class counts the same over all pixels if asked for.
@@ -85,11 +83,7 @@ class Segmentation(Task):
         :param hybrid: (B, K, h', w'), or (B, K, x', y', z').
         :param student: of the same shape.
         """
-        hybrid, student = at_least_float32(hybrid) / temperature, at_least_float32(student) / temperature
-        divergence = F.kl_div(
-            F.log_softmax(student, dim=1), F.log_softmax(hybrid, dim=1), reduction="sum", log_target=True
-        )
-        return divergence * (temperature**2 / student.shape[2:].numel())
+        return softmax_divergence(hybrid, student, temperature) * (temperature**2 / student.shape[2:].numel())
 
     def dist(self, student: Tensor, target: Tensor, temperature: float) -> Tensor:
         """Of the pixels' softmaxes: the samples are the pixels of all images.
@@ -98,10 +92,6 @@ class Segmentation(Task):
         :param target: of the same shape.
         """
         return dist(*(channels_last(side).flatten(0, -2) for side in (student, target)), temperature=temperature)
-
-    def centred(self, logits: Tensor) -> Tensor:
-        """Without their mean over the classes."""
-        return logits - logits.mean(dim=1, keepdim=True)
 
     def row(self, logits: Tensor, labels: Sequence[Tensor]) -> Tensor:
         """(B, 3K): pixels per class, at the size of each image's own mask.

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from ..models.grids import at_least_float32
 from ..scoring.metric import Metric, MetricError
 
 
@@ -76,9 +77,12 @@ class Task(ABC):
         :param target: (B, K).
         """
 
-    @abstractmethod
     def centred(self, logits: Tensor) -> Tensor:
-        """Logits (B, K) without what their probabilities do not depend on, so that those of two models compare."""
+        """Logits (B, K) without what their probabilities do not depend on, so that those of two models compare.
+
+        Of a softmax that is their mean over the classes.
+        """
+        return logits - logits.mean(dim=1, keepdim=True)
 
     @abstractmethod
     def row(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -163,6 +167,13 @@ class Task(ABC):
         """Write the figures that need a split's rows."""
 
 
-def at_least_float32(values: Tensor) -> Tensor:
-    """Half precision in float32, anything wider as it is."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))
+def softmax_divergence(hybrid: Tensor, student: Tensor, temperature: float) -> Tensor:
+    """KL(hybrid || student) of the softmaxes over the classes of logits (B, K, ...), summed over all else."""
+    hybrid, student = at_least_float32(hybrid) / temperature, at_least_float32(student) / temperature
+    return F.kl_div(F.log_softmax(student, dim=1), F.log_softmax(hybrid, dim=1), reduction="sum", log_target=True)
+
+
+def check_smoothing(label_smoothing: float) -> None:
+    """:raises ValueError: if it is out of range."""
+    if not 0.0 <= label_smoothing < 1.0:
+        raise ValueError(f"label_smoothing is {label_smoothing}; it must be in [0, 1)")

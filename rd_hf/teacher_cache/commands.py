@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..arguments.values import ArgumentError
+from ..arguments.words import counted
 from .file import FeatureFile, open_file
 from .key import FORMAT, KEY_FILE, VIEW_FILES, KeyFolder, cache_root, entry_layout, in_words, list_folders
 
@@ -21,7 +22,7 @@ def info(cache_dir: str | None = None) -> str:
         return f"There is no cache of teacher features in {root}."
     return "\n\n".join(
         [
-            f"{len(folders)} cache{'s' if len(folders) > 1 else ''} in {root}, most recently used first",
+            f"{counted(len(folders), 'cache')} in {root}, most recently used first",
             *map(_described, folders),
         ]
     )
@@ -30,18 +31,14 @@ def info(cache_dir: str | None = None) -> str:
 def _described(folder: KeyFolder) -> str:
     files = [file for file in _files(folder) if isinstance(file, FeatureFile)]
     entries = sum(len(file.present()) for file in files)
-    size, views = _on_disk(folder) / 1e6, _counted(len(files), "view", "views")
+    size, views = _on_disk(folder) / 1e6, counted(len(files), "view")
     on_disk = f"{size:.1f} MB" if size >= 0.1 else f"{size * 1000:.1f} KB"
     head = (
-        f"{folder.path.name}  teacher {folder.teacher}: {_counted(entries, 'entry', 'entries')} in {views}, "
+        f"{folder.path.name}  teacher {folder.teacher}: {counted(entries, 'entry', 'entries')} in {views}, "
         f"{on_disk} on disk ({entry_layout(folder.key).entry_bytes / 1000:.1f} KB per entry), "
         f"created {_ago(folder.made)}, last used {_ago(folder.used)}"
     )
     return "\n    ".join([head, *in_words(folder.key)])
-
-
-def _counted(number: int, one: str, several: str) -> str:
-    return f"{number} {one if number == 1 else several}"
 
 
 def verify(cache_dir: str | None = None, key: str | None = None) -> str:
@@ -108,4 +105,4 @@ def _ago(moment: float) -> str:
         return f"{days:.0f} days ago"
     if days >= 1 / 12:
         return f"{days * 24:.0f} hours ago"
-    return f"{_counted(round(days * 24 * 60), 'minute', 'minutes')} ago"
+    return f"{counted(round(days * 24 * 60), 'minute')} ago"

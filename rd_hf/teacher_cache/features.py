@@ -6,13 +6,14 @@ import logging
 import math
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..models.features import StageFeature
+from ..models.features import StageFeature, of_parts
 from . import int8
 from .file import FeatureFile, as_bytes, open_file
 from .key import FORMAT, VIEW_FILES, KeyFolder, entry_layout
@@ -128,10 +129,7 @@ class FeatureCache:
             return kept
         exact = [part for feature in features for part in feature if part is not None]
         self._warn_of_range(int((~fits).sum()), max(float(part.abs().max()) for part in exact))
-        return [
-            StageFeature(*(None if e is None else _where(fits, k, e) for k, e in zip(*pair, strict=True)))
-            for pair in zip(kept, features, strict=True)
-        ]
+        return [of_parts(partial(_where, fits), *pair) for pair in zip(kept, features, strict=True)]
 
     def _stored(self, number: int, feature: StageFeature) -> list[Tensor]:
         """The parts of a stage's features in the precision of the cache, in the order of the layout."""

@@ -29,6 +29,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..runtime.files import write_all
+
 logger = logging.getLogger(__name__)
 
 CHECKSUM_BYTES = 8
@@ -137,9 +139,9 @@ class FeatureFile:
         if not self.may_write:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS))
         for start, size, part in zip(self._starts, self.layout.part_bytes, parts, strict=True):
-            _write_all(self._handle, memoryview(part), start + row * size)
+            write_all(self._handle, memoryview(part), start + row * size)
         slot = checksum(row, parts).to_bytes(CHECKSUM_BYTES, "little")
-        _write_all(self._handle, memoryview(slot), self._checksums + row * CHECKSUM_BYTES)
+        write_all(self._handle, memoryview(slot), self._checksums + row * CHECKSUM_BYTES)
 
     def drop_damaged(self) -> int:
         """Compare every entry with its checksum, drop those that differ, and return their number."""
@@ -214,7 +216,7 @@ def make_file(path: Path, header: bytes, size: int | None = None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, aside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
-        _write_all(handle, memoryview(header), 0)
+        write_all(handle, memoryview(header), 0)
         os.ftruncate(handle, size or len(header))
         os.fchmod(handle, 0o644)
         os.fsync(handle)
@@ -223,9 +225,3 @@ def make_file(path: Path, header: bytes, size: int | None = None) -> None:
     finally:
         os.close(handle)
         os.unlink(aside)
-
-
-def _write_all(handle: int, content: memoryview, offset: int) -> None:
-    while content:
-        written = os.pwrite(handle, content, offset)
-        content, offset = content[written:], offset + written

@@ -24,7 +24,8 @@ from ..data.volumes.views import VolumeViews
 from ..inference.model_names import loading, naming
 from ..models.timm_models import TIMM
 from ..runtime.checkpoint import list_checkpoints
-from ..students.loading import load_student
+from ..runtime.files import CHECKPOINTS
+from ..students.loading import LoadedStudent, load_student
 from .calibration import calibrate_projectors
 from .checks import check_dist, check_labels, check_student, warn_of_few_cka_images
 from .cka import check_rows
@@ -32,7 +33,7 @@ from .inputs import Inputs
 from .objective import Objective, ObjectiveWeights
 from .positions import fewest
 from .run_data import RunData
-from .run_models import LoadedStudent, LoadedTeacher, Models, recompute_activations
+from .run_models import LoadedTeacher, Models, recompute_activations
 from .stage_schedule import StageSchedule
 from .target_start import open_targets
 from .task_loss import TaskLoss
@@ -79,7 +80,7 @@ def load_models(
         )
     if loaded is None and arguments.method != "ce":
         loaded = load_teacher(arguments, accelerator)
-    return LoadedStudent(*student), loaded
+    return student, loaded
 
 
 def assemble_models(
@@ -180,7 +181,7 @@ def build_trainer(
             warn_of_few_cka_images(arguments, plan, batches, positions, run_data.masks is not None)
     data = training_data(arguments, run_data, plan)
     # a checkpoint holds the projectors
-    goes_on = is_trained or (arguments.resume and bool(list_checkpoints(folder / "checkpoints")))
+    goes_on = is_trained or (arguments.resume and bool(list_checkpoints(folder / CHECKPOINTS)))
     if models.teacher is not None and not goes_on:
         calibrate_projectors(models, run_data, plan)
     model = module or models.teacher or models.student

@@ -12,6 +12,8 @@ import torch
 from .._version import __version__
 from ..arguments.distillation import DistillationArguments
 from ..arguments.options import defaults_under, names
+from ..cards.card import origin_in_words
+from ..inference.page import title_of
 from ..models.timm_models import TIMM
 from ..students.cost import Cost, measure_cost, threads
 from .assembly import planned_steps
@@ -74,13 +76,11 @@ def card_facts(
         "license": arguments.license,
     }
     of_teacher = scores["teacher"]["test"] if "teacher" in scores else None
-    base = _named(provenance["student_base"]["id"])
-    teacher = _named(provenance["teacher"]["id"]) if provenance["teacher"] else None
     of_volumes = run_data.volumes is not None
     examples = (EXAMPLES_OF_VOLUMES if of_volumes else EXAMPLES) if arguments.card_images else {}
     facts = {
         "student": {
-            "kind": "student", "title": f"{base}, distilled from {teacher}" if teacher else f"{base}, trained alone",
+            "kind": "student", "title": title_of(provenance),
             "scores": scores["test"], "other_scores": of_teacher,
             "images": task.figures_of_scores | task.figures_of_rows | examples | CURVES,
             "preprocessing": models.student_processor.to_dict() if of_volumes else None,
@@ -89,16 +89,12 @@ def card_facts(
     }  # fmt: skip
     if of_teacher is not None:
         facts["teacher"] = {
-            "kind": "teacher", "title": f"{teacher}, reprogrammed",
+            "kind": "teacher", "title": f"{origin_in_words(provenance['teacher']['id'])}, reprogrammed",
             "needs_timm": common["needs_timm"] or models.backbone.config.model_type == TIMM, "scores": of_teacher,
             "other_scores": scores["test"], "images": task.figures_of_scores | CKA_CURVES | CURVES,
             "preprocessing": models.teacher_processor.to_dict() if of_volumes else None,
         }  # fmt: skip
     return {name: common | own for name, own in facts.items()}
-
-
-def _named(origin: str) -> str:
-    return "a local model" if origin == "local" else origin
 
 
 def _arguments(

@@ -12,8 +12,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..arguments.distillation import DistillationArguments
 from ..arguments.values import ArgumentError
+from ..arguments.words import by
 from ..data.order import RowOrder, StepPlan
-from ..models.probe import UnfitImageError, probe, quiet, random_pixels
+from ..models.probe import UnfitImageError, probe, random_pixels, undisturbed
 from ..models.tape import call_model, input_channels
 from .decisions import check_operating_point
 from .run_data import RunData
@@ -56,7 +57,7 @@ def unfit(error: UnfitImageError, models: Models, arguments: DistillationArgumen
         advice = (
             f"choose another {_size(models)}" if of_volumes else "choose another teacher_image_size, or another teacher"
         )
-    sides = _by(size)
+    sides = by(size)
     shown = (
         f"volumes of {sides} voxels" if of_volumes else f"images of {sides} pixels, as its image processor makes them"
     )
@@ -76,7 +77,7 @@ def _fitting_step(model: nn.Module, size: tuple[int, ...]) -> int | None:
     for step in STEPS:
         sides = tuple(step * ceil(side / step) for side in size)
         try:
-            with quiet(model):
+            with undisturbed(model):
                 probe(model, random_pixels(model, input_channels(model), sides), ())
         except UnfitImageError:
             continue
@@ -153,7 +154,7 @@ def check_student(models: Models, arguments: DistillationArguments, rows: int) -
     model, size = models.student.model, models.transforms.student.size
     if models.teacher is None:  # with a teacher, the search for stages has run it
         try:
-            with quiet(model):
+            with undisturbed(model):
                 probe(model, random_pixels(model, models.student.config.in_channels, size), ())
         except UnfitImageError as error:
             raise unfit(error, models, arguments) from error
@@ -173,7 +174,7 @@ def check_logits_vary(model: nn.Module, channels: int, image_size: tuple[int, ..
     heads = [p for p in model.parameters() if p.ndim > 1 and p.shape[0] == model.config.num_labels]
     if any(not head.any() for head in heads):
         return
-    with quiet(model):
+    with undisturbed(model):
         for module in model.modules():  # as in training: what norms of batches make of a weak signal
             if isinstance(module, _BatchNorm):
                 module.train()
@@ -195,7 +196,7 @@ def check_answered_size(model: nn.Module, channels: int, crop_size: tuple[int, .
     :param crop_size: the three sides in voxels.
     :raises ArgumentError: naming the multiple that the sides must be of, where there is one.
     """
-    with quiet(model):
+    with undisturbed(model):
         answered = _answered(model, channels, crop_size)
         if answered == crop_size:
             return
@@ -204,7 +205,7 @@ def check_answered_size(model: nn.Module, channels: int, crop_size: tuple[int, .
         step = next((step for step, sides in near.items() if _answered(model, channels, sides) == sides), None)
     advice = "choose another student" if step is None else f"choose a crop_size that is a multiple of {step}"
     raise ArgumentError(
-        f"{model.config.network} answers {_by(answered)} voxels for a crop of {_by(crop_size)}: {advice}."
+        f"{model.config.network} answers {by(answered)} voxels for a crop of {by(crop_size)}: {advice}."
     )
 
 
@@ -214,10 +215,6 @@ def _answered(model: nn.Module, channels: int, sides: tuple[int, ...]) -> tuple[
         return tuple(call_model(model, random_pixels(model, channels, sides)[:1], {}).logits.shape[2:])
     except (ValueError, RuntimeError):
         return ()
-
-
-def _by(sides: tuple[int, ...]) -> str:
-    return " x ".join(map(str, sides))
 
 
 def check_batch_norm(
@@ -241,7 +238,7 @@ def check_batch_norm(
         if args[0][:1, 0].numel() == 1:
             single.append(norms[module])
 
-    with quiet(model), ExitStack() as stack:
+    with undisturbed(model), ExitStack() as stack:
         for module in norms:
             stack.enter_context(module.register_forward_hook(note))
         call_model(model, random_pixels(model, input_channels(model), image_size), {})

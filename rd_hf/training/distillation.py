@@ -25,11 +25,11 @@ from ..data.timm_processor import savable
 from ..hub import push as hub
 from ..hub.publication import published_config
 from ..models.backbone import Backbone
-from ..models.modeling_rd_student import RDStudentForImageClassification
+from ..models.modeling_rd_student import RDStudent
 from ..runtime.interrupts import Stopped
 from ..runtime.processes import own_log, report_lost_process, start_accelerator
 from ..runtime.progress import console
-from ..students.loading import adopt_student
+from ..students.loading import LoadedStudent, adopt_student
 from ..students.timm_students import is_of_timm, note_images
 from .assembly import assemble_models, load_models, open_trainer
 from .checks import check_labels
@@ -38,7 +38,7 @@ from .models_in_hand import check_pair, check_processor_of_student, check_proces
 from .report import summary, write_report
 from .run_data import RunData, load_run_data
 from .run_folder import check_not_in_use, check_run_folder, open_run_folder
-from .run_models import LoadedStudent, LoadedTeacher, Models, recompute_activations
+from .run_models import LoadedTeacher, Models, recompute_activations
 from .trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ def distill(
     *,
     verbose: bool = True,
     **arguments: Any,
-) -> RDStudentForImageClassification:
+) -> RDStudent:
     """Distil a student from a frozen teacher.
 
     :param teacher: Hub id or folder of the foundation model; None with `method="ce"`.
@@ -77,7 +77,7 @@ def distill_from_models(
     arguments: Mapping[str, Any],
     *,
     verbose: bool = True,
-) -> RDStudentForImageClassification:
+) -> RDStudent:
     """Distil with models in hand: what `distill` does once it has loaded student and teacher.
 
     :param student: an image classifier of transformers for the data's classes, and its image processor. The classifier
@@ -129,7 +129,7 @@ def distill_from_models(
         return _run(arguments_from({"output_dir": _new_folder()} | dict(arguments) | in_hand), adopt_models)
 
 
-def run_distillation(arguments: DistillationArguments) -> RDStudentForImageClassification:
+def run_distillation(arguments: DistillationArguments) -> RDStudent:
     """Run one distillation as `arguments` say; see `distill`.
 
     :raises Stopped: after a signal, or when `max_run_time` is over.
@@ -141,7 +141,7 @@ def _new_folder() -> str:
     return f"runs/{time.strftime('%Y%m%d-%H%M%S')}"
 
 
-def _run(arguments: DistillationArguments, load: LoadModels) -> RDStudentForImageClassification:
+def _run(arguments: DistillationArguments, load: LoadModels) -> RDStudent:
     check_effects(arguments)
     seconds = arguments.seconds_to_run()
     deadline = None if seconds is None else time.monotonic() + seconds

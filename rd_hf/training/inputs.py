@@ -12,7 +12,7 @@ from ..data.order import Visit
 from ..data.pixel_store import PixelStore
 from ..data.pixels import PixelTransform
 from ..models.backbone import Backbone
-from ..models.features import StageFeature
+from ..models.features import StageFeature, concatenated, of_parts, picked
 from ..teacher_cache.features import FeatureCache
 
 
@@ -126,7 +126,7 @@ class Inputs:
             shown = pixels if filled == list(range(len(rows))) else pixels[filled]
             transform = self.store.teacher.transform
             shown = self._shown(shown, transform, [rows[i] for i in filled], [views[i] for i in filled])
-            chunks.append([_map(_first(len(own)), feature) for feature in self.backbone.extract(shown)])
+            chunks.append([picked(feature, slice(len(own))) for feature in self.backbone.extract(shown)])
         return joined(chunks)
 
     def teacher_pixels(self, row: int, view: int) -> Tensor:
@@ -146,16 +146,7 @@ def joined(chunks: Sequence[list[StageFeature]]) -> list[StageFeature]:
 
     In one memory format, as what is read from a cache has: convolutions round differently in another.
     """
-    return [_map(lambda *parts: torch.cat(parts).contiguous(), *features) for features in zip(*chunks, strict=True)]
-
-
-def _map(function, *features: StageFeature) -> StageFeature:
-    """A feature whose parts are `function` of those of others; prefix tokens that are not there stay so."""
-    return StageFeature(*(None if parts[0] is None else function(*parts) for parts in zip(*features, strict=True)))
-
-
-def _first(count: int):
-    return lambda part: part[:count]
+    return [of_parts(Tensor.contiguous, feature) for feature in concatenated(chunks)]
 
 
 def _filled(features: list[StageFeature], positions: list[int], new: list[StageFeature]) -> list[StageFeature]:
@@ -166,4 +157,4 @@ def _filled(features: list[StageFeature], positions: list[int], new: list[StageF
         part[positions] = other
         return part
 
-    return [_map(fill, feature, other) for feature, other in zip(features, new, strict=True)]
+    return [of_parts(fill, feature, other) for feature, other in zip(features, new, strict=True)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from accelerate import Accelerator
@@ -12,20 +14,50 @@ from ..arguments.distillation import DistillationArguments
 from ..data.open_split import OpenSplit
 from ..data.order import Visit
 from ..data.pixel_store import Visits, collate
-from ..data.volumes.store import VolumeStore
 from ..inference.rows import only_output, predict_rows
+from ..models.features import Stage
+from ..models.grids import CONVOLUTION
 from ..tasks.classification import Classification
 from .inputs import Inputs
 from .objective import comparable
 from .run_data import RunData
 from .run_models import Models
-from .scored_features import ScoredFeatures
-from .teacher_features import open_cache_of_split
+from .scored_features import features_of_split
 
 INVERSE_PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # C of scikit-learn, for standardised features
 LIKELIHOOD = "likelihood"
 MOST_FEATURES = 50_000  # that a probe is fitted to
 ROWS_AT_ONCE = 64
+
+
+def linear_head(stage: Stage, classes: int, has_masks: bool, **kind: Any) -> nn.Module:
+    """A new linear head on a stage: on its pooled feature, see `comparable`, or for masks on each place of its map.
+
+    :param kind: `device` and `dtype` of its weights.
+    """
+    if has_masks:
+        return CONVOLUTION[len(stage.grid)](stage.channels, classes, kernel_size=1, **kind)
+    return nn.Linear(stage.pooled_width, classes, **kind)
+
+
+def linear_probe(
+    arguments: DistillationArguments,
+    run_data: RunData,
+    labelled: tuple[np.ndarray, np.ndarray],
+    of_validation: np.ndarray,
+    metric: str,
+) -> tuple[nn.Linear, float]:
+    """Logistic regression on the frozen teacher's pooled features of the labelled rows, in all their views.
+
+    :param labelled: those features with their labels, see `labelled_features`.
+    :param of_validation: pooled features (N, C) of the validation rows, see `scored_features`.
+    :param metric: see `fit_probe`.
+    :return: see `fit_probe`.
+    """
+    validation = run_data.validation
+    of_labels = validation.labels[validation.rows]
+    balanced = arguments.class_weights == "balanced"
+    return fit_probe(run_data.task, *labelled, of_validation, of_labels, metric, balanced)
 
 
 def fit_probe(
@@ -94,13 +126,9 @@ def scored_features(
     arguments: DistillationArguments, models: Models, split: OpenSplit, accelerator: Accelerator
 ) -> np.ndarray:
     """Pooled features (N, C) of a split's rows, un-augmented."""
-    features = ScoredFeatures(
-        split, models, open_cache_of_split(arguments, split, models, accelerator), accelerator.device
-    )
-    size = 1 if isinstance(split.store, VolumeStore) else arguments.per_device_eval_batch_size
     return predict_rows(
-        lambda own: comparable(own[-1], "pooled"), only_output, models.backbone.tower, split, size, accelerator,
-        features,
+        lambda own: comparable(own[-1], "pooled"), only_output, models.backbone.tower, split,
+        arguments.per_device_eval_batch_size, accelerator, features_of_split(arguments, models, split, accelerator),
     )  # fmt: skip
 
 

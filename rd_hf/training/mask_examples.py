@@ -9,6 +9,7 @@ import torch
 
 from ..data.open_split import OpenSplit
 from ..inference.examples import mask_example, volume_example
+from ..inference.rows import evaluating
 from ..models.modeling_rd_segmentation import RDStudentForSemanticSegmentation
 from ..scoring.mask_pictures import draw_masks
 from ..scoring.segmentation import MaskRows
@@ -41,19 +42,17 @@ def draw_examples(
     if not titles:
         return
     example = volume_example if of_volumes else mask_example
-    was_training = student.training
-    student.eval()
 
     def forward(pixels: torch.Tensor) -> torch.Tensor:
         return student(pixel_values=pixels).logits
 
     pairs = zip(chosen, titles, strict=True)
     examples = (example(task, forward, student.device, split, split.rows[n], title) for n, title in pairs)
-    if of_volumes:
-        draw_volumes(examples, task.names, folder / EXAMPLES_FILE)
-    else:
-        draw_masks(list(examples), task.names, folder / EXAMPLES_FILE)
-    student.train(was_training)
+    with evaluating(student):
+        if of_volumes:
+            draw_volumes(examples, task.names, folder / EXAMPLES_FILE)
+        else:
+            draw_masks(list(examples), task.names, folder / EXAMPLES_FILE)
 
 
 def chosen_positions(values: np.ndarray, each: int) -> np.ndarray:

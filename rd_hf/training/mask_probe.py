@@ -28,8 +28,7 @@ from .inputs import Inputs
 from .linear_probe import INVERSE_PENALTIES, LIKELIHOOD
 from .run_data import RunData
 from .run_models import Models
-from .scored_features import ScoredFeatures
-from .teacher_features import is_read_in_windows, open_cache_of_split
+from .scored_features import features_of_split
 
 MOST_PLACES = 20_000  # that a probe is fitted on
 ROUNDS = 200  # of L-BFGS per penalty
@@ -63,14 +62,13 @@ class ProbedSplit:
     def rows(self, head: Callable[[Tensor], Tensor], row: Callable[[Tensor, Sequence], Tensor]) -> np.ndarray:
         """What `row` keeps of the head's logits and the split's targets, (N, S)."""
         backbone, accelerator = self.models.backbone, self.accelerator
-        if is_read_in_windows(self.split):
+        if self.split.in_windows:
             with shared_slices(backbone):
                 return predict_rows(
                     lambda windows: head(_last_map(backbone.extract(windows))),
                     row, backbone.tower, self.split, 1, accelerator, processor=self.models.teacher_processor,
                 )  # fmt: skip
-        cache = open_cache_of_split(self.arguments, self.split, self.models, accelerator)
-        features = ScoredFeatures(self.split, self.models, cache, accelerator.device)
+        features = features_of_split(self.arguments, self.models, self.split, accelerator)
         size = self.arguments.per_device_eval_batch_size
         return predict_rows(
             lambda found: head(_last_map(found)), row, backbone.tower, self.split, size, accelerator, features

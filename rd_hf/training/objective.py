@@ -12,15 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..models.grids import mean
-from ..tasks.task import Task, at_least_float32
+from ..models.grids import at_least_float32, mean
+from ..tasks.task import Task
 from .cka import MINIMUM_ROWS, Estimator, cka
 from .passes import Passes, Targets
 from .positions import at_positions
 from .schedules import Linear
 
 if TYPE_CHECKING:
-    from ..models.stages import StageFeature
+    from ..models.features import StageFeature
 
 
 CKAFeatures = Literal["pooled", "flattened", "positions"]

@@ -13,12 +13,13 @@ from ..arguments.values import ArgumentError
 from ..cards.image_notes import image_remarks
 from ..inference.page import add_decisions, data_of, facts_of_split, origins_of, title_of
 from ..inference.page_pictures import add_pictures
+from ..inference.rows import evaluating
 from ..pages.facts import Curve, ReportFacts, ScoredModel
 from ..pages.report import REPORT_FILE, render_report
 from ..pages.text import duration
-from ..runtime.files import write_text
+from ..runtime.files import RUN_CONFIG, RUN_METRICS, write_text
 from ..scoring.plots import LOSS_TERMS, METRIC_TITLES
-from .run_folder import CONFIG_FILE, METRICS_FILE, read_history
+from .run_folder import read_history
 
 if TYPE_CHECKING:
     from ..tasks.task import Task
@@ -33,16 +34,16 @@ def scores_alone(folder: Path, source: dict[str, Any]) -> ScoredModel:
     :param source: what is recorded of the data that the other columns are scored on.
     :raises ArgumentError: where it is no such run, has not ended, or has other data or splits.
     """
-    for name in (CONFIG_FILE, METRICS_FILE, "student/config.json"):
+    for name in (RUN_CONFIG, RUN_METRICS, "student/config.json"):
         if not (folder / name).is_file():
             raise ArgumentError(f"`student_alone` {folder} has no {name}. Name the folder of a run that has ended.")
-    method = read_config(folder / CONFIG_FILE)["method"]
+    method = read_config(folder / RUN_CONFIG)["method"]
     if method != "ce":
         raise ArgumentError(
             f"`student_alone` {folder} is a run with method {method}. Name one with method ce, which has no teacher."
         )
     scores, config = (
-        json.loads((folder / name).read_text(encoding="utf-8")) for name in (METRICS_FILE, "student/config.json")
+        json.loads((folder / name).read_text(encoding="utf-8")) for name in (RUN_METRICS, "student/config.json")
     )
     for name in ("fingerprint", "made_splits"):
         if config["provenance"]["dataset"].get(name) != source.get(name):
@@ -88,16 +89,13 @@ def write_page(
     facts.splits, facts.arguments, facts.versions = card["splits"], card["arguments"], card["versions"]
     facts.leaks = run_data.source.get("leaks", [])
     facts.remarks = _remarks(facts, run_data)
-    # a killed run may have logged steps after its last checkpoint
-    facts.course = course_of([row for row in read_history(folder) if row["step"] <= trainer.step])
+    facts.course = course_of(read_history(folder, trainer.step))
     facts.costs = [{"name": name, **vars(cost)} for name, cost in card["costs"].items()]
     facts.training = _training(scores["training"], card, facts.unit)
     if images:
-        was_training = student.training
-        student.eval()
         forward, device = (lambda pixels: student(pixel_values=pixels).logits), student.device
-        add_pictures(facts, task, forward, device, run_data.test, has_gradients=True)
-        student.train(was_training)
+        with evaluating(student):
+            add_pictures(facts, task, forward, device, run_data.test, has_gradients=True)
     write_text(render_report(facts), folder / REPORT_FILE)
 
 

@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from ..data.augmentation import Counted
-from ..models.grids import Grid, channels_last, written
-from ..tasks.task import at_least_float32
+from ..models.grids import Grid, at_least_float32, channels_last, written
 
 # Second word of the generator's key: views (augmentation.py) have 0 there and orders (order.py) less than this.
 KEY = 1 << 63

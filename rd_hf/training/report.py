@@ -10,7 +10,7 @@ import errno
 import logging
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ from ..inference.subgroups import scores_of_subgroups
 from ..pages.facts import ScoredModel
 from ..pages.report import REPORT_FILE
 from ..runtime.checkpoint import checkpoint_step, list_checkpoints
-from ..runtime.files import share_weights, write_json, write_predictions
+from ..runtime.files import RUN_METRICS, share_weights, write_json, write_predictions
 from ..scoring import plots
 from ..scoring.bootstrap import FEWEST_FOR_INTERVAL
 from ..tasks.classification import Classification
@@ -35,10 +35,9 @@ from .card_facts import card_facts
 from .decisions import found_decisions, operating_point_in_words
 from .mask_examples import EXAMPLES_FILE, draw_examples
 from .page import write_page
-from .run_folder import METRICS_FILE, read_history
-from .scored_features import ScoredFeatures, whole_pixel_values
+from .run_folder import read_history
+from .scored_features import features_of_split, whole_pixel_values
 from .targets import targets_in_words
-from .teacher_features import open_cache_of_split
 from .volume_teacher_rows import counted_rows, window_rows
 
 if TYPE_CHECKING:
@@ -95,7 +94,7 @@ def write_report(
     if "leaks" in run_data.source:
         scores["leaks"] = run_data.source["leaks"]
     with _told_what_is_kept(folder, trainer):
-        write_json(scores, folder / METRICS_FILE)
+        write_json(scores, folder / RUN_METRICS)
         if decisions:
             _keep_decisions(folder, models, decisions)
         _write_details(folder, run_data, task, models, rows["test"], scores["test"])
@@ -153,7 +152,7 @@ def _on_its_own(folder: Path, *names: str) -> Iterator[None]:
         reason = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
         logger.warning(
             "%s could not be written (%s). The models and %s are complete. `rd-hf report %s` tries again.",
-            " and ".join(names), reason, METRICS_FILE, folder,
+            " and ".join(names), reason, RUN_METRICS, folder,
         )  # fmt: skip
         logger.debug("", exc_info=True)
 
@@ -188,8 +187,7 @@ def _keep_decisions(folder: Path, models: Models, fields: dict[str, Any]) -> Non
 
 
 def _write_plots(folder: Path, models: Models, trainer: Trainer) -> None:
-    # A killed run may have logged steps after its last checkpoint.
-    history = [row for row in read_history(folder) if row["step"] <= trainer.step]
+    history = read_history(folder, trainer.step)
     with _on_its_own(folder, "curves.png"):
         plots.plot_curves(history, folder / "curves.png")
     if models.teacher is not None:
@@ -258,23 +256,20 @@ def _student_rows(models: Models, split: OpenSplit, trainer: Trainer) -> np.ndar
 
 def teacher_rows(models: Models, split: OpenSplit, trainer: Trainer) -> np.ndarray:
     """What the task keeps of the reprogrammed teacher's outputs on a split, (N, ...), as for the student."""
-    if isinstance(split.store, VolumeStore) and split.store.processor.crop_size is not None:
-        return window_rows(models, split, trainer.data.task, trainer.accelerator)
-    teacher, device = models.teacher, trainer.accelerator.device
-    cache = open_cache_of_split(trainer.arguments, split, models, trainer.accelerator)
-    features = ScoredFeatures(split, models, cache, device)
+    task, accelerator = trainer.data.task, trainer.accelerator
+    if split.in_windows:
+        return window_rows(models, split, task, accelerator)
+    teacher, features = models.teacher, features_of_split(trainer.arguments, models, split, accelerator)
 
     def read(rows: list[int]) -> dict[str, Any]:
         inputs: dict[str, Any] = {"teacher_features": features(rows)}
         if teacher.needs_student_pixels:
-            inputs["student_pixel_values"] = whole_pixel_values(split.store, rows, device)
+            inputs["student_pixel_values"] = whole_pixel_values(split.store, rows, accelerator.device)
         return inputs
 
-    size, task, accelerator = trainer.arguments.per_device_eval_batch_size, trainer.data.task, trainer.accelerator
-    if isinstance(split.store, VolumeStore):
-        with counted_rows(task, split, accelerator) as row:
-            return predict_rows(lambda inputs: teacher(**inputs).logits, row, teacher, split, 1, accelerator, read)
-    return predict_rows(lambda inputs: teacher(**inputs).logits, task.full_row, teacher, split, size, accelerator, read)
+    size, of_volumes = trainer.arguments.per_device_eval_batch_size, isinstance(split.store, VolumeStore)
+    with counted_rows(task, split, accelerator) if of_volumes else nullcontext(task.full_row) as row:
+        return predict_rows(lambda inputs: teacher(**inputs).logits, row, teacher, split, size, accelerator, read)
 
 
 def _write_details(

@@ -10,22 +10,28 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..arguments.config import read_config, write_config
+from ..arguments.config import config_text, read_config
 from ..arguments.distillation import DistillationArguments
 from ..arguments.options import defaults_under, names, options
 from ..arguments.values import ArgumentError
 from ..cards.card import CARD_FILE, IMAGES, is_edited
 from ..pages.report import REPORT_FILE
-from ..runtime.files import LOCK_FILE, alone_in, check_folder
+from ..runtime.files import (
+    CHECKPOINTS,
+    LOCK_FILE,
+    RUN_CONFIG,
+    RUN_HISTORY,
+    RUN_METRICS,
+    alone_in,
+    check_folder,
+    write_text,
+)
 
 logger = logging.getLogger(__name__)
 
-CONFIG_FILE = "config.yaml"
-HISTORY_FILE = "metrics.jsonl"
-METRICS_FILE = "metrics.json"
-FOLDERS = ("student", "teacher", "checkpoints", "trackers", "logs")
+FOLDERS = ("student", "teacher", CHECKPOINTS, "trackers", "logs")
 FILES = (
-    CONFIG_FILE, HISTORY_FILE, METRICS_FILE, REPORT_FILE, "predictions.csv", "skipped_images.json", *IMAGES
+    RUN_CONFIG, RUN_HISTORY, RUN_METRICS, REPORT_FILE, "predictions.csv", "skipped_images.json", *IMAGES
 )  # fmt: skip
 
 
@@ -37,16 +43,16 @@ def check_run_folder(arguments: DistillationArguments) -> None:
     """
     folder = Path(arguments.output_dir)
     check_folder(folder)
-    is_run = (folder / CONFIG_FILE).is_file()
+    is_run = (folder / RUN_CONFIG).is_file()
     if arguments.resume:
         if not is_run:
-            raise ArgumentError(f"{folder} has no run to resume, because it has no {CONFIG_FILE}.")
+            raise ArgumentError(f"{folder} has no run to resume, because it has no {RUN_CONFIG}.")
         return
     _keep_data_apart(folder, arguments)
     if arguments.overwrite_output_dir and _holds_something(folder):
         if not is_run:
             raise ArgumentError(
-                f"`output_dir` {folder} has no earlier run (no {CONFIG_FILE}) to overwrite: choose another folder."
+                f"`output_dir` {folder} has no earlier run (no {RUN_CONFIG}) to overwrite: choose another folder."
             )
         _keep_inputs(folder, arguments)
     elif _holds_something(folder) and not arguments.overwrite_output_dir:
@@ -69,7 +75,7 @@ def _keep_data_apart(folder: Path, arguments: DistillationArguments) -> None:
 
 def _holds_something(folder: Path) -> bool:
     """Whether there is more than what a process leaves that is killed as it opens the folder."""
-    left = (f".{CONFIG_FILE}.writing", LOCK_FILE)
+    left = (f".{RUN_CONFIG}.writing", LOCK_FILE)
     return folder.exists() and any(path.name not in left for path in folder.iterdir())
 
 
@@ -112,15 +118,13 @@ def _alone_in(folder: Path) -> AbstractContextManager[None]:
 
 def replace_config(arguments: DistillationArguments, folder: Path) -> None:
     """Write config.yaml, completely or not at all."""
-    aside = folder / f".{CONFIG_FILE}.writing"
-    write_config(arguments, aside)
-    aside.replace(folder / CONFIG_FILE)
+    write_text(config_text(arguments), folder / RUN_CONFIG)
 
 
 def _check_same_run(folder: Path, arguments: DistillationArguments) -> None:
     # A run of an earlier version did what the default of a later argument does.
     defaults = defaults_under(type(arguments), arguments.method)
-    before, now = defaults | read_config(folder / CONFIG_FILE), arguments.to_dict()
+    before, now = defaults | read_config(folder / RUN_CONFIG), arguments.to_dict()
     lines: dict[bool, str] = {True: "", False: ""}
     for name, stated in options(DistillationArguments).items():
         if before[name] != now[name] and stated.resume != "ignored":
@@ -161,18 +165,22 @@ def _remove_earlier_run(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def read_history(folder: Path) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl; a half-written last line of a killed process is ignored."""
-    path = folder / HISTORY_FILE
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+def read_history(folder: Path, until: int | None = None) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl; a half-written last line of a killed process is ignored.
+
+    :param until: the last step that counts, as a killed run may have logged others after its last checkpoint.
+    """
+    rows = [json.loads(line) for line in _whole_lines(folder / RUN_HISTORY)]
+    return [row for row in rows if until is None or row["step"] <= until]
 
 
-def forget_rows_after(path: Path, step: int) -> None:
+def forget_rows_after(folder: Path, step: int) -> None:
     """Drop the rows of metrics.jsonl that an interrupted run wrote after its last checkpoint."""
+    path = folder / RUN_HISTORY
     if path.exists():
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-        aside = path.with_name(f".{path.name}.writing")
-        aside.write_text("".join(kept), encoding="utf-8")
-        aside.replace(path)
+        write_text("".join(line for line in _whole_lines(path) if json.loads(line)["step"] <= step), path)
+
+
+def _whole_lines(path: Path) -> list[str]:
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    return [line for line in lines if line.endswith("\n")]

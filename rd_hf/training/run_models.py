@@ -10,8 +10,8 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from ..data.pixels import Transforms
 from ..models.backbone import Backbone
-from ..models.modeling_rd_student import RDStudentForImageClassification
-from ..models.modeling_rd_teacher import RDTeacherForImageClassification
+from ..models.modeling_rd_student import RDStudent
+from ..models.modeling_rd_teacher import RDTeacher
 
 
 @dataclass
@@ -21,23 +21,12 @@ class Models:
     `teacher` and `backbone` are None for method ce. `teacher` holds the projectors and the student, not the backbone.
     """
 
-    student: RDStudentForImageClassification
+    student: RDStudent
     student_processor: BaseImageProcessor
     transforms: Transforms
-    teacher: RDTeacherForImageClassification | None = None
+    teacher: RDTeacher | None = None
     teacher_processor: BaseImageProcessor | None = None
     backbone: Backbone | None = None
-
-
-class LoadedStudent(NamedTuple):
-    """The student before training, its image processor, and where it is from (`id` and `revision`).
-
-    Of volumes the run's data has the processor.
-    """
-
-    model: RDStudentForImageClassification
-    processor: BaseImageProcessor | None
-    source: dict[str, str | None]
 
 
 class LoadedTeacher(NamedTuple):
@@ -47,7 +36,7 @@ class LoadedTeacher(NamedTuple):
     processor: BaseImageProcessor | None
 
 
-def recompute_activations(student: RDStudentForImageClassification, recompute: bool) -> None:
+def recompute_activations(student: RDStudent, recompute: bool) -> None:
     """Turn gradient checkpointing on or off, under the names that every supported transformers has."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # newer ones prefer activation_checkpointing_*, and keep these

@@ -15,6 +15,7 @@ from ..arguments.config import arguments_from, read_config
 from ..arguments.distillation import IN_MEMORY, MODEL_IN_MEMORY, DistillationArguments
 from ..arguments.values import ArgumentError, listed
 from ..runtime.checkpoint import CheckpointError, checkpoint_step, list_checkpoints, load_latest
+from ..runtime.files import CHECKPOINTS, RUN_CONFIG, RUN_METRICS
 from ..runtime.processes import report_lost_process, start_accelerator
 from ..runtime.progress import console
 from .assembly import build_models, open_trainer
@@ -22,7 +23,7 @@ from .decisions import check_operating_point
 from .page import scores_alone
 from .report import summary, write_report
 from .run_data import load_run_data
-from .run_folder import CONFIG_FILE, METRICS_FILE, read_history, replace_config
+from .run_folder import read_history, replace_config
 
 if TYPE_CHECKING:
     from .run_models import Models
@@ -75,16 +76,16 @@ def report(
         check_operating_point(arguments, run_data)
         alone = None if student_alone is None else scores_alone(Path(student_alone), run_data.source)
         if given and accelerator.is_main_process:
-            replace_config(arguments_from(read_config(folder / CONFIG_FILE) | given), folder)
+            replace_config(arguments_from(read_config(folder / RUN_CONFIG) | given), folder)
         models = build_models(arguments, run_data, accelerator)
         trainer = open_trainer(arguments, accelerator, run_data, models, is_trained=True)
-        kept = list_checkpoints(trainer.checkpoints)
-        if kept and checkpoint_step(kept[-1]) >= _reported_step(folder):
+        kept, reported = list_checkpoints(trainer.checkpoints), _reported_training(folder)
+        if kept and checkpoint_step(kept[-1]) >= reported["steps"]:
             trainer.restore_weights(load_latest(trainer.checkpoints))
             trainer.restore_best()
         else:
-            _restore_saved(folder, models, trainer, run_data.task.names)
-        seconds = _seconds(folder, trainer.step)
+            _restore_saved(folder, models, trainer, run_data.task.names, reported)
+        seconds = reported["seconds"] if reported["steps"] == trainer.step else None
         logger.info("%s", _where_it_stands(trainer, has_ended=seconds is not None))
         with report_lost_process(accelerator):
             scores = write_report(folder, run_data, models, trainer, seconds, alone)
@@ -100,37 +101,40 @@ def _arguments_of(folder: Path, given: dict[str, Any]) -> DistillationArguments:
     :param given: in place of the run's own.
     :raises ArgumentError: when there is nothing to report on, or what config.yaml names cannot be opened again.
     """
-    if not (folder / CONFIG_FILE).is_file():
+    if not (folder / RUN_CONFIG).is_file():
         raise ArgumentError(
-            f"{folder} is not the folder of a run, because it has no {CONFIG_FILE}. Give the `output_dir` of a run."
+            f"{folder} is not the folder of a run, because it has no {RUN_CONFIG}. Give the `output_dir` of a run."
         )
-    if not list_checkpoints(folder / "checkpoints") and not (folder / "student" / "config.json").is_file():
+    if not list_checkpoints(folder / CHECKPOINTS) and not (folder / "student" / "config.json").is_file():
         raise ArgumentError(
             f"The run in {folder} has neither a checkpoint nor a student yet, so there is nothing to report on. "
             "Continue it with --resume."
         )
-    values = read_config(folder / CONFIG_FILE)
+    values = read_config(folder / RUN_CONFIG)
     for name in ("teacher", "student", "dataset", "unlabeled_dataset"):
         value = values.get(name)
         if value in (IN_MEMORY, MODEL_IN_MEMORY):
             raise ArgumentError(
                 f"The `{name}` of the run in {folder} was given in memory, and no report can be made without it. Save "
-                f"it in a file or folder, and enter that path in {folder / CONFIG_FILE}."
+                f"it in a file or folder, and enter that path in {folder / RUN_CONFIG}."
             )
         looks_local = isinstance(value, str) and value.startswith((".", "/", "~"))
         if looks_local and not os.path.exists(os.path.expanduser(value)):
             raise ArgumentError(
                 f"The `{name}` of the run in {folder}, {value}, does not exist. Put it back, repeat the command in "
-                f"the folder that the run was started in, or correct `{name}` in {folder / CONFIG_FILE}."
+                f"the folder that the run was started in, or correct `{name}` in {folder / RUN_CONFIG}."
             )
     own = {"output_dir": str(folder), "resume": True, "verify_cache": None, "report_to": None}
     return arguments_from(values | own | given)
 
 
-def _restore_saved(folder: Path, models: Models, trainer: Trainer, names: Sequence[str]) -> None:
+def _restore_saved(
+    folder: Path, models: Models, trainer: Trainer, names: Sequence[str], reported: dict[str, Any]
+) -> None:
     """Take the weights of the saved student and teacher, and from metrics.jsonl which steps these are.
 
     :param names: of the data's classes.
+    :param reported: see `_reported_training`.
     :raises CheckpointError: where the student has others, or has them in another order.
     """
     saved = type(models.student).from_pretrained(folder / "student")
@@ -145,7 +149,6 @@ def _restore_saved(folder: Path, models: Models, trainer: Trainer, names: Sequen
         saved = type(models.teacher).from_pretrained(folder / "teacher", backbone=models.backbone)
         models.teacher.load_state_dict(saved.state_dict(), strict=False)  # the backbone is not a part of it here
         models.teacher.tap(models.backbone)
-    reported = _reported_training(folder)
     if reported["steps"] and "streamed_images" in reported:
         trainer.rows_a_step = trainer.rows_a_step | {"unlabelled": reported["streamed_images"] // reported["steps"]}
     history = read_history(folder)
@@ -165,19 +168,9 @@ def _where_it_stands(trainer: Trainer, has_ended: bool) -> str:
     return f"{stands}. This report is about its best weights, those of step {trainer.best_step or trainer.step}."
 
 
-def _seconds(folder: Path, step: int) -> float | None:
-    """The duration of the training, if an earlier report of the same step recorded it."""
-    training = _reported_training(folder)
-    return training["seconds"] if training["steps"] == step else None
-
-
-def _reported_step(folder: Path) -> int:
-    """The step that an earlier report was made of; 0 if there is none."""
-    return _reported_training(folder)["steps"]
-
-
 def _reported_training(folder: Path) -> dict[str, Any]:
-    path = folder / METRICS_FILE
+    """What an earlier report says of the training, such as its step and its duration; step 0 if there is none."""
+    path = folder / RUN_METRICS
     if not path.is_file():
         return {"steps": 0, "seconds": None}
     return json.loads(path.read_text(encoding="utf-8"))["training"]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 
+from ..arguments.distillation import DistillationArguments
 from ..data.open_split import OpenSplit
 from ..data.pixel_store import PixelStore
 from ..data.volumes.store import VolumeStore
@@ -12,6 +14,7 @@ from ..inference.rows import pixel_values
 from ..models.features import StageFeature
 from ..teacher_cache.features import FeatureCache
 from .run_models import Models
+from .teacher_features import open_cache_of_split
 from .volume_inputs import seen_by_teacher
 
 VIEW = 0  # images are scored as they are: there is one view
@@ -51,6 +54,14 @@ class ScoredFeatures:
             return pixel_values(store.teacher, rows, self.device)
         volumes = torch.stack([store.shown(row) for row in rows])
         return seen_by_teacher(store, self.transform, rows, volumes).to(self.device)
+
+
+def features_of_split(
+    arguments: DistillationArguments, models: Models, split: OpenSplit, accelerator: Accelerator
+) -> ScoredFeatures:
+    """The features of a split's rows; all runs on it share a cache, where the arguments ask for one."""
+    cache = open_cache_of_split(arguments, split, models, accelerator)
+    return ScoredFeatures(split, models, cache, accelerator.device)
 
 
 def whole_pixel_values(store: PixelStore | VolumeStore, rows: list[int], device: torch.device) -> Tensor:

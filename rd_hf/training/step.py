@@ -26,9 +26,9 @@ from transformers import get_scheduler
 
 from ..arguments.distillation import DistillationArguments
 from ..models.features import StageFeature
+from ..models.grids import at_least_float32
 from ..models.tape import without_running_statistics
 from ..runtime.checkpoint import optimizer_tensors, restore_optimizer
-from ..tasks.task import at_least_float32
 from .inputs import Inputs
 from .objective import Compared, Objective, find_non_finite
 from .passes import Passes, Targets
@@ -67,7 +67,7 @@ class Update:
     """Optimiser steps of a student, with the projectors if there is a teacher.
 
     :ivar optimizer: AdamW, whose state a checkpoint holds.
-    :param module: RDTeacherForImageClassification without backbone, or the student alone.
+    :param module: RDTeacher without backbone, or the student alone.
     :param inputs: pixels and teacher features of a batch; without a backbone the student is trained alone.
     :param stages: says which stages are on; by default all.
     :param targets: see `Trainer`.

@@ -19,15 +19,15 @@ from ..arguments.distillation import DistillationArguments
 from ..arguments.values import ArgumentError
 from ..data.order import StepPlan, Visit
 from ..data.pixel_store import Visits, collate
-from ..models.features import StageFeature
-from ..models.grids import CONVOLUTION
+from ..models.features import StageFeature, concatenated, of_parts, picked
+from ..models.grids import at_least_float32
 from ..models.modeling_rd_teacher import RDTeacher
 from ..models.tape import input_channels, without_running_statistics
 from ..tasks.classification import Classification
-from ..tasks.task import Task, at_least_float32
+from ..tasks.task import Task
 from .ensemble import Ensemble
 from .inputs import Inputs
-from .linear_probe import LIKELIHOOD, ROWS_AT_ONCE, fit_probe, labelled_features, scored_features
+from .linear_probe import LIKELIHOOD, ROWS_AT_ONCE, labelled_features, linear_head, linear_probe, scored_features
 from .mask_probe import ProbedSplit, mask_probe
 from .run_data import RunData
 from .run_models import Models
@@ -142,12 +142,8 @@ def _check_of_masks(arguments: DistillationArguments, models: Models) -> None:
 def _empty_probe(models: Models, run_data: RunData) -> nn.Module:
     """A probe without weights, for those of a checkpoint."""
     stage, like = models.teacher.teacher_stages[-1], next(models.teacher.projectors.parameters())
-    classes, kind = len(run_data.task.names), {"device": like.device, "dtype": like.dtype}
-    if not isinstance(run_data.task, Classification):
-        probe = CONVOLUTION[len(stage.grid)](stage.channels, classes, kernel_size=1, **kind)
-    else:
-        probe = nn.Linear(stage.channels * (2 if stage.prefix_tokens else 1), classes, **kind)
-    return probe.requires_grad_(False)
+    classes, has_masks = len(run_data.task.names), not isinstance(run_data.task, Classification)
+    return linear_head(stage, classes, has_masks, device=like.device, dtype=like.dtype).requires_grad_(False)
 
 
 def fitted_probe(
@@ -164,14 +160,10 @@ def fitted_probe(
         )  # fmt: skip
         empty.load_state_dict(probe.state_dict())
         return empty
-    split = run_data.validation
-    of_validation = scored_features(arguments, models, split, accelerator)
+    of_validation = scored_features(arguments, models, run_data.validation, accelerator)
     if accelerator.is_main_process:
         features, labels = labelled_features(arguments, run_data, inputs)
-        probe, penalty = fit_probe(
-            run_data.task, features, labels, of_validation, split.labels[split.rows], LIKELIHOOD,
-            arguments.class_weights == "balanced",
-        )  # fmt: skip
+        probe, penalty = linear_probe(arguments, run_data, (features, labels), of_validation, LIKELIHOOD)
         logger.info(
             "A linear probe of the teacher is fitted to %d features of the %d labelled rows, with C = %g.",
             len(features), len(run_data.labelled_rows), penalty,
@@ -198,10 +190,7 @@ def _features_of_train(run_data: RunData, plan: StepPlan, inputs: Inputs, most: 
     parts, size = [], min(ROWS_AT_ONCE, most)
     for start in range(0, len(visits), size):
         parts.append(inputs.teacher_features(collate([fetched[v] for v in visits[start : start + size]])))
-    return [
-        StageFeature(*(None if part[0] is None else torch.cat(part).float() for part in zip(*stage, strict=True)))
-        for stage in zip(*parts, strict=True)
-    ]
+    return [of_parts(Tensor.float, feature) for feature in concatenated(parts)]
 
 
 def start_at_probe(
@@ -246,7 +235,7 @@ def start_at_probe(
     optimizer.zero_grad()
     with torch.no_grad():
         own = torch.randint(len(features[0].map), (fit.batch,), generator=generator)
-        return float(error([_rows(feature, own) for feature in features]).sqrt())
+        return float(error([picked(feature, own) for feature in features]).sqrt())
 
 
 def _sides(probe: nn.Module) -> int:
@@ -260,14 +249,8 @@ def _mixed(features: Sequence[StageFeature], batch: int, generator: torch.Genera
     first, second, third = torch.randint(count, (3, batch), generator=generator)
     share = torch.rand(batch, generator=generator)
 
-    def mix(part: Tensor | None) -> Tensor | None:
-        if part is None:
-            return None
+    def mix(part: Tensor) -> Tensor:
         along = share.to(part).view(-1, *[1] * (part.ndim - 1))
         return part[first] + along * (part[second] - part[third])
 
-    return [StageFeature(mix(feature.map), mix(feature.prefix)) for feature in features]
-
-
-def _rows(feature: StageFeature, rows: Tensor) -> StageFeature:
-    return StageFeature(feature.map[rows], None if feature.prefix is None else feature.prefix[rows])
+    return [of_parts(mix, feature) for feature in features]

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from ..arguments.distillation import DistillationArguments
 from ..models.features import StageFeature
-from ..models.grids import Grid, resize
-from ..tasks.task import Task, at_least_float32
+from ..models.grids import Grid, at_least_float32, resize
+from ..tasks.task import Task
 from .ensemble import Ensemble
 from .objective import comparable
 from .passes import Passes, Targets

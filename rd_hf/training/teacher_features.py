@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from datasets import Dataset
 
 from ..arguments.distillation import DistillationArguments
+from ..arguments.words import counted, some_of
 from ..data.augmentation import AugmentationParameters
 from ..data.decoding.changed_decoding import decoding_mark
 from ..data.decoding.reading import Reading
@@ -80,7 +81,8 @@ def open_cache(
         changes = nearest_difference(key, list_folders(root)) if new else []
         if changes:
             logger.info(
-                "A new cache is created, because its key differs from the most similar cache: %s.", _first_of(changes)
+                "A new cache is created, because its key differs from the most similar cache: %s.",
+                some_of(changes, SHOWN_CHANGES, "; ", "; and "),
             )
         logger.info("%s", describe(cache, rows, run_data.views(arguments), new))
     ways_out = ["lower --num_views"] if run_data.views(arguments) > 1 else []
@@ -99,7 +101,7 @@ def open_cache_of_split(
     :return: None where nothing is to be cached; one that stores nothing, with a warning, where its folder cannot be
         made.
     """
-    if not arguments.cache or is_read_in_windows(split):
+    if not arguments.cache or split.in_windows:
         return None
     key = _key(models, split.images, None, 0, models.backbone.dtype, Reading.of(arguments), split.store)
     cache = _open(cache_root(arguments.cache_dir), key, models, accelerator, arguments)
@@ -123,16 +125,6 @@ def _smaller_than_int8(grids: Sequence[Sequence[int]], tells: bool) -> torch.dty
             "The teacher's features" if small == len(grids) else f"{small} of the teacher's {len(grids)} maps",
         )
     return torch.float16 if small == len(grids) else torch.int8
-
-
-def _first_of(changes: list[str]) -> str:
-    more = f"; and {len(changes) - SHOWN_CHANGES} more" if len(changes) > SHOWN_CHANGES else ""
-    return "; ".join(changes[:SHOWN_CHANGES]) + more
-
-
-def is_read_in_windows(split: OpenSplit) -> bool:
-    """Whether a model reads overlapping windows of a split's volumes, and not the whole ones."""
-    return isinstance(split.store, VolumeStore) and split.store.processor.crop_size is not None
 
 
 def _key(
@@ -241,7 +233,7 @@ def describe(cache: FeatureCache, rows: Sequence[int], num_views: int, new: bool
     size = cache.layout.entry_bytes
     return (
         f"Teacher features: {cache.folder.path} ({found}). {size / 1000:.1f} KB per row and view, "
-        f"{in_bytes(images * num_views * size)} for {images} rows in {num_views} view{'s' if num_views > 1 else ''}."
+        f"{in_bytes(images * num_views * size)} for {images} rows in {counted(num_views, 'view')}."
     )
 
 

@@ -24,6 +24,7 @@ from ..data.open_split import OpenSplit
 from ..data.order import PlanSampler, StepPlan
 from ..data.pixel_store import PixelStore, Visits, collate
 from ..data.stream_order import StreamOrder
+from ..data.volumes.store import VolumeStore
 from ..inference.rows import predict_rows
 from ..runtime.checkpoint import (
     Checkpoint,
@@ -33,7 +34,7 @@ from ..runtime.checkpoint import (
     put_into,
     save_checkpoint,
 )
-from ..runtime.files import finite
+from ..runtime.files import CHECKPOINTS, RUN_HISTORY, finite
 from ..runtime.interrupts import Interrupts, Stopped, leave_interrupts_to_the_main_process
 from ..runtime.processes import PROGRESS, memory_used
 from ..runtime.progress import Progress
@@ -57,7 +58,7 @@ class TrainingData:
     """
 
     task: Task
-    store: PixelStore
+    store: PixelStore | VolumeStore
     labels: Tensor
     plan: StepPlan
     validation: OpenSplit
@@ -73,7 +74,7 @@ def usual_eval_steps(max_steps: int) -> int:
 class Trainer:
     """Trains a student, alone or with the projectors through which the frozen teacher's features reach it.
 
-    :param model: RDTeacherForImageClassification without backbone (student and projectors), or the student alone.
+    :param model: RDTeacher without backbone (student and projectors), or the student alone.
     :param inputs: pixels and teacher features of a batch; without a backbone the student is trained alone (method ce).
     :param stages: says which stages are on; by default all.
     :param targets: what student and hybrid logits learn from besides labels; None is the hybrid logits.
@@ -94,7 +95,7 @@ class Trainer:
     ):
         self.arguments, self.accelerator, self.data = arguments, accelerator, data
         self.inputs, self.max_steps = inputs, max_steps
-        self.output_dir, self.checkpoints = output_dir, output_dir / "checkpoints"
+        self.output_dir, self.checkpoints = output_dir, output_dir / CHECKPOINTS
         self.update = Update(arguments, accelerator, model, inputs, objective, max_steps, stages, targets)
         self.module = model
         self.eval_steps = arguments.eval_steps or usual_eval_steps(max_steps)
@@ -243,7 +244,7 @@ class Trainer:
         """Append a row to metrics.jsonl and hand it to the trackers."""
         PROGRESS.info("step %d: %s", self.step, json.dumps(values))
         if self.accelerator.is_main_process:
-            with (self.output_dir / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            with (self.output_dir / RUN_HISTORY).open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": self.step, **finite(values)}) + "\n")
         self.accelerator.log(values, step=self.step)
 
@@ -309,7 +310,7 @@ class Trainer:
             logger.warning("The run has no checkpoint yet, so it starts from the beginning.")
         check_that_all_resume_at(self.step, self.accelerator)
         if self.accelerator.is_main_process:
-            forget_rows_after(self.output_dir / "metrics.jsonl", self.step)
+            forget_rows_after(self.output_dir, self.step)
         logger.info("Resumed from step %d of %d.", self.step, self.max_steps)
 
     def restore_from(self, checkpoint: Checkpoint) -> None:

@@ -14,6 +14,7 @@ from transformers.utils import IMAGE_PROCESSOR_NAME, has_file
 
 from ..arguments.distillation import MODEL_IN_MEMORY, DistillationArguments
 from ..arguments.values import ArgumentError
+from ..arguments.words import by
 from ..data.decoding.images import BadImageError
 from ..data.pixels import load_processor
 from ..data.sources import ImageData
@@ -54,7 +55,7 @@ def volume_processor(arguments: DistillationArguments, task: Task, data: ImageDa
         size = size or _default_sides(np.median(shapes, axis=0), VOLUME_SIDE, np.round)
         logger.info(
             "Volumes: each is resized to %s voxels (axes %s). The median volume of train has %s.",
-            _by(size), AXES, _by(np.median(shapes, axis=0)),
+            by(size), AXES, by(np.median(shapes, axis=0)),
         )  # fmt: skip
         return RDVolumeProcessor(size=size, **settings)
     spacing = arguments.grid_spacing or own.spacing or np.round(np.median(spacings, axis=0), 3).tolist()
@@ -64,9 +65,9 @@ def volume_processor(arguments: DistillationArguments, task: Task, data: ImageDa
     origin = "as asked for" if arguments.spacing else "as for the student's training" if own.spacing else ""
     logger.info(
         "Volumes: each is resampled to %s mm (%s; axes %s). The median volume of train then has %s voxels.",
-        _by(spacing), origin or "the median of train", AXES, _by(grid),
+        by(spacing), origin or "the median of train", AXES, by(grid),
     )  # fmt: skip
-    logger.info("Volumes: student and teacher see crops of %s voxels.", _by(crop))
+    logger.info("Volumes: student and teacher see crops of %s voxels.", by(crop))
     return RDVolumeProcessor(spacing=spacing, crop_size=crop, **settings)
 
 
@@ -94,9 +95,9 @@ def _check_grid(spacing: Sequence[float], grid: np.ndarray, source: np.ndarray, 
     :param source: sides of the median volume in its file.
     :raises ArgumentError: with the grid.
     """
-    what = f"With a spacing of {_by(spacing)} mm the median volume of train has {_by(grid)} voxels"
+    what = f"With a spacing of {by(spacing)} mm the median volume of train has {by(grid)} voxels"
     if ((grid < FEWEST_VOXELS) & (grid < source)).any():
-        raise ArgumentError(f"{what}, of {_by(source)} in its file: give a smaller spacing (in millimetres).")
+        raise ArgumentError(f"{what}, of {by(source)} in its file: give a smaller spacing (in millimetres).")
     needed, free = 4 * channels * grid.prod(), psutil.virtual_memory().available
     if grid.prod() > MOST_VOXELS or needed > free:
         raise ArgumentError(
@@ -166,7 +167,3 @@ def _default_sides(grid: np.ndarray, largest: int, rounding: np.ufunc) -> tuple[
     """Multiples of `STEP` near the sides of a grid, up to a largest one."""
     sides = np.maximum(STEP, STEP * rounding(np.minimum(grid, largest) / STEP))
     return tuple(int(side) for side in sides)
-
-
-def _by(numbers: Any) -> str:
-    return " x ".join(f"{number:.9g}" for number in numbers)

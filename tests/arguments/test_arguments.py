@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from rd_hf.arguments.commands import EvaluationArguments, ExportArguments, PredictionArguments, PushArguments
-from rd_hf.arguments.config import arguments_from, read_config, write_config
+from rd_hf.arguments.config import arguments_from, config_text, read_config
 from rd_hf.arguments.distillation import OF_MASKS, DistillationArguments
 from rd_hf.arguments.options import UNGROUPED, option, options, public_values
 from rd_hf.arguments.parser import OptionParser
@@ -130,7 +130,7 @@ def test_names_and_colours_of_masks_as_texts_and_as_yaml(tmp_path):
     assert typed.label_names == ["no", "01"]
     colors = parse_distillation([*needed, "--mask_colors", '{"#FF0000": no, "0,255,0": b}']).mask_colors
     assert colors == {"#ff0000": "no", "#00ff00": "b"}
-    write_config(read, tmp_path / "again.yaml")
+    (tmp_path / "again.yaml").write_text(config_text(read))
     assert arguments_from(read_config(tmp_path / "again.yaml")) == read
     evaluated = EvaluationArguments(model="m", dataset="d", mask_colors="{'1,2,3': a}")
     assert evaluated.mask_colors == {"#010203": "a"}
@@ -144,7 +144,7 @@ def test_voxels_and_millimetres_as_texts_lists_and_numbers(tmp_path):
     needed = ["--teacher", "t", "--student", "s", "--dataset", "d", "--dimensions", "3"]
     texts = ["--spacing", "1,1,2.5", "--crop_size", "96", "--intensity_window", "-160,240"]
     assert parse_distillation(needed + texts) == read
-    write_config(read, tmp_path / "again.yaml")
+    (tmp_path / "again.yaml").write_text(config_text(read))
     assert arguments_from(read_config(tmp_path / "again.yaml")) == read
     assert DistillationArguments(**NEEDED, intensity_window="lung").intensities == (-1350, 150)
     assert DistillationArguments(**NEEDED, volume_size=(64, 48, 32)).sides_of_volume == (64, 48, 32)
@@ -152,7 +152,7 @@ def test_voxels_and_millimetres_as_texts_lists_and_numbers(tmp_path):
 
 def test_a_written_configuration_gives_the_same_arguments_again(tmp_path):
     arguments = DistillationArguments(**NEEDED, method="drd", shots=20, use_unlabeled=True, label_column=["a", "b"])
-    write_config(arguments, tmp_path / "config.yaml")
+    (tmp_path / "config.yaml").write_text(config_text(arguments))
     assert arguments_from(read_config(tmp_path / "config.yaml")) == arguments
     assert set(yaml.safe_load((tmp_path / "config.yaml").read_text())) == set(arguments.to_dict())
 
@@ -223,7 +223,7 @@ def test_a_configuration_that_is_no_text_is_named(tmp_path):
 def test_views_are_a_number_or_endless_on_the_command_line_and_in_yaml(tmp_path, options, views, cache):
     arguments = parse_distillation(["--teacher", "t", "--student", "s", "--dataset", "d", *options])
     assert (arguments.num_views, arguments.cache) == (views, cache)
-    write_config(arguments, tmp_path / "config.yaml")
+    (tmp_path / "config.yaml").write_text(config_text(arguments))
     assert arguments_from(read_config(tmp_path / "config.yaml")) == arguments
 
 

@@ -18,7 +18,7 @@ from rd_hf.arguments.effect_rules import OF_STEPS
 from rd_hf.arguments.values import ArgumentError
 from rd_hf.cli import main
 from rd_hf.comparison import workers
-from rd_hf.comparison.adaptation import AdaptedTeacher, linear_probe, with_lora
+from rd_hf.comparison.adaptation import AdaptedTeacher, with_lora
 from rd_hf.comparison.arguments import ComparisonArguments
 from rd_hf.comparison.bench import Bench
 from rd_hf.comparison.methods import METHODS
@@ -30,11 +30,12 @@ from rd_hf.data.order import StepPlan
 from rd_hf.data.pixel_store import Visits, collate
 from rd_hf.data.sources import fingerprint
 from rd_hf.inference.model_names import ModelNameError
+from rd_hf.models.stages import find_stages
 from rd_hf.runtime.memory import PEAK_RESET, PeakMemory
 from rd_hf.runtime.processes import start_accelerator
 from rd_hf.training import target_start
 from rd_hf.training.assembly import build_inputs
-from rd_hf.training.linear_probe import INVERSE_PENALTIES
+from rd_hf.training.linear_probe import INVERSE_PENALTIES, labelled_features, linear_probe
 from rd_hf.training.objective import comparable
 from rd_hf.training.run_data import load_run_data
 from rd_hf.training.step import NonFiniteLossError
@@ -333,7 +334,9 @@ def test_the_probe_as_a_layer_is_the_fitted_regression(grid, tmp_path, classes, 
     arguments, bench, models, run_data = open_bench(grid, data={"few": {"dataset": str(tmp_path / "few.npz")}})
     inputs = build_inputs(arguments, run_data, models, bench.accelerator)
     of_validation = bench.pooled_features(arguments, models, run_data.validation)
-    head, penalty = linear_probe(arguments, run_data, inputs, of_validation, metric)
+    head, penalty = linear_probe(
+        arguments, run_data, labelled_features(arguments, run_data, inputs), of_validation, metric
+    )
     rows = [visit for view in (0, 1) for visit in [(int(row), view) for row in run_data.labelled_rows]]
     batch = [Visits(run_data.store, run_data.labels, lambda _: True)[_visit(*row)] for row in rows]
     features = comparable(inputs.teacher_features(collate(batch))[-1], "pooled").numpy()
@@ -375,7 +378,8 @@ def test_lora_trains_little_and_merges_into_the_same_function(architecture):
     tower = AutoModel.from_config(AutoConfig.for_model(architecture, **small)).eval().requires_grad_(False)
     before = {name: value.clone() for name, value in tower.state_dict().items()}
     merge = with_lora(tower)
-    adapted = AdaptedTeacher(tower, (40, 40), 3)
+    last = find_stages(tower, (40, 40), must_reach_output=False).stages[-1]
+    adapted = AdaptedTeacher(tower, (40, 40), 3, last)
     trained = {name for name, parameter in adapted.named_parameters() if parameter.requires_grad}
     assert all("lora_" in name or name.startswith("head.") for name in trained) and len(trained) > 2
     pixels = torch.randn(2, 3, 40, 40)

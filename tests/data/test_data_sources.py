@@ -3,13 +3,13 @@ import json
 import logging
 import os
 import shutil
-from io import BytesIO
 
 import datasets
 import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, NamedSplit, Value, concatenate_datasets
 from PIL import Image as PillowImage
+from small_images import png
 
 from rd_hf.data import table_files
 from rd_hf.data.columns import DataError
@@ -42,15 +42,13 @@ def grey(split):
     return [to_rgb(row["image"]).getpixel((0, 0))[0] for row in split]
 
 
-def png(value):
-    buffer = BytesIO()
-    PillowImage.new("L", (6, 4), value).save(buffer, format="PNG")
-    return {"bytes": buffer.getvalue(), "path": None}
+def picture(value):
+    return {"bytes": png(value, (4, 6)), "path": None}
 
 
 def memory(labels, feature, first=0, **columns):
     features = Features({"image": Image(), "label": feature} | {name: Value("string") for name in columns})
-    images = [png(first + row) for row in range(len(labels))]
+    images = [picture(first + row) for row in range(len(labels))]
     return Dataset.from_dict({"image": images, "label": labels, **columns}, features=features)
 
 
@@ -505,7 +503,7 @@ def test_multi_label_in_memory():
 
 
 def test_several_columns_of_labels():
-    rows = Dataset.from_dict({"image": [png(1), png(2)], "mass": [1, 0], "cyst": [0, 0]})
+    rows = Dataset.from_dict({"image": [picture(1), picture(2)], "mass": [1, 0], "cyst": [0, 0]})
     data = load_data(rows.cast_column("image", Image()), label_column=["mass", "cyst"])
     assert data.label_names == ["mass", "cyst"] and data.labels("train").tolist() == [[1, 0], [0, 0]]
 

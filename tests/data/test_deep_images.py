@@ -1,13 +1,13 @@
 """Images deeper than eight bits: one rule of stretching, for grey and colour, whatever the file's format."""
 
 import struct
-import zlib
 from io import BytesIO
 
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from small_images import png_of_16_bits
 
 from rd_hf.data.decoding.image_notes import Note
 from rd_hf.data.decoding.images import BadImageError, read_image, to_rgb
@@ -19,17 +19,6 @@ def stretched(values):
     values = values.astype(np.float64)
     made = np.rint((values - values.min()) / (values.max() - values.min()) * 255).astype(np.uint8)
     return made if made.ndim == 3 else np.repeat(made[..., None], 3, axis=2)
-
-
-def png(values):
-    """A PNG of 16 bits: grey, grey and alpha, RGB or RGBA by the number of channels."""
-    height, width, channels = values.shape
-    kind = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-    header = struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
-    parts = (struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks)
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 def tiff(values, **options):
@@ -47,17 +36,17 @@ def test_16_bit_png_of_any_number_of_channels():
     alpha = np.full((24, 20, 1), 65535, dtype=np.uint16)
     hole = alpha.copy()
     hole[3, 4] = 7
-    check(png(DEEP[..., :1]), DEEP[..., 0])
-    check(png(DEEP), DEEP)
-    check(png(np.concatenate([DEEP, alpha], axis=2)), DEEP)
-    check(png(np.concatenate([DEEP[..., :1], alpha], axis=2)), DEEP[..., 0])
-    check(png(np.concatenate([DEEP, hole], axis=2)), DEEP, Note.DEEP | Note.TRANSPARENT)
-    check(png(np.concatenate([DEEP[..., :1], hole], axis=2)), DEEP[..., 0], Note.DEEP | Note.TRANSPARENT)
+    check(png_of_16_bits(DEEP[..., :1]), DEEP[..., 0])
+    check(png_of_16_bits(DEEP), DEEP)
+    check(png_of_16_bits(np.concatenate([DEEP, alpha], axis=2)), DEEP)
+    check(png_of_16_bits(np.concatenate([DEEP[..., :1], alpha], axis=2)), DEEP[..., 0])
+    check(png_of_16_bits(np.concatenate([DEEP, hole], axis=2)), DEEP, Note.DEEP | Note.TRANSPARENT)
+    check(png_of_16_bits(np.concatenate([DEEP[..., :1], hole], axis=2)), DEEP[..., 0], Note.DEEP | Note.TRANSPARENT)
 
 
 def test_grey_and_colour_are_stretched_alike():
     grey = DEEP[..., :1]
-    assert np.array_equal(to_rgb(png(grey)), to_rgb(png(np.repeat(grey, 3, axis=2))))
+    assert np.array_equal(to_rgb(png_of_16_bits(grey)), to_rgb(png_of_16_bits(np.repeat(grey, 3, axis=2))))
 
 
 def test_the_orientation_of_a_deep_png_is_applied():
@@ -68,7 +57,7 @@ def test_the_orientation_of_a_deep_png_is_applied():
     plain.save(buffer, "PNG", exif=exif)
     start = buffer.getvalue().index(b"eXIf") - 4
     end = start + 12 + int.from_bytes(buffer.getvalue()[start : start + 4], "big")
-    content = png(DEEP)
+    content = png_of_16_bits(DEEP)
     content = content[:33] + buffer.getvalue()[start:end] + content[33:]
     assert np.array_equal(np.asarray(to_rgb(content)), np.rot90(stretched(DEEP), -1))
 
@@ -185,7 +174,7 @@ def test_arrays_with_four_deep_channels_lose_the_last():
         (tiff(np.zeros((5, 8, 8), np.uint8), photometric="minisblack", volumetric=True), "stack of 5 pictures"),
         (tiff(DEEP, photometric="rgb")[:-500], "damaged or cut off"),
         (tiff(np.zeros((8, 8, 3), np.complex64), photometric="rgb"), "complex|bits"),
-        (png(DEEP)[:900], "cut off"),
+        (png_of_16_bits(DEEP)[:900], "cut off"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_is_named(content, message):

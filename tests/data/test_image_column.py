@@ -1,22 +1,14 @@
 """Columns of images: rows without content are completed, and the others are not copied."""
 
 import base64
-import io
 
-import numpy as np
 import pyarrow as pa
 import pytest
 from datasets import Dataset, Features, Image, concatenate_datasets
-from PIL import Image as Picture
+from small_images import png
 
 from rd_hf.data.columns import DataError
 from rd_hf.data.image_column import image_table
-
-
-def png(value: int) -> bytes:
-    file = io.BytesIO()
-    Picture.fromarray(np.full((3, 4), value, dtype=np.uint8)).save(file, "png")
-    return file.getvalue()
 
 
 def column(*rows) -> Dataset:

@@ -4,20 +4,13 @@ import gzip
 import io
 import tarfile
 
-import numpy as np
 import pytest
-from PIL import Image
+from small_images import png
 
 from rd_hf.data import shards as shards_module
 from rd_hf.data.columns import DataError
 from rd_hf.data.decoding.images import BadImageError
 from rd_hf.data.shards import ImageShards, find_shards
-
-
-def png(value: int) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(np.full((3, 4), value, dtype=np.uint8)).save(file, "png")
-    return file.getvalue()
 
 
 def write_shard(path, members: dict[str, bytes], **options):

@@ -42,6 +42,11 @@ def checkpoint(example, tmp_path_factory):
     return pretrained(example, tmp_path_factory.mktemp("pretraining") / "first")
 
 
+@pytest.fixture(scope="module")
+def small(example, tmp_path_factory):
+    return pretrained(example, tmp_path_factory.mktemp("pretraining") / "small", sizes=SMALL)
+
+
 def test_the_loss_is_the_formula_of_the_paper(example):
     generator = np.random.default_rng(0)
     first, second = generator.normal(size=(2, 5, 7))
@@ -60,10 +65,9 @@ def test_the_checkpoint_is_a_teacher(checkpoint):
     assert not backbone.missing and PixelTransform.from_pretrained(str(checkpoint)).size == (48, 48)
 
 
-def test_a_smaller_one_is_a_student_with_a_new_head(example, tmp_path):
-    folder = pretrained(example, tmp_path / "small", sizes=SMALL)
-    student, *_ = load_student(str(folder), ["round", "square", "both"], "single_label_classification", 32)
-    weights, first = load_file(folder / "model.safetensors"), "embedder.embedder.convolution.weight"
+def test_a_smaller_one_is_a_student_with_a_new_head(small):
+    student, *_ = load_student(str(small), ["round", "square", "both"], "single_label_classification", 32)
+    weights, first = load_file(small / "model.safetensors"), "embedder.embedder.convolution.weight"
     assert torch.equal(student.model.resnet.state_dict()[first], weights[first])
     assert student.model.config.depths == [1, 1] and student.model.config.num_labels == 3
 
@@ -84,7 +88,7 @@ def test_a_wrong_path_to_read_out_is_found_before_the_training(example, tmp_path
     assert not (tmp_path / "teacher").exists()
 
 
-def test_labels_do_not_enter_the_training(example, tmp_path):
-    folders = [pretrained(example, tmp_path / str(permuted), permuted, SMALL) for permuted in (False, True)]
-    weights, others = (load_file(folder / "model.safetensors") for folder in folders)
+def test_labels_do_not_enter_the_training(example, small, tmp_path):
+    permuted = pretrained(example, tmp_path / "permuted", permuted=True, sizes=SMALL)
+    weights, others = (load_file(folder / "model.safetensors") for folder in (small, permuted))
     assert weights.keys() == others.keys() and all(torch.equal(weights[name], others[name]) for name in weights)

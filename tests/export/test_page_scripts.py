@@ -10,7 +10,8 @@ import torch
 from page_in_node import NODE, encoded, given, in_node, pixels
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from served_pages import png_of_16_bits, smooth, varied_images
+from served_pages import smooth, varied_images
+from small_images import png_of_16_bits
 from transformers import (
     BitImageProcessorPil,
     ConvNextImageProcessorPil,
@@ -113,7 +114,7 @@ def test_png_files_of_all_depths_orientations_and_passes():
     contents += [png(image, pnginfo=exif_as_text(6, is_compressed)) for is_compressed in (False, True)]
     contents += [png(image.quantize(3), bits=bits) for bits in (1, 2, 4)]
     contents += [interlaced(smooth(height, width, 2)) for height, width in ((1, 1), (3, 5), (8, 8), (19, 21))]
-    contents += [png_of_16_bits(np.full((4, 5, 3), 77), 2), png_of_16_bits(np.arange(40).reshape(4, 5, 2), 4)]
+    contents += [png_of_16_bits(np.full((4, 5, 3), 77)), png_of_16_bits(np.arange(40).reshape(4, 5, 2))]
     made = in_node([["png.js", "readPng", [{"file": encoded(content)}]] for content in contents])
     for content, answer in zip(contents, made, strict=True):
         assert np.array_equal(pixels(answer), np.asarray(read_image(content).rgb))

@@ -17,16 +17,15 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from conftest import REPOSITORY
+from stopped_runs import interrupted, losses
 from test_distillation import TINY_VIT, settings
 from test_interrupts import options
-from test_resume import interrupted
 
 import rd_hf
 from rd_hf.arguments.distillation import DistillationArguments
 from rd_hf.runtime.checkpoint import list_checkpoints, load_latest
 from rd_hf.training.assembly import build_models, build_trainer
 from rd_hf.training.run_data import load_run_data
-from rd_hf.training.run_folder import read_history
 
 ON_CPU = os.environ.get("RD_HF_GPU_TESTS_ON_CPU") == "1"
 DEVICE = "cpu" if ON_CPU else "cuda"
@@ -48,10 +47,6 @@ def fresh_state(monkeypatch):
     yield
     monkeypatch.undo()
     AcceleratorState._reset_state(reset_partial_state=True)
-
-
-def losses(folder) -> list[float]:
-    return [row["loss"] for row in read_history(folder) if "loss" in row]
 
 
 def train(values: dict, name: str, device: str = DEVICE, **changes) -> list[float]:

@@ -25,7 +25,7 @@ from rd_hf.arguments.values import ArgumentError
 from rd_hf.data.pixels import load_processor
 from rd_hf.inference.loading import load_model
 from rd_hf.inference.model_files import how_to_convert
-from rd_hf.inference.model_names import ModelNameError, check_files, loading, name_of_model
+from rd_hf.inference.model_names import ModelNameError, check_backbone, loading, name_of_model
 from rd_hf.inference.prediction import find_images
 from rd_hf.models.backbone import Backbone, BackboneError
 from rd_hf.models.modeling_rd_student import RDStudentForImageClassification
@@ -160,7 +160,7 @@ def test_a_processor_that_is_not_what_it_is_named(folder):
 def test_the_foundation_model_of_a_reprogrammed_teacher_is_named_too(folder):
     (folder / "model.safetensors").write_bytes(POINTER)
     with pytest.raises(ModelNameError, match="The backbone '.*cloned_model' cannot be loaded: .*Git LFS pointer"):
-        check_files("backbone", str(folder))
+        check_backbone(str(folder))
 
 
 def test_a_file_is_no_folder(folder):

@@ -11,9 +11,10 @@ import torch
 from dense_models import MODELS, Dense, networks, upernet_swin
 from torch import Tensor, nn
 
-from rd_hf.models.features import tensors
+from rd_hf.models.features import Stage, StageError, StageFeature, tensors
 from rd_hf.models.reprogramming import Projector, common_grid, resample
-from rd_hf.models.stages import Stage, StagedModel, StageError, StageFeature, find_stages
+from rd_hf.models.stages import find_stages
+from rd_hf.models.tape import StagedModel
 from rd_hf.training.cka import cka
 from rd_hf.training.objective import comparable
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from rd_hf.models.features import Stage, StageFeature
 from rd_hf.models.reprogramming import Projector, common_grid, resample
-from rd_hf.models.stages import Stage, StageFeature
 
 
 @pytest.fixture(autouse=True)

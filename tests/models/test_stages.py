@@ -38,8 +38,9 @@ from transformers import (
 from transformers.models.rf_detr.configuration_rf_detr import RfDetrDinov2Config
 from vision_families import FAMILIES, SQUARE, VIT, Family
 
-from rd_hf.models.features import Form
-from rd_hf.models.stages import Stage, StagedModel, StageError, StageFeature, find_stages, image_tower, pair_stages
+from rd_hf.models.features import Form, Stage, StageError, StageFeature
+from rd_hf.models.stages import find_stages, image_tower, pair_stages
+from rd_hf.models.tape import StagedModel
 
 BY_TYPE = {family.model_type: family for family in FAMILIES}
 every_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.model_type)

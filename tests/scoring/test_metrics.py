@@ -9,12 +9,15 @@ from sklearn import metrics as sk
 
 from rd_hf.scoring.bootstrap import intervals, resamples, weighted_class_values
 from rd_hf.scoring.classification import (
+    METRIC_NAMES,
     Predictions,
     accuracy,
     class_values,
     expected_calibration_error,
+    validation_score,
 )
-from rd_hf.scoring.metrics import METRIC_NAMES, MetricError, compute_metrics, validation_score
+from rd_hf.scoring.metric import MetricError
+from rd_hf.scoring.metrics import compute_metrics
 
 SINGLE, MULTI = True, False  # whether each image has exactly one class
 KEYS = {*METRIC_NAMES, "sensitivity", "specificity", "confusion_matrix", "intervals", "undefined"}
@@ -277,7 +280,8 @@ def test_the_evaluate_metric_takes_batches():
 def test_offline_it_writes_nothing_and_importing_it_is_light(light_python, tmp_path):
     code = (
         "import sys, numpy as np\n"
-        "from rd_hf.scoring.metrics import compute_metrics, validation_score\n"
+        "from rd_hf.scoring.classification import validation_score\n"
+        "from rd_hf.scoring.metrics import compute_metrics\n"
         "assert not {'evaluate', 'matplotlib'} & set(sys.modules)\n"
         "p = np.full((4, 2), .5)\n"
         "validation_score(p, np.array([0, 1, 0, 1]), True, 'auroc')\n"

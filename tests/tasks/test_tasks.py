@@ -8,7 +8,8 @@ import torch
 
 from rd_hf.arguments.distillation import DistillationArguments
 from rd_hf.scoring.classification import METRICS
-from rd_hf.scoring.metrics import MetricError, compute_metrics
+from rd_hf.scoring.metric import MetricError
+from rd_hf.scoring.metrics import compute_metrics
 from rd_hf.tasks.classification import MultiLabel, SingleLabel
 from rd_hf.tasks.segmentation import Segmentation
 

@@ -9,7 +9,7 @@ import torch
 from test_teacher_cache import CPU, Images, make_cache, make_key, settings, teacher  # noqa: F401
 
 import rd_hf
-from rd_hf.arguments.config import write_config
+from rd_hf.arguments.config import config_text
 from rd_hf.arguments.distillation import DistillationArguments
 from rd_hf.arguments.values import ArgumentError
 from rd_hf.cli import main
@@ -109,7 +109,9 @@ def test_what_a_run_needs_is_built_ahead_and_then_nothing_is_computed(
 
 
 def test_two_processes_share_the_building(tmp_path, teacher, blobs_npz, cache_dir, job):  # noqa: F811
-    write_config(DistillationArguments(**settings(teacher, blobs_npz, tmp_path / "run")), tmp_path / "x.yaml")
+    (tmp_path / "x.yaml").write_text(
+        config_text(DistillationArguments(**settings(teacher, blobs_npz, tmp_path / "run")))
+    )
     for done in job(2, "-m", "rd_hf", "cache", "build", "--config", "x.yaml"):
         assert done.returncode == 0, done.stderr[-3000:]
         assert "120 entries, of which this process computed 60" in done.stdout

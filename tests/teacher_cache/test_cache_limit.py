@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from stopped_runs import interrupted
 from test_interrupts import options
-from test_resume import interrupted
 from test_teacher_cache import (
     CPU,
     Images,
@@ -20,7 +20,7 @@ from test_teacher_cache import (
 )
 
 import rd_hf
-from rd_hf.arguments.config import write_config
+from rd_hf.arguments.config import config_text
 from rd_hf.arguments.distillation import DistillationArguments
 from rd_hf.arguments.values import ArgumentError
 from rd_hf.models.features import StageFeature
@@ -219,7 +219,9 @@ def test_building_stops_at_the_limit_and_says_how_far_it_came(
     images.seen = 0
     said = fill_cache.build(DistillationArguments(**values))
     assert "50 of 120 entries are cached, and this process computed 0." in said and images.seen == 0
-    write_config(DistillationArguments(**(values | {"cache_limit": f"{71 * TRAINED}B"})), tmp_path / "x.yaml")
+    (tmp_path / "x.yaml").write_text(
+        config_text(DistillationArguments(**(values | {"cache_limit": f"{71 * TRAINED}B"})))
+    )
     done, other = job(2, "-m", "rd_hf", "cache", "build", "--config", "x.yaml")
     assert done.returncode == other.returncode == 0, done.stderr[-3000:]
     assert "71 of 120 entries are cached, and this process computed 11." in done.stdout

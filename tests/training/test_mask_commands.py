@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import blob_mask_arrays
 from PIL import Image
+from stopped_runs import interrupted, losses
 from test_distillation import settings
 
 import rd_hf
@@ -17,8 +18,6 @@ from rd_hf.cli import main
 from rd_hf.export.run import export
 from rd_hf.inference.mask_files import MaskFiles
 from rd_hf.tasks.segmentation import Segmentation
-from rd_hf.training.run_folder import read_history
-from rd_hf.training.trainer import Trainer
 
 TINY_SEGFORMER = {  # its decoder has a batch norm
     "model_type": "segformer", "hidden_sizes": [4, 6, 8, 12], "num_attention_heads": [1, 1, 2, 2],
@@ -36,28 +35,15 @@ def mask_settings(teacher, dataset, folder, **changes):
     return settings(teacher, dataset, folder, **({"student": TINY_SEGFORMER, "shots": 12, "method": "drd"} | changes))
 
 
-@pytest.mark.parametrize("skips", ["own", "reprogrammed"])
-def test_interrupted_and_resumed_equals_uninterrupted_to_the_bit(teacher, masks_npz, tmp_path, monkeypatch, skips):
-    values = mask_settings(teacher, masks_npz, tmp_path / "whole", skips=skips, hybrid_norms="own", save_steps=100)
+def test_interrupted_and_resumed_equals_uninterrupted_to_the_bit(teacher, masks_npz, tmp_path, monkeypatch):
+    values = mask_settings(teacher, masks_npz, tmp_path / "whole", hybrid_norms="own", save_steps=100)
     whole = rd_hf.distill(**values)
-    step = Trainer.optimizer_step
-
-    def interrupted_step(self, batches):
-        row = step(self, batches)
-        if self.step == 3:  # in the fourth step
-            signal.raise_signal(signal.SIGINT)
-        return row
-
     values["output_dir"] = str(tmp_path / "cut")
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "optimizer_step", interrupted_step)
-        with pytest.raises(KeyboardInterrupt, match="Step 4 of 6 is saved.*--resume"):
-            rd_hf.distill(**values)
+    interrupted(monkeypatch, values, 4, signal.SIGINT, KeyboardInterrupt, "Step 4 of 6 is saved.*--resume")
     resumed = rd_hf.distill(**values, resume=True)
     for (name, one), (_, other) in zip(whole.state_dict().items(), resumed.state_dict().items(), strict=True):
         assert torch.equal(one, other), name
-    losses = [[row["loss"] for row in read_history(tmp_path / run) if "loss" in row] for run in ("whole", "cut")]
-    assert losses[0] == losses[1] and len(losses[0]) == 6
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole") and len(losses(tmp_path / "cut")) == 6
     scores = [json.loads((tmp_path / run / "metrics.json").read_text()) for run in ("whole", "cut")]
     assert scores[0]["teacher"] == scores[1]["teacher"]  # with the statistics of its hybrid passes
 

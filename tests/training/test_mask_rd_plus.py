@@ -5,8 +5,8 @@ import pytest
 import torch
 from conftest import blob_mask_arrays
 from safetensors.torch import load_file
+from stopped_runs import interrupted, losses
 from test_mask_runs import settings
-from test_resume import interrupted, losses
 from transformers import ViTConfig, ViTModel
 
 import rd_hf

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from rd_hf.models.stages import StageFeature
+from rd_hf.models.features import StageFeature
 from rd_hf.tasks.classification import MultiLabel, SingleLabel, balanced_class_weights, balanced_pos_weight
 from rd_hf.tasks.make import make_task
 from rd_hf.training.cka import cka

@@ -8,9 +8,9 @@ import pytest
 import torch
 from conftest import blob_arrays
 from safetensors.torch import load_file
+from stopped_runs import interrupted, losses
 from test_distillation import settings
 from test_objective import LABELS, MULTI, SINGLE, make_output, rows_of
-from test_resume import interrupted, losses
 from torch import nn
 
 import rd_hf

@@ -1,43 +1,23 @@
 """What a resumed run goes on from, what may differ then, and what it says of that."""
 
-import os
 import signal
 
 import pytest
 import torch
 from filelock import FileLock
+from stopped_runs import interrupted, losses
 from test_distillation import TINY_RESNET, TINY_VIT, settings
 from test_interrupts import options
 
 import rd_hf
 from rd_hf.arguments.values import ArgumentError
 from rd_hf.runtime.checkpoint import CheckpointError
-from rd_hf.runtime.interrupts import Stopped
 from rd_hf.training import distillation
 from rd_hf.training.run_folder import read_history
 from rd_hf.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("no_report")
 STEADY_VIT = TINY_VIT | {"hidden_dropout_prob": 0.0}
-
-
-def interrupted(monkeypatch, values, step):
-    """Run until `step` is done."""
-    whole_step = Trainer.optimizer_step
-
-    def signalled(self, batches):
-        if self.step == step - 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return whole_step(self, batches)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "optimizer_step", signalled)
-        with pytest.raises(Stopped):
-            rd_hf.distill(**values)
-
-
-def losses(folder):
-    return [row["loss"] for row in read_history(folder) if "loss" in row]
 
 
 def test_another_number_of_processes_goes_on_along_the_same_course(teacher, blobs_npz, tmp_path, monkeypatch, job):

@@ -10,6 +10,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 from safetensors.torch import load_file
+from stopped_runs import stopped_at
 from test_distillation import settings
 from test_teacher_cache import make_teacher
 
@@ -34,17 +35,7 @@ class Killed(BaseException):
 
 def kill_before(monkeypatch, values, step):
     """Run until `step` would begin."""
-    whole_step = Trainer.optimizer_step
-
-    def killed(self, batches):
-        if self.step == step - 1:
-            raise Killed
-        return whole_step(self, batches)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "optimizer_step", killed)
-        with pytest.raises(Killed):
-            rd_hf.distill(**values)
+    stopped_at(monkeypatch, values, step, Mock(side_effect=Killed), Killed)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import tarfile
 import numpy as np
 import pytest
 from PIL import Image
-from test_resume import interrupted
+from stopped_runs import interrupted
 from test_teacher_cache import last_weights, settings
 
 import rd_hf

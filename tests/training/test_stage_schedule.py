@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from stopped_runs import interrupted
 from test_distillation import TINY_RESNET, settings
-from test_resume import interrupted
 
 import rd_hf
 from rd_hf.training import stage_schedule

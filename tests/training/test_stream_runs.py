@@ -1,6 +1,5 @@
 """Runs whose unlabelled images are a stream: resumed to the bit, the same on two processes, and what they say of it."""
 
-import io
 import json
 import logging
 import re
@@ -11,10 +10,11 @@ import numpy as np
 import pytest
 import yaml
 from datasets import Dataset, Features, Image, IterableDataset, config, interleave_datasets
-from PIL import Image as Picture
+from small_images import png
+from stopped_runs import interrupted, losses
 from test_distillation import TINY_VIT
 from test_interrupts import options
-from test_resume import STEADY_VIT, interrupted, losses
+from test_resume import STEADY_VIT
 from test_teacher_cache import last_weights, settings
 
 import rd_hf
@@ -38,18 +38,15 @@ def no_long_sleep(monkeypatch):
     monkeypatch.setattr(config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0.05)
 
 
-def png(value: int) -> bytes:
-    file = io.BytesIO()
-    Picture.fromarray(np.full((24, 20), value, dtype=np.uint8)).save(file, "png")
-    return file.getvalue()
-
-
 @pytest.fixture(scope="module")
 def parquet(tmp_path_factory):
     """A folder of 24 images in 2 parquet files."""
     folder = tmp_path_factory.mktemp("stream")
     for shard in range(2):
-        rows = [{"image": {"bytes": png(5 * number), "path": None}} for number in range(12 * shard, 12 * shard + 12)]
+        rows = [
+            {"image": {"bytes": png(5 * number, (24, 20)), "path": None}}
+            for number in range(12 * shard, 12 * shard + 12)
+        ]
         Dataset.from_list(rows, features=IMAGES).to_parquet(str(folder / f"{shard}.parquet"))
     return folder
 
@@ -65,7 +62,7 @@ def streaming(teacher, dataset, folder, parquet, **changes):
 def generator_of(count):
     def rows():
         for number in range(count):
-            yield {"image": {"bytes": png(5 * number), "path": None}}
+            yield {"image": {"bytes": png(5 * number, (24, 20)), "path": None}}
 
     return IterableDataset.from_generator(rows, features=IMAGES)
 
@@ -187,6 +184,6 @@ def test_another_buffer_or_stream_ends_a_resumed_run(teacher, blobs_npz, tmp_pat
     interrupted(monkeypatch, values, 2)
     with pytest.raises(ArgumentError, match="stream_buffer_size: 6 then, 7 now"):
         rd_hf.distill(**values | {"stream_buffer_size": 7}, resume=True)
-    other = Dataset.from_dict({"image": [{"bytes": png(1), "path": None}] * 4}, features=IMAGES)
+    other = Dataset.from_dict({"image": [{"bytes": png(1, (24, 20)), "path": None}] * 4}, features=IMAGES)
     with pytest.raises(CheckpointError):
         rd_hf.distill(**values | {"unlabeled_dataset": other.to_iterable_dataset(num_shards=2)}, resume=True)

@@ -35,13 +35,13 @@ DAMAGED = (
     AttributeError, EOFError, IndexError, KeyError, NotImplementedError, OSError, OverflowError, RuntimeError,
     TypeError, ValueError, struct.error, zlib.error,
 )  # fmt: skip
-_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _ELEMENTS = [
     "SOPClassUID", "Modality", "BurnedInAnnotation", "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames",
     "Rows", "Columns", "PlanarConfiguration", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
     "PixelPaddingValue", "PixelPaddingRangeLimit", "ModalityLUTSequence", "RescaleSlope", "RescaleIntercept",
     "VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction", "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence", "ExtendedOffsetTable", "ExtendedOffsetTableLengths", *_PIXELS,
+    "PerFrameFunctionalGroupsSequence", "ExtendedOffsetTable", "ExtendedOffsetTableLengths", *PIXELS,
     *(f"{color}PaletteColorLookupTable{part}" for color in ("Red", "Green", "Blue") for part in ("Descriptor", "Data")),
     *(f"Segmented{color}PaletteColorLookupTableData" for color in ("Red", "Green", "Blue")),
 ]  # fmt: skip
@@ -108,7 +108,7 @@ def open_dataset(content: bytes) -> Dataset:
             is_encoded = bool(dataset.file_meta.get("TransferSyntaxUID"))
         except DAMAGED:
             raise DicomError("the DICOM file is damaged or cut off: fetch it again") from None
-    if not any(name in dataset for name in _PIXELS):
+    if not any(name in dataset for name in PIXELS):
         check_is_image(dataset)
         raise DicomError("the DICOM file holds no pixels, or it is damaged: leave it out, or fetch it again")
     if not is_encoded:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from datasets import ClassLabel, DatasetDict, Json, LargeList, List, Value
 
-from ..columns import DataError
+from ..columns import DataError, column_values
 from .labels import LabelKind, Labels, Uncertain
 from .spellings import empty_words, leading_zeros
 from .text import describe_split, has_shared_parts, hint_at_combinations, is_list, parse_list, parts, separator
@@ -25,7 +25,7 @@ from .values import (
     shown,
     whole_number,
 )
-from .vectors import as_vectors, check_index, column_values, from_columns, from_lists
+from .vectors import as_vectors, check_index, from_columns, from_lists
 
 TRUE_WORDS, FALSE_WORDS = ("True", "TRUE", "true"), ("False", "FALSE", "false")
 

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from datasets import DatasetDict
 
-from ..columns import DataError
+from ...arguments.words import counted, some_of
+from ..columns import DataError, column_values
 from .values import clean, is_missing, is_text, shown
 
 NAME_WORDS = ("label", "class", "diagnos", "finding", "categor", "target", "disease", "patholog")
@@ -36,14 +37,11 @@ def check_spellings(counts: Mapping[str, int], where: str) -> None:
             spellings[folded(name)].append(name)
     double = [names for names in spellings.values() if len(names) > 1]
     if double:
-        listed = "; ".join(
-            " and ".join(f"{name!r} ({counts[name]} {'row' if counts[name] == 1 else 'rows'})" for name in names)
-            for names in double[:5]
-        )
-        more = f"; and {len(double) - 5} more" if len(double) > 5 else ""
+        written = [" and ".join(f"{name!r} ({counted(counts[name], 'row')})" for name in names) for names in double]
         raise DataError(
-            f"{where} has labels that differ only in capitals, spaces or forms of a letter: {listed}{more}. Use one "
-            "spelling, or, if they are different classes, names that differ in more than that"
+            f"{where} has labels that differ only in capitals, spaces or forms of a letter: "
+            f"{some_of(written, 5, '; ', '; and ')}. Use one spelling, or, if they are different classes, names that "
+            "differ in more than that"
         )
 
 
@@ -119,7 +117,7 @@ def _text_columns(splits: DatasetDict, used: Sequence[str]) -> list[str]:
 def _names_by_number(splits: DatasetDict, column: str, numbers: Mapping[str, Sequence[int]]) -> dict[int, set[str]]:
     names: dict[int, set[str]] = defaultdict(set)
     for split, values in numbers.items():
-        texts = splits[split].select_columns([column]).with_format("arrow")[:].column(column).to_pylist()
+        texts = column_values(splits[split], column)
         for number, text in zip(values, texts, strict=True):
             if number >= 0 and not is_missing(text):
                 names[int(number)].add(clean(text))

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from datasets import DatasetDict
 
-from ..columns import DataError
+from ...arguments.words import some_of
+from ..columns import DataError, column_values
 from .labels import LabelKind, Labels, Uncertain
-from .values import NUMERIC_NAN_WORDS, clean, is_missing, refuse, whole_number
+from .values import NUMERIC_NAN_WORDS, clean, is_missing, refuse, shown, whole_number
 
 _TRUTH = {"true": 1, "false": 0}
 
@@ -98,17 +99,11 @@ def as_vectors(labels: Labels) -> Labels:
     return Labels.of_vectors(values, labels.names, labels.missing, labels.are_numbered).noted(*labels.notes)
 
 
-def column_values(split: Any, column: str) -> list[Any]:
-    """The values of a column, without the rows that a selection of rows leaves out."""
-    return split.select_columns([column]).with_format("arrow")[:].column(column).to_pylist()
-
-
 def check_index(label: Any, names: Sequence[str], split: str, row: int, column: str) -> None:
     """:raises DataError: for anything but the index of a name."""
     number = None if is_missing(label) else whole_number(label)
     if number is None or not 0 <= number < len(names):
-        listed = list(names) if len(names) <= 20 else f"{list(names[:19])} ... '{names[-1]}'"
-        refuse(split, row, column, label, f"is outside the {len(names)} names {listed}")
+        refuse(split, row, column, label, f"is outside the {len(names)} names {shown(names)}")
 
 
 def _entries(values: list, split: str, column: str) -> np.ndarray:
@@ -188,8 +183,7 @@ def _count_cells(names: Sequence[str], uncertain: np.ndarray, empty: np.ndarray)
         for name, minus, gap in zip(names, uncertain, empty, strict=True)
         if minus or gap
     ]
-    more = f"; and {len(cells) - 20} more" if len(cells) > 20 else ""
-    return f"some cells are neither 0 nor 1 ({'; '.join(cells[:20])}{more})"
+    return f"some cells are neither 0 nor 1 ({some_of(cells, 20, '; ', '; and ')})"
 
 
 def _is_one_hot(labels: Labels) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ...arguments.words import by
 from ..columns import DataError
 from ..decoding.images import BadImageError, described
 from ..volumes.reading import header_of, same_grid
@@ -40,7 +41,7 @@ def check_grid(mask: StoredMask, volume: dict[str, Any], mask_name: str, where: 
         return True
     if header.shape != labels.shape:
         raise DataError(
-            f"{mask_name} has {_sides(labels.shape)} voxels, but {name} has {_sides(header.shape)}; labels must "
+            f"{mask_name} has {by(labels.shape)} voxels, but {name} has {by(header.shape)}; labels must "
             "have the grid of their volume: resample them to it, nearest neighbour"
         )
     raise DataError(
@@ -52,15 +53,9 @@ def check_grid(mask: StoredMask, volume: dict[str, Any], mask_name: str, where: 
 def _difference(volume: Header, labels: Header) -> str:
     """How two affines differ, in words."""
     if not np.allclose(volume.spacing, labels.spacing, rtol=1e-3):
-        return (
-            f"their voxels are {_sides(labels.spacing)} mm apart, and those of the volume {_sides(volume.spacing)} mm"
-        )
+        return f"their voxels are {by(labels.spacing, 6)} mm apart, and those of the volume {by(volume.spacing, 6)} mm"
     axes, others = (header.affine[:3, :3] / header.spacing for header in (volume, labels))
     if not np.allclose(axes, others, atol=1e-2):
         return "their axes have other directions (the affines differ)"
     apart = np.linalg.norm(volume.affine[:3, 3] - labels.affine[:3, 3])
     return f"their first voxels are {apart:.3g} mm apart (the affines differ)"
-
-
-def _sides(sides: tuple[float, ...]) -> str:
-    return " x ".join(f"{side:g}" for side in sides)

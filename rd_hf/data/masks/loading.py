@@ -16,7 +16,7 @@ from ..image_data import ImageData, fingerprint
 from ..image_paths import tell_unlisted
 from ..labels.values import clean
 from ..raw_data import RawData, image_paths
-from ..split_tables import assemble, check_splits, group_table, number_table
+from ..split_tables import assemble, check_splits, group_table, label_table
 from ..subgroups import subgroup_tables
 from ..unlabelled import without_label_column
 from ..volumes.volume import VolumeReading
@@ -77,7 +77,7 @@ def load_masks(
     for name, split in kept.items():
         counts = np.array([_pixels(row, found) for row in values[name]], dtype=np.int64)
         feature = {"label": List(Value("int64"), length=len(found.names))}
-        counted[name] = assemble(split, [*tables[name], number_table(split, "label", counts)], columns[name] | feature)
+        counted[name] = assemble(split, [*tables[name], label_table(split, counts)], columns[name] | feature)
     missing = {name: np.array([row is None for row in rows]) for name, rows in values.items()}
     splits, unlabelled, empty = _divided(counted, missing, scored)
     source = raw.origin | {

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
 
 from ..columns import DataError
 from ..labels.values import clean
-from ..scanner import printable
+from ..scanner import printable, read_json
 
 logger = logging.getLogger(__name__)
 
@@ -26,15 +25,12 @@ def read_names(folder: Path) -> dict[int, str] | None:
         path = folder / name
         if not path.is_file():
             continue
-        text = path.read_text(encoding="utf-8-sig", errors="replace")
         told = f"'{printable(path)}' names the classes. Other names are given by `label_names`."
         if path.suffix == ".txt":
             logger.info(told)
-            return names_of([line for line in text.splitlines() if clean(line)], f"'{printable(path)}'")
-        try:
-            content = json.loads(text)
-        except ValueError as error:
-            raise DataError(f"'{printable(path)}' is not valid JSON: {error}") from error
+            lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+            return names_of([line for line in lines if clean(line)], f"'{printable(path)}'")
+        content = read_json(path)
         if isinstance(content, dict) and "labels" in content:
             content = content["labels"]
         elif name == "dataset.json":  # of something else

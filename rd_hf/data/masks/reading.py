@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ...arguments.words import some_of
 from ...scoring.segmentation import IGNORED_LABEL
 from ..columns import DataError
 from ..decoding.images import described
@@ -93,9 +94,7 @@ class MaskReading:
 
     def listed(self, values: Iterable[int]) -> str:
         """Values in words, the first ones of many."""
-        values = list(values)
-        more = f" and {len(values) - SHOWN_VALUES} more" if len(values) > SHOWN_VALUES else ""
-        return ", ".join(self.shown(value) for value in values[:SHOWN_VALUES]) + more
+        return some_of([self.shown(value) for value in values], SHOWN_VALUES)
 
     def _indices(self, values: np.ndarray) -> np.ndarray:
         pairs = sorted((self.classes | dict.fromkeys(self.ignored, IGNORED_LABEL)).items())

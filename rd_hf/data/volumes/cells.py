@@ -8,7 +8,7 @@ from typing import Any
 
 from datasets import Dataset, Nifti
 
-from ..columns import DataError, OtherKindError
+from ..columns import DataError, OtherKindError, column_values
 from ..decoding.dicom_file import DICOM_SUFFIXES, is_dicom
 from ..image_paths import shown
 from ..labels.values import is_text
@@ -53,8 +53,7 @@ def find_reading(raw: RawData, column: str, choice: VolumeChoice) -> tuple[Volum
 def _of_text(raw: RawData, column: str, choice: VolumeChoice) -> _FoundKind:
     nifti, images, others = {}, {}, {}
     for split, rows in raw.splits.items():
-        cells = rows.select_columns([column]).with_format("arrow")[:].column(column).to_pylist()
-        for row, cell in enumerate(cells):
+        for row, cell in enumerate(column_values(rows, column)):
             if cell:
                 place = nifti if is_nifti(cell.rstrip()) else images if _is_image_name(cell) else others
                 place[split, row] = cell

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
 
 from ..columns import DataError
-from ..scanner import FoundFiles, bases_of_mask, key_of_name, printable
+from ..scanner import FoundFiles, bases_of_mask, key_of_name, printable, read_json
 from .names import Channel, channel_of, file_of_channel, is_nifti, stem_of
 from .volume import VolumeReading
 
@@ -84,10 +83,7 @@ def channels_stated(folder: Path) -> list[str] | None:
     path = folder / "dataset.json"
     if not path.is_file():
         return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig", errors="replace"))
-    except ValueError as error:
-        raise DataError(f"'{printable(path)}' is not valid JSON: {error}") from error
+    content = read_json(path)
     names = content.get("channel_names") or content.get("modality") if isinstance(content, dict) else None
     if isinstance(names, dict) and names and all(str(key).isdecimal() for key in names):
         return [str(name) for _, name in sorted(names.items(), key=lambda item: int(item[0]))]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...arguments.words import by, counted
 from .names import channel_of, file_of_channel, is_nifti
 from .source import Source, VolumeError
 from .volume import VolumeReading
@@ -48,7 +49,7 @@ def check_channels(shape: Sequence[int], reading: VolumeReading) -> None:
     """
     found = shape[3] if len(shape) == 4 else 1
     if len(shape) == 4 and not reading.channel_axis:
-        sides = " x ".join(map(str, shape))
+        sides = by(shape)
         raise VolumeError(
             f"it has four axes ({sides}), and it is not said what the last one is. If it is channels, train "
             f"with --volume_channels {found}; if it is time, save one volume a file"
@@ -56,7 +57,7 @@ def check_channels(shape: Sequence[int], reading: VolumeReading) -> None:
     wanted = reading.channels if reading.channel_axis else 1
     if found != wanted:
         raise VolumeError(
-            f"it has {found} channel{'s' if found > 1 else ''}, but the volumes of this data set have {wanted}: leave "
+            f"it has {counted(found, 'channel')}, but the volumes of this data set have {wanted}: leave "
             f"it out, or, if all have {found}, train with --volume_channels {found}"
         )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...arguments.words import by
 from .source import VolumeError
 
 _SAME_DIRECTION = 1e-3  # between direction cosines of slices of one orientation
@@ -118,8 +119,8 @@ def _check_alike(planes: Sequence[Plane]) -> None:
             )
         if plane.size != first.size:
             raise VolumeError(
-                f"has slices of several sizes, such as {first.name} with {_sides(first.size)} pixels and {plane.name} "
-                f"with {_sides(plane.size)}: move those of one size to a folder of their own"
+                f"has slices of several sizes, such as {first.name} with {by(first.size)} pixels and {plane.name} "
+                f"with {by(plane.size)}: move those of one size to a folder of their own"
             )
         if not _is_close(plane.orientation, first.orientation, _SAME_DIRECTION):
             raise VolumeError(
@@ -128,8 +129,8 @@ def _check_alike(planes: Sequence[Plane]) -> None:
             )
         if not _is_close(plane.spacing, first.spacing, _SAME_SPACING * min(first.spacing)):
             raise VolumeError(
-                f"has slices of several spacings, such as {first.name} with {_sides(first.spacing)} mm and "
-                f"{plane.name} with {_sides(plane.spacing)} mm: move those of one spacing to a folder of their own"
+                f"has slices of several spacings, such as {first.name} with {by(first.spacing, 6)} mm and "
+                f"{plane.name} with {by(plane.spacing, 6)} mm: move those of one spacing to a folder of their own"
             )
 
 
@@ -173,7 +174,3 @@ def _check_box(planes: Sequence[Plane]) -> None:
 
 def _is_close(values: Sequence[float], others: Sequence[float], tolerance: float) -> bool:
     return bool(np.allclose(values, others, rtol=0, atol=tolerance))
-
-
-def _sides(values: Sequence[float]) -> str:
-    return " x ".join(f"{value:g}" for value in values)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from ...arguments.words import counted
 from ..decoding.dicom import modality_table, modality_values
-from ..decoding.dicom_file import DicomError, check_is_image, open_dataset, private_decoding, stored_values
+from ..decoding.dicom_file import PIXELS, DicomError, check_is_image, open_dataset, private_decoding, stored_values
 from ..decoding.pillow import check_size
 from .dicom_geometry import Plane, Stack, stack
 from .dicom_header import header_of_source
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 Of = TypeVar("Of")
-_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
 
 @dataclass(frozen=True)
@@ -92,20 +92,16 @@ def _found(source: Source) -> tuple[list[_Slice], Stack]:
         raise VolumeError(f"{header.why_not}: leave it out, or export it again")
     if len(header.planes) > 1 or source.content is not None:
         slices = [_Slice(source, frame, plane) for frame, plane in enumerate(header.planes)]
-        subject = f"its DICOM file ({_counted(len(slices), 'frame')})"
+        subject = f"its DICOM file ({counted(len(slices), 'frame')})"
     else:
         slices = [_Slice(Source(None, file), 0, plane) for file, plane in slices_of_series(source.path, header)]
-        count, folder = _counted(len(slices), "file"), source.path.absolute().parent.name
+        count, folder = counted(len(slices), "file"), source.path.absolute().parent.name
         subject = f"its DICOM series ({count} in the folder {folder}, the first is {slices[0].plane.name})"
     try:
         box = stack([each.plane for each in slices])
     except VolumeError as error:
         raise VolumeError(f"{subject} {error}") from None
     return [slices[number] for number in box.order], box
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'s' if count > 1 else ''}"
 
 
 def _of_each(slices: list[_Slice], use: Callable[[Dataset, _Slice], Of]) -> Iterator[Of]:
@@ -129,7 +125,7 @@ def _content(dataset: Dataset, each: _Slice) -> list[bytes]:
     """What the stored pixels mean, and with the first frame of a file the pixels themselves."""
     bits = [int(dataset.get("BitsStored") or 0), int(dataset.get("PixelRepresentation") or 0)]
     meaning = modality_values(dataset, np.arange(2), each.frame).tolist()
-    stored = [] if each.frame else [dataset[name].value for name in _PIXELS if name in dataset]
+    stored = [] if each.frame else [dataset[name].value for name in PIXELS if name in dataset]
     table = modality_table(dataset, each.frame)
     return [json.dumps([str(dataset.file_meta.TransferSyntaxUID), bits, meaning]).encode(), *table, *stored]
 

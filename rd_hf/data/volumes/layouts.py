@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import PurePath
 
+from ...arguments.words import counted
 from ...runtime.progress import Progress
 from ..columns import DataError, OtherKindError
 from ..decoding.dicom_file import DICOM_SUFFIXES
@@ -122,9 +123,9 @@ def _are_meant(
         return False
     if images and not found.tables:
         raise DataError(
-            f"'{root}' holds {_counted(nifti, 'volume')}, such as '{printable(nifti[0])}', and "
-            f"{_counted(images, 'image')} ({counted_suffixes(images)}), such as '{printable(images[0])}'. Say which "
-            "are meant: --dimensions 3 reads volumes, and --dimensions 2 reads images"
+            f"'{root}' holds {counted(len(nifti), 'volume')}, such as '{printable(nifti[0])}', and "
+            f"{counted(len(images), 'image')} ({counted_suffixes(images)}), such as '{printable(images[0])}'. Say "
+            "which are meant: --dimensions 3 reads volumes, and --dimensions 2 reads images"
         )
     return not images
 
@@ -161,7 +162,7 @@ def _series(found: FoundFiles, dicom: Sequence[PurePath]) -> dict[PurePath, Pure
             f"{f'{len(of)} such as ' if len(of) > 1 else ''}'{printable(of[0].first.relative_to(root))}' ({why})"
             for why, of in reasons.items()
         ]
-        left = _counted(left_out, "DICOM object")
+        left = counted(len(left_out), "DICOM object")
         logger.info("%s left out of '%s': %s.", left, printable(found.root), ", ".join(kinds))
     return places
 
@@ -197,7 +198,3 @@ def _tell_of_series(found: FoundFiles, dicom: Sequence[PurePath]) -> None:
             "'%s' holds slices of DICOM series. Each is read as an image; --dimensions 3 reads each series as one "
             "volume.", printable(found.root / folder),
         )  # fmt: skip
-
-
-def _counted(files: Sequence, what: str) -> str:
-    return f"{len(files)} {what}{'' if len(files) == 1 else 's'}"

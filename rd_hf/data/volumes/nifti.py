@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
+from ...arguments.words import by
 from .source import CHUNK_BYTES, NIFTI_HEAD, Source, VolumeError
 from .values import check_finite, check_labels, count_broken
 
@@ -157,13 +158,13 @@ def _check_spacing(header: Nifti1Header) -> None:
 
 
 def _wrong_spacing(spacing: np.ndarray) -> str:
-    sides = " x ".join(f"{side:g}" for side in spacing)
+    sides = by(spacing, 6)
     return f"its header says that voxels are {sides} mm apart: write the header again with the true spacing"
 
 
 def _shape(header: Nifti1Header) -> tuple[int, ...]:
     shape = tuple(int(side) for side in header["dim"][1 : 1 + int(header["dim"][0])])
-    sides = " x ".join(map(str, shape))
+    sides = by(shape)
     if not 1 <= len(shape) <= 7 or min(shape) < 1:
         raise VolumeError(f"its header is damaged: it says that the volume has {sides or 'no'} voxels; fetch it again")
     if len(shape) < 3:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ...runtime.files import write_all
 from ...runtime.processes import processes_of_machine
 
 ALIGNMENT = 64  # bytes
@@ -53,7 +54,9 @@ class Shelf:
         offsets = [start + sum(sizes[:number]) for number in range(len(sizes))]
         try:
             for array, offset in zip(arrays, offsets, strict=True):
-                self._write(np.ascontiguousarray(array), offset)
+                # written and not mapped: in a mapped file a full disk would end the process
+                content = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+                write_all(self._file.fileno(), memoryview(content), offset)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -62,13 +65,6 @@ class Shelf:
                     os.truncate(self._file.fileno(), start)
             return [NOWHERE] * len(arrays)
         return offsets
-
-    def _write(self, array: np.ndarray, offset: int) -> None:
-        """Write and not map: in a mapped file a full disk would end the process."""
-        content = memoryview(array.reshape(-1).view(np.uint8))
-        while content:
-            written = os.pwrite(self._file.fileno(), content, offset)
-            content, offset = content[written:], offset + written
 
     def get(self, offset: int, dtype: Any, shape: Sequence[int]) -> np.ndarray:
         """The array at an offset, read from disk where it is looked at, and not to be changed."""

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...arguments.words import by
 from ...scoring.segmentation import IGNORED_LABEL
 from ..decoding.image_notes import Note
 from ..leaks import DIGEST_BYTES
@@ -200,8 +201,7 @@ def tell_padded(stores: Sequence[VolumeStore]) -> None:
             "%s fewer voxels on the grid than the crop's %s along an axis; the end is padded with their lowest "
             "value. The first is row %d of %s, with %s.",
             "1 volume has" if len(padded) == 1 else f"{len(padded)} volumes have",
-            " x ".join(map(str, store.processor.crop_size)), row, store.name,
-            " x ".join(map(str, store.grid(row))),
+            by(store.processor.crop_size), row, store.name, by(store.grid(row)),
         )  # fmt: skip
 
 

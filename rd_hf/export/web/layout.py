@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ...runtime.files import EXPORT_REPORT
 from .runtime import PLACED_SCRIPT, RUNTIME_FOLDER, WASM
 
 FILES = Path(__file__).with_name("files")  # copied into every page
@@ -11,7 +12,7 @@ PAGE_FILE, STUDENT_FILE, WEIGHTS_FILE, README_FILE = "index.html", "student.json
 NEEDED = (PAGE_FILE, STUDENT_FILE, WEIGHTS_FILE, README_FILE)
 LICENSE_FILE = "LICENSE"  # the student's, if it has one
 # of the ONNX export that the page is built around
-BESIDE = ("config.json", "preprocessor_config.json", "export.json")
+BESIDE = ("config.json", "preprocessor_config.json", EXPORT_REPORT)
 
 
 def is_page(folder: Path) -> bool:

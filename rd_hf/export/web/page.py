@@ -90,7 +90,7 @@ def _student(loaded: LoadedModel, config: dict[str, Any], started: dict[str, Any
         "calibration_temperature": config.get("calibration_temperature"),
         "preprocessing": started["preprocessing"],
         "reading": reading.chosen(),
-        "model": _named(config, sum(parameter.numel() for parameter in loaded.model.parameters())),
+        "model": _architecture_in_words(config, sum(parameter.numel() for parameter in loaded.model.parameters())),
         "teacher": (provenance.get("teacher") or {}).get("id"),
         "dataset": (provenance.get("dataset") or {}).get("id"),
         "runtime": {name: value for name, value in started["runtime"].items() if name != "script_integrity"},
@@ -98,7 +98,7 @@ def _student(loaded: LoadedModel, config: dict[str, Any], started: dict[str, Any
     }
 
 
-def _named(config: dict[str, Any], parameters: int) -> str:
+def _architecture_in_words(config: dict[str, Any], parameters: int) -> str:
     """A model in words: its architecture, and how large it is."""
     kind = f"{config['network']} of MONAI" if config["model_type"] == "monai" else config["model_type"]
     size = f"{parameters / 1e6:.1f} million" if parameters >= 1e6 else f"{parameters / 1e3:.0f} thousand"

@@ -12,7 +12,7 @@ from PIL import Image
 from transformers import BaseImageProcessor
 
 from ...arguments.values import ArgumentError
-from ...data.pixels import PixelTransform
+from ...data.pixels import PixelTransform, noise
 
 # (height, width): wide, tall, smaller than most inputs, larger, odd, and of a side that divides others
 PROBE_SHAPES = ((64, 96), (96, 64), (17, 31), (301, 157), (157, 301), (480, 640), (224, 224))
@@ -83,7 +83,7 @@ def rows_may_come_first() -> bool:
 
     Pillow 13 does, older ones do not; the order decides what is rounded in between.
     """
-    image = _noise((96, 64))
+    image = noise((96, 64))
     columns_first = image.resize((97, 96), Image.Resampling.BICUBIC).resize((97, 55), Image.Resampling.BICUBIC)
     return image.resize((97, 55), Image.Resampling.BICUBIC).tobytes() != columns_first.tobytes()
 
@@ -91,10 +91,10 @@ def rows_may_come_first() -> bool:
 def _are_right(transform: PixelTransform, steps: list[dict[str, Any]], is_reversed: bool) -> bool:
     """Whether the steps give the processor's bytes on images of several shapes."""
     for shape in PROBE_SHAPES:
-        made = prepared(_noise(shape), steps)
+        made = prepared(noise(shape), steps)
         if is_reversed:
             made = made[..., ::-1]
-        expected = transform.geometry(_noise(shape)).permute(1, 2, 0).numpy()
+        expected = transform.geometry(noise(shape)).permute(1, 2, 0).numpy()
         if made.shape != expected.shape or not np.array_equal(made, expected):
             return False
     return True
@@ -117,7 +117,3 @@ def prepared(rgb: Image.Image, steps: list[dict[str, Any]]) -> np.ndarray:
             left, top = (0, 0) if step["kind"] == "pad" else ((rgb.width - width) // 2, (rgb.height - height) // 2)
             rgb = rgb.crop((left, top, left + width, top + height))
     return np.asarray(rgb)
-
-
-def _noise(shape: tuple[int, int]) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8))
