@@ -21,6 +21,8 @@ from rd_hf.cards.card import (
     render_card,
     write_card,
 )  # fmt: skip
+from rd_hf.cards.forms import copy_companions
+from rd_hf.hub.publication import publishable_files
 from rd_hf.models.modeling_rd_student import RDStudentForImageClassification
 
 LABELS = ("benign", "malignant", "normal")
@@ -366,6 +368,18 @@ def test_pictures_and_scores_of_an_earlier_card_go_with_it_and_nothing_else(serv
     repo.add("main", "by hand", files_of(server) | theirs | {"README.md": (edited, False)}, repo.refs["main"])
     assert push(client, folder, "--commit_message", "again").returncode == 0
     assert "examples.png" in files_of(server)
+
+
+def test_a_picture_that_the_card_does_not_show_is_neither_pushed_nor_exported(folder, tmp_path):
+    (folder / "examples.png").write_bytes(b"patients, from before the pictures were taken back")
+    copied = tmp_path / "copied"
+    copied.mkdir()
+    copy_companions(str(folder), None, copied)
+    for names in (set(publishable_files(folder)), {path.name for path in copied.iterdir()}):
+        assert "roc.png" in names and "examples.png" not in names
+    with (folder / CARD_FILE).open("a") as card:
+        card.write("![By hand](examples.png)\n")
+    assert "examples.png" in publishable_files(folder)
 
 
 def test_a_commit_of_somebody_else_meanwhile_is_not_run_over(server, client, folder):

@@ -75,7 +75,10 @@ def test_the_card_shows_test_images_only_if_asked_to(finished, teacher, masks_np
     assert (run / "student" / "examples.png").is_file()
     assert "](examples.png)" in (run / "student" / "README.md").read_text()
     assert "pipeline_tag: image-segmentation" in (run / "student" / "README.md").read_text()
-    rd_hf.distill(**settings(teacher, masks_npz, tmp_path / "run", max_steps=1))
+    again = settings(teacher, masks_npz, tmp_path / "run", max_steps=1)
+    rd_hf.distill(**again, card_images=True)
+    assert (tmp_path / "run" / "student" / "examples.png").is_file()
+    rd_hf.distill(**again, resume=True)  # without them
     assert (tmp_path / "run" / "examples.png").is_file()
     assert not (tmp_path / "run" / "student" / "examples.png").exists()
     assert "examples.png" not in (tmp_path / "run" / "student" / "README.md").read_text()
