@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from math import isfinite
 from pathlib import Path
-from tempfile import mkdtemp
+from stat import S_IMODE
 from typing import Any
 from uuid import uuid4
 
@@ -88,7 +88,8 @@ def new_folder(target: Path) -> Iterator[Path]:
     if is_there and any(target.iterdir()):
         raise ArgumentError(f"`output_dir` {target} is not empty. Choose another folder.")
     target.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(mkdtemp(prefix=ASIDE, dir=target if is_there else target.parent))
+    aside = (target if is_there else target.parent) / f"{ASIDE}{uuid4().hex}"
+    aside.mkdir()  # not by tempfile, whose folders are for their owner alone
     try:
         yield aside
         share_weights(aside)
@@ -97,7 +98,6 @@ def new_folder(target: Path) -> Iterator[Path]:
                 path.replace(target / path.name)
             aside.rmdir()
         else:
-            aside.chmod(0o755)
             aside.replace(target)
     except BaseException:
         shutil.rmtree(aside)
@@ -151,7 +151,9 @@ def write_predictions(
 
 def share_weights(folder: Path) -> None:
     """Give weights the permissions of other new files; safetensors makes them for their owner alone."""
-    mask = os.umask(0)
-    os.umask(mask)
+    probe = folder / f".{uuid4().hex}"  # asking for the umask would change it for other threads
+    probe.touch()
+    mode = probe.stat().st_mode
+    probe.unlink()
     for path in folder.rglob("*.safetensors"):
-        path.chmod(0o666 & ~mask)
+        path.chmod(S_IMODE(mode))
