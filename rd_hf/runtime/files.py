@@ -6,6 +6,7 @@ import csv
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from ..arguments.values import ArgumentError
 
 logger = logging.getLogger(__name__)
 
+_FORMULA = re.compile(r"[=+\-@\t\r](?!(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$|inf$|nan$)", re.IGNORECASE)  # but no number
 LOCK_FILE = ".lock"
 ASIDE = ".rd_hf."  # before the name of a folder that is being written
 
@@ -137,6 +139,9 @@ def write_predictions(
 ) -> None:
     """Write a CSV file with one line per image.
 
+    No text in it is a formula to a spreadsheet: where one begins like a formula, an apostrophe comes first, as
+    spreadsheets write texts, and before a file `./`, by which it is still found.
+
     :param rows: the images' numbers in the split, the first column.
     :param columns: the names of the others.
     :param table: each image's cells under these.
@@ -144,9 +149,13 @@ def write_predictions(
     """
     with written_whole(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["row", *([] if files is None else ["file"]), *columns])
-        names = [[]] * len(rows) if files is None else [[file] for file in files]
-        writer.writerows([row, *name, *cells] for row, name, cells in zip(rows, names, table, strict=True))
+        writer.writerow(["row", *([] if files is None else ["file"]), *_texts(columns)])
+        names = [[]] * len(rows) if files is None else [_texts([file], "./") for file in files]
+        writer.writerows([row, *name, *_texts(cells)] for row, name, cells in zip(rows, names, table, strict=True))
+
+
+def _texts(cells: Iterable[str], before: str = "'") -> list[str]:
+    return [before + cell if _FORMULA.match(str(cell)) else cell for cell in cells]
 
 
 def share_weights(folder: Path) -> None:
