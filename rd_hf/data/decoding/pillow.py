@@ -14,10 +14,9 @@ from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
 from ...runtime.quiet import quiet
 from .image_notes import Note
 from .png import is_deep_colour, is_png
-from .reading import FROM_WHERE, Reading
+from .reading import FROM_WHERE, LARGEST, Reading
 
 PILLOW_LIMIT = 1024**3 // 4 // 3  # pixels, above which Pillow warns of a "decompression bomb" and then refuses
-LARGEST = 2**31  # bytes of a decoded image
 SHALLOW, DEEP_GREY, DEEP_COLOUR = 4, 10, 24  # bytes per pixel: decoded by Pillow; at most at a time, as measured
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
