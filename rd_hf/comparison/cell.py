@@ -101,7 +101,7 @@ def _kept(task: Task, rows: np.ndarray, split: OpenSplit) -> dict[str, np.ndarra
     """What paired tests need of a split: probabilities and labels or, of masks, the task's rows; and their units."""
     unit_of = {"units": units(len(rows), split.groups())}
     if isinstance(task, Classification):
-        return {"probabilities": task.predicted(rows).astype(np.float32), "labels": task.labels(rows), **unit_of}
+        return {"probabilities": task.predicted(rows).astype(np.float64), "labels": task.labels(rows), **unit_of}
     return {"rows": rows, **unit_of}
 
 

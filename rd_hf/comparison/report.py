@@ -10,10 +10,11 @@ from typing import Any
 
 from .._version import __version__
 from .costs import measure_costs
+from .difference_tables import difference_table, overall_table
 from .figures import plot_costs, plot_frontier, plot_scores
 from .plan import Cell, Plan
 from .runs import Run
-from .tables import cost_table, difference_table, overall_table, overview_table, score_table, teacher_table
+from .tables import cost_table, overview_table, score_table, teacher_table
 from .tuning import TUNING_FILE
 
 logger = logging.getLogger(__name__)

@@ -13,14 +13,13 @@ from torch import nn
 
 from .._version import __version__
 from ..inference.loading import LoadedModel
-from ..models.configuration_monai import MonaiNetConfig
+from ..models.configuration_monai import EVALUATED, MonaiNetConfig
 from ..models.image_processing_rd_volume import RDVolumeProcessor
 from ..models.modeling_monai import MonaiNet, network_arguments
 from ..tasks.segmentation import Segmentation
 from .inputs import input_size
 
 SCRIPT = Path(__file__).with_name("bundle_script.py")
-EVALUATED = ("$", "@", "%")  # MONAI takes a text that begins so for an expression
 PACKAGES = ("nibabel", "safetensors", "transformers")
 
 

@@ -12,6 +12,7 @@ SEGMENTERS = (
     "AttentionUnet", "BasicUNet", "DynUNet", "SegResNet", "SegResNetDS", "SwinUNETR", "UNETR", "UNet",
 )  # fmt: skip
 DEFAULT_SIDE = {2: 224, 3: 96}
+EVALUATED = ("$", "@", "%")  # a bundle of MONAI runs a text that begins so, and builds what `_target_` names
 
 
 class MonaiNetConfig(PreTrainedConfig):
@@ -22,7 +23,8 @@ class MonaiNetConfig(PreTrainedConfig):
     :param in_channels: channels of the images.
     :param image_size: one side, or all, in pixels; ViT and UNETR are built for it. By default 224 in 2D and 96 in 3D.
     :param arguments: what else the network's class takes, in plain JSON, e.g. {"init_filters": 16}.
-    :raises ValueError: when the network is not of these, or `spatial_dims` or `image_size` is impossible.
+    :raises ValueError: when the network is not of these, when `spatial_dims` or `image_size` is impossible, or when
+        `arguments` has what a bundle of MONAI would run.
     """
 
     model_type = "monai"
@@ -45,6 +47,7 @@ class MonaiNetConfig(PreTrainedConfig):
         size = [size] * spatial_dims if isinstance(size, int) else [int(side) for side in size]
         if len(size) != spatial_dims or min(size) < 1:
             raise ValueError(f"`image_size` is {image_size!r}; it must be one side or {spatial_dims} sides, in pixels.")
+        _refuse_code(arguments, "arguments")
         self.network = network
         self.spatial_dims = spatial_dims
         self.in_channels = in_channels
@@ -54,6 +57,20 @@ class MonaiNetConfig(PreTrainedConfig):
             "tie_word_embeddings", True
         )  # transformers' word for any tying: DynUNet's blocks have two names
         super().__init__(**kwargs)
+
+
+def _refuse_code(value: Any, place: str) -> None:
+    """Refuse expressions of MONAI's bundles, at any depth: a config of another's must not run anything."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if str(key).startswith(("_", *EVALUATED)):
+                raise ValueError(f"`{place}` has the key {key!r}, which a bundle of MONAI would run. Leave it out.")
+            _refuse_code(item, f"{place}.{key}")
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        for item in value:
+            _refuse_code(item, place)
+    elif isinstance(value, str) and value.strip().startswith(EVALUATED):
+        raise ValueError(f"`{place}` is {value!r}, which a bundle of MONAI would run. Write the value itself.")
 
 
 # `save_pretrained` then puts this file beside the weights, for those who load the checkpoint without rd_hf

@@ -68,7 +68,8 @@ def histogram(values: Sequence[float], label: str, x_title: str, y_title: str, b
     finite = np.asarray([value for value in values if math.isfinite(value)])
     if not len(finite):
         return {"svg": Markup(""), "legend": [], "empty": True}
-    counts, edges = np.histogram(finite, bins=bins, range=(0, 1))
+    number = np.clip(np.ceil(finite * bins).astype(int) - 1, 0, bins - 1)  # (low, high], as of the calibration error
+    counts, edges = np.bincount(number, minlength=bins), np.linspace(0, 1, bins + 1)
     frame = Frame((0, 1), (0, max(1, int(counts.max()))), HISTOGRAM_HEIGHT)
     frame.y_ticks = [tick for tick in frame.y_ticks if tick.is_integer()]
     parts = [frame.axes(x_title, y_title)]

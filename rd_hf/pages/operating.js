@@ -5,7 +5,7 @@
   const find = (id) => document.getElementById(id);
   const SIDE = 360, LEFT = 48, BOTTOM = SIDE - 44, TOP = 10, RIGHT = SIDE - 10;
   const x = (value) => LEFT + (RIGHT - LEFT) * value, y = (value) => BOTTOM - (BOTTOM - TOP) * value;
-  const percent = (value) => `${(100 * value).toFixed(1)} %`;
+  const percent = (value) => `${value > 0 && value < 0.001 ? Number((100 * value).toPrecision(2)) : (100 * value).toFixed(1)} %`;
   const three = (value) => (value === null ? "undefined" : value.toFixed(3));
   const range = (bounds) => (bounds ? `${three(bounds[0])} to ${three(bounds[1])}` : "");
   const decoded = new Map();
@@ -130,9 +130,10 @@
   function people(found, prevalence) {
     const [sensitivity, specificity] = found;
     if (sensitivity.value === null || specificity.value === null) { find("people").textContent = ""; return; }
-    const sick = Math.round(1000 * prevalence), well = 1000 - sick;
+    const all = prevalence > 0 && prevalence < 0.005 ? 100000 : 1000;
+    const sick = Math.round(all * prevalence), well = all - sick;
     const hits = Math.round(sick * sensitivity.value), alarms = Math.round(well * (1 - specificity.value));
-    find("people").textContent = `Of 1000 ${data.unit}s at a prevalence of ${percent(prevalence)}, ${sick} have the class: ${hits} are found and ${sick - hits} missed. Of the ${well} others, ${alarms} are false alarms.`;
+    find("people").textContent = `Of ${all} ${data.unit}s at a prevalence of ${percent(prevalence)}, ${sick} have the class: ${hits} are found and ${sick - hits} missed. Of the ${well} others, ${alarms} are false alarms.`;
   }
 
   function move(place, threshold = null) {

@@ -9,6 +9,9 @@ With several labels per image there are no such strata: rows are drawn from all,
 undefined is left out of that value's interval. Groups of several images, such as patients, are drawn as wholes, from
 all groups: their images resemble each other, so that an interval over images would be too narrow.
 
+Sensitivity and specificity are shares of images. Where no images are drawn together they have Wilson's interval,
+because resamples of images that are all right, or all wrong, do not vary.
+
 The expected calibration error of a resample is larger on average than that of the sample (repeated images look
 overconfident), so its interval lies high, and may lie wholly above the point value on small splits.
 """
@@ -29,6 +32,7 @@ from .classification import (
     summand,
     weighted_class_values,
 )
+from .operating_point import wilson
 from .units import BLOCK_ELEMENTS
 from .units import resamples as resamples_of_units
 
@@ -50,7 +54,8 @@ def intervals(
         FEWEST_FOR_INTERVAL images or groups, of sensitivity with the class and of specificity without it; and of a mean
         over classes where half of them or more have fewer with or without the class.
     """
-    draws: dict[str, list[np.ndarray]] = {name: [] for name in (*METRIC_NAMES, "sensitivity", "specificity")}
+    shares = () if unit_of is None else ("sensitivity", "specificity")
+    draws: dict[str, list[np.ndarray]] = {name: [] for name in (*METRIC_NAMES, *shares)}
     drawn = resamples(predictions, samples, seed) if unit_of is None else resamples_of_units(unit_of, samples, seed)
     for weights in drawn:
         values = weighted_class_values(weights, predictions)
@@ -58,7 +63,7 @@ def intervals(
             draws[name].append(mean_over_classes(values, whole, name, predictions.exclusive))
         draws["accuracy"].append(accuracy(weights, predictions))
         draws["expected_calibration_error"].append(expected_calibration_error(weights, predictions))
-        for name in ("sensitivity", "specificity"):
+        for name in shares:
             draws[name].append(values[name])
     joined = {name: np.concatenate(blocks) for name, blocks in draws.items()}
     unit_of = np.arange(len(predictions.truth)) if unit_of is None else unit_of
@@ -71,9 +76,15 @@ def intervals(
     found: dict = {name: interval(joined[name], count[name]) for name in METRIC_NAMES}
     for name, counts in (("sensitivity", with_class), ("specificity", without)):
         found[name] = {
-            label: interval(joined[name][:, k], counts[k]) for k, label in enumerate(predictions.label_names)
+            label: interval(joined[name][:, k], counts[k]) if shares else _of_share(whole[name][k], int(counts[k]))
+            for k, label in enumerate(predictions.label_names)
         }
     return found
+
+
+def _of_share(value: float, images: int) -> list[float] | None:
+    """Wilson's interval of a share of images; None for fewer than FEWEST_FOR_INTERVAL."""
+    return wilson(round(value * images), images) if images >= FEWEST_FOR_INTERVAL else None
 
 
 def units_with(marks: np.ndarray, unit_of: np.ndarray) -> np.ndarray:

@@ -29,7 +29,7 @@ def intervals(rows: MaskRows, whole: dict[str, np.ndarray], samples: int, seed: 
     draws |= {f"{name}_per_class": [] for name in CLASS_MEANS}
     for weights in resamples(unit_of, samples, seed):
         for name, values in class_values(weights, rows).items():
-            draws[name].append(mean_over_classes(values, whole[name]))
+            draws[name].append(mean_over_classes(values, whole[name], rows))
             draws[f"{name}_per_class"].append(values)
         draws["false_positive_images"].append(false_positive_images(weights, rows))
     joined = {name: np.concatenate(blocks) for name, blocks in draws.items()}
@@ -38,7 +38,7 @@ def intervals(rows: MaskRows, whole: dict[str, np.ndarray], samples: int, seed: 
     empty = int(units_with(rows.is_empty[:, None], unit_of)[0])
     found: dict = {"false_positive_images": interval(joined["false_positive_images"], empty)}
     for name in CLASS_MEANS:
-        defined = ~np.isnan(whole[name])
+        defined = ~np.isnan(whole[name]) & rows.in_truth
         found[name] = interval(joined[name], most_have(scored[name][defined]))
         of_classes = joined[f"{name}_per_class"]
         found[f"{name}_per_class"] = {

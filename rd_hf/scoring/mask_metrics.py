@@ -31,11 +31,11 @@ def segmentation_scores(
     :param groups: of the images, such as their patients, which resamples draw together; by default, and where one is
         None, an image is its own.
     :return: plain Python values, ready for JSON: dice, iou, hd95, surface_dice, pooled_dice (means over the foreground
-        classes) and false_positive_images; the first five by class under "dice_per_class" and so on; images, {class:
-        {"in_truth", "in_prediction", "scored", "left_out", "in_both"}}, of which Dice and IoU are means over the scored
-        and distances over those in both; surface_tolerance and its unit, "pixels" of images or "mm" of volumes;
-        intervals, {name: [low, high]} and {class: [low, high]}; groups, the number that intervals drew from, None
-        without any. A value that the split leaves undefined is None, and so is its interval; `undefined` says why,
+        classes that the truth has) and false_positive_images; the first five by class under "dice_per_class" and so on;
+        images, {class: {"in_truth", "in_prediction", "scored", "left_out", "in_both"}}, of which Dice and IoU are means
+        over the scored and distances over those in both; surface_tolerance and its unit, "pixels" of images or "mm" of
+        volumes; intervals, {name: [low, high]} and {class: [low, high]}; groups, the number that intervals drew from,
+        None without any. A value that the split leaves undefined is None, and so is its interval; `undefined` says why,
         {name or "name/class": sentence}, and which classes a mean leaves out.
     :raises MetricError: if the number of resamples is negative or there is not a group for each image.
     """
@@ -46,7 +46,7 @@ def segmentation_scores(
     everything = np.ones((1, len(rows.true_positives)))
     values = {name: own[0] for name, own in class_values(everything, rows).items()}
     names = rows.names[1:]
-    result: dict[str, Any] = {name: defined_or_none(mean_over_classes(own, own)) for name, own in values.items()}
+    result: dict[str, Any] = {n: defined_or_none(mean_over_classes(own, own, rows)) for n, own in values.items()}
     result["false_positive_images"] = defined_or_none(false_positive_images(everything, rows)[0])
     for name, own in values.items():
         result[f"{name}_per_class"] = dict(zip(names, map(defined_or_none, own), strict=True))

@@ -13,7 +13,8 @@ pooled_dice            of all pixels of the split together
 false_positive_images  of the images whose truth is background alone, the share whose prediction is not
 =====================  ========================================================================================
 
-A class's value is undefined where no image is left, and the mean is then over the other classes.
+A class's value is undefined where no image is left. The mean is over the classes that the truth of the split has, so
+that it is of the same classes for every model: one invented pixel of another class would add a 0.
 """
 
 from __future__ import annotations
@@ -117,6 +118,11 @@ class MaskRows:
         return {name: value[:, 1:] for name, value in values.items()}
 
     @cached_property
+    def in_truth(self) -> np.ndarray:
+        """(K - 1,) whether the truth of any image has the foreground class."""
+        return (self.true_positives + self.false_negatives)[:, 1:].any(axis=0)
+
+    @cached_property
     def is_empty(self) -> np.ndarray:
         """(N,) whether an image's labelled pixels are background alone."""
         in_truth = (self.true_positives + self.false_negatives) > 0
@@ -139,13 +145,15 @@ def class_values(weights: np.ndarray, rows: MaskRows) -> dict[str, np.ndarray]:
     return values | {"pooled_dice": quotient(2 * agree, 2 * agree + differ)}
 
 
-def mean_over_classes(values: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """The mean over the last axis of the classes that the whole sample defines; NaN where one of them is undefined.
+def mean_over_classes(values: np.ndarray, whole: np.ndarray, rows: MaskRows) -> np.ndarray:
+    """The mean over the last axis of the classes that the truth has and the whole sample defines.
 
     :param values: (..., K - 1).
     :param whole: (K - 1,) values of the sample as it is.
+    :param rows: the sample.
+    :return: NaN where one of these classes is undefined, or there is none.
     """
-    defined = ~np.isnan(whole)
+    defined = ~np.isnan(whole) & rows.in_truth
     return values[..., defined].mean(axis=-1) if defined.any() else np.full(values.shape[:-1], np.nan)
 
 
@@ -157,7 +165,7 @@ def false_positive_images(weights: np.ndarray, rows: MaskRows) -> np.ndarray:
 def point_values(rows: MaskRows) -> dict[str, float]:
     """The value alone of each of METRICS; NaN where undefined."""
     values = class_values(np.ones((1, len(rows.true_positives))), rows)
-    return {name: float(mean_over_classes(values[name][0], values[name][0])) for name in METRIC_NAMES}
+    return {name: float(mean_over_classes(values[name][0], values[name][0], rows)) for name in METRIC_NAMES}
 
 
 def undefined_reasons(rows: MaskRows, values: dict[str, np.ndarray]) -> dict[str, str]:
@@ -165,17 +173,17 @@ def undefined_reasons(rows: MaskRows, values: dict[str, np.ndarray]) -> dict[str
     reasons: dict[str, str] = {}
     image = rows.measured.image
     for name, own in values.items():
-        missing = [label for label, value in zip(rows.names[1:], own, strict=True) if np.isnan(value)]
-        if not missing:
-            continue
-        why = "has {}, neither in the truth nor in the prediction"
+        undefined, why = np.isnan(own), "has {}, neither in the truth nor in the prediction"
         if name in DISTANCES:
             why = "has {} in both truth and prediction"
-        listed = " or ".join(map(repr, missing))
-        others = "undefined" if len(missing) == len(own) else "mean over the other classes"
-        reasons[name] = f"{others}: no {image} of the split {why.format(listed)}"
-        for label in missing:
-            reasons[f"{name}/{label}"] = f"undefined: no {image} of the split {why.format(repr(label))}"
+        for label in np.array(rows.names[1:])[undefined]:
+            reasons[f"{name}/{label}"] = f"undefined: no {image} of the split {why.format(repr(str(label)))}"
+        left_out = undefined if name in DISTANCES else ~rows.in_truth
+        if left_out.any():
+            listed = " or ".join(repr(str(label)) for label in np.array(rows.names[1:])[left_out])
+            others = "undefined" if left_out.all() else "mean over the other classes"
+            what = why.format(listed) if name in DISTANCES else f"has {listed} in its truth"
+            reasons[name] = f"{others}: no {image} of the split {what}"
     if not rows.is_empty.any():
         reasons["false_positive_images"] = f"undefined: every {image} of the split has foreground in its truth"
     return reasons

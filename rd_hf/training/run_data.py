@@ -212,9 +212,14 @@ class RunData:
             )
 
     def _check_classes(self) -> None:
-        """:raises ArgumentError: when all images of a class were skipped."""
+        """:raises ArgumentError: when no labelled image of a class was drawn, or all were skipped."""
         counts = self.task.marks(self.labels[self.labelled_rows].numpy()).sum(axis=0)
         for name, count in zip(self.task.names, counts, strict=True):
+            if not count and not self.skipped["train"]:
+                raise ArgumentError(
+                    f"None of the {len(self.labelled_rows)} labelled images of train shows the class {name!r}: raise "
+                    "`shots` or `label_fraction`, or remove the class."
+                )
             if not count:
                 raise ArgumentError(
                     f"Class {name!r} has no readable labelled image in train: add some, or remove the class."

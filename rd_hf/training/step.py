@@ -88,9 +88,9 @@ class Update:
         self.stages = stages or StageSchedule()
         self.inputs, self.objective, self.targets = inputs, objective, targets
         self.optimizer = torch.optim.AdamW(parameter_groups(module, arguments.weight_decay), lr=arguments.learning_rate)
-        schedule = get_scheduler(
-            arguments.lr_scheduler_type, self.optimizer, math.ceil(arguments.warmup_ratio * max_steps), max_steps
-        )
+        # the first step of a warm-up has a rate of 0, so a run of one step would train nothing
+        warmup = min(math.ceil(arguments.warmup_ratio * max_steps), max_steps - 1)
+        schedule = get_scheduler(arguments.lr_scheduler_type, self.optimizer, warmup, max_steps)
         self.learning_rate_factor = schedule.lr_lambdas[0]
         self.model, self.prepared_optimizer = accelerator.prepare(module, self.optimizer)
         # Autocast is entered in `forward`; the module itself, which is evaluated and saved, keeps its precision.

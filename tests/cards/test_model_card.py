@@ -296,7 +296,7 @@ def test_the_card_of_a_segmenter():
         "- HD95, pixels; surface Dice. Mean over the other classes: no image of the split has 'rare' in both truth and "
         "prediction.",
         "- Class 0, background, is the background and has no score of its own. A row of the first table is the mean "
-        "over the other classes.",
+        "over the other classes that the truth of the split has.",
         "![Dice of each class](dice.png)",
     ):
         assert line in lines, line

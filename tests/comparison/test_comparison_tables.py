@@ -10,6 +10,7 @@ from safetensors.numpy import save_file
 from scipy.stats import t, ttest_1samp, ttest_rel
 from sklearn.metrics import roc_auc_score
 
+from rd_hf.comparison.difference_tables import _difference, difference_table, overall_table
 from rd_hf.comparison.figures import plot_scores
 from rd_hf.comparison.methods import METHODS
 from rd_hf.comparison.plan import Cell, Entry
@@ -20,17 +21,10 @@ from rd_hf.comparison.statistics import (
     difference_over_cells,
     holm,
     mask_score_resamples,
-    paired_differences,
+    paired_difference,
     score_resamples,
 )
-from rd_hf.comparison.tables import (
-    _difference,
-    cost_table,
-    difference_table,
-    overall_table,
-    overview_table,
-    score_table,
-)
+from rd_hf.comparison.tables import cost_table, overview_table, score_table
 from rd_hf.scoring.classification import METRIC_NAMES
 from rd_hf.students.cost import Cost
 
@@ -106,34 +100,37 @@ def test_scores_of_masks_are_drawn_by_image():
         [mask_score_resamples(mask_rows(seed, skill), np.arange(60), names, "dice") for seed in range(3)]
         for skill in (0.9, 0.6)
     )
-    (found,) = paired_differences([(np.concatenate(better, axis=1), np.concatenate(worse, axis=1))])
+    found = paired_difference(np.concatenate(better, axis=1), np.concatenate(worse, axis=1))
     assert found.p_value < 0.05 and found.mean > 0.1
 
 
 def test_a_difference_is_found_where_there_is_one_and_only_there():
     better, worse = (score_resamples([predictions(s, k) for s in range(5)], "auroc") for k in (1.5, 0.3))
-    (found,) = paired_differences([(better, worse)])
+    found = paired_difference(better, worse)
     assert found.p_value < 0.01 and 0 < found.low < found.mean < found.high
     assert found.mean == pytest.approx(float((better[0] - worse[0]).mean()))
-    (back,) = paired_differences([(worse, better)])
+    back = paired_difference(worse, better)
     assert back.mean == -found.mean and back.p_value == pytest.approx(found.p_value)
-    (same,) = paired_differences([(better, better)])
-    assert (same.mean, same.low, same.high, same.p_value) == (0, 0, 0, 1)
+    same = paired_difference(better, better)
+    assert same.mean == 0 and np.isnan([same.low, same.high, same.p_value]).all()  # nothing varies: there is no test
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5])
 @pytest.mark.parametrize("methods", [1, 14])
 @pytest.mark.parametrize("of_images", [0.0, 0.3, 1.0])
-def test_methods_that_do_not_differ_are_seldom_told_apart(seeds, methods, of_images):
-    """Columns of equal methods whose scores scatter by the seed (by 1) and by the images drawn."""
-    columns = 400 if methods == 1 else 200
+@pytest.mark.parametrize("of_reference", [1, 3])
+def test_methods_that_do_not_differ_are_seldom_told_apart(seeds, methods, of_images, of_reference):
+    """Columns of equal methods whose scores scatter by the seed (by 1; the reference's more) and by the images."""
+    columns = 300 if methods == 1 else 60
     generator = np.random.default_rng(0)
     any_different, p_values = 0, []
     for _ in range(columns):
-        scores = generator.normal(0, 1, (methods + 1, seeds)) + generator.normal(0, of_images, (methods + 1, 1))
+        scores = generator.normal(0, 1, (methods + 1, seeds))
+        scores[0] *= of_reference
+        scores += generator.normal(0, of_images, (methods + 1, 1))
         resampled = scores[:, None] + generator.normal(0, of_images, (methods + 1, 200, 1))
         drawn = np.concatenate([scores[:, None], resampled], axis=1)
-        found = paired_differences([(own, drawn[0]) for own in drawn[1:]])
+        found = [paired_difference(own, drawn[0]) for own in drawn[1:]]
         p_values += [difference.p_value for difference in found]
         any_different += min(holm(p_values[-methods:])) < 0.05
     assert any_different / columns < 0.08 and np.mean(np.array(p_values) < 0.05) < 0.08 and max(p_values) > 0.5
@@ -141,32 +138,29 @@ def test_methods_that_do_not_differ_are_seldom_told_apart(seeds, methods, of_ima
 
 def test_without_a_spread_over_images_one_pair_has_the_paired_t_test():
     one, two = np.random.default_rng(1).normal(size=(2, 6))
-    (found,) = paired_differences([tuple(np.tile(scores, (SAMPLES + 1, 1)) for scores in (one, two))])
+    found = paired_difference(*(np.tile(scores, (SAMPLES + 1, 1)) for scores in (one, two)))
     expected = ttest_rel(one, two)
     assert found.p_value == pytest.approx(expected.pvalue)
     assert (found.low, found.high) == pytest.approx(expected.confidence_interval(0.95))
 
 
-def test_seeds_that_happen_to_agree_do_not_narrow_an_interval():
-    """Two pairs with the same mean, one without any spread: both have at least the mean spread of the two."""
+def test_seeds_that_happen_to_agree_are_no_proof():
+    """Without a spread there is no interval and no test, also where three seeds or four images agree by chance."""
     reference = np.zeros((SAMPLES + 1, 3))
-    steady, spread = reference + 1.0, reference + np.array([0.0, 1.0, 2.0])
-    (alone,) = paired_differences([(steady, reference)])
-    first, second = paired_differences([(steady, reference), (spread, reference)])
-    assert alone.low == alone.high == 1.0 and alone.p_value == 0.0
-    for found, variance in ((first, 0.5), (second, 1.0)):  # of the seeds: (0 + 1) / 2, and its own 1
-        deviation = (variance / 3) ** 0.5
-        assert found.high - found.mean == pytest.approx(t.ppf(0.975, 4) * deviation)
-        assert found.p_value == pytest.approx(2 * t.sf(1 / deviation, 4))
+    found = paired_difference(reference + 1.0, reference)
+    assert found.mean == 1.0 and np.isnan([found.low, found.high, found.p_value]).all()
+    few = np.array([[1, 0], [1, 0], [0, 1], [0, 1]]), np.array([0, 0, 1, 1])
+    perfect, wrong = (score_resamples([(p.astype(float), few[1])] * 2, "auroc") for p in (few[0], few[0][::-1]))
+    assert np.isnan(paired_difference(perfect, wrong).p_value)
 
 
 def test_one_seed_and_an_undefined_score_have_no_interval():
     one = score_resamples([predictions(0, 1.0)], "auroc")
-    (found,) = paired_differences([(one, one - 0.1)])
+    found = paired_difference(one, one - 0.1)
     assert found.mean == pytest.approx(0.1) and np.isnan([found.low, found.high, found.p_value]).all()
     reference = np.zeros((SAMPLES + 1, 3))
-    undefined, other = paired_differences([(reference * np.nan, reference), (reference + np.arange(1, 4), reference)])
-    assert np.isnan(undefined.p_value) and other.low < 2 < other.high
+    undefined = paired_difference(reference * np.nan, reference)
+    assert np.isnan(undefined.mean) and np.isnan(undefined.p_value)
 
 
 def test_the_difference_over_all_cells_averages_the_cells_of_a_data_set_by_seed():
@@ -182,7 +176,8 @@ def test_the_difference_over_all_cells_averages_the_cells_of_a_data_set_by_seed(
     two = difference_over_cells([without, [without[0] + 0.3]])  # counted by cells: (.25 + .25 + .55) / 3
     assert two.mean == pytest.approx(0.35)
     variances = (2 / 3) ** 2 * ((first + second) / 2).var(ddof=1) / 4, (1 / 3) ** 2 * first.var(ddof=1) / 4
-    assert two.high - two.mean == pytest.approx(t.ppf(0.975, 6) * sum(variances) ** 0.5)
+    freedom = sum(variances) ** 2 / sum(own**2 / 3 for own in variances)  # Welch's: between 3 and 6
+    assert two.high - two.mean == pytest.approx(t.ppf(0.975, freedom) * sum(variances) ** 0.5)
     images = np.random.default_rng(0).normal(size=(1 + SAMPLES, 1)) * [[0], *[[0.1]] * SAMPLES]
     wider = difference_over_cells([[without[0] + images]])
     spread = (first.var(ddof=1) / 4 + images[1:].var(ddof=1)) ** 0.5
@@ -236,19 +231,19 @@ def test_the_table_of_scores_has_means_spreads_ranks_and_the_best_in_bold(make_r
 
 
 def test_the_table_of_differences_compares_same_seeds_and_marks_what_is_significant(make_run):
-    runs = [make_run("rd", 1.0, seed) for seed in range(4)]
-    runs += [make_run("ce", 0.0, seed) for seed in (1, 2, 3, 9)]  # RD has no run of seed 9
-    runs += [make_run("drd", 1.0, seed) for seed in range(4)]
+    runs = [make_run("rd", 1.5, seed) for seed in range(6)]
+    runs += [make_run("ce", 0.0, seed) for seed in (1, 2, 3, 4, 5, 9)]  # RD has no run of seed 9
+    runs += [make_run("drd", 1.5, seed) for seed in range(6)]
     table = difference_table(runs)
-    alone = re.search(r"\| student alone \| \*\*([-+.\d]+) \((.*) to (.*); p 0.0[0-4]\d\)\*\* \|", table)
-    own = [roc_auc_score(y, p[:, 1]) for p, y in (predictions(s, 0.0) for s in (1, 2, 3))]
-    reference = [roc_auc_score(y, p[:, 1]) for p, y in (predictions(s, 1.0) for s in (1, 2, 3))]
+    alone = re.search(r"\| student alone \| \*\*([-+.\d]+) \((.*) to (.*); p (?:< )?0.0[0-4]\d\)\*\* \|", table)
+    own = [roc_auc_score(y, p[:, 1]) for p, y in (predictions(s, 0.0) for s in range(1, 6))]
+    reference = [roc_auc_score(y, p[:, 1]) for p, y in (predictions(s, 1.5) for s in range(1, 6))]
     assert float(alone[1]) == pytest.approx(np.mean(own) - np.mean(reference), abs=6e-4) and float(alone[3]) < 0
-    assert re.search(r"\| DRD \| \+0.000 \(-0.\d+ to \+0.\d+; p 1.000\) \|", table) and "| RD |" not in table
+    assert "| DRD | +0.000 |" in table and "| RD |" not in table  # the same scores: nothing to test
     to_drd = difference_table(runs, "drd")
     assert "Difference from DRD" in to_drd and "| RD | +0.000" in to_drd and "| DRD |" not in to_drd
-    assert difference_table(runs[4:8]) == "There are no differences, because there is no run of RD or DRD."
-    assert difference_table(runs[4:8], "rd") == "There are no differences, because there is no run of rd."
+    assert difference_table(runs[6:12]) == "There are no differences, because there is no run of RD or DRD."
+    assert difference_table(runs[6:12], "rd") == "There are no differences, because there is no run of rd."
 
 
 def test_the_overview_has_the_data_sets_side_by_side(make_run):
@@ -266,21 +261,21 @@ def test_the_overview_has_the_data_sets_side_by_side(make_run):
 
 
 def test_one_test_over_all_columns_takes_the_seeds_that_all_of_them_have(make_run):
-    runs = [make_run("rd", 1.0, seed, shots) for seed in range(4) for shots in (10, None)]
-    runs += [make_run("ce", 0.0, seed, shots) for seed in range(4) for shots in (10, None)]
-    runs += [make_run("drd", 1.0, seed, 10) for seed in range(4)]  # not with all labels: left out
+    runs = [make_run("rd", 1.0, seed, shots) for seed in range(5) for shots in (10, None)]
+    runs += [make_run("ce", 0.0, seed, shots) for seed in range(5) for shots in (10, None)]
+    runs += [make_run("drd", 1.0, seed, 10) for seed in range(5)]  # not with all labels: left out
     runs += [make_run("rd", 1.0, 9, 10), make_run("ce", 0.9, 9, 10)]  # with 10 labels only: not counted
     table = overall_table(runs)
-    assert table.splitlines()[0].startswith("Difference from RD over all columns")
-    alone = re.search(r"\| student alone \| \*\*([-+.\d]+) \((.*) to (.*); p 0.0[0-4]\d\)\*\* \|", table)
+    assert table.splitlines()[0].startswith("Difference from RD over all columns, of 5 seeds each")
+    alone = re.search(r"\| student alone \| \*\*([-+.\d]+) \((.*) to (.*); p (?:< )?0.0[0-4]\d\)\*\* \|", table)
     scores = {
-        skill: [roc_auc_score(y, p[:, 1]) for p, y in (predictions(s, skill) for s in range(4))] for skill in (0, 1)
+        skill: [roc_auc_score(y, p[:, 1]) for p, y in (predictions(s, skill) for s in range(5))] for skill in (0, 1)
     }
     assert float(alone[1]) == pytest.approx(np.mean(scores[0]) - np.mean(scores[1]), abs=6e-4)
     assert "| DRD |" not in table and "| RD |" not in table
     of_drd = overall_table(runs, "drd")
-    assert of_drd.startswith("Difference from DRD over the columns blobs 10, with")
-    assert "| RD | +0.000 (+0.000 to +0.000; p 1.000) |" in of_drd
+    assert of_drd.startswith("Difference from DRD over the columns blobs 10, of 5 seeds each, with")
+    assert "| RD | +0.000 |" in of_drd
     assert overall_table(runs, "at") == ""
 
 

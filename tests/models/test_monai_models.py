@@ -113,6 +113,19 @@ def test_what_cannot_be_built_is_refused():
         MonaiNetForImageClassification(MonaiNetConfig("UNet", arguments=LEVELS))
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"norm": "$__import__('os').getcwd()"},
+        {"norm": ["GROUP", {"eps": "@device"}]},
+        {"act": {"_target_": "os.getcwd"}},
+    ],
+)
+def test_what_a_bundle_would_run_is_refused(arguments):
+    with pytest.raises(ValueError, match="`arguments.*which a bundle of MONAI would run"):
+        MonaiNetConfig("UNet", arguments={**LEVELS, **arguments})
+
+
 def test_monai_is_imported_only_where_a_network_is_built(tmp_path, light_python):
     build("ResNet").save_pretrained(tmp_path)
     code = f"""

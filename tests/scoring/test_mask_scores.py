@@ -105,6 +105,22 @@ def test_a_class_that_is_nowhere_is_left_out_and_named():
     assert json.loads(json.dumps(scores)) == scores
 
 
+def test_a_class_of_predictions_alone_does_not_change_what_the_mean_is_over():
+    """One invented pixel of a class that the truth lacks is told, and is no third of the mean."""
+    names, invented = [*NAMES, "absent"], [mask.copy() for mask in PREDICTIONS]
+    place = np.argwhere(TRUTHS[0] == 0)[0]
+    invented[0][tuple(place)] = 4
+    scores = segmentation_scores(MaskRows.of(full_rows(invented, TRUTHS, 5), names), 100)
+    without = segmentation_scores(MaskRows.of(ROWS, NAMES), 100)
+    assert scores["dice"] == pytest.approx(without["dice"], abs=0.01)
+    assert scores["dice_per_class"]["absent"] == 0.0 and scores["images"]["absent"]["scored"] == 1
+    assert scores["undefined"]["dice"] == "mean over the other classes: no image of the split has 'absent' in its truth"
+    assert scores["intervals"]["dice"] == pytest.approx(without["intervals"]["dice"], abs=0.02)
+    alone = [np.zeros((4, 4), np.uint8)], [np.eye(4, dtype=np.uint8)]
+    nothing = segmentation_scores(MaskRows.of(full_rows(alone[1], alone[0], 2), ["x", "y"]), 0)
+    assert nothing["dice"] is None and nothing["undefined"]["dice"].startswith("undefined: no image")
+
+
 def test_without_any_foreground_nothing_but_false_positives_is_defined():
     empty = [np.zeros((4, 4), np.uint8)] * 3
     scores = segmentation_scores(MaskRows.of(full_rows(empty, empty, 2), ["x", "y"]), 20)

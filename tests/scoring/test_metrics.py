@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 from sklearn import metrics as sk
 
 from rd_hf.scoring.bootstrap import intervals, resamples, weighted_class_values
@@ -140,6 +141,21 @@ def test_intervals_hold_their_values_and_the_truth():
         assert low <= accuracy(np.ones((1, 150)), predictions)[0] <= high
         held += low <= 0.8 <= high
     assert 51 <= held <= 60
+
+
+def test_shares_that_are_all_right_have_the_interval_of_wilson():
+    labels = np.repeat([0, 1], [10, 30])
+    said = np.where(labels == 0, 0, np.arange(40) % 3 > 0)
+    probabilities = np.where(said[:, None] == np.arange(2), 0.9, 0.1)
+    found = compute_metrics(probabilities, labels, ["a", "b"], SINGLE, 50)
+    assert found["sensitivity"]["a"] == 1.0
+    assert found["intervals"]["sensitivity"]["a"] == pytest.approx([0.722, 1.0], abs=5e-4)
+    right = int((said[10:] == 1).sum())
+    of_b = binomtest(right, 30).proportion_ci(method="wilson")
+    assert found["intervals"]["sensitivity"]["b"] == found["intervals"]["specificity"]["a"] == [of_b.low, of_b.high]
+    groups = np.arange(40) // 2  # images that are drawn together have resamples
+    drawn = compute_metrics(probabilities, labels, ["a", "b"], SINGLE, 50, groups=groups.tolist())["intervals"]
+    assert drawn["sensitivity"]["a"] == [1.0, 1.0] and drawn["sensitivity"]["b"] != [of_b.low, of_b.high]
 
 
 def test_a_value_of_few_images_has_no_interval():

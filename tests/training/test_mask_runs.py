@@ -84,6 +84,13 @@ def test_the_card_shows_test_images_only_if_asked_to(finished, teacher, masks_np
     assert (tmp_path / "run" / "examples.png").is_file()
     assert not (tmp_path / "run" / "student" / "examples.png").exists()
     assert "examples.png" not in (tmp_path / "run" / "student" / "README.md").read_text()
+    (step,) = (row for row in read_history(tmp_path / "run") if "learning_rate" in row)
+    assert step["learning_rate"] > 0  # the only step trains something, though a warm-up begins at 0
+
+
+def test_a_class_that_the_labelled_masks_lack_is_a_matter_of_their_number(teacher, masks_npz, tmp_path):
+    with pytest.raises(ArgumentError, match="None of the 1 labelled images of train shows.*raise `shots`"):
+        rd_hf.distill(**settings(teacher, masks_npz, tmp_path / "run", shots=1))
 
 
 def test_evaluate_gives_the_scores_of_the_run(finished, teacher, masks_npz):
