@@ -9,6 +9,7 @@ from PIL import Image
 from rd_hf.arguments.values import ArgumentError
 from rd_hf.data.columns import DataError
 from rd_hf.data.decoding.images import BadImageError, to_rgb
+from rd_hf.data.image_paths import shown
 from rd_hf.data.scanner import printable, scan
 from rd_hf.data.sources import load_data, load_images_only
 from rd_hf.data.volumes.source import Source, VolumeError
@@ -232,5 +233,5 @@ def test_names_cannot_steer_a_terminal_or_forge_lines_of_the_log(tmp_path):
     (tmp_path / name).write_bytes(b"no image")
     with pytest.raises(BadImageError) as caught:
         to_rgb(tmp_path / name)
-    for text in (printable(tmp_path / name), str(caught.value)):
+    for text in (printable(tmp_path / name), str(caught.value), shown(name)):
         assert text.isprintable() and r"a\x1b]0;x\x07\nrd-hf: all fine.png" in text
