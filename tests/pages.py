@@ -209,15 +209,16 @@ def make_masks(folder: Path) -> None:
 
 
 def make_volumes(folder: Path) -> None:
-    """CTs in the layout of nnU-Net in `cts`, and one more in `new_cts`."""
+    """CTs in the layout of nnU-Net in `cts`, and one more in `new_cts`, whose sides no network halves evenly."""
     generator = np.random.default_rng(0)
     for number in range(13):
         mask = np.zeros((16, 16, 16), dtype=np.uint8)
         x, y, z = generator.integers(2, 9, 3)
         mask[x : x + 5, y : y + 5, z : z + 5] = 1
         volume = generator.normal(100 * mask, 20).astype(np.int16)
+        odd = np.pad(volume, ((0, 5), (0, 3), (0, 1)), mode="reflect")
         of_train = {f"cts/imagesTr/{number}_0000.nii.gz": volume, f"cts/labelsTr/{number}.nii.gz": mask}
-        for name, array in (of_train if number else {"new_cts/one.nii.gz": volume}).items():
+        for name, array in (of_train if number else {"new_cts/one.nii.gz": odd}).items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             nibabel.save(nibabel.Nifti1Image(array, np.diag([1.0, 1.0, 2.0, 1.0])), folder / name)
 

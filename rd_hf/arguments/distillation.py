@@ -214,7 +214,7 @@ class DistillationArguments(TrainingFields, ObjectiveFields, TaskFields):
     def refuse_image_arguments(self) -> None:
         """:raises ArgumentError: for an argument that only images have, where the data are volumes."""
         for name, instead in OF_IMAGES.items():
-            self.refuse_changed([name], f"is only for images, but the data are volumes: {instead}.")
+            self.refuse_changed([name], f"is only for images, but the data are read as volumes: {instead}.")
 
     @property
     def grid_spacing(self) -> tuple[float, float, float] | None:

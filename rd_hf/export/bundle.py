@@ -12,6 +12,7 @@ from safetensors.torch import load_model, save_model
 from torch import nn
 
 from .._version import __version__
+from ..inference.label_values import LabelValues
 from ..inference.loading import LoadedModel
 from ..models.configuration_monai import EVALUATED, MonaiNetConfig
 from ..models.image_processing_rd_volume import RDVolumeProcessor
@@ -41,6 +42,7 @@ def write_bundle(model: MonaiNet, loaded: LoadedModel, folder: Path) -> None:
         "masks": isinstance(loaded.task, Segmentation),
         "labels": loaded.task.names,
         "multi_label": loaded.task.problem_type == "multi_label_classification",
+        "values": list(LabelValues.of(loaded.trained_on, len(loaded.task.names)).values),
     }
     _write(scripts / "model.json", facts)
     _write(configs / "inference.json", _inference(model.config, processor))

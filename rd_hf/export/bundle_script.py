@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import nibabel
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers.utils import ModelOutput
@@ -36,7 +37,7 @@ def predict(paths: Sequence[str], network: nn.Module, inferer: Callable, device:
         with torch.no_grad():
             logits = inferer(pixel_values, lambda values: _logits(network(values))).cpu()
         if model["masks"]:
-            _write_mask(processor, logits, path, target)
+            _write_mask(processor, logits, model["values"], path, target)
         else:
             shares = logits[0].sigmoid() if model["multi_label"] else logits[0].softmax(0)
             target.write_text(json.dumps(dict(zip(model["labels"], shares.tolist(), strict=True))))
@@ -60,9 +61,13 @@ def _logits(output: Any) -> Tensor:
     return output if isinstance(output, Tensor) else output[0]  # a vision transformer gives its hidden states as well
 
 
-def _write_mask(processor: RDVolumeProcessor, logits: Tensor, source: Path, target: Path) -> None:
+def _write_mask(
+    processor: RDVolumeProcessor, logits: Tensor, values: Sequence[int], source: Path, target: Path
+) -> None:
+    """:param values: of each class in the file."""
     (mask,) = processor.post_process_semantic_segmentation(ModelOutput(logits=logits), [str(source)])
     image = nibabel.load(source)
-    made = nibabel.Nifti1Image(mask.numpy(), image.affine)
+    stored = np.array(values, dtype=np.min_scalar_type(max(values)))[mask.numpy()]
+    made = nibabel.Nifti1Image(stored, image.affine)
     made.header["xyzt_units"] = image.header["xyzt_units"]
     nibabel.save(made, target)

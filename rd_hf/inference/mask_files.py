@@ -18,8 +18,9 @@ from ..arguments.values import ArgumentError
 from ..data.scanner import printable
 from ..data.volumes.names import stem_of
 from ..runtime.files import check_folder, written_whole
-from ..scoring.mask_pictures import class_colors, overlay
+from ..scoring.mask_pictures import overlay
 from ..tasks.segmentation import Segmentation
+from .label_values import LabelValues
 
 logger = logging.getLogger(__name__)
 
@@ -29,13 +30,14 @@ OVERLAY_FOLDER = "overlays"
 class MaskFiles:
     """Gives the answers of a segmenter, and writes them where a folder is named.
 
-    A mask is a PNG of the source's size whose pixels are class indices; its palette has a color per class. Images in
-    folders of their own keep these below the output folder.
+    A mask is a PNG of the source's size with the value of each pixel's class; its palette has a color per class. Images
+    in folders of their own keep these below the output folder.
 
     :param images: all images that will be answered.
     :param output_dir: folder of the masks; None keeps them in memory.
     :param with_overlays: whether a picture of each image under its mask is written too, into `OVERLAY_FOLDER`.
     :param skip_existing: whether images that have a mask there are left out; pictures without a mask are replaced.
+    :param values: what stands for each class in a PNG; class numbers by default.
     :ivar images: those that are to be answered.
     :raises ArgumentError: when a file that would be written exists, or two images would have the same.
     """
@@ -47,11 +49,13 @@ class MaskFiles:
         output_dir: str | None,
         with_overlays: bool,
         skip_existing: bool = False,
+        values: LabelValues | None = None,
     ) -> None:
         if output_dir is None and (with_overlays or skip_existing):
             name = "overlay" if with_overlays else "skip_existing"
             raise ArgumentError(f"`{name}` is about files: name their folder with `output_dir`.")
         self.task, self.with_overlays = task, with_overlays
+        self.values = values or LabelValues(tuple(range(len(task.names))))
         self.folder = None if output_dir is None else Path(os.path.expanduser(output_dir))
         self.files: dict[Path, Path] = {}
         self.images = list(images)
@@ -64,7 +68,7 @@ class MaskFiles:
             else:
                 check_files_are_free([file for file, _ in self._planned()])
             _warn_of_sources({self.folder / file for file in self.files.values()}, images)
-        self.palette = [value for color in class_colors(len(task.names)) for value in color]
+            self.values.tell(task.names)
 
     def answers(
         self, sizes: Mapping[Path, tuple[int, int]], logits: Tensor, pictures: Mapping[Path, Image.Image]
@@ -87,8 +91,9 @@ class MaskFiles:
             yield answer
 
     def _with_palette(self, mask: np.ndarray) -> Image.Image:
-        image = Image.fromarray(mask)
-        image.putpalette(self.palette)
+        image, palette = Image.fromarray(self.values.stored(mask)), self.values.palette()
+        if palette is not None:
+            image.putpalette(palette)
         return image
 
     def _write(self, path: Path, image: Image.Image) -> str:

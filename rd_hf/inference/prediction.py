@@ -22,6 +22,7 @@ from ..data.volumes.transform import VolumeTransform
 from ..runtime.progress import Progress
 from ..tasks.segmentation import Segmentation
 from ..tasks.task import Task
+from .label_values import LabelValues
 from .loading import LoadedModel, load_model
 from .mask_files import MaskFiles
 from .volume_prediction import predict_volumes
@@ -65,9 +66,9 @@ def predict(
     :param calibrated: whether probabilities are calibrated by the model's temperature; answers stay the same.
     :return: one dict per image: `image` (its path), `label` (multi-label: `labels`, those at 0.5 or above) and
         `probabilities` by class name; where the model has an operating point, its thresholds decide the former. Of a
-        segmenter `mask` (the file, or without `output_dir` an array (H, W), or (X, Y, Z) of a volume, of class
-        indices), `pixels` per class name, or `voxels` and `millilitres`, and perhaps `overlay` and `dicom_seg`; for a
-        skipped one `image` and `error`.
+        segmenter `mask` (the file, which holds the label values of the training, or without `output_dir` an array
+        (H, W), or (X, Y, Z) of a volume, of class indices), `pixels` per class name, or `voxels` and `millilitres`,
+        and perhaps `overlay` and `dicom_seg`; for a skipped one `image` and `error`.
     :raises ArgumentError: when a name matches nothing, or a mask's file exists.
     :raises BadImageError: for an unreadable image, unless `on_bad_image` is "skip".
     """
@@ -113,7 +114,8 @@ def predict_loaded(
     paths = find_images(images)
     masks = None
     if isinstance(loaded.task, Segmentation):
-        masks = MaskFiles(loaded.task, paths, output_dir, overlay, skip_existing)
+        values = LabelValues.of(loaded.trained_on, len(loaded.task.names))
+        masks = MaskFiles(loaded.task, paths, output_dir, overlay, skip_existing, values)
         paths = masks.images
     reading = Reading.recorded(loaded.trained_on, page, dicom_window)
     notes: dict[str, Note] = {}

@@ -18,20 +18,22 @@ from ..data.volumes.source import Source, VolumeError, kind_of
 from ..data.volumes.volume import Volume
 from ..runtime.files import check_folder, written_whole
 from .dicom_seg import check_highdicom, write_dicom_seg
+from .label_values import LabelValues
 from .mask_files import OVERLAY_FOLDER, check_files_are_free, check_files_differ, without_mask
 
 
 class VolumeFiles:
     """Where the masks of volumes are written, over nothing of the user's.
 
-    A mask is a NIfTI file with the shape, affine and orientation of its source. Volumes in folders of their own keep
-    these below the output folder.
+    A mask is a NIfTI file with the shape, affine and orientation of its source, and the value of each voxel's class.
+    Volumes in folders of their own keep these below the output folder.
 
     :param volumes: all that will be answered.
     :param output_dir: folder of the masks.
     :param with_overlays: whether a picture of each volume under its mask is written too, into `OVERLAY_FOLDER`.
     :param with_dicom_seg: whether each is written as DICOM SEG too.
     :param skip_existing: whether volumes that have a mask there are left out; other files without a mask are replaced.
+    :param values: what stands for each class in a NIfTI file; class numbers by default.
     :ivar volumes: those that are to be answered.
     :raises ArgumentError: when a file that would be written exists, two volumes would have the same, or a DICOM SEG is
         wanted of what is not DICOM.
@@ -44,10 +46,12 @@ class VolumeFiles:
         with_overlays: bool,
         with_dicom_seg: bool,
         skip_existing: bool = False,
+        values: LabelValues | None = None,
     ) -> None:
         self.folder = Path(os.path.expanduser(output_dir))
         check_folder(self.folder)
         self.with_overlays, self.with_dicom_seg = with_overlays, with_dicom_seg
+        self.values = values
         if with_dicom_seg:
             check_highdicom()
             _check_dicom(volumes)
@@ -78,7 +82,8 @@ class VolumeFiles:
         if picture is not None:
             with written_whole(paths["overlay"]) as aside:
                 Image.fromarray(picture).save(aside)
-        write_nifti(mask, read.affine, paths["mask"], like=volume.source)  # last: a volume that has a mask is complete
+        stored = mask if self.values is None else self.values.stored(mask)
+        write_nifti(stored, read.affine, paths["mask"], like=volume.source)  # last: a volume with a mask is complete
         return {kind: printable(path) for kind, path in paths.items()}
 
     def _paths(self, volume: FoundVolume) -> dict[str, Path]:

@@ -22,6 +22,7 @@ from ..data.volumes.volume import Volume, VolumeReading
 from ..models.volume_grid import orientation_of, oriented, spacing_along
 from ..scoring.volume_pictures import overlay_of_volume
 from ..tasks.segmentation import VolumeSegmentation
+from .label_values import LabelValues
 from .volume_files import VolumeFiles
 from .volumes import volume_logits
 
@@ -54,7 +55,9 @@ def predict_volumes(
     found = find_volumes(names, reading)
     files = None
     if output_dir is not None:
-        files = VolumeFiles(found, output_dir, overlay, dicom_seg, skip_existing)
+        values = LabelValues.of(loaded.trained_on, len(loaded.task.names))
+        files = VolumeFiles(found, output_dir, overlay, dicom_seg, skip_existing, values)
+        values.tell(loaded.task.names)
         found = files.volumes
     elif overlay or dicom_seg or skip_existing:
         raise ArgumentError(

@@ -1,9 +1,10 @@
 """Stage features, and the forms in which a model's modules carry them.
 
 A stage hands on its feature as a map (B, C, *grid), as a channels-last map (B, *grid, C) or as a token sequence
-(B, P + prod(grid), C) or (P + prod(grid), B, C) in the grid's order, bare or inside tuples, lists, dictionaries and
-dataclasses. A grid has two or three sides, as many as the image. `Form` reads the feature out of such an output and
-puts another one in its place; both ways are exact, so that a stage's own output survives the round trip to the bit.
+(B, P + prod(grid), C) or (P + prod(grid), B, C), bare or inside tuples, lists, dictionaries and dataclasses. Tokens lie
+in the grid's order, or in that of `rd_hf.models.token_order`. A grid has two or three sides, as many as the image.
+`Form` reads the feature out of such an output and puts another one in its place; both ways are exact, so that a stage's
+own output survives the round trip to the bit.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 
 from .grids import Grid, channels_first, channels_last, written
+from .token_order import apart, row_by_row
 
 Path = tuple[int | str, ...]
 
@@ -52,6 +54,7 @@ class Stage:
     :ivar prefix_tokens: class and register tokens; 0 where the model has none.
     :ivar pooled: what is pooled into one vector that stands in place of the map, see `rd_hf.models.pooled`; empty where
         the map is read.
+    :ivar unrolled: strides by which its tokens are apart in the model, see `rd_hf.models.token_order`.
     """
 
     name: str
@@ -59,6 +62,7 @@ class Stage:
     grid: Grid
     prefix_tokens: int
     pooled: tuple[str, ...] = ()
+    unrolled: tuple[Grid, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The stage in plain JSON types, for a model's config."""
@@ -68,13 +72,15 @@ class Stage:
             "grid": list(self.grid),
             "prefix_tokens": self.prefix_tokens,
             **({"pooled": list(self.pooled)} if self.pooled else {}),
+            **({"unrolled": [list(stride) for stride in self.unrolled]} if self.unrolled else {}),
         }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Stage:
         """Read back what `to_dict` wrote."""
         size = values["channels"], tuple(values["grid"]), values["prefix_tokens"]
-        return cls(values["name"], *size, tuple(values.get("pooled", ())))
+        unrolled = tuple(map(tuple, values.get("unrolled", ())))
+        return cls(values["name"], *size, tuple(values.get("pooled", ())), unrolled)
 
 
 def concatenated(chunks: Sequence[Sequence[StageFeature]]) -> list[StageFeature]:
@@ -143,6 +149,7 @@ class Form:
     :ivar image_size: the probed image size.
     :ivar prefix_tokens: number of prefix tokens P.
     :ivar prefix_path: keys that lead to the prefix (B, P, C) where it is a tensor of its own beside a map.
+    :ivar unrolled: strides by which tokens are apart; see `Stage`.
     """
 
     layout: Literal["map", "channels_last", "tokens", "tokens_first"]
@@ -152,6 +159,7 @@ class Form:
     image_size: Grid
     prefix_tokens: int = 0
     prefix_path: Path | None = None
+    unrolled: tuple[Grid, ...] = ()
 
     def read(self, output: Any, image_size: Grid) -> StageFeature:
         """The feature in a module's output; views of it, with its autograd graph.
@@ -168,7 +176,7 @@ class Form:
             tensor = tensor.transpose(0, 1)
         grid = self._token_grid(tensor.shape[1] - self.prefix_tokens, image_size)
         prefix = tensor[:, : self.prefix_tokens] if self.prefix_tokens else None
-        patches = tensor[:, self.prefix_tokens :].transpose(1, 2)
+        patches = row_by_row(tensor[:, self.prefix_tokens :], grid, self.unrolled).transpose(1, 2)
         return StageFeature(patches.reshape(*patches.shape[:2], *grid), prefix)
 
     def write(self, output: Any, feature: StageFeature) -> Any:
@@ -184,7 +192,7 @@ class Form:
         elif self.layout == "channels_last":
             new[self.path] = channels_last(feature.map)
         else:
-            patches = feature.map.flatten(2).transpose(1, 2)
+            patches = apart(feature.map.flatten(2).transpose(1, 2), tuple(feature.map.shape[2:]), self.unrolled)
             tokens = patches if feature.prefix is None else torch.cat([feature.prefix, patches], dim=1)
             new[self.path] = tokens.transpose(0, 1) if self.layout == "tokens_first" else tokens
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -64,7 +64,7 @@ class SliceReading:
     def stage(self, stage: Stage, volume_size: Grid) -> Stage:
         """A stage of the model of images as one of volumes of this size."""
         sides = dict(zip(PLANES[self.axis], (volume_size[PLANES[self.axis][0]], *stage.grid), strict=True))
-        return Stage(stage.name, stage.channels, tuple(sides[axis] for axis in range(3)), stage.prefix_tokens)
+        return replace(stage, grid=tuple(sides[axis] for axis in range(3)))
 
     def read(self, volume: Tensor, at_once: int, run: Callable[[Tensor], list[StageFeature]]) -> list[StageFeature]:
         """The features of all slices of one volume.

@@ -10,17 +10,19 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from .features import Stage, StageError, StageFeature
+from .features import Form, Stage, StageError, StageFeature
 from .grids import Grid
 from .probe import Call, probe, quiet, random_pixels, random_state, reaching
 from .stage_ends import group, level_ends
 from .tape import Cut, StagedModel, Tape, input_channels
 from .timm_models import stated_blocks
+from .token_order import has_groups, kept_strides
 
 __all__ = [
     "Stage",
@@ -57,9 +59,15 @@ def find_stages(
     :param in_channels: channels of the images; by default what the model's config says, else 3.
     :param must_reach_output: whether features will be injected, so that the output must depend on each stage by
         gradient. Blocks that it does not depend on are then no stages. A model that is only read needs none of this.
-    :raises StageError: if the model does not run on such images, if no stages are found, or if a name is wrong.
+    :raises StageError: if the model does not run on such images, if no stages are found, if a name is wrong, or if its
+        tokens stand for groups of patches.
     """
     image_size = tuple(image_size)
+    if has_groups(model):
+        raise StageError(
+            f"{type(model).__name__} gathers its patches in groups, which lie on no grid, so that it has no maps: "
+            "choose another model."
+        )
     with quiet(model):
         pixel_values = random_pixels(model, in_channels or input_channels(model), image_size)
         state = random_state(pixel_values.device)
@@ -77,7 +85,10 @@ def find_stages(
             chosen = _automatic_stages(model, calls, image_size, num_stages, keep)
         else:
             chosen = _named_stages(model, calls, names, keep)
-        stages = [Stage(call.name, call.form.channels, call.form.grid, call.form.prefix_tokens) for call in chosen]
+        for call in chosen:
+            strides = kept_strides(model, call.name, call.form.grid, image_size)
+            call.form = replace(call.form, unrolled=strides)
+        stages = [_stage(call.name, call.form) for call in chosen]
         staged = StagedModel(model, stages, [_cut(call, calls) for call in chosen])
         staged.note_overwritten(pixel_values)
     return staged
@@ -319,6 +330,10 @@ def _named_stages(model: nn.Module, calls: Sequence[Call], names: Sequence[str],
             "one inside it."
         )
     return chosen
+
+
+def _stage(name: str, form: Form) -> Stage:
+    return Stage(name, form.channels, form.grid, form.prefix_tokens, unrolled=form.unrolled)
 
 
 def _cut(block: Call, calls: Sequence[Call]) -> Cut:

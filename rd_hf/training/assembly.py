@@ -26,7 +26,7 @@ from ..models.timm_models import TIMM
 from ..runtime.checkpoint import list_checkpoints
 from ..students.loading import load_student
 from .calibration import calibrate_projectors
-from .checks import check_dist, check_labels, check_student
+from .checks import check_dist, check_labels, check_student, warn_of_few_cka_images
 from .cka import check_rows
 from .inputs import Inputs
 from .objective import Objective, ObjectiveWeights
@@ -43,7 +43,6 @@ from .volume_inputs import VolumeInputs
 
 logger = logging.getLogger(__name__)
 
-FEW_CKA_ROWS = 16  # the standard deviation of debiased CKA of 8 unrelated rows is .23, of 16 it is .10
 DEFAULT_PASSES, FEWEST_STEPS = 60, 300  # over the labelled rows, where no number of steps or passes is given
 OBJECTIVE_ARGUMENTS = [field.name for field in fields(ObjectiveWeights) if field.name != "total_steps"]
 
@@ -177,14 +176,8 @@ def build_trainer(
         if arguments.cka_features == "positions":
             positions = fewest(arguments.cka_positions, [stage.grid for stage in models.teacher.student_stages])
         check_rows(rows * batches * positions, arguments.cka_estimator)
-        if rows * batches * positions < FEW_CKA_ROWS and accelerator.is_main_process:
-            ways_out = ["raise the batch sizes or --gradient_accumulation_steps", "set --cka_weight 0"]
-            ways_out += ["use --cka_features positions"] if run_data.masks is not None and positions == 1 else []
-            logger.warning(
-                "CKA compares %d row%s at each step, which is too few: it is mostly noise, and can spoil the training. "
-                "To avoid it, %s.",
-                *(rows * batches * positions, "s" if rows * batches * positions > 1 else "", ", or ".join(ways_out)),
-            )
+        if accelerator.is_main_process:
+            warn_of_few_cka_images(arguments, plan, batches, positions, run_data.masks is not None)
     data = training_data(arguments, run_data, plan)
     # a checkpoint holds the projectors
     goes_on = is_trained or (arguments.resume and bool(list_checkpoints(folder / "checkpoints")))

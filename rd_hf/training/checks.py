@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import ExitStack
 from math import ceil
 from typing import Any
@@ -11,13 +12,18 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..arguments.distillation import DistillationArguments
 from ..arguments.values import ArgumentError
+from ..data.order import RowOrder, StepPlan
 from ..models.probe import UnfitImageError, probe, quiet, random_pixels
 from ..models.tape import call_model, input_channels
 from .decisions import check_operating_point
 from .run_data import RunData
 from .run_models import Models
 
+logger = logging.getLogger(__name__)
+
 STEPS = (2, 4, 8, 16, 32)  # by which networks of one to five halvings divide a side
+
+FEW_CKA_ROWS = 16  # the standard deviation of debiased CKA of 8 unrelated rows is .23, of 16 it is .10
 
 LEAST_DIFFERENCE = 1e-12  # between the logits of two images
 
@@ -48,9 +54,7 @@ def unfit(error: UnfitImageError, models: Models, arguments: DistillationArgumen
         size, role, name = models.transforms.teacher.size, "teacher", f" {arguments.teacher!r}"
         size, of_volumes = (size, of_volumes) if slices is None else (slices.size, False)
         advice = (
-            f"choose another {_size(models)}"
-            if of_volumes
-            else "choose another teacher_image_size, or a teacher of images"
+            f"choose another {_size(models)}" if of_volumes else "choose another teacher_image_size, or another teacher"
         )
     sides = _by(size)
     shown = (
@@ -86,6 +90,43 @@ def _size(models: Models) -> str:
     if len(transform.size) == 2:
         return "student_image_size"
     return "volume_size" if transform.processor.crop_size is None else "crop_size"
+
+
+def distinct_images(plan: StepPlan, batches: int) -> int:
+    """How many images the rows of some batches are of at most: rows of an image in several views count once."""
+    labelled = min(plan.labelled_size * batches, len(plan.labelled.rows))
+    if plan.unlabelled is None:
+        return labelled
+    unlabelled = plan.unlabelled_size * batches
+    if isinstance(plan.unlabelled, RowOrder):  # a stream's length is not known
+        unlabelled = min(unlabelled, len(plan.unlabelled.rows))
+    return labelled + unlabelled
+
+
+def warn_of_few_cka_images(
+    arguments: DistillationArguments, plan: StepPlan, batches: int, positions: int, of_masks: bool
+) -> None:
+    """Log where CKA says little: it has few images, however many rows show them, or rows of one image in several views.
+
+    :param batches: over which CKA is computed.
+    :param positions: rows per image.
+    """
+    rows = (plan.labelled_size + (plan.unlabelled_size if plan.unlabelled else 0)) * batches
+    images = distinct_images(plan, batches)
+    repeated = f" in {rows} views" if images < rows else ""
+    if images * positions < FEW_CKA_ROWS:
+        ways_out = ["raise the batch sizes or --gradient_accumulation_steps"] if images == rows else []
+        ways_out += ["add images without labels"] if repeated and not plan.unlabelled else []
+        ways_out += ["set --cka_weight 0", *(["use --cka_features positions"] if of_masks and positions == 1 else [])]
+        logger.warning(
+            "CKA compares %d image%s%s at each step, which is too few: it is mostly noise, and can spoil the training. "
+            "To avoid it, %s.", images, "s" if images > 1 else "", repeated, ", or ".join(ways_out),
+        )  # fmt: skip
+    elif repeated and arguments.cka_estimator == "debiased":
+        logger.info(
+            "CKA compares %d images%s at each step. Views of one image resemble each other, so the debiased estimator "
+            "is above 0 for unrelated features.", images, repeated,
+        )  # fmt: skip
 
 
 def check_dist(arguments: DistillationArguments, rows: int, of_masks: bool) -> None:

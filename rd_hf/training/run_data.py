@@ -317,10 +317,11 @@ def _load_named(arguments: DistillationArguments) -> ImageData:
         dimensions=arguments.dimensions if arguments.dimensions == "auto" else int(arguments.dimensions),
         volume_channels=arguments.volume_channels,
     )
+    kind = "images" if data.volumes is None else "volumes"
     if data.masks is None:
         arguments.refuse_changed(
             ("mask_colors", "skips", "hybrid_norms", "card_images"),
-            "is only for masks, but the data is read as images with classes: leave it out, or ask for masks with "
+            f"is only for masks, but the data is read as {kind} with classes: leave it out, or ask for masks with "
             "`task` segmentation.",
         )
     if data.volumes is None:

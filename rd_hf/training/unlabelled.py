@@ -10,6 +10,7 @@ from datasets import Dataset, concatenate_datasets
 
 from ..arguments.distillation import DistillationArguments
 from ..arguments.values import ArgumentError
+from ..data.columns import OtherKindError
 from ..data.image_data import ImageData
 from ..data.shards import ImageShards, find_shards
 from ..data.sources import load_images_only
@@ -71,12 +72,7 @@ def with_unlabelled(
         return Unlabelled(parts[0], np.empty(0, dtype=np.int64), None, stream)
     files = find_shards(arguments.unlabeled_dataset)
     if arguments.unlabeled_dataset is not None and not files:
-        further = load_images_only(
-            arguments.unlabeled_dataset,
-            image_column=arguments.image_column,
-            dimensions=2 if data.volumes is None else 3,
-            volumes=data.volumes,
-        )
+        further = _load_further(arguments, data)
         rows.append(np.arange(len(further)) + sum(map(len, parts)))
         parts.append(further)
     images = parts[0] if len(parts) == 1 else concatenate_datasets(parts)
@@ -84,6 +80,22 @@ def with_unlabelled(
     if shards is not None:
         rows.append(np.arange(len(shards)) + len(images))
     return Unlabelled(images, np.concatenate([np.empty(0, dtype=np.int64), *rows]), shards)
+
+
+def _load_further(arguments: DistillationArguments, data: ImageData) -> Dataset:
+    """:raises ArgumentError: where it holds images beside volumes, or the reverse."""
+    try:
+        return load_images_only(
+            arguments.unlabeled_dataset,
+            image_column=arguments.image_column,
+            dimensions=2 if data.volumes is None else 3,
+            volumes=data.volumes,
+        )
+    except OtherKindError as error:  # its way out is one of `dataset`
+        kind = "images" if data.volumes is None else "volumes"
+        raise ArgumentError(
+            f"`unlabeled_dataset` does not fit the labelled {kind}: {error.found}. Name a data set of {kind}."
+        ) from error
 
 
 def _open_shards(arguments: DistillationArguments, data: ImageData, files: list) -> ImageShards:

@@ -62,7 +62,7 @@ def test_a_run_publishes_its_student_and_names_nothing_of_this_machine(server, c
     teachers_code = {
         "backbone", "features", "grids", "hybrid_norms", "modeling_rd_teacher", "open_clip_tower", "packed_tower",
         "pooled", "probe", "reprogramming", "slices", "stage_ends", "stages", "tape", "teacher_network", "timm_models",
-        "tower_loading", "with_backbone",
+        "token_order", "tower_loading", "with_backbone",
     }  # fmt: skip
     assert set(teacher) - set(student) == {"cka.png", *(f"{name}.py" for name in teachers_code), *CODE_FILES}
     assert set(student) - set(teacher) == {"roc.png"}

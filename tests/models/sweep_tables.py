@@ -84,6 +84,8 @@ def reason_in_words(row: dict[str, Any]) -> str:
         return f"It needs the package `{found[1]}`, which was not installed."
     if "no stages found" in said:
         return "Its blocks hand on no tokens in the order of a grid; name the stages with `--teacher_stages`."
+    if "gathers its patches in groups" in said:
+        return "It gathers its patches in groups, which lie on no grid."
     if "draws random numbers" in said:
         return "It shuffles its tokens at random: load its weights into the class of the plain encoder."
     if "unbuilt" in row or OF_SHAPES.search(said):

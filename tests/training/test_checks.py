@@ -22,7 +22,7 @@ from rd_hf.models.modeling_monai import MonaiNetForSemanticSegmentation
 from rd_hf.scoring.classification import MetricError
 from rd_hf.students.loading import load_student
 from rd_hf.training.assembly import planned_steps
-from rd_hf.training.checks import check_answered_size, check_batch_norm, check_logits_vary
+from rd_hf.training.checks import check_answered_size, check_batch_norm, check_logits_vary, warn_of_few_cka_images
 from rd_hf.training.trainer import Trainer
 
 
@@ -157,6 +157,33 @@ def test_passes_count_the_rows_of_all_processes_and_batches():
     assert planned_steps(arguments, SimpleNamespace(labelled_rows=np.arange(3200)), plan) == 30
 
 
+@pytest.fixture
+def of_images():
+    return DistillationArguments(method="rd", teacher="t", student="s", dataset="d", output_dir="o")
+
+
+@pytest.mark.parametrize(("labelled", "unlabelled", "said"), [
+    (10, 0, "CKA compares 10 images in 32 views at each step, which is too few"),
+    (20, 0, "CKA compares 20 images in 32 views at each step. Views of one image resemble each other"),
+    (10, 5, "CKA compares 15 images in 64 views at each step, which is too few"),
+    (10, 40, "CKA compares 42 images in 64 views"), (32, 0, ""), (40, 40, ""),
+])  # fmt: skip
+def test_images_that_a_step_shows_several_times_count_once(labelled, unlabelled, said, of_images, caplog):
+    orders = [RowOrder(np.arange(count), 0, 0) if count else None for count in (labelled, unlabelled)]
+    with caplog.at_level(logging.INFO, "rd_hf"):
+        warn_of_few_cka_images(of_images, StepPlan(*orders, 32, 32), 1, 1, False)
+    assert said in caplog.text and bool(caplog.text) == bool(said)
+    assert "add images without labels" in caplog.text or unlabelled or labelled >= 16
+
+
+def test_few_rows_of_few_images_can_be_positions(of_images, caplog):
+    plan = StepPlan(RowOrder(np.arange(4), 0, 0), None, 4, 0)
+    for positions in (1, 32):
+        warn_of_few_cka_images(of_images, plan, 1, positions, of_masks=True)
+    (record,) = caplog.records
+    assert "CKA compares 4 images at each step" in record.message and "--cka_features positions" in record.message
+
+
 def test_the_default_steps_are_told_where_training_starts(tmp_path, blobs_npz, monkeypatch, caplog):
     caplog.set_level(logging.INFO, "rd_hf")
     train, told_before = Trainer.train, []
@@ -181,3 +208,12 @@ def test_the_student_alone_logs_what_it_does_not_read(tmp_path, teacher, blobs_n
     rd_hf.distill(**values, temperature=2.0)
     (told,) = (message for message in caplog.messages if "does not read" in message)
     assert "teacher" in told and "temperature" in told
+
+
+def test_unlabelled_volumes_beside_images_are_refused_in_words_of_their_argument(teacher, blobs_npz, tmp_path):
+    volumes = tmp_path / "volumes.npz"
+    np.savez(volumes, train_images=np.zeros((4, 12, 12, 12), dtype=np.uint8))
+    with pytest.raises(
+        ArgumentError, match="`unlabeled_dataset` does not fit the labelled images: .* a data set of images"
+    ):
+        rd_hf.distill(**settings(teacher, blobs_npz, tmp_path / "run", unlabeled_dataset=str(volumes)))

@@ -276,7 +276,10 @@ def test_own_skips_show_the_teacher_its_windows_in_0_to_1(slice_teacher, masks, 
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"student_image_size": 64}, "`student_image_size` is only for images, but the data are volumes.*`crop_size`"),
+        (
+            {"student_image_size": 64},
+            "`student_image_size` is only for images, but the data are read as volumes.*`crop_size`",
+        ),
         ({"volume_size": 16}, "`volume_size` is only for classes.*`crop_size`"),
         ({"crop_size": 9}, "answers 10 x 10 x 10 voxels for a crop of 9 x 9 x 9: .* a multiple of 2"),
         ({"spacing": 100}, "100 mm the median volume of train has 1 x 1 x 1 voxels, of 12 x 14 x 10 .* smaller"),

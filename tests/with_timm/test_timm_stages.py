@@ -84,6 +84,20 @@ def test_stages_end_where_the_model_says_and_passes_resume_there(architecture):
             assert torch.equal(staged.resume(tape, index, feature).logits, output.logits)
 
 
+def test_maps_of_hiera_are_those_that_it_rolls_back_itself():
+    torch.manual_seed(0)
+    model = timm.create_model("hiera_tiny_224", img_size=64, stages=(1, 2, 1, 1), embed_dim=8, num_heads=1).eval()
+    staged = find_stages(model, (64, 64))
+    assert [stage.grid for stage in staged.stages] == [(16, 16), (8, 8), (4, 4), (2, 2)]
+    pixels = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        expected = model.forward_intermediates(pixels, intermediates_only=True)
+        output, tape = staged.forward(pixels)
+        for index, (own, feature) in enumerate(zip(expected, tape.features, strict=True)):
+            assert torch.equal(feature.map, own)
+            assert torch.equal(staged.resume(tape, index, feature), output)
+
+
 def test_a_teacher_has_the_stages_of_the_classifier():
     names = [
         [stage.name for stage in find_stages(wrapped("test_resnet", kind), (64, 64), must_reach_output=False).stages]

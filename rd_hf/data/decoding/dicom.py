@@ -83,14 +83,29 @@ def _chosen_frame(frames: int, reading: Reading) -> int:
 
 def modality_values(dataset: Dataset, stored: np.ndarray, frame: int) -> np.ndarray:
     """What stored values mean, such as Hounsfield units: through the modality LUT, or slope and intercept."""
-    group = functional_group(dataset, frame, "PixelValueTransformationSequence")
-    item = dataset if group is None else group
+    item = _transformation(dataset, frame)
     if item.get("ModalityLUTSequence"):
         return _through_table(stored, item.ModalityLUTSequence[0], dataset)
     slope, intercept = _first(item.get("RescaleSlope")), _first(item.get("RescaleIntercept"))
     if slope is None and intercept is None:
         return stored
     return stored.astype(np.float64) * (1 if slope is None else slope) + (intercept or 0)
+
+
+def modality_table(dataset: Dataset, frame: int) -> list[bytes]:
+    """The first value and all entries of a frame's modality LUT; nothing where it has none."""
+    item = _transformation(dataset, frame)
+    if not item.get("ModalityLUTSequence"):
+        return []
+    count, first, _ = item.ModalityLUTSequence[0].LUTDescriptor
+    entries = _through_table(np.arange(count or 65536) + first, item.ModalityLUTSequence[0], dataset)
+    return [str(first).encode(), entries.tobytes()]
+
+
+def _transformation(dataset: Dataset, frame: int) -> Dataset:
+    """What says what a frame's stored values mean: its functional group, or else the file."""
+    group = functional_group(dataset, frame, "PixelValueTransformationSequence")
+    return dataset if group is None else group
 
 
 def _through_table(values: np.ndarray, item: Dataset, dataset: Dataset) -> np.ndarray:

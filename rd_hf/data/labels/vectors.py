@@ -209,7 +209,7 @@ def _one_per_row(labels: Labels, where: str) -> Labels:
             raise DataError(
                 f"split '{split}', row {row}, {where}: has {len(own)} labels {own}{unclear}, but each row needs "
                 f"exactly one where one label per image is expected (label_kind single). {wrong.sum()} rows of this "
-                "split are like that"
+                "split are like that. Leave label_kind out, or set it to multi"
             )
         numbers[split] = np.where(labels.missing[split], -1, rows.argmax(axis=1)).astype(np.int64)
     return Labels.of_numbers(numbers, labels.names, labels.are_numbered).noted(*labels.notes)

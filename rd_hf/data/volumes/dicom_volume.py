@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from ..decoding.dicom import modality_values
+from ..decoding.dicom import modality_table, modality_values
 from ..decoding.dicom_file import DicomError, check_is_image, open_dataset, private_decoding, stored_values
 from ..decoding.pillow import check_size
 from .dicom_geometry import Plane, Stack, stack
@@ -77,6 +77,9 @@ def content(source: Source) -> Iterator[bytes]:
     """
     slices, box = _found(source)
     yield json.dumps([box.shape, box.affine.tolist()]).encode()
+    order = [each.frame for each in slices]
+    if any(order) and order != sorted(order):  # of one file, whose pixels follow in the order of its frames
+        yield json.dumps(order).encode()
     for meaning, *pixels in _of_each(slices, _content):
         yield meaning
         yield from pixels
@@ -127,7 +130,8 @@ def _content(dataset: Dataset, each: _Slice) -> list[bytes]:
     bits = [int(dataset.get("BitsStored") or 0), int(dataset.get("PixelRepresentation") or 0)]
     meaning = modality_values(dataset, np.arange(2), each.frame).tolist()
     stored = [] if each.frame else [dataset[name].value for name in _PIXELS if name in dataset]
-    return [json.dumps([str(dataset.file_meta.TransferSyntaxUID), bits, meaning]).encode(), *stored]
+    table = modality_table(dataset, each.frame)
+    return [json.dumps([str(dataset.file_meta.TransferSyntaxUID), bits, meaning]).encode(), *table, *stored]
 
 
 def _values(dataset: Dataset, each: _Slice) -> np.ndarray:
