@@ -105,6 +105,12 @@ def template_folder() -> Path:
     return installed if installed.is_dir() else Path(__file__).parents[2] / "model_cards"
 
 
+def shown_images(card: Path) -> set[str]:
+    """The plots and pictures that a card names; none where there is no card."""
+    text = card.read_text(encoding="utf-8") if card.is_file() else ""
+    return {name for name in IMAGES if re.search(rf"(?<![\w-]){re.escape(name)}", text)}
+
+
 def read_metadata(path: Path) -> ModelCardData:
     """The metadata of a card that anybody may have written; empty where it is not YAML or not a card's."""
     try:

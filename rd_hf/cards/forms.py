@@ -14,7 +14,7 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData, snapshot_download
 
 from ..runtime.files import write_text
-from .card import CARD_FILE, EVAL_RESULTS_FILE, IMAGES, is_edited, render_use, stamp
+from .card import CARD_FILE, EVAL_RESULTS_FILE, IMAGES, is_edited, render_use, shown_images, stamp
 
 logger = logging.getLogger(__name__)
 
@@ -23,14 +23,17 @@ BEFORE, AFTER = "\n## Use\n\n", "\n## Where it comes from\n"
 
 
 def copy_companions(model: str, revision: str | None, folder: Path) -> None:
-    """Copy what stands beside a model's weights and says what it is: card, plots, licence, results.
+    """Copy what stands beside a model's weights and says what it is: card, the plots in it, licence, results.
 
     :param model: folder or Hub id.
     """
     source = Path(model)
     if not source.is_dir():
         source = Path(snapshot_download(model, revision=revision, allow_patterns=list(COMPANIONS)))
+    shown = shown_images(source / CARD_FILE)
     for name in COMPANIONS:
+        if name in IMAGES and name not in shown:  # perhaps of patients, and taken back
+            continue
         if (source / name).is_file():
             (folder / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(source / name, folder / name)

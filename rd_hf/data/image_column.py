@@ -16,6 +16,7 @@ from datasets.table import InMemoryTable, Table
 
 from ..arguments.values import nearest_name
 from .columns import DataError
+from .decoding.images import DOWNLOAD, is_fetched
 from .image_paths import ImagePaths, is_there, shown
 from .labels.values import is_text
 from .scanner import IMAGE_SUFFIXES, printable
@@ -156,9 +157,17 @@ def _find_files(
 
     :param numbers: of the rows in the split.
     :param count: how many images the split has.
-    :raises DataError: if a file is missing.
+    :raises DataError: if a file is missing, or lies on a server.
     """
-    local = [place for place, row in enumerate(rows) if row and row["bytes"] is None and "://" not in row["path"]]
+    named = [place for place, row in enumerate(rows) if row and row["bytes"] is None]
+    for place in named:
+        path = rows[place]["path"]
+        if is_fetched(path) or (paths is not None and path.lstrip().startswith("hf://")):
+            raise DataError(
+                f"row {numbers[place]} of split '{name}' has the address '{shown(path)}' in column '{column}', and "
+                f"rd_hf fetches no addresses, because servers would learn of the data: {DOWNLOAD}"
+            )
+    local = [place for place in named if "://" not in rows[place]["path"]]
     if paths is None:
         _check_files([rows[place]["path"] for place in local], numbers[local], count, name, of_volumes)
     else:

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path, PurePath
 
 from ..arguments.values import nearest_name
+from ..runtime.quiet import escaped
 from .columns import DataError
 from .scanner import IMAGE_SUFFIXES, is_hidden, is_image, masks_among, printable, scan
 from .split_names import standard_split_name
@@ -221,7 +222,7 @@ def is_there(file: str, may_be_folder: bool = False) -> bool:
 
 def shown(text: str) -> str:
     """A cell as it can stand in a message: long ones, such as an image in base64, are cut."""
-    return text if len(text) <= 4 * LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
+    return escaped(text if len(text) <= 4 * LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}...")
 
 
 def _parts(name: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -21,11 +22,14 @@ from .labels.values import clean
 from .scanner import printable
 from .volumes.arrays import are_volumes, label_column, volume_column
 from .volumes.choice import VolumeChoice
+from .volumes.npy import array_header
+from .volumes.source import VolumeError
 from .volumes.volume import VolumeReading
 
 logger = logging.getLogger(__name__)
 
 ZIP_MAGIC, NPY_MAGIC = b"PK", b"\x93NUMPY"
+_OF_SPLITS = ("_images", "_labels", "_masks")
 DAMAGE = (OSError, EOFError, zlib.error, zipfile.BadZipFile)
 
 
@@ -65,10 +69,6 @@ def read_medmnist(path: Path, choice: VolumeChoice = AS_IT_IS) -> ArrayData:
     """
     arrays = _read_arrays(path)
     splits = [key.removesuffix("_images") for key in arrays if key.endswith("_images")]
-    if not splits:
-        raise DataError(
-            f"'{path}' has no array named train_images, val_images or test_images; its arrays are {list(arrays)}"
-        )
     fingerprint = [str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns]
     found = {split: _split(arrays, split, path, choice, Hasher.hash([*fingerprint, split])) for split in splits}
     readings = {split: reading for split, (_, reading) in found.items()}
@@ -94,20 +94,45 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     except (*DAMAGE, ValueError):
         raise DataError(_damaged(path)) from None
     with file:
-        arrays = {key: _array(file, key, path) for key in file.files}
+        needed = [key for key in file.files if key.endswith(_OF_SPLITS) or key == "classes"]
+        if not any(key.endswith(_OF_SPLITS[0]) for key in needed):
+            raise DataError(
+                f"'{path}' has no array named train_images, val_images or test_images; its arrays are {file.files}"
+            )
+        arrays = {key: _array(file, key, path) for key in needed}
     return {key: array for key, array in arrays.items() if isinstance(array, np.ndarray)}
 
 
 def _array(file: np.lib.npyio.NpzFile, key: str, path: Path) -> np.ndarray | bytes:
+    _check_header(file, key, path)
     try:
         return file[key]
     except DAMAGE:
         raise DataError(_damaged(path)) from None
+    except MemoryError as error:
+        raise DataError(f"'{path}', {key}: needs more memory than there is ({error}). Save fewer images") from None
     except ValueError:  # what numpy says of it advises to run code that the file holds
         raise DataError(
             f"'{path}', {key}: not a plain array of numbers or texts. It holds Python objects, perhaps because images "
             "differ in size or labels in length. Save images of one size as uint8, and labels as numbers or texts"
         ) from None
+
+
+def _check_header(file: np.lib.npyio.NpzFile, key: str, path: Path) -> None:
+    """:raises DataError: where an array would take more bytes than are stored; nothing is unpacked for that."""
+    name = f"{key}.npy"
+    if name not in file.zip.namelist():
+        return
+    try:
+        with file.zip.open(name) as member:
+            shape, dtype = array_header(member)
+            needed = member.tell() + math.prod(shape) * dtype.itemsize
+    except VolumeError:  # which is told when it is read
+        return
+    except DAMAGE:
+        raise DataError(_damaged(path)) from None
+    if not dtype.hasobject and file.zip.getinfo(name).file_size < needed:
+        raise DataError(f"{_damaged(path)} ({key} promises {needed} bytes)")
 
 
 def _damaged(path: Path) -> str:

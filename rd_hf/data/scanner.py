@@ -17,6 +17,7 @@ from typing import Any
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder as ImageFolderBuilder
 
 from ..arguments.words import counted
+from ..runtime.quiet import escaped
 from .columns import DataError
 from .decoding.dicom_file import DICOM_SUFFIXES, START_BYTES, is_dicom
 from .volumes.names import stem_of, suffix_of
@@ -176,8 +177,8 @@ def counted_suffixes(files: Iterable[PurePath]) -> str:
 
 
 def printable(path: str | os.PathLike) -> str:
-    """A path as text that can be printed and stored, also where its name is not valid UTF-8."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    """A path as text that can be printed and stored, also where its name has control characters or is not UTF-8."""
+    return escaped(os.fsencode(path).decode("utf-8", "backslashreplace"))
 
 
 def masks_among(images: Sequence[PurePath]) -> set[PurePath]:
@@ -236,7 +237,10 @@ def _walk(
     for entry in entries:
         here = inside / entry.name
         if not entry.is_dir():
-            files.append(here)
+            if entry.is_file() or not os.path.exists(entry.path):
+                files.append(here)
+            else:
+                logger.warning("'%s' is a pipe or a device, not a file, and is not read.", printable(entry.path))
             continue
         identity = _identity(folder / entry.name)
         if identity in above:

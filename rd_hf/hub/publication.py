@@ -15,7 +15,7 @@ from typing import Any
 from transformers.dynamic_module_utils import get_relative_import_files
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
-from ..cards.card import CARD_FILE, EVAL_RESULTS_FILE, IMAGES
+from ..cards.card import CARD_FILE, EVAL_RESULTS_FILE, shown_images
 from ..cards.provenance import FORM, ONNX, PROVENANCE
 from ..export.web.layout import NEEDED, is_page, paths_of_page
 from ..inference.onnx_runtime import MODEL_FILE
@@ -25,10 +25,11 @@ logger = logging.getLogger(__name__)
 
 FORMATS = ("transformers", "rd_hf")
 
-# What a published folder consists of. Other files of the user (pictures, tables, notebooks) stay where they are.
+# What a published folder consists of, besides the pictures that its card shows. Other files of the user (tables,
+# notebooks, other pictures) stay where they are.
 CONFIGS = ("config.json", "preprocessor_config.json", "processor_config.json")
 NAMES = {
-    CARD_FILE, "LICENSE", *CONFIGS, SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, MODEL_FILE, EXPORT_REPORT, *IMAGES,
+    CARD_FILE, "LICENSE", *CONFIGS, SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, MODEL_FILE, EXPORT_REPORT,
 }  # fmt: skip
 # What a repo may hold before anything was published in it.
 INITIAL_FILES = {".gitattributes", CARD_FILE, "LICENSE"}
@@ -53,7 +54,7 @@ def publishable_files(folder: Path) -> dict[str, Path]:
             "student itself, or upload the folder with `hf upload` where that is meant."
         )
     shards = _shards(folder)
-    names = NAMES | shards | _code_files(folder)
+    names = NAMES | shards | _code_files(folder) | shown_images(folder / CARD_FILE)
     files = {path.name: path for path in sorted(folder.iterdir()) if path.is_file() and path.name in names}
     left_out = sorted({path.name for path in folder.iterdir()} - set(files) - {Path(EVAL_RESULTS_FILE).parts[0]})
     if left_out:

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_CHOOSE_ANOTHER = "Choose another name, make it private in its settings on the Hub, or leave `private` out."
+
 
 @dataclass(frozen=True)
 class Destination:
@@ -183,8 +185,7 @@ def _destination(
         return Destination(repo_id, repo_type, None, None)
     if private and info.private is False:
         raise PushError(
-            f"{repo_id} exists and is public, so what is pushed there would not be private. Choose another name, make "
-            "it private in its settings on the Hub, or leave `private` out."
+            f"{repo_id} exists and is public, so what is pushed there would not be private. {_CHOOSE_ANOTHER}"
         )
     if not create_pr:
         retrying(lambda: api.auth_check(repo_id, repo_type=repo_type, write=True))
@@ -249,8 +250,12 @@ def _send(
     head = destination.head
     if head is None:
         sdk = {"space_sdk": "static"} if destination.repo_type == "space" else {}
-        retrying(lambda: api.create_repo(repo_id, private=private, exist_ok=True, **of_type, **sdk))
-        head = retrying(lambda: api.repo_info(repo_id, **of_type)).sha
+        # None leaves what an organisation has chosen for its new repos, which False would make public
+        retrying(lambda: api.create_repo(repo_id, private=private or None, exist_ok=True, **of_type, **sdk))
+        made = retrying(lambda: api.repo_info(repo_id, **of_type))
+        if private and made.private is False:  # by somebody else, since it was looked for
+            raise PushError(f"{repo_id} has meanwhile been made as a public repo. {_CHOOSE_ANOTHER}")
+        head = made.sha
     if revision is not None:
         retrying(lambda: api.create_branch(repo_id, branch=revision, exist_ok=True, **of_type))
     sent = [operation for operation in operations if isinstance(operation, CommitOperationAdd)]

@@ -33,6 +33,8 @@ def _nested_config(value: PreTrainedConfig | Mapping[str, Any] | None, field: st
     model_type = values.pop("model_type")
     if model_type == "timm_wrapper":  # whose JSON repeats the labels, which would outlive a change of `id2label`
         values = {name: item for name, item in values.items() if name not in ("num_classes", "label_names")}
+        if (values.get("model_args") or {}).get("checkpoint_path"):
+            raise ValueError(f"`{field}` has `checkpoint_path`, by which timm would load another file: remove it.")
     return AutoConfig.for_model(model_type, **values)
 
 
@@ -61,8 +63,11 @@ def _check_public(value: Any, field: str) -> None:
         for index, item in enumerate(value):
             _check_public(item, f"{field}[{index}]")
     elif isinstance(value, str):
-        is_absolute = PurePosixPath(value).is_absolute() or PureWindowsPath(value).is_absolute()
-        if is_absolute or value.startswith(("~", "file:")):
+        if (
+            PurePosixPath(value).is_absolute()
+            or PureWindowsPath(value).is_absolute()
+            or value.startswith(("~", "file:"))
+        ):
             raise ValueError(f"`{field}` is the local path {value!r}; give a Hub id, or the word 'local' and a hash.")
     elif value is not None and not isinstance(value, (bool, int, float)):
         raise ValueError(f"`{field}` must be plain JSON, but contains a {type(value).__name__}.")
@@ -83,12 +88,11 @@ def checked_operating_point(value: Any, labels: Sequence[str], problem_type: str
 
 def _without_origin(values: dict[str, Any]) -> dict[str, Any]:
     """Clears in nested configs the folder that they were loaded from, and the code files that were saved with them."""
-    cleared = {}
+    cleared = dict(values)
     for key, value in values.items():
         if isinstance(value, dict):
-            value = {name: item for name, item in value.items() if name not in ("_name_or_path", "auto_map")}
-            value = _without_origin(value)
-        cleared[key] = value
+            kept = {name: item for name, item in value.items() if name not in ("_name_or_path", "auto_map")}
+            cleared[key] = _without_origin(kept)
     return cleared
 
 

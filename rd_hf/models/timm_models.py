@@ -6,6 +6,7 @@ transformers wraps these models (`timm_wrapper`) where timm is installed. This f
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from transformers import CONFIG_MAPPING, PreTrainedConfig
@@ -25,14 +26,25 @@ def timm_config(name_or_path: str | os.PathLike[str], revision: str | None = Non
 
     :param name_or_path: Hub id or folder.
     :raises OSError: when there is no config.json.
+    :raises ValueError: when it names another file for timm to load, at whatever depth.
     :raises ImportError: when the labels are those of ImageNet and timm, which knows them, is not installed.
     """
     values, _ = PreTrainedConfig.get_config_dict(name_or_path, revision=revision)
+    check_loads_nothing(values)
     if "architecture" not in values or values.get("model_type", TIMM) != TIMM:
         return None
     config = CONFIG_MAPPING[TIMM].from_dict(_current_layout(values))
     config.name_or_path = os.fspath(name_or_path)
     return without_labels_of_timm(config)
+
+
+def check_loads_nothing(values: Mapping[str, Any]) -> None:
+    """:raises ValueError: for a config, at any depth, by which timm would load another file, perhaps by unpickling."""
+    if values.get("checkpoint_path"):
+        raise ValueError("its config has `checkpoint_path`, by which timm would load another file: remove it there")
+    for item in values.values():
+        if isinstance(item, Mapping):
+            check_loads_nothing(item)
 
 
 def _current_layout(values: dict[str, Any]) -> dict[str, Any]:

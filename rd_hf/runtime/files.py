@@ -6,12 +6,13 @@ import csv
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from math import isfinite
 from pathlib import Path
-from tempfile import mkdtemp
+from stat import S_IMODE
 from typing import Any
 from uuid import uuid4
 
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 RUN_CONFIG, RUN_HISTORY, RUN_METRICS = "config.yaml", "metrics.jsonl", "metrics.json"
 CHECKPOINTS = "checkpoints"  # the folder of a run's checkpoints
 EXPORT_REPORT = "export.json"
+_FORMULA = re.compile(r"[=+\-@\t\r](?!(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$|inf$|nan$)", re.IGNORECASE)  # but no number
 LOCK_FILE = ".lock"
 ASIDE = ".rd_hf."  # before the name of a folder that is being written
 
@@ -91,7 +93,8 @@ def new_folder(target: Path) -> Iterator[Path]:
     if is_there and any(target.iterdir()):
         raise ArgumentError(f"`output_dir` {target} is not empty. Choose another folder.")
     target.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(mkdtemp(prefix=ASIDE, dir=target if is_there else target.parent))
+    aside = (target if is_there else target.parent) / f"{ASIDE}{uuid4().hex}"
+    aside.mkdir()  # not by tempfile, whose folders are for their owner alone
     try:
         yield aside
         share_weights(aside)
@@ -100,7 +103,6 @@ def new_folder(target: Path) -> Iterator[Path]:
                 path.replace(target / path.name)
             aside.rmdir()
         else:
-            aside.chmod(0o755)
             aside.replace(target)
     except BaseException:
         shutil.rmtree(aside)
@@ -147,6 +149,9 @@ def write_predictions(
 ) -> None:
     """Write a CSV file with one line per image.
 
+    No text in it is a formula to a spreadsheet: where one begins like a formula, an apostrophe comes first, as
+    spreadsheets write texts, and before a file `./`, by which it is still found.
+
     :param rows: the images' numbers in the split, the first column.
     :param columns: the names of the others.
     :param table: each image's cells under these.
@@ -154,14 +159,20 @@ def write_predictions(
     """
     with written_whole(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["row", *([] if files is None else ["file"]), *columns])
-        names = [[]] * len(rows) if files is None else [[file] for file in files]
-        writer.writerows([row, *name, *cells] for row, name, cells in zip(rows, names, table, strict=True))
+        writer.writerow(["row", *([] if files is None else ["file"]), *_texts(columns)])
+        names = [[]] * len(rows) if files is None else [_texts([file], "./") for file in files]
+        writer.writerows([row, *name, *_texts(cells)] for row, name, cells in zip(rows, names, table, strict=True))
+
+
+def _texts(cells: Iterable[str], before: str = "'") -> list[str]:
+    return [before + cell if _FORMULA.match(str(cell)) else cell for cell in cells]
 
 
 def share_weights(folder: Path) -> None:
     """Give weights the permissions of other new files; safetensors makes them for their owner alone."""
-    mask = os.umask(0)
-    os.umask(mask)
+    probe = folder / f".{uuid4().hex}"  # asking for the umask would change it for other threads
+    probe.touch()
+    mode = probe.stat().st_mode
+    probe.unlink()
     for path in folder.rglob("*.safetensors"):
-        path.chmod(0o666 & ~mask)
+        path.chmod(S_IMODE(mode))

@@ -7,11 +7,12 @@ expressions are refused, and weights are read as tensors alone.
 from __future__ import annotations
 
 import inspect
+import itertools
 import json
 import logging
 import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ logger = logging.getLogger(__name__)
 CONFIGS = [f"configs/inference.{suffix}" for suffix in ("json", "yaml", "yml")]
 WEIGHTS = ("models/model.safetensors", "models/model.pt")
 NETWORKS = {name.lower(): name for name in CLASSIFIERS + SEGMENTERS}
+MOST_VALUES = 10_000  # of a network's definition, which has some dozens
 STATES = ("state_dict", "model", "network", "net")  # under which training code keeps the weights beside other things
 
 
@@ -66,7 +68,7 @@ def convert_bundle(bundle: str | os.PathLike[str], output_dir: str | os.PathLike
     key = next((name for name in ("network_def", "network") if isinstance(values.get(name), Mapping)), None)
     if key is None:
         raise BundleError(f"{path} has no `network_def` with a `_target_`: write the network's definition there.")
-    definition = _plain(values[key], values, path, key)
+    definition = _plain(values[key], values, path, key, itertools.count(1))
     model = _build(definition, _labels(folder), path)
     _load(model, _weights(folder), definition, folder)
     with new_folder(target) as written:
@@ -95,15 +97,20 @@ def _read(path: Path) -> Mapping[str, Any]:
     return values
 
 
-def _plain(value: Any, values: Mapping[str, Any], path: Path, where: str, depth: int = 0) -> Any:
+def _plain(
+    value: Any, values: Mapping[str, Any], path: Path, where: str, counted: Iterator[int], depth: int = 0
+) -> Any:
     """A value of a config with its references followed.
 
-    :raises BundleError: for a Python expression, or a reference to nothing.
+    :param counted: counts the values, which references to references multiply.
+    :raises BundleError: for a Python expression, a reference to nothing, or more values than a network has.
     """
+    if next(counted) > MOST_VALUES:
+        raise BundleError(f"{path} has more than {MOST_VALUES} values with its references followed: write fewer.")
     if isinstance(value, Mapping):
-        return {name: _plain(item, values, path, f"{where}#{name}", depth) for name, item in value.items()}
+        return {name: _plain(item, values, path, f"{where}#{name}", counted, depth) for name, item in value.items()}
     if isinstance(value, list):
-        return [_plain(item, values, path, f"{where}#{number}", depth) for number, item in enumerate(value)]
+        return [_plain(item, values, path, f"{where}#{place}", counted, depth) for place, item in enumerate(value)]
     if not isinstance(value, str) or not value.startswith(("$", "@", "%")):
         return value
     found: Any = values
@@ -114,7 +121,7 @@ def _plain(value: Any, values: Mapping[str, Any], path: Path, where: str, depth:
             f"`{where}` in {path} is {value!r}, which only running the bundle's code would tell. Write the value "
             "itself there, if you trust the bundle."
         )
-    return _plain(found, values, path, where, depth + 1)
+    return _plain(found, values, path, where, counted, depth + 1)
 
 
 def _build(definition: dict[str, Any], labels: dict[int, str], path: Path) -> MonaiNet:

@@ -11,7 +11,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from transformers.utils import is_timm_available
 
 from ..data.timm_processor import architecture_settings, settings_of
-from ..models.timm_models import TIMM, without_labels_of_timm
+from ..models.timm_models import TIMM, check_loads_nothing, without_labels_of_timm
 from .kinds import StudentError
 
 
@@ -21,7 +21,11 @@ def is_of_timm(config: PreTrainedConfig) -> bool:
 
 
 def check_inline(fields: dict[str, Any]) -> None:
-    """:raises StudentError: for an inline config of an architecture that this machine's timm does not have."""
+    """:raises StudentError: for an inline config of an architecture that this machine's timm does not have.
+
+    :raises ValueError: for one that names a file to load.
+    """
+    check_loads_nothing(fields)
     if not is_timm_available():
         raise StudentError("A student of timm needs that package: pip install 'rd-hf[timm]'.")
     import timm

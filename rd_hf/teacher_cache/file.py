@@ -16,7 +16,6 @@ import errno
 import json
 import logging
 import os
-import tempfile
 import weakref
 import zlib
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -214,11 +214,12 @@ def make_file(path: Path, header: bytes, size: int | None = None) -> None:
     :param size: bytes of the file, what follows the header being a hole; by default there is nothing more.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    aside = path.with_name(f".{path.name}.{uuid4().hex}")
+    # with the permissions that the user gives to new files, since features tell much of the images
+    handle = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         write_all(handle, memoryview(header), 0)
         os.ftruncate(handle, size or len(header))
-        os.fchmod(handle, 0o644)
         os.fsync(handle)
         with suppress(FileExistsError):
             os.link(aside, path)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from ..data.decoding.image_notes import Note
 from ..data.open_split import OpenSplit
 from ..inference.examples import mask_example, volume_example
 from ..inference.rows import evaluating
@@ -15,6 +17,8 @@ from ..scoring.mask_pictures import draw_masks
 from ..scoring.segmentation import MaskRows
 from ..scoring.volume_pictures import draw_volumes
 from ..tasks.segmentation import Segmentation, VolumeSegmentation
+
+logger = logging.getLogger(__name__)
 
 EXAMPLES_FILE = "examples.png"
 EACH = 2  # best, median and worst images
@@ -34,11 +38,12 @@ def draw_examples(
     :param rows: of the split, as `Task.row` gives them; an image's Dice is the mean over its foreground classes.
     """
     dice = MaskRows.of(rows, task.names).per_image["dice"]
-    defined = np.flatnonzero(~np.isnan(dice).all(axis=1))
+    defined = np.flatnonzero(~np.isnan(dice).all(axis=1) & ~_with_text(split))
     values = np.nanmean(dice[defined], axis=1)
     of_volumes = isinstance(task, VolumeSegmentation)
     chosen = defined[chosen_positions(values, EACH_OF_VOLUMES if of_volumes else EACH)]
     titles = [f"{split.name}, row {split.rows[number]}\nDice {np.nanmean(dice[number]):.2f}" for number in chosen]
+    (folder / EXAMPLES_FILE).unlink(missing_ok=True)  # of an earlier report
     if not titles:
         return
     example = volume_example if of_volumes else mask_example
@@ -53,6 +58,18 @@ def draw_examples(
             draw_volumes(examples, task.names, folder / EXAMPLES_FILE)
         else:
             draw_masks(list(examples), task.names, folder / EXAMPLES_FILE)
+
+
+def _with_text(split: OpenSplit) -> np.ndarray:
+    """(N,) bool, which images say that text, perhaps a patient's name, is burned into their pixels."""
+    notes = split.store.notes(split.rows)
+    found = np.array([bool(notes[int(row)] & Note.BURNED_IN) for row in split.rows], dtype=bool)
+    if found.any():
+        words = (
+            "%s leaves out %d of %d images of %s, which have text burned into the pixels (BurnedInAnnotation is YES)."
+        )
+        logger.warning(words, EXAMPLES_FILE, found.sum(), len(found), split.name)
+    return found
 
 
 def chosen_positions(values: np.ndarray, each: int) -> np.ndarray:

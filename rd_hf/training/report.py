@@ -19,7 +19,7 @@ import numpy as np
 from safetensors import SafetensorError
 
 from ..arguments.values import columns_of
-from ..cards.card import CARD_FILE, EVAL_RESULTS_FILE, eval_results, render_card, write_card
+from ..cards.card import CARD_FILE, EVAL_RESULTS_FILE, IMAGES, eval_results, render_card, write_card
 from ..data.volumes.store import VolumeStore
 from ..inference.rows import predict_rows, scores_of_split
 from ..inference.subgroups import scores_of_subgroups
@@ -218,6 +218,8 @@ def _write_cards(
             else:
                 own = {}
             _copy_images([name for name in facts["images"] if name not in own], folder, folder / kind)
+            for name in set(IMAGES) - set(facts["images"]):  # of patients, before `card_images` was taken back
+                (folder / kind / name).unlink(missing_ok=True)
             facts["images"] = {n: title for n, title in facts["images"].items() if (folder / kind / n).is_file()}
             with _on_its_own(folder, f"{kind}/{CARD_FILE}"):
                 _write_card(folder / kind, facts, trainer)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -14,10 +13,9 @@ from ..arguments.config import config_text, read_config
 from ..arguments.distillation import DistillationArguments
 from ..arguments.options import defaults_under, names, options
 from ..arguments.values import ArgumentError
-from ..cards.card import CARD_FILE, IMAGES, is_edited
+from ..cards.card import IMAGES
 from ..pages.report import REPORT_FILE
 from ..runtime.files import (
-    CHECKPOINTS,
     LOCK_FILE,
     RUN_CONFIG,
     RUN_HISTORY,
@@ -26,10 +24,10 @@ from ..runtime.files import (
     check_folder,
     write_text,
 )
+from .earlier_run import WRITTEN, remove_earlier_run
 
 logger = logging.getLogger(__name__)
 
-FOLDERS = ("student", "teacher", CHECKPOINTS, "trackers", "logs")
 FILES = (
     RUN_CONFIG, RUN_HISTORY, RUN_METRICS, REPORT_FILE, "predictions.csv", "skipped_images.json", *IMAGES
 )  # fmt: skip
@@ -95,7 +93,7 @@ def open_run_folder(arguments: DistillationArguments) -> Iterator[None]:
         if arguments.resume:
             _check_same_run(folder, arguments)
         else:
-            _remove_earlier_run(folder)
+            remove_earlier_run(folder, FILES)
             replace_config(arguments, folder)
         yield
 
@@ -144,25 +142,12 @@ def _keep_inputs(folder: Path, arguments: DistillationArguments) -> None:
     """:raises ArgumentError: when what the new run reads is part of what it would overwrite."""
     for name in names(DistillationArguments, lambda fact: fact.text in ("model", "data")):
         value = getattr(arguments, name)
-        for own in (*FOLDERS, *FILES):
+        for own in (*WRITTEN, *FILES):
             if isinstance(value, str) and Path(value).resolve().is_relative_to((folder / own).resolve()):
                 raise ArgumentError(
                     f"`{name}` {value} would be deleted together with the earlier run in {folder}: choose another "
                     "folder."
                 )
-
-
-def _remove_earlier_run(folder: Path) -> None:
-    """Only what a run leaves is removed; other files of the user stay, and so does a model card that was edited."""
-    for name in ("student", "teacher"):
-        card = folder / name / CARD_FILE
-        if card.is_file() and is_edited(card.read_text(encoding="utf-8")):
-            kept = card.replace(folder / f"edited_card_of_{name}.md")
-            logger.warning("The edited model card of the earlier run is kept as %s.", kept)
-    for name in FOLDERS:
-        shutil.rmtree(folder / name, ignore_errors=True)
-    for name in FILES:
-        (folder / name).unlink(missing_ok=True)
 
 
 def read_history(folder: Path, until: int | None = None) -> list[dict[str, Any]]:

@@ -29,7 +29,8 @@ from rd_hf.students.cost import Cost
 from rd_hf.tasks.classification import SingleLabel
 from rd_hf.tasks.segmentation import Segmentation
 from rd_hf.training.card_facts import CURVES
-from rd_hf.training.run_folder import open_run_folder
+from rd_hf.training.earlier_run import remove_earlier_run
+from rd_hf.training.run_folder import FILES, open_run_folder
 
 NAMES = ["benign", "malignant", "a|b <i>"]
 
@@ -244,6 +245,21 @@ def test_an_edited_card_survives_a_run_that_replaces_an_earlier_one(tmp_path):
         pass
     assert (run / "edited_card_of_student.md").read_text() == "# My own\n"
     assert {path.name for path in run.iterdir()} == {"edited_card_of_student.md", "config.yaml", ".lock"}
+
+
+def test_a_run_that_replaces_an_earlier_one_keeps_what_no_run_writes(tmp_path, caplog):
+    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    written = ("student/model.safetensors", "student/.eval_results/rd_hf.yaml", "checkpoints/step-00000002/a.json")
+    theirs = ("student/reader_study/notes.txt", "student/LICENSE", "logs/my_notes.txt")
+    for name in (*written, *theirs, "logs/process-0.log", "metrics.json", "../elsewhere/config.json"):
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_text("x")
+    (run / "teacher").symlink_to(elsewhere)
+    remove_earlier_run(run, FILES)
+    assert {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()} == set(theirs)
+    assert not (run / "teacher").is_symlink() and not (run / "checkpoints").exists()
+    assert (elsewhere / "config.json").is_file()
+    assert "student/LICENSE, student/reader_study/notes.txt in" in caplog.text and "my_notes" in caplog.text
 
 
 # --- masks

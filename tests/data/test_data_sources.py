@@ -3,6 +3,7 @@ import json
 import logging
 import os
 import shutil
+import zipfile
 
 import datasets
 import numpy as np
@@ -336,6 +337,22 @@ def test_faulty_npz(tmp_path, arrays, message):
     np.savez(tmp_path / "x.npz", **arrays)
     with pytest.raises(DataError, match=message):
         load_data(tmp_path / "x.npz")
+
+
+def test_npz_is_unpacked_as_far_as_it_is_needed(tmp_path, monkeypatch):
+    arrays = {"train_images": np.zeros((4, 8, 8), np.uint8), "train_labels": np.array([0, 1, 0, 1])}
+    np.savez_compressed(tmp_path / "x.npz", thumbnails=np.zeros(2**22, np.uint8), **arrays)
+    read, unpacked = np.lib.npyio.NpzFile.__getitem__, []
+    monkeypatch.setattr(np.lib.npyio.NpzFile, "__getitem__", lambda file, key: unpacked.append(key) or read(file, key))
+    load_data(tmp_path / "x.npz")
+    assert unpacked == list(arrays)
+    with zipfile.ZipFile(tmp_path / "y.npz", "w") as file, file.open("train_images.npy", "w") as member:
+        header = {"descr": "|u1", "fortran_order": False, "shape": (10**9, 64, 64)}
+        np.lib.format.write_array_header_1_0(member, header)
+        member.write(bytes(100))
+    with pytest.raises(DataError, match=r"y\.npz' cannot be read: it is damaged.*train_images promises 4096000000"):
+        load_data(tmp_path / "y.npz")
+    assert unpacked == list(arrays)
 
 
 @pytest.mark.parametrize("kept", [500, -1, -40, 0.5])

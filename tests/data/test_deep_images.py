@@ -1,6 +1,8 @@
 """Images deeper than eight bits: one rule of stretching, for grey and colour, whatever the file's format."""
 
 import struct
+import tracemalloc
+import zlib
 from io import BytesIO
 
 import numpy as np
@@ -11,6 +13,7 @@ from small_images import png_of_16_bits
 
 from rd_hf.data.decoding.image_notes import Note
 from rd_hf.data.decoding.images import BadImageError, read_image, to_rgb
+from rd_hf.data.decoding.intensity import stretch
 
 DEEP = np.random.default_rng(0).integers(300, 4096, (24, 20, 3)).astype(np.uint16)
 
@@ -42,6 +45,22 @@ def test_16_bit_png_of_any_number_of_channels():
     check(png_of_16_bits(np.concatenate([DEEP[..., :1], alpha], axis=2)), DEEP[..., 0])
     check(png_of_16_bits(np.concatenate([DEEP, hole], axis=2)), DEEP, Note.DEEP | Note.TRANSPARENT)
     check(png_of_16_bits(np.concatenate([DEEP[..., :1], hole], axis=2)), DEEP[..., 0], Note.DEEP | Note.TRANSPARENT)
+
+
+def test_memory_is_counted_as_it_is_needed():
+    content = png_of_16_bits(np.zeros((2, 2, 4), np.uint16)).replace(
+        struct.pack(">II", 2, 2), struct.pack(">II", 12000, 12000), 1
+    )
+    header = content[12:29]
+    content = content.replace(content[29:33], struct.pack(">I", zlib.crc32(header)), 1)
+    with pytest.raises(BadImageError, match="12000 x 12000 pixels, which are more than 2 GiB"):
+        read_image(content)
+    values = np.arange(3_000_000, dtype=np.uint32).astype(np.uint16).reshape(1000, 1000, 3)
+    tracemalloc.start()
+    stretch(values)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10 * values[..., 0].size * 2
 
 
 def test_grey_and_colour_are_stretched_alike():

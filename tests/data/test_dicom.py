@@ -20,7 +20,12 @@ pydicom = pytest.importorskip("pydicom", reason="the extra `dicom` is not instal
 from pydicom.data import get_testdata_file  # noqa: E402
 from pydicom.dataset import Dataset, FileMetaDataset  # noqa: E402
 from pydicom.pixels import set_pixel_data  # noqa: E402
-from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage, UltrasoundImageStorage  # noqa: E402
+from pydicom.uid import (  # noqa: E402
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    SegmentationStorage,
+    UltrasoundImageStorage,
+)
 
 FOLDER = SHARED / "data" / "dicom"
 LOSSY = {
@@ -239,6 +244,22 @@ def test_a_file_without_preamble_and_without_suffix_is_known_by_its_first_bytes(
     assert grey(tmp_path / "1.2.840.10008") == [[0, 64, 128, 191, 255]]
     assert dicom_file.is_dicom(content[132:]) and grey(content[132:]) == [[0, 64, 128, 191, 255]]
     assert not dicom_file.is_dicom(b"\x89PNG\r\n\x1a\n" + b"\0" * 200)
+
+
+@pytest.mark.parametrize("shift", [0, 12])
+def test_a_file_that_is_compressed_as_a_whole_is_counted_before_it_is_unpacked(monkeypatch, shift):
+    dataset = pydicom.dcmread(BytesIO(make(np.zeros((400, 500), np.uint8))))
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    buffer = BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    content = buffer.getvalue()
+    assert len(content) < 5000 and grey(content)[0][0] == 0
+    monkeypatch.setattr(dicom_file, "LARGEST", 100_000)
+    content = content[:132] + content[132 + shift :]  # without the length of the meta information
+    with pytest.raises(
+        BadImageError, match="meta information has no length" if shift else "unpacks to more than 2 GiB"
+    ):
+        read_image(content)
 
 
 def test_what_is_burned_in_is_noted():

@@ -12,6 +12,7 @@ from PIL import Image
 from rd_hf.data.columns import DataError
 from rd_hf.data.decoding.images import BadImageError, to_rgb
 from rd_hf.data.sources import load_data, load_images_only
+from rd_hf.data.volumes.source import Source
 
 
 def write(root, *files):
@@ -167,9 +168,22 @@ def test_listed_links_and_folders_are_called_so(tmp_path, caplog):
 
 
 def test_addresses_that_cannot_be_opened_are_unreadable_images(tmp_path):
-    data = load_data(Dataset.from_dict({"image": ["nowhere://x/1.png", "nowhere://x/2.png"], "label": ["a", "b"]}))
-    with pytest.raises(BadImageError, match="nowhere://x/1.png is not a readable image"):
+    data = load_data(Dataset.from_dict({"image": ["hf://nowhere/1.png", "hf://nowhere/2.png"], "label": ["a", "b"]}))
+    with pytest.raises(BadImageError, match="hf://nowhere/1.png is not a readable image"):
         to_rgb(data.splits["train"][0]["image"])
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:9/1.png", "zip://1.png::https://h/a.zip", "S3://b/1.png"])
+def test_addresses_in_a_column_are_never_fetched(tmp_path, monkeypatch, address):
+    monkeypatch.delattr("datasets.utils.file_utils.xopen")
+    write(tmp_path, "0.png")
+    with pytest.raises(DataError, match=r"row 1 of split 'train' has the address .* in column 'file_name'.*download"):
+        values(tmp_path, ["0.png", address])
+    with pytest.raises(DataError, match=r"row 0 of split .* in column 'image'"):
+        load_data(Dataset.from_dict({"image": [address, address], "label": ["a", "b"]}))
+    for read in (to_rgb, Source.of):
+        with pytest.raises(BadImageError, match="it is an address, and rd_hf fetches none"):
+            read({"bytes": None, "path": address})
 
 
 def test_images_that_an_unlabelled_table_does_not_list_are_counted(tmp_path, caplog):

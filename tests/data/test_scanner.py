@@ -9,8 +9,10 @@ from PIL import Image
 from rd_hf.arguments.values import ArgumentError
 from rd_hf.data.columns import DataError
 from rd_hf.data.decoding.images import BadImageError, to_rgb
-from rd_hf.data.scanner import scan
+from rd_hf.data.image_paths import shown
+from rd_hf.data.scanner import printable, scan
 from rd_hf.data.sources import load_data, load_images_only
+from rd_hf.data.volumes.source import Source, VolumeError
 from rd_hf.inference.prediction import find_images
 
 
@@ -211,3 +213,25 @@ def test_image_masks_alone_make_no_classes(tmp_path):
     write(tmp_path, "images/1.png", "masks/1.png")
     with pytest.raises(DataError, match="only one class folder with files to read, 'images'"):
         load_data(tmp_path, task="classification")
+
+
+def test_pipes_and_devices_are_not_read_and_named(tmp_path, log):
+    write(tmp_path, "a.png")
+    os.mkfifo(tmp_path / "b.png")
+    (tmp_path / "c.png").symlink_to("/dev/zero")
+    assert paths(scan(tmp_path).images) == ["a.png"]
+    for name in ("b.png", "c.png"):
+        assert f"{tmp_path / name}' is a pipe or a device" in log.text
+        with pytest.raises(BadImageError, match=f"{name} is not a readable image: it is a pipe or a device"):
+            to_rgb(tmp_path / name)
+        with pytest.raises(VolumeError, match="pipe or a device"):
+            Source.of(tmp_path / name)
+
+
+def test_names_cannot_steer_a_terminal_or_forge_lines_of_the_log(tmp_path):
+    name = "a\x1b]0;x\x07\nrd-hf: all fine.png"
+    (tmp_path / name).write_bytes(b"no image")
+    with pytest.raises(BadImageError) as caught:
+        to_rgb(tmp_path / name)
+    for text in (printable(tmp_path / name), str(caught.value), shown(name)):
+        assert text.isprintable() and r"a\x1b]0;x\x07\nrd-hf: all fine.png" in text

@@ -1,5 +1,6 @@
 """The folder of a web page: what is in it, where its runtime comes from, and what is refused."""
 
+import io
 import json
 import re
 import stat
@@ -129,6 +130,18 @@ def test_the_runtime_comes_from_a_package_file_too(package, page, tmp_path):
         archive.add(package, "package")
     found = runtime.vendored(page, str(tmp_path / "one.tgz"))
     assert {(page / found[name]).read_text() for name in ("script", "wasm")} == set(runtime.SHA256)
+
+
+@pytest.mark.parametrize("kind", [tarfile.DIRTYPE, tarfile.REGTYPE])
+def test_a_package_with_a_folder_or_a_flood_in_the_place_of_a_file_is_refused(page, tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(runtime, "MOST_BYTES", 100)
+    with tarfile.open(tmp_path / "one.tgz", "w:gz") as archive:
+        member = tarfile.TarInfo(f"package/dist/{runtime.SCRIPT}")
+        member.type, member.size = kind, 101 if kind == tarfile.REGTYPE else 0
+        archive.addfile(member, io.BytesIO(bytes(101)))
+    with pytest.raises(ArgumentError, match="is no file, or a far larger one"):
+        runtime.vendored(page, str(tmp_path / "one.tgz"))
+    assert not list((page / "runtime").iterdir())
 
 
 def npm(folder, script, monkeypatch):

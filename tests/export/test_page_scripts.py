@@ -226,4 +226,6 @@ def test_masks_are_those_of_python():
 
 def test_tables_are_quoted():
     (made,) = in_node([["table.js", "csv", [[["a,b.png", 'x "y"', "1"], ["c", "", "2"]]]]])
+    (safe,) = in_node([["table.js", "csv", [[["=1+1", "-0.5", "@x", "-"]]]]])
+    assert safe == "'=1+1,-0.5,'@x,'-\r\n"
     assert made == '"a,b.png","x ""y""",1\r\nc,,2\r\n'

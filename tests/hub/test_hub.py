@@ -8,6 +8,7 @@ import threading
 import pytest
 import torch
 from hub_server import TOKEN, Fault
+from huggingface_hub import ModelInfo
 from test_model_card import sample_facts
 from transformers import AutoModelForImageClassification, ResNetConfig, ViTImageProcessorPil
 from without_rd_hf import BLOCKER
@@ -21,6 +22,9 @@ from rd_hf.cards.card import (
     render_card,
     write_card,
 )  # fmt: skip
+from rd_hf.cards.forms import copy_companions
+from rd_hf.hub.publication import PushError, publishable_files
+from rd_hf.hub.push import Destination, _send
 from rd_hf.models.modeling_rd_student import RDStudentForImageClassification
 
 LABELS = ("benign", "malignant", "normal")
@@ -366,6 +370,45 @@ def test_pictures_and_scores_of_an_earlier_card_go_with_it_and_nothing_else(serv
     repo.add("main", "by hand", files_of(server) | theirs | {"README.md": (edited, False)}, repo.refs["main"])
     assert push(client, folder, "--commit_message", "again").returncode == 0
     assert "examples.png" in files_of(server)
+
+
+def test_a_picture_that_the_card_does_not_show_is_neither_pushed_nor_exported(folder, tmp_path):
+    (folder / "examples.png").write_bytes(b"patients, from before the pictures were taken back")
+    copied = tmp_path / "copied"
+    copied.mkdir()
+    copy_companions(str(folder), None, copied)
+    for names in (set(publishable_files(folder)), {path.name for path in copied.iterdir()}):
+        assert "roc.png" in names and "examples.png" not in names
+    with (folder / CARD_FILE).open("a") as card:
+        card.write("![By hand](examples.png)\n")
+    assert "examples.png" in publishable_files(folder)
+
+
+class RacedHub:
+    """A Hub on which somebody else makes each repo, a public one, in the moment before the push does."""
+
+    def __init__(self):
+        self.asked = []
+
+    def create_repo(self, repo_id, private, **options):
+        self.asked.append(private)
+
+    def repo_info(self, repo_id, **options):
+        return ModelInfo(id=repo_id, sha="0" * 40, private=False)
+
+    def preupload_lfs_files(self, *arguments, **options):
+        raise InterruptedError("an upload")
+
+
+def test_an_organisation_chooses_for_its_repos_and_a_private_push_never_goes_into_a_public_one(monkeypatch, folder):
+    hub = RacedHub()
+    monkeypatch.setattr("rd_hf.hub.push.HfApi", lambda: hub)
+    destination = Destination("lab/xray", "model", None, None)
+    with pytest.raises(PushError, match="made as a public repo"):
+        _send(publishable_files(folder), destination, True, None, False, "message")
+    with pytest.raises(InterruptedError):
+        _send(publishable_files(folder), destination, False, None, False, "message")
+    assert hub.asked == [True, None]
 
 
 def test_a_commit_of_somebody_else_meanwhile_is_not_run_over(server, client, folder):

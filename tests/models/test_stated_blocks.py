@@ -9,6 +9,7 @@ from torch import nn
 
 from rd_hf.arguments.distillation import DistillationArguments
 from rd_hf.arguments.values import ArgumentError
+from rd_hf.models.configuration_rd import RDStudentConfig
 from rd_hf.models.stages import find_stages, list_blocks
 from rd_hf.models.timm_models import stated_blocks, timm_config
 from rd_hf.students.kinds import StudentError
@@ -65,6 +66,16 @@ def test_a_config_of_timm_is_read_in_each_layout(tmp_path, is_flat):
 def test_other_configs_are_not_those_of_timm(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "resnet"}))
     assert timm_config(tmp_path) is None
+
+
+@pytest.mark.parametrize("field", ["classifier_config", "vision_config", None])
+def test_a_config_by_which_timm_would_load_another_file_is_refused(tmp_path, field):
+    values = {"model_type": "timm_wrapper", "architecture": "resnet18", "model_args": {"checkpoint_path": "x.bin"}}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "other", field: values} if field else values))
+    with pytest.raises(ValueError, match="checkpoint_path"):
+        timm_config(tmp_path)
+    with pytest.raises(ValueError, match="`classifier_config` has `checkpoint_path`"):
+        RDStudentConfig(classifier_config=values)
 
 
 @pytest.mark.skipif(find_spec("timm") is not None, reason="timm is installed")

@@ -80,6 +80,16 @@ def test_nothing_of_a_bundle_is_run(tmp_path):
     assert not made.exists()
 
 
+def test_references_that_multiply_are_counted(tmp_path):
+    folder = bundle(tmp_path / "deep", "SegResNet", SEGRESNET | {"init_filters": "@level0"}, {})
+    path = next((folder / "configs").iterdir())
+    values = json.loads(path.read_text())
+    values |= {f"level{depth}": [f"@level{depth + 1}"] * 10 for depth in range(9)} | {"level9": 1}
+    path.write_text(json.dumps(values))
+    with pytest.raises(BundleError, match="more than 10000 values with its references followed"):
+        convert_bundle(folder, tmp_path / "out")
+
+
 @pytest.mark.parametrize("suffix", [".json", ".yaml"])
 def test_numbers_as_json_writes_them_are_numbers(tmp_path, suffix):
     arguments = SEGRESNET | {"norm": ["INSTANCE", {"eps": 1e-05}]}  # to YAML 1.1 a text

@@ -5,6 +5,7 @@ import json
 import logging
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,11 +15,12 @@ from PIL import Image
 
 import rd_hf
 from rd_hf.arguments.values import ArgumentError
+from rd_hf.data.decoding.image_notes import Note
 from rd_hf.data.decoding.images import BadImageError
 from rd_hf.data.pixel_store import check_size
 from rd_hf.inference.mask_files import check_files_differ, names_of_masks
 from rd_hf.models.modeling_rd_segmentation import RDStudentForSemanticSegmentation
-from rd_hf.training.mask_examples import chosen_positions
+from rd_hf.training.mask_examples import _with_text, chosen_positions
 from rd_hf.training.run_folder import read_history
 
 TINY_UNET = {
@@ -75,7 +77,10 @@ def test_the_card_shows_test_images_only_if_asked_to(finished, teacher, masks_np
     assert (run / "student" / "examples.png").is_file()
     assert "](examples.png)" in (run / "student" / "README.md").read_text()
     assert "pipeline_tag: image-segmentation" in (run / "student" / "README.md").read_text()
-    rd_hf.distill(**settings(teacher, masks_npz, tmp_path / "run", max_steps=1))
+    again = settings(teacher, masks_npz, tmp_path / "run", max_steps=1)
+    rd_hf.distill(**again, card_images=True)
+    assert (tmp_path / "run" / "student" / "examples.png").is_file()
+    rd_hf.distill(**again, resume=True)  # without them
     assert (tmp_path / "run" / "examples.png").is_file()
     assert not (tmp_path / "run" / "student" / "examples.png").exists()
     assert "examples.png" not in (tmp_path / "run" / "student" / "README.md").read_text()
@@ -210,3 +215,10 @@ def test_names_of_masks_below_the_shared_folder(tmp_path):
     images = [tmp_path / name for name in ("x/1.png", "x/2.jpg", "y/1.png")]
     assert [path.as_posix() for path in names_of_masks(images).values()] == ["x/1.png", "x/2.png", "y/1.png"]
     assert [path.as_posix() for path in names_of_masks(images[:2]).values()] == ["1.png", "2.png"]
+
+
+def test_images_with_text_burned_in_are_in_no_picture(caplog):
+    notes = {3: Note.DICOM, 5: Note.DICOM | Note.BURNED_IN}
+    split = SimpleNamespace(name="test", rows=[3, 5], store=SimpleNamespace(notes=lambda rows: notes))
+    assert _with_text(split).tolist() == [False, True]
+    assert "examples.png leaves out 1 of 2 images of test" in caplog.text

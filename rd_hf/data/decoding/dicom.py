@@ -18,11 +18,13 @@ from .dicom_file import (
     stored_values,
 )
 from .intensity import stretch
-from .pillow import check_size
+from .pillow import SHALLOW, check_size
 from .reading import FROM_WHERE, Reading
 
 if TYPE_CHECKING:
     from pydicom import Dataset
+
+WINDOWED = 41  # bytes per pixel at most at a time, as measured of 16-bit grey through a window
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,9 @@ def _decoded(content: bytes, reading: Reading) -> Frame:
     frames = number_of_frames(dataset)
     frame = _chosen_frame(frames, reading)
     try:
-        check_size(int(dataset.get("Columns") or 0), int(dataset.get("Rows") or 0), 4)
+        is_colour = dataset.get("SamplesPerPixel") == 3 and dataset.get("BitsAllocated") == 8
+        bytes_per_pixel = SHALLOW if is_colour else WINDOWED
+        check_size(int(dataset.get("Columns") or 0), int(dataset.get("Rows") or 0), bytes_per_pixel)
     except ValueError as error:
         raise DicomError(str(error)) from None
     burned_in = str(dataset.get("BurnedInAnnotation", "")).strip().upper() == "YES"

@@ -9,13 +9,14 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
 from ...runtime.quiet import quiet
+from .reading import LARGEST
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -50,6 +51,8 @@ _PLACE = [
     "PixelSpacing", "NumberOfFrames", "Rows", "Columns", "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
 ]  # fmt: skip
+_DEFLATED = b"1.2.840.10008.1.2.1.99"  # the transfer syntax
+_HEAD_BYTES = 2**16
 _OVERLAY_BITS = [group << 16 | 0x0102 for group in range(0x6000, 0x6020, 2)]
 
 
@@ -102,6 +105,7 @@ def open_dataset(content: bytes) -> Dataset:
     """
     import pydicom
 
+    _check_unpacked(BytesIO(content))
     with private_reading():
         try:
             dataset = pydicom.dcmread(BytesIO(content), force=True, specific_tags=[*_ELEMENTS, *_OVERLAY_BITS])
@@ -126,11 +130,35 @@ def open_place(file: BinaryIO) -> Dataset:
     """
     import pydicom
 
+    _check_unpacked(file)
     with private_reading():
         try:
             return pydicom.dcmread(file, force=True, stop_before_pixels=True, specific_tags=_PLACE)
         except DAMAGED:
             raise DicomError("the DICOM file is damaged or cut off: fetch it again") from None
+
+
+def _check_unpacked(file: BinaryIO) -> None:
+    """Count what a file that is compressed as a whole unpacks to, before pydicom holds all of it.
+
+    :raises DicomError: for more than any image may have.
+    """
+    head = file.read(_HEAD_BYTES)
+    has_length = head[128:136] == b"DICM\2\0\0\0"
+    end = 144 + int.from_bytes(head[140:144], "little")  # of the group of meta information
+    if has_length and _DEFLATED in head[:end]:
+        file.seek(end)
+        unpacker, count = zlib.decompressobj(-zlib.MAX_WBITS), 0
+        with suppress(zlib.error):  # which pydicom meets too
+            while not unpacker.eof and (part := unpacker.unconsumed_tail or file.read(_HEAD_BYTES)):
+                count += len(unpacker.decompress(part, 2**20))
+                if count > LARGEST:
+                    raise DicomError(
+                        "the DICOM file unpacks to more than 2 GiB: save it without compression, or tile it"
+                    )
+    elif not has_length and head[128:132] == b"DICM" and _DEFLATED in head:
+        raise DicomError("the DICOM file is damaged: its meta information has no length")
+    file.seek(0)
 
 
 def number_of_frames(dataset: Dataset) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 import zlib
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from ...runtime.quiet import escaped
 from . import pillow, png, pnm, tiff
 from .dicom import read_frame
 from .dicom_file import DICOM_SUFFIXES, is_dicom
@@ -27,6 +29,9 @@ UNREADABLE = (
     AttributeError, ArithmeticError, AssertionError, RuntimeError, MemoryError, Image.DecompressionBombError,
 )  # fmt: skip
 AS_IT_IS = Reading()
+DOWNLOAD = "download the files first, and write their paths in the place of the addresses"
+_SCHEME = re.compile(r"(?:^|::)\s*([\w+.\-]+)://")  # of `zip://1.png::https://host/all.zip` both
+_UNASKED = frozenset({"file", "zip", "tar", "gzip", "bz2", "xz", "lz4", "zstd", "hf"})
 
 ImageLike = Image.Image | np.ndarray | bytes | str | os.PathLike | dict[str, Any]
 
@@ -99,11 +104,24 @@ def _content(image: dict[str, Any]) -> bytes:
     path = image.get("path")
     if path is None:
         raise ValueError("the row has neither bytes nor a path")
-    if "://" in path:  # a member of an archive, or a file on a remote file system
+    if is_fetched(path):
+        raise ValueError(f"it is an address, and rd_hf fetches none: {DOWNLOAD}")
+    if "://" in path:  # a member of an archive, or a file of a data set on the Hub
         from datasets.utils.file_utils import xopen
 
         with xopen(path, "rb") as file:
             return file.read()
+    return _content_of_file(path)
+
+
+def is_fetched(path: str) -> bool:
+    """Whether reading a path would ask a server other than the Hub; each server learns when and where that was."""
+    return any(scheme.lower() not in _UNASKED for scheme in _SCHEME.findall(path))
+
+
+def _content_of_file(path: str | os.PathLike) -> bytes:
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):  # which might never end
+        raise ValueError("it is a pipe or a device, not a file")
     return Path(path).read_bytes()
 
 
@@ -113,7 +131,7 @@ def _content_of(image: ImageLike) -> bytes:
     if isinstance(image, bytes):
         return image
     if isinstance(image, (str, os.PathLike)):
-        return Path(image).read_bytes()
+        return _content_of_file(image)
     raise ValueError(f"a {type(image).__name__} is not a Pillow image, array, bytes or path")
 
 
@@ -240,6 +258,7 @@ def unreadable(image: ImageLike, name: str | None, error: Exception, kind: str =
 def described(image: ImageLike, name: str | None) -> str:
     """What an error calls an image: its name and its path, as far as there are any."""
     path = path_of(image)
+    path = None if path is None else escaped(path)
     if name and path and os.path.abspath(name) != os.path.abspath(path):
         return f"{name} ({path})"
     return name or path or "an image"

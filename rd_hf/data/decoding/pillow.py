@@ -13,10 +13,11 @@ from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
 from ...runtime.quiet import quiet
 from .image_notes import Note
-from .reading import FROM_WHERE, Reading
+from .png import is_deep_colour, is_png
+from .reading import FROM_WHERE, LARGEST, Reading
 
 PILLOW_LIMIT = 1024**3 // 4 // 3  # pixels, above which Pillow warns of a "decompression bomb" and then refuses
-LARGEST = 2**31  # bytes of a decoded image
+SHALLOW, DEEP_GREY, DEEP_COLOUR = 4, 10, 24  # bytes per pixel: decoded by Pillow; at most at a time, as measured
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
@@ -38,10 +39,16 @@ def opened(content: bytes) -> Iterator[Image.Image]:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
             with Image.open(BytesIO(content)) as image:
-                check_size(*image.size, 4)
+                check_size(*image.size, _bytes_per_pixel(image, content))
                 yield image
         finally:
             Image.MAX_IMAGE_PIXELS = limit
+
+
+def _bytes_per_pixel(image: Image.Image, content: bytes) -> int:
+    if is_png(content) and is_deep_colour(content):
+        return DEEP_COLOUR
+    return DEEP_GREY if is_deep_grey(image) else SHALLOW
 
 
 def check_size(width: int, height: int, bytes_per_pixel: int) -> None:

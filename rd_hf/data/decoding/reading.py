@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from ...arguments.commands import EvaluationArguments
     from ...arguments.distillation import DistillationArguments
 
+LARGEST = 2**31  # bytes of a decoded image
 # after the number of a page that a file does not have
 FROM_WHERE = ", by the command or by the training of the model"
 

@@ -12,13 +12,14 @@ from PIL import Image
 from tifffile import TiffFile, TiffPage
 
 from ...runtime.quiet import quiet
-from .pillow import check_size
+from .pillow import DEEP_GREY, check_size
 
 _BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _SEPARATED = 0, 1, 2, 3, 5
 _COLOURS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _SEPARATED: 4}
 _NO_PREDICTOR, _HORIZONTAL = 1, 2
 _SIGNED = 2
+_BESIDE = 12  # bytes per pixel beside the values, as measured: for their bytes and pictures of these
 _DAMAGED = (
     ArithmeticError, AttributeError, EOFError, IndexError, KeyError, LZMAError, OSError, RuntimeError, TypeError,
     ValueError, struct.error, zlib.error,
@@ -96,7 +97,8 @@ def _colours(content: bytes, page: TiffPage) -> tuple[np.ndarray, bool, bool]:
     colours = _COLOURS.get(photometric)
     if colours is None or page.imagedepth != 1 or not colours <= page.samplesperpixel <= colours + 1:
         raise UnsupportedError(f"{_described(page)} is not read: save it as grey or RGB, with 8 or 16 bits")
-    check_size(page.imagewidth, page.imagelength, page.samplesperpixel * -(-page.bitspersample // 8))
+    bytes_per_pixel = max(DEEP_GREY, page.samplesperpixel * -(-page.bitspersample // 8) + _BESIDE)
+    check_size(page.imagewidth, page.imagelength, bytes_per_pixel)
     values = _values(page)
     alpha = values[..., colours] if page.samplesperpixel > colours else None
     if alpha is not None and not (page.extrasamples and int(page.extrasamples[0]) in (1, 2)):

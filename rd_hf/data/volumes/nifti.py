@@ -12,7 +12,7 @@ import numpy as np
 
 from ...arguments.words import by
 from .source import CHUNK_BYTES, NIFTI_HEAD, Source, VolumeError
-from .values import check_finite, check_labels, count_broken
+from .values import check_finite, check_labels, check_voxels, count_broken
 
 if TYPE_CHECKING:
     from nibabel import Nifti1Header
@@ -66,6 +66,7 @@ def read_header(source: Source) -> NiftiHeader:
             f"it is cut off: its header promises {needed} bytes, and the file has {source.size}"
             f"{', compressed' if source.is_gzip else ''}: fetch it again"
         )
+    check_voxels(shape)
     return header
 
 

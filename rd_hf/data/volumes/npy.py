@@ -10,7 +10,7 @@ import numpy as np
 from numpy.lib import format as npy_format
 
 from .source import Source, VolumeError
-from .values import check_finite, check_labels, count_broken
+from .values import check_finite, check_labels, check_voxels, count_broken
 
 _DAMAGED = "it is a damaged NumPy array: write it again"
 
@@ -21,13 +21,14 @@ def read_shape(source: Source) -> tuple[int, ...]:
     :raises VolumeError: when it is damaged, has no three or four axes, or its values are no numbers.
     """
     with source.opened() as file:
-        shape, dtype = _header(file)
+        shape, dtype = array_header(file)
         needed = file.tell() + math.prod(shape) * dtype.itemsize
     if source.size < needed:
         raise VolumeError(f"it is cut off: its header promises {needed} bytes, and there are {source.size}")
     if len(shape) not in (3, 4) or min(shape) < 1:
         sides = " x ".join(map(str, shape))
         raise VolumeError(f"the array has the shape {sides or '()'}: a volume has three axes, or four with channels")
+    check_voxels(shape)
     if dtype.kind not in "biuf":
         raise VolumeError(f"the array is of type {dtype}: save integers or floats")
     return shape
@@ -53,7 +54,11 @@ def read_values(source: Source, into: type) -> np.ndarray:
     return values
 
 
-def _header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
+def array_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type of the array that a file in NumPy's format begins with; its values follow.
+
+    :raises VolumeError: when it is damaged.
+    """
     try:
         version = npy_format.read_magic(file)
         reader = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0

@@ -69,6 +69,8 @@ class Source:
             raise VolumeError("the row has neither bytes nor a path")
         if content is None and os.path.isdir(path):
             raise VolumeError("it is a folder: give one file of the DICOM series in it, or a NIfTI file")
+        if content is None and os.path.exists(path) and not os.path.isfile(path):
+            raise VolumeError("it is a pipe or a device, not a file")
         return cls(content, None if path is None else Path(path))
 
     @property

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import prod
+
 import numpy as np
 
 from .source import VolumeError
 
 _LARGEST_LABEL = 2**31
+_MOST_VOXELS = 2**30  # a CT of the whole body has about half as many
+
+
+def check_voxels(shape: Sequence[int]) -> None:
+    """:raises VolumeError: for a volume that would take more than 4 GiB, which a small compressed file may promise."""
+    if prod(shape) > _MOST_VOXELS:
+        sides = " x ".join(map(str, shape))
+        raise VolumeError(f"it has {sides} voxels, which are more than 4 GiB when read: cut it, or make it smaller")
 
 
 def count_broken(values: np.ndarray) -> int:

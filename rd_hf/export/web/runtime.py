@@ -22,6 +22,7 @@ SHA256 = {
     SCRIPT: "11e64bd8ffe11bd1a2a2f0d6275fdfbbba7262f0b76b99b53d228a8a22ef3d90",
     WASM: "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2",
 }
+MOST_BYTES = 2**26  # of a file, several times what they have
 CDN = f"https://cdn.jsdelivr.net/npm/{PACKAGE}@{VERSION}/dist"
 RUNTIME_FOLDER = "runtime"
 PLACED_SCRIPT = "ort.wasm.bundle.min.js"  # in a page: some servers do not know that .mjs files are scripts
@@ -84,7 +85,10 @@ def _unpack(package: Path, target: Path, called: str) -> None:
     try:
         with tarfile.open(package) as archive:
             for name in SHA256:
-                with archive.extractfile(f"package/dist/{name}") as file, (target / name).open("wb") as copy:
+                member = archive.getmember(f"package/dist/{name}")
+                if not member.isfile() or member.size > MOST_BYTES:
+                    raise tarfile.TarError(f"{name} is no file, or a far larger one")
+                with archive.extractfile(member) as file, (target / name).open("wb") as copy:
                     shutil.copyfileobj(file, copy)
     except (tarfile.TarError, EOFError, OSError, KeyError) as error:
         reason = str(error).splitlines()[0].rstrip(":")

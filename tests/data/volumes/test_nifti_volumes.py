@@ -47,6 +47,13 @@ def refusal(path, read=read_volume, **options):
     return words
 
 
+def test_more_voxels_than_a_small_file_may_unpack_to_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("rd_hf.data.volumes.values._MOST_VOXELS", 119)
+    for name in ("a.nii.gz", "b.nii"):
+        words = refusal(draw(tmp_path / name))
+        assert "it has 4 x 5 x 6 voxels, which are more than 4 GiB when read" in words
+
+
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
 @pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, ">f4", np.float64])

@@ -24,15 +24,20 @@ export function rows(results, student) {
   });
 }
 
+/** A text that is no formula to a spreadsheet; numbers stay as they are. */
+function plain(text) {
+  return /^[=+\-@\t\r]/.test(text) && !Number.isFinite(Number(text)) ? `'${text}` : text;
+}
+
 /** As CSV (RFC 4180). */
 export function csv(lines) {
   const cell = (text) => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
-  return lines.map((line) => `${line.map(cell).join(",")}\r\n`).join("");
+  return lines.map((line) => `${line.map(plain).map(cell).join(",")}\r\n`).join("");
 }
 
 /** As text that spreadsheets take from the clipboard. */
 export function tabbed(lines) {
-  return lines.map((line) => line.map((text) => text.replace(/[\t\r\n]+/g, " ")).join("\t")).join("\n");
+  return lines.map((line) => line.map((text) => plain(text.replace(/[\t\r\n]+/g, " "))).join("\t")).join("\n");
 }
 
 /** Draws the table. */
