@@ -28,6 +28,7 @@ from rd_hf.training import stage_schedule
 ROWS = {
     ALONE: {"method": "ce"},
     "RD": {"method": "rd"},
+    "RD, narrow projectors": {"method": "rd", "projector_channels": 64},
     "RD, own skips": {"method": "rd", "skips": "own"},
     "RD, own skips, narrow projectors": {"method": "rd", "skips": "own", "projector_channels": 64},
     "DRD": {"method": "drd"},

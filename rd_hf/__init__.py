@@ -7,10 +7,33 @@ transformers' Auto classes and pipelines know the model types `rd_student`, `rd_
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ._version import __version__
 from .registration import install
+
+if TYPE_CHECKING:
+    from .arguments.distillation import DistillationArguments as DistillationArguments
+    from .comparison.run import compare as compare
+    from .hub.push import push as push
+    from .inference.evaluation import evaluate as evaluate
+    from .inference.info import info as info
+    from .inference.prediction import predict as predict
+    from .models.configuration_rd import RDStudentConfig as RDStudentConfig
+    from .models.configuration_rd import RDTeacherConfig as RDTeacherConfig
+    from .models.image_processing_rd_volume import RDVolumeProcessor as RDVolumeProcessor
+    from .models.modeling_rd_segmentation import RDStudentForSemanticSegmentation as RDStudentForSemanticSegmentation
+    from .models.modeling_rd_student import RDStudentForImageClassification as RDStudentForImageClassification
+    from .models.modeling_rd_teacher import RDTeacherForImageClassification as RDTeacherForImageClassification
+    from .models.modeling_rd_teacher_segmentation import (
+        RDTeacherForSemanticSegmentation as RDTeacherForSemanticSegmentation,
+    )
+    from .models.teacher_network import TeacherNetwork as TeacherNetwork
+    from .students.budget import students_within as students_within
+    from .students.bundles import convert_bundle as convert_bundle
+    from .training.distillation import distill as distill
+    from .training.distillation import distill_from_models as distill_from_models
+    from .training.run_report import report as report
 
 _MODULE_OF = {
     "DistillationArguments": "arguments.distillation",

@@ -6,6 +6,7 @@ Answers go to stdout, everything else to stderr. Modules that import torch are i
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from contextlib import nullcontext
 from dataclasses import fields
@@ -22,7 +23,7 @@ from .arguments.commands import (
     ReportArguments,
     StudentsArguments,
 )
-from .arguments.config import check_names, read_config
+from .arguments.config import check_names, for_method, read_config
 from .arguments.distillation import DistillationArguments
 from .arguments.effects import Origin, refuse_given
 from .arguments.options import check_values
@@ -115,6 +116,8 @@ def _run(command: str, options: list[str]) -> int:
         return interrupt.exit_code if isinstance(interrupt, Stopped) else EXIT_INTERRUPTED
     except (ValueError, OSError, FloatingPointError, ImportError) as error:
         # rd_hf's errors, and the libraries' errors about a user's model or data: print a sentence, not a traceback.
+        if os.environ.get("RD_HF_DEBUG"):
+            raise
         logging.getLogger("rd_hf").debug("", exc_info=True)
         print(f"rd-hf {command}: {error}", file=sys.stderr)
         return EXIT_FAILED
@@ -143,10 +146,12 @@ def parse_distillation(options: list[str], command: str = "distill") -> Distilla
     known, _ = parser.parse_known_args(options)
     if known.config is None:
         return _parse(parser, options, DistillationArguments)
-    in_file = read_config(known.config)
+    in_file, typed = read_config(known.config), _typed(options, DistillationArguments)
+    if "method" in typed:
+        in_file = for_method(in_file, known.method)
     parser.set_defaults(**in_file)
     arguments = _parse(parser, options, DistillationArguments)
-    arguments.origin = Origin.of(in_file, _typed(options, DistillationArguments))
+    arguments.origin = Origin.of(in_file, typed)
     return arguments
 
 

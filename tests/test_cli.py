@@ -22,6 +22,13 @@ def test_an_error_of_the_input_is_a_sentence(monkeypatch, capsys, error):
     assert capsys.readouterr().err == "rd-hf predict: as it is\n"
 
 
+def test_an_error_of_the_input_has_its_traceback_where_it_is_asked_for(monkeypatch):
+    fail_with(monkeypatch, ValueError("as it is"))
+    monkeypatch.setenv("RD_HF_DEBUG", "1")
+    with pytest.raises(ValueError, match="as it is"):
+        cli.main(["predict"])
+
+
 OF_MEMORY = [
     MemoryError(),
     torch.OutOfMemoryError("CUDA out of memory. Tried to ..."),

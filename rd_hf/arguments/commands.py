@@ -228,6 +228,7 @@ class ExportArguments:
     )
     mask_column: str | None = _data(None, "column of masks, if it cannot be found automatically")
     mask_colors: dict | str | None = _data(None, COLORS)
+    on_bad_image: str = _data("error", "unreadable images: error (stop), or skip (leave out)")
     batch_size: int = _model(64, "images per forward pass where quantize scores the model", above=0)
 
     def __post_init__(self):

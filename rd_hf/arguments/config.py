@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import yaml
 
 from .distillation import DistillationArguments
 from .effects import OF_SAVED_RUN, Origin
-from .options import annotations
+from .options import annotations, names
 from .values import ArgumentError, is_text, nearest
 from .yaml_text import load_yaml
+
+logger = logging.getLogger(__name__)
 
 
 def arguments_from(values: dict[str, Any], kind: type = DistillationArguments):
@@ -53,6 +56,22 @@ def read_config(path: str | Path, kind: type = DistillationArguments) -> dict[st
         raise ArgumentError(f"{path} must contain `name: value` lines, but it contains a {type(values).__name__}.")
     check_names(values, kind, f" in {path}")
     return values
+
+
+def for_method(values: dict[str, Any], method: str) -> dict[str, Any]:
+    """The values of a saved run without the settings of its method, if another method is to run.
+
+    A run saves all of them, given or not, so they would take the place of the other method's own defaults.
+    """
+    if not set(values) >= OF_SAVED_RUN or values.get("method", method) == method:
+        return values
+    of_methods = names(DistillationArguments, lambda fact: fact.by_method is not None)
+    left_out = {name: values[name] for name in of_methods if name in values}
+    logger.info(
+        "The configuration is that of a run with method %s, so its settings of that method are left out: %s.",
+        values["method"], ", ".join(f"{name} {value}" for name, value in left_out.items()),
+    )  # fmt: skip
+    return {name: value for name, value in values.items() if name not in left_out}
 
 
 def text_names() -> set[str]:

@@ -61,7 +61,7 @@ class ObjectiveFields:
         at_least=0, at_most=1,
         by_method={OTHERS: 0.0, "rd_plus": 0.5},
     )
-    cka_weight: float = _method(1.0, "gamma: 1 - CKA of reprogrammed and student features", at_least=0)
+    cka_weight: float = _method(1.0, "1 - CKA of reprogrammed and student features; gamma of the paper", at_least=0)
     temperature: float | None = _method(
         None, "temperature of the student's divergence; by default 4 for rd, and for rd_plus on masks; 1 otherwise, "
         "and always with dist", above=0, by_method={OTHERS: 1.0, "rd": 4.0},

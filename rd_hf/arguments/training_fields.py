@@ -66,7 +66,7 @@ class TrainingFields:
     vertical_flip: bool = _views(False, "mirror top and bottom; of volumes front and back, and head and feet")
     brightness: float = _views(0.1, "largest change in brightness, relative to the full range", at_least=0)
     contrast: float = _views(0.2, "largest relative change in contrast", at_least=0)
-    gamma: float = _views(0.2, "gamma lies between 1 / (1 + this) and 1 + this", at_least=0)
+    gamma: float = _views(0.2, "brightness curve: its exponent lies between 1 / (1 + this) and 1 + this", at_least=0)
 
     num_train_epochs: float | None = _training(
         None, "passes over the labelled rows; by default 60, and more if these are fewer than 300 optimiser steps",

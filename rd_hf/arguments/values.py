@@ -24,12 +24,28 @@ COLOR = re.compile(r"#([0-9a-f]{6})|\(?\s*(\d{1,3})\s*,\s*(\d{1,3})\s*,\s*(\d{1,
 RULE = re.compile(r"youden|(?:sensitivity|specificity)=(?:0?\.\d*[1-9]\d*|1|1\.0*)")
 
 
+# what other libraries call an argument
+SYNONYMS = {
+    "lr": "learning_rate", "epochs": "num_train_epochs", "max_epochs": "num_train_epochs", "steps": "max_steps",
+    "batch_size": "per_device_train_batch_size", "train_batch_size": "per_device_train_batch_size",
+    "eval_batch_size": "per_device_eval_batch_size", "image_size": "student_image_size",
+    "resume_from_checkpoint": "resume", "val_fraction": "validation_fraction", "patience": "early_stopping_patience",
+    "num_workers": "dataloader_num_workers", "workers": "dataloader_num_workers", "model": "student",
+    "data": "dataset", "data_dir": "dataset", "train_dir": "dataset", "out_dir": "output_dir", "alpha": "kl_weight",
+    "n_shots": "shots", "num_shots": "shots", "unlabelled_dataset": "unlabeled_dataset",
+    "device_map": "teacher_device_map",
+}  # fmt: skip
+
+
 class ArgumentError(ValueError):
     """An argument or a key of a configuration file that cannot be used; the message names it and the way out."""
 
 
 def nearest(name: str, known: list[str]) -> str:
     """A sentence that names the nearest known word, or lists some."""
+    meant = SYNONYMS.get(str(name).lower().replace("-", "_"))
+    if meant in known:
+        return f" Did you mean `{meant}`?"
     close = difflib.get_close_matches(str(name), [str(word) for word in known], n=1, cutoff=0.5)
     if close:
         return f" Did you mean `{close[0]}`?"

@@ -64,6 +64,7 @@ def export(
     label_column: str | Sequence[str] | None = None,
     mask_column: str | None = None,
     mask_colors: Mapping[str, str] | None = None,
+    on_bad_image: str = "error",
     batch_size: int = 64,
     web_runtime: str | None = None,
     cdn: bool = False,
@@ -80,6 +81,7 @@ def export(
     :param split: the split to check on, and to score the quantised model on; no choice is made by its scores.
     :param mask_column: column of masks, if it cannot be found automatically.
     :param mask_colors: the class of each colour of masks; by default as in the model's training.
+    :param on_bad_image: "error" or "skip" for unreadable images of the data set.
     :param web_runtime: web only: the npm package of onnxruntime-web, a file or a folder; by default npm fetches it.
     :param cdn: web only: let the page fetch onnxruntime-web from a public server, in place of a copy beside it.
     :return: what was checked: `max_abs_difference` of the logits, on which images; for a quantised model this is that
@@ -94,7 +96,8 @@ def export(
     names |= {"mask_column": mask_column, "mask_colors": mask_colors}
     of_hub = {"dataset_config_name": dataset_config_name, "dataset_revision": dataset_revision}
     if dataset is None:
-        refuse_given(ExportArguments, {"split": split} | of_hub | names, "no `dataset` is given")
+        of_data = {"split": split, "on_bad_image": on_bad_image} | of_hub | names
+        refuse_given(ExportArguments, of_data, "no `dataset` is given")
     if quantize is None:
         refuse_given(ExportArguments, {"batch_size": batch_size}, "only `quantize` scores the model")
     loaded = _load(model, revision)
@@ -109,8 +112,8 @@ def export(
             checked, calibration = None, None
             if dataset is not None:
                 data = load_splits(loaded, dataset, split, dataset_config_name, dataset_revision, **names)
-                checked = open_split(loaded, data, split)
-                calibration = open_split(loaded, data, "train") if quantize else None
+                checked = open_split(loaded, data, split, on_bad_image)
+                calibration = open_split(loaded, data, "train", on_bad_image) if quantize else None
             report = _export_onnx(loaded, folder, checked, calibration, dynamic_size, batch_size)
             if started is not None:
                 with TemporaryDirectory() as aside:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,12 @@ def load_model(
         if stated is not None:
             options["config"] = stated
         with repo_as_it_is():
-            loaded = auto_class.from_pretrained(model, use_safetensors=True, **options).eval()
+            loaded, report = auto_class.from_pretrained(
+                model, use_safetensors=True, output_loading_info=True, **options
+            )
+        loaded.eval()
+        if config.model_type != "rd_teacher":  # whose foundation model comes from elsewhere
+            _check_is_whole(model, loaded, report["missing_keys"])
         if config.model_type != "rd_teacher":  # which casts what its own parts read
             loaded = loaded.float()  # transformers keeps the precision of a checkpoint, and pixels are float32
         names = [loaded.config.id2label[number] for number in range(loaded.config.num_labels)]
@@ -139,6 +145,17 @@ def load_model(
     trained_on = read_provenance(loaded.config).get("dataset") or {}
     device, temperature = Accelerator().device, decisions.get("calibration_temperature")
     return LoadedModel(loaded.to(device), transform, task, trained_on, temperature)
+
+
+def _check_is_whole(name: str, model: PreTrainedModel, missing: Iterable[str]) -> None:
+    """:raises ArgumentError: for a checkpoint without weights that answers come from, such as one without a head."""
+    made_up = sorted(set(missing) & {key for key, _ in model.named_parameters()})
+    if made_up:
+        more = f" and {len(made_up) - 1} more" if len(made_up) > 1 else ""
+        raise ArgumentError(
+            f"{name} has no weights for {made_up[0]}{more} of a {type(model).__name__}, so its answers would be "
+            "random. Give a student, a reprogrammed teacher, an export, or another image classifier or segmenter."
+        )
 
 
 def refuse_revision(model: str, revision: str | None) -> None:

@@ -49,6 +49,29 @@ def test_an_unknown_flag_is_answered_with_the_nearest(options):
         parse_distillation(["--teacher", "t", "--student", "s", "--dataset", "d", *options])
 
 
+@pytest.mark.parametrize(
+    ("other", "own"),
+    [("lr", "learning_rate"), ("batch-size", "per_device_train_batch_size"), ("patience", "early_stop")],
+)
+def test_a_name_of_other_libraries_is_answered_with_ours(other, own):
+    with pytest.raises(ArgumentError, match=f"Did you mean `{own}"):
+        parse_distillation(["--teacher", "t", "--student", "s", "--dataset", "d", f"--{other}", "1"])
+
+
+def test_another_method_over_a_saved_run_has_its_own_settings(tmp_path, caplog):
+    """A run saves the settings of its method, given or not; they are not those of the method that is typed."""
+    needed, config = ["--teacher", "t", "--student", "s", "--dataset", "d"], tmp_path / "config.yaml"
+    config.write_text(config_text(parse_distillation([*needed, "--kl_weight", "2", "--learning_rate", "0.5"])))
+    with caplog.at_level("INFO", logger="rd_hf"):
+        found = parse_distillation(["--config", str(config), "--method", "drd"])
+    expected = parse_distillation([*needed, "--method", "drd", "--learning_rate", "0.5"])
+    assert found.to_dict() == expected.to_dict()
+    assert "settings of that method are left out: " in caplog.text and "kl_weight 2.0" in caplog.text
+    assert parse_distillation(["--config", str(config)]).kl_weight == 2.0  # the same method
+    typed = parse_distillation(["--config", str(config), "--method", "drd", "--kl_weight", "3"])
+    assert typed.kl_weight == 3.0
+
+
 def test_an_unknown_key_is_answered_with_the_nearest_and_the_file(tmp_path):
     config = tmp_path / "job.yaml"
     config.write_text("studnt: s\n")

@@ -372,3 +372,15 @@ def test_onnx_is_imported_only_when_it_is_needed(python):
     modules = "rd_hf.export.run, rd_hf.inference.evaluation"
     code = f"import sys, {modules}; print(sorted({{'onnx', 'onnxruntime'}} & set(sys.modules)))"
     assert python("-c", code).stdout.strip() == "[]"
+
+
+def test_unreadable_images_are_left_out_of_the_check_where_that_is_asked_for(saved, tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr("rd_hf.export.run.load_splits", lambda *_, **__: None)
+    monkeypatch.setattr("rd_hf.export.run.open_split", lambda *given: opened.append(given[2:]) or 1 / 0)
+    for choice in ("error", "skip"):
+        with pytest.raises(ZeroDivisionError):
+            export(str(saved), str(tmp_path / "out"), "onnx", dataset="d", on_bad_image=choice)
+    assert opened == [("test", "error"), ("test", "skip")]
+    with pytest.raises(ArgumentError, match="`on_bad_image` has no effect, because no `dataset` is given"):
+        export(str(saved), str(tmp_path / "out"), "onnx", on_bad_image="skip")

@@ -23,6 +23,7 @@ from transformers import (
 import rd_hf
 from rd_hf.arguments.values import ArgumentError
 from rd_hf.data.pixels import load_processor
+from rd_hf.export.run import export
 from rd_hf.inference.loading import load_model
 from rd_hf.inference.model_files import how_to_convert
 from rd_hf.inference.model_names import ModelNameError, check_backbone, loading, name_of_model
@@ -254,3 +255,14 @@ def test_a_classifier_stored_in_half_precision_is_run_in_float32(dtype, tmp_path
     (row,) = rd_hf.predict(str(tmp_path / "model"), tmp_path / "x.png")
     assert sum(row["probabilities"].values()) == pytest.approx(1)
     assert load_model(str(tmp_path / "model")).model.dtype == torch.float32
+
+
+@pytest.mark.parametrize("command", ["predict", "export"])
+def test_a_model_without_a_head_gives_no_answers_of_random_weights(command, teacher, tmp_path):
+    Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
+    with pytest.raises(ArgumentError, match="has no weights for classifier.*answers would be random. Give a student"):
+        if command == "predict":
+            rd_hf.predict(str(teacher), str(tmp_path / "a.png"))
+        else:
+            export(str(teacher), str(tmp_path / "out"), "onnx")
+    assert not (tmp_path / "out").exists()
