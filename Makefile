@@ -15,7 +15,7 @@ TIMM_TESTS := tests/with_timm tests/data/test_pixels.py tests/data/test_whole_im
 BROWSER := $(VENV)/browser
 BROWSER_STAMP := $(BROWSER)/.installed
 BROWSER_PACKAGES := axe-core@4.14.1 \
-	$$(sed -n 's/^PACKAGE, VERSION = "\(.*\)", "\(.*\)"/\1@\2/p' rd_hf/export/web/runtime.py)
+	$$(sed -n 's/^PACKAGE, VERSION = "\(.*\)", "\(.*\)"/\1@\2/p' rd_hf/exports/web/runtime.py)
 
 export HF_HUB_OFFLINE = 1
 
@@ -69,7 +69,7 @@ $(TIMM_STAMP): setup.cfg pyproject.toml constraints.txt
 	$(TIMM_BIN)/python -m pip install --quiet -c constraints.txt -e ".[test,timm,open-clip]"
 	touch $@
 
-$(BROWSER_STAMP): $(STAMP) Makefile rd_hf/export/web/runtime.py
+$(BROWSER_STAMP): $(STAMP) Makefile rd_hf/exports/web/runtime.py
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test,browser]"
 	mkdir -p $(BROWSER)
 	for package in $(BROWSER_PACKAGES); do \

@@ -19,7 +19,7 @@ from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 
 import rd_hf
-from rd_hf.export.run import export
+from rd_hf.exports.run import export
 from rd_hf.pages.report import REPORT_FILE
 
 WIDTH = 1000  # pixels of a screen

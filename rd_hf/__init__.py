@@ -15,6 +15,7 @@ from .registration import install
 if TYPE_CHECKING:
     from .arguments.distillation import DistillationArguments as DistillationArguments
     from .comparison.run import compare as compare
+    from .exports.run import export as export
     from .hub.push import push as push
     from .inference.evaluation import evaluate as evaluate
     from .inference.info import info as info
@@ -50,6 +51,7 @@ _MODULE_OF = {
     "distill": "training.distillation",
     "distill_from_models": "training.distillation",
     "evaluate": "inference.evaluation",
+    "export": "exports.run",
     "info": "inference.info",
     "predict": "inference.prediction",
     "push": "hub.push",

@@ -317,7 +317,7 @@ def _export(options: list[str]) -> int:
     arguments = _parse(_parser("export", ExportArguments), options, ExportArguments)
     import json
 
-    from .export.run import export
+    from .exports.run import export
 
     print(json.dumps(export(**vars(arguments)), indent=2))
     return 0

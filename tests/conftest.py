@@ -61,7 +61,7 @@ def pytest_collection_finish():
     """
     if "rd_hf.inference.page_pictures" in sys.modules:
         sys.modules["rd_hf.inference.page_pictures"].MAPPED = 1
-    if "rd_hf.export.run" in sys.modules:  # each export would parse torch's translations of all operators again
+    if "rd_hf.exports.run" in sys.modules:  # each export would parse torch's translations of all operators again
         from torch.onnx._internal.exporter._registration import ONNXRegistry
 
         ONNXRegistry.from_torchlib = staticmethod(functools.cache(ONNXRegistry.from_torchlib))

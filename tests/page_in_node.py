@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from rd_hf.export.web.layout import FILES
+from rd_hf.exports.web.layout import FILES
 
 NODE = shutil.which("node")
 

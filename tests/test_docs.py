@@ -29,7 +29,7 @@ from rd_hf.cli import CACHE_COMMANDS, COMMANDS
 from rd_hf.comparison.arguments import ComparisonArguments
 from rd_hf.comparison.methods import METHODS
 from rd_hf.comparison.plan import Plan
-from rd_hf.export.web import runtime
+from rd_hf.exports.web import runtime
 from rd_hf.students.zoo import READY_STUDENTS
 
 FIRST_RUN, STUDENTS = "docs/getting-started/first-run.md", "docs/how-to/choose-a-student.md"

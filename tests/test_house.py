@@ -15,7 +15,7 @@ FLOORS = [
     ["tasks", "data", "cards", "pages"],
     ["students", "teacher_cache"],
     ["inference"],
-    ["export"],
+    ["exports"],
     ["hub"],
     ["training"],
     ["comparison"],

@@ -11,7 +11,7 @@ from PIL import Image
 from test_student_model import pixels, student
 from transformers import AutoModel, AutoModelForImageClassification, ViTConfig, ViTImageProcessorPil, pipeline
 
-from rd_hf.export.run import export
+from rd_hf.exports.run import export
 from rd_hf.models.backbone import Backbone
 from rd_hf.models.configuration_monai import MonaiNetConfig
 from rd_hf.models.image_processing_rd_volume import RDVolumeProcessor

@@ -26,7 +26,7 @@ LIBRARIES = """accelerate datasets evaluate huggingface_hub.hf_api kornia.augmen
     transformers.pipelines transformers.models.resnet.modeling_resnet transformers.models.vit.modeling_vit
     transformers.models.vit.image_processing_pil_vit monai.bundle monai.inferers monai.networks.nets monai.transforms"""
 
-RD_HF = """rd_hf.cli rd_hf.comparison.run rd_hf.export.run rd_hf.hub.push rd_hf.inference.evaluation
+RD_HF = """rd_hf.cli rd_hf.comparison.run rd_hf.exports.run rd_hf.hub.push rd_hf.inference.evaluation
     rd_hf.inference.prediction rd_hf.students.budget rd_hf.teacher_cache rd_hf.training.distillation
     rd_hf.training.fill_cache rd_hf.training.run_report"""
 

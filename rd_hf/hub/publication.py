@@ -17,7 +17,7 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from ..cards.card import CARD_FILE, EVAL_RESULTS_FILE, shown_images
 from ..cards.provenance import FORM, ONNX, PROVENANCE
-from ..export.web.layout import NEEDED, is_page, paths_of_page
+from ..exports.web.layout import NEEDED, is_page, paths_of_page
 from ..inference.onnx_runtime import MODEL_FILE
 from ..runtime.files import EXPORT_REPORT
 

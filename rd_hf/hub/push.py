@@ -228,7 +228,7 @@ def _read(repo_id: str, name: str, commit: str, repo_type: str) -> str:
 @contextmanager
 def _unwrapped(folder: Path) -> Iterator[dict[str, Path]]:
     """The files of the plain checkpoint that a student wraps, written aside and checked against it."""
-    from ..export.run import export
+    from ..exports.run import export
 
     with TemporaryDirectory() as aside:
         export(str(folder), f"{aside}/plain", "transformers")

@@ -50,7 +50,7 @@ class OnnxOutput(ModelOutput):
 class OnnxModel(nn.Module):
     """An image classifier or segmenter in `model.onnx`, on the CPU.
 
-    :param path: the file; its metadata holds what `rd_hf.export.onnx.describe` wrote.
+    :param path: the file; its metadata holds what `rd_hf.exports.onnx.describe` wrote.
     :raises OnnxError: when onnxruntime is missing, or cannot read the file, or the file is not an export of rd_hf.
     """
 

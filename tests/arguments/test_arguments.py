@@ -15,7 +15,7 @@ from rd_hf.arguments.parser import OptionParser
 from rd_hf.arguments.values import ArgumentError, listed
 from rd_hf.cli import main, parse_distillation
 from rd_hf.comparison.arguments import ComparisonArguments
-from rd_hf.export.run import export
+from rd_hf.exports.run import export
 from rd_hf.hub.push import push
 from rd_hf.inference.evaluation import evaluate
 from rd_hf.inference.prediction import predict

@@ -8,7 +8,7 @@ import rd_hf
 from rd_hf.arguments.values import ArgumentError
 from rd_hf.cli import main
 from rd_hf.data.volumes.transform import VolumeTransform
-from rd_hf.export.run import export
+from rd_hf.exports.run import export
 from rd_hf.inference import evaluation, loading
 from rd_hf.inference.loading import LoadedModel
 from rd_hf.inference.prediction import predict_loaded

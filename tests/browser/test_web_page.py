@@ -16,7 +16,7 @@ from transformers import ViTImageProcessorPil
 
 import rd_hf
 from rd_hf.data.decoding.images import read_image
-from rd_hf.export.run import export
+from rd_hf.exports.run import export
 from rd_hf.students.loading import load_student
 
 NAMES = ["benign", "malignant", "normal"]

@@ -29,8 +29,8 @@ import rd_hf
 from rd_hf.arguments.values import ArgumentError
 from rd_hf.cards.card import is_edited, render_card, write_card
 from rd_hf.data.pixels import PixelTransform
-from rd_hf.export.onnx import write_onnx
-from rd_hf.export.run import export, in_own_memory
+from rd_hf.exports.onnx import write_onnx
+from rd_hf.exports.run import export, in_own_memory
 from rd_hf.inference.onnx_runtime import OnnxError, OnnxModel
 from rd_hf.models.backbone import Backbone
 from rd_hf.models.modeling_rd_teacher import RDTeacherForImageClassification
@@ -175,7 +175,7 @@ def test_a_model_of_any_image_size(family, tmp_path, one_stage):
 def test_a_model_of_one_image_size_is_refused_as_one_of_any(tmp_path, monkeypatch):
     student("vit").save_pretrained(tmp_path / "student")
     ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "student")
-    monkeypatch.setattr("rd_hf.export.run.write_onnx", None)  # which would take a minute to find it
+    monkeypatch.setattr("rd_hf.exports.run.write_onnx", None)  # which would take a minute to find it
     with pytest.raises(OnnxError, match="A vit with this config supports one image size only: leave `dynamic_size`"):
         export(str(tmp_path / "student"), str(tmp_path / "onnx"), "onnx", dynamic_size=True)
     assert [path.name for path in tmp_path.iterdir()] == ["student"]
@@ -185,7 +185,7 @@ def test_a_model_of_one_image_size_is_refused_as_one_of_any(tmp_path, monkeypatc
 def test_a_graph_that_kept_the_size_it_was_made_with_is_refused(sides, saved, tmp_path, monkeypatch):
     """As the exporter makes them of some families: of the model's own size, or of the example's."""
     monkeypatch.setattr(
-        "rd_hf.export.run.write_onnx", lambda model, size, path, dynamic: write_onnx(model, sides, path)
+        "rd_hf.exports.run.write_onnx", lambda model, size, path, dynamic: write_onnx(model, sides, path)
     )
     with pytest.raises(OnnxError, match="A resnet with this config supports one image size only"):
         export(str(saved), str(tmp_path / "onnx"), "onnx", dynamic_size=True)
@@ -369,15 +369,15 @@ def test_a_missing_package_is_named_with_its_extra(package, saved, tmp_path, mon
 
 
 def test_onnx_is_imported_only_when_it_is_needed(python):
-    modules = "rd_hf.export.run, rd_hf.inference.evaluation"
+    modules = "rd_hf.exports.run, rd_hf.inference.evaluation"
     code = f"import sys, {modules}; print(sorted({{'onnx', 'onnxruntime'}} & set(sys.modules)))"
     assert python("-c", code).stdout.strip() == "[]"
 
 
 def test_unreadable_images_are_left_out_of_the_check_where_that_is_asked_for(saved, tmp_path, monkeypatch):
     opened = []
-    monkeypatch.setattr("rd_hf.export.run.load_splits", lambda *_, **__: None)
-    monkeypatch.setattr("rd_hf.export.run.open_split", lambda *given: opened.append(given[2:]) or 1 / 0)
+    monkeypatch.setattr("rd_hf.exports.run.load_splits", lambda *_, **__: None)
+    monkeypatch.setattr("rd_hf.exports.run.open_split", lambda *given: opened.append(given[2:]) or 1 / 0)
     for choice in ("error", "skip"):
         with pytest.raises(ZeroDivisionError):
             export(str(saved), str(tmp_path / "out"), "onnx", dataset="d", on_bad_image=choice)

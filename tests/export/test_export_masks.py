@@ -11,8 +11,8 @@ import torch
 from transformers import AutoModelForSemanticSegmentation
 
 from rd_hf.data.pixels import PixelTransform
-from rd_hf.export.onnx import write_int8
-from rd_hf.export.run import export
+from rd_hf.exports.onnx import write_int8
+from rd_hf.exports.run import export
 from rd_hf.inference.onnx_runtime import OnnxModel
 from rd_hf.students.loading import load_student
 

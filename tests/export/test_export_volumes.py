@@ -17,8 +17,8 @@ from transformers import AutoModelForImageClassification, AutoModelForSemanticSe
 from rd_hf.arguments.values import ArgumentError
 from rd_hf.cards.card import CARD_FILE, HERE, render_use
 from rd_hf.data.volumes.transform import VolumeTransform
-from rd_hf.export.onnx import describe, max_difference, write_int8
-from rd_hf.export.run import export
+from rd_hf.exports.onnx import describe, max_difference, write_int8
+from rd_hf.exports.run import export
 from rd_hf.inference.onnx_runtime import OnnxModel
 from rd_hf.inference.prediction import predict
 from rd_hf.models.image_processing_rd_volume import RDVolumeProcessor

@@ -18,9 +18,9 @@ from transformers import ViTImageProcessorPil
 import rd_hf
 from rd_hf.arguments.values import ArgumentError
 from rd_hf.cards.card import is_edited, write_card
-from rd_hf.export.run import export
-from rd_hf.export.web import runtime
-from rd_hf.export.web.layout import is_page, paths_of_page
+from rd_hf.exports.run import export
+from rd_hf.exports.web import runtime
+from rd_hf.exports.web.layout import is_page, paths_of_page
 from rd_hf.students.loading import load_student
 
 NAMES = ["benign", "malignant", "normal"]

@@ -22,7 +22,7 @@ from transformers import (
 from rd_hf.arguments.values import ArgumentError
 from rd_hf.data.decoding.images import read_image
 from rd_hf.data.pixels import PixelTransform
-from rd_hf.export.web.steps import preprocessing, rows_may_come_first
+from rd_hf.exports.web.steps import preprocessing, rows_may_come_first
 from rd_hf.tasks.segmentation import class_map
 
 pytestmark = pytest.mark.skipif(NODE is None, reason="node is not installed")

@@ -17,7 +17,7 @@ from transformers import AutoModel, ResNetConfig, ViTImageProcessorPil
 from without_rd_hf import BLOCKER
 
 from rd_hf.cards.card import is_edited
-from rd_hf.export.run import export
+from rd_hf.exports.run import export
 
 LABELS = ("benign", "malignant", "normal")
 TOWER = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")

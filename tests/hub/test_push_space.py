@@ -7,8 +7,8 @@ import pytest
 from hub_server import Fault
 from test_hub import files_of, make_student, message, push, uploads
 
-from rd_hf.export.run import export
-from rd_hf.export.web import runtime
+from rd_hf.exports.run import export
+from rd_hf.exports.web import runtime
 
 SPACE = "spaces/me/xray"
 

@@ -16,7 +16,7 @@ from transformers import AutoModelForImageClassification
 import rd_hf
 from rd_hf import cli
 from rd_hf.arguments.values import ArgumentError
-from rd_hf.export.run import export
+from rd_hf.exports.run import export
 from rd_hf.inference.info_files import info_table
 from rd_hf.inference.model_names import ModelNameError
 from rd_hf.models.backbone import Backbone

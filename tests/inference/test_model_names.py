@@ -23,7 +23,7 @@ from transformers import (
 import rd_hf
 from rd_hf.arguments.values import ArgumentError
 from rd_hf.data.pixels import load_processor
-from rd_hf.export.run import export
+from rd_hf.exports.run import export
 from rd_hf.inference.loading import load_model
 from rd_hf.inference.model_files import how_to_convert
 from rd_hf.inference.model_names import ModelNameError, check_backbone, loading, name_of_model

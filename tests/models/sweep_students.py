@@ -27,7 +27,7 @@ from vision_families import FAMILIES, Family
 import rd_hf
 from rd_hf.data.decoding.images import to_rgb
 from rd_hf.data.pixels import default_processor
-from rd_hf.export.run import export
+from rd_hf.exports.run import export
 from rd_hf.students.loading import StudentError, load_student
 from rd_hf.training import distillation
 

@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoModelForImageClassification, ResNetConf
 
 import rd_hf  # noqa: F401 registers the models
 from rd_hf.cards.provenance import read_decisions
-from rd_hf.export.run import export
+from rd_hf.exports.run import export
 from rd_hf.models.configuration_rd import DECISIONS, RDStudentConfig
 from rd_hf.models.modeling_rd_student import RDStudentForImageClassification
 from rd_hf.students.loading import load_student

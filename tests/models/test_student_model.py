@@ -25,7 +25,7 @@ from transformers import (
 )
 
 import rd_hf  # noqa: F401 registers the models
-from rd_hf.export.run import in_own_memory
+from rd_hf.exports.run import in_own_memory
 from rd_hf.models.configuration_rd import RDStudentConfig
 from rd_hf.models.modeling_rd_student import RDStudentForImageClassification
 from rd_hf.students.loading import StudentError, load_student

@@ -17,7 +17,7 @@ import rd_hf
 from rd_hf import cli
 from rd_hf.arguments.values import ArgumentError
 from rd_hf.data.columns import DataError
-from rd_hf.export.run import export
+from rd_hf.exports.run import export
 from rd_hf.inference.decisions import operating_point_values, with_decisions
 from rd_hf.models.configuration_rd import DECISIONS
 from rd_hf.scoring.bootstrap import FEWEST_FOR_INTERVAL

@@ -15,7 +15,7 @@ from test_distillation import settings
 import rd_hf
 from rd_hf.arguments.values import ArgumentError
 from rd_hf.cli import main
-from rd_hf.export.run import export
+from rd_hf.exports.run import export
 from rd_hf.inference.mask_files import MaskFiles
 from rd_hf.tasks.segmentation import Segmentation
 

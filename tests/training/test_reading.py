@@ -16,7 +16,7 @@ from rd_hf.arguments.distillation import DistillationArguments
 from rd_hf.arguments.values import ArgumentError
 from rd_hf.data.decoding.changed_decoding import decoding_mark
 from rd_hf.data.decoding.reading import Reading
-from rd_hf.export.run import export
+from rd_hf.exports.run import export
 
 pydicom = pytest.importorskip("pydicom", reason="the extra `dicom` is not installed")
 from pydicom.dataset import Dataset as DicomDataset  # noqa: E402

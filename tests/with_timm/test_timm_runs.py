@@ -19,7 +19,7 @@ from rd_hf.arguments.values import ArgumentError
 from rd_hf.comparison.arguments import ComparisonArguments
 from rd_hf.comparison.plan import Plan
 from rd_hf.data.pixels import PixelTransform, load_processor
-from rd_hf.export.run import export, in_own_memory
+from rd_hf.exports.run import export, in_own_memory
 from rd_hf.models.stages import find_stages
 from rd_hf.students.loading import load_student
 from rd_hf.students.zoo_timm import READY_TIMM_STUDENTS
