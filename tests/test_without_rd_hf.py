@@ -24,7 +24,7 @@ STUDENT_CODE = {"configuration_rd.py", "modeling_rd_student.py"}
 TEACHER_CODE = STUDENT_CODE | {
     "modeling_rd_teacher.py", "backbone.py", "features.py", "grids.py", "probe.py", "stages.py", "tape.py",
     "reprogramming.py", "hybrid_norms.py", "slices.py", "with_backbone.py", "stage_ends.py", "tower_loading.py",
-    "timm_models.py", "open_clip_tower.py", "teacher_network.py", "pooled.py", "packed_tower.py",
+    "timm_models.py", "open_clip_tower.py", "teacher_network.py", "pooled.py", "packed_tower.py", "token_order.py",
 }  # fmt: skip
 VOLUME_CODE = {"image_processing_rd_volume.py", "volume_grid.py", "volume_sources.py"}
 MONAI_CODE = {"configuration_rd_monai.py", "configuration_monai.py", "modeling_monai.py"}

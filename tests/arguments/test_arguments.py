@@ -61,15 +61,15 @@ def test_a_name_of_other_libraries_is_answered_with_ours(other, own):
 def test_another_method_over_a_saved_run_has_its_own_settings(tmp_path, caplog):
     """A run saves the settings of its method, given or not; they are not those of the method that is typed."""
     needed, config = ["--teacher", "t", "--student", "s", "--dataset", "d"], tmp_path / "config.yaml"
-    config.write_text(config_text(parse_distillation([*needed, "--kl_weight", "2", "--learning_rate", "0.5"])))
+    config.write_text(config_text(parse_distillation([*needed, "--temperature", "7", "--learning_rate", "0.5"])))
     with caplog.at_level("INFO", logger="rd_hf"):
         found = parse_distillation(["--config", str(config), "--method", "drd"])
     expected = parse_distillation([*needed, "--method", "drd", "--learning_rate", "0.5"])
     assert found.to_dict() == expected.to_dict()
-    assert "settings of that method are left out: " in caplog.text and "kl_weight 2.0" in caplog.text
-    assert parse_distillation(["--config", str(config)]).kl_weight == 2.0  # the same method
-    typed = parse_distillation(["--config", str(config), "--method", "drd", "--kl_weight", "3"])
-    assert typed.kl_weight == 3.0
+    assert "settings of that method are left out: " in caplog.text and "temperature 7.0" in caplog.text
+    assert parse_distillation(["--config", str(config)]).temperature == 7.0  # the same method
+    typed = parse_distillation(["--config", str(config), "--method", "drd", "--temperature", "3"])
+    assert typed.temperature == 3.0
 
 
 def test_an_unknown_key_is_answered_with_the_nearest_and_the_file(tmp_path):
