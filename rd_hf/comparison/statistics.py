@@ -79,7 +79,7 @@ def paired_difference(method: np.ndarray, reference: np.ndarray) -> Difference:
 
     Simulations of equal methods had 2 to 8 seeds, 1 to 14 methods of 1 to 4 numbers of labels, an image spread of 0, .3
     or 1 of the seed spread, and a reference whose spread was equal or threefold. At a level of .05 with Holm's
-    correction, at most .06 of the tables had a significant difference without spread of the images, and at most .04
+    correction, at most .06 of the tables had a significant difference without spread of the images, and at most .05
     with it. With degrees of freedom by Welch and Satterthwaite it was up to .9.
 
     :param method: what `score_resamples` gives for a method.
