@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import json
 import logging
 import os
 import re
@@ -12,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import Any
 
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder as ImageFolderBuilder
 
@@ -277,17 +275,6 @@ def _begins_like_dicom(path: Path) -> bool:
             return is_dicom(file.read(START_BYTES))
     except OSError:
         return False
-
-
-def read_json(path: Path) -> Any:
-    """What a JSON file that describes the data holds.
-
-    :raises DataError: if it is not valid.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8-sig", errors="replace"))
-    except ValueError as error:
-        raise DataError(f"'{printable(path)}' is not valid JSON: {error}") from error
 
 
 def visible_matches(pattern: Path) -> list[Path]:

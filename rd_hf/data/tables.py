@@ -1,4 +1,4 @@
-"""Tables as they are written: separated values as columns of text, and lines of JSON with JSON's own types."""
+"""Tables as they are written: separated values as columns of text, and JSON with its own types."""
 
 from __future__ import annotations
 
@@ -52,6 +52,17 @@ def read_table(path: Path) -> pa.Table:
         for position, column in enumerate(columns):
             column.append((cells[position] or None) if position < len(cells) else None)
     return pa.table({name: pa.array(column, pa.string()) for name, column in zip(names, columns, strict=True)})
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file that describes the data holds.
+
+    :raises DataError: if it is not valid.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig", errors="replace"))
+    except ValueError as error:
+        raise DataError(f"'{printable(path)}' is not valid JSON: {error}") from error
 
 
 def read_json_lines(path: Path) -> pa.Table:

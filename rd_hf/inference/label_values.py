@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments.words import some_of
 from ..data.masks.reading import SHOWN_VALUES, MaskReading
 from ..scoring.mask_pictures import class_colors
 
@@ -68,7 +69,6 @@ class LabelValues:
             shown = [f"#{color:06x}" for color in self.colors]
         else:
             shown = [str(value) for value in self.values]
-        pairs = [f"{value} is {name!r}" for value, name in zip(shown, names, strict=True)][:SHOWN_VALUES]
-        more = f", and {len(shown) - SHOWN_VALUES} more" if len(shown) > SHOWN_VALUES else ""
+        pairs = [f"{value} is {name!r}" for value, name in zip(shown, names, strict=True)]
         what = f"{'colours' if self.colors else 'values'} of the training's masks" if self.recorded else "class numbers"
-        logger.info("The predicted masks hold the %s: %s%s.", what, ", ".join(pairs), more)
+        logger.info("The predicted masks hold the %s: %s.", what, some_of(pairs, SHOWN_VALUES, last=", and "))

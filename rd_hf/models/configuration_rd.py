@@ -63,11 +63,8 @@ def _check_public(value: Any, field: str) -> None:
         for index, item in enumerate(value):
             _check_public(item, f"{field}[{index}]")
     elif isinstance(value, str):
-        if (
-            PurePosixPath(value).is_absolute()
-            or PureWindowsPath(value).is_absolute()
-            or value.startswith(("~", "file:"))
-        ):
+        is_absolute = PurePosixPath(value).is_absolute() or PureWindowsPath(value).is_absolute()
+        if is_absolute or value.startswith(("~", "file:")):
             raise ValueError(f"`{field}` is the local path {value!r}; give a Hub id, or the word 'local' and a hash.")
     elif value is not None and not isinstance(value, (bool, int, float)):
         raise ValueError(f"`{field}` must be plain JSON, but contains a {type(value).__name__}.")
@@ -88,12 +85,10 @@ def checked_operating_point(value: Any, labels: Sequence[str], problem_type: str
 
 def _without_origin(values: dict[str, Any]) -> dict[str, Any]:
     """Clears in nested configs the folder that they were loaded from, and the code files that were saved with them."""
-    cleared = dict(values)
-    for key, value in values.items():
-        if isinstance(value, dict):
-            kept = {name: item for name, item in value.items() if name not in ("_name_or_path", "auto_map")}
-            cleared[key] = _without_origin(kept)
-    return cleared
+    nested = {key: value for key, value in values.items() if isinstance(value, dict)}
+    for key, value in nested.items():
+        nested[key] = _without_origin({n: item for n, item in value.items() if n not in ("_name_or_path", "auto_map")})
+    return values | nested
 
 
 def _has_monai_network(values: Mapping[str, Any]) -> bool:

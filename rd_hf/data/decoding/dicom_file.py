@@ -143,11 +143,11 @@ def _check_unpacked(file: BinaryIO) -> None:
 
     :raises DicomError: for more than any image may have.
     """
-    head = file.read(_HEAD_BYTES)
+    head = file.read(144)
     has_length = head[128:136] == b"DICM\2\0\0\0"
-    end = 144 + int.from_bytes(head[140:144], "little")  # of the group of meta information
-    if has_length and _DEFLATED in head[:end]:
-        file.seek(end)
+    length = int.from_bytes(head[140:144], "little")  # of the group of meta information
+    if has_length and _DEFLATED in file.read(min(length, _HEAD_BYTES)):
+        file.seek(144 + length)
         unpacker, count = zlib.decompressobj(-zlib.MAX_WBITS), 0
         with suppress(zlib.error):  # which pydicom meets too
             while not unpacker.eof and (part := unpacker.unconsumed_tail or file.read(_HEAD_BYTES)):
@@ -156,7 +156,7 @@ def _check_unpacked(file: BinaryIO) -> None:
                     raise DicomError(
                         "the DICOM file unpacks to more than 2 GiB: save it without compression, or tile it"
                     )
-    elif not has_length and head[128:132] == b"DICM" and _DEFLATED in head:
+    elif not has_length and head[128:132] == b"DICM" and _DEFLATED in head + file.read(_HEAD_BYTES):
         raise DicomError("the DICOM file is damaged: its meta information has no length")
     file.seek(0)
 

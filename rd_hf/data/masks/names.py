@@ -8,7 +8,8 @@ from typing import Any
 
 from ..columns import DataError
 from ..labels.values import clean
-from ..scanner import printable, read_json
+from ..scanner import printable
+from ..tables import read_json
 
 logger = logging.getLogger(__name__)
 
