@@ -123,9 +123,7 @@ def load_model(
                 model, use_safetensors=True, output_loading_info=True, **options
             )
         loaded.eval()
-        if (
-            config.model_type != "rd_teacher"
-        ):  # whose foundation model is elsewhere, and which casts what its parts read
+        if config.model_type != "rd_teacher":  # which is in two places, and casts what its own parts read
             _check_is_whole(model, loaded, report["missing_keys"])
             loaded = loaded.float()  # transformers keeps the precision of a checkpoint, and pixels are float32
         names = [loaded.config.id2label[number] for number in range(loaded.config.num_labels)]
