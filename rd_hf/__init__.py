@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from .hub.push import push as push
     from .inference.evaluation import evaluate as evaluate
     from .inference.info import info as info
+    from .inference.loading import LoadedModel as LoadedModel
+    from .inference.loading import load_model as load_model
     from .inference.prediction import predict as predict
     from .models.configuration_rd import RDStudentConfig as RDStudentConfig
     from .models.configuration_rd import RDTeacherConfig as RDTeacherConfig
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
 _MODULE_OF = {
     "DistillationArguments": "arguments.distillation",
+    "LoadedModel": "inference.loading",
     "RDStudentConfig": "models.configuration_rd",
     "RDStudentForImageClassification": "models.modeling_rd_student",
     "RDStudentForSemanticSegmentation": "models.modeling_rd_segmentation",
@@ -53,6 +56,7 @@ _MODULE_OF = {
     "evaluate": "inference.evaluation",
     "export": "exports.run",
     "info": "inference.info",
+    "load_model": "inference.loading",
     "predict": "inference.prediction",
     "push": "hub.push",
     "report": "training.run_report",

@@ -262,7 +262,8 @@ def _predict(options: list[str]) -> int:
 
     values = vars(arguments)
     as_json, top_k = values.pop("json"), values.pop("top_k")
-    loaded = load_model(*(values.pop(name) for name in ("model", "revision", "backbone", "trust_remote_code")))
+    of_loading = {name: values.pop(name) for name in ("model", "revision", "backbone", "trust_remote_code")}
+    loaded = load_model(**of_loading)
     if isinstance(loaded.task, Segmentation) and arguments.output_dir is None:
         raise ArgumentError("This model gives masks: name a folder for them with `output_dir`.")
     why = "`json` prints every class" if as_json else "this model gives masks"

@@ -87,11 +87,12 @@ def is_text(annotation: Any) -> bool:
     return str in kinds and not {int, float, bool} & set(kinds)
 
 
-def paths_of(names: Any, kind: str) -> list[str | os.PathLike]:
+def paths_of(names: Any, kind: str, in_memory: str) -> list[str | os.PathLike]:
     """One path, or several, as a list.
 
     :param kind: what they are of, in the plural.
-    :raises ArgumentError: for anything but paths, such as a picture in memory.
+    :param in_memory: what may be given in place of paths.
+    :raises ArgumentError: for anything but paths.
     """
     if isinstance(names, (str, os.PathLike)):
         return refuse_empty([names], f"The name of the {kind}")
@@ -99,7 +100,9 @@ def paths_of(names: Any, kind: str) -> list[str | os.PathLike]:
     listed = list(names) if isinstance(names, Iterable) and is_of_texts else [names]
     other = next((name for name in listed if not isinstance(name, (str, os.PathLike))), None)
     if other is not None:
-        raise ArgumentError(f"One of the {kind} is a {type(other).__name__}: give paths of files, folders or globs.")
+        raise ArgumentError(
+            f"One of the {kind} is a {type(other).__name__}: give paths of files, folders or globs, or {in_memory}."
+        )
     return refuse_empty(listed, f"One of the {kind}")
 
 

@@ -173,7 +173,7 @@ def _load(name: str, revision: str | None) -> LoadedModel:
             f"{name} is a reprogrammed teacher. It runs the whole foundation model, so it has no other form. Export "
             "its student (the folder `student` beside it), or use the teacher as it is."
         )
-    loaded = load_model(name, revision)
+    loaded = load_model(name, revision=revision)
     if isinstance(loaded.model, OnnxModel):
         raise ArgumentError(f"{name} is already an ONNX model: give the student that it was made from.")
     return loaded

@@ -34,7 +34,7 @@ from ..runtime.files import check_is_new, write_predictions
 from ..tasks.classification import Classification, SingleLabel
 from ..tasks.segmentation import Segmentation
 from .decisions import calibration_values, operating_point_values
-from .loading import LoadedModel, load_model
+from .loading import LoadedModel, ModelInHand, loaded_model
 from .onnx_runtime import OnnxModel
 from .page import check_page, write_evaluation
 from .rows import predict_rows, scores_of_split
@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 
 
 def evaluate(
-    model: str,
+    model: str | os.PathLike | ModelInHand | LoadedModel,
     dataset: Any,
     split: str = "test",
     *,
@@ -75,8 +75,18 @@ def evaluate(
 
     A split that the data does not have, but that was made from the same data when the model was trained, is made again.
 
+    :param model: Hub id or folder, or the model in hand: what `load_model` takes, or gives.
+    :param dataset: Hub id, folder, file, or a `datasets.DatasetDict` in memory, as in `distill`.
+    :param revision: branch, tag or commit of a model on the Hub.
+    :param backbone: the foundation model's folder, for a reprogrammed teacher made from a local one.
+    :param dataset_config_name: configuration of a data set on the Hub.
+    :param dataset_revision: branch, tag or commit of a data set on the Hub.
+    :param image_column: column of images or volumes, if it cannot be found automatically.
+    :param label_column: column of labels, or several 0/1 columns, if they cannot be found automatically.
+    :param mask_column: column of masks, if it cannot be found automatically.
     :param mask_colors: the class of each colour of masks; by default as in the model's training.
     :param uncertain: how -1 is read in columns of 0 and 1; by default as in the model's training.
+    :param on_bad_image: "error" or "skip" for unreadable images.
     :param page: page or frame to read of files that have several; by default the one that the model was trained with.
     :param dicom_window: see `rd_hf.data.decoding.reading.Reading`; by default the one that the model was trained with.
     :param batch_size: images per forward pass; volumes come one by one.
@@ -87,6 +97,7 @@ def evaluate(
     :param subgroup_column: column, or columns: scores for each of its values go under `subgroups`.
     :param report: HTML file for a page of the results, with curves and images.
     :param report_images: whether that page shows images, which may be of patients, and file names.
+    :param trust_remote_code: whether code in the model's repository may run.
     :return: the metrics of `rd_hf.scoring.metrics.compute_metrics`; rows skipped as unreadable under `skipped_rows`.
         Under `operating_point`, where the model has one, what it comes to on the split, and under `calibration`, with
         `calibrated`, the calibration errors before and after: as in a run's metrics.json.
@@ -102,7 +113,7 @@ def evaluate(
     if report is None:
         refuse_given(EvaluationArguments, {"report_images": report_images}, "no `report` is written")
     split = standard_split_name(split) or split
-    loaded = load_model(model, revision, backbone, trust_remote_code)
+    loaded = loaded_model(model, revision, backbone, trust_remote_code)
     loaded = loaded.calibrated() if calibrated else loaded
     if loaded.volumes is not None:
         refuse_reading_of_images(page, dicom_window)
@@ -121,7 +132,7 @@ def evaluate(
         write_predictions(Path(predictions), opened.rows, loaded.task.columns(), table, opened.files())
     scores = _all_scores(loaded, split, opened, rows, calibrated, columns)
     if report is not None:
-        write_evaluation(Path(report), model, loaded, data.source, opened, rows, scores, report_images)
+        write_evaluation(Path(report), loaded, data.source, opened, rows, scores, report_images)
     return scores | ({"skipped_rows": sorted(opened.skipped)} if opened.skipped else {})
 
 

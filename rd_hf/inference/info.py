@@ -28,11 +28,10 @@ from ..tasks.make import make_task
 from ..tasks.segmentation import Segmentation
 from ..tasks.task import Task
 from .info_files import file_sizes, tensor_count
-from .loading import LoadedModel, is_segmenter, load_model, refuse_revision
+from .loading import GIVES_CLASSES, GIVES_MASKS, LoadedModel, is_segmenter, load_model, refuse_revision
 from .model_names import loading, name_of_model
 from .onnx_runtime import OnnxModel
 
-ANSWERS = ("ForImageClassification", "ForSemanticSegmentation")  # in the names of classes of transformers
 OF_RUN = ("steps", "best_step", "seconds", "labelled_images", "unlabelled_images", "streamed_images", "targets")
 
 
@@ -74,7 +73,7 @@ def info(model: str | os.PathLike, *, revision: str | None = None, trust_remote_
 def _check_answers(name: str, values: dict[str, Any]) -> None:
     """Refuse a model whose head would be made up when it is loaded, such as a foundation model."""
     classes = values.get("architectures") or []
-    if classes and not any(answer in own for own in classes for answer in ANSWERS):
+    if classes and not any(answer in own for own in classes for answer in (GIVES_CLASSES, GIVES_MASKS)):
         raise ArgumentError(
             f"{name} is a {classes[0]}, which gives neither classes nor masks. Give a student, a reprogrammed teacher, "
             "an export, or another image classifier or segmenter."
@@ -82,7 +81,7 @@ def _check_answers(name: str, values: dict[str, Any]) -> None:
 
 
 def _of_model(name: str, revision: str | None, values: dict[str, Any], trust_remote_code: bool) -> dict[str, Any]:
-    loaded = load_model(name, revision, trust_remote_code=trust_remote_code)
+    loaded = load_model(name, revision=revision, trust_remote_code=trust_remote_code)
     is_onnx = isinstance(loaded.model, OnnxModel)
     size = loaded.transform.size or values["image_size"]  # the latter of a student of volumes without a window
     cost = _cost_of_onnx(name, revision, loaded, tuple(size)) if is_onnx else _cost(loaded, tuple(size))

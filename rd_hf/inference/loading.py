@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from transformers import (
     AutoConfig,
     AutoModelForImageClassification,
     AutoModelForSemanticSegmentation,
+    BaseImageProcessor,
     PreTrainedConfig,
     PreTrainedModel,
 )
 from transformers.utils import cached_file
 
-from ..arguments.commands import InfoArguments
+from ..arguments.commands import EvaluationArguments, InfoArguments
 from ..arguments.effects import refuse_given
 from ..arguments.values import ArgumentError
 from ..cards.provenance import is_onnx, read_decisions, read_provenance
 from ..data.pixels import PixelTransform, load_processor, whole_image_processor
+from ..data.timm_processor import savable
 from ..data.volumes.transform import VolumeTransform
 from ..data.volumes.volume import VolumeReading
 from ..models.image_processing_rd_volume import RDVolumeProcessor
@@ -34,19 +38,25 @@ from ..tasks.make import make_task
 from ..tasks.segmentation import Segmentation
 from ..tasks.task import Task
 from .decisions import with_decisions
-from .model_names import check_backbone, loading, name_of_model
+from .model_names import check_backbone, check_pair, loading, name_of_model, naming
 from .onnx_runtime import MODEL_FILE, OnnxModel, is_onnx_folder
+
+GIVES_MASKS, GIVES_CLASSES = "ForSemanticSegmentation", "ForImageClassification"  # in names of classes
+
+ModelInHand = tuple[PreTrainedModel, BaseImageProcessor]
 
 
 @dataclass
 class LoadedModel:
-    """A model ready to run, with its preprocessing and its task, which knows the classes.
+    """A model ready to run, with its preprocessing and its task, which knows the classes; `load_model` makes it.
 
+    :param name: what messages and pages call it.
     :param task: decides at the model's operating point, where it has one.
     :param trained_on: what is recorded of the data that a student was trained on; empty for other models.
     :param temperature: that `calibrated` divides logits by; None for a model that stores none.
     """
 
+    name: str
     model: PreTrainedModel | OnnxModel
     transform: PixelTransform | VolumeTransform
     task: Task
@@ -80,19 +90,32 @@ class LoadedModel:
 
 
 def load_model(
-    model: str, revision: str | None = None, backbone: str | None = None, trust_remote_code: bool = False
+    model: str | os.PathLike | ModelInHand,
+    *,
+    revision: str | None = None,
+    backbone: str | None = None,
+    trust_remote_code: bool = False,
 ) -> LoadedModel:
     """Load a student, a reprogrammed teacher or any other model, in eval mode on this machine's device.
 
-    Its image processor says whether it reads images or volumes.
+    `predict` and `evaluate` take the result in place of a name, so that a model is loaded once. Its image processor
+    says whether it reads images or volumes.
 
-    :param model: Hub id or folder; those of an exported ONNX model too, which runs on the CPU.
+    :param model: Hub id or folder; those of an exported ONNX model too, which runs on the CPU. Or a pair of a model in
+        float32 and its image processor, such as those that `from_pretrained` gives: the model itself is used.
+    :param revision: branch, tag or commit of a model on the Hub.
     :param backbone: the foundation model's folder, for a teacher made from a local one.
-    :raises ArgumentError: for a reprogrammed teacher that does not answer from its own pixels alone, and for a model in
-        place of its name.
+    :param trust_remote_code: whether code in the model's repository may run.
+    :raises ArgumentError: for a reprogrammed teacher that does not answer from its own pixels alone, and for a model
+        without its image processor.
+    :raises ModelNameError: when nothing can be loaded under the name.
     """
     import rd_hf  # noqa: F401  (registers the models with the Auto classes)
 
+    if isinstance(model, (tuple, list)):
+        given = {"revision": revision, "backbone": backbone, "trust_remote_code": trust_remote_code}
+        refuse_given(EvaluationArguments, given, "the model is in hand")
+        return _of_pair(*check_pair("model", model))
     model = name_of_model(model)
     backbone = None if backbone is None else name_of_model(backbone, "backbone")
     refuse_revision(model, revision)
@@ -122,28 +145,70 @@ def load_model(
             loaded, report = auto_class.from_pretrained(
                 model, use_safetensors=True, output_loading_info=True, **options
             )
-        loaded.eval()
         if config.model_type != "rd_teacher":  # which is in two places, and casts what its own parts read
             _check_is_whole(model, loaded, report["missing_keys"])
             loaded = loaded.float()  # transformers keeps the precision of a checkpoint, and pixels are float32
-        names = [loaded.config.id2label[number] for number in range(loaded.config.num_labels)]
         processor = load_processor(model, revision, trust_remote_code=trust_remote_code)
-        of_volumes = isinstance(processor, RDVolumeProcessor)
-        if of_volumes:
-            transform = VolumeTransform(processor)
-        else:
-            channels = input_channels(loaded.backbone if config.model_type == "rd_teacher" else loaded)
-            processor = whole_image_processor(processor, channels) if is_segmenter(config) else processor
-            transform = PixelTransform(processor, channels)
-        classifies = loaded.config.problem_type or SingleLabel.problem_type
-        task = make_task(Segmentation.problem_type if is_segmenter(config) else classifies, names, of_volumes)
-        decisions = read_decisions(loaded.config.to_dict())
-        task = with_decisions(task, decisions)
-    if config.model_type == "rd_teacher":
-        _check_runs_alone(model, loaded)
-    trained_on = read_provenance(loaded.config).get("dataset") or {}
-    device, temperature = Accelerator().device, decisions.get("calibration_temperature")
-    return LoadedModel(loaded.to(device), transform, task, trained_on, temperature)
+        return _ready(model, loaded, processor, is_segmenter(config))
+
+
+def loaded_model(
+    model: str | os.PathLike | ModelInHand | LoadedModel,
+    revision: str | None,
+    backbone: str | None,
+    trust_remote_code: bool,
+) -> LoadedModel:
+    """What `load_model` gives, which it may have given already.
+
+    :raises ArgumentError: for options of loading beside a model that is loaded.
+    """
+    if not isinstance(model, LoadedModel):
+        return load_model(model, revision=revision, backbone=backbone, trust_remote_code=trust_remote_code)
+    given = {"revision": revision, "backbone": backbone, "trust_remote_code": trust_remote_code}
+    refuse_given(EvaluationArguments, given, "the model is loaded already")
+    return model
+
+
+def _of_pair(model: PreTrainedModel, processor: BaseImageProcessor | None) -> LoadedModel:
+    kind = type(model).__name__
+    if GIVES_MASKS not in kind and GIVES_CLASSES not in kind:
+        raise ArgumentError(
+            f"The model is a {kind}, which gives neither classes nor masks: give a student, a reprogrammed teacher, or "
+            "another image classifier or segmenter of transformers."
+        )
+    if processor is None:
+        raise ArgumentError(
+            f"The model, a {kind}, has no image processor: give it beside the model, such as AutoImageProcessor."
+            "from_pretrained(its folder)."
+        )
+    if model.dtype != torch.float32 and not isinstance(model, RDTeacher):
+        raise ArgumentError(f"The model, a {kind}, is in {model.dtype}, but pixels are in float32: give model.float().")
+    name = model.name_or_path or kind
+    with naming("model", name):
+        return _ready(name, model, savable(processor), GIVES_MASKS in kind)
+
+
+def _ready(name: str, model: PreTrainedModel, processor: BaseImageProcessor, has_masks: bool) -> LoadedModel:
+    """A model with its weights, put into eval mode and on this machine's device."""
+    model.eval()
+    is_teacher = isinstance(model, RDTeacher)
+    names = [model.config.id2label[number] for number in range(model.config.num_labels)]
+    of_volumes = isinstance(processor, RDVolumeProcessor)
+    if of_volumes:
+        transform = VolumeTransform(processor)
+    else:
+        channels = input_channels(model.backbone if is_teacher else model)
+        processor = whole_image_processor(processor, channels) if has_masks else processor
+        transform = PixelTransform(processor, channels)
+    classifies = model.config.problem_type or SingleLabel.problem_type
+    task = make_task(Segmentation.problem_type if has_masks else classifies, names, of_volumes)
+    decisions = read_decisions(model.config.to_dict())
+    task = with_decisions(task, decisions)
+    if is_teacher:
+        _check_runs_alone(name, model)
+    trained_on = read_provenance(model.config).get("dataset") or {}
+    temperature = decisions.get("calibration_temperature")
+    return LoadedModel(name, model.to(Accelerator().device), transform, task, trained_on, temperature)
 
 
 def _check_is_whole(name: str, model: PreTrainedModel, missing: Iterable[str]) -> None:
@@ -175,7 +240,7 @@ def _check_runs_alone(name: str, teacher: RDTeacher) -> None:
 
 def is_segmenter(config: PreTrainedConfig) -> bool:
     """Whether a saved model gives a class per pixel, by the name of the class that it was saved as."""
-    return any(name.endswith("ForSemanticSegmentation") for name in config.architectures or [])
+    return any(name.endswith(GIVES_MASKS) for name in config.architectures or [])
 
 
 def _load_onnx(model: str, revision: str | None, path: Path, backbone: str | None) -> LoadedModel:
@@ -192,4 +257,4 @@ def _load_onnx(model: str, revision: str | None, path: Path, backbone: str | Non
         values, _ = PreTrainedConfig.get_config_dict(model, revision=revision)
         decisions = read_decisions(values)
         task = with_decisions(task, decisions)
-    return LoadedModel(exported, transform, task, exported.trained_on, decisions.get("calibration_temperature"))
+    return LoadedModel(model, exported, transform, task, exported.trained_on, decisions.get("calibration_temperature"))

@@ -20,6 +20,7 @@ from ..data.volumes.names import stem_of
 from ..runtime.files import check_folder, written_whole
 from ..scoring.mask_pictures import overlay
 from ..tasks.segmentation import Segmentation
+from .images import IN_MEMORY, ImageInHand
 from .label_values import LabelValues
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ class MaskFiles:
     def __init__(
         self,
         task: Segmentation,
-        images: Sequence[Path],
+        images: Sequence[Path | ImageInHand],
         output_dir: str | None,
         with_overlays: bool,
         skip_existing: bool = False,
@@ -54,6 +55,8 @@ class MaskFiles:
         if output_dir is None and (with_overlays or skip_existing):
             name = "overlay" if with_overlays else "skip_existing"
             raise ArgumentError(f"`{name}` is about files: name their folder with `output_dir`.")
+        if output_dir is not None and any(isinstance(image, ImageInHand) for image in images):
+            raise ArgumentError(f"The images {IN_MEMORY}")
         self.task, self.with_overlays = task, with_overlays
         self.values = values or LabelValues(tuple(range(len(task.names))))
         self.folder = None if output_dir is None else Path(os.path.expanduser(output_dir))
@@ -71,7 +74,10 @@ class MaskFiles:
             self.values.tell(task.names)
 
     def answers(
-        self, sizes: Mapping[Path, tuple[int, int]], logits: Tensor, pictures: Mapping[Path, Image.Image]
+        self,
+        sizes: Mapping[Path | ImageInHand, tuple[int, int]],
+        logits: Tensor,
+        pictures: Mapping[Path | ImageInHand, Image.Image],
     ) -> Iterator[dict[str, Any]]:
         """Per image `mask`, the file or the array (H, W) of class indices, and `pixels`, the number per class.
 

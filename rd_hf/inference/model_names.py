@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import constants
 from huggingface_hub.errors import (
@@ -17,10 +18,12 @@ from huggingface_hub.errors import (
     StrictDataclassError,
 )
 from safetensors import SafetensorError
+from torch import nn
+from transformers import BaseImageProcessor, PreTrainedModel
 
 from ..arguments.values import ArgumentError, nearest_name
 from ..data.pixels import PixelError
-from ..models.backbone import BackboneError
+from ..models.backbone import Backbone, BackboneError
 from ..models.features import StageError
 from ..students.loading import StudentError
 from .model_files import how_to_convert, problem_of, problem_of_processor
@@ -51,8 +54,32 @@ def name_of_model(model: str | os.PathLike, role: str = "model") -> str:
         return os.path.expanduser(model)
     folder = getattr(model, "name_or_path", "")
     hint = f", {folder!r}" if folder and Path(folder).is_dir() else ", after its `save_pretrained`"
-    kind = type(model).__name__
-    raise ArgumentError(f"`{role}` is a {kind}: give the folder that it is saved in{hint}, or a Hub id.")
+    pair = " In Python `rd_hf.load_model((model, processor))` takes both in hand." if role == "model" else ""
+    raise ArgumentError(
+        f"`{role}` is a {type(model).__name__}: give the folder that it is saved in{hint}, or a Hub id.{pair}"
+    )
+
+
+def check_pair(role: str, given: Any) -> tuple[PreTrainedModel | Backbone, BaseImageProcessor | None]:
+    """A model and its image processor.
+
+    :param role: "student", "teacher" or "model".
+    :raises ArgumentError: for anything else, such as a model alone or one that is not of transformers.
+    """
+    if not (isinstance(given, (tuple, list)) and len(given) == 2):
+        raise ArgumentError(
+            f"The {role} is a {type(given).__name__}: give a pair of the model and its image processor, ({role}, "
+            "processor)."
+        )
+    model, processor = given
+    if isinstance(model, PreTrainedModel) or (role == "teacher" and isinstance(model, Backbone)):
+        return model, processor
+    what = f"The {role} is a {type(model).__name__}, not a model of transformers"
+    if role == "teacher" and isinstance(model, nn.Module):
+        raise ArgumentError(
+            f"{what}: wrap it, as rd_hf.TeacherNetwork(model, in_channels), with the channels of what it reads."
+        )
+    raise ArgumentError(f"{what}: give one, such as AutoModelForImageClassification.from_pretrained(its folder).")
 
 
 @contextmanager

@@ -102,7 +102,6 @@ def check_page(report: str | None) -> None:
 
 def write_evaluation(
     path: Path,
-    model: str,
     loaded: LoadedModel,
     source: dict[str, Any],
     split: OpenSplit,
@@ -112,13 +111,12 @@ def write_evaluation(
 ) -> None:
     """Write the page of an evaluation.
 
-    :param model: its name, as the user gave it.
     :param source: what is recorded of the data.
     :param rows: what the task keeps of the model's answers.
     """
-    network, task = loaded.model, loaded.task
+    network, task, name = loaded.model, loaded.task, loaded.name
     provenance = read_provenance(network.config) if isinstance(network, PreTrainedModel) else {}
-    title = title_of(provenance) or (model if is_hub_id(model) and not Path(model).exists() else "A local model")
+    title = title_of(provenance) or (name if is_hub_id(name) and not Path(name).exists() else "A local model")
     if isinstance(network, RDTeacher):
         title = f"{origin_in_words(provenance['teacher']['id'])}, reprogrammed"
     facts = facts_of_split(task, split, rows, [ScoredModel("model", scores)], title, with_images, loaded.temperature)

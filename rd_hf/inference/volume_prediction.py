@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +16,13 @@ from ..arguments.words import by, some_of
 from ..data.decoding.images import BadImageError, described
 from ..data.masks.reading import counts_of
 from ..data.scanner import printable
-from ..data.volumes.finding import FoundVolume, find_volumes
+from ..data.volumes.finding import FoundVolume, volumes_given
 from ..data.volumes.reading import header_of, read_volume
 from ..data.volumes.volume import Volume, VolumeReading
 from ..models.volume_grid import orientation_of, oriented, spacing_along
 from ..scoring.volume_pictures import overlay_of_volume
 from ..tasks.segmentation import VolumeSegmentation
+from .images import IN_MEMORY
 from .label_values import LabelValues
 from .volume_files import VolumeFiles
 from .volumes import volume_logits
@@ -37,14 +37,14 @@ SHOWN_PROBLEMS = 5
 
 def predict_volumes(
     loaded: LoadedModel,
-    names: str | os.PathLike | Iterable[str | os.PathLike],
+    volumes: Any,
     on_bad_image: str,
     output_dir: str | None,
     overlay: bool,
     dicom_seg: bool,
     skip_existing: bool,
 ) -> Iterator[dict[str, Any]]:
-    """Run a model of volumes on files, folders and globs.
+    """Run a model of volumes on files, folders and globs, or on volumes in memory.
 
     :param loaded: its transform is a `VolumeTransform`.
     :return: one dict per volume, when it is done, as `rd_hf.inference.prediction.predict` describes them.
@@ -53,9 +53,11 @@ def predict_volumes(
         header shows it. Where masks are written, the others are written first if only its voxels show it.
     """
     reading = loaded.volumes
-    found = find_volumes(names, reading)
+    found = volumes_given(volumes, reading)
     files = None
     if output_dir is not None:
+        if found and found[0].position is not None:
+            raise ArgumentError(f"The volumes {IN_MEMORY}")
         values = LabelValues.of(loaded.trained_on, len(loaded.task.names))
         files = VolumeFiles(found, output_dir, overlay, dicom_seg, skip_existing, values)
         values.tell(loaded.task.names)
@@ -69,7 +71,7 @@ def predict_volumes(
     largest = 0
     problems: list[BadImageError] = []
     for number, volume in enumerate(found, start=1):
-        row: dict[str, Any] = {"image": printable(volume.shown)}
+        row: dict[str, Any] = {"image": printable(volume.shown) if volume.position is None else volume.position}
         try:
             read = _read(loaded, volume, reading)
             largest = _say_memory(loaded, read, largest)

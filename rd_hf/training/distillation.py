@@ -24,6 +24,7 @@ from ..data.pixels import PixelTransform
 from ..data.timm_processor import savable
 from ..hub import push as hub
 from ..hub.publication import published_config
+from ..inference.model_names import check_pair
 from ..models.backbone import Backbone
 from ..models.modeling_rd_student import RDStudent
 from ..runtime.interrupts import Stopped
@@ -34,7 +35,7 @@ from ..students.timm_students import is_of_timm, note_images
 from .assembly import assemble_models, load_models, open_trainer
 from .checks import check_labels
 from .compilation import check_compiler, compiled_models
-from .models_in_hand import check_pair, check_processor_of_student, check_processor_of_teacher
+from .models_in_hand import check_processor_of_student, check_processor_of_teacher
 from .report import summary, write_report
 from .run_data import RunData, load_run_data
 from .run_folder import check_not_in_use, check_run_folder, open_run_folder

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from torch import nn
-from transformers import BaseImageProcessor, PreTrainedModel
+from transformers import BaseImageProcessor
 
 from ..arguments.distillation import OF_THE_PROCESSOR, DistillationArguments
 from ..arguments.values import ArgumentError
@@ -14,28 +11,6 @@ from ..models.image_processing_rd_volume import RDVolumeProcessor
 from ..tasks.segmentation import Segmentation
 from .run_data import RunData
 from .teachers import reads_volumes
-
-
-def check_pair(role: str, given: Any) -> tuple[PreTrainedModel | Backbone, BaseImageProcessor | None]:
-    """A model and its image processor.
-
-    :param role: "student" or "teacher".
-    :raises ArgumentError: for anything else, such as a model alone or one that is not of transformers.
-    """
-    if not (isinstance(given, (tuple, list)) and len(given) == 2):
-        raise ArgumentError(
-            f"The {role} is a {type(given).__name__}: give a pair of the model and its image processor, ({role}, "
-            "processor)."
-        )
-    model, processor = given
-    if isinstance(model, PreTrainedModel) or (role == "teacher" and isinstance(model, Backbone)):
-        return model, processor
-    what = f"The {role} is a {type(model).__name__}, not a model of transformers"
-    if role == "teacher" and isinstance(model, nn.Module):
-        raise ArgumentError(
-            f"{what}: wrap it, as rd_hf.TeacherNetwork(model, in_channels), with the channels of what it reads."
-        )
-    raise ArgumentError(f"{what}: give one, such as AutoModelForImageClassification.from_pretrained(its folder).")
 
 
 def check_processor_of_student(

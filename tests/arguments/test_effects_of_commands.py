@@ -22,7 +22,7 @@ MASKS = make_task(Segmentation.problem_type, ["a", "b"], False)
 
 def loaded(task=CLASSES, of_volumes=False):
     transform = VolumeTransform(RDVolumeProcessor(size=[8, 8, 8], channels=1)) if of_volumes else None
-    return LoadedModel(None, transform, task, {})
+    return LoadedModel("m", None, transform, task, {})
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_columns_of_the_other_task(blobs_npz, task, given, why):
 def test_evaluate(monkeypatch):
     with pytest.raises(ArgumentError, match="`report_images` has no effect, because no `report` is written"):
         rd_hf.evaluate("m", "d", report_images=False)
-    monkeypatch.setattr(evaluation, "load_model", lambda *_: loaded(of_volumes=True))
+    monkeypatch.setattr(evaluation, "loaded_model", lambda *_: loaded(of_volumes=True))
     with pytest.raises(ArgumentError, match="`batch_size` has no effect, because volumes come one by one"):
         rd_hf.evaluate("m", "d", batch_size=8)
 
@@ -69,10 +69,10 @@ def test_evaluate(monkeypatch):
 def test_predict(tmp_path, monkeypatch, capsys):
     with pytest.raises(ArgumentError, match="`batch_size` has no effect, because volumes come one by one"):
         list(predict_loaded(loaded(of_volumes=True), str(tmp_path), 8, "error", None))
-    monkeypatch.setattr(loading, "load_model", lambda *_: loaded())
+    monkeypatch.setattr(loading, "load_model", lambda *_, **__: loaded())
     assert main(["predict", "--model", "m", "--images", "x.png", "--json", "--top_k", "5"]) == 2
     assert "`top_k` has no effect, because `json` prints every class: leave it out." in capsys.readouterr().err
-    monkeypatch.setattr(loading, "load_model", lambda *_: loaded(MASKS))
+    monkeypatch.setattr(loading, "load_model", lambda *_, **__: loaded(MASKS))
     assert main(["predict", "--model", "m", "--images", "x.png", "--output_dir", "o", "--top_k", "5"]) == 2
     assert "`top_k` has no effect, because this model gives masks: leave it out." in capsys.readouterr().err
 

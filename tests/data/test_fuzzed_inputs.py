@@ -21,7 +21,7 @@ from rd_hf.data.decoding.images import BadImageError, to_rgb
 from rd_hf.data.scanner import scan
 from rd_hf.data.sources import load_data, load_images_only
 from rd_hf.data.volumes.reading import read_volume
-from rd_hf.inference.prediction import find_images
+from rd_hf.inference.images import find_images
 
 FUZZ = settings(
     derandomize=True,

@@ -14,7 +14,7 @@ from PIL import Image as PillowImage
 from rd_hf.data.columns import DataError
 from rd_hf.data.decoding.images import to_rgb
 from rd_hf.data.sources import load_data
-from rd_hf.inference.prediction import find_images
+from rd_hf.inference.images import find_images
 
 LESION = np.array([[0, 1, 1], [0, 0, 1]], dtype=np.uint8)
 

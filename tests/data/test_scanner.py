@@ -13,7 +13,7 @@ from rd_hf.data.image_paths import shown
 from rd_hf.data.scanner import printable, scan
 from rd_hf.data.sources import load_data, load_images_only
 from rd_hf.data.volumes.source import Source, VolumeError
-from rd_hf.inference.prediction import find_images
+from rd_hf.inference.images import find_images
 
 
 def write(root, *files, value=0):

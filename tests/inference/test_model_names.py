@@ -24,10 +24,10 @@ import rd_hf
 from rd_hf.arguments.values import ArgumentError
 from rd_hf.data.pixels import load_processor
 from rd_hf.exports.run import export
+from rd_hf.inference.images import find_images
 from rd_hf.inference.loading import load_model
 from rd_hf.inference.model_files import how_to_convert
 from rd_hf.inference.model_names import ModelNameError, check_backbone, loading, name_of_model
-from rd_hf.inference.prediction import find_images
 from rd_hf.models.backbone import Backbone, BackboneError
 from rd_hf.models.modeling_rd_student import RDStudentForImageClassification
 from rd_hf.students.loading import StudentError, load_student
@@ -235,8 +235,7 @@ def test_a_name_is_given_and_not_the_thing_itself(teacher, tmp_path, monkeypatch
     with pytest.raises(ArgumentError, match="`model` is empty"):
         rd_hf.info("")
     for images, message in (
-        (Image.new("L", (2, 2)), "One of the images is a Image: give paths"),
-        ([tmp_path, 3], "One of the images is a int: give paths"),
+        ([tmp_path, 3], "One of the images is a int: give paths of files, folders or globs, or Pillow images or arr"),
         ("", "The name of the images is empty: give a path, or . for the working folder"),
         (["a.png", ""], "One of the images is empty"),
     ):

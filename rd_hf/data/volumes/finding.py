@@ -30,17 +30,37 @@ class FoundVolume(NamedTuple):
     :param stem: relative path of what is written of it, without a suffix: its own below the folder that all matches of
         a name share, or where two would be the same, below the folder that all share.
     :param source: ``{"bytes": ..., "path": ...}``, undecoded.
+    :param position: of a volume in memory its place among those that were given, from 0.
     """
 
     shown: str
     stem: str
     source: dict[str, Any]
+    position: int | None = None
 
 
 class _Named(NamedTuple):
     shown: Path
     bare: str  # its name without suffix
     file: str  # absolute, what stands for it
+
+
+def volumes_given(volumes: Any, reading: VolumeReading = PLAIN) -> list[FoundVolume]:
+    """Volumes from names, as `find_volumes` finds them, or from memory, in order.
+
+    :param volumes: names, or images of nibabel, which know their spacing; one, or several.
+    :raises ArgumentError: as `find_volumes`, and for anything else.
+    """
+    listed = [volumes] if _is_in_memory(volumes) else volumes
+    if isinstance(listed, Sequence) and listed and all(map(_is_in_memory, listed)):
+        contents = ({"bytes": volume.to_bytes(), "path": None} for volume in listed)
+        return [FoundVolume(f"volume {n}", f"volume_{n}", content, n) for n, content in enumerate(contents)]
+    return find_volumes(listed, reading)
+
+
+def _is_in_memory(volume: Any) -> bool:
+    """Whether something is an image of nibabel that can be written."""
+    return hasattr(volume, "affine") and hasattr(volume, "to_bytes")
 
 
 def find_volumes(
@@ -57,7 +77,7 @@ def find_volumes(
         reads one.
     """
     named, folders = [], {}
-    for name in paths_of(names, "volumes"):
+    for name in paths_of(names, "volumes", "images of nibabel"):
         path = Path(os.path.expanduser(name))
         if path.is_dir():
             matches = _below(path, reading)

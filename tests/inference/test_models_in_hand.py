@@ -1,0 +1,145 @@
+"""A model and images in memory, in place of names: the answers are those of the files."""
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from conftest import blob_images
+from PIL import Image
+from small_volumes import saved_segmenter, smooth, write_volume
+from transformers import (
+    AutoModel,
+    ResNetConfig,
+    ResNetForImageClassification,
+    SegformerConfig,
+    SegformerForSemanticSegmentation,
+    ViTImageProcessorPil,
+)
+
+import rd_hf
+from rd_hf.arguments.values import ArgumentError
+from rd_hf.inference import loading
+
+NAMES = ["benign", "malignant", "normal"]  # those of blobs_npz
+PROCESSOR = ViTImageProcessorPil(size={"height": 24, "width": 24}, image_mean=[0.2] * 3, image_std=[0.3] * 3)
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    torch.manual_seed(0)
+    config = ResNetConfig(
+        embedding_size=4, hidden_sizes=[4, 8], depths=[1, 1], layer_type="basic", id2label=dict(enumerate(NAMES))
+    )
+    return ResNetForImageClassification(config)
+
+
+@pytest.fixture
+def folder(classifier, tmp_path):
+    classifier.save_pretrained(tmp_path / "model")
+    PROCESSOR.save_pretrained(tmp_path / "model")
+    return str(tmp_path / "model")
+
+
+@pytest.fixture
+def files(tmp_path):
+    (tmp_path / "images").mkdir()
+    for number, image in enumerate(blob_images(np.array([0, 1, 0]), size=30)):
+        Image.fromarray(image).save(tmp_path / "images" / f"{number}.png")
+    return sorted((tmp_path / "images").iterdir())
+
+
+def probabilities(answers) -> list[dict[str, float]]:
+    return [answer["probabilities"] for answer in answers]
+
+
+def test_a_model_is_loaded_once_and_answers_as_by_its_name(folder, files, blobs_npz, monkeypatch):
+    model = rd_hf.load_model(folder)
+    assert isinstance(model, rd_hf.LoadedModel) and model.name == folder and not model.model.training
+    by_name = rd_hf.predict(folder, files), rd_hf.evaluate(folder, blobs_npz)
+    monkeypatch.setattr(loading, "load_model", lambda *_, **__: pytest.fail("it is loaded again"))
+    assert rd_hf.predict(model, files) == by_name[0]
+    assert rd_hf.evaluate(model, blobs_npz) == by_name[1]
+
+
+def test_a_pair_of_a_model_and_its_processor(classifier, folder, files):
+    classifier.train()
+    assert rd_hf.predict((classifier, PROCESSOR), files) == rd_hf.predict(folder, files)
+    assert rd_hf.load_model((classifier, PROCESSOR)).model is classifier
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (lambda model: model, r"`model` is a ResNetForImageClassification: .*rd_hf.load_model\(\(model, processor\)\)"),
+        (lambda model: (model,), "The model is a tuple: give a pair of the model and its image processor"),
+        (lambda model: (model, None), "The model, a ResNetForImageClassification, has no image processor"),
+        (lambda model: (AutoModel.from_config(model.config), PROCESSOR), "a ResNetModel, which gives neither classes"),
+        (lambda model: (type(model)(model.config).bfloat16(), PROCESSOR), "is in torch.bfloat16, .*give model.float"),
+    ],
+)
+def test_what_is_no_model_with_its_processor(classifier, given, message):
+    with pytest.raises(ArgumentError, match=message):
+        rd_hf.load_model(given(classifier))
+
+
+def test_options_of_loading_beside_a_model_in_hand(classifier, folder, files):
+    with pytest.raises(ArgumentError, match="`trust_remote_code` has no effect, because the model is in hand"):
+        rd_hf.load_model((classifier, PROCESSOR), trust_remote_code=True)
+    with pytest.raises(ArgumentError, match="`revision` has no effect, because the model is loaded already"):
+        rd_hf.predict(rd_hf.load_model(folder), files, revision="main")
+
+
+def test_images_in_memory(folder, files):
+    expected = probabilities(rd_hf.predict(folder, files))
+    pictures = [Image.open(file) for file in files]
+    answers = rd_hf.predict(folder, pictures)
+    assert probabilities(answers) == expected and [answer["image"] for answer in answers] == [0, 1, 2]
+    assert probabilities(rd_hf.predict(folder, (np.asarray(picture) for picture in pictures))) == expected
+    for alone in (pictures[1], np.asarray(pictures[1])):
+        assert probabilities(rd_hf.predict(folder, alone)) == [pytest.approx(expected[1], rel=1e-5)]
+
+
+def test_images_in_memory_that_cannot_be_read(folder, files):
+    wrong = [Image.open(files[0]), np.zeros((2, 3, 4, 5), np.uint8)]
+    with pytest.raises(ValueError, match=r"image 1 is not a readable image: the array has shape \(2, 3, 4, 5\)"):
+        rd_hf.predict(folder, wrong)
+    answers = rd_hf.predict(folder, wrong, on_bad_image="skip")
+    assert "label" in answers[0] and answers[1]["image"] == 1 and "shape" in answers[1]["error"]
+    with pytest.raises(ArgumentError, match="Among 2 images some are in memory and some are not, such as 'a.png'"):
+        rd_hf.predict(folder, [wrong[0], "a.png"])
+    with pytest.raises(ArgumentError, match="a row of a data set: give its column"):
+        rd_hf.predict(folder, [{"image": wrong[0]}])
+    with pytest.raises(ArgumentError, match="One of the images is a Tensor: give paths .* or Pillow images or arrays"):
+        rd_hf.predict(folder, torch.zeros(3, 8, 8))
+
+
+def test_masks_of_images_in_memory(files, tmp_path):
+    torch.manual_seed(0)
+    config = SegformerConfig(
+        num_encoder_blocks=2, depths=[1, 1], sr_ratios=[1, 1], hidden_sizes=[8, 8], patch_sizes=[3, 3], strides=[2, 2],
+        num_attention_heads=[1, 1], mlp_ratios=[1, 1], decoder_hidden_size=8, num_labels=2,
+    )  # fmt: skip
+    model = rd_hf.load_model((SegformerForSemanticSegmentation(config), PROCESSOR))
+    pictures = [Image.open(file) for file in files]
+    of_files, of_memory = rd_hf.predict(model, files), rd_hf.predict(model, pictures)
+    assert all(np.array_equal(one["mask"], other["mask"]) for one, other in zip(of_files, of_memory, strict=True))
+    with pytest.raises(ArgumentError, match="The images are in memory, .*: leave `output_dir` out"):
+        rd_hf.predict(model, pictures, output_dir=str(tmp_path / "masks"))
+
+
+def test_volumes_in_memory(tmp_path):
+    model = rd_hf.load_model(saved_segmenter(tmp_path / "segmenter"))
+    for number in range(2):
+        write_volume(tmp_path / f"{number}.nii.gz", smooth((20, 18, 12), number), axes="LIP")
+    files = sorted(tmp_path.glob("*.nii.gz"))
+    volumes = [nibabel.load(file) for file in files]
+    of_files, of_memory = rd_hf.predict(model, files), rd_hf.predict(model, volumes)
+    assert [answer["image"] for answer in of_memory] == [0, 1]
+    for one, other in zip(of_files, of_memory, strict=True):
+        assert np.array_equal(one["mask"], other["mask"]) and one["millilitres"] == other["millilitres"]
+    (alone,) = rd_hf.predict(model, volumes[1])
+    assert np.array_equal(alone["mask"], of_files[1]["mask"])
+    with pytest.raises(ArgumentError, match="The volumes are in memory, .*: leave `output_dir` out"):
+        rd_hf.predict(model, volumes, output_dir=str(tmp_path / "masks"))
+    with pytest.raises(ArgumentError, match="One of the volumes is a ndarray: give paths .*, or images of nibabel"):
+        rd_hf.predict(model, np.zeros((20, 18, 12)))
