@@ -48,7 +48,7 @@ CACHE_COMMANDS = {
     "verify": "compare all entries with their checksums, and drop damaged ones",
     "clear": "delete caches without asking, and print which",
 }
-FIRST = {"info": "model", "push": "folder", "report": "run"}  # options whose value may come first, without a flag
+FIRST = {"info": "model", "push": "folder", "report": "run"}  # options whose value may come without its flag
 USAGE = "usage: rd-hf COMMAND [options]\n\ncommands:\n" + "".join(f"  {n:10} {t}\n" for n, t in COMMANDS.items())
 USAGE += "\n`rd-hf COMMAND --help` lists a command's options.\n"
 
@@ -278,7 +278,7 @@ def _predict(options: list[str]) -> int:
 
 
 def _report(options: list[str]) -> int:
-    arguments = _parse(_parser("report", ReportArguments), _first_as("run", options), ReportArguments)
+    arguments = _parse(_parser("report", ReportArguments), options, ReportArguments)
     with stopping_at_once():
         from .training.run_report import report
 
@@ -286,13 +286,7 @@ def _report(options: list[str]) -> int:
     return 0
 
 
-def _first_as(name: str, options: list[str]) -> list[str]:
-    """Put the option `--name` before a first value that has no option name."""
-    return [f"--{name}", *options] if options and not options[0].startswith("-") else options
-
-
 def _push(options: list[str]) -> int:
-    options = _first_as("folder", options)
     arguments = _parse(_parser("push", PushArguments), options, PushArguments)
     from .hub.push import push
 
@@ -301,7 +295,7 @@ def _push(options: list[str]) -> int:
 
 
 def _info(options: list[str]) -> int:
-    arguments = _parse(_parser("info", InfoArguments), _first_as("model", options), InfoArguments)
+    arguments = _parse(_parser("info", InfoArguments), options, InfoArguments)
     import json
 
     from .inference.info import info

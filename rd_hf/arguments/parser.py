@@ -17,6 +17,7 @@ from .options import UNGROUPED, Option
 
 EPILOG = "Names may be written with hyphens in place of underscores."
 NEGATIVE_NUMBERS = re.compile(r"-[\d.]+,.*")  # which argparse takes for the name of an option
+TRUTH = ("true", "false", "t", "f", "yes", "no", "y", "n", "1", "0")  # what string_to_bool reads
 METAVARS = {int: "N", float: "X", str: "VALUE"}
 TEXT_METAVARS = {"model": "ID_OR_PATH", "data": "ID_OR_PATH", "folder": "PATH"}
 
@@ -25,11 +26,12 @@ class OptionParser(HfArgumentParser):
     """transformers' parser of dataclasses, which hands on each field's metadata to `add_argument`.
 
     :param kind: a dataclass whose fields are made by `options.option`.
-    :param first: the field whose value may come first, without its flag; for the usage line alone.
+    :param first: the field whose value may come without its flag.
     """
 
     def __init__(self, kind: type, first: str | None = None, **settings: Any):
         self.headings: dict[str, Any] = {}
+        self.first = first
         names = [field.name for field in fields(kind) if field.default is MISSING]
         needed = [name.upper() if name == first else f"--{name} {name.upper()}" for name in names]
         super().__init__(
@@ -59,14 +61,37 @@ class OptionParser(HfArgumentParser):
         return action
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
-        """As in argparse; numbers with commas that begin with a minus are the value of the option before them."""
+        """As in argparse, but for three kinds of words.
+
+        Numbers with commas that begin with a minus are the value of the option before them. A word after a switch that
+        is neither true nor false is not the switch's. A word that no option takes is the value of `first`.
+        """
         joined: list[str] = []
         for word in sys.argv[1:] if args is None else args:
             if NEGATIVE_NUMBERS.fullmatch(word) and joined and joined[-1].startswith("--"):
                 joined[-1] += f"={word}"
             else:
                 joined.append(word)
-        return super().parse_known_args(joined, namespace)
+        return super().parse_known_args(self._with_flags(joined), namespace)
+
+    def _with_flags(self, words: list[str]) -> list[str]:
+        """The words with `first` named, and with the value of each switch that stands without one."""
+        flag, made = f"--{self.first}", []
+        takes: str | int | None = 0  # values that the option before may still take: argparse's nargs
+        for word in words:
+            if word.startswith("-"):
+                action = self._option_string_actions.get(word)
+                takes = 0 if action is None else action.nargs
+                made.append(word)
+                continue
+            if takes == "?" and word.lower() not in TRUTH:
+                made[-1] += "=true"
+                takes = 0
+            if takes == 0 and self.first is not None and flag not in (one.split("=")[0] for one in made):
+                made.append(flag)
+            made.append(word)
+            takes = takes if takes in ("+", "*") else 0
+        return made
 
 
 def _described(option: Option, settings: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,13 @@ from typing import get_args, get_type_hints
 import pytest
 import yaml
 
-from rd_hf.arguments.commands import EvaluationArguments, ExportArguments, PredictionArguments, PushArguments
+from rd_hf.arguments.commands import (
+    EvaluationArguments,
+    ExportArguments,
+    InfoArguments,
+    PredictionArguments,
+    PushArguments,
+)
 from rd_hf.arguments.config import arguments_from, config_text, read_config
 from rd_hf.arguments.distillation import OF_MASKS, DistillationArguments
 from rd_hf.arguments.options import UNGROUPED, option, options, public_values
@@ -41,6 +47,24 @@ def test_an_inline_student_can_be_typed_on_the_command_line():
         ["--teacher", "t", "--dataset", "d", "--student", "{model_type: vit, hidden_size: 32}"]
     )
     assert arguments.student == {"model_type": "vit", "hidden_size": 32}
+
+
+@pytest.mark.parametrize(
+    ("words", "model", "as_json"),
+    [
+        ("runs/x --json", "runs/x", True),
+        ("--json runs/x", "runs/x", True),
+        ("--json false runs/x", "runs/x", False),
+        ("--revision main runs/x", "runs/x", False),
+        ("--model runs/x --json", "runs/x", True),
+        ("--model=runs/x", "runs/x", False),
+    ],
+)
+def test_a_value_without_its_flag_may_stand_anywhere(words, model, as_json):
+    parser = OptionParser(InfoArguments, first="model")
+    values, unknown = parser.parse_known_args(words.split())
+    assert (values.model, values.json, unknown) == (model, as_json, [])
+    assert parser.parse_known_args([*words.split(), "other"])[1] == ["other"]
 
 
 @pytest.mark.parametrize("options", [["--learning_rat", "1"], ["--learning-rat=1"]])
