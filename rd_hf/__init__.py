@@ -14,13 +14,17 @@ from .registration import install
 
 if TYPE_CHECKING:
     from .arguments.distillation import DistillationArguments as DistillationArguments
+    from .arguments.values import ArgumentError as ArgumentError
     from .comparison.run import compare as compare
+    from .data.columns import DataError as DataError
+    from .data.decoding.images import BadImageError as BadImageError
     from .exports.run import export as export
     from .hub.push import push as push
     from .inference.evaluation import evaluate as evaluate
     from .inference.info import info as info
     from .inference.loading import LoadedModel as LoadedModel
     from .inference.loading import load_model as load_model
+    from .inference.model_names import ModelNameError as ModelNameError
     from .inference.prediction import predict as predict
     from .models.configuration_rd import RDStudentConfig as RDStudentConfig
     from .models.configuration_rd import RDTeacherConfig as RDTeacherConfig
@@ -39,8 +43,12 @@ if TYPE_CHECKING:
     from .training.run_report import report as report
 
 _MODULE_OF = {
+    "ArgumentError": "arguments.values",
+    "BadImageError": "data.decoding.images",
+    "DataError": "data.columns",
     "DistillationArguments": "arguments.distillation",
     "LoadedModel": "inference.loading",
+    "ModelNameError": "inference.model_names",
     "RDStudentConfig": "models.configuration_rd",
     "RDStudentForImageClassification": "models.modeling_rd_student",
     "RDStudentForSemanticSegmentation": "models.modeling_rd_segmentation",

@@ -44,17 +44,23 @@ class Origin(NamedTuple):
 
 
 def without_effect(
-    arguments: DistillationArguments, known: Known, uses: Uses | None = None, method: str | None = None
+    arguments: DistillationArguments,
+    known: Known,
+    uses: Uses | None = None,
+    method: str | None = None,
+    own: Collection[str] = (),
 ) -> Iterator[tuple[str, str, Rule]]:
     """Name, sentence and rule of each argument whose value is not the default and is not read.
 
     :param uses: of a method of a comparison; by default those of `arguments.method`.
     :param method: its name in the comparison.
+    :param own: the arguments that are given to it alone, for which defaults of other methods do not count.
     """
     situation = Situation(arguments, uses or Uses.of(arguments.method), known.stated_by(arguments))
     it = f"method {arguments.method}" if method is None else "it"
     on = "" if method is None else f" on the method {method!r}"
-    changed = _changed(arguments)
+    defaults = defaults_under(type(arguments), arguments.method)
+    changed = _changed(arguments) | {name for name in CHECKED & set(own) if getattr(arguments, name) != defaults[name]}
     for rule in RULES:
         names = [name for name in rule.names if name in changed]
         if names and rule.holds(situation):

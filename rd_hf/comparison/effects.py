@@ -43,10 +43,12 @@ def unread(runs: Iterable[Run]) -> list[str]:
         arguments = run.make() if open_places else None
         sentences = {}  # of a run that cannot be, it is not known what it would read
         if arguments is not None:
-            sentences = {name: text for name, text, _ in without_effect(arguments, Known(), run.uses, run.method)}
+            own = run.given.get(OF_METHOD, {})
+            found_of_run = without_effect(arguments, Known(), run.uses, run.method, own)
+            sentences = {name: text for name, text, _ in found_of_run}
         for place in open_places:
-            own = sentences.get(place[2])
-            found[place] = own and found.get(place, own)  # what is said is about the first of the runs
+            sentence = sentences.get(place[2])
+            found[place] = sentence and found.get(place, sentence)  # what is said is about the first of the runs
     return [_sentence(where, name, text) for (where, _, name), text in found.items() if text is not None]
 
 

@@ -41,6 +41,17 @@ class TeacherNetwork(PreTrainedModel):
         super().__init__(TeacherNetworkConfig(in_channels, f"{type(network).__qualname__}: {network}"))
         self.network = network
 
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> TeacherNetwork:
+        """Refuse to load one.
+
+        :raises ValueError: because a folder does not hold the network's code.
+        """
+        raise ValueError(
+            "A TeacherNetwork cannot be loaded, because a folder does not hold the network's code. Build the network, "
+            "load its weights, and wrap it again: rd_hf.TeacherNetwork(network)."
+        )
+
     def forward(self, pixel_values: Tensor) -> Any:
         """What the network returns.
 

@@ -102,9 +102,11 @@ def targets_in_words(arguments: DistillationArguments) -> str:
 
     :param arguments: of a method with a teacher.
     """
+    if not (arguments.kl_weight or arguments.kl_weight_end):
+        return "no logits, because the weight of their divergence is 0"
     views = "the view at hand"
-    if arguments.target_views == "mean":
-        views = f"the mean over {arguments.num_views if arguments.augment else 1} views"
+    if arguments.target_views == "mean" and arguments.augment and arguments.num_views > 1:
+        views = f"the mean over {arguments.num_views} views"
     source = "hybrid logits"
     if arguments.probe_share:
         source = f"{1 - arguments.probe_share:g} hybrid logits + {arguments.probe_share:g} linear probe"

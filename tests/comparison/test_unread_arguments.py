@@ -34,6 +34,7 @@ def entry(method, **own):
         (entry("lora", cache_dtype="int8"), "`cache_dtype` has no effect on the method 'own', because it caches no"),
         (entry("full", per_device_unlabeled_batch_size=5), "because it learns from labels only"),
         (entry("cka", temperature=2), "`temperature` has no effect on the method 'own', because it does not reprogram"),
+        (entry("lp_kd", temperature=1.0), "`temperature` has no effect on the method 'own', because it does not rep"),
         (entry("fitnet", teacher_features="all"), "because it reads the maps of the teacher's stages"),
         (entry("rkd", target_views="mean", teacher_features="all"), "its student does not learn logits of the teacher"),
         (
@@ -78,7 +79,7 @@ def test_what_no_run_reads_is_refused(values, changes, message):
         {"methods": ["linear_probe", "rd"]},
         {"data": {"xrays": {"dataset": "d", "uncertain": "ignore"}}},
         entry("linear_probe", teacher_features="all"),
-        entry("lp_kd", target_views="mean", teacher_features="all", temperature=1.0),
+        entry("lp_kd", target_views="mean", teacher_features="all", temperature=4.0),
         entry("rd", cka_positions=4),  # the data is not known yet
         entry("lora", learning_rate=0.1),
         entry("drd", stage_schedule="last"),

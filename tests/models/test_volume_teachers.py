@@ -130,6 +130,8 @@ def test_a_teacher_of_a_network_in_memory_is_saved_and_loaded(tmp_path):
     model.save_pretrained(tmp_path)
     torch.manual_seed(0)
     again = RDTeacherForImageClassification.from_pretrained(tmp_path, backbone=TeacherNetwork(MeshNet(4, 2), 1))
+    with pytest.raises(ValueError, match="cannot be loaded, because a folder does not hold the network's code"):
+        TeacherNetwork.from_pretrained(tmp_path)
     torch.testing.assert_close(again.eval()(pixel_values=volumes()).logits, expected)
 
 
