@@ -8,7 +8,7 @@ because absolute times on a shared machine say little. Models have random weight
 `rd-hf distill` makes it, with fetching and augmenting. The reference loop is what one would write with transformers:
 teacher forward, student forward, loss, backward, optimiser step. Its pixels are prepared in advance.
 
-`--schedules` compares the stage schedules of DRD. A stage stays on for five steps, so in an epoch of 20 steps each of
+`--schedules` compares RD+ and the stage schedules of DRD. A stage stays on for five steps, so in an epoch of 20 steps each of
 four stages is on once. `--processor_time` counts the time of this process alone, with which other jobs on the same
 cores interfere less than with time on the clock. Give it one thread (OMP_NUM_THREADS=1).
 """
@@ -48,6 +48,7 @@ ROWS = {
 SCHEDULES = {
     ALONE: {"method": "ce"},
     "RD warm": {"method": "rd"},
+    "RD+ warm": {"method": "rd_plus"},
     "DRD warm": {"method": "drd"},
     "DRD warm, last": {"method": "drd", "stage_schedule": "last"},
     "DRD warm, round_robin": {"method": "drd", "stage_schedule": "round_robin"},
@@ -200,7 +201,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2, help="steps per epoch")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--image_size", type=int, default=224, help="side of the student's images, in pixels")
-    parser.add_argument("--schedules", action="store_true", help="compare the stage schedules of DRD")
+    parser.add_argument("--schedules", action="store_true", help="compare RD+ and the stage schedules of DRD")
     parser.add_argument("--processor_time", action="store_true", help="count the time of this process alone")
     parser.add_argument("--teachers", nargs="+", choices=TEACHERS, default=list(TEACHERS))
     parser.add_argument("--students", nargs="+", choices=STUDENTS, default=list(STUDENTS))
