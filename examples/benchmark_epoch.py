@@ -8,9 +8,9 @@ because absolute times on a shared machine say little. Models have random weight
 `rd-hf distill` makes it, with fetching and augmenting. The reference loop is what one would write with transformers:
 teacher forward, student forward, loss, backward, optimiser step. Its pixels are prepared in advance.
 
-`--schedules` compares RD+ and the stage schedules of DRD. A stage stays on for five steps, so in an epoch of 20 steps each of
-four stages is on once. `--processor_time` counts the time of this process alone, with which other jobs on the same
-cores interfere less than with time on the clock. Give it one thread (OMP_NUM_THREADS=1).
+`--schedules` compares RD+ and the stage schedules of DRD. A stage stays on for five steps, so in an epoch of 20 steps
+each of four stages is on once. `--processor_time` counts the time of this process alone, with which other jobs on the
+same cores interfere less than with time on the clock. Give it one thread (OMP_NUM_THREADS=1).
 """
 
 from __future__ import annotations

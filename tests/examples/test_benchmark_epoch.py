@@ -26,7 +26,9 @@ def test_the_tiny_benchmark_prints_every_row(monkeypatch, capsys, more):
     printed = capsys.readouterr().out
     for row in benchmark.SCHEDULES if more else benchmark.ROWS:
         assert f"| {row} | " in printed
-    assert printed.count("KB per image and view, on disk") == (3 if more else 2) and ("2,000 entries" in printed) == (not more)
+    assert printed.count("KB per image and view, on disk") == (3 if more else 2) and ("2,000 entries" in printed) == (
+        not more
+    )
     lines = [line.split("|") for line in printed.partition("| operations of")[2].splitlines() if line.startswith("| ")]
     operations = {line[1].strip(): float(line[2]) for line in lines}
     assert operations["student alone"] == 1 < operations["RD warm"] < operations["DRD warm"]

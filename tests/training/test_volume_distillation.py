@@ -1,6 +1,7 @@
 """The whole job for volumes on tiny models: masks in crops, whole volumes with classes, and teachers of both kinds."""
 
 import json
+import logging
 import re
 from types import SimpleNamespace
 
@@ -42,6 +43,13 @@ RESNET = {
     "model_type": "monai", "network": "ResNet",
     "arguments": {"block": "basic", "layers": [1, 1, 1, 1], "block_inplanes": [4, 4, 8, 8], "conv1_t_stride": 1},
 }  # fmt: skip
+
+
+OF_DRD = "Targets: hybrid logits, of the view at hand; KL with weight 1 to 0."
+OF_RD_PLUS = (
+    "Targets: 0.5 hybrid logits + 0.5 linear probe, of the mean over 2 views, with a share of the student's ensemble "
+    "that rises to 0.5; DIST with weight 1 to 1."
+)
 
 
 def settings(teacher, data, folder, **changes):
@@ -216,8 +224,8 @@ def key_of(arguments):
     return build_inputs(arguments, run_data, models, accelerator).cache.folder.key
 
 
-@pytest.mark.parametrize("method", ["ce", "drd"])
-def test_classes_of_whole_volumes_from_a_teacher_of_volumes(classes, tmp_path, method):
+@pytest.mark.parametrize("method", ["ce", "drd", "rd_plus"])
+def test_classes_of_whole_volumes_from_a_teacher_of_volumes(classes, tmp_path, caplog, method):
     torch.manual_seed(0)
     config = MonaiNetConfig(
         network="ResNet", spatial_dims=3, in_channels=1, image_size=16, num_labels=2,
@@ -228,10 +236,13 @@ def test_classes_of_whole_volumes_from_a_teacher_of_volumes(classes, tmp_path, m
     values |= {"crop_size": None, "volume_size": 16, "use_unlabeled": method != "ce"}
     if method == "ce":
         values["teacher"] = None
-    rd_hf.distill(**values)
+    with caplog.at_level(logging.INFO, "rd_hf"):
+        rd_hf.distill(**values)
     run = tmp_path / "run"
     scores = json.loads((run / "metrics.json").read_text())
     assert rd_hf.evaluate(str(run / "student"), str(classes)) == scores["test"]
+    told = re.findall("Targets: .*", caplog.text)
+    assert told == {"ce": [], "drd": [OF_DRD], "rd_plus": [OF_RD_PLUS]}[method]
     assert AutoImageProcessor.from_pretrained(run / "student").size == [16, 16, 16]
     if method == "drd":
         found = rd_hf.evaluate(str(run / "teacher"), str(classes), backbone=str(tmp_path / "teacher"))
