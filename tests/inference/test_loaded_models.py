@@ -133,7 +133,7 @@ def test_volumes_in_memory(tmp_path):
         write_volume(tmp_path / f"{number}.nii.gz", smooth((20, 18, 12), number), axes="LIP")
     files = sorted(tmp_path.glob("*.nii.gz"))
     volumes = [nibabel.load(file) for file in files]
-    of_files, of_memory = rd_hf.predict(model, files), rd_hf.predict(model, volumes)
+    of_files, of_memory = rd_hf.predict(model, files), rd_hf.predict(model, iter(volumes))
     assert [answer["image"] for answer in of_memory] == [0, 1]
     for one, other in zip(of_files, of_memory, strict=True):
         assert np.array_equal(one["mask"], other["mask"]) and one["millilitres"] == other["millilitres"]

@@ -9,6 +9,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ...arguments.values import ArgumentError, nearest_name, paths_of
 from ..image_column import image_row
 from ..scanner import is_image, masks_among, printable, scan, visible_matches
@@ -51,11 +53,13 @@ def volumes_given(volumes: Any, reading: VolumeReading = PLAIN) -> list[FoundVol
     :param volumes: names, or images of nibabel, which know their spacing; one, or several.
     :raises ArgumentError: as `find_volumes`, and for anything else.
     """
-    listed = [volumes] if _is_in_memory(volumes) else volumes
-    if isinstance(listed, Sequence) and listed and all(map(_is_in_memory, listed)):
-        contents = ({"bytes": volume.to_bytes(), "path": None} for volume in listed)
-        return [FoundVolume(f"volume {n}", f"volume_{n}", content, n) for n, content in enumerate(contents)]
-    return find_volumes(listed, reading)
+    if isinstance(volumes, (str, os.PathLike, np.ndarray)):
+        return find_volumes(volumes, reading)
+    given = list(volumes) if isinstance(volumes, Iterable) and not _is_in_memory(volumes) else [volumes]
+    if not given or not all(map(_is_in_memory, given)):
+        return find_volumes(given, reading)
+    contents = ({"bytes": volume.to_bytes(), "path": None} for volume in given)
+    return [FoundVolume(f"volume {n}", f"volume_{n}", content, n) for n, content in enumerate(contents)]
 
 
 def _is_in_memory(volume: Any) -> bool:
