@@ -65,6 +65,7 @@ NOT_RUN = {  # the beginning of a command, and why no test runs it; its argument
     "rd-hf compare --config examples/compare/rd_plus.yaml": HOURS,
     "rd-hf compare --config examples/compare/volumes.yaml": HOURS,
     "rd-hf compare --config examples/compare/first_volumes.yaml": HOURS,
+    "rd-hf compare --config examples/compare/volume_classes.yaml": HOURS,
 }
 
 SMALL_RUN = "--max_steps 2 --num_views 1 --per_device_train_batch_size 8"
