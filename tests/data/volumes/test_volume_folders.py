@@ -143,6 +143,12 @@ def test_slices_are_images_unless_volumes_are_asked_for(tmp_path, log):
     assert log.text.count("--dimensions 3 reads each series as one volume") == 1
 
 
+def test_folders_of_slices_in_class_folders_need_to_be_asked_for(tmp_path):
+    series(tmp_path, "sick/p1", "well/p2")
+    with pytest.raises(DataError, match="in a folder within a class folder.* as one volume, give --dimensions 3. For "):
+        load_data(tmp_path)
+
+
 def test_several_series_in_a_folder_of_a_class(tmp_path):
     series(tmp_path, "sick/p1", "well/p3", "apart")
     move_into(tmp_path / "sick" / "p1", tmp_path / "apart")
