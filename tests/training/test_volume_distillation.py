@@ -286,16 +286,20 @@ def test_arguments_of_volumes_are_refused_for_images(teacher, blobs_npz, tmp_pat
         rd_hf.distill(**values, output_dir=str(tmp_path / "run"), spacing=1)
 
 
-def test_grid_and_crop_follow_from_the_headers_of_train(slice_teacher, masks, classes):
+def test_grid_and_crop_follow_from_the_headers_of_train(slice_teacher, masks, classes, caplog):
+    caplog.set_level("INFO", "rd_hf")
     values = settings(slice_teacher, masks, "unused", crop_size=None)
     processor = load_run_data(DistillationArguments(**values)).volume_processor
     # 12 x 14 x 10 voxels of 1 x 1 x 1.25 mm; no side below the 16 voxels that networks of four halvings take
     assert (processor.spacing, processor.crop_size, processor.size) == ([1, 1, 1.25], [16, 16, 16], None)
     finer = load_run_data(DistillationArguments(**(values | {"spacing": 0.25}))).volume_processor
     assert (finer.spacing, finer.crop_size) == ([0.25] * 3, [48, 48, 48])  # of 48 x 56 x 50
+    assert "axes to the right, front and head" in caplog.text
+    caplog.clear()
     values |= {"dataset": str(classes), "student": RESNET}
     whole = load_run_data(DistillationArguments(**values)).volume_processor
     assert (whole.spacing, whole.crop_size, whole.size) == (None, None, [16, 16, 16])
+    assert "axes as in the arrays" in caplog.text and "right, front" not in caplog.text
 
 
 def test_the_grid_does_not_depend_on_which_rows_a_run_uses(tmp_path):
