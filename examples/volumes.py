@@ -22,6 +22,7 @@ from transformers.utils import logging as transformers_logging
 import rd_hf
 
 SIZE = 32
+VALIDATION, TEST = 8, 20  # volumes
 SPACING = (1.0, 1.0, 1.5)  # mm
 FOUNDATION = {
     "model_type": "monai", "network": "UNet", "spatial_dims": 3,
@@ -56,7 +57,7 @@ def write(folder: Path, tissues: dict[str, tuple[int, int]], seed: int, train: i
     generator = np.random.default_rng(seed)
     shutil.rmtree(folder, ignore_errors=True)
     affine = np.diag([*SPACING, 1.0])
-    for ending, count, with_mask in (("Tr", train, labelled), ("Va", 8, 8), ("Ts", 20, 20)):
+    for ending, count, with_mask in (("Tr", train, labelled), ("Va", VALIDATION, VALIDATION), ("Ts", TEST, TEST)):
         for number in range(count):
             volume, mask = draw(tissues, generator)
             name = f"case{ending}_{number:03d}.nii.gz"

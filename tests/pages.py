@@ -28,6 +28,7 @@ import torch
 from conftest import REPOSITORY, blob_images, blob_mask_arrays
 from hub_server import HubServer
 from PIL import Image
+from small_volumes import smooth, write_series
 from transformers import AutoModel, ResNetConfig, SegformerConfig, ViTConfig, ViTImageProcessorPil
 from without_rd_hf import BLOCKER
 
@@ -73,12 +74,18 @@ STAND_INS = "--teacher facebook/dinov2-small --dataset ./my_xrays --shots 5"
 SMALL_COMPARISON = """--arguments '{student: google/mobilenet_v2_0.35_96, max_steps: 2, num_views: 1}' --seeds '[0]'
     --shots '[5]' --methods '[ce, lp_kd, rd]' --tuning '{seeds: [100], shots: 5, weight: [1.0]}' --workers 1"""
 SMALL_PYTHON = {
+    '{"shots": 10,': '{"shots": 5, "max_steps": 2, "num_views": 1,',
     "shots=20": "shots=5, max_steps=2, num_views=1, per_device_train_batch_size=8, per_device_unlabeled_batch_size=8, "
     "overwrite_output_dir=True",
     'max_params="1M", max_latency_ms=10': 'max_params="0.3M", max_latency_ms=10000',
     'methods=["ce", "rd"],': 'methods=["ce", "rd"], seeds=[0], shots=[5], workers=1,',
     '"max_steps": 400': '"max_steps": 2, "num_views": 1',
 }
+LINKNET = """from monai.networks.nets import UNet
+class LinkNet3d(UNet):
+    def __init__(self):
+        super().__init__(spatial_dims=3, in_channels=1, out_channels=1, channels=[4, 8, 8], strides=[2, 2])
+"""
 LOADS_A_STUDENT = """import rd_hf
 from transformers import AutoModelForImageClassification
 student = AutoModelForImageClassification.from_pretrained("runs/xray/student")
@@ -210,7 +217,10 @@ def make_masks(folder: Path) -> None:
 
 
 def make_volumes(folder: Path) -> None:
-    """CTs in the layout of nnU-Net in `cts`, and one more in `new_cts`, whose sides no network halves evenly."""
+    """CTs in the layout of nnU-Net in `cts`, one more in `new_cts`, whose sides no network halves evenly, and DICOM.
+
+    `ct_series` has series in class folders, and `linknet3d.py` a network of somebody else.
+    """
     generator = np.random.default_rng(0)
     for number in range(13):
         mask = np.zeros((16, 16, 16), dtype=np.uint8)
@@ -222,6 +232,9 @@ def make_volumes(folder: Path) -> None:
         for name, array in (of_train if number else {"new_cts/one.nii.gz": odd}).items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             nibabel.save(nibabel.Nifti1Image(array, np.diag([1.0, 1.0, 2.0, 1.0])), folder / name)
+    for number in range(16):
+        write_series(folder / "ct_series" / ("healthy", "ill")[number % 2] / f"p{number}", smooth((16, 16, 6), number))
+    (folder / "linknet3d.py").write_text(LINKNET)
 
 
 def write_table(path: Path, names: list[str], rows: list[list]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path, PurePath
 from .columns import DataError
 from .scanner import FoundFiles, counted_suffixes, printable
 from .split_names import standard_split_name
+from .volumes.layouts import FEW_SLICES, is_dicom_name
 
 logger = logging.getLogger(__name__)
 
@@ -148,8 +149,15 @@ class ImageFolder:
         where = "not in a class folder" if depth == 1 else "in a folder within a class folder"
         return (
             f"'{printable(self.root / file)}' is {where}; labels are read from class folders that contain the files "
-            "directly. For any other layout, list files and labels in a metadata.csv"
+            f"directly. {self._series_hint(file)}For any other layout, list files and labels in a metadata.csv"
         )
+
+    def _series_hint(self, file: PurePath) -> str:
+        """The way out where a folder may hold the slices of a series, which are read as images unless asked for."""
+        beside = sum(other.parent == file.parent and is_dicom_name(other) for other in self.images)
+        if self.found.first_of or beside < FEW_SLICES:
+            return ""
+        return "To read the DICOM slices of each folder as one volume, give --dimensions 3. "
 
     def _unread_hint(self) -> str:
         return f". Not read: {counted_suffixes(self.found.others)}" if self.found.others else ""

@@ -31,7 +31,6 @@ _OF_THE_SYSTEM = frozenset(
         "thumbs.db",
         "ehthumbs.db",
         "desktop.ini",
-        "dicomdir",
         "$recycle.bin",
         "system volume information",
         "@eadir",
@@ -158,7 +157,14 @@ def is_hidden(name: str) -> bool:
 def is_image(path: Path) -> bool:
     """Tell whether a file is read as an image, by its suffix or, without one, by its first bytes."""
     suffix = path.suffix.lower()
-    return suffix in IMAGE_SUFFIXES or (_says_nothing(suffix) and _begins_like_dicom(path))
+    if suffix in IMAGE_SUFFIXES:
+        return True
+    return _says_nothing(suffix) and not is_dicomdir(path) and _begins_like_dicom(path)
+
+
+def is_dicomdir(file: PurePath) -> bool:
+    """Tell whether a file is named as the list of an export's DICOM files, which begins like DICOM and has no image."""
+    return file.name.upper() == "DICOMDIR"
 
 
 def is_table(file: PurePath) -> bool:

@@ -75,6 +75,7 @@ def predict_volumes(
         try:
             read = _read(loaded, volume, reading)
             largest = _say_memory(loaded, read, largest)
+            _say_padded(loaded, read, row["image"])
             row |= _answer(loaded, volume, read, files)
         except BadImageError as error:
             if on_bad_image != "skip" and files is None:
@@ -171,3 +172,14 @@ def _say_memory(loaded: LoadedModel, read: Volume, largest: int) -> int:
             by(grid), by(loaded.transform.processor.crop_size), needed / 2**20,
         )  # fmt: skip
     return max(needed, largest)
+
+
+def _say_padded(loaded: LoadedModel, read: Volume, name: str) -> None:
+    """Log that a volume is smaller than the model's window."""
+    processor = loaded.transform.processor
+    grid, window = processor.grid(read.values.shape[1:], read.affine), processor.crop_size
+    if window is not None and any(side < of for side, of in zip(grid, window, strict=True)):
+        logger.info(
+            "%s has %s voxels on the model's grid, fewer than the window's %s along an axis; the end is padded with "
+            "its lowest value.", name, by(grid), by(window),
+        )  # fmt: skip

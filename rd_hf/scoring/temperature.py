@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from .metric import MetricError
 
-FEWEST_IMAGES = 10
+FEWEST_ROWS = 10
 COLDEST, HOTTEST = 0.05, 20.0  # temperatures that are looked for; one at an end would be a limit and no minimum
 
 
@@ -26,13 +26,13 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray, exclusive: bool) -> 
     """
     from scipy.optimize import minimize_scalar
 
-    if len(logits) < FEWEST_IMAGES:
-        raise MetricError(f"it has {len(logits)} images, and {FEWEST_IMAGES} are needed")
+    if len(logits) < FEWEST_ROWS:
+        raise MetricError(f"it has {len(logits)} rows, and {FEWEST_ROWS} are needed")
     scores, truth = torch.from_numpy(np.asarray(logits, dtype=np.float64)), torch.from_numpy(np.asarray(labels))
     known = None if exclusive else ~truth.isnan()
     present = truth if exclusive else truth[known]
     if len(present.unique()) < 2:
-        raise MetricError(f"its images have {'one class only' if exclusive else 'all labels alike'}")
+        raise MetricError(f"its rows have {'one class only' if exclusive else 'all labels alike'}")
     right = scores.argmax(1) == truth if exclusive else (scores > 0)[known] == (present > 0)
     if right.all():
         raise MetricError("every answer is right, so that the lowest temperature would be the best")

@@ -178,7 +178,7 @@ def build_trainer(
             positions = fewest(arguments.cka_positions, [stage.grid for stage in models.teacher.student_stages])
         check_rows(rows * batches * positions, arguments.cka_estimator)
         if accelerator.is_main_process:
-            warn_of_few_cka_images(arguments, plan, batches, positions, run_data.masks is not None)
+            warn_of_few_cka_images(arguments, plan, batches, positions, run_data.masks is not None, run_data.unit)
     data = training_data(arguments, run_data, plan)
     # a checkpoint holds the projectors
     goes_on = is_trained or (arguments.resume and bool(list_checkpoints(folder / CHECKPOINTS)))

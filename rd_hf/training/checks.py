@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..arguments.distillation import DistillationArguments
 from ..arguments.values import ArgumentError
-from ..arguments.words import by
+from ..arguments.words import by, counted
 from ..data.order import RowOrder, StepPlan
 from ..models.probe import UnfitImageError, probe, random_pixels, undisturbed
 from ..models.tape import call_model, input_channels
@@ -105,28 +105,34 @@ def distinct_images(plan: StepPlan, batches: int) -> int:
 
 
 def warn_of_few_cka_images(
-    arguments: DistillationArguments, plan: StepPlan, batches: int, positions: int, of_masks: bool
+    arguments: DistillationArguments,
+    plan: StepPlan,
+    batches: int,
+    positions: int,
+    of_masks: bool,
+    unit: str = "image",
 ) -> None:
     """Log where CKA says little: it has few images, however many rows show them, or rows of one image in several views.
 
     :param batches: over which CKA is computed.
     :param positions: rows per image.
+    :param unit: what the log calls an image.
     """
     rows = (plan.labelled_size + (plan.unlabelled_size if plan.unlabelled else 0)) * batches
     images = distinct_images(plan, batches)
     repeated = f" in {rows} views" if images < rows else ""
     if images * positions < FEW_CKA_ROWS:
         ways_out = ["raise the batch sizes or --gradient_accumulation_steps"] if images == rows else []
-        ways_out += ["add images without labels"] if repeated and not plan.unlabelled else []
+        ways_out += [f"add {unit}s without labels"] if repeated and not plan.unlabelled else []
         ways_out += ["set --cka_weight 0", *(["use --cka_features positions"] if of_masks and positions == 1 else [])]
         logger.warning(
-            "CKA compares %d image%s%s at each step, which is too few: it is mostly noise, and can spoil the training. "
-            "To avoid it, %s.", images, "s" if images > 1 else "", repeated, ", or ".join(ways_out),
+            "CKA compares %s%s at each step, which is too few: it is mostly noise, and can spoil the training. "
+            "To avoid it, %s.", counted(images, unit), repeated, ", or ".join(ways_out),
         )  # fmt: skip
     elif repeated and arguments.cka_estimator == "debiased":
         logger.info(
-            "CKA compares %d images%s at each step. Views of one image resemble each other, so the debiased estimator "
-            "is above 0 for unrelated features.", images, repeated,
+            "CKA compares %s%s at each step. Views of one %s resemble each other, so the debiased estimator is above 0 "
+            "for unrelated features.", counted(images, unit), repeated, unit,
         )  # fmt: skip
 
 
@@ -245,6 +251,6 @@ def check_batch_norm(
     if single:
         raise ArgumentError(
             "`per_device_train_batch_size` is 1, and so the batch norm of the student has one value per channel to "
-            f"normalise (in {single[0]}, where the map is a single pixel). Use batches of 2 or more images, a larger "
+            f"normalise (in {single[0]}, where the map is a single pixel). Use batches of 2 or more, a larger "
             f"{argument}, or a student without batch norm (convnextv2, vit, swin)."
         )

@@ -45,8 +45,8 @@ def check_operating_point(arguments: DistillationArguments, run_data: RunData) -
     if not both.any():
         which = f"{labels[0]!r}" if task.exclusive else f"any of the labels {', '.join(map(repr, labels))}"
         raise ArgumentError(
-            f"`operating_point` is chosen on validation, which has no images both with and without {which}. Add some "
-            "to validation, or leave `operating_point` out."
+            f"`operating_point` is chosen on validation, which has no {run_data.unit}s both with and without {which}. "
+            "Add some to validation, or leave `operating_point` out."
         )
 
 

@@ -155,6 +155,11 @@ class RunData:
         return Known(**of_data, made_splits=tuple(made), has_norms=has_norms)
 
     @property
+    def unit(self) -> str:
+        """What a row is to the reader of a message."""
+        return "image" if self.volumes is None else "volume"
+
+    @property
     def volume_student(self) -> VolumeStudent | None:
         """What the student reads of volumes; None for images."""
         if self.volumes is None:
@@ -217,12 +222,12 @@ class RunData:
         for name, count in zip(self.task.names, counts, strict=True):
             if not count and not self.skipped["train"]:
                 raise ArgumentError(
-                    f"None of the {len(self.labelled_rows)} labelled images of train shows the class {name!r}: raise "
-                    "`shots` or `label_fraction`, or remove the class."
+                    f"None of the {len(self.labelled_rows)} labelled {self.unit}s of train shows the class {name!r}: "
+                    "raise `shots` or `label_fraction`, or remove the class."
                 )
             if not count:
                 raise ArgumentError(
-                    f"Class {name!r} has no readable labelled image in train: add some, or remove the class."
+                    f"Class {name!r} has no readable labelled {self.unit} in train: add some, or remove the class."
                 )
 
 

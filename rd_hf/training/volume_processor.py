@@ -18,6 +18,7 @@ from ..arguments.words import by
 from ..data.decoding.images import BadImageError
 from ..data.pixels import load_processor
 from ..data.sources import ImageData
+from ..data.volumes.kinds import ARRAYS, described_kind
 from ..data.volumes.reading import header_of
 from ..data.volumes.volume import Header
 from ..models.image_processing_rd_volume import RDVolumeProcessor
@@ -47,7 +48,9 @@ def volume_processor(arguments: DistillationArguments, task: Task, data: ImageDa
     """
     is_segmentation = isinstance(task, Segmentation)
     _refuse_other_sizes(arguments, is_segmentation)
-    shapes, spacings = _surveyed(_volumes_of_train(data))
+    volumes = _volumes_of_train(data)
+    shapes, spacings = _surveyed(volumes)
+    axes = "as in the arrays" if described_kind(volumes[0]["image"]) == ARRAYS else AXES
     own = _processor_of(arguments)
     settings: dict[str, Any] = _intensities(arguments, own) | {"channels": data.volumes.channels}
     if not is_segmentation:
@@ -55,7 +58,7 @@ def volume_processor(arguments: DistillationArguments, task: Task, data: ImageDa
         size = size or _default_sides(np.median(shapes, axis=0), VOLUME_SIDE, np.round)
         logger.info(
             "Volumes: each is resized to %s voxels (axes %s). The median volume of train has %s.",
-            by(size), AXES, by(np.median(shapes, axis=0)),
+            by(size), axes, by(np.median(shapes, axis=0)),
         )  # fmt: skip
         return RDVolumeProcessor(size=size, **settings)
     spacing = arguments.grid_spacing or own.spacing or np.round(np.median(spacings, axis=0), 3).tolist()
@@ -65,7 +68,7 @@ def volume_processor(arguments: DistillationArguments, task: Task, data: ImageDa
     origin = "as asked for" if arguments.spacing else "as for the student's training" if own.spacing else ""
     logger.info(
         "Volumes: each is resampled to %s mm (%s; axes %s). The median volume of train then has %s voxels.",
-        by(spacing), origin or "the median of train", AXES, by(grid),
+        by(spacing), origin or "the median of train", axes, by(grid),
     )  # fmt: skip
     logger.info("Volumes: student and teacher see crops of %s voxels.", by(crop))
     return RDVolumeProcessor(spacing=spacing, crop_size=crop, **settings)

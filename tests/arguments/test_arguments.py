@@ -193,8 +193,16 @@ def test_voxels_and_millimetres_as_texts_lists_and_numbers(tmp_path):
     assert parse_distillation(needed + texts) == read
     (tmp_path / "again.yaml").write_text(config_text(read))
     assert arguments_from(read_config(tmp_path / "again.yaml")) == read
-    assert DistillationArguments(**NEEDED, intensity_window="lung").intensities == (-1350, 150)
     assert DistillationArguments(**NEEDED, volume_size=(64, 48, 32)).sides_of_volume == (64, 48, 32)
+
+
+@pytest.mark.parametrize(
+    ("name", "window"), [("lung", (-1350, 150)), ("bone", (-500, 1300)), ("soft", (-160, 240)), ("brain", (0, 80))]
+)
+def test_a_window_by_its_name(name, window):
+    assert DistillationArguments(**NEEDED, intensity_window=name).intensities == window
+    typed = parse_distillation(["--teacher", "t", "--student", "s", "--dataset", "d", "--intensity_window", name])
+    assert typed.intensities == window
 
 
 def test_a_written_configuration_gives_the_same_arguments_again(tmp_path):

@@ -72,6 +72,18 @@ def test_masks_have_the_grid_of_their_source_and_are_never_written_over(segmente
     assert again == rows[1:]
 
 
+def test_a_volume_smaller_than_the_window_is_padded_and_said(segmenter, tmp_path, caplog):
+    write_volume(tmp_path / "large.nii", smooth((30, 24, 12)))
+    write_volume(tmp_path / "small.nii", smooth((30, 12, 12)))
+    with caplog.at_level(logging.INFO, "rd_hf"):
+        rows = rd_hf.predict(segmenter, tmp_path)
+    assert [row["mask"].shape for row in rows] == [(30, 24, 12), (30, 12, 12)]
+    (said,) = [record.getMessage() for record in caplog.records if "padded" in record.getMessage()]
+    assert said.startswith(
+        f"{tmp_path / 'small.nii'} has 20 x 10 x 20 voxels on the model's grid, fewer than the window's"
+    )
+
+
 def test_the_axes_of_a_file_do_not_move_the_mask(segmenter, tmp_path):
     found = []
     for axes in ("RAS", "LPS", "ASL", "PIR"):

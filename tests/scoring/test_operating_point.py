@@ -136,7 +136,7 @@ def test_the_temperature_of_classes_is_that_of_another_minimiser_and_brings_a_sc
 @pytest.mark.parametrize(
     ("logits", "labels", "exclusive", "reason"),
     [
-        (np.eye(3)[[0, 1, 2]], np.array([0, 1, 2]), True, "3 images, and 10 are needed"),
+        (np.eye(3)[[0, 1, 2]], np.array([0, 1, 2]), True, "3 rows, and 10 are needed"),
         (np.random.default_rng(0).normal(size=(20, 2)), np.zeros(20, dtype=int), True, "one class only"),
         (np.random.default_rng(0).normal(size=(20, 2)), np.ones((20, 2), np.float32), False, "all labels alike"),
         (np.eye(2)[np.arange(20) % 2], np.arange(20) % 2, True, "every answer is right"),

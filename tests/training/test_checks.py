@@ -184,6 +184,12 @@ def test_few_rows_of_few_images_can_be_positions(of_images, caplog):
     assert "CKA compares 4 images at each step" in record.message and "--cka_features positions" in record.message
 
 
+def test_few_volumes_are_called_volumes(of_images, caplog):
+    warn_of_few_cka_images(of_images, StepPlan(RowOrder(np.arange(4), 0, 0), None, 8, 0), 1, 1, True, "volume")
+    assert "CKA compares 4 volumes in 8 views" in caplog.text and "add volumes without labels" in caplog.text
+    assert "image" not in caplog.text
+
+
 def test_the_default_steps_are_told_where_training_starts(tmp_path, blobs_npz, monkeypatch, caplog):
     caplog.set_level(logging.INFO, "rd_hf")
     train, told_before = Trainer.train, []

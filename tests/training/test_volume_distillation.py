@@ -22,6 +22,8 @@ from rd_hf.data.augmentation import EVALUATION_VIEW
 from rd_hf.data.masks.reading import MaskReading
 from rd_hf.data.order import Visit
 from rd_hf.data.pixels import Transforms
+from rd_hf.data.volumes import store
+from rd_hf.data.volumes.shelf import Shelf
 from rd_hf.data.volumes.transform import VolumeTransform
 from rd_hf.data.volumes.views import VolumeViews
 from rd_hf.models.backbone import Backbone
@@ -295,16 +297,20 @@ def test_arguments_of_volumes_are_refused_for_images(teacher, blobs_npz, tmp_pat
         rd_hf.distill(**values, output_dir=str(tmp_path / "run"), spacing=1)
 
 
-def test_grid_and_crop_follow_from_the_headers_of_train(slice_teacher, masks, classes):
+def test_grid_and_crop_follow_from_the_headers_of_train(slice_teacher, masks, classes, caplog):
+    caplog.set_level("INFO", "rd_hf")
     values = settings(slice_teacher, masks, "unused", crop_size=None)
     processor = load_run_data(DistillationArguments(**values)).volume_processor
     # 12 x 14 x 10 voxels of 1 x 1 x 1.25 mm; no side below the 16 voxels that networks of four halvings take
     assert (processor.spacing, processor.crop_size, processor.size) == ([1, 1, 1.25], [16, 16, 16], None)
     finer = load_run_data(DistillationArguments(**(values | {"spacing": 0.25}))).volume_processor
     assert (finer.spacing, finer.crop_size) == ([0.25] * 3, [48, 48, 48])  # of 48 x 56 x 50
+    assert "axes to the right, front and head" in caplog.text
+    caplog.clear()
     values |= {"dataset": str(classes), "student": RESNET}
     whole = load_run_data(DistillationArguments(**values)).volume_processor
     assert (whole.spacing, whole.crop_size, whole.size) == (None, None, [16, 16, 16])
+    assert "axes as in the arrays" in caplog.text and "right, front" not in caplog.text
 
 
 def test_the_grid_does_not_depend_on_which_rows_a_run_uses(tmp_path):
@@ -459,3 +465,35 @@ def test_the_middle_of_a_volume_is_what_the_evaluation_view_shows(slice_teacher,
     classes = run_data.volume_processor.labels(store.source_mask(row), store.source(row).affine)
     assert torch.equal(shown, whole[:, 2:10, 3:11]) and torch.equal(mask, classes[2:10, 3:11])
     assert int(mask.sum()) > 0 and len(boxes(1)[0][0]) == 12
+
+
+def test_volumes_take_half_of_the_cache_limit_and_what_is_beyond_is_read_anew(masks, tmp_path, monkeypatch, caplog):
+    """Each of the 12 volumes takes 7 KB on the grid, with its mask: half of 120 KB holds some of each split."""
+    shelves = []
+
+    class Watched(Shelf):
+        def __init__(self, limit):
+            super().__init__(limit)
+            shelves.append(self)
+
+    monkeypatch.setattr(store, "Shelf", Watched)
+    values = settings(None, masks, tmp_path / "run", method="ce", use_unlabeled=False, shots=None, max_steps=1)
+    rd_hf.distill(**values, cache_limit="120kB")
+    used = [shelf.used for shelf in shelves]
+    assert len(used) == 3 and min(used) > 0 and sum(used) <= sum(shelf.limit for shelf in shelves) <= 60_000
+    said = [record.getMessage() for record in caplog.records if "read and resampled anew" in record.getMessage()]
+    assert said and all("Raise --cache_limit" in text for text in said)
+    expected = json.loads((tmp_path / "run" / "metrics.json").read_text())["test"]
+    rd_hf.distill(**(values | {"output_dir": str(tmp_path / "whole")}))
+    assert json.loads((tmp_path / "whole" / "metrics.json").read_text())["test"] == expected
+
+
+@pytest.mark.parametrize("card_images", [False, True])
+def test_pictures_of_volumes_are_in_the_card_only_if_asked_for(masks, tmp_path, card_images):
+    values = settings(None, masks, tmp_path / "run", method="ce", use_unlabeled=False, max_steps=1)
+    rd_hf.distill(**values, card_images=card_images)
+    student = tmp_path / "run" / "student"
+    assert (tmp_path / "run" / "examples.png").is_file()
+    assert (student / "examples.png").is_file() == card_images
+    card = (student / "README.md").read_text()
+    assert ("(examples.png)" in card) == ("Slices of the best, the median and the worst" in card) == card_images

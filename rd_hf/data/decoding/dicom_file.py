@@ -37,12 +37,13 @@ DAMAGED = (
     TypeError, ValueError, struct.error, zlib.error,
 )  # fmt: skip
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+_ENCRYPTED = "EncryptedAttributesSequence"
 _ELEMENTS = [
     "SOPClassUID", "Modality", "BurnedInAnnotation", "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames",
     "Rows", "Columns", "PlanarConfiguration", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
     "PixelPaddingValue", "PixelPaddingRangeLimit", "ModalityLUTSequence", "RescaleSlope", "RescaleIntercept",
     "VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction", "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence", "ExtendedOffsetTable", "ExtendedOffsetTableLengths", *PIXELS,
+    "PerFrameFunctionalGroupsSequence", "ExtendedOffsetTable", "ExtendedOffsetTableLengths", _ENCRYPTED, *PIXELS,
     *(f"{color}PaletteColorLookupTable{part}" for color in ("Red", "Green", "Blue") for part in ("Descriptor", "Data")),
     *(f"Segmented{color}PaletteColorLookupTableData" for color in ("Red", "Green", "Blue")),
 ]  # fmt: skip
@@ -114,6 +115,11 @@ def open_dataset(content: bytes) -> Dataset:
             raise DicomError("the DICOM file is damaged or cut off: fetch it again") from None
     if not any(name in dataset for name in PIXELS):
         check_is_image(dataset)
+        if _ENCRYPTED in dataset:
+            raise DicomError(
+                "the DICOM file is encrypted, and rd_hf has no key to its pixels: decrypt it with the program that it "
+                "comes from, or export it again without encryption"
+            )
         raise DicomError("the DICOM file holds no pixels, or it is damaged: leave it out, or fetch it again")
     if not is_encoded:
         raise DicomError(

@@ -39,12 +39,14 @@ class DicomHeader:
     :param planes: where each frame lies.
     :param is_scout: whether it is an overview by which others are planned.
     :param why_not: what the file is where it holds no image, or why it cannot be read.
+    :param is_damaged: whether it cannot be read, so that it may be part of a volume.
     """
 
     planes: tuple[Plane, ...]
     series: str = field(default="", repr=False)
     is_scout: bool = False
     why_not: str | None = None
+    is_damaged: bool = False
 
 
 def header_of_file(path: Path) -> DicomHeader | None:
@@ -64,7 +66,7 @@ def header_of_source(source: Source) -> DicomHeader:
             with private_decoding():
                 return _header(open_place(file), source.path.name if source.path is not None else "it")
         except DicomError as error:
-            return DicomHeader((), why_not=_clause(error))
+            return DicomHeader((), why_not=_clause(error), is_damaged=True)
 
 
 def require_pydicom() -> None:

@@ -15,6 +15,7 @@ from ..decoding.dicom_file import DICOM_SUFFIXES
 from .dicom_geometry import Plane, orientations
 from .dicom_header import DicomHeader, header_of_file
 
+NOT_DICOM = "it is named like a DICOM file, but does not begin like one"
 _KEPT_FOLDERS = 16
 _SETTLED_NS = 5 * 10**9  # file systems tell times apart by up to two seconds
 
@@ -25,10 +26,12 @@ class Series:
 
     :param files: by name.
     :param why_not: what they are where they are no volume, as a clause such as "it holds a structured report".
+    :param is_damaged: whether they are a file that cannot be read, and so may be part of a volume.
     """
 
     files: tuple[Path, ...]
     why_not: str | None = None
+    is_damaged: bool = False
 
     @property
     def first(self) -> Path:
@@ -53,11 +56,11 @@ def series_of_folder(files: Sequence[Path]) -> list[Series]:
     for file in sorted(file for file in files if file.is_file()):
         header = header_of_file(file)
         if header is None and file.suffix.lower() in DICOM_SUFFIXES:
-            header = DicomHeader((), why_not="it is named like a DICOM file, but does not begin like one")
+            header = DicomHeader((), why_not=NOT_DICOM, is_damaged=True)
         if header is not None:
             alone = header.why_not is not None or len(header.planes) > 1
             found.setdefault(f"file {file}" if alone else header.series, []).append((file, header))
-    return [Series(tuple(file for file, _ in group), _why_not([each for _, each in group])) for group in found.values()]
+    return [_series(group) for group in found.values()]
 
 
 def slices_of_series(path: Path, header: DicomHeader) -> list[tuple[Path, Plane]]:
@@ -116,6 +119,11 @@ def _stamp(file: Path) -> tuple[int, int] | None:
 
 def _stamp_of(stat: os.stat_result) -> tuple[int, int]:
     return stat.st_mtime_ns, stat.st_size
+
+
+def _series(group: Sequence[tuple[Path, DicomHeader]]) -> Series:
+    headers = [header for _, header in group]
+    return Series(tuple(file for file, _ in group), _why_not(headers), headers[0].is_damaged)
 
 
 def _why_not(headers: Sequence[DicomHeader]) -> str | None:

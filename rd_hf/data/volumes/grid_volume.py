@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
+from ...runtime.allocator import return_freed_memory
 from ..decoding.images import BadImageError, described
 from ..leaks import DIGEST_BYTES
 from .reading import read_volume
@@ -84,6 +85,7 @@ class GridReader:
         values = self._shown(handed_over, source, called).half().numpy()
         mask = None if self.masks is None else self._mask(found["mask"], f"the mask of {where}", source)
         foreground = np.empty(0, dtype=np.int32) if mask is None else foreground_positions(mask)
+        return_freed_memory()  # else what is kept of the resampling grows from volume to volume
         return ReadVolume(GridVolume(values, mask, foreground), source, digest)
 
     def _shown(self, handed_over: list[np.ndarray], source: Header, called: str) -> Tensor:

@@ -9,6 +9,8 @@ from ..decoding.impostors import is_nifti_content
 from .names import is_nifti
 from .source import NPY
 
+ARRAYS = "arrays"  # which do not say how their axes lie in the patient
+
 
 def is_volume(row: dict[str, Any]) -> bool:
     """Tell whether a row is a NIfTI file or an array, which hold volumes only; a file of DICOM may be either.
@@ -25,6 +27,6 @@ def described_kind(row: dict[str, Any]) -> str:
     """What the log calls the kind of a row that is read as a volume."""
     content = row.get("bytes")
     if content is not None and content.startswith(NPY):
-        return "arrays"
+        return ARRAYS
     is_file = is_nifti(row.get("path") or "") if content is None else not is_dicom(content)
     return "NIfTI files" if is_file else "DICOM series"

@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 from ...arguments.words import counted
 from ...runtime.progress import Progress
@@ -17,6 +17,7 @@ from ..scanner import (
     FoundFiles,
     bases_of_mask,
     counted_suffixes,
+    is_dicomdir,
     key_of_name,
     masks_among,
     masks_in_pairs,
@@ -50,15 +51,17 @@ def volumes_among(found: FoundFiles, dimensions: Dimensions) -> FoundFiles | Non
     dicom = [file for file in images if is_dicom_name(file)]
     if not _are_meant(found, nifti, images, dicom, dimensions):
         return None
-    first_of = _series(found, dicom)
+    directories = [file for file in found.others if is_dicomdir(file)]
+    first_of, left_out = _series(found, [*dicom, *directories], has_others=bool(nifti))
     volumes = sorted([*nifti, *first_of], key=lambda file: file.as_posix())
     masks = masks_among(volumes) | masks_in_pairs(volumes).keys() | masks_of_brats(volumes).keys()
     unread = {*images} - {*dicom}
+    others = {*found.others, *unread} - {*nifti} - left_out
     return replace(
         found,
         images=tuple(file for file in volumes if file not in masks),
         masks=tuple(file for file in volumes if file in masks),
-        others=tuple(sorted({*found.others, *unread} - {*nifti})),
+        others=tuple(sorted(others)),
         broken_links=tuple(file for file in found.broken_links if not is_nifti(file)),
         first_of=first_of,
     )
@@ -142,29 +145,44 @@ def masks_of_brats(volumes: Iterable[PurePath]) -> dict[PurePath, str]:
     return {file: base for file in files for base in bases[file] if (file.parent, base) in cases}
 
 
-def _series(found: FoundFiles, dicom: Sequence[PurePath]) -> dict[PurePath, PurePath]:
-    """The place of each series that is a volume, with its first file."""
-    places, left_out = {}, []
-    for folder, every in _series_by_folder(found, dicom).items():
+def _series(
+    found: FoundFiles, dicom: Sequence[PurePath], has_others: bool
+) -> tuple[dict[PurePath, PurePath], set[PurePath]]:
+    """Find the series that are volumes; the log counts the DICOM objects that are none.
+
+    Where a folder has no volume and no other folder has one either, its first object is taken for one, and so is one
+    that cannot be read in any folder without a volume: the fault is told when it is read.
+
+    :param has_others: whether there are volumes besides DICOM.
+    :return: the place of each series with its first file, and the files that are left out.
+    """
+    by_folder, places, left_out = _series_by_folder(found, dicom), {}, []
+    has_volumes = has_others or any(series.is_volume for every in by_folder.values() for series in every)
+    for folder, every in by_folder.items():
         volumes = [series for series in every if series.is_volume]
-        left_out += [series for series in every if not series.is_volume] if volumes else every[1:]
-        firsts = [folder / series.first.name for series in volumes or every[:1]]  # a fault is told when it is read
+        if not volumes:
+            volumes = [series for series in every if series.is_damaged][:1] or ([] if has_volumes else every[:1])
+        left_out += [series for series in every if series not in volumes]
+        firsts = [folder / series.first.name for series in volumes]
         if len(firsts) == 1 and folder.parts:
             places[folder] = firsts[0]
         else:
             places |= {first: first for first in firsts}
+    root = found.root.absolute()
     if left_out:
-        reasons: dict[str, list[Series]] = {}
-        for series in left_out:
-            reasons.setdefault(series.why_not or "the folder has no volume", []).append(series)
-        root = found.root.absolute()
-        kinds = [
-            f"{f'{len(of)} such as ' if len(of) > 1 else ''}'{printable(of[0].first.relative_to(root))}' ({why})"
-            for why, of in reasons.items()
-        ]
-        left = counted(len(left_out), "DICOM object")
-        logger.info("%s left out of '%s': %s.", left, printable(found.root), ", ".join(kinds))
-    return places
+        _tell_left_out(left_out, root, printable(found.root))
+    return places, {PurePath(file.relative_to(root)) for series in left_out for file in series.files}
+
+
+def _tell_left_out(left_out: Sequence[Series], root: Path, where: str) -> None:
+    reasons: dict[str, list[Series]] = {}
+    for series in left_out:
+        reasons.setdefault(series.why_not or "the folder has no volume", []).append(series)
+    kinds = [
+        f"{f'{len(of)} such as ' if len(of) > 1 else ''}'{printable(of[0].first.relative_to(root))}' ({why})"
+        for why, of in reasons.items()
+    ]
+    logger.info("%s left out of '%s': %s.", counted(len(left_out), "DICOM object"), where, ", ".join(kinds))
 
 
 def _series_by_folder(found: FoundFiles, dicom: Sequence[PurePath]) -> dict[PurePath, list[Series]]:

@@ -21,7 +21,8 @@ from drawn_series import (
     save,
     slice_values,
 )
-from pydicom.uid import EnhancedSRStorage
+from pydicom.dataset import Dataset
+from pydicom.uid import EnhancedSRStorage, ExplicitVRLittleEndian
 
 from rd_hf.data.decoding.images import BadImageError
 from rd_hf.data.volumes import dicom_series
@@ -292,6 +293,16 @@ def test_an_unknown_transfer_syntax_within_the_series_is_an_error(tmp_path):
     text = refusal(paths[0])
     assert f"its slice {paths[1].name} cannot be read: the DICOM file is compressed as an unknown" in text
     assert "and series to NIfTI" in text
+
+
+def test_an_encrypted_slice_says_that_it_is_encrypted(tmp_path):
+    paths = draw_series(tmp_path)
+    encrypted = Dataset()
+    encrypted.EncryptedContentTransferSyntaxUID, encrypted.EncryptedContent = ExplicitVRLittleEndian, b"secret"
+    change(paths[1], PixelData=None, EncryptedAttributesSequence=[encrypted])
+    text = refusal(paths[0])
+    assert f"its slice {paths[1].name} cannot be read: the DICOM file is encrypted" in text
+    assert "decrypt it" in text and "export it again without encryption" in text
 
 
 def test_a_file_that_changes_is_read_again(tmp_path):

@@ -6,9 +6,10 @@ import shutil
 
 import numpy as np
 import pytest
-from drawn_series import draw_series
+from drawn_series import ct_slice, dataset_of, draw_series, save
 from drawn_volumes import AFFINE, ORGAN, SHAPE, write_labels, write_volume
 from PIL import Image
+from pydicom.uid import EnhancedSRStorage, MediaStorageDirectoryStorage
 
 from rd_hf.data.columns import DataError
 from rd_hf.data.decoding.images import BadImageError
@@ -142,6 +143,12 @@ def test_slices_are_images_unless_volumes_are_asked_for(tmp_path, log):
     assert log.text.count("--dimensions 3 reads each series as one volume") == 1
 
 
+def test_folders_of_slices_in_class_folders_need_to_be_asked_for(tmp_path):
+    series(tmp_path, "sick/p1", "well/p2")
+    with pytest.raises(DataError, match="in a folder within a class folder.* as one volume, give --dimensions 3. For "):
+        load_data(tmp_path)
+
+
 def test_several_series_in_a_folder_of_a_class(tmp_path):
     series(tmp_path, "sick/p1", "well/p3", "apart")
     move_into(tmp_path / "sick" / "p1", tmp_path / "apart")
@@ -155,15 +162,54 @@ def test_scouts_are_left_out_and_a_single_slice_is_no_volume(tmp_path, log):
     move_into(tmp_path / "sick" / "p1", tmp_path / "scout")
     draw_series(tmp_path / "well" / "p3", slices=1)
     data = load_data(tmp_path, dimensions=3)
+    assert len(data.splits["train"]) == 2 and not any("p3" in row["image"]["path"] for row in data.splits["train"])
+    assert f"2 DICOM objects left out of '{tmp_path}': 2 such as 'sick/p1/" in log.text
+    assert "it is a single image" in log.text
+
+
+def test_a_single_slice_alone_is_refused(tmp_path, log):
+    draw_series(tmp_path, slices=1)
+    (row,) = load_images_only(tmp_path, dimensions=3)
+    with pytest.raises(BadImageError, match="its DICOM series"):
+        read_volume(row["image"], "it")
+    assert "left out" not in log.text
+
+
+def test_folders_of_an_export_without_a_volume_are_left_out(tmp_path, log):
+    """As a PACS writes them; a file that cannot be read stays, since it may have been a volume."""
+    series(tmp_path, "patient/axial")
+    save(dataset_of(None, EnhancedSRStorage, "SR"), tmp_path / "patient" / "dose" / "sr.dcm")
+    save(ct_slice(0, ImageType=["DERIVED", "PRIMARY", "LOCALIZER"]), tmp_path / "patient" / "scout" / "1.dcm")
+    draw_series(tmp_path / "patient" / "single", slices=1)
+    directory = dataset_of(None)
+    directory.file_meta.MediaStorageSOPClassUID = MediaStorageDirectoryStorage
+    del directory.SOPClassUID, directory.Modality, directory.SeriesInstanceUID
+    save(directory, tmp_path / "DICOMDIR")
+    (row,) = load_images_only(tmp_path, dimensions=3)
+    assert read_volume(row["image"], "it").values.shape == (1, 5, 6, 5)
     assert (
-        len(data.splits["train"]) == 3
-        and "1 DICOM object left out of" in log.text
-        and f"left out of '{tmp_path}': 'sick/p1/" in log.text
-        and "it is a single image" in log.text
+        "4 DICOM objects left out of" in log.text
+        and "'DICOMDIR' (it is a DICOMDIR, which lists other files)" in log.text
+        and "'patient/dose/sr.dcm' (it holds a structured report)" in log.text
+        and "'patient/scout/1.dcm' (it is a scout view)" in log.text
+        and "'patient/single/IM003.dcm' (it is a single image)" in log.text
+        and "not read" not in log.text
     )
-    row = next(row["image"] for row in data.splits["train"] if "p3" in row["image"]["path"])
-    with pytest.raises(BadImageError, match="well/p3"):
-        read_volume(row, "it")
+    (tmp_path / "patient" / "cut").mkdir()
+    (tmp_path / "patient" / "cut" / "1.dcm").write_bytes(b"damaged")
+    assert len(load_images_only(tmp_path, dimensions=3)) == 2
+
+
+def test_a_dicomdir_beside_images_and_nifti_files_is_not_read(tmp_path, log):
+    for number, name in enumerate(("a/1", "b/2")):
+        draw_series(tmp_path / "images" / name, slices=1)
+        write_volume(tmp_path / "volumes" / f"{name}.nii", number)
+    directory = dataset_of(None)
+    directory.file_meta.MediaStorageSOPClassUID = MediaStorageDirectoryStorage
+    for kind in ("images", "volumes"):
+        save(directory, tmp_path / kind / "DICOMDIR")
+    assert len(load_images_only(tmp_path / "images")) == 2 and "1 file not read" in log.text
+    assert len(load_images_only(tmp_path / "volumes")) == 2
 
 
 def test_folders_of_one_series_each_are_no_classes(tmp_path):
