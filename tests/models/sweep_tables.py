@@ -152,22 +152,19 @@ def students(rows: list[dict[str, Any]]) -> str:
     """The section on students."""
     works = [row for row in rows if "pipeline" in row]
     refused = [row for row in rows if row["type"] in NO_STUDENTS]
-    by_timm = [row for row in rows if row["type"] == "timm_wrapper"]
-    tried = [row for row in rows if row not in refused and row not in by_timm]
+    tried = [row for row in rows if row not in refused and row["type"] != "timm_wrapper"]
     exported = [row for row in works if "onnx" in row or row.get("fails", "").startswith("onnx")]
     in_onnx = [row for row in exported if "onnx" in row]
-    of_all = len(works) + len(by_timm)
     return "\n\n".join([
         "## Students",
-        f"transformers lists {len(rows)} model types as image classifiers. {len(works)} of the {len(tried)} that are "
-        f"one in the sense of rd_hf work ({share(works, tried)}): two steps of DRD, saving, transformers' pipeline, "
-        f"and the plain export, whose logits differ as the table says. {len(refused)} others are refused, because they "
-        "read no pixels, answer no logits of classes, or have no stages; the second table says which. timm_wrapper is "
-        f"not counted here, because it works with the extra `timm`. Of all {len(rows)}, {of_all} work "
-        f"({share(range(of_all), rows)}), with timm_wrapper. ONNX works for {len(in_onnx)} of the {len(exported)} "
-        "where it was tried.",
+        f"transformers lists {len(rows)} model types as image classifiers. {len(refused)} of these are left out of the "
+        "count, because rd_hf refuses them: the second table says what each is in place of a classifier of whole "
+        "images with stages. timm_wrapper is left out too, because it works with the extra `timm` only. "
+        f"{len(works)} of the other {len(tried)} work ({share(works, tried)}): two steps of DRD, saving, transformers' "
+        "pipeline, and the plain export, whose logits differ as the table says. A type whose package was not installed "
+        f"counts as failing. The export to ONNX works for {len(in_onnx)} of the {len(exported)} where it was tried.",
         table("Model type | Plain export | ONNX", (
-            [f"`{row['type']}`", f"{row['transformers']:.0e}" if row["transformers"] else "0", onnx_in_words(row)]
+            [f"`{row['type']}`", scientific(row["transformers"]), onnx_in_words(row)]
             for row in works
         )),
         "### Other image classifiers",
@@ -184,9 +181,14 @@ def refusal_in_words(row: dict[str, Any]) -> str:
     return f"It needs the package `{found[1]}`, which was not installed." if found else said
 
 
+def scientific(difference: float) -> str:
+    """A difference by its first digit."""
+    return f"{difference:.0e}" if difference else "0"
+
+
 def onnx_in_words(row: dict[str, Any]) -> str:
     """The difference of an ONNX export, or why there is none."""
-    return f"{row['onnx']:.0e}" if "onnx" in row else row.get("fails", "").removeprefix("onnx: OnnxError: ")
+    return scientific(row["onnx"]) if "onnx" in row else row.get("fails", "").removeprefix("onnx: OnnxError: ")
 
 
 def main() -> None:
