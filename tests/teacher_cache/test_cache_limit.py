@@ -212,6 +212,16 @@ def test_two_processes_keep_to_the_limit_together_and_end_with_the_same_weights(
     assert max(map(entries, list_folders(tmp_path / "elsewhere"))) > 31
 
 
+def test_a_folder_is_told_from_its_copy_but_not_from_itself_by_another_path(tmp_path):
+    folder = open_folder(tmp_path / "node", make_key(), "local")
+    shutil.copytree(tmp_path / "node", tmp_path / "copy")
+    (tmp_path / "link").symlink_to(tmp_path / "node")
+    copy, link, again = (open_folder(tmp_path / name, make_key(), "local") for name in ("copy", "link", "node"))
+    assert folder.identity() == link.identity() == again.identity() != copy.identity()
+    shutil.rmtree(tmp_path / "node")
+    assert folder.identity() is None
+
+
 def test_nodes_with_a_disk_each_fill_their_caches_up_to_the_limit(tmp_path, teacher, blobs_npz, warm_python):
     """Processes whose RD_HF_CACHE leads to other folders."""
     values = settings(teacher, blobs_npz, tmp_path / "run", max_steps=6, eval_steps=6, cache_limit=f"{9 * TRAINED}B")
