@@ -15,6 +15,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
@@ -71,7 +72,7 @@ class Repo:
 class HubServer(ThreadingHTTPServer):
     """The state of the Hub, and a record of what it was asked: (method, path, bytes of body).
 
-    A Space is a repo whose name begins with "spaces/".
+    A Space is a repo whose name begins with "spaces/", a data set one whose name begins with "datasets/".
     """
 
     daemon_threads = True
@@ -111,7 +112,8 @@ class Handler(BaseHTTPRequestHandler):
     server: HubServer
 
     def _routes(self):
-        model = r"/api/models/(?P<repo>(?:spaces/)?[^/]+/[^/]+)"
+        repo = r"(?P<repo>(?:spaces/|datasets/)?[^/]+/[^/]+)"
+        model = rf"/api/models/{repo}"
         return [
             ("GET", r"/api/whoami-v2", self._whoami),
             ("POST", r"/api/validate-yaml", self._validate),
@@ -121,14 +123,16 @@ class Handler(BaseHTTPRequestHandler):
             ("POST", rf"{model}/preupload/(?P<revision>.+)", self._preupload),
             ("POST", rf"{model}/commit/(?P<revision>.+)", self._commit),
             ("GET", rf"{model}/tree/(?P<revision>[^/]+)", self._tree),
+            ("GET", rf"{model}/tree/(?P<revision>[^/]+)/(?P<folder>.+)", self._tree),
+            ("POST", rf"{model}/paths-info/(?P<revision>[^/]+)", self._paths),
             ("GET", rf"{model}/revision/(?P<revision>.+)", self._info),
             ("GET", model, self._info),
-            ("POST", r"/(?P<repo>(?:spaces/)?[^/]+/[^/]+)\.git/info/lfs/objects/batch", self._batch),
+            ("POST", rf"/{repo}\.git/info/lfs/objects/batch", self._batch),
             ("POST", r"/lfs/verify", self._verify),
             ("PUT", r"/lfs/(?P<oid>[0-9a-f]{64})", self._store),
             (
                 "(?:GET|HEAD)",
-                r"/(?P<repo>(?:spaces/)?[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)",
+                rf"/{repo}/resolve/(?P<revision>[^/]+)/(?P<path>.+)",
                 self._resolve,
             ),
         ]
@@ -141,7 +145,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _route(self) -> None:
         url = urlsplit(self.path)
-        path, self.query = re.sub("^/api/spaces/", "/api/models/spaces/", url.path), parse_qs(url.query)
+        path, self.query = re.sub("^/api/(spaces|datasets)/", r"/api/models/\1/", url.path), parse_qs(url.query)
         size = int(self.headers.get("Content-Length") or 0)
         with self.server.lock:
             self.server.requests.append((self.command, path, size))
@@ -323,15 +327,20 @@ class Handler(BaseHTTPRequestHandler):
         answer = {"id": name, "modelId": name, "sha": commit.sha, "siblings": siblings, "tags": []}
         self._answer(answer | {"private": self._repo(repo).private})
 
-    def _tree(self, repo: str, revision: str) -> None:
+    def _tree(self, repo: str, revision: str, folder: str = "") -> None:
+        files, start = self._at(repo, revision).files, f"{folder}/" if folder else ""
+        inside = {name: file for name, file in sorted(files.items()) if name.startswith(start)}
+        entries = [_entry(name, *file) for name, file in inside.items()]
+        if self.query.get("recursive", [""])[0].lower() != "true":
+            folders = {start + name.removeprefix(start).split("/")[0] for name in inside} - inside.keys()
+            entries = [entry for entry in entries if "/" not in entry["path"].removeprefix(start)]
+            entries += [{"type": "directory", "path": name, "oid": "0" * 40, "size": 0} for name in sorted(folders)]
+        self._answer(entries)
+
+    def _paths(self, repo: str, revision: str) -> None:
         files = self._at(repo, revision).files
-        self._answer(
-            [
-                {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
-                | ({"lfs": {"oid": _oid(content, True), "size": len(content), "pointerSize": 130}} if large else {})
-                for name, (content, large) in sorted(files.items())
-            ]
-        )
+        wanted = json.loads(self.body)["paths"]
+        self._answer([_entry(name, *files[name]) for name in wanted if name in files])
 
     def _resolve(self, repo: str, revision: str, path: str) -> None:
         commit = self._at(repo, revision)
@@ -341,7 +350,19 @@ class Handler(BaseHTTPRequestHandler):
         content, large = commit.files[path]
         tag = f'"{_oid(content, large)}"'
         linked = {"X-Linked-Etag": tag, "X-Linked-Size": str(len(content))} if large else {}
-        self._answer(None, 200, known | linked | {"ETag": tag}, content)
+        part = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
+        if part is None:
+            self._answer(None, 200, known | linked | {"ETag": tag}, content)
+        first, last = int(part[1]), min(int(part[2] or len(content)), len(content) - 1)
+        place = {"Content-Range": f"bytes {first}-{last}/{len(content)}", "ETag": tag}
+        self._answer(None, 206, known | linked | place, content[first : last + 1])
+
+
+def _entry(name: str, content: bytes, large: bool) -> dict[str, Any]:
+    """A file as the Hub lists it."""
+    entry = {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
+    pointer = {"oid": _oid(content, True), "size": len(content), "pointerSize": 130}
+    return entry | ({"lfs": pointer} if large else {})
 
 
 def _oid(content: bytes, large: bool) -> str:

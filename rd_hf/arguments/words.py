@@ -1,8 +1,11 @@
-"""Counts and long lists as messages say them."""
+"""Counts, long lists and missing packages as messages say them."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
+
+_PACKAGE = re.compile(r"pip install ([\w.\-\[\]]+)")
 
 
 def counted(count: int, noun: str, plural: str | None = None) -> str:
@@ -30,3 +33,15 @@ def some_of(names: Sequence[str], most: int, joint: str = ", ", last: str = " an
     """
     more = f"{last}{len(names) - most} more" if len(names) > most else ""
     return joint.join(names[:most]) + more
+
+
+def package_needed(error: BaseException) -> str | None:
+    """Say which package an error asks for: "it needs the package natten, which is not installed".
+
+    :return: None for an error of another kind, and where it names no package.
+    """
+    if not isinstance(error, ImportError):
+        return None
+    found = _PACKAGE.search(str(error))
+    package = found[1] if found else (error.name or "").partition(".")[0]
+    return f"it needs the package {package}, which is not installed: pip install {package}." if package else None

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from ..arguments.words import package_needed
+
 if TYPE_CHECKING:
     from transformers import BaseImageProcessor
 
@@ -58,6 +60,8 @@ def processor_without_class(
         settings = {}
     if settings.get("image_processor_type") and (image_size is not None or isinstance(error, ImportError)):
         return resizing_processor(name_or_path, settings, image_size)
+    if (missing := package_needed(error)) is not None:
+        raise PixelError(f"no image processor could be loaded for {str(name_or_path)!r}: {missing}") from error
     raise PixelError(
         f"no image processor could be loaded for {str(name_or_path)!r} ({reason}). If "
         "the name is right, its preprocessor_config.json is missing. Copy the model to a local folder and save a "

@@ -15,7 +15,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
 
 from ..arguments.values import listed, nearest
-from ..arguments.words import counted
+from ..arguments.words import counted, package_needed
 from ..cards.provenance import PROVENANCE, set_decisions
 from ..data.pixels import PixelTransform, default_processor, load_processor, whole_image_processor
 from ..models.backbone import cached_commit
@@ -90,7 +90,7 @@ def load_student(
             model = kind.auto_class.from_config(config)
         # of MONAI and timm, for arguments that a network does not take; of natten
         except (ValueError, TypeError, ImportError) as error:
-            reason = next(line.strip() for line in str(error).splitlines() if line.strip())
+            reason = package_needed(error) or next(line.strip() for line in str(error).splitlines() if line.strip())
             raise StudentError(f"The student ({config.model_type}) cannot be built: {reason}") from error
         name = f"MONAI {config.network}" if isinstance(config, MonaiNetConfig) else config.model_type
         if is_of_timm(config):

@@ -87,8 +87,8 @@ class FeatureCache:
     def share_room(self, processes: int, index: int) -> None:
         """Keep a process's share of the room, so that the processes of a run together stay within the limit.
 
-        :param processes: of the run, each of which calls this before it writes.
-        :param index: this process's number, from 0.
+        :param processes: of the run that store into this folder, each of which calls this before it writes.
+        :param index: this process's number among them, from 0.
         """
         self._set_room(self.room // processes + (index < self.room % processes))
 

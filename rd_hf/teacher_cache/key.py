@@ -134,6 +134,17 @@ class KeyFolder:
         """When a run last opened it, in seconds since the epoch."""
         return (self.path / KEY_FILE).stat().st_mtime
 
+    def identity(self) -> tuple[float, int] | None:
+        """What tells this folder from those of other nodes at the same path; None where it cannot be read.
+
+        It is when the folder was made and the number of its key file, which nodes see alike on a disk that they share.
+        """
+        found = read_folder(self.path)
+        try:
+            return None if found is None else (found.made, (self.path / KEY_FILE).stat().st_ino)
+        except OSError:
+            return None
+
 
 def cache_root(folder: str | os.PathLike | None = None) -> Path:
     """The folder of the caches: `folder`, else the environment variable RD_HF_CACHE, else a folder in HF_HOME."""

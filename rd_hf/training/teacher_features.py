@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from datasets import Dataset
 
 from ..arguments.distillation import DistillationArguments
@@ -87,8 +88,7 @@ def open_cache(
         logger.info("%s", describe(cache, rows, run_data.views(arguments), new))
     ways_out = ["lower --num_views"] if run_data.views(arguments) > 1 else []
     ways_out += ["choose a smaller --cache_dtype"] if dtype == torch.float32 else []
-    if cache.has_folder:
-        _keep_to_limit(cache, rows, run_data.views(arguments), "at every step", ways_out, accelerator)
+    _keep_to_limit(cache, rows, run_data.views(arguments), "at every step", ways_out, accelerator)
     accelerator.wait_for_everyone()  # all have counted the entries before one writes
     return cache
 
@@ -105,8 +105,7 @@ def open_cache_of_split(
         return None
     key = _key(models, split.images, None, 0, models.backbone.dtype, Reading.of(arguments), split.store)
     cache = _open(cache_root(arguments.cache_dir), key, models, accelerator, arguments)
-    if cache.has_folder:
-        _keep_to_limit(cache, split.rows, 1, "whenever they are scored", [], accelerator)
+    _keep_to_limit(cache, split.rows, 1, "whenever they are scored", [], accelerator)
     accelerator.wait_for_everyone()  # all have counted the entries before one writes
     return cache
 
@@ -192,13 +191,16 @@ def _keep_to_limit(
 ) -> None:
     """Where the features of these rows and views do not all fit, share the room among the processes, and say so.
 
+    All processes of a run call this together.
+
     :param when: features that are not stored are computed.
     :param ways_out: what would make the cache smaller.
     """
-    lacking = _lacking(cache, rows, num_views)
+    sharers, own = _sharers(cache, accelerator), accelerator.process_index
+    lacking = _lacking(cache, rows, num_views) if cache.has_folder else 0
     if cache.has_room_for(lacking):
         return
-    if accelerator.is_main_process:
+    if own == sharers[0]:
         more = ["To cache more, raise --cache_limit", *ways_out, "or put --cache_dir on a larger disk."]
         logger.warning(
             "The complete cache in %s would take %s, but its limit is %s: the other features (%d of %d) are computed "
@@ -211,7 +213,14 @@ def _keep_to_limit(
             when,
             ", ".join(more),
         )
-    cache.share_room(accelerator.num_processes, accelerator.process_index)
+    cache.share_room(len(sharers), sharers.index(own))
+
+
+def _sharers(cache: FeatureCache, accelerator: Accelerator) -> list[int]:
+    """The numbers of the processes that store into this process's folder: of all nodes, or of one with its own disk."""
+    identities = gather_object([cache.folder.identity()])
+    own = identities[accelerator.process_index]
+    return [number for number, identity in enumerate(identities) if identity == own]
 
 
 def _lacking(cache: FeatureCache, rows: Sequence[int], num_views: int) -> int:

@@ -7,7 +7,6 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import torch
-import transformers
 from PIL import Image
 from transformers import (
     BitImageProcessorPil,
@@ -173,6 +172,17 @@ def test_one_grey_level_of_rounding_is_accepted():
     assert PixelTransform(Owlv2ImageProcessorPil(size={"height": 128, "width": 128})).size == (128, 128)
 
 
+@pytest.mark.skipif(find_spec("timm") is not None, reason="timm is installed")
+@pytest.mark.parametrize("labels", [{"num_classes": 1000}, {"num_classes": 1, "label_names": ["tumour"]}])
+def test_a_checkpoint_of_timm_without_timm_asks_for_timm(tmp_path, labels):
+    pretrained = {"input_size": [3, 32, 32], "mean": [0.5] * 3, "std": [0.5] * 3}
+    (tmp_path / "config.json").write_text(
+        json.dumps({"architecture": "resnet18", "pretrained_cfg": pretrained, **labels})
+    )
+    with pytest.raises(PixelError, match=r"loaded for .*: it needs the package timm, which is not .*install timm\.$"):
+        load_processor(str(tmp_path))
+
+
 def test_an_older_transformers_without_torchvision_is_told_apart(tmp_path, monkeypatch):
     """Version 5.17 refuses as its dummy classes do: at the first use of an attribute, in the words of `Backend`."""
     ViTImageProcessorPil().save_pretrained(tmp_path)
@@ -181,7 +191,8 @@ def test_an_older_transformers_without_torchvision_is_told_apart(tmp_path, monke
         def __getattribute__(cls, name):
             raise ImportError(TORCHVISION_IMPORT_ERROR.format("AutoImageProcessor"))
 
-    monkeypatch.setattr(transformers, "AutoImageProcessor", Refusing("AutoImageProcessor", (), {}))
+    module = sys.modules["transformers"]  # which transformers itself replaces when a class is first used
+    monkeypatch.setattr(module, "AutoImageProcessor", Refusing("AutoImageProcessor", (), {}))
     words = "pip install torchvision.*transformers>=5.23"
     with pytest.raises(PixelError, match=words):
         load_processor(str(tmp_path))

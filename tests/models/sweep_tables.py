@@ -1,16 +1,20 @@
 """Writes docs/reference/families.md from the results of `sweep_teachers.py` and `sweep_students.py`.
 
-python tests/models/sweep_tables.py TEACHERS.jsonl STUDENTS.jsonl
+    python tests/models/sweep_tables.py [--teachers TEACHERS.jsonl] [--students STUDENTS.jsonl]
+
+A section whose results are not given stays as it is.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
-import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from pathlib import Path
 from typing import Any
+
+from rd_hf.students.kinds import NO_STUDENTS
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "families.md"
 PROCESSORS = {
@@ -31,13 +35,15 @@ NO_IMAGE_MODELS = {
         ("fuyu", "gemma4_unified", "layoutlmv2", "layoutlmv3", "phi4_multimodal", "t5gemma2", "udop", "vilt"), TOGETHER
     ),
     **dict.fromkeys(
-        ("inkling_mm_model", "kosmos-2.5", "minicpm_ocr", "minicpmv4_6", "minicpmv4_7", "paddleocr_vl"),
+        ("inkling_mm_model", "kosmos-2.5", "minicpm_ocr", "minicpm_ocr_vision", "minicpmv4_6", "paddleocr_vl"),
         "It reads packed patches.",
     ),
+    **dict.fromkeys(("minicpmv4_7", "minicpmv4_7_vision", "molmo2"), "It reads packed patches."),
     "blip_2_qformer": "It reads the features of another model.",
     "glm_image_vqmodel": "It has no forward pass.",
     "sam3_lite_text_text_model": "It reads text.",
 }
+REASONS = {"perceiver": "Its plain class has no layer that reads images, and its latents have no place in an image."}
 OF_TIMM = "It works with the extra `timm`: see [Use models of timm and open_clip](../how-to/timm.md)."
 MISSING = re.compile(r"missing \d+ required positional arguments?: (.+?)( Give the image size|$)")
 BESIDE = re.compile(r"reads (.+?) beside its images")
@@ -63,6 +69,11 @@ def table(header: str, rows: Iterable[list[str]]) -> str:
     return "\n".join([*lines, *(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows)])
 
 
+def share(part: Sized, whole: Sized) -> str:
+    """A part in percent."""
+    return f"{100 * len(part) / len(whole):.0f} %"
+
+
 def stages_in_words(stages: list[list[Any]]) -> str:
     """Grids of stages: equal ones as a product, with the tokens in front."""
     grids = [" x ".join(map(str, grid)) for _, _, grid, _ in stages]
@@ -75,6 +86,8 @@ def reason_in_words(row: dict[str, Any]) -> str:
     """Why a family is no teacher, in one sentence."""
     if row["type"] in NO_IMAGE_MODELS:
         return NO_IMAGE_MODELS[row["type"]]
+    if row["type"] in REASONS:
+        return REASONS[row["type"]]
     said = row.get("fails") or row["unbuilt"]
     if "TimeoutError" in said or "MemoryError" in said:
         return "Even a small one is too large for this sweep."
@@ -89,32 +102,41 @@ def reason_in_words(row: dict[str, Any]) -> str:
     if "draws random numbers" in said:
         return "It shuffles its tokens at random: load its weights into the class of the plain encoder."
     if "unbuilt" in row or OF_SHAPES.search(said):
-        return "A small one could not be built for this table."
+        return "No small one was built: its default settings build none, or only one that does not run."
     found = ALONE.search(said)
     return f"{found[1] if found else said.split(': ', 1)[-1].split('. ')[0]}".rstrip(".") + "."
 
 
-def is_plain(row: dict[str, Any]) -> bool:
-    """Whether a family was built in time and reads images alone."""
+def is_left_out(row: dict[str, Any]) -> bool:
+    """Whether a family reads something else than whole images."""
     said = row.get("fails", "")
-    if "stages" in row:
-        return True
-    if row["type"] in NO_IMAGE_MODELS or "TimeoutError" in said or OF_SHAPES.search(said):
-        return False
-    return "unbuilt" not in row and not MISSING.search(said) and not BESIDE.search(said)
+    return "stages" not in row and bool(row["type"] in NO_IMAGE_MODELS or MISSING.search(said) or BESIDE.search(said))
+
+
+def is_built(row: dict[str, Any]) -> bool:
+    """Whether a small model of a family was built in time."""
+    said = row.get("fails", "")
+    return "stages" in row or not ("unbuilt" in row or "TimeoutError" in said or OF_SHAPES.search(said))
 
 
 def teachers(rows: list[dict[str, Any]]) -> str:
     """The section on teachers."""
     works = [row for row in rows if "stages" in row]
     fails = [row for row in rows if "stages" not in row]
-    plain = [row for row in rows if is_plain(row)]
-    share = 100 * len(works) / len(plain)
+    others = [row for row in rows if is_left_out(row)]
+    built = [row for row in rows if not is_left_out(row) and is_built(row)]
+    unbuilt = len(rows) - len(others) - len(built)
     return "\n\n".join([
         "## Teachers",
-        f"{len(works)} of {len(plain)} families that read whole images work ({share:.0f} %). The other "
-        f"{len(rows) - len(plain)} read packed patches, videos or text as well, or could not be built here. "
-        "Model types that are not listed were not run. The packages timm and torchvision were installed.",
+        "A family works if rd_hf finds stages in it and reads their features. "
+        f"{len(works)} of the {len(built)} families that read whole images and of which we built a small model work "
+        f"({share(works, built)}). A model that was built and does not work counts as failing. We built no small model "
+        f"of {unbuilt} more, for the reasons in the second table. Counted as failing too, they would make it "
+        f"{len(works)} of {len(built) + unbuilt} ({share(works, range(len(built) + unbuilt))}). "
+        f"{len(others)} families are left out of both numbers, because they read videos, pairs of images, text, packed "
+        "patches for which rd_hf has no adapter, or something beside the image. The second table lists them too. Model "
+        "types that are in neither table have no plain class that states images as its input. The packages timm and "
+        "torchvision were installed.",
         "The image processor is that of the family's default settings: *its own*, *made with Pillow* where its class "
         "exists for torchvision only, or `--teacher_image_size` where it pads, tiles or keeps the image's shape.",
         table("Model type | Image tower | Stages | Image processor", (
@@ -129,33 +151,59 @@ def teachers(rows: list[dict[str, Any]]) -> str:
 def students(rows: list[dict[str, Any]]) -> str:
     """The section on students."""
     works = [row for row in rows if "pipeline" in row]
+    refused = [row for row in rows if row["type"] in NO_STUDENTS]
+    tried = [row for row in rows if row not in refused and row["type"] != "timm_wrapper"]
+    exported = [row for row in works if "onnx" in row or row.get("fails", "").startswith("onnx")]
+    in_onnx = [row for row in exported if "onnx" in row]
     return "\n\n".join([
         "## Students",
-        f"{len(works)} of transformers' {len(rows)} image classifiers work: two steps of DRD, saving, transformers' "
-        "pipeline, and the plain export, whose logits differ as the table says. ONNX was tried where it has a value.",
+        f"transformers lists {len(rows)} model types as image classifiers. {len(refused)} of these are left out of the "
+        "count, because rd_hf refuses them: the second table says what each is in place of a classifier of whole "
+        "images with stages. timm_wrapper is left out too, because it works with the extra `timm` only. "
+        f"{len(works)} of the other {len(tried)} work ({share(works, tried)}): two steps of DRD, saving, transformers' "
+        "pipeline, and the plain export, whose logits differ as the table says. A type whose package was not installed "
+        f"counts as failing. The export to ONNX works for {len(in_onnx)} of the {len(exported)} where it was tried.",
         table("Model type | Plain export | ONNX", (
-            [f"`{row['type']}`", f"{row['transformers']:.0e}" if row["transformers"] else "0", onnx_in_words(row)]
+            [f"`{row['type']}`", scientific(row["transformers"]), onnx_in_words(row)]
             for row in works
         )),
         "### Other image classifiers",
         table("Model type | Why", (
-            [f"`{row['type']}`", row.get("refused") or row.get("fails") or OF_TIMM]
-            for row in rows if row not in works
+            [f"`{row['type']}`", refusal_in_words(row)] for row in rows if row not in works
         )),
     ])  # fmt: skip
 
 
+def refusal_in_words(row: dict[str, Any]) -> str:
+    """Why a family is no student."""
+    said = row.get("refused") or row.get("fails") or OF_TIMM
+    found = PACKAGE.search(said)
+    return f"It needs the package `{found[1]}`, which was not installed." if found else said
+
+
+def scientific(difference: float) -> str:
+    """A difference by its first digit."""
+    return f"{difference:.0e}" if difference else "0"
+
+
 def onnx_in_words(row: dict[str, Any]) -> str:
     """The difference of an ONNX export, or why there is none."""
-    return f"{row['onnx']:.0e}" if "onnx" in row else row.get("fails", "").removeprefix("onnx: OnnxError: ")
+    return scientific(row["onnx"]) if "onnx" in row else row.get("fails", "").removeprefix("onnx: OnnxError: ")
 
 
 def main() -> None:
     """Write the page."""
     import transformers
 
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--teachers")
+    parser.add_argument("--students")
+    given = parser.parse_args()
+    _, of_teachers, of_students = re.split(r"^(?=## )", PAGE.read_text(), flags=re.MULTILINE)
     parts = [HEAD.format(version=".".join(transformers.__version__.split(".")[:2]))]
-    PAGE.write_text("\n".join([*parts, teachers(rows_of(sys.argv[1])), "", students(rows_of(sys.argv[2])), ""]))
+    parts.append(of_teachers if given.teachers is None else teachers(rows_of(given.teachers)))
+    parts.append(of_students if given.students is None else students(rows_of(given.students)))
+    PAGE.write_text("\n\n".join(part.strip() for part in parts) + "\n")
 
 
 if __name__ == "__main__":

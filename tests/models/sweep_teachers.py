@@ -10,6 +10,7 @@ torchvision, as in the environment of `make test-timm`. It takes a quarter of an
 from __future__ import annotations
 
 import gc
+import inspect
 import json
 import signal
 import sys
@@ -40,7 +41,10 @@ GRIDS = 7  # sides that features are averaged to
 
 
 def reads_images(model_type: str) -> bool:
-    """Whether the class of a model type says that it reads images; what never speaks of pixels is not imported."""
+    """Whether the class of a model type says that it reads images; what never speaks of pixels is not imported.
+
+    Classes that inherit "text" as what they read, such as RegNet's, say it by the first argument of their forward.
+    """
     if model_type.endswith(("_text", "_audio")):
         return False
     folder = Path(transformers.__file__).parent / "models" / model_type_to_module_name(model_type)
@@ -48,10 +52,12 @@ def reads_images(model_type: str) -> bool:
         return False
     try:
         kind = MODEL_MAPPING[CONFIG_MAPPING[model_type]]
-        stated = (kind[0] if isinstance(kind, tuple) else kind).input_modalities
+        kind = kind[0] if isinstance(kind, tuple) else kind
     except (ImportError, ValueError):  # a package is missing
         return False
-    return "image" in ((stated,) if isinstance(stated, str) else stated or ())
+    stated = {kind.input_modalities} if isinstance(kind.input_modalities, str) else {*(kind.input_modalities or ())}
+    first = list(inspect.signature(kind.forward).parameters)[1]
+    return "image" in stated or (first == "pixel_values" and "video" not in stated)
 
 
 def stages_of(model_type: str, narrow: bool) -> dict[str, Any]:

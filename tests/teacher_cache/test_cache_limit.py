@@ -18,6 +18,8 @@ from test_teacher_cache import (
     make_teacher,
     settings,
 )
+from warm_python import free_port
+from warm_server import EMPTY_PLOTS
 
 import rd_hf
 from rd_hf.arguments.config import config_text
@@ -208,6 +210,32 @@ def test_two_processes_keep_to_the_limit_together_and_end_with_the_same_weights(
     assert metrics[0]["teacher"] == metrics[1]["teacher"]
     assert max(map(entries, list_folders(cache_dir))) == 31
     assert max(map(entries, list_folders(tmp_path / "elsewhere"))) > 31
+
+
+def test_a_folder_is_told_from_its_copy_but_not_from_itself_by_another_path(tmp_path):
+    folder = open_folder(tmp_path / "node", make_key(), "local")
+    shutil.copytree(tmp_path / "node", tmp_path / "copy")
+    (tmp_path / "link").symlink_to(tmp_path / "node")
+    copy, link, again = (open_folder(tmp_path / name, make_key(), "local") for name in ("copy", "link", "node"))
+    assert folder.identity() == link.identity() == again.identity() != copy.identity()
+    shutil.rmtree(tmp_path / "node")
+    assert folder.identity() is None
+
+
+def test_nodes_with_a_disk_each_fill_their_caches_up_to_the_limit(tmp_path, teacher, blobs_npz, warm_python):
+    """Processes whose RD_HF_CACHE leads to other folders."""
+    values = settings(teacher, blobs_npz, tmp_path / "run", max_steps=6, eval_steps=6, cache_limit=f"{9 * TRAINED}B")
+    command = ["-m", "rd_hf", *options(values | {"per_device_train_batch_size": 4})]
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "ACCELERATE_USE_CPU": "true"} | EMPTY_PLOTS
+    nodes = [tmp_path / "node_0", tmp_path / "node_1"]
+    processes = []
+    for rank, cache in enumerate(nodes):
+        own = {"WORLD_SIZE": "2", "RANK": str(rank), "LOCAL_RANK": "0", "RD_HF_CACHE": str(cache)}
+        processes.append(warm_python.start(*command, cwd=tmp_path, environment=meeting | own))
+    for finish in processes:
+        done = finish()
+        assert done.returncode == 0 and "its limit is" in done.stderr, done.stderr[-3000:]
+    assert [max(map(entries, list_folders(cache))) for cache in nodes] == [9, 9]
 
 
 def test_building_stops_at_the_limit_and_says_how_far_it_came(

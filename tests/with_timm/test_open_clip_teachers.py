@@ -21,6 +21,12 @@ TEXT = {"context_length": 8, "vocab_size": 20, "width": 16, "heads": 2, "layers"
 TOWERS = {
     "a transformer": {"layers": 4, "width": 32, "head_width": 16, "patch_size": 8, "image_size": 32},
     "a model of timm": {"timm_model_name": "test_vit", "image_size": 160, "timm_pool": "token"},
+    "a model of timm, as BiomedCLIP has it": {
+        "timm_model_name": "test_vit",
+        "image_size": 160,
+        "timm_pool": "",
+        "timm_proj": "linear",
+    },
     "a ResNet": {"layers": [1, 1, 1, 1], "width": 8, "head_width": 16, "image_size": 64},
 }
 STUDENT = {
