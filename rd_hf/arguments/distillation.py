@@ -41,7 +41,6 @@ OF_MASKS = {
         "ensemble_share": 0.0,
     },
 }  # fmt: skip
-KEEP_KL = ("rd", "rd_plus")  # whose `kl_weight_end` is `kl_weight` by default
 LICENSE = re.compile(r"[a-z0-9][a-z0-9.\-]*")
 IN_MEMORY = "(a data set in memory)"
 MODEL_IN_MEMORY = "(a model in memory)"
@@ -106,7 +105,7 @@ class DistillationArguments(TrainingFields, ObjectiveFields, TaskFields):
         self.not_given = frozenset(name for name in of_methods if getattr(self, name) is None)
         for name in self.not_given:
             setattr(self, name, defaults[name])
-        if "kl_weight_end" in self.not_given and self.method in KEEP_KL:
+        if "kl_weight_end" in self.not_given:
             self.kl_weight_end = self.kl_weight
         if "temperature" in self.not_given and self.divergence == "dist":  # is multiplied by its square
             self.temperature = 1.0

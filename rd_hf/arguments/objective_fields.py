@@ -32,8 +32,8 @@ class ObjectiveFields:
     hybrid_weight_end: float = _method(0.0, "alpha at the last step (linear in between)", at_least=0)
     kl_weight: float = _method(1.0, "beta at the first step: divergence of the student from its targets", at_least=0)
     kl_weight_end: float | None = _method(
-        None, "beta at the last step (linear in between); of rd and rd_plus by default that of the first step",
-        at_least=0, by_method={OTHERS: 0.0, "rd": 1.0, "rd_plus": 1.0},
+        None, "beta at the last step (linear in between); by default that of the first step", at_least=0,
+        by_method={OTHERS: 1.0},
     )
     divergence: Literal["kl", "dist"] | None = _method(
         None, "divergence of the student's logits from its targets: kl, or dist (DIST), which correlates their "
@@ -63,8 +63,8 @@ class ObjectiveFields:
     )
     cka_weight: float = _method(1.0, "1 - CKA of reprogrammed and student features; gamma of the paper", at_least=0)
     temperature: float | None = _method(
-        None, "temperature of the student's divergence; by default 4 for rd, and for rd_plus on masks; 1 otherwise, "
-        "and always with dist", above=0, by_method={OTHERS: 1.0, "rd": 4.0},
+        None, "temperature of the student's divergence; by default 4, and 1 with dist", above=0,
+        by_method={OTHERS: 4.0, "rd_plus": 1.0},
     )
     cka_estimator: Literal["debiased", "biased"] = _method(
         "debiased", "estimator of CKA; the biased one gives almost no signal in small batches",

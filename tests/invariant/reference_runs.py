@@ -40,11 +40,12 @@ VIT = {
     "model_type": "vit", "hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 32,
     "patch_size": 8,
 }  # fmt: skip
+FALLING = {"kl_weight_end": 0.0, "temperature": 1.0}  # as DRD's paper has it
 RUNS = {
     "ce": {"method": "ce", "student": RESNET},
-    "rd": {"method": "rd", "student": RESNET, "use_unlabeled": True, "kl_weight_end": 0.0, "temperature": 1.0},
-    "drd": {"method": "drd", "student": RESNET, "use_unlabeled": True, "gradient_accumulation_steps": 2},
-    "drd_vit": {"method": "drd", "student": VIT, "cka_features": "flattened", "cache": False},
+    "rd": {"method": "rd", **FALLING, "student": RESNET, "use_unlabeled": True},
+    "drd": {"method": "drd", **FALLING, "student": RESNET, "use_unlabeled": True, "gradient_accumulation_steps": 2},
+    "drd_vit": {"method": "drd", **FALLING, "student": VIT, "cka_features": "flattened", "cache": False},
 }
 MEASURED = ("images_per_second", "data_wait", "memory_gib")  # what differs from run to run
 

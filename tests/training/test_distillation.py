@@ -78,7 +78,7 @@ def test_a_run_leaves_what_the_readme_says(finished):
     assert set(scores) == {"validation", "test", "teacher", "training"}
     assert {"accuracy", "auroc", "intervals", "confusion_matrix"} <= set(scores["test"])
     assert scores["training"]["labelled_images"] == 15 and scores["training"]["unlabelled_images"] == 45
-    assert scores["training"]["targets"] == "hybrid logits, of the view at hand; KL with weight 1 to 0"
+    assert scores["training"]["targets"] == "hybrid logits, of the view at hand; KL with weight 1 to 1"
     with (run / "predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 24 and list(rows[0])[:3] == ["row", "label", "prediction"]
@@ -204,7 +204,7 @@ def test_rd_is_drd_with_one_stage(teacher, blobs_npz, tmp_path):
     last = "resnet.encoder.stages.1.layers.0"
     students = [
         rd_hf.distill(**settings(teacher, blobs_npz, tmp_path / method, method=method, **stages))
-        for method, stages in (("rd", {"kl_weight_end": 0, "temperature": 1}), ("drd", {"student_stages": [last]}))
+        for method, stages in (("rd", {}), ("drd", {"student_stages": [last]}))
     ]
     first, second = (student.state_dict() for student in students)
     assert all(torch.equal(first[name], second[name]) for name in first)

@@ -229,7 +229,7 @@ def test_what_is_given_takes_the_place_of_what_the_method_sets():
     )
     plain = DistillationArguments(**BASE)
     assert (plain.divergence, plain.target_views, plain.kl_weight_end, plain.temperature) == ("kl", "one", 1.0, 4.0)
-    assert preset_in_words(plain) == "Method rd sets kl_weight_end 1.0, temperature 4.0."
+    assert preset_in_words(plain) is None
     assert targets_in_words(plain) == "hybrid logits, of the view at hand; KL with weight 1 to 1"
     of_masks = plain.with_defaults(of_volumes=False, of_masks=True)
     assert (of_masks.kl_weight_end, of_masks.temperature) == (1.0, 4.0)
@@ -243,8 +243,8 @@ def test_what_is_given_takes_the_place_of_what_the_method_sets():
     assert "temperature 4.0" in words and "divergence" not in words and "ensemble_share" not in words
     without = DistillationArguments(**BASE, kl_weight=0)
     assert without.kl_weight_end == 0 and without.with_values(seed=3).kl_weight_end == 0
-    deep = DistillationArguments(**BASE, method="drd")
-    assert (deep.kl_weight_end, deep.temperature) == (0.0, 1.0) and preset_in_words(deep) is None
+    deep = DistillationArguments(**BASE, method="drd", kl_weight=2)
+    assert (deep.kl_weight_end, deep.temperature) == (2.0, 4.0) and preset_in_words(deep) is None
 
 
 @pytest.mark.parametrize(
