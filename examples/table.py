@@ -20,13 +20,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 SEEDS = {"busi": (0, 1, 2), "pneumonia": (0,)}
-FALLING = ["--kl_weight_end", "0", "--temperature", "1"]  # RD as it was when the page's runs were made
+FALLING = ["--kl_weight_end", "0", "--temperature", "1"]  # as it was when the page's runs were made
 METHODS = {
     "student alone": ["--method", "ce", "--use_unlabeled", "false"],
     "RD, labelled images only": ["--method", "rd", "--use_unlabeled", "false", *FALLING],
-    "DRD, labelled images only": ["--method", "drd", "--use_unlabeled", "false"],
+    "DRD, labelled images only": ["--method", "drd", "--use_unlabeled", "false", *FALLING],
     "RD": ["--method", "rd", *FALLING],
-    "DRD": ["--method", "drd"],
+    "DRD": ["--method", "drd", *FALLING],
 }
 
 

@@ -124,7 +124,7 @@ def test_rd_plus_starts_at_a_dense_probe_of_slices(slice_teacher, masks, tmp_pat
     row = next(row for row in read_history(tmp_path / "run") if "loss" in row)
     assert {"kl", "probe", "cka_loss"} <= set(row) and not {"mutual", "dist"} & set(row)
     assert "A dense probe of the teacher is fitted to places of the 3 labelled rows" in caplog.text
-    assert re.search("Method rd_plus sets kl_weight_end 1.0, .*temperature 4.0", caplog.text)
+    assert "Method rd_plus sets projector_start probe, probe_weight 1.0, probe_share 0.5." in caplog.text
     assert "Given in its place" not in caplog.text
 
 
