@@ -22,6 +22,7 @@ from torch import nn
 from transformers import BaseImageProcessor, PreTrainedModel
 
 from ..arguments.values import ArgumentError, nearest_name
+from ..arguments.words import package_needed
 from ..data.pixels import PixelError
 from ..models.backbone import Backbone, BackboneError
 from ..models.features import StageError
@@ -36,7 +37,6 @@ FOREIGN_ERRORS = (
     SafetensorError, StrictDataclassError,
 )  # fmt: skip
 _ADDRESS = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.\-]+/[\w.\-]+)")
-_PACKAGE = re.compile(r"pip install ([\w.\-\[\]]+)")
 
 
 class ModelNameError(ValueError):
@@ -168,12 +168,9 @@ def _reason(role: str, name: str, error: Exception) -> str:
     chain: list[BaseException] = [error]
     while (earlier := chain[-1].__cause__ or chain[-1].__context__) is not None:
         chain.append(earlier)
-    for cause in chain:
-        if isinstance(cause, ImportError):
-            package = _PACKAGE.search(str(cause))
-            package = package.group(1) if package else cause.name
-            if package:
-                return f"it needs the package {package}, which is not installed: pip install {package}."
+    missing = next(filter(None, map(package_needed, chain)), None)
+    if missing is not None:
+        return missing
     if any(isinstance(cause, GatedRepoError) for cause in chain):
         return (
             f"its repo is gated. Ask for access at https://huggingface.co/{name}, and then log in with `hf auth login` "
