@@ -107,8 +107,8 @@ class DistillationArguments(TrainingFields, ObjectiveFields, TaskFields):
             setattr(self, name, defaults[name])
         if "kl_weight_end" in self.not_given:
             self.kl_weight_end = self.kl_weight
-        if "temperature" in self.not_given and self.divergence == "dist":  # is multiplied by its square
-            self.temperature = 1.0
+        if "temperature" in self.not_given:
+            self.temperature = 1.0 if self.divergence == "dist" else 4.0  # DIST is multiplied by its square
         for name in ("teacher", "student"):
             model = getattr(self, name)
             if not isinstance(model, (str, dict, NoneType)):

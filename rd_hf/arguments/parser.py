@@ -63,8 +63,8 @@ class OptionParser(HfArgumentParser):
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
         """As in argparse, but for three kinds of words.
 
-        Numbers with commas that begin with a minus are the value of the option before them. A word after a switch that
-        is neither true nor false is not the switch's. A word that no option takes is the value of `first`.
+        Numbers with commas that begin with a minus are the value of the option before them. Where `first` is not named,
+        the first word that no option takes is its value, also after a switch: a word that is neither true nor false.
         """
         joined: list[str] = []
         for word in sys.argv[1:] if args is None else args:
@@ -77,6 +77,7 @@ class OptionParser(HfArgumentParser):
     def _with_flags(self, words: list[str]) -> list[str]:
         """The words with `first` named, and with the value of each switch that stands without one."""
         flag, made = f"--{self.first}", []
+        is_open = self.first is not None and flag not in (word.split("=")[0] for word in words)
         takes: str | int | None = 0  # values that the option before may still take: argparse's nargs
         for word in words:
             if word.startswith("-"):
@@ -84,11 +85,12 @@ class OptionParser(HfArgumentParser):
                 takes = 0 if action is None else action.nargs
                 made.append(word)
                 continue
-            if takes == "?" and word.lower() not in TRUTH:
+            if is_open and takes == "?" and word.lower() not in TRUTH:
                 made[-1] += "=true"
                 takes = 0
-            if takes == 0 and self.first is not None and flag not in (one.split("=")[0] for one in made):
+            if is_open and takes == 0:
                 made.append(flag)
+                is_open = False
             made.append(word)
             takes = takes if takes in ("+", "*") else 0
         return made

@@ -98,10 +98,10 @@ def paths_of(names: Any, kind: str, in_memory: str) -> list[str | os.PathLike]:
         return refuse_empty([names], f"The name of the {kind}")
     is_of_texts = getattr(getattr(names, "dtype", None), "kind", "U") in "UO"  # of numpy
     listed = list(names) if isinstance(names, Iterable) and is_of_texts else [names]
-    other = next((name for name in listed if not isinstance(name, (str, os.PathLike))), None)
-    if other is not None:
+    others = [name for name in listed if not isinstance(name, (str, os.PathLike))]
+    if others:
         raise ArgumentError(
-            f"One of the {kind} is a {type(other).__name__}: give paths of files, folders or globs, or {in_memory}."
+            f"One of the {kind} is a {type(others[0]).__name__}: give paths of files, folders or globs, or {in_memory}."
         )
     return refuse_empty(listed, f"One of the {kind}")
 

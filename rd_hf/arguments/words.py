@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-_PACKAGE = re.compile(r"pip install ([\w.\-\[\]]+)")
+_PACKAGE = re.compile(r"pip install (?:-\S+ )*'?(\w[\w.\-]*\w(?:\[[\w\-,]+\])?)")
 
 
 def counted(count: int, noun: str, plural: str | None = None) -> str:
@@ -43,5 +43,6 @@ def package_needed(error: BaseException) -> str | None:
     if not isinstance(error, ImportError):
         return None
     found = _PACKAGE.search(str(error))
-    package = found[1] if found else (error.name or "").partition(".")[0]
+    missing = error.name if isinstance(error, ModuleNotFoundError) else None  # others name the module that is there
+    package = found[1] if found else (missing or "").partition(".")[0]
     return f"it needs the package {package}, which is not installed: pip install {package}." if package else None

@@ -34,7 +34,7 @@ from ..runtime.files import check_is_new, write_predictions
 from ..tasks.classification import Classification, SingleLabel
 from ..tasks.segmentation import Segmentation
 from .decisions import calibration_values, operating_point_values
-from .loading import LoadedModel, ModelInHand, loaded_model
+from .loading import LoadedModel, ModelInHand, load_model
 from .onnx_runtime import OnnxModel
 from .page import check_page, write_evaluation
 from .rows import predict_rows, scores_of_split
@@ -113,7 +113,7 @@ def evaluate(
     if report is None:
         refuse_given(EvaluationArguments, {"report_images": report_images}, "no `report` is written")
     split = standard_split_name(split) or split
-    loaded = loaded_model(model, revision, backbone, trust_remote_code)
+    loaded = load_model(model, revision=revision, backbone=backbone, trust_remote_code=trust_remote_code)
     loaded = loaded.calibrated() if calibrated else loaded
     if loaded.volumes is not None:
         refuse_reading_of_images(page, dicom_window)

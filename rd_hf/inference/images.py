@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,12 +43,15 @@ def images_given(images: Named | InMemory | Iterable[Named | InMemory]) -> list[
     """
     if is_in_memory(images):
         return [ImageInHand(images, 0)]
+    images = [images] if isinstance(images, Mapping) else images
     if isinstance(images, Named) or not isinstance(images, Iterable):
         return list(find_images(images))
     given = list(images)
     names = [image for image in given if not is_in_memory(image)]
-    if names and isinstance(names[0], dict):
-        raise ArgumentError("One of the images is a dict, a row of a data set: give its column, `dataset['image']`.")
+    if names and isinstance(names[0], Mapping):
+        raise ArgumentError(
+            "One of the images is a mapping, as a row of a data set: give its column, `dataset['image']`."
+        )
     if len(names) == len(given):
         return list(find_images(given))
     if names:

@@ -90,7 +90,7 @@ class LoadedModel:
 
 
 def load_model(
-    model: str | os.PathLike | ModelInHand,
+    model: str | os.PathLike | ModelInHand | LoadedModel,
     *,
     revision: str | None = None,
     backbone: str | None = None,
@@ -102,7 +102,8 @@ def load_model(
     says whether it reads images or volumes.
 
     :param model: Hub id or folder; those of an exported ONNX model too, which runs on the CPU. Or a pair of a model in
-        float32 and its image processor, such as those that `from_pretrained` gives: the model itself is used.
+        float32 and its image processor, such as those that `from_pretrained` gives: the model itself is put into eval
+        mode and on this machine's device. A loaded model is returned as it is.
     :param revision: branch, tag or commit of a model on the Hub.
     :param backbone: the foundation model's folder, for a teacher made from a local one.
     :param trust_remote_code: whether code in the model's repository may run.
@@ -112,11 +113,15 @@ def load_model(
     """
     import rd_hf  # noqa: F401  (registers the models with the Auto classes)
 
-    if isinstance(model, (tuple, list)):
+    if isinstance(model, (LoadedModel, tuple, list)):
         given = {"revision": revision, "backbone": backbone, "trust_remote_code": trust_remote_code}
         refuse_given(EvaluationArguments, given, "the model is in hand")
-        return _of_pair(*check_pair("model", model))
-    model = name_of_model(model)
+        return model if isinstance(model, LoadedModel) else _of_pair(*check_pair("model", model))
+    name = name_of_model(model, or_else=" Or give a pair of the model and its image processor.")
+    return _load_named(name, revision, backbone, trust_remote_code)
+
+
+def _load_named(model: str, revision: str | None, backbone: str | None, trust_remote_code: bool) -> LoadedModel:
     backbone = None if backbone is None else name_of_model(backbone, "backbone")
     refuse_revision(model, revision)
     if is_onnx_folder(model):
@@ -152,23 +157,6 @@ def load_model(
         return _ready(model, loaded, processor, is_segmenter(config))
 
 
-def loaded_model(
-    model: str | os.PathLike | ModelInHand | LoadedModel,
-    revision: str | None,
-    backbone: str | None,
-    trust_remote_code: bool,
-) -> LoadedModel:
-    """What `load_model` gives, which it may have given already.
-
-    :raises ArgumentError: for options of loading beside a model that is loaded.
-    """
-    if not isinstance(model, LoadedModel):
-        return load_model(model, revision=revision, backbone=backbone, trust_remote_code=trust_remote_code)
-    given = {"revision": revision, "backbone": backbone, "trust_remote_code": trust_remote_code}
-    refuse_given(EvaluationArguments, given, "the model is loaded already")
-    return model
-
-
 def _of_pair(model: PreTrainedModel, processor: BaseImageProcessor | None) -> LoadedModel:
     kind = type(model).__name__
     if GIVES_MASKS not in kind and GIVES_CLASSES not in kind:
@@ -176,16 +164,18 @@ def _of_pair(model: PreTrainedModel, processor: BaseImageProcessor | None) -> Lo
             f"The model is a {kind}, which gives neither classes nor masks: give a student, a reprogrammed teacher, or "
             "another image classifier or segmenter of transformers."
         )
-    if processor is None:
+    if not isinstance(processor, BaseImageProcessor):
+        has = (
+            "no image processor" if processor is None else f"a {type(processor).__name__}, which is no image processor"
+        )
         raise ArgumentError(
-            f"The model, a {kind}, has no image processor: give it beside the model, such as AutoImageProcessor."
+            f"The model, a {kind}, has {has}: give it beside the model, such as AutoImageProcessor."
             "from_pretrained(its folder)."
         )
     if model.dtype != torch.float32 and not isinstance(model, RDTeacher):
         raise ArgumentError(f"The model, a {kind}, is in {model.dtype}, but pixels are in float32: give model.float().")
-    name = model.name_or_path or kind
-    with naming("model", name):
-        return _ready(name, model, savable(processor), GIVES_MASKS in kind)
+    with naming("model", kind):  # it may differ from what its folder holds
+        return _ready(kind, model, savable(processor), GIVES_MASKS in kind)
 
 
 def _ready(name: str, model: PreTrainedModel, processor: BaseImageProcessor, has_masks: bool) -> LoadedModel:

@@ -43,9 +43,10 @@ class ModelNameError(ValueError):
     """A teacher or student that cannot be loaded under the name given."""
 
 
-def name_of_model(model: str | os.PathLike, role: str = "model") -> str:
+def name_of_model(model: str | os.PathLike, role: str = "model", or_else: str = "") -> str:
     """A Hub id, or the path of a folder, with `~` as the home.
 
+    :param or_else: a sentence about what may be given in place of it.
     :raises ArgumentError: for anything else, such as the model itself.
     """
     if model == "":
@@ -54,9 +55,8 @@ def name_of_model(model: str | os.PathLike, role: str = "model") -> str:
         return os.path.expanduser(model)
     folder = getattr(model, "name_or_path", "")
     hint = f", {folder!r}" if folder and Path(folder).is_dir() else ", after its `save_pretrained`"
-    pair = " In Python `rd_hf.load_model((model, processor))` takes both in hand." if role == "model" else ""
     raise ArgumentError(
-        f"`{role}` is a {type(model).__name__}: give the folder that it is saved in{hint}, or a Hub id.{pair}"
+        f"`{role}` is a {type(model).__name__}: give the folder that it is saved in{hint}, or a Hub id.{or_else}"
     )
 
 

@@ -23,7 +23,7 @@ from ..tasks.segmentation import Segmentation
 from ..tasks.task import Task
 from .images import ImageInHand, InMemory, Named, called, images_given
 from .label_values import LabelValues
-from .loading import LoadedModel, ModelInHand, loaded_model
+from .loading import LoadedModel, ModelInHand, load_model
 from .mask_files import MaskFiles
 from .volume_prediction import predict_volumes
 from .volumes import refuse_reading_of_images
@@ -83,7 +83,7 @@ def predict(
     options = {"page": page, "dicom_window": dicom_window, "overlay": overlay, "dicom_seg": dicom_seg}
     options |= {"calibrated": calibrated, "skip_existing": skip_existing}
     check_values(PredictionArguments("", [], batch_size=batch_size, on_bad_image=on_bad_image, **options))
-    loaded = loaded_model(model, revision, backbone, trust_remote_code)
+    loaded = load_model(model, revision=revision, backbone=backbone, trust_remote_code=trust_remote_code)
     return list(predict_loaded(loaded, images, batch_size, on_bad_image, output_dir, **options))
 
 
@@ -120,6 +120,9 @@ def predict_loaded(
     if dicom_seg:
         raise ArgumentError("`dicom_seg` is for models of volumes, but this one reads images: leave it out.")
     given = images_given(images)
+    if any(isinstance(image, ImageInHand) for image in given):
+        why = "the images are in memory"
+        refuse_given(PredictionArguments, {"page": page, "dicom_window": dicom_window}, why)
     masks = None
     if isinstance(loaded.task, Segmentation):
         values = LabelValues.of(loaded.trained_on, len(loaded.task.names))
@@ -128,8 +131,8 @@ def predict_loaded(
     reading = Reading.recorded(loaded.trained_on, page, dicom_window)
     notes: dict[str, Note] = {}
     if output_dir is not None and on_bad_image != "skip" and len(given) > batch_size:
-        for path in given:  # before the first mask is written, which a repeated command would find there
-            read_image(path, called(path), reading)
+        for image in given:  # before the first mask is written, which a repeated command would find there
+            read_image(image, called(image), reading)
     with Progress("predicting", len(given), "image", shown=len(given) > batch_size) as progress:
         for start in range(0, len(given), batch_size):
             batch = given[start : start + batch_size]

@@ -75,7 +75,7 @@ def predict_volumes(
         try:
             read = _read(loaded, volume, reading)
             largest = _say_memory(loaded, read, largest)
-            _say_padded(loaded, read, row["image"])
+            _say_padded(loaded, read, printable(volume.shown))
             row |= _answer(loaded, volume, read, files)
         except BadImageError as error:
             if on_bad_image != "skip" and files is None:
@@ -83,7 +83,8 @@ def predict_volumes(
             problems.append(error)
             row["error"] = str(error)
         if len(found) > 1:
-            logger.info("%d of %d: %s %s", number, len(found), row["image"], "skipped" if "error" in row else "done")
+            done = "skipped" if "error" in row else "done"
+            logger.info("%d of %d: %s %s", number, len(found), printable(volume.shown), done)
         yield row
     if problems and on_bad_image != "skip":
         written = f" The masks of the others are in {printable(output_dir)}." if len(problems) < len(found) else ""

@@ -49,7 +49,7 @@ class TeacherNetwork(PreTrainedModel):
         """
         raise ValueError(
             "A TeacherNetwork cannot be loaded, because a folder does not hold the network's code. Build the network, "
-            "load its weights, and wrap it again: rd_hf.TeacherNetwork(network)."
+            "load its weights, and wrap it again: rd_hf.TeacherNetwork(network, in_channels)."
         )
 
     def forward(self, pixel_values: Tensor) -> Any:

@@ -1,4 +1,4 @@
-"""Keep freed memory in the process while training on a CPU.
+"""Keep freed memory in the process while training on a CPU, or give it back after work on large volumes.
 
 glibc gives every large block back to the kernel when it is freed and takes fresh, zeroed pages at the next step. A
 training step frees and takes the same blocks again, so most of its time can go into page faults: a MobileNetV2 forward

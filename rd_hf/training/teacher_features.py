@@ -218,6 +218,7 @@ def _keep_to_limit(
 
 def _sharers(cache: FeatureCache, accelerator: Accelerator) -> list[int]:
     """The numbers of the processes that store into this process's folder: of all nodes, or of one with its own disk."""
+    accelerator.wait_for_everyone()  # on a node with its own disk, processes may make the folder at the same time
     identities = gather_object([cache.folder.identity()])
     own = identities[accelerator.process_index]
     return [number for number, identity in enumerate(identities) if identity == own]

@@ -64,7 +64,19 @@ def test_a_value_without_its_flag_may_stand_anywhere(words, model, as_json):
     parser = OptionParser(InfoArguments, first="model")
     values, unknown = parser.parse_known_args(words.split())
     assert (values.model, values.json, unknown) == (model, as_json, [])
-    assert parser.parse_known_args([*words.split(), "other"])[1] == ["other"]
+
+
+@pytest.mark.parametrize("words", ["runs/x stray", "stray --model runs/x", "--model=runs/x --json true stray"])
+def test_a_second_value_without_a_flag_is_left_over(words):
+    values, unknown = OptionParser(InfoArguments, first="model").parse_known_args(words.split())
+    assert values.model == "runs/x" and unknown == ["stray"]
+
+
+@pytest.mark.parametrize("words", ["runs/x --json ture", "--model runs/x --json ture"])
+def test_a_switch_is_true_or_false(words, capsys):
+    with pytest.raises(SystemExit):
+        OptionParser(InfoArguments, first="model").parse_known_args(words.split())
+    assert "expected: got ture" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("options", [["--learning_rat", "1"], ["--learning-rat=1"]])

@@ -61,7 +61,7 @@ def test_columns_of_the_other_task(blobs_npz, task, given, why):
 def test_evaluate(monkeypatch):
     with pytest.raises(ArgumentError, match="`report_images` has no effect, because no `report` is written"):
         rd_hf.evaluate("m", "d", report_images=False)
-    monkeypatch.setattr(evaluation, "loaded_model", lambda *_: loaded(of_volumes=True))
+    monkeypatch.setattr(evaluation, "load_model", lambda *_, **__: loaded(of_volumes=True))
     with pytest.raises(ArgumentError, match="`batch_size` has no effect, because volumes come one by one"):
         rd_hf.evaluate("m", "d", batch_size=8)
 

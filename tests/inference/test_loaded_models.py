@@ -56,7 +56,8 @@ def test_a_model_is_loaded_once_and_answers_as_by_its_name(folder, files, blobs_
     model = rd_hf.load_model(folder)
     assert isinstance(model, rd_hf.LoadedModel) and model.name == folder and not model.model.training
     by_name = rd_hf.predict(folder, files), rd_hf.evaluate(folder, blobs_npz)
-    monkeypatch.setattr(loading, "load_model", lambda *_, **__: pytest.fail("it is loaded again"))
+    monkeypatch.setattr(loading, "_load_named", lambda *_: pytest.fail("it is loaded again"))
+    assert rd_hf.load_model(model) is model
     assert rd_hf.predict(model, files) == by_name[0]
     assert rd_hf.evaluate(model, blobs_npz) == by_name[1]
 
@@ -70,9 +71,16 @@ def test_a_pair_of_a_model_and_its_processor(classifier, folder, files):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (lambda model: model, r"`model` is a ResNetForImageClassification: .*rd_hf.load_model\(\(model, processor\)\)"),
+        (
+            lambda model: model,
+            r"`model` is a ResNetForImageClassification: .* Or give a pair of the model and its image processor",
+        ),
         (lambda model: (model,), "The model is a tuple: give a pair of the model and its image processor"),
         (lambda model: (model, None), "The model, a ResNetForImageClassification, has no image processor"),
+        (
+            lambda model: (model, "here"),
+            "ResNetForImageClassification, has a str, which is no image processor: give it",
+        ),
         (lambda model: (AutoModel.from_config(model.config), PROCESSOR), "a ResNetModel, which gives neither classes"),
         (lambda model: (type(model)(model.config).bfloat16(), PROCESSOR), "is in torch.bfloat16, .*give model.float"),
     ],
@@ -85,7 +93,7 @@ def test_what_is_no_model_with_its_processor(classifier, given, message):
 def test_options_of_loading_beside_a_model_in_hand(classifier, folder, files):
     with pytest.raises(ArgumentError, match="`trust_remote_code` has no effect, because the model is in hand"):
         rd_hf.load_model((classifier, PROCESSOR), trust_remote_code=True)
-    with pytest.raises(ArgumentError, match="`revision` has no effect, because the model is loaded already"):
+    with pytest.raises(ArgumentError, match="`revision` has no effect, because the model is in hand"):
         rd_hf.predict(rd_hf.load_model(folder), files, revision="main")
 
 
@@ -107,8 +115,13 @@ def test_images_in_memory_that_cannot_be_read(folder, files):
     assert "label" in answers[0] and answers[1]["image"] == 1 and "shape" in answers[1]["error"]
     with pytest.raises(ArgumentError, match="Among 2 images some are in memory and some are not, such as 'a.png'"):
         rd_hf.predict(folder, [wrong[0], "a.png"])
-    with pytest.raises(ArgumentError, match="a row of a data set: give its column"):
-        rd_hf.predict(folder, [{"image": wrong[0]}])
+    for rows in ([{"image": wrong[0]}], {"image": wrong[0]}):
+        with pytest.raises(ArgumentError, match="a row of a data set: give its column"):
+            rd_hf.predict(folder, rows)
+    with pytest.raises(ArgumentError, match="One of the images is a NoneType: give paths"):
+        rd_hf.predict(folder, None)
+    with pytest.raises(ArgumentError, match="`page` has no effect, because the images are in memory"):
+        rd_hf.predict(folder, wrong[:1], page=1)
     with pytest.raises(ArgumentError, match="One of the images is a Tensor: give paths .* or Pillow images or arrays"):
         rd_hf.predict(folder, torch.zeros(3, 8, 8))
 
@@ -141,5 +154,7 @@ def test_volumes_in_memory(tmp_path):
     assert np.array_equal(alone["mask"], of_files[1]["mask"])
     with pytest.raises(ArgumentError, match="The volumes are in memory, .*: leave `output_dir` out"):
         rd_hf.predict(model, volumes, output_dir=str(tmp_path / "masks"))
+    with pytest.raises(ArgumentError, match="Among 2 volumes some are in memory and some are not"):
+        rd_hf.predict(model, [volumes[0], str(files[1])])
     with pytest.raises(ArgumentError, match="One of the volumes is a ndarray: give paths .*, or images of nibabel"):
         rd_hf.predict(model, np.zeros((20, 18, 12)))

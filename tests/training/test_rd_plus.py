@@ -221,7 +221,7 @@ def test_without_a_term_of_the_batch_no_pass_runs_twice(teacher, blobs_npz, tmp_
 
 def test_what_is_given_takes_the_place_of_what_the_method_sets():
     arguments = DistillationArguments(**BASE, method="rd_plus", divergence="kl", ensemble_share=0)
-    assert (arguments.divergence, arguments.ensemble_share) == ("kl", 0)
+    assert (arguments.divergence, arguments.temperature, arguments.ensemble_share) == ("kl", 4.0, 0)
     assert (arguments.target_views, arguments.teacher_features, arguments.kl_weight_end) == ("mean", "all", 1.0)
     assert preset_in_words(arguments).endswith(". Given in its place: divergence kl, ensemble_share 0.0.")
     assert targets_in_words(arguments) == (

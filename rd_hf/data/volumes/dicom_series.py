@@ -15,6 +15,7 @@ from ..decoding.dicom_file import DICOM_SUFFIXES
 from .dicom_geometry import Plane, orientations
 from .dicom_header import DicomHeader, header_of_file
 
+ONE_SLICE = "it is a single image"
 NOT_DICOM = "it is named like a DICOM file, but does not begin like one"
 _KEPT_FOLDERS = 16
 _SETTLED_NS = 5 * 10**9  # file systems tell times apart by up to two seconds
@@ -26,12 +27,12 @@ class Series:
 
     :param files: by name.
     :param why_not: what they are where they are no volume, as a clause such as "it holds a structured report".
-    :param is_damaged: whether they are a file that cannot be read, and so may be part of a volume.
+    :param may_be_volume: whether they are what may be left of a volume: a file that cannot be read, or one slice.
     """
 
     files: tuple[Path, ...]
     why_not: str | None = None
-    is_damaged: bool = False
+    may_be_volume: bool = False
 
     @property
     def first(self) -> Path:
@@ -123,7 +124,8 @@ def _stamp_of(stat: os.stat_result) -> tuple[int, int]:
 
 def _series(group: Sequence[tuple[Path, DicomHeader]]) -> Series:
     headers = [header for _, header in group]
-    return Series(tuple(file for file, _ in group), _why_not(headers), headers[0].is_damaged)
+    why_not = _why_not(headers)
+    return Series(tuple(file for file, _ in group), why_not, headers[0].is_damaged or why_not == ONE_SLICE)
 
 
 def _why_not(headers: Sequence[DicomHeader]) -> str | None:
@@ -134,7 +136,7 @@ def _why_not(headers: Sequence[DicomHeader]) -> str | None:
     if all(header.is_scout for header in headers):
         return "it is a scout view"
     if len(planes) == 1:
-        return "it is a single image"
+        return ONE_SLICE
     if all(plane.position is None for plane in planes):
         return "its images do not say where they lie in the patient"
     counts = orientations(planes)

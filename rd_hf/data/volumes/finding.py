@@ -56,8 +56,10 @@ def volumes_given(volumes: Any, reading: VolumeReading = PLAIN) -> list[FoundVol
     if isinstance(volumes, (str, os.PathLike, np.ndarray)):
         return find_volumes(volumes, reading)
     given = list(volumes) if isinstance(volumes, Iterable) and not _is_in_memory(volumes) else [volumes]
-    if not given or not all(map(_is_in_memory, given)):
+    if not any(map(_is_in_memory, given)):
         return find_volumes(given, reading)
+    if not all(map(_is_in_memory, given)):
+        raise ArgumentError(f"Among {len(given)} volumes some are in memory and some are not: give one kind at a time.")
     contents = ({"bytes": volume.to_bytes(), "path": None} for volume in given)
     return [FoundVolume(f"volume {n}", f"volume_{n}", content, n) for n, content in enumerate(contents)]
 

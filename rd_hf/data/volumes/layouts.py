@@ -150,8 +150,8 @@ def _series(
 ) -> tuple[dict[PurePath, PurePath], set[PurePath]]:
     """Find the series that are volumes; the log counts the DICOM objects that are none.
 
-    Where a folder has no volume and no other folder has one either, its first object is taken for one, and so is one
-    that cannot be read in any folder without a volume: the fault is told when it is read.
+    In a folder without a volume, what may be left of one is taken for it, and where no other folder has a volume
+    either, the first object: the fault is told when it is read.
 
     :param has_others: whether there are volumes besides DICOM.
     :return: the place of each series with its first file, and the files that are left out.
@@ -161,8 +161,9 @@ def _series(
     for folder, every in by_folder.items():
         volumes = [series for series in every if series.is_volume]
         if not volumes:
-            volumes = [series for series in every if series.is_damaged][:1] or ([] if has_volumes else every[:1])
-        left_out += [series for series in every if series not in volumes]
+            volumes = [series for series in every if series.may_be_volume][:1] or ([] if has_volumes else every[:1])
+        taken = set(map(id, volumes))
+        left_out += [series for series in every if id(series) not in taken]
         firsts = [folder / series.first.name for series in volumes]
         if len(firsts) == 1 and folder.parts:
             places[folder] = firsts[0]

@@ -162,9 +162,15 @@ def test_scouts_are_left_out_and_a_single_slice_is_no_volume(tmp_path, log):
     move_into(tmp_path / "sick" / "p1", tmp_path / "scout")
     draw_series(tmp_path / "well" / "p3", slices=1)
     data = load_data(tmp_path, dimensions=3)
-    assert len(data.splits["train"]) == 2 and not any("p3" in row["image"]["path"] for row in data.splits["train"])
-    assert f"2 DICOM objects left out of '{tmp_path}': 2 such as 'sick/p1/" in log.text
-    assert "it is a single image" in log.text
+    assert (
+        len(data.splits["train"]) == 3
+        and "1 DICOM object left out of" in log.text
+        and f"left out of '{tmp_path}': 'sick/p1/" in log.text
+        and "it is a single image" in log.text
+    )
+    row = next(row["image"] for row in data.splits["train"] if "p3" in row["image"]["path"])
+    with pytest.raises(BadImageError, match="well/p3"):
+        read_volume(row, "it")
 
 
 def test_a_single_slice_alone_is_refused(tmp_path, log):
@@ -180,7 +186,6 @@ def test_folders_of_an_export_without_a_volume_are_left_out(tmp_path, log):
     series(tmp_path, "patient/axial")
     save(dataset_of(None, EnhancedSRStorage, "SR"), tmp_path / "patient" / "dose" / "sr.dcm")
     save(ct_slice(0, ImageType=["DERIVED", "PRIMARY", "LOCALIZER"]), tmp_path / "patient" / "scout" / "1.dcm")
-    draw_series(tmp_path / "patient" / "single", slices=1)
     directory = dataset_of(None)
     directory.file_meta.MediaStorageSOPClassUID = MediaStorageDirectoryStorage
     del directory.SOPClassUID, directory.Modality, directory.SeriesInstanceUID
@@ -188,16 +193,25 @@ def test_folders_of_an_export_without_a_volume_are_left_out(tmp_path, log):
     (row,) = load_images_only(tmp_path, dimensions=3)
     assert read_volume(row["image"], "it").values.shape == (1, 5, 6, 5)
     assert (
-        "4 DICOM objects left out of" in log.text
+        "3 DICOM objects left out of" in log.text
         and "'DICOMDIR' (it is a DICOMDIR, which lists other files)" in log.text
         and "'patient/dose/sr.dcm' (it holds a structured report)" in log.text
         and "'patient/scout/1.dcm' (it is a scout view)" in log.text
-        and "'patient/single/IM003.dcm' (it is a single image)" in log.text
         and "not read" not in log.text
     )
     (tmp_path / "patient" / "cut").mkdir()
     (tmp_path / "patient" / "cut" / "1.dcm").write_bytes(b"damaged")
-    assert len(load_images_only(tmp_path, dimensions=3)) == 2
+    draw_series(tmp_path / "patient" / "single", slices=1)
+    assert len(load_images_only(tmp_path, dimensions=3)) == 3
+
+
+def test_a_class_of_reports_alone_is_told(tmp_path, log):
+    series(tmp_path, "sick/p1", "well/p2")
+    save(dataset_of(None, EnhancedSRStorage, "SR"), tmp_path / "other" / "p3" / "sr.dcm")
+    data = load_data(tmp_path, dimensions=3)
+    assert len(data.splits["train"]) == 2
+    assert "'other' has nothing to read" in log.text.replace(str(tmp_path) + "/", "")
+    assert "it holds DICOM objects that are no volume" in log.text
 
 
 def test_a_dicomdir_beside_images_and_nifti_files_is_not_read(tmp_path, log):
@@ -206,6 +220,7 @@ def test_a_dicomdir_beside_images_and_nifti_files_is_not_read(tmp_path, log):
         write_volume(tmp_path / "volumes" / f"{name}.nii", number)
     directory = dataset_of(None)
     directory.file_meta.MediaStorageSOPClassUID = MediaStorageDirectoryStorage
+    del directory.SOPClassUID, directory.Modality, directory.SeriesInstanceUID
     for kind in ("images", "volumes"):
         save(directory, tmp_path / kind / "DICOMDIR")
     assert len(load_images_only(tmp_path / "images")) == 2 and "1 file not read" in log.text
