@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from ..arguments.values import ArgumentError, nearest_name, paths_of
+from ..arguments.words import counted
 from ..data.scanner import is_image, masks_among, printable, scan, visible_matches
 
 logger = logging.getLogger(__name__)
@@ -81,6 +82,7 @@ def find_images(names: Named | Iterable[Named]) -> list[Path]:
     :raises ArgumentError: for a name that matches no file, or a folder without images.
     """
     found: dict[str, Path] = {}
+    repeated = 0
     for name in paths_of(names, "images", "Pillow images or arrays (H, W) or (H, W, 3)"):
         path = Path(os.path.expanduser(name))
         if path.is_dir():
@@ -93,7 +95,9 @@ def find_images(names: Named | Iterable[Named]) -> list[Path]:
             hint = "" if path.is_dir() else f" ({nearest_name(path.absolute())})"
             raise ArgumentError(f"There is no image at {printable(name)}{hint}.")
         for file in matches:
-            found.setdefault(os.path.abspath(file), file)
+            repeated += found.setdefault(os.path.abspath(file), file) is not file
+    if repeated:
+        logger.warning("%s named more than once: each file is taken once.", counted(repeated, "file is", "files are"))
     return list(found.values())
 
 

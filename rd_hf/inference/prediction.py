@@ -52,8 +52,9 @@ def predict(
 
     :param model: Hub id or folder, or the model in hand: what `load_model` takes, or gives.
     :param images: files, folders (searched for image files, deep) and globs; one, or several. Or Pillow images or
-        arrays (H, W), (H, W, 3) or (H, W, 4) in memory. For a model of volumes NIfTI files and DICOM series; a folder,
-        or any of its slices, stands for a series. Or images of nibabel in memory.
+        arrays (H, W), (H, W, 3) or (H, W, 4) in memory; arrays of other values than bytes are stretched to 0..255. For
+        a model of volumes NIfTI files and DICOM series; a folder, or any of its slices, stands for a series. Or images
+        of nibabel in memory.
     :param revision: branch, tag or commit of a model on the Hub.
     :param backbone: the foundation model's folder, for a reprogrammed teacher made from a local one.
     :param on_bad_image: "error" stops at an unreadable image, "skip" answers it with the reason.
@@ -70,8 +71,8 @@ def predict(
         which repeats the patient's and the study's elements, as the standard demands.
     :param calibrated: whether probabilities are calibrated by the model's temperature; answers stay the same.
     :param trust_remote_code: whether code in the model's repository may run.
-    :return: one dict per image: `image` (its path, or its position among images in memory), `label`
-        (multi-label: `labels`, those at 0.5 or above) and `probabilities` by class name; where the model has an
+    :return: one dict per image, of files one per file: `image` (its path, or its position among images in memory),
+        `label` (multi-label: `labels`, those at 0.5 or above) and `probabilities` by class name; where the model has an
         operating point, its thresholds decide the former. Of a segmenter `mask` (the file, which holds the label values
         of the training, or without `output_dir` an array (H, W), or (X, Y, Z) of a volume, of class indices), `pixels`
         per class name, or `voxels` and `millilitres`, and perhaps `overlay` and `dicom_seg`; for a skipped one `image`

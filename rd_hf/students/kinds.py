@@ -73,8 +73,10 @@ class Kind:
         return None if self is MASKS else of_task
 
     def check_model(self, model: PreTrainedModel) -> None:
-        """:raises StudentError: for a model in memory of the other kind."""
+        """:raises StudentError: for a model in memory of the other kind, and for one without a head."""
         name = type(model).__name__
+        if name.endswith("Model"):
+            raise StudentError(f"The student is a {name}, which gives neither classes nor masks: give {self.noun}.")
         if name.endswith(SEGMENTER_CLASS) != (self is MASKS):
             raise StudentError(f"The student is a {name}, but the data have {self.labels}: give {self.noun}.")
 

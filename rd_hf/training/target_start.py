@@ -32,7 +32,7 @@ from .mask_probe import ProbedSplit, mask_probe
 from .run_data import RunData
 from .run_models import Models
 from .schedules import Rise
-from .targets import TargetMaker, probe_logits
+from .targets import TargetMaker, has_targets, probe_logits
 from .teacher_features import in_bytes
 from .view_means import check_view_means, read_view_means
 
@@ -75,10 +75,9 @@ def open_targets(
     """
     starts = arguments.projector_start == "probe"
     has_probe = bool(arguments.probe_weight or arguments.probe_share)
-    has_targets = has_probe or arguments.ensemble_share > 0 or arguments.target_views == "mean"
-    if not (starts or has_targets):
+    if not (starts or has_targets(arguments)):
         return None
-    _check(arguments, run_data, models, has_targets)
+    _check(arguments, run_data, models)
     probe = _empty_probe(models, run_data)
     if not goes_on and (starts or has_probe):
         probe = fitted_probe(arguments, run_data, models, inputs, accelerator)
@@ -90,7 +89,7 @@ def open_targets(
             "of their size (root mean square).",
             error,
         )
-    if not has_targets:
+    if not has_targets(arguments):
         return None
     ensemble = None
     if arguments.ensemble_share:
@@ -107,7 +106,7 @@ def open_targets(
     return maker
 
 
-def _check(arguments: DistillationArguments, run_data: RunData, models: Models, has_targets: bool) -> None:
+def _check(arguments: DistillationArguments, run_data: RunData, models: Models) -> None:
     """:raises ArgumentError: see `open_targets`."""
     if not isinstance(run_data.task, Classification):
         _check_of_masks(arguments, models)
@@ -117,7 +116,7 @@ def _check(arguments: DistillationArguments, run_data: RunData, models: Models, 
             "`ensemble_share` needs what the student said of the same image before, but the images of a stream are not "
             "known again: set `ensemble_share` to 0, or leave `unlabeled_streaming` out."
         )
-    if has_targets and not arguments.detach_hybrid_in_kl:
+    if has_targets(arguments) and not arguments.detach_hybrid_in_kl:
         raise ArgumentError(
             "`detach_hybrid_in_kl` false needs the hybrid logits themselves as targets: leave it out, or set "
             "`target_views` to one and `probe_weight`, `probe_share` and `ensemble_share` to 0."

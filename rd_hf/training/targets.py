@@ -108,10 +108,20 @@ def targets_in_words(arguments: DistillationArguments) -> str:
     if arguments.target_views == "mean" and arguments.augment and arguments.num_views > 1:
         views = f"the mean over {arguments.num_views} views"
     source = "hybrid logits"
+    if arguments.method == "drd" and not has_targets(arguments):
+        source = "the hybrid logits of each stage"
     if arguments.probe_share:
         source = f"{1 - arguments.probe_share:g} hybrid logits + {arguments.probe_share:g} linear probe"
     words = f"{source}, of {views}"
     if arguments.ensemble_share:
         words += f", with a share of the student's ensemble that rises to {arguments.ensemble_share:g}"
+    first, last = arguments.kl_weight, arguments.kl_weight_end
+    weight = f"{first:g}" if first == last else f"{first:g} to {last:g}"
     name = {"kl": "KL", "dist": "DIST"}[arguments.divergence]
-    return f"{words}; {name} with weight {arguments.kl_weight:g} to {arguments.kl_weight_end:g}"
+    return f"{words}; {name} with weight {weight} and temperature {arguments.temperature:g}"
+
+
+def has_targets(arguments: DistillationArguments) -> bool:
+    """Whether the student learns from other logits than the hybrid ones of the view at hand, or these from others."""
+    has_probe = bool(arguments.probe_weight or arguments.probe_share)
+    return has_probe or arguments.ensemble_share > 0 or arguments.target_views == "mean"

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from torch import nn
 from transformers import BaseImageProcessor, PreTrainedModel
 
-from ..arguments.distillation import DistillationArguments
+from ..arguments.distillation import MODEL_IN_MEMORY, DistillationArguments
 from ..arguments.values import ArgumentError
 from ..data.pixels import PixelTransform, load_processor, whole_image_processor
 from ..data.timm_processor import open_clip_processor
@@ -112,10 +112,12 @@ def add_teacher(
     models.backbone.to(accelerator.device)
     models.teacher.to(accelerator.device)
     if accelerator.device.type == "cpu" and is_emulated(models.backbone.dtype):
+        in_hand = arguments.teacher == MODEL_IN_MEMORY
         logger.warning(
-            "This CPU has no instructions for %s, so the teacher runs several times slower than in float32. "
-            "`teacher_dtype` float32 is faster here, and its cached features take two bytes a value too.",
-            arguments.teacher_dtype,
+            "This CPU has no instructions for %s, so the teacher runs several times slower than in float32. %s is "
+            "faster here, and its cached features take two bytes a value too.",
+            str(models.backbone.dtype).removeprefix("torch."),
+            "model.float()" if in_hand else "`teacher_dtype` float32",
         )
 
 

@@ -114,10 +114,11 @@ def test_globs_pass_over_what_folders_do(tmp_path, log):
     assert find_images(tmp_path / "a" / "*_mask.png") == [tmp_path / "a" / "1_mask.png"]
 
 
-def test_one_file_by_several_names_is_found_once(tmp_path, monkeypatch):
+def test_one_file_by_several_names_is_found_once(tmp_path, monkeypatch, log):
     write(tmp_path, "1.png")
     monkeypatch.chdir(tmp_path)
     assert find_images(["1.png", "./1.png", str(tmp_path / "1.png"), "."]) == [Path("1.png")]
+    assert "3 files are named more than once: each file is taken once." in log.text
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

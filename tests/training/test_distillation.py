@@ -78,7 +78,9 @@ def test_a_run_leaves_what_the_readme_says(finished):
     assert set(scores) == {"validation", "test", "teacher", "training"}
     assert {"accuracy", "auroc", "intervals", "confusion_matrix"} <= set(scores["test"])
     assert scores["training"]["labelled_images"] == 15 and scores["training"]["unlabelled_images"] == 45
-    assert scores["training"]["targets"] == "hybrid logits, of the view at hand; KL with weight 1 to 1"
+    assert scores["training"]["targets"] == (
+        "the hybrid logits of each stage, of the view at hand; KL with weight 1 and temperature 4"
+    )
     with (run / "predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 24 and list(rows[0])[:3] == ["row", "label", "prediction"]

@@ -88,6 +88,9 @@ def test_what_does_not_fit_is_named(teacher, student_folder, tmp_path):
         rd_hf.distill_from_models(student, backbone, blobs(), {"teacher_dtype": "float16"})
     with pytest.raises(ArgumentError, match="`teacher` is missing"):
         rd_hf.distill_from_models(student, None, blobs(), options("", tmp_path / "b"))
+    headless = AutoModel.from_config(two.config), default_processor(32)
+    with pytest.raises(StudentError, match="The student is a ResNetModel, which gives neither classes nor masks: give"):
+        rd_hf.distill_from_models(headless, backbone, blobs(), options("", tmp_path / "d"))
     two.config.num_labels, two.config.model_type = 3, "mine"
     with pytest.raises(StudentError, match=r"does not know ResNet.*AutoConfig.register\('mine', ResNetConfig\)"):
         rd_hf.distill_from_models((two, default_processor(32)), backbone, blobs(), options("", tmp_path / "c"))

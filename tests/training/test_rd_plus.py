@@ -225,12 +225,12 @@ def test_what_is_given_takes_the_place_of_what_the_method_sets():
     assert (arguments.target_views, arguments.teacher_features, arguments.kl_weight_end) == ("mean", "all", 1.0)
     assert preset_in_words(arguments).endswith(". Given in its place: divergence kl, ensemble_share 0.0.")
     assert targets_in_words(arguments) == (
-        "0.5 hybrid logits + 0.5 linear probe, of the mean over 16 views; KL with weight 1 to 1"
+        "0.5 hybrid logits + 0.5 linear probe, of the mean over 16 views; KL with weight 1 and temperature 4"
     )
     plain = DistillationArguments(**BASE)
     assert (plain.divergence, plain.target_views, plain.kl_weight_end, plain.temperature) == ("kl", "one", 1.0, 4.0)
     assert preset_in_words(plain) is None
-    assert targets_in_words(plain) == "hybrid logits, of the view at hand; KL with weight 1 to 1"
+    assert targets_in_words(plain) == "hybrid logits, of the view at hand; KL with weight 1 and temperature 4"
     of_masks = plain.with_defaults(of_volumes=False, of_masks=True)
     assert (of_masks.kl_weight_end, of_masks.temperature) == (1.0, 4.0)
     for method, of_volumes, masks in (("rd", False, True), ("rd", True, False), ("rd_plus", False, True)):

@@ -47,10 +47,10 @@ RESNET = {
 }  # fmt: skip
 
 
-OF_DRD = "Targets: hybrid logits, of the view at hand; KL with weight 1 to 1."
+OF_DRD = "Targets: the hybrid logits of each stage, of the view at hand; KL with weight 1 and temperature 4."
 OF_RD_PLUS = (
     "Targets: 0.5 hybrid logits + 0.5 linear probe, of the mean over 2 views, with a share of the student's ensemble "
-    "that rises to 0.5; DIST with weight 1 to 1."
+    "that rises to 0.5; DIST with weight 1 and temperature 1."
 )
 
 
