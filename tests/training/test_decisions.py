@@ -278,7 +278,7 @@ def test_without_options_a_run_has_no_point_and_no_subgroups(tmp_path, caplog):
     assert not {"operating_point", "subgroups", "calibration"} & set(metrics_of(tmp_path / "run"))
     config = json.loads((tmp_path / "run" / "student" / "config.json").read_text())
     assert not set(DECISIONS) & set(config)
-    assert "no calibration temperature, because validation does not define it: it has 8 images" in caplog.text
+    assert "no calibration temperature, because validation does not define it: it has 8 rows" in caplog.text
     with pytest.raises(ArgumentError, match="no calibration temperature.*leave `calibrated` out"):
         rd_hf.evaluate(str(tmp_path / "run" / "student"), data, calibrated=True)
     scores = rd_hf.evaluate(str(tmp_path / "run" / "student"), data, subgroup_column="sex")
