@@ -134,8 +134,8 @@ class ImageFolder:
             masks = sum(file.is_relative_to(folder) for file in self.found.masks)
             what = [f"files that are not read ({counted_suffixes(inside)})"] if inside else []
             what += [f"masks ({masks})"] if masks else []
-            if not what and any(path.is_file() for path in (self.root / folder).rglob("*")):
-                what = ["DICOM objects that are no volume"]
+            left_out = sum(file.is_relative_to(folder) for file in self.found.left_out)
+            what += [f"DICOM objects that are no volume ({left_out})"] if left_out else []
             logger.warning(
                 "The folder '%s' has nothing to read and counts neither as a split nor as a class; it holds %s.",
                 printable(self.root / folder), " and ".join(what) or "no file",

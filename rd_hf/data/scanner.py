@@ -68,6 +68,7 @@ class FoundFiles:
     :param others: files that are not read.
     :param broken_links: links that lead nowhere and do not look like an image.
     :param loops: links to a folder that contains them.
+    :param left_out: of volumes, DICOM objects that are none, which the log has counted.
     :param first_of: of volumes that take the place of a folder of DICOM slices, the file that stands for them.
     """
 
@@ -79,6 +80,7 @@ class FoundFiles:
     others: tuple[PurePath, ...]
     broken_links: tuple[PurePath, ...]
     loops: tuple[PurePath, ...]
+    left_out: tuple[PurePath, ...] = ()
     first_of: Mapping[PurePath, PurePath] = field(default_factory=dict)
 
     def path_of(self, file: PurePath) -> str:

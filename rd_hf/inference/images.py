@@ -46,7 +46,7 @@ def images_given(images: Named | InMemory | Iterable[Named | InMemory]) -> list[
         return [ImageInHand(images, 0)]
     images = [images] if isinstance(images, Mapping) else images
     if isinstance(images, Named) or not isinstance(images, Iterable):
-        return list(find_images(images))
+        return find_images(images)
     given = list(images)
     names = [image for image in given if not is_in_memory(image)]
     if names and isinstance(names[0], Mapping):
@@ -54,7 +54,7 @@ def images_given(images: Named | InMemory | Iterable[Named | InMemory]) -> list[
             "One of the images is a mapping, as a row of a data set: give its column, `dataset['image']`."
         )
     if len(names) == len(given):
-        return list(find_images(given))
+        return find_images(given)
     if names:
         raise ArgumentError(
             f"Among {len(given)} images some are in memory and some are not, such as {names[0]!r}: give one kind at a "

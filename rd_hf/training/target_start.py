@@ -32,7 +32,7 @@ from .mask_probe import ProbedSplit, mask_probe
 from .run_data import RunData
 from .run_models import Models
 from .schedules import Rise
-from .targets import TargetMaker, has_targets, probe_logits
+from .targets import TargetMaker, has_probe, has_targets, probe_logits
 from .teacher_features import in_bytes
 from .view_means import check_view_means, read_view_means
 
@@ -74,12 +74,11 @@ def open_targets(
     :raises ArgumentError: for targets that the task, the features or the views do not have.
     """
     starts = arguments.projector_start == "probe"
-    has_probe = bool(arguments.probe_weight or arguments.probe_share)
     if not (starts or has_targets(arguments)):
         return None
     _check(arguments, run_data, models)
     probe = _empty_probe(models, run_data)
-    if not goes_on and (starts or has_probe):
+    if not goes_on and (starts or has_probe(arguments)):
         probe = fitted_probe(arguments, run_data, models, inputs, accelerator)
     if not goes_on and starts:
         features = _features_of_train(run_data, plan, inputs, FITS[_sides(probe)].rows)
@@ -97,7 +96,8 @@ def open_targets(
         ensemble = Ensemble(rows, len(run_data.task.names), probe.weight)
         logger.info("What the student says of %d rows takes %s of memory.", rows, in_bytes(ensemble.bytes))
     rise = Rise(arguments.ensemble_share, max_steps)
-    maker = TargetMaker(run_data.task, rise, probe if has_probe else None, arguments.probe_share, ensemble=ensemble)
+    used = probe if has_probe(arguments) else None
+    maker = TargetMaker(run_data.task, rise, used, arguments.probe_share, ensemble=ensemble)
     if arguments.target_views == "mean":
         maker.means, maker.read_means = (
             inputs.mean_features,

@@ -121,7 +121,11 @@ def targets_in_words(arguments: DistillationArguments) -> str:
     return f"{words}; {name} with weight {weight} and temperature {arguments.temperature:g}"
 
 
+def has_probe(arguments: DistillationArguments) -> bool:
+    """Whether a linear probe is among what student or hybrid logits learn from."""
+    return bool(arguments.probe_weight or arguments.probe_share)
+
+
 def has_targets(arguments: DistillationArguments) -> bool:
     """Whether the student learns from other logits than the hybrid ones of the view at hand, or these from others."""
-    has_probe = bool(arguments.probe_weight or arguments.probe_share)
-    return has_probe or arguments.ensemble_share > 0 or arguments.target_views == "mean"
+    return has_probe(arguments) or arguments.ensemble_share > 0 or arguments.target_views == "mean"

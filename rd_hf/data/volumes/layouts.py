@@ -62,6 +62,7 @@ def volumes_among(found: FoundFiles, dimensions: Dimensions) -> FoundFiles | Non
         images=tuple(file for file in volumes if file not in masks),
         masks=tuple(file for file in volumes if file in masks),
         others=tuple(sorted(others)),
+        left_out=tuple(sorted(left_out)),
         broken_links=tuple(file for file in found.broken_links if not is_nifti(file)),
         first_of=first_of,
     )

@@ -211,7 +211,7 @@ def test_a_class_of_reports_alone_is_told(tmp_path, log):
     data = load_data(tmp_path, dimensions=3)
     assert len(data.splits["train"]) == 2
     assert "'other' has nothing to read" in log.text.replace(str(tmp_path) + "/", "")
-    assert "it holds DICOM objects that are no volume" in log.text
+    assert "it holds DICOM objects that are no volume (1)." in log.text
 
 
 def test_a_dicomdir_beside_images_and_nifti_files_is_not_read(tmp_path, log):
