@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 PROGRESS = logging.getLogger("rd_hf.progress_of_a_process")  # written to the log of each process only
 PROGRESS.setLevel(logging.INFO)
 PROGRESS.propagate = False
+_GROUPS: list[torch.distributed.ProcessGroup] = []  # that of the run at hand, see `_outlive_models`
 
 
 def start_accelerator(arguments: DistillationArguments) -> Accelerator:
@@ -68,6 +69,7 @@ def start_accelerator(arguments: DistillationArguments) -> Accelerator:
         log_with=arguments.report_to,
         project_dir=None if arguments.output_dir is None else str(Path(arguments.output_dir) / "trackers"),
     )
+    _outlive_models()
     _check_configuration(accelerator, arguments)
     if accelerator.num_processes != launched:
         raise ArgumentError(
@@ -82,6 +84,17 @@ def start_accelerator(arguments: DistillationArguments) -> Accelerator:
     if accelerator.device.type == "cpu":
         keep_freed_memory()
     return accelerator
+
+
+def _outlive_models() -> None:
+    """Keep the group of the processes until the next run, so that no model of DistributedDataParallel is its last holder.
+
+    Such a model destroys the group under Python's lock, and waits for gloo's threads, which may wait for that lock to
+    release a tensor: the process would never end (https://github.com/pytorch/pytorch/issues/56297). A reference from
+    Python is released without the lock.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        _GROUPS[:] = [torch.distributed.group.WORLD]
 
 
 def _check_configuration(accelerator: Accelerator, arguments: DistillationArguments) -> None:

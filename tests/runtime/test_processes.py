@@ -78,6 +78,31 @@ def test_what_the_users_configuration_of_accelerate_asks_for_is_refused_or_said(
         start_accelerator(arguments)
 
 
+def test_a_model_is_never_the_last_holder_of_the_process_group(warm_python, tmp_path):
+    """It would wait for gloo's threads under Python's lock, for which they may wait."""
+    code = """
+from pathlib import Path
+import torch
+from rd_hf.arguments.distillation import DistillationArguments
+from rd_hf.runtime.processes import start_accelerator
+
+def threads():
+    return [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")].count("pt_gloo_runloop")
+
+accelerator = start_accelerator(DistillationArguments(teacher="t", student="s", dataset="d"))
+model = accelerator.prepare(torch.nn.Linear(4, 2))
+model(torch.ones(3, 4)).sum().backward()
+accelerator.end_training()
+before = threads()
+accelerator.free_memory()
+del model
+assert 0 < before == threads(), (before, threads())
+"""
+    alone = {"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    done = warm_python.run("-c", code, cwd=tmp_path, environment=alone | {"ACCELERATE_USE_CPU": "true"})
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
 def test_two_nodes_train_together(teacher, blobs_npz, tmp_path, warm_python):
     """With what two launchers, each with one process, tell their processes when they meet on the loopback address."""
     names = ["WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK"]
