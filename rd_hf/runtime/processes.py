@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import socket
@@ -40,6 +41,7 @@ PROGRESS = logging.getLogger("rd_hf.progress_of_a_process")  # written to the lo
 PROGRESS.setLevel(logging.INFO)
 PROGRESS.propagate = False
 _GROUPS: list[torch.distributed.ProcessGroup] = []  # that of the run at hand, see `_outlive_models`
+atexit.register(_GROUPS.clear)  # before Python ends, when gloo's threads can no longer have its lock
 
 
 def start_accelerator(arguments: DistillationArguments) -> Accelerator:
