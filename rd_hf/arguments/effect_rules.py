@@ -19,6 +19,7 @@ class Uses:
     :ivar teacher: a foundation model.
     :ivar reprogramming: projectors and hybrid logits.
     :ivar logits: the student learns logits of the teacher.
+    :ivar temperature: it divides logits by the argument of that name.
     :ivar vectors: the teacher may be read as one vector.
     :ivar unlabelled: a part of its loss needs no labels.
     :ivar steps: it is trained in optimiser steps.
@@ -29,6 +30,7 @@ class Uses:
     teacher: bool = True
     reprogramming: bool = True
     logits: bool = True
+    temperature: bool = True
     vectors: bool = True
     unlabelled: bool = True
     steps: bool = True
@@ -38,7 +40,7 @@ class Uses:
     @classmethod
     def of(cls, method: str) -> Uses:
         """Those of a method of rd-hf distill."""
-        return cls() if method != "ce" else cls(False, False, False, False, unlabelled=False, cache=False)
+        return cls() if method != "ce" else cls(False, False, False, False, False, unlabelled=False, cache=False)
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,7 @@ def _is_folder(name: Any) -> bool:
 
 
 REPROGRAMMING = tuple(names(DistillationArguments, lambda fact: fact.compare == "reprogramming"))
+ONLY_REPROGRAMMING = tuple(name for name in REPROGRAMMING if name != "temperature")
 OF_TEACHER = (
     "teacher", "teacher_revision", "teacher_dtype", "teacher_batch_size", "teacher_device_map", "teacher_stages",
     "teacher_features", "teacher_image_size", "slice_axis", "student_stages", "target_views", "cka_batch",
@@ -145,7 +148,8 @@ NO_KL = "`kl_weight` and `kl_weight_end` are 0"
 RULES = (
     # the method
     Rule((*OF_TEACHER, *REPROGRAMMING), lambda s: not s.uses.teacher, "{it} has no teacher", ("method",)),
-    Rule(REPROGRAMMING, lambda s: not s.uses.reprogramming, "{it} does not reprogram the teacher", ("method",)),
+    Rule(ONLY_REPROGRAMMING, lambda s: not s.uses.reprogramming, "{it} does not reprogram the teacher", ("method",)),
+    Rule(("temperature",), lambda s: not s.uses.temperature, "{it} divides no logits by it", ("method",)),
     Rule(
         ("target_views",), lambda s: not s.uses.logits, "its student does not learn logits of the teacher", ("method",),
     ),
@@ -175,7 +179,8 @@ RULES = (
         "CKA compares {cka_features} features", ("cka_features", *DATA),
         "set `cka_features` to positions, or leave it out",
     ),
-    Rule(("divergence", "temperature", "detach_hybrid_in_kl"), lambda s: not s.has_kl, NO_KL, KL),
+    Rule(("divergence", "detach_hybrid_in_kl"), lambda s: not s.has_kl, NO_KL, KL),
+    Rule(("temperature",), lambda s: s.uses.reprogramming and not s.has_kl, NO_KL, KL),
     Rule(
         ("probe_share",), lambda s: not (s.has_kl or s.arguments.ensemble_share),
         f"{NO_KL}, and so is `ensemble_share`", (*KL, "ensemble_share"),

@@ -58,7 +58,7 @@ def _run_cell(plan: Plan, cell: Cell, bench: Bench, root: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)  # of a run that did not get to its result
     folder.mkdir(parents=True)
     arguments = plan.cell_arguments(cell, folder, bench.run_data.task, bench.run_data.volumes is not None)
-    for name, sentence, _ in without_effect(arguments, bench.run_data.known(), cell.entry.method.uses, cell.entry.name):
+    for name, sentence, _ in without_effect(arguments, bench.run_data.known(), cell.entry.uses, cell.entry.name):
         if name in cell.entry.arguments:  # on this data; what no data makes read is refused before the first run
             logger.warning("%s", sentence)
     set_seed(cell.seed)
@@ -133,6 +133,8 @@ def cell_settings(plan: Plan, cell: Cell, arguments: DistillationArguments) -> d
     values = arguments.to_dict()
     values = {name: values[name] for name in names(DistillationArguments, lambda fact: fact.affects_result)}
     values |= {"comparison_method": cell.entry.method.name, "comparison_weight": cell.weight}
+    if cell.entry.temperature is not None:
+        values |= {"comparison_temperature": cell.entry.temperature}
     for name in ("teacher", "student"):  # a checkpoint may be trained again and saved under the same name
         checkpoint = getattr(arguments, name)
         if isinstance(checkpoint, str) and Path(checkpoint).is_dir():

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from torch import nn
@@ -34,6 +35,8 @@ class Method:
         last stage, "drd" all, "ce" none.
     :ivar transfer: makes the module of its loss; None for a method without one.
     :ivar weight: of that loss, beside a cross-entropy of weight 1.
+    :ivar temperature: by which that loss divides logits, unless the comparison gives the method one; None for a loss
+        without one.
     :ivar adaptation: how the teacher is adapted to the labels first.
     :ivar classifier: of reprogrammed features: that of the student, a separate one, or one that is trained before.
     :ivar targets: what it can learn.
@@ -47,6 +50,7 @@ class Method:
     loop: Literal["ce", "rd", "rd_plus", "drd"]
     transfer: Transfer | None = None
     weight: float = 1.0
+    temperature: float | None = None
     adaptation: Literal["linear_probe", "lora", "full"] | None = None
     classifier: Literal["shared", "separate", "first"] = "shared"
     targets: tuple[Target, ...] = ("classes",)
@@ -62,13 +66,17 @@ class Method:
         """Whether its loss has a term that needs no labels."""
         return self.role in ("feature", "logit", "reprogramming")
 
-    @property
-    def uses(self) -> Uses:
-        """Of what arguments may be about."""
+    def uses(self, own: Collection[str] = ()) -> Uses:
+        """Of what arguments may be about.
+
+        :param own: the names of those that the comparison gives to this method alone. A loss of logits has the
+            temperature of its paper unless it is one of them.
+        """
         return Uses(
             teacher=self.needs_teacher,
             reprogramming=self.role == "reprogramming",
             logits=self.role in ("logit", "reprogramming"),
+            temperature=self.role == "reprogramming" or (self.temperature is not None and "temperature" in own),
             vectors=not self.reads_maps,
             unlabelled=self.uses_unlabelled,
             steps=self.role != "teacher" or self.adaptation != "linear_probe",
@@ -120,14 +128,16 @@ def _on_pooled(loss) -> Transfer:
 def _on_logits(loss, of_pixels=None) -> Transfer:
     """A loss of logits of images and, for masks, of those of their pixels.
 
-    :param loss: of student logits (B, K), teacher logits and the labels of the first rows.
-    :param of_pixels: of student logits (N, K) and teacher logits; None for a method that does not learn masks.
+    :param loss: of student logits (B, K), teacher logits, the labels of the first rows and the temperature.
+    :param of_pixels: of student logits (N, K), teacher logits and the temperature; None for a method that does not
+        learn masks.
     """
 
     def transfer(setting: transfers.Setting) -> nn.Module:
         if setting.has_masks:
-            return mask_transfers.OnLogitMaps(mask_transfers.on_pixels(of_pixels), setting.head)
-        return transfers.OnLogits(loss, setting.head)
+            at_temperature = partial(of_pixels, temperature=setting.temperature)
+            return mask_transfers.OnLogitMaps(mask_transfers.on_pixels(at_temperature), setting.head)
+        return transfers.OnLogits(partial(loss, temperature=setting.temperature), setting.head)
 
     return transfer
 
@@ -140,18 +150,22 @@ def _debiased_cka(student, teacher):
     return 1.0 - cka(student, teacher)
 
 
-def _kd(student, teacher, labels):
-    return kd(student, teacher)
+def _kd(student, teacher, labels, temperature):
+    return kd(student, teacher, temperature)
 
 
-def _dkd(student, teacher, labels):
+def _dkd(student, teacher, labels, temperature):
     targets = teacher.argmax(dim=1)  # of unlabelled rows; the paper knows labelled ones only
     targets[: len(labels)] = labels
-    return dkd(student, teacher, targets)
+    return dkd(student, teacher, targets, temperature=temperature)
 
 
-def _dist(student, teacher, labels):
-    return dist(student, teacher)
+def _dist(student, teacher, labels, temperature):
+    return dist(student, teacher, temperature=temperature)
+
+
+def _channel_wise(setting: transfers.Setting) -> nn.Module:
+    return mask_transfers.OnLogitMaps(partial(channel_wise, temperature=setting.temperature), setting.head)
 
 
 # Weights are those of the papers' code, or of RepDistiller (Tian et al. 2020) where a paper gives none.
@@ -195,19 +209,19 @@ _ALL = (
     ),
     *(
         Method(
-            f"{short}_{name}", f"{title} then {name.upper()}", source, "logit", "rd", transfer, adaptation=adaptation,
-            targets=targets,
+            f"{short}_{name}", f"{title} then {name.upper()}", source, "logit", "rd", transfer, temperature=temperature,
+            adaptation=adaptation, targets=targets,
         )
         for short, title, adaptation in (("lp", "linear probe", "linear_probe"), ("lora", "LoRA", "lora"))
-        for name, source, transfer, targets in (
-            ("kd", "Hinton et al. 2015, arXiv 1503.02531", _on_logits(_kd, kd), BOTH),
-            ("dkd", "Zhao et al. 2022, arXiv 2203.08679, eq. 7", _on_logits(_dkd), ("classes",)),
-            ("dist", "Huang et al. 2022, arXiv 2205.10536, eq. 10", _on_logits(_dist, dist), BOTH),
+        for name, source, transfer, temperature, targets in (
+            ("kd", "Hinton et al. 2015, arXiv 1503.02531", _on_logits(_kd, kd), 4.0, BOTH),
+            ("dkd", "Zhao et al. 2022, arXiv 2203.08679, eq. 7", _on_logits(_dkd), 4.0, ("classes",)),
+            ("dist", "Huang et al. 2022, arXiv 2205.10536, eq. 10", _on_logits(_dist, dist), 1.0, BOTH),
         )
     ),
     Method(
         "lp_cwd", "linear probe then CWD", "Shu et al. 2021, arXiv 2011.13256, eq. 3-5, on logits", "logit", "rd",
-        lambda setting: mask_transfers.OnLogitMaps(channel_wise, setting.head), 3.0, "linear_probe", targets=("masks",),
+        _channel_wise, 3.0, 4.0, "linear_probe", targets=("masks",),
     ),
     Method("rd", "RD", "Zhou et al. 2024, arXiv 2407.06504, with DRD's KL term", "reprogramming", "rd", targets=BOTH),
     Method(

@@ -24,6 +24,7 @@ from typing import Any
 
 from ..arguments.config import check_names
 from ..arguments.distillation import DistillationArguments
+from ..arguments.effect_rules import Uses
 from ..arguments.options import options
 from ..arguments.values import ArgumentError, listed, nearest
 from ..tasks.segmentation import Segmentation
@@ -51,6 +52,16 @@ class Entry:
     name: str
     method: Method
     arguments: dict[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def uses(self) -> Uses:
+        """Of what arguments may be about."""
+        return self.method.uses(self.arguments)
+
+    @property
+    def temperature(self) -> float | None:
+        """That of its loss of logits: its own or its paper's. Reprogramming has that of the arguments."""
+        return self.method.temperature and float(self.arguments.get("temperature", self.method.temperature))
 
 
 @dataclass(frozen=True)
@@ -174,7 +185,7 @@ class Plan:
             if cell.teacher is not None:
                 given[f"teachers: {cell.teacher}"] = comparison.teachers[cell.teacher]
             given[OF_METHOD] = cell.entry.arguments
-            yield Run(partial(self._whole, cell, given), cell.entry.method.uses, cell.entry.name, given)
+            yield Run(partial(self._whole, cell, given), cell.entry.uses, cell.entry.name, given)
 
     def _whole(self, cell: Cell, given: dict[str, dict[str, Any]]) -> DistillationArguments | None:
         """The arguments of a cell, with what `cell_arguments` leaves out where its method does not read it."""

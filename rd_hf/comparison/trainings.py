@@ -175,7 +175,7 @@ def _guide(
     rows = len(run_data.labelled_rows) + len(run_data.unlabelled_rows)
     torch.manual_seed(arguments.seed)
     stages = models.teacher.teacher_stages, models.teacher.student_stages
-    transfer = method.transfer(Setting(*stages, rows, bench.has_masks, head))
+    transfer = method.transfer(Setting(*stages, rows, bench.has_masks, head, cell.entry.temperature))
     guided = GuidedStudent(models.teacher, transfer).to(bench.accelerator.device)
     trainer = _trainer(
         bench, arguments, run_data, guided, inputs,

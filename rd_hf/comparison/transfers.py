@@ -28,6 +28,7 @@ class Setting:
     :ivar has_masks: whether the student gives masks.
     :ivar head: reads pooled teacher features (B, C) as logits (B, K), of masks the last map (B, C, *grid) as logits
         (B, K, *grid), where the teacher was adapted first.
+    :ivar temperature: by which a loss of logits divides them.
     """
 
     teacher_stages: Sequence[Stage]
@@ -35,6 +36,7 @@ class Setting:
     rows: int
     has_masks: bool = False
     head: nn.Module | None = None
+    temperature: float | None = None
 
 
 class GuidedStudent(nn.Module):

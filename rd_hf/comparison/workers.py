@@ -98,7 +98,7 @@ def check_finished(plan: Plan, cells: Sequence[Cell], root: Path) -> None:
         result = read_result(root, cell)
         before, arguments = result["settings"], arguments_now(plan, cell, root / cell.path, result)
         now = json.loads(json.dumps(cell_settings(plan, cell, arguments)))
-        unread = idle(arguments, Known(), cell.entry.method.uses)
+        unread = idle(arguments, Known(), cell.entry.uses)
         compared = [name for name in now if name in before and name not in unread]  # a later version knows more
         names = [name for name in compared if before[name] != now[name]]
         changed = [f"{name} was {before[name]!r}, is {now[name]!r}" for name in names]

@@ -89,7 +89,7 @@ def start_accelerator(arguments: DistillationArguments) -> Accelerator:
 
 
 def _outlive_models() -> None:
-    """Keep the group of the processes until the next run, so that no model of DistributedDataParallel is its last holder.
+    """Keep the group of the processes until the next run, so that its last holder is no DistributedDataParallel model.
 
     Such a model destroys the group under Python's lock, and waits for gloo's threads, which may wait for that lock to
     release a tensor: the process would never end (https://github.com/pytorch/pytorch/issues/56297). A reference from

@@ -14,13 +14,13 @@ from safetensors.torch import load_file, save_file
 from test_comparison import grid, make_plan, run_here  # noqa: F401
 
 from rd_hf.arguments.values import ArgumentError
-from rd_hf.comparison import workers
+from rd_hf.comparison import trainings, workers
 from rd_hf.comparison.arguments import ComparisonArguments
 from rd_hf.comparison.cell import cell_settings
 from rd_hf.comparison.methods import METHODS
 from rd_hf.comparison.plan import Plan
 from rd_hf.comparison.run import run_comparison
-from rd_hf.comparison.transfers import GuidedObjective
+from rd_hf.comparison.transfers import GuidedObjective, Setting
 from rd_hf.comparison.workers import ComparisonError, check_finished
 from rd_hf.tasks.classification import SingleLabel
 from rd_hf.tasks.make import make_task
@@ -65,6 +65,29 @@ def test_a_weight_scales_what_the_data_has_by_default(grid, method, problem_type
     named = make_plan(grid, methods=[{"name": "half", "method": method, "kl_weight": 0.5}])
     arguments = named.cell_arguments(replace(named.cells()[0], weight=3.0), Path("x"), task)
     assert (arguments.kl_weight, arguments.kl_weight_end) == (0.5, 0.5 * end)
+
+
+@pytest.mark.parametrize(("method", "of_paper"), [("lp_kd", 4.0), ("lp_dkd", 4.0), ("lp_dist", 1.0)])
+def test_a_loss_of_logits_has_its_papers_temperature_unless_its_entry_has_one(
+    grid,
+    tmp_path,
+    monkeypatch,
+    method,
+    of_paper,  # noqa: F811
+):
+    """The temperature under `arguments` is for reprogramming."""
+    seen = []
+    monkeypatch.setattr(trainings, "Setting", lambda *values: seen.append(values[-1]) or Setting(*values))
+    own = {"name": "own", "method": method, "temperature": 3.0}
+    arguments = grid["arguments"] | {"max_steps": 1, "eval_steps": 1}
+    assert run_here(make_plan(grid, methods=[method, own], arguments=arguments)) == []
+    assert seen == [of_paper, 3.0]
+    plan = make_plan(grid, methods=[method, own, "rd"], arguments=arguments | {"temperature": 2.0})
+    check = [cell for cell in plan.cells() if cell.entry.name == "own"]
+    check_finished(plan, check, Path(grid["output_dir"]))
+    of_papers = make_plan(grid, methods=[{"name": "own", "method": method}], arguments=arguments)
+    with pytest.raises(ComparisonError, match="comparison_temperature"):
+        check_finished(of_papers, of_papers.cells(), Path(grid["output_dir"]))
 
 
 def test_the_tuned_weight_scales_that_of_the_paper(grid, monkeypatch):  # noqa: F811

@@ -33,8 +33,9 @@ def entry(method, **own):
         (entry("ce", cache_dtype="int8"), "`cache_dtype` has no effect on the method 'own', because it caches no"),
         (entry("lora", cache_dtype="int8"), "`cache_dtype` has no effect on the method 'own', because it caches no"),
         (entry("full", per_device_unlabeled_batch_size=5), "because it learns from labels only"),
-        (entry("cka", temperature=2), "`temperature` has no effect on the method 'own', because it does not reprogram"),
-        (entry("lp_kd", temperature=1.0), "`temperature` has no effect on the method 'own', because it does not rep"),
+        (entry("cka", temperature=2), "`temperature` has no effect on the method 'own', because it divides no logits"),
+        (entry("lp_kd", divergence="dist"), "`divergence` has no effect on the method 'own', because it does not repr"),
+        (entry("rd", kl_weight=0, temperature=2), "on the method 'own', because `kl_weight` and `kl_weight_end` are 0"),
         (entry("fitnet", teacher_features="all"), "because it reads the maps of the teacher's stages"),
         (entry("rkd", target_views="mean", teacher_features="all"), "its student does not learn logits of the teacher"),
         (
@@ -115,7 +116,7 @@ def test_flags_over_a_file_and_comparisons_that_are_begun_are_only_logged(values
 
 
 def test_what_methods_make_use_of():
-    of = {name: method.uses for name, method in METHODS.items()}
+    of = {name: method.uses() for name, method in METHODS.items()}
     assert [name for name, uses in of.items() if not uses.teacher] == ["ce"]
     assert {name for name, uses in of.items() if uses.reprogramming} == {
         "rd", "rd_plus", "drd", "rd_separate", "rd_first",
