@@ -149,7 +149,8 @@ def test_every_rule_names_arguments_and_has_a_case_here():
     found = {id(rule) for arguments, known in cases for _, _, rule in without_effect(arguments, known)}
     assert [rule.because for rule in RULES if id(rule) not in found] == [
         "{it} does not reprogram the teacher", "{it} divides no logits by it",
-        "its student does not learn logits of the teacher", "{it} reads the maps of the teacher's stages", "{it} is not trained in steps",
+        "its student does not learn logits of the teacher", "{it} reads the maps of the teacher's stages",
+        "{it} is not trained in steps",
         "each run of a comparison has one process, and accumulates no batches",
     ]  # fmt: skip
 

@@ -69,12 +69,8 @@ def test_a_weight_scales_what_the_data_has_by_default(grid, method, problem_type
 
 @pytest.mark.parametrize(("method", "of_paper"), [("lp_kd", 4.0), ("lp_dkd", 4.0), ("lp_dist", 1.0)])
 def test_a_loss_of_logits_has_its_papers_temperature_unless_its_entry_has_one(
-    grid,
-    tmp_path,
-    monkeypatch,
-    method,
-    of_paper,  # noqa: F811
-):
+    grid, monkeypatch, method, of_paper  # noqa: F811
+):  # fmt: skip
     """The temperature under `arguments` is for reprogramming."""
     seen = []
     monkeypatch.setattr(trainings, "Setting", lambda *values: seen.append(values[-1]) or Setting(*values))
