@@ -127,6 +127,8 @@ class DistillationArguments(TrainingFields, ObjectiveFields, TaskFields):
         window_of(self.dicom_window)
 
     def _check_together(self):
+        if self.max_steps == 0:
+            raise ArgumentError("`max_steps` is 0: give a number above 0, or -1 for as many steps as the epochs have.")
         if self.shots is not None and self.label_fraction is not None:
             raise ArgumentError("`shots` and `label_fraction` both set how many labels are kept. Give one of them.")
         of_masks = ("mask_column", "mask_colors", "label_names")

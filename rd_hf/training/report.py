@@ -312,8 +312,12 @@ def summary(scores: dict[str, Any], run_data: RunData, folder: Path) -> str:
     lines = [f"{head:28}" + "".join(f"{metric.title:>19}" for metric in shown)]
     for name, values, count in rows:
         lines.append(f"{name:28}" + "".join(_with_interval(values, metric.name, count) for metric in shown))
-    if "targets" in scores["training"]:
-        lines.append(f"Targets: {scores['training']['targets']}.")
+    training = scores["training"]
+    lines.append(
+        f"The weights are those of step {training['best_step']} of {training['steps']}, the best on validation."
+    )
+    if "targets" in training:
+        lines.append(f"Targets: {training['targets']}.")
     if "operating_point" in scores:
         lines += operating_point_in_words(scores["operating_point"])
     return "\n".join([*lines, f"The student is in {folder / 'student'}, and everything else is beside it."])

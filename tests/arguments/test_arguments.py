@@ -131,6 +131,7 @@ def test_a_file_that_is_no_mapping_is_named(tmp_path, content):
     ("changes", "named"),
     [
         ({"shots": 0}, "shots"),
+        ({"max_steps": 0}, "max_steps` is 0.*-1"),
         ({"method": "kd"}, "method.*rd, drd, ce"),
         ({"label_fraction": 1.5}, "label_fraction"),
         ({"shots": 5, "label_fraction": 0.1}, "shots.*label_fraction"),

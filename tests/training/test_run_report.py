@@ -193,20 +193,28 @@ def test_an_interruption_after_the_training_says_what_is_left_to_do(blobs_npz, t
     assert cli.main(["report", str(tmp_path / "run")]) == 0 and (tmp_path / "run" / "metrics.json").is_file()
 
 
+TRAINING = {"steps": 9, "best_step": 6}
+
+
 def test_the_closing_line_gives_a_value_without_its_interval():
     scores = {"auroc": 0.5, "accuracy": None, "intervals": {"auroc": None, "accuracy": None}}
-    lines = summary({"validation": scores, "test": scores, "training": {}}, rows_of(9, 9), Path("run")).splitlines()
+    lines = summary(
+        {"validation": scores, "test": scores, "training": TRAINING}, rows_of(9, 9), Path("run")
+    ).splitlines()
     assert lines[2].split() == ["student,", "test", "0.500", "undefined"]
+    assert lines[3] == "The weights are those of step 6 of 9, the best on validation."
 
 
 def test_the_closing_line_counts_very_few_rows_in_place_of_an_interval():
     scores = {"auroc": 0.5, "accuracy": 0.25, "intervals": {"auroc": [0.5, 0.5], "accuracy": [0.2, 0.3]}}
     of_patients = scores | {"groups": 2}
-    lines = summary({"validation": scores, "test": scores, "training": {}}, rows_of(1, 5), Path("run")).splitlines()
+    lines = summary(
+        {"validation": scores, "test": scores, "training": TRAINING}, rows_of(1, 5), Path("run")
+    ).splitlines()
     assert lines[0].startswith("(95 % intervals if n > 4)")
     assert lines[1].endswith("0.500 (n = 1)      0.250 (n = 1)") and "0.500 (0.50-0.50)  0.250 (0.20-0.30)" in lines[2]
     lines = summary(
-        {"validation": scores, "test": of_patients, "training": {}}, rows_of(5, 9), Path("run")
+        {"validation": scores, "test": of_patients, "training": TRAINING}, rows_of(5, 9), Path("run")
     ).splitlines()
     assert "(0.20-0.30)" in lines[1] and lines[2].endswith("0.250 (n = 2)")
 
