@@ -213,9 +213,7 @@ def test_the_closing_line_counts_very_few_rows_in_place_of_an_interval():
     ).splitlines()
     assert lines[0].startswith("(95 % intervals if n > 4)")
     assert lines[1].endswith("0.500 (n = 1)      0.250 (n = 1)") and "0.500 (0.50-0.50)  0.250 (0.20-0.30)" in lines[2]
-    lines = summary(
-        {"validation": scores, "test": of_patients, "training": TRAINING}, rows_of(5, 9), Path("run")
-    ).splitlines()
+    lines = summary(of_run | {"test": of_patients}, rows_of(5, 9), Path("run")).splitlines()
     assert "(0.20-0.30)" in lines[1] and lines[2].endswith("0.250 (n = 2)")
 
 
