@@ -198,9 +198,8 @@ TRAINING = {"steps": 9, "best_step": 6}
 
 def test_the_closing_line_gives_a_value_without_its_interval():
     scores = {"auroc": 0.5, "accuracy": None, "intervals": {"auroc": None, "accuracy": None}}
-    lines = summary(
-        {"validation": scores, "test": scores, "training": TRAINING}, rows_of(9, 9), Path("run")
-    ).splitlines()
+    of_run = {"validation": scores, "test": scores, "training": TRAINING}
+    lines = summary(of_run, rows_of(9, 9), Path("run")).splitlines()
     assert lines[2].split() == ["student,", "test", "0.500", "undefined"]
     assert lines[3] == "The weights are those of step 6 of 9, the best on validation."
 
@@ -208,9 +207,8 @@ def test_the_closing_line_gives_a_value_without_its_interval():
 def test_the_closing_line_counts_very_few_rows_in_place_of_an_interval():
     scores = {"auroc": 0.5, "accuracy": 0.25, "intervals": {"auroc": [0.5, 0.5], "accuracy": [0.2, 0.3]}}
     of_patients = scores | {"groups": 2}
-    lines = summary(
-        {"validation": scores, "test": scores, "training": TRAINING}, rows_of(1, 5), Path("run")
-    ).splitlines()
+    of_run = {"validation": scores, "test": scores, "training": TRAINING}
+    lines = summary(of_run, rows_of(1, 5), Path("run")).splitlines()
     assert lines[0].startswith("(95 % intervals if n > 4)")
     assert lines[1].endswith("0.500 (n = 1)      0.250 (n = 1)") and "0.500 (0.50-0.50)  0.250 (0.20-0.30)" in lines[2]
     lines = summary(of_run | {"test": of_patients}, rows_of(5, 9), Path("run")).splitlines()
