@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from types import NoneType
 from typing import Any
 
-from .objective_fields import ObjectiveFields
+from .objective_fields import USUAL_TEMPERATURE, ObjectiveFields
 from .options import annotations, check_values, defaults_under, names
 from .task_fields import TaskFields
 from .training_fields import TrainingFields
@@ -37,8 +37,8 @@ BATCH_SIZES = {  # by default, of images and of volumes
 }
 OF_MASKS = {
     "rd_plus": {
-        "teacher_features": "stage", "target_views": "one", "divergence": "kl", "temperature": 4.0,
-        "ensemble_share": 0.0,
+        "teacher_features": "stage", "target_views": "one", "divergence": "kl",
+        "temperature": USUAL_TEMPERATURE["kl"], "ensemble_share": 0.0,
     },
 }  # fmt: skip
 LICENSE = re.compile(r"[a-z0-9][a-z0-9.\-]*")
@@ -108,7 +108,7 @@ class DistillationArguments(TrainingFields, ObjectiveFields, TaskFields):
         if "kl_weight_end" in self.not_given:
             self.kl_weight_end = self.kl_weight
         if "temperature" in self.not_given:
-            self.temperature = 1.0 if self.divergence == "dist" else 4.0  # DIST is multiplied by its square
+            self.temperature = USUAL_TEMPERATURE["dist" if self.divergence == "dist" else "kl"]
         for name in ("teacher", "student"):
             model = getattr(self, name)
             if not isinstance(model, (str, dict, NoneType)):

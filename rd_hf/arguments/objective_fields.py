@@ -9,6 +9,7 @@ from typing import Literal
 from .options import OTHERS, option
 
 _method = partial(option, group="method and loss", compare="reprogramming")
+USUAL_TEMPERATURE = {"kl": 4.0, "dist": 1.0}  # by divergence; DIST is multiplied by its square
 
 
 @dataclass
@@ -64,7 +65,7 @@ class ObjectiveFields:
     cka_weight: float = _method(1.0, "1 - CKA of reprogrammed and student features; gamma of the paper", at_least=0)
     temperature: float | None = _method(
         None, "temperature of the student's divergence; by default 4, and 1 with dist", above=0,
-        by_method={OTHERS: 4.0, "rd_plus": 1.0},
+        by_method={OTHERS: USUAL_TEMPERATURE["kl"], "rd_plus": USUAL_TEMPERATURE["dist"]},
     )
     cka_estimator: Literal["debiased", "biased"] = _method(
         "debiased", "estimator of CKA; the biased one gives almost no signal in small batches",
