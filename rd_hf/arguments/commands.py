@@ -9,6 +9,7 @@ from typing import Literal
 from .options import option
 from .values import color_names, parse_yaml_texts, rule_of, window_of
 
+MODEL = "Hub id or folder of a student, a reprogrammed teacher, a plain checkpoint or an ONNX export"
 PAGE = "page or frame to read of files that have several, from 1; by default the one that the model was trained with"
 WINDOW = (
     "window of DICOM files: center,width, minmax, or none for the whole range of the bits; by default the one that the "
@@ -51,7 +52,7 @@ class StudentsArguments:
 class EvaluationArguments:
     """What `rd-hf evaluate` takes."""
 
-    model: str = _model(MISSING, "Hub id or folder of a student, a reprogrammed teacher or an ONNX export")
+    model: str = _model(MISSING, MODEL)
     dataset: str = _data(MISSING, "Hub id, folder, or .npz file or table of labelled images or volumes")
     split: str = _data("test", "split to score")
     revision: str | None = _model(None, "branch, tag or commit of the model")
@@ -99,7 +100,7 @@ class EvaluationArguments:
 class PredictionArguments:
     """What `rd-hf predict` takes."""
 
-    model: str = option(MISSING, "Hub id or folder of a student, a reprogrammed teacher or an ONNX export")
+    model: str = option(MISSING, MODEL)
     images: list[str] = option(
         MISSING, "image files, folders and globs; for a model of volumes NIfTI files and folders of DICOM slices"
     )

@@ -29,11 +29,16 @@ class ObjectiveFields:
         "all", "drd only: train all stages, the last one, or one for five steps: in turn (round_robin), at random "
         "(random), or by past gain (optima)",
     )
-    hybrid_weight: float = _method(1.0, "alpha at the first step: cross-entropy of the hybrid logits", at_least=0)
-    hybrid_weight_end: float = _method(0.0, "alpha at the last step (linear in between)", at_least=0)
-    kl_weight: float = _method(1.0, "beta at the first step: divergence of the student from its targets", at_least=0)
+    hybrid_weight: float = _method(
+        1.0, "weight of the cross-entropy of the hybrid logits at the first step (alpha in the DRD paper)", at_least=0,
+    )
+    hybrid_weight_end: float = _method(0.0, "hybrid_weight at the last step (linear in between)", at_least=0)
+    kl_weight: float = _method(
+        1.0, "weight of the divergence of the student from its targets at the first step (beta in the DRD paper)",
+        at_least=0,
+    )
     kl_weight_end: float | None = _method(
-        None, "beta at the last step (linear in between); by default that of the first step", at_least=0,
+        None, "kl_weight at the last step (linear in between); by default that of the first step", at_least=0,
         by_method={OTHERS: 1.0},
     )
     divergence: Literal["kl", "dist"] | None = _method(
@@ -62,7 +67,9 @@ class ObjectiveFields:
         at_least=0, at_most=1,
         by_method={OTHERS: 0.0, "rd_plus": 0.5},
     )
-    cka_weight: float = _method(1.0, "1 - CKA of reprogrammed and student features; gamma of the paper", at_least=0)
+    cka_weight: float = _method(
+        1.0, "weight of 1 - CKA of reprogrammed and student features (gamma in the DRD paper)", at_least=0,
+    )
     temperature: float | None = _method(
         None, "temperature of the student's divergence; by default 4, and 1 with dist", above=0,
         by_method={OTHERS: USUAL_TEMPERATURE["kl"], "rd_plus": USUAL_TEMPERATURE["dist"]},
