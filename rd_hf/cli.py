@@ -37,7 +37,7 @@ COMMANDS = {
     "report": "write the report of a finished or killed run, without training: rd-hf report runs/xray",
     "evaluate": "score a student or reprogrammed teacher on labelled images; print one JSON object",
     "predict": "classify or segment image files, folders and globs; print a table or JSON lines",
-    "export": "write a student as a plain transformers checkpoint, as ONNX or as a web page; print one JSON object",
+    "export": "write a student as a transformers checkpoint, ONNX, a web page or a MONAI bundle; print one JSON object",
     "info": "say what a run or a model is, what it reads, how it decides, what it costs: rd-hf info runs/xray",
     "push": "publish a model or its web page on the Hub: rd-hf push runs/xray/student --repo_id me/xray-student",
     "cache": "manage the teacher features stored on disk: rd-hf cache info | build | verify | clear",

@@ -51,7 +51,7 @@ def publishable_files(folder: Path) -> dict[str, Path]:
     if (folder / "configs" / "metadata.json").is_file() and not (folder / "config.json").is_file():
         raise PushError(
             f"{folder} is a MONAI bundle, which asks its user to run code, so rd-hf push publishes none. Push the "
-            "student itself, or upload the folder with `hf upload` where that is meant."
+            "student itself, or upload the folder with `hf upload` if you want it as it is."
         )
     shards = _shards(folder)
     names = NAMES | shards | _code_files(folder) | shown_images(folder / CARD_FILE)

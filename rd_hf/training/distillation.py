@@ -84,9 +84,9 @@ def distill_from_models(
     :param student: an image classifier of transformers for the data's classes, and its image processor. The classifier
         itself is trained, not a copy. Of volumes an RDVolumeProcessor, or None for what arguments and data give.
     :param backbone: the foundation model, which is frozen, and its image processor (None for a model of volumes, which
-        then reads them in 0..1); None with `method="ce"`. A network
-        that is not a model of transformers is wrapped in `rd_hf.TeacherNetwork`. A reprogrammed teacher that is loaded
-        later needs the folder of this model, or the model itself.
+        then reads them in 0..1); None with `method="ce"`. A network that is not a model of transformers is wrapped in
+        `rd_hf.TeacherNetwork`. A reprogrammed teacher that is loaded later needs the folder of this model, or the model
+        itself.
     :param data: what `distill` takes as `dataset`.
     :param arguments: the fields of `DistillationArguments` that differ from their defaults.
     :param verbose: as in `distill`.
