@@ -217,11 +217,12 @@ def _distill(options: list[str]) -> int:
 
 def _compare(options: list[str]) -> int:
     plan = parse_comparison(options)
-    from .comparison.run import run_comparison
-    from .runtime.progress import console
+    with stopping_at_once():
+        from .comparison.run import run_comparison
+        from .runtime.progress import console
 
-    with console():
-        run_comparison(plan)
+        with console():
+            run_comparison(plan)
     return 0
 
 
@@ -328,11 +329,12 @@ def _cache(options: list[str]) -> int:
     command, options = options[0], options[1:]
     if command == "build":
         arguments = parse_distillation(options, "cache build")
-        from .runtime.progress import console
-        from .training.fill_cache import build
+        with stopping_at_once():
+            from .runtime.progress import console
+            from .training.fill_cache import build
 
-        with console():
-            done = build(arguments)
+            with console():
+                done = build(arguments)
         print(done)
         return 0
     kind = {"info": CacheInfoArguments, "verify": CacheVerifyArguments, "clear": CacheClearArguments}[command]

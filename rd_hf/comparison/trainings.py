@@ -194,7 +194,7 @@ def _fitted_probe(
         validation = ProbedSplit(arguments, models, run_data.validation, bench.accelerator)
         return mask_probe(arguments, run_data, inputs, validation, metric)
     of_validation = bench.pooled_features(arguments, models, run_data.validation)
-    labelled = labelled_features(arguments, run_data, inputs)
+    labelled = labelled_features(arguments, run_data, inputs, bench.accelerator)
     return linear_probe(arguments, run_data, labelled, of_validation, metric)
 
 

@@ -24,7 +24,7 @@ from ..arguments.effect_rules import Known
 from ..arguments.effects import idle
 from ..arguments.values import ArgumentError
 from ..runtime.allocator import keep_freed_memory
-from ..runtime.interrupts import Stopped
+from ..runtime.interrupts import Stopped, with_more
 from ..runtime.processes import start_accelerator
 from ..runtime.progress import Progress
 from .arguments import ComparisonArguments
@@ -79,11 +79,12 @@ def run_cells(plan: Plan, cells: Sequence[Cell], root: Path, title: str, stops_a
                 "probably killed it for lack of memory: repeat the command with a smaller `workers`. Finished runs are "
                 "kept, and the command continues with the others."
             ) from error
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             logger.warning(
                 "Interrupted: no other run begins. Waiting for the workers. Press Ctrl-C again to stop immediately."
             )
-            raise KeyboardInterrupt("Finished runs are kept. Repeat the command to continue with the others.") from None
+            kept = "Finished runs are kept. Repeat the command to continue with the others."
+            raise with_more(interrupt, kept) from None
         finally:
             stop.set()
             pool.shutdown(wait=True, cancel_futures=True)

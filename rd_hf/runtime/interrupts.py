@@ -13,7 +13,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -37,16 +37,27 @@ class Stopped(KeyboardInterrupt):
         self.exit_code = exit_code
 
 
+def with_more(interrupt: KeyboardInterrupt, text: str) -> KeyboardInterrupt:
+    """The interrupt with one more sentence; one by a signal keeps its exit code."""
+    if isinstance(interrupt, Stopped):
+        return Stopped(f"{interrupt} {text}", interrupt.exit_code)
+    return KeyboardInterrupt(text)
+
+
 class Interrupts:
     """A context in which a signal or the time limit is only noted; a second Ctrl-C stops immediately.
 
     With several processes the second does not, since launchers pass on to each what the terminal has sent already.
     """
 
-    def __init__(self, accelerator: Accelerator, deadline: float | None = None):
-        """:param deadline: when the time is over, by `time.monotonic`."""
+    def __init__(self, accelerator: Accelerator, deadline: float | None, where_it_stands: Callable[[], str]):
+        """Handle nothing yet.
+
+        :param deadline: when the time is over, by `time.monotonic`.
+        :param where_it_stands: what is saved and how to go on, in words.
+        """
         self.accelerator, self.deadline, self.noted, self._before = accelerator, deadline, 0, {}
-        self.reason = ""
+        self.reason, self.where_it_stands = "", where_it_stands
 
     def __enter__(self) -> Interrupts:
         self._before = _handle(EXIT_CODES, self._note)
@@ -68,6 +79,11 @@ class Interrupts:
 
         noted = torch.tensor([self.noted], device=self.accelerator.device)
         return int(self.accelerator.gather(noted).max())
+
+    def stop(self, exit_code: int) -> None:
+        """:raises Stopped: for an exit code that is not 0."""
+        if exit_code:
+            raise Stopped(self.reason + self.where_it_stands(), exit_code)
 
     def _note(self, number: int, frame) -> None:
         if number == signal.SIGINT and self.noted and self.accelerator.num_processes == 1:

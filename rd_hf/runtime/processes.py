@@ -8,10 +8,11 @@ import os
 import socket
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 import torch
@@ -36,12 +37,11 @@ GRACE_SECONDS = 3
 OF_COMMUNICATION = ("gloo", "NCCL", "pair closure", "Connection closed by peer", "Connection reset by peer")
 LOG_FOLDER = "logs"
 OF_PARTS = (DistributedType.DEEPSPEED, DistributedType.FSDP, DistributedType.MEGATRON_LM)  # of the model, in processes
+Item = TypeVar("Item")
 logger = logging.getLogger(__name__)
 PROGRESS = logging.getLogger("rd_hf.progress_of_a_process")  # written to the log of each process only
 PROGRESS.setLevel(logging.INFO)
 PROGRESS.propagate = False
-_GROUPS: list[torch.distributed.ProcessGroup] = []  # that of the run at hand, see `_outlive_models`
-atexit.register(_GROUPS.clear)  # before Python ends, when gloo's threads can no longer have its lock
 
 
 def start_accelerator(arguments: DistillationArguments) -> Accelerator:
@@ -71,7 +71,6 @@ def start_accelerator(arguments: DistillationArguments) -> Accelerator:
         log_with=arguments.report_to,
         project_dir=None if arguments.output_dir is None else str(Path(arguments.output_dir) / "trackers"),
     )
-    _outlive_models()
     _check_configuration(accelerator, arguments)
     if accelerator.num_processes != launched:
         raise ArgumentError(
@@ -88,15 +87,22 @@ def start_accelerator(arguments: DistillationArguments) -> Accelerator:
     return accelerator
 
 
-def _outlive_models() -> None:
-    """Keep the group of the processes until the next run, so that its last holder is no DistributedDataParallel model.
+def end_run(accelerator: Accelerator) -> None:
+    """Finish the trackers. The processes stay joined until Python ends, for a further run.
 
-    Such a model destroys the group under Python's lock, and waits for gloo's threads, which may wait for that lock to
-    release a tensor: the process would never end (https://github.com/pytorch/pytorch/issues/56297). A reference from
-    Python is released without the lock.
+    A model of DistributedDataParallel must not be the last holder of their group: it would destroy the group under
+    Python's lock and wait for gloo's threads, which may wait for that lock to release a tensor
+    (https://github.com/pytorch/pytorch/issues/56297). Then the process would never end.
     """
+    for tracker in accelerator.trackers:
+        tracker.finish()
+    atexit.unregister(_leave_the_others)
+    atexit.register(_leave_the_others)
+
+
+def _leave_the_others() -> None:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        _GROUPS[:] = [torch.distributed.group.WORLD]
+        torch.distributed.destroy_process_group()
 
 
 def _check_configuration(accelerator: Accelerator, arguments: DistillationArguments) -> None:
@@ -130,6 +136,17 @@ def _of_launched_processes(arguments: DistillationArguments) -> list[KwargsHandl
 def processes_of_machine() -> int:
     """How many processes of the run share this machine, as torchrun and accelerate launch say."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def share_of(items: Sequence[Item], accelerator: Accelerator) -> list[Item]:
+    """The share that one process has of a list that is not empty.
+
+    All have as many, so that what they make of them can be gathered. The shares follow one another, and the last ones
+    are filled up with items that come again.
+    """
+    size = -(-len(items) // accelerator.num_processes)
+    own = list(items[accelerator.process_index * size :][:size]) or [items[0]]
+    return [own[position % len(own)] for position in range(size)]
 
 
 class SilentProcessError(OSError):
@@ -175,8 +192,8 @@ def _who_is_silent(accelerator: Accelerator, store: torch.distributed.Store, err
         names = "0, which leads the run"
     reason = str(error).splitlines()[0]
     return (
-        f"Process {own} got no answer from process {names or 'unknown'}, which has died or has been stuck for longer "
-        f"than process_timeout. The last checkpoint is kept; continue with --resume. ({reason})"
+        f"Process {own} got no answer from process {names or 'unknown'}, which has stopped or has been stuck for longer"
+        f" than process_timeout. The last checkpoint, if any, is kept; continue with --resume. ({reason})"
     )
 
 

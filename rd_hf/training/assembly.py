@@ -142,6 +142,7 @@ def open_trainer(
 
     :param is_trained: see `build_trainer`.
     """
+    accelerator.wait_for_everyone()  # all look for room on the disk before one fills it
     run_data.open_images(models.transforms, arguments.on_bad_image, arguments.on_leak, arguments.bytes_for_volumes())
     # again, with the leaks that showed when the images were read
     models.student.config.provenance = models.student.config.provenance | {"dataset": run_data.source}

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import broadcast_object_list, set_seed
 from transformers import BaseImageProcessor, PreTrainedModel
 
 from ..arguments.config import arguments_from
@@ -27,8 +27,8 @@ from ..hub.publication import published_config
 from ..inference.model_names import check_pair
 from ..models.backbone import Backbone
 from ..models.modeling_rd_student import RDStudent
-from ..runtime.interrupts import Stopped
-from ..runtime.processes import own_log, report_lost_process, start_accelerator
+from ..runtime.interrupts import Stopped, with_more
+from ..runtime.processes import end_run, own_log, report_lost_process, start_accelerator
 from ..runtime.progress import console
 from ..students.loading import LoadedStudent, adopt_student
 from ..students.timm_students import is_of_timm, note_images
@@ -147,6 +147,15 @@ def _run(arguments: DistillationArguments, load: LoadModels) -> RDStudent:
     seconds = arguments.seconds_to_run()
     deadline = None if seconds is None else time.monotonic() + seconds
     accelerator = start_accelerator(arguments)
+    with report_lost_process(accelerator):
+        # which by default names the time, and that may differ by a second
+        arguments.output_dir = broadcast_object_list([arguments.output_dir])[0]
+        return _run_joined(arguments, load, accelerator, deadline)
+
+
+def _run_joined(
+    arguments: DistillationArguments, load: LoadModels, accelerator: Accelerator, deadline: float | None
+) -> RDStudent:
     set_seed(arguments.seed)
     check_run_folder(arguments)
     if accelerator.is_main_process:
@@ -174,12 +183,12 @@ def _run(arguments: DistillationArguments, load: LoadModels) -> RDStudent:
         if arguments.report_to is not None:
             _start_trackers(arguments, accelerator)
         try:
-            with own_log(accelerator, folder), report_lost_process(accelerator):
+            with own_log(accelerator, folder):
                 train_and_report(run_data, models, trainer, deadline)
         except Stopped:
-            accelerator.end_training()
+            end_run(accelerator)
             raise
-        accelerator.end_training()
+        end_run(accelerator)
     if arguments.push_to_hub and accelerator.is_main_process:
         for kind, repo_id in _repos(arguments).items():
             logger.info("Published: %s", hub.push(folder / kind, repo_id, private=arguments.hub_private_repo))
@@ -199,9 +208,7 @@ def train_and_report(run_data: RunData, models: Models, trainer: Trainer, deadli
         scores = write_report(folder, run_data, models, trainer, time.perf_counter() - started)
     except KeyboardInterrupt as interrupt:
         ended = f"The training has ended. `rd-hf report {folder}` scores its models and writes the report."
-        if isinstance(interrupt, Stopped):  # by a signal, which has an exit code of its own
-            raise Stopped(f"{interrupt} {ended}", interrupt.exit_code) from None
-        raise KeyboardInterrupt(ended) from None
+        raise with_more(interrupt, ended) from None
     if accelerator.is_main_process:
         logger.info("%s", summary(scores, run_data, folder))
     accelerator.wait_for_everyone()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import torch
+from accelerate import Accelerator
 
 from ..arguments.distillation import DistillationArguments
 from ..arguments.effects import check_effects
 from ..arguments.values import ArgumentError
 from ..data.decoding.images import BadImageError
-from ..runtime.processes import start_accelerator
+from ..runtime.interrupts import with_more
+from ..runtime.processes import end_run, report_lost_process, start_accelerator
 from ..runtime.progress import Progress
 from ..teacher_cache.features import FeatureCache
 from ..teacher_cache.key import cache_root
@@ -17,6 +19,8 @@ from .inputs import Inputs
 from .run_data import load_run_data
 from .teacher_features import in_bytes
 from .volume_inputs import VOLUMES_AT_ONCE
+
+MINUTES_OF_WAITING = 7 * 24 * 60.0  # of a process that has filled its share, for those whose share takes longer
 
 
 def build(arguments: DistillationArguments) -> str:
@@ -33,8 +37,16 @@ def build(arguments: DistillationArguments) -> str:
             "out."
         )
     check_effects(arguments)
-    arguments = arguments.with_values(verify_cache=None, report_to=None)
+    patience = max(arguments.process_timeout, MINUTES_OF_WAITING)
+    arguments = arguments.with_values(verify_cache=None, report_to=None, process_timeout=patience)
     accelerator = start_accelerator(arguments)
+    with report_lost_process(accelerator):
+        done = _build_joined(arguments, accelerator)
+        end_run(accelerator)
+    return done
+
+
+def _build_joined(arguments: DistillationArguments, accelerator: Accelerator) -> str:
     with accelerator.main_process_first():
         run_data = load_run_data(arguments)
     arguments = run_data.with_defaults(arguments)
@@ -58,10 +70,10 @@ def build(arguments: DistillationArguments) -> str:
     with Progress("teacher features", there + min(len(missing), inputs.cache.room), "view", there, shown) as progress:
         try:
             computed = _fill_missing(inputs, missing, size, arguments.on_bad_image, progress)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             share = "" if accelerator.num_processes == 1 else " of this process"
             kept = f"{progress.done} of {len(own)} entries{share} are kept."
-            raise KeyboardInterrupt(f"{kept} Repeat the command to continue with the others.") from None
+            raise with_more(interrupt, f"{kept} Repeat the command to continue with the others.") from None
     accelerator.wait_for_everyone()
     return _outcome(inputs.cache, visits, computed)
 

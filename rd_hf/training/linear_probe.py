@@ -17,6 +17,7 @@ from ..data.pixel_store import Visits, collate
 from ..inference.rows import only_output, predict_rows
 from ..models.features import Stage
 from ..models.grids import CONVOLUTION
+from ..runtime.processes import share_of
 from ..tasks.classification import Classification
 from .inputs import Inputs
 from .objective import comparable
@@ -99,11 +100,12 @@ def fit_probe(
 
 
 def labelled_features(
-    arguments: DistillationArguments, run_data: RunData, inputs: Inputs
+    arguments: DistillationArguments, run_data: RunData, inputs: Inputs, accelerator: Accelerator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pooled features (n, C) of labelled rows, and their labels, in as many views as MOST_FEATURES allows.
 
-    Of more rows than that as many are drawn, by the run's seed.
+    Of more rows than that as many are drawn, by the run's seed. The processes of a run share the work, and all get the
+    whole.
     """
     chosen = run_data.labelled_rows
     if len(chosen) > MOST_FEATURES:
@@ -112,14 +114,15 @@ def labelled_features(
         first = np.unique(marks.argmax(axis=0))  # a row of each class
         chosen = np.sort(np.concatenate([drawn[first], np.delete(drawn, first)])[:MOST_FEATURES])
     views = range(max(1, min(run_data.views(arguments) or 1, MOST_FEATURES // len(chosen))))
-    pooled, labels = [], []
+    pooled = []
     rows = Visits(inputs.store, run_data.labels, inputs.needs_teacher_pixels)
     visits = [Visit(int(row), view, True) for view in views for row in chosen]
-    for start in range(0, len(visits), ROWS_AT_ONCE):
-        batch = collate([rows[visit] for visit in visits[start : start + ROWS_AT_ONCE]])
-        pooled.append(comparable(inputs.teacher_features(batch)[-1], "pooled").cpu())
-        labels.append(batch["labels"])
-    return torch.cat(pooled).numpy(), torch.cat(labels).numpy()
+    own = share_of(visits, accelerator)
+    for start in range(0, len(own), ROWS_AT_ONCE):
+        batch = collate([rows[visit] for visit in own[start : start + ROWS_AT_ONCE]])
+        pooled.append(comparable(inputs.teacher_features(batch)[-1], "pooled"))
+    features = accelerator.gather(torch.cat(pooled))[: len(visits)]
+    return features.cpu().numpy(), run_data.labels[[visit.row for visit in visits]].numpy()
 
 
 def scored_features(

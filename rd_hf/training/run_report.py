@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from ..arguments.distillation import IN_MEMORY, MODEL_IN_MEMORY, DistillationArg
 from ..arguments.values import ArgumentError, listed
 from ..runtime.checkpoint import CheckpointError, checkpoint_step, list_checkpoints, load_latest
 from ..runtime.files import CHECKPOINTS, RUN_CONFIG, RUN_METRICS
-from ..runtime.processes import report_lost_process, start_accelerator
+from ..runtime.processes import end_run, report_lost_process, start_accelerator
 from ..runtime.progress import console
 from .assembly import build_models, open_trainer
 from .decisions import check_operating_point
@@ -26,6 +26,8 @@ from .run_data import load_run_data
 from .run_folder import read_history, replace_config
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
+
     from .run_models import Models
     from .trainer import Trainer
 
@@ -70,29 +72,42 @@ def report(
         if report_images is not None:
             arguments.report_images = report_images
         accelerator = start_accelerator(arguments)
-        set_seed(arguments.seed)
-        with accelerator.main_process_first():
-            run_data = load_run_data(arguments)
-        check_operating_point(arguments, run_data)
-        alone = None if student_alone is None else scores_alone(Path(student_alone), run_data.source)
-        if given and accelerator.is_main_process:
-            replace_config(arguments_from(read_config(folder / RUN_CONFIG) | given), folder)
-        models = build_models(arguments, run_data, accelerator)
-        trainer = open_trainer(arguments, accelerator, run_data, models, is_trained=True)
-        kept, reported = list_checkpoints(trainer.checkpoints), _reported_training(folder)
-        if kept and checkpoint_step(kept[-1]) >= reported["steps"]:
-            trainer.restore_weights(load_latest(trainer.checkpoints))
-            trainer.restore_best()
-        else:
-            _restore_saved(folder, models, trainer, run_data.task.names, reported)
-        seconds = reported["seconds"] if reported["steps"] == trainer.step else None
-        logger.info("%s", _where_it_stands(trainer, has_ended=seconds is not None))
         with report_lost_process(accelerator):
-            scores = write_report(folder, run_data, models, trainer, seconds, alone)
-            if accelerator.is_main_process:
-                logger.info("%s", summary(scores, run_data, folder))
-            accelerator.wait_for_everyone()
+            scores = _report(folder, arguments, given, student_alone, accelerator)
+            end_run(accelerator)
         return scores
+
+
+def _report(
+    folder: Path,
+    arguments: DistillationArguments,
+    given: Mapping[str, Any],
+    student_alone: str | os.PathLike[str] | None,
+    accelerator: Accelerator,
+) -> dict[str, Any]:
+    set_seed(arguments.seed)
+    with accelerator.main_process_first():
+        run_data = load_run_data(arguments)
+    check_operating_point(arguments, run_data)
+    alone = None if student_alone is None else scores_alone(Path(student_alone), run_data.source)
+    if given and accelerator.is_main_process:
+        replace_config(arguments_from(read_config(folder / RUN_CONFIG) | given), folder)
+    models = build_models(arguments, run_data, accelerator)
+    trainer = open_trainer(arguments, accelerator, run_data, models, is_trained=True)
+    kept, reported = list_checkpoints(trainer.checkpoints), _reported_training(folder)
+    if kept and checkpoint_step(kept[-1]) >= reported["steps"]:
+        trainer.restore_weights(load_latest(trainer.checkpoints))
+        trainer.restore_best()
+    else:
+        _restore_saved(folder, models, trainer, run_data.task.names, reported)
+    seconds = reported["seconds"] if reported["steps"] == trainer.step else None
+    logger.info("%s", _where_it_stands(trainer, has_ended=seconds is not None))
+    accelerator.wait_for_everyone()  # all have read the models, which the main process saves again
+    scores = write_report(folder, run_data, models, trainer, seconds, alone)
+    if accelerator.is_main_process:
+        logger.info("%s", summary(scores, run_data, folder))
+    accelerator.wait_for_everyone()
+    return scores
 
 
 def _arguments_of(folder: Path, given: dict[str, Any]) -> DistillationArguments:

@@ -160,8 +160,8 @@ def fitted_probe(
         empty.load_state_dict(probe.state_dict())
         return empty
     of_validation = scored_features(arguments, models, run_data.validation, accelerator)
+    features, labels = labelled_features(arguments, run_data, inputs, accelerator)
     if accelerator.is_main_process:
-        features, labels = labelled_features(arguments, run_data, inputs)
         probe, penalty = linear_probe(arguments, run_data, (features, labels), of_validation, LIKELIHOOD)
         logger.info(
             "A linear probe of the teacher is fitted to %d features of the %d labelled rows, with C = %g.",

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from multiprocessing import get_all_start_methods
 from pathlib import Path
@@ -35,7 +36,7 @@ from ..runtime.checkpoint import (
     save_checkpoint,
 )
 from ..runtime.files import CHECKPOINTS, RUN_HISTORY, finite
-from ..runtime.interrupts import Interrupts, Stopped, leave_interrupts_to_the_main_process
+from ..runtime.interrupts import Interrupts, leave_interrupts_to_the_main_process
 from ..runtime.processes import PROGRESS, memory_used
 from ..runtime.progress import Progress
 from ..tasks.task import Task
@@ -128,7 +129,7 @@ class Trainer:
         started, images = time.perf_counter(), 0
         waited = trained = 0.0  # seconds in all
         reading = nullcontext() if self.data.stream is None else closing(self.data.stream)
-        with Interrupts(self.accelerator, deadline) as interrupts, progress, reading:
+        with Interrupts(self.accelerator, deadline, partial(how_to_go_on, self)) as interrupts, progress, reading:
             while self.step < self.max_steps and not self.out_of_patience():
                 row = self.optimizer_step(batches)
                 self.step += 1
@@ -149,11 +150,10 @@ class Trainer:
                 if self.step % self.save_steps == 0 or self.step == self.max_steps or exit_code:
                     self.save()
                 started += time.perf_counter() - aside
-                if exit_code:
-                    where_it_stands = how_to_go_on(self.checkpoints, self.step, self.max_steps)
-                    raise Stopped(interrupts.reason + where_it_stands, exit_code)
+                interrupts.stop(exit_code)
             if self.step < self.max_steps:  # stopped early, maybe between two checkpoints
                 self.save()
+            interrupts.stop(interrupts.in_any_process())  # the last save takes a while too
         if trained and self.accelerator.is_main_process:
             logger.info("Waiting for data took %.1f %% of the training time.", 100 * waited / trained)
         self.restore_best()

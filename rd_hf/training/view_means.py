@@ -13,6 +13,7 @@ from torch import Tensor
 from ..arguments.distillation import DistillationArguments
 from ..arguments.values import ArgumentError
 from ..models.features import StageFeature
+from ..runtime.processes import share_of
 from ..runtime.progress import Progress
 from .inputs import Inputs
 from .run_data import RunData
@@ -81,14 +82,11 @@ def view_means(inputs: Inputs, rows: Sequence[int], num_views: int, accelerator:
     :param num_views: of the run.
     """
     rows = np.unique(np.asarray(rows))
-    processes, rank = accelerator.num_processes, accelerator.process_index
-    share = -(-len(rows) // processes)
-    own = np.resize(rows[rank * share : (rank + 1) * share] if rank * share < len(rows) else rows[:1], share)
-    sums = []
+    own, sums = share_of(rows.tolist(), accelerator), []
     at_once = VOLUMES_AT_ONCE if isinstance(inputs, VolumeInputs) else ROWS_AT_ONCE
     with Progress("view means", len(own) * num_views, "view", 0, accelerator.is_main_process) as progress:
         for start in range(0, len(own), at_once):
-            chunk = own[start : start + at_once].tolist()
+            chunk = own[start : start + at_once]
             total = 0.0
             for view in range(num_views):
                 total = total + inputs.features_of(chunk, [view] * len(chunk))[-1].map.float()

@@ -335,7 +335,7 @@ def test_the_probe_as_a_layer_is_the_fitted_regression(grid, tmp_path, classes, 
     inputs = build_inputs(arguments, run_data, models, bench.accelerator)
     of_validation = bench.pooled_features(arguments, models, run_data.validation)
     head, penalty = linear_probe(
-        arguments, run_data, labelled_features(arguments, run_data, inputs), of_validation, metric
+        arguments, run_data, labelled_features(arguments, run_data, inputs, bench.accelerator), of_validation, metric
     )
     rows = [visit for view in (0, 1) for visit in [(int(row), view) for row in run_data.labelled_rows]]
     batch = [Visits(run_data.store, run_data.labels, lambda _: True)[_visit(*row)] for row in rows]

@@ -17,6 +17,7 @@ from rd_hf.arguments.distillation import DistillationArguments
 from rd_hf.arguments.values import ArgumentError
 from rd_hf.cli import main
 from rd_hf.runtime.checkpoint import list_checkpoints
+from rd_hf.training import fill_cache
 from rd_hf.training.run_folder import read_history
 from rd_hf.training.trainer import Trainer
 
@@ -44,6 +45,55 @@ def test_each_signal_saves_the_step_and_has_its_exit_code(
     assert "Step 4 of 6 is saved. Continue with the same command and --resume." in capsys.readouterr().err
     assert [path.name for path in list_checkpoints(tmp_path / "run" / "checkpoints")] == ["step-00000004"]
     assert signal.getsignal(number) == before
+
+
+@pytest.mark.parametrize("patience", [None, 1])
+def test_a_signal_during_the_last_save_is_not_forgotten(teacher, blobs_npz, tmp_path, monkeypatch, capsys, patience):
+    """That of the last step, or of an early stop."""
+    values = settings(teacher, blobs_npz, tmp_path / "run", max_steps=6, save_steps=100, eval_steps=1)
+    save = Trainer.save
+
+    def signalled(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        save(self)
+
+    monkeypatch.setattr(Trainer, "save", signalled)
+    if patience is not None:
+        monkeypatch.setattr(Trainer, "out_of_patience", lambda self: self.step == 4)
+    assert main(options(values)) == 143
+    last = 6 if patience is None else 4
+    assert f"Step {last} of 6 is saved. Continue with the same command and --resume." in capsys.readouterr().err
+    assert not (tmp_path / "run" / "metrics.json").exists()
+    monkeypatch.setattr(Trainer, "save", save)
+    assert main([*options(values), "--resume"]) == 0 and (tmp_path / "run" / "metrics.json").exists()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 85)])
+def test_a_signal_while_the_cache_is_built_has_its_exit_code(
+    teacher, blobs_npz, tmp_path, monkeypatch, capsys, number, code
+):
+    fill = fill_cache._fill
+
+    def signalled(*arguments):
+        fill(*arguments)
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(fill_cache, "_fill", signalled)
+    line = ["cache", "build", *options(settings(teacher, blobs_npz, tmp_path / "run"))[1:]]
+    before = signal.getsignal(number)
+    assert main(line) == code
+    told = capsys.readouterr().err
+    assert (
+        f"{signal.Signals(number).name} received" in told and "entries are kept. Repeat the command to continue" in told
+    )
+    assert signal.getsignal(number) == before
+
+
+def test_a_signal_while_methods_are_compared_has_its_exit_code(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("rd_hf.comparison.run.run_comparison", lambda plan: os.kill(os.getpid(), signal.SIGUSR1))
+    line = ["compare", "--data", "{x: {dataset: d}}", "--methods", "ce", "--arguments", "{student: s}"]
+    assert main([*line, "--output_dir", str(tmp_path / "compared")]) == 85
+    assert "SIGUSR1 received" in capsys.readouterr().err
 
 
 def test_a_signal_before_the_training_ends_the_command_with_the_same_code(teacher, blobs_npz, tmp_path, monkeypatch):

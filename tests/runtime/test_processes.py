@@ -4,6 +4,7 @@ import json
 import socket
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -16,7 +17,7 @@ from warm_server import EMPTY_PLOTS
 
 from rd_hf.arguments.distillation import DistillationArguments
 from rd_hf.arguments.values import ArgumentError
-from rd_hf.runtime.processes import start_accelerator
+from rd_hf.runtime.processes import share_of, start_accelerator
 from rd_hf.training.run_folder import read_history
 
 
@@ -84,7 +85,7 @@ def test_a_model_is_never_the_last_holder_of_the_process_group(warm_python, tmp_
 from pathlib import Path
 import torch
 from rd_hf.arguments.distillation import DistillationArguments
-from rd_hf.runtime.processes import start_accelerator
+from rd_hf.runtime.processes import end_run, start_accelerator
 
 def threads():
     return [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")].count("pt_gloo_runloop")
@@ -92,7 +93,7 @@ def threads():
 accelerator = start_accelerator(DistillationArguments(teacher="t", student="s", dataset="d"))
 model = accelerator.prepare(torch.nn.Linear(4, 2))
 model(torch.ones(3, 4)).sum().backward()
-accelerator.end_training()
+end_run(accelerator)
 before = threads()
 accelerator.free_memory()
 del model
@@ -101,6 +102,52 @@ assert 0 < before == threads(), (before, threads())
     alone = {"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     done = warm_python.run("-c", code, cwd=tmp_path, environment=alone | {"ACCELERATE_USE_CPU": "true"})
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.parametrize(("items", "processes"), [(5, 2), (4, 2), (1, 3), (7, 3), (4, 3)])
+def test_the_shares_of_the_processes_are_of_one_size_and_make_up_the_whole(items, processes):
+    ranks = [SimpleNamespace(num_processes=processes, process_index=rank) for rank in range(processes)]
+    shares = [share_of(list(range(items)), accelerator) for accelerator in ranks]
+    assert len({len(share) for share in shares}) == 1
+    assert [item for share in shares for item in share][:items] == list(range(items))
+
+
+def test_a_program_distills_twice_in_two_processes(teacher, blobs_npz, tmp_path, job):
+    """In folders of one name in both processes, also where that is the default; the second run ends too."""
+    values = settings(teacher, blobs_npz, tmp_path / "run", max_steps=1, eval_steps=1, method="rd_plus")
+    del values["output_dir"]
+    code = f"""
+import time
+from itertools import count
+import rd_hf
+from rd_hf.training import distillation
+rank = int(__import__("os").environ["RANK"])
+number = count()
+distillation._new_folder = lambda: f"runs/{{rank}}-{{next(number)}}"
+for run in range(2):
+    student = rd_hf.distill(**{values!r}, verbose=False)
+    print(sum(value.double().sum().item() for value in student.state_dict().values()))
+"""
+    found = job(2, "-c", code)
+    assert [done.returncode for done in found] == [0, 0], found[1].stderr[-3000:]
+    assert len({*found[0].stdout.split(), *found[1].stdout.split()}) == 1
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["0-0", "0-1"]
+
+
+def test_an_error_of_the_main_process_is_no_riddle_to_the_others(teacher, blobs_npz, tmp_path, job):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "of_the_user.txt").touch()
+    values = settings(teacher, blobs_npz, tmp_path / "run", max_steps=1)
+    code = (
+        "import os, sys; from rd_hf.cli import main; from rd_hf.training import distillation\n"
+        "check = distillation.check_run_folder\n"
+        "distillation.check_run_folder = lambda given: check(given) if os.environ['RANK'] == '0' else None\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    main_process, other = job(2, "-c", code, *options(values))
+    assert main_process.returncode == 2 and "not empty" in main_process.stderr, main_process.stderr
+    assert other.returncode == 1 and "Process 1 got no answer from process 0" in other.stderr, other.stderr
+    assert "Traceback" not in other.stderr
 
 
 def test_two_nodes_train_together(teacher, blobs_npz, tmp_path, warm_python):
