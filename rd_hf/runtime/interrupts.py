@@ -13,11 +13,13 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from accelerate import Accelerator
 
 logger = logging.getLogger(__name__)
@@ -50,14 +52,10 @@ class Interrupts:
     With several processes the second does not, since launchers pass on to each what the terminal has sent already.
     """
 
-    def __init__(self, accelerator: Accelerator, deadline: float | None, where_it_stands: Callable[[], str]):
-        """Handle nothing yet.
-
-        :param deadline: when the time is over, by `time.monotonic`.
-        :param where_it_stands: what is saved and how to go on, in words.
-        """
+    def __init__(self, accelerator: Accelerator, deadline: float | None = None):
+        """:param deadline: when the time is over, by `time.monotonic`."""
         self.accelerator, self.deadline, self.noted, self._before = accelerator, deadline, 0, {}
-        self.reason, self.where_it_stands = "", where_it_stands
+        self.reason = ""
 
     def __enter__(self) -> Interrupts:
         self._before = _handle(EXIT_CODES, self._note)
@@ -80,10 +78,25 @@ class Interrupts:
         noted = torch.tensor([self.noted], device=self.accelerator.device)
         return int(self.accelerator.gather(noted).max())
 
-    def stop(self, exit_code: int) -> None:
-        """:raises Stopped: for an exit code that is not 0."""
-        if exit_code:
-            raise Stopped(self.reason + self.where_it_stands(), exit_code)
+    def stop(self, exit_code: int, checkpoints: Path, done: int, max_steps: int) -> None:
+        """Stop for an exit code that is not 0.
+
+        :param checkpoints: their folder.
+        :param done: steps.
+        :raises Stopped: whose message says which step is saved, and how to resume.
+        """
+        if not exit_code:
+            return
+        from .checkpoint import checkpoint_step, list_checkpoints  # not above, for the same reason
+
+        kept = list_checkpoints(checkpoints)
+        if not kept:
+            where_it_stands = f"Step {done} of {max_steps} could not be saved, and no checkpoint is kept."
+            raise Stopped(self.reason + where_it_stands, exit_code)
+        step = checkpoint_step(kept[-1])
+        lost = "" if step == done else f" (step {done} could not be saved)"
+        saved = f"Step {step} of {max_steps} is saved{lost}. Continue with the same command and --resume."
+        raise Stopped(self.reason + saved, exit_code)
 
     def _note(self, number: int, frame) -> None:
         if number == signal.SIGINT and self.noted and self.accelerator.num_processes == 1:

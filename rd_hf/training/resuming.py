@@ -1,30 +1,16 @@
-"""What a resumed run may differ in, and what a stopped one says of how to go on."""
+"""What a resumed run may differ in."""
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
 
 import torch
 from accelerate import Accelerator
 
 from ..data.order import StepPlan
-from ..runtime.checkpoint import Checkpoint, CheckpointError, checkpoint_step, list_checkpoints
-
-if TYPE_CHECKING:
-    from .trainer import Trainer
+from ..runtime.checkpoint import Checkpoint, CheckpointError
 
 logger = logging.getLogger(__name__)
-
-
-def how_to_go_on(trainer: Trainer) -> str:
-    """Say which step is saved, and how to resume."""
-    kept = list_checkpoints(trainer.checkpoints)
-    if not kept:
-        return f"Step {trainer.step} of {trainer.max_steps} could not be saved, and no checkpoint is kept."
-    step = checkpoint_step(kept[-1])
-    lost = "" if step == trainer.step else f" (step {trainer.step} could not be saved)"
-    return f"Step {step} of {trainer.max_steps} is saved{lost}. Continue with the same command and --resume."
 
 
 def check_same_steps(checkpoint: Checkpoint, plan: StepPlan) -> None:

@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from multiprocessing import get_all_start_methods
 from pathlib import Path
@@ -42,7 +41,7 @@ from ..runtime.progress import Progress
 from ..tasks.task import Task
 from .inputs import Inputs
 from .objective import Objective
-from .resuming import check_same_steps, check_that_all_resume_at, how_to_go_on
+from .resuming import check_same_steps, check_that_all_resume_at
 from .run_folder import forget_rows_after
 from .stage_schedule import StageSchedule
 from .step import NonFiniteLossError, Update
@@ -129,7 +128,7 @@ class Trainer:
         started, images = time.perf_counter(), 0
         waited = trained = 0.0  # seconds in all
         reading = nullcontext() if self.data.stream is None else closing(self.data.stream)
-        with Interrupts(self.accelerator, deadline, partial(how_to_go_on, self)) as interrupts, progress, reading:
+        with Interrupts(self.accelerator, deadline) as interrupts, progress, reading:
             while self.step < self.max_steps and not self.out_of_patience():
                 row = self.optimizer_step(batches)
                 self.step += 1
@@ -150,10 +149,11 @@ class Trainer:
                 if self.step % self.save_steps == 0 or self.step == self.max_steps or exit_code:
                     self.save()
                 started += time.perf_counter() - aside
-                interrupts.stop(exit_code)
+                interrupts.stop(exit_code, self.checkpoints, self.step, self.max_steps)
             if self.step < self.max_steps:  # stopped early, maybe between two checkpoints
                 self.save()
-            interrupts.stop(interrupts.in_any_process())  # the last save takes a while too
+            late = interrupts.in_any_process()  # the last save takes a while too
+            interrupts.stop(late, self.checkpoints, self.step, self.max_steps)
         if trained and self.accelerator.is_main_process:
             logger.info("Waiting for data took %.1f %% of the training time.", 100 * waited / trained)
         self.restore_best()
