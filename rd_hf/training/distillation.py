@@ -183,7 +183,7 @@ def _run_joined(
         if arguments.report_to is not None:
             _start_trackers(arguments, accelerator)
         try:
-            with own_log(accelerator, folder):
+            with own_log(accelerator, folder), report_lost_process(accelerator):  # whose words are for the log too
                 train_and_report(run_data, models, trainer, deadline)
         except Stopped:
             end_run(accelerator)
