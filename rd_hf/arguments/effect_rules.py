@@ -122,10 +122,10 @@ def _is_folder(name: Any) -> bool:
 
 
 REPROGRAMMING = tuple(names(DistillationArguments, lambda fact: fact.compare == "reprogramming"))
-ONLY_REPROGRAMMING = tuple(name for name in REPROGRAMMING if name != "temperature")
 OF_TEACHER = (
     "teacher", "teacher_revision", "teacher_dtype", "teacher_batch_size", "teacher_device_map", "teacher_stages",
     "teacher_features", "teacher_image_size", "slice_axis", "student_stages", "target_views", "cka_batch",
+    "temperature",
 )  # fmt: skip
 OF_CACHE = ("cache_dir", "cache_dtype")
 UNLABELLED = (
@@ -148,7 +148,7 @@ NO_KL = "`kl_weight` and `kl_weight_end` are 0"
 RULES = (
     # the method
     Rule((*OF_TEACHER, *REPROGRAMMING), lambda s: not s.uses.teacher, "{it} has no teacher", ("method",)),
-    Rule(ONLY_REPROGRAMMING, lambda s: not s.uses.reprogramming, "{it} does not reprogram the teacher", ("method",)),
+    Rule(REPROGRAMMING, lambda s: not s.uses.reprogramming, "{it} does not reprogram the teacher", ("method",)),
     Rule(("temperature",), lambda s: not s.uses.temperature, "{it} divides no logits by it", ("method",)),
     Rule(
         ("target_views",), lambda s: not s.uses.logits, "its student does not learn logits of the teacher", ("method",),

@@ -71,7 +71,7 @@ class ObjectiveFields:
         1.0, "weight of 1 - CKA of reprogrammed and student features (gamma in the DRD paper)", at_least=0,
     )
     temperature: float | None = _method(
-        None, "temperature of the student's divergence; by default 4, and 1 with dist", above=0,
+        None, "temperature of the student's divergence; by default 4, and 1 with dist", above=0, compare="any",
         by_method={OTHERS: USUAL_TEMPERATURE["kl"], "rd_plus": USUAL_TEMPERATURE["dist"]},
     )
     cka_estimator: Literal["debiased", "biased"] = _method(

@@ -117,7 +117,6 @@ def test_a_program_distills_twice_in_two_processes(teacher, blobs_npz, tmp_path,
     values = settings(teacher, blobs_npz, tmp_path / "run", max_steps=1, eval_steps=1, method="rd_plus")
     del values["output_dir"]
     code = f"""
-import time
 from itertools import count
 import rd_hf
 from rd_hf.training import distillation
