@@ -57,6 +57,7 @@ NOT_RUN = {  # the beginning of a command, and why no test runs it; its argument
     "python examples/compare/small_sets.py": "reads data that do not come with rd_hf; a test of its own has small ones",
     "rd-hf compare --config examples/compare/medical.yaml": HOURS,
     "rd-hf compare --config examples/compare/four_sets.yaml": HOURS,
+    "rd-hf compare --config examples/compare/labels_only.yaml": HOURS,
     "rd-hf compare --config examples/compare/unlabelled.yaml": HOURS,
     "rd-hf compare --config examples/compare/first_masks.yaml": HOURS,
     "rd-hf compare --config examples/compare/pretrained_student.yaml": HOURS,
