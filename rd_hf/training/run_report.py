@@ -61,7 +61,7 @@ def report(
     :param verbose: whether log lines and progress are shown, as by `rd-hf report`.
     :return: what metrics.json holds.
     :raises ArgumentError: when the folder holds no run, nothing that was trained, or names what is not there any more.
-    :raises CheckpointError: when no checkpoint can be read, or the data has changed.
+    :raises CheckpointError: when no checkpoint can be read, or data or teacher have changed.
     """
     folder = Path(os.path.expanduser(run))
     with console(verbose):
