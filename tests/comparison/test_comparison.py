@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 from conftest import blob_arrays
+from PIL import Image
 from safetensors.numpy import load_file
 from sklearn.linear_model import LogisticRegression
 from transformers import AutoConfig, AutoModel
@@ -250,6 +251,35 @@ def test_further_images_without_label_are_used_only_where_the_table_says_so(grid
         assert f"| RD | **{scores[0]}** | **{scores[1]}** |" in table.split("\n## ")[0]
         teachers = [f"{row['teacher_test_auroc']:.3f}" for row in rows if row["unlabelled"] == unlabelled]
         assert f"| teacher of RD | {teachers[0]} | {teachers[1]} |" in table.split("\n## ")[0]
+
+
+def test_rows_without_a_label_that_all_labels_leave_out_are_told(grid, tmp_path, caplog):
+    arrays = blob_arrays()
+    lines = ["image,label"]
+    for number, (image, (label,)) in enumerate(zip(arrays["train_images"], arrays["train_labels"], strict=True)):
+        Image.fromarray(image).save(tmp_path / f"{number}.png")
+        lines.append(f"{number}.png,{'' if number >= 54 else 'abc'[label]}")
+    (tmp_path / "some.csv").write_text("\n".join(lines))
+    data = {"blobs": {"dataset": str(tmp_path / "some.csv")}}
+    plan = make_plan(grid, data=data, methods=["rd"], shots=[5, "all"])
+    with caplog.at_level("WARNING", logger="rd_hf"):
+        assert run_here(plan) == []
+    (told,) = {record.message for record in caplog.records if "left out" in record.message}
+    assert "The 6 rows of train of blobs that have no label are left out, because `shots` is all" in told
+    run_comparison(plan)
+    text = (tmp_path / "compared" / "results.md").read_text()
+    assert "with the unlabelled rest\n\nThe runs with all labels leave out the 6 images of train that" in text
+
+
+def test_a_table_of_runs_on_labelled_images_only_says_so(grid, tmp_path):
+    assert run_here(make_plan(grid, methods=["ce"], shots=["all"])) == []
+    titles = {}
+    for name, values in (("default", {}), ("both", {"use_unlabeled": [True, False]})):
+        run_comparison(make_plan(grid, methods=["ce"], shots=["all"], **values))
+        text = (tmp_path / "compared" / "results.md").read_text()
+        titles[name] = [line for line in text.splitlines() if line.startswith("## blobs")]
+    assert titles["default"] == titles["both"] and len(titles["both"]) == 1
+    assert titles["both"][0].endswith(", labelled images only")
 
 
 def test_every_method_trains_from_the_same_start_on_the_same_views(grid, tmp_path, monkeypatch):
