@@ -19,6 +19,7 @@ from ..arguments.config import arguments_from
 from ..arguments.distillation import MODEL_IN_MEMORY, DistillationArguments
 from ..arguments.effects import check_effects
 from ..arguments.options import options, preset_in_words, public_values
+from ..arguments.target_checks import check_targets
 from ..arguments.values import ArgumentError
 from ..data.pixels import PixelTransform
 from ..data.timm_processor import savable
@@ -144,6 +145,7 @@ def _new_folder() -> str:
 
 def _run(arguments: DistillationArguments, load: LoadModels) -> RDStudent:
     check_effects(arguments)
+    check_targets(arguments)
     seconds = arguments.seconds_to_run()
     deadline = None if seconds is None else time.monotonic() + seconds
     accelerator = start_accelerator(arguments)

@@ -18,7 +18,7 @@ import rd_hf
 from rd_hf.arguments.effect_rules import OF_STEPS
 from rd_hf.arguments.values import ArgumentError
 from rd_hf.cli import main
-from rd_hf.comparison import workers
+from rd_hf.comparison import run, workers
 from rd_hf.comparison.adaptation import AdaptedTeacher, with_lora
 from rd_hf.comparison.arguments import ComparisonArguments
 from rd_hf.comparison.bench import Bench
@@ -178,6 +178,20 @@ def test_what_cannot_be_compared_is_named(grid, changes, message):
     with pytest.raises(ArgumentError) as error:
         make_plan(grid, **changes).cells()
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"method": "rd_plus", "detach_hybrid_in_kl": False}, "`detach_hybrid_in_kl` false needs"),
+        ({"method": "drd", "stage_schedule": "random", "probe_share": 0.5}, "`stage_schedule` random has one stage on"),
+        ({"method": "lp_kd", "target_views": "mean"}, "set `teacher_features` to all or last"),
+    ],
+)
+def test_an_entry_that_can_never_run_is_refused_before_the_first_run(grid, entry, message, monkeypatch):
+    monkeypatch.setattr(run, "run_cells", lambda *_, **__: pytest.fail("a run began"))
+    with pytest.raises(ArgumentError, match=f"runs/blobs/tiny/5_shots/mine.*{message}"):
+        run_comparison(make_plan(grid, methods=["ce", {"name": "mine"} | entry]))
 
 
 def test_values_may_be_typed_as_text(grid):
