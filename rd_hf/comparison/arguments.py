@@ -11,7 +11,9 @@ import yaml
 
 from ..arguments.config import text_names
 from ..arguments.options import option
-from ..arguments.values import ArgumentError, nearest, plain_value
+from ..arguments.plain_values import plain, plain_value
+from ..arguments.training_fields import LARGEST_SEED
+from ..arguments.values import ArgumentError, nearest
 from ..arguments.yaml_text import load_yaml
 
 _grid = partial(option, group="what is compared")
@@ -76,7 +78,7 @@ class ComparisonArguments:
             "use_unlabeled": [True],
         }  # fmt: skip
         for field_ in fields(self):
-            value = _parsed(field_.name, getattr(self, field_.name))
+            value = plain(_parsed(field_.name, getattr(self, field_.name)))
             setattr(self, field_.name, defaults.get(field_.name) if value is None else value)
         for name in ("output_dir", "reference"):
             setattr(self, name, plain_value(name, getattr(self, name), str | None))
@@ -157,8 +159,10 @@ def _check_seeds(name: str, seeds: list) -> None:
     if not seeds:
         raise ArgumentError(f"`{name}` is empty: give at least one seed.")
     for seed in seeds:
-        if not _is_number(seed, 0):
-            raise ArgumentError(f"`{name}` contains {seed!r}; each seed must be a whole number of at least 0.")
+        if not _is_number(seed, 0) or seed > LARGEST_SEED:
+            raise ArgumentError(
+                f"`{name}` contains {seed!r}; each seed must be a whole number from 0 to {LARGEST_SEED}."
+            )
 
 
 def _check_shots(name: str, shots: Any) -> None:
