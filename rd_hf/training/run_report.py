@@ -63,6 +63,8 @@ def report(
     :raises ArgumentError: when the folder holds no run, nothing that was trained, or names what is not there any more.
     :raises CheckpointError: when no checkpoint can be read, or data or teacher have changed.
     """
+    if not isinstance(run, str | os.PathLike):
+        raise ArgumentError(f"`run` is {run!r}; it must be the folder of a run.")
     folder = Path(os.path.expanduser(run))
     with console(verbose):
         given = {"operating_point": operating_point, "positive_label": positive_label}

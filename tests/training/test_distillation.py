@@ -397,6 +397,13 @@ def test_a_truncated_image_stops_with_its_name_or_is_skipped_and_listed(teacher,
     [
         ({"shots": 2.5}, ArgumentError, "shots.*int"),
         ({"report_to": "wandb"}, ArgumentError, "wandb.*not installed"),
+        (
+            {"report_to": "nothing"},
+            ArgumentError,
+            "`report_to` is 'nothing'; each tracker must be one of .*tensorboard",
+        ),
+        ({"report_to": ["tensorboard", "mine"]}, ArgumentError, "`report_to` is 'mine'"),
+        ({"output_dir": None, "resume": True}, ArgumentError, "`resume` needs `output_dir`"),
         ({"dataset": "no/such/data.npz"}, DataError, "data.npz"),
         ({"student": {"model_type": "resnett"}}, StudentError, "resnett.*`resnet`"),
         ({"student": TINY_RESNET | {"hidden_size": [1]}}, StudentError, "hidden_size.*`hidden_sizes`"),
