@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 import yaml
 
-from .yaml_text import read_yaml
+from .yaml_text import read_texts, read_yaml, why
 
 LONGEST_HOURS = 10_000
 COLOURS = 3
@@ -62,7 +62,7 @@ def parse_yaml_value(value: Any) -> Any:
         try:
             return read_yaml(value)
         except yaml.YAMLError as error:
-            raise ArgumentError(f"This is not a valid YAML value: {value}") from error
+            raise ArgumentError(f"This is not a valid YAML value: {value}{why(error)}") from error
     return value
 
 
@@ -74,9 +74,9 @@ def parse_yaml_texts(value: Any, mappings: bool = False) -> Any:
     """
     if isinstance(value, str) and value.lstrip().startswith(("[", "{") if mappings else "["):
         try:
-            return yaml.load(value, Loader=yaml.BaseLoader)
+            return read_texts(value)
         except yaml.YAMLError as error:
-            raise ArgumentError(f"This is not a valid YAML value: {value}") from error
+            raise ArgumentError(f"This is not a valid YAML value: {value}{why(error)}") from error
     return value
 
 

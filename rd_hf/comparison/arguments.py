@@ -14,7 +14,7 @@ from ..arguments.options import option
 from ..arguments.plain_values import plain, plain_value
 from ..arguments.training_fields import LARGEST_SEED
 from ..arguments.values import ArgumentError, nearest
-from ..arguments.yaml_text import load_yaml
+from ..arguments.yaml_text import load_yaml, why
 
 _grid = partial(option, group="what is compared")
 _runs = partial(option, group="runs")
@@ -152,7 +152,7 @@ def _parsed(name: str, value: Any) -> Any:
     try:
         return load_yaml(value, text_names())
     except yaml.YAMLError as error:
-        raise ArgumentError(f"`{name}` is not a valid YAML value: {value}") from error
+        raise ArgumentError(f"`{name}` is not a valid YAML value: {value}{why(error)}") from error
 
 
 def _check_seeds(name: str, seeds: list) -> None:
