@@ -140,7 +140,24 @@ def tuning_grid(comparison: ComparisonArguments) -> dict[str, Any] | None:
     for name in found["data"]:
         if name not in comparison.data:
             raise ArgumentError(f"`tuning: data` contains {name!r}.{nearest(name, list(comparison.data))}")
+    _check_tries(found)
     return found | {"shots": None if found["shots"] == "all" else found["shots"]}
+
+
+def _check_tries(grid: dict[str, list]) -> None:
+    """:raises ArgumentError: for a tuning that tries nothing, or the same folder's name twice."""
+    for name in ("learning_rate", "weight", "data"):
+        if not grid[name]:
+            raise ArgumentError(f"`tuning: {name}` is empty: give at least one value, or leave it out.")
+    for name in ("learning_rate", "weight"):
+        values = {value for value in grid[name] if value is not None}
+        if len({f"{value:g}" for value in values}) < len(values):
+            raise ArgumentError(f"`tuning: {name}` has two values that are the same in six digits: leave one out.")
+    if grid["learning_rate"] == [None] and grid["weight"] == [1.0]:
+        raise ArgumentError(
+            "`tuning` has nothing to choose from: give `learning_rate` or `weight` several values, or leave `tuning` "
+            "out."
+        )
 
 
 def _parsed(name: str, value: Any) -> Any:

@@ -172,6 +172,11 @@ def test_methods_differ_in_the_positions_that_cka_compares(grid):
         ({"tuning": {"data": ["blob"]}}, "Did you mean `blobs`"),
         ({"tuning": {"weight": [0]}}, "`tuning: weight` contains 0"),
         ({"tuning": {"shots": "few"}}, "`tuning: shots` contains 'few'"),
+        ({"tuning": {}}, "`tuning` has nothing to choose from: give `learning_rate` or `weight` several values"),
+        ({"tuning": {"seeds": [100], "shots": 5}}, "`tuning` has nothing to choose from"),
+        ({"tuning": {"weight": 1}}, "`tuning` has nothing to choose from"),
+        ({"tuning": {"weight": []}}, "`tuning: weight` is empty"),
+        ({"tuning": {"learning_rate": [0.001, 0.0010000001]}}, "`tuning: learning_rate` has two values that are the"),
     ],
 )
 def test_what_cannot_be_compared_is_named(grid, changes, message):
