@@ -150,6 +150,7 @@ def test_methods_differ_in_the_positions_that_cka_compares(grid):
         ({"arguments": {"max_step": 3}}, "under `arguments`. Did you mean `max_steps`"),
         ({"arguments": {"seed": 3}}, "`seed` cannot be given for the runs"),
         ({"data": {"a/b": {"dataset": "x"}}}, "cannot be the name of a folder"),
+        ({"data": {"..": {"dataset": "x"}}}, "'..' cannot be the name of a folder"),
         ({"data": {"blobs": {"dataset": "x", "shots": 3}}}, "`shots` cannot be given for the runs"),
         ({"data": {}}, "`data` is missing"),
         ({"teachers": {}}, "`teachers` is missing"),
