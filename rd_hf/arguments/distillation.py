@@ -161,7 +161,7 @@ class DistillationArguments(TrainingFields, ObjectiveFields, TaskFields):
             raise ArgumentError("`bf16` and `fp16` exclude each other. Give only one of them.")
         if self.verify_cache and not (self.uses_cache and self.num_views):
             raise ArgumentError(
-                "`verify_cache` needs a cache. Give a teacher and a number of views, and leave `no_cache` out."
+                "`verify_cache` needs a cache. Give a teacher and a number of views, and leave `cache` true."
             )
         if self.push_to_hub and self.hub_model_id is None:
             raise ArgumentError("`push_to_hub` needs `hub_model_id`, the name of the repo, such as me/xray-student.")

@@ -160,7 +160,7 @@ def check_values(arguments: Any) -> None:
     for name, stated in options(type(arguments)).items():
         value = getattr(arguments, name)
         if stated.required and value is None:
-            raise ArgumentError(f"`{name}` is missing: give --{name}, or `{name}:` in the configuration file.")
+            raise ArgumentError(f"`{name}` is missing: give it, or `{name}:` in the configuration file.")
         if value is not None and stated.range and not stated.admits(value):
             raise ArgumentError(f"`{name}` is {value}; it must be {stated.range}.")
         if isinstance(value, float) and math.isinf(value):

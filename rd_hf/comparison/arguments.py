@@ -87,9 +87,7 @@ class ComparisonArguments:
     def _check_kinds(self) -> None:
         for name in ("data", "output_dir"):
             if not getattr(self, name):
-                raise ArgumentError(
-                    f"`{name}` is missing: give --{name}, or `{name}:` in the file that --config names."
-                )
+                raise ArgumentError(f"`{name}` is missing: give it, or `{name}:` in the configuration file.")
         for name in ("data", "teachers", "arguments", "tuning"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, dict):

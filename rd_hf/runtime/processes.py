@@ -203,7 +203,7 @@ def _who_is_silent(accelerator: Accelerator, store: torch.distributed.Store, err
     reason = str(error).splitlines()[0]
     return (
         f"Process {own} got no answer from process {names or 'unknown'}, which has stopped or has been stuck for longer"
-        f" than process_timeout. The last checkpoint, if any, is kept; continue with --resume. ({reason})"
+        f" than `process_timeout`. The last checkpoint, if any, is kept; continue with `resume`. ({reason})"
     )
 
 

@@ -133,7 +133,7 @@ def students_within(
                      image_size, len(every))  # fmt: skip
     size = "student_image_size" if dimensions == 2 else {"segmentation": "crop_size"}.get(task, "volume_size")
     logger.info(
-        "Students are sorted by parameters, most first. ms is measured on this CPU with %s. Train with --%s %d.",
+        "Students are sorted by parameters, most first. ms is measured on this CPU with %s. Train with `%s` %d.",
         threads_in_words(used), size, image_size,
     )  # fmt: skip
     students.sort(key=lambda pair: -pair[1].parameters)

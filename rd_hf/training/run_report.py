@@ -125,7 +125,7 @@ def _arguments_of(folder: Path, given: dict[str, Any]) -> DistillationArguments:
     if not list_checkpoints(folder / CHECKPOINTS) and not (folder / "student" / "config.json").is_file():
         raise ArgumentError(
             f"The run in {folder} has neither a checkpoint nor a student yet, so there is nothing to report on. "
-            "Continue it with --resume."
+            "Continue it with `resume`."
         )
     values = read_config(folder / RUN_CONFIG)
     for name in ("teacher", "student", "dataset", "unlabeled_dataset"):

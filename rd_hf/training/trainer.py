@@ -119,7 +119,7 @@ class Trainer:
             passes = self.max_steps * self.rows_a_step["labelled"] / len(self.data.plan.labelled.rows)
             logger.info(
                 "Training takes %d optimiser steps, which are %.0f passes over the labelled rows. Change it by "
-                "--max_steps or --num_train_epochs.", self.max_steps, passes,
+                "`max_steps` or `num_train_epochs`.", self.max_steps, passes,
             )  # fmt: skip
         batches = self.timed(iter(self.loader()))
         self.update.log_cka_cost(len(self.data.plan.batch(self.step, 0)))

@@ -305,7 +305,7 @@ def test_an_output_folder_is_never_overwritten_unasked(teacher, blobs_npz, tmp_p
     run.mkdir()
     (run / "notes.txt").write_text("mine")
     values = settings(teacher, blobs_npz, run, max_steps=1)
-    with pytest.raises(ArgumentError, match="not empty.*--resume.*--overwrite_output_dir"):
+    with pytest.raises(ArgumentError, match="not empty.*`resume`.*`overwrite_output_dir`"):
         rd_hf.distill(**values)
     with pytest.raises(ArgumentError, match="has no earlier run"):
         rd_hf.distill(**values, overwrite_output_dir=True)
