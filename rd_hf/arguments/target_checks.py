@@ -7,8 +7,8 @@ from .effect_rules import Known, Uses
 from .values import ArgumentError
 
 NO_VIEW_MEANS = (
-    "`target_views` mean needs a number of views and one vector of the teacher for each of them: give `num_views` a "
-    "number and set `teacher_features` to all or last, or set `target_views` to one."
+    "`target_views` mean is for classes, and needs a number of views and one vector of the teacher for each of them: "
+    "give `num_views` a number and set `teacher_features` to all or last, or set `target_views` to one."
 )
 ONE_AT_A_TIME = ("round_robin", "random", "optima")  # of `stage_schedule`
 

@@ -19,14 +19,14 @@ STREAM = {"unlabeled_dataset": "u", "unlabeled_streaming": True}
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (
-            DRD | {"probe_share": 0.5},
-            "`stage_schedule` round_robin has .*`probe_share` makes.* all or last",
-        ),
+        (DRD | {"probe_share": 0.5}, "`stage_schedule` round_robin has .*`probe_share` makes.* all or last"),
         (DRD | {"stage_schedule": "optima", "probe_weight": 1}, "`stage_schedule` optima .*`probe_weight` to 0"),
         (DRD | {"ensemble_share": 0.5, "probe_weight": 1}, "`probe_weight` and `ensemble_share` to 0"),
         (DRD | {"target_views": "mean"}, "give `num_views` a number and set `teacher_features`"),
-        ({"method": "rd_plus", "num_views": "endless", "task": "classification"}, "`target_views` mean needs a number"),
+        (
+            {"method": "rd_plus", "num_views": "endless", "task": "classification"},
+            "`target_views` mean is for classes, and needs a number",
+        ),
         ({"target_views": "mean"}, "set `teacher_features` to all or last"),
         ({"method": "rd_plus", "detach_hybrid_in_kl": False}, "`detach_hybrid_in_kl` false needs the hybrid logits"),
         (STREAM | {"ensemble_share": 0.1}, "`ensemble_share` needs what the student said .*`unlabeled_streaming` out"),
@@ -63,7 +63,7 @@ def test_what_can_be_made_or_is_not_known_yet_is_not_refused(changes, uses):
 def test_once_the_data_is_known_defaults_count_too():
     arguments = DistillationArguments(**NEEDED, method="rd_plus", num_views="endless")
     check_targets(arguments)
-    with pytest.raises(ArgumentError, match="`target_views` mean needs a number of views"):
+    with pytest.raises(ArgumentError, match="`target_views` mean is for classes, and needs a number"):
         check_targets(arguments, of_masks=False)
     with pytest.raises(ArgumentError, match="`ensemble_share` needs what the student said"):
         check_targets(arguments.with_values(target_views="one"), of_masks=False, of_stream=True)
