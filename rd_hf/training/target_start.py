@@ -110,8 +110,9 @@ def open_targets(
 def _check(arguments: DistillationArguments, run_data: RunData, models: Models) -> None:
     """:raises ArgumentError: see `open_targets`."""
     of_masks = not isinstance(run_data.task, Classification)
+    if not of_masks:
+        check_view_means(arguments, run_data)
     check_targets(arguments, of_masks=of_masks, of_stream=run_data.stream is not None)
-    check_view_means(arguments, run_data)
     if of_masks and arguments.projector_start == "probe" and models.teacher.needs_student_pixels:
         raise ArgumentError(
             "`projector_start` probe needs hybrid logits that follow the teacher alone, but those of this student also "
