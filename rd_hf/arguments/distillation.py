@@ -12,7 +12,8 @@ from types import NoneType
 from typing import Any
 
 from .objective_fields import USUAL_TEMPERATURE, ObjectiveFields
-from .options import annotations, check_values, defaults_under, names
+from .options import annotations, check_choice, check_values, defaults_under, names
+from .plain_values import plain, plain_value
 from .task_fields import TaskFields
 from .training_fields import TrainingFields
 from .values import (
@@ -24,7 +25,6 @@ from .values import (
     number_of_views,
     parse_yaml_texts,
     parse_yaml_value,
-    plain_value,
     rule_of,
     seconds_of,
     window_of,
@@ -78,8 +78,8 @@ class DistillationArguments(TrainingFields, ObjectiveFields, TaskFields):
     origin = None
 
     def __post_init__(self):
-        self.num_views = number_of_views(self.num_views)
-        self.dimensions = str(self.dimensions)
+        self.num_views = number_of_views(plain(self.num_views))
+        self.dimensions = str(plain(self.dimensions))
         for name, annotation in annotations(type(self)).items():
             setattr(self, name, plain_value(name, getattr(self, name), annotation))
         self.student = parse_yaml_value(self.student)
@@ -100,6 +100,7 @@ class DistillationArguments(TrainingFields, ObjectiveFields, TaskFields):
         self.volume_size = sides_text("volume_size", self.volume_size)
         self.crop_size = sides_text("crop_size", self.crop_size)
         self.report_to = None if self.report_to == "none" else parse_yaml_texts(self.report_to)
+        check_choice(self, "method")
         defaults = defaults_under(type(self), self.method)
         of_methods = names(type(self), lambda fact: fact.by_method is not None)
         self.not_given = frozenset(name for name in of_methods if getattr(self, name) is None)
@@ -160,7 +161,7 @@ class DistillationArguments(TrainingFields, ObjectiveFields, TaskFields):
             raise ArgumentError("`bf16` and `fp16` exclude each other. Give only one of them.")
         if self.verify_cache and not (self.uses_cache and self.num_views):
             raise ArgumentError(
-                "`verify_cache` needs a cache. Give a teacher and a number of views, and leave `no_cache` out."
+                "`verify_cache` needs a cache. Give a teacher and a number of views, and leave `cache` true."
             )
         if self.push_to_hub and self.hub_model_id is None:
             raise ArgumentError("`push_to_hub` needs `hub_model_id`, the name of the repo, such as me/xray-student.")

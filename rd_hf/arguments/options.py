@@ -160,16 +160,21 @@ def check_values(arguments: Any) -> None:
     for name, stated in options(type(arguments)).items():
         value = getattr(arguments, name)
         if stated.required and value is None:
-            raise ArgumentError(f"`{name}` is missing: give --{name}, or `{name}:` in the configuration file.")
+            raise ArgumentError(f"`{name}` is missing: give it, or `{name}:` in the configuration file.")
         if value is not None and stated.range and not stated.admits(value):
             raise ArgumentError(f"`{name}` is {value}; it must be {stated.range}.")
         if isinstance(value, float) and math.isinf(value):
             raise ArgumentError(f"`{name}` is {value}; it must be a finite number.")
-    for name, annotation in annotations(type(arguments)).items():
-        choices, value = choices_of(annotation), getattr(arguments, name)
-        if choices and value not in choices:
-            words = ", ".join(choice for choice in choices if choice is not None)
-            raise ArgumentError(f"`{name}` is {value!r}; it must be one of {words}.")
+    for name in annotations(type(arguments)):
+        check_choice(arguments, name)
+
+
+def check_choice(arguments: Any, name: str) -> None:
+    """:raises ArgumentError: where an argument has choices, and its value is none of them."""
+    choices, value = choices_of(annotations(type(arguments))[name]), getattr(arguments, name)
+    if choices and value not in choices:
+        words = ", ".join(choice for choice in choices if choice is not None)
+        raise ArgumentError(f"`{name}` is {value!r}; it must be one of {words}.")
 
 
 def choices_of(annotation: Any) -> tuple[str | None, ...]:

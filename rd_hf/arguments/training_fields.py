@@ -8,6 +8,8 @@ from typing import Literal
 
 from .options import option
 
+LARGEST_SEED = 2**32 - 1  # that numpy's global generator takes
+
 _data = partial(option, group="data", compare="data")
 _views = partial(option, group="views and cache", compare="any")
 _run = partial(option, group="run", card=False)
@@ -105,7 +107,8 @@ class TrainingFields:
         0, "worker processes that load batches", at_least=0, resume="allowed", affects_result=False,
     )
     seed: int = _training(
-        0, "seed of splits, shots, initial weights, order, views and dropout", at_least=0, compare="grid",
+        0, "seed of splits, shots, initial weights, order, views and dropout", at_least=0, at_most=LARGEST_SEED,
+        compare="grid",
     )
     split_seed: int | None = _data(
         None, "seed of the splits made here; by default `seed`. Runs with different seeds that share it are scored on "

@@ -7,14 +7,13 @@ import math
 import os
 import re
 from collections.abc import Iterable
-from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, get_args
 
 import yaml
 
-from .yaml_text import read_yaml
+from .yaml_text import read_texts, read_yaml, why
 
 LONGEST_HOURS = 10_000
 COLOURS = 3
@@ -63,7 +62,7 @@ def parse_yaml_value(value: Any) -> Any:
         try:
             return read_yaml(value)
         except yaml.YAMLError as error:
-            raise ArgumentError(f"This is not a valid YAML value: {value}") from error
+            raise ArgumentError(f"This is not a valid YAML value: {value}{why(error)}") from error
     return value
 
 
@@ -75,9 +74,9 @@ def parse_yaml_texts(value: Any, mappings: bool = False) -> Any:
     """
     if isinstance(value, str) and value.lstrip().startswith(("[", "{") if mappings else "["):
         try:
-            return yaml.load(value, Loader=yaml.BaseLoader)
+            return read_texts(value)
         except yaml.YAMLError as error:
-            raise ArgumentError(f"This is not a valid YAML value: {value}") from error
+            raise ArgumentError(f"This is not a valid YAML value: {value}{why(error)}") from error
     return value
 
 
@@ -111,35 +110,6 @@ def refuse_empty(paths: list[str | os.PathLike], what: str) -> list[str | os.Pat
     if "" in paths:
         raise ArgumentError(f"{what} is empty: give a path, or . for the working folder.")
     return paths
-
-
-def plain_value(name: str, value: Any, annotation: Any) -> Any:
-    """A value as its annotation wants it: numbers from YAML's text, text from paths and numbers, lists from tuples.
-
-    :raises ArgumentError: when it is of another kind.
-    """
-    if is_text(annotation):
-        if type(value) in (list, dict) and type(value) not in get_args(annotation):
-            raise ArgumentError(f"`{name}` is {value}; it must be one text.")
-        value = [_text(name, item) for item in value] if isinstance(value, list) else _text(name, value)
-    if isinstance(value, os.PathLike):
-        value = os.fspath(value)
-    if isinstance(value, str) and value.startswith("~"):
-        value = os.path.expanduser(value)
-    if type(value) in (dict, tuple):  # a DatasetDict is a dict too
-        return _without_tuples(value)
-    kinds = {kind for kind in (get_args(annotation) or (annotation,)) if kind in (int, float, bool)}
-    if not kinds or (value is None and type(None) in get_args(annotation)):
-        return value
-    kind = kinds.pop()
-    if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except ValueError:
-            pass
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise ArgumentError(f"`{name}` is {value!r}; it must be of type {kind.__name__}.")
-    return value
 
 
 def window_of(value: str | None) -> tuple[float, float] | None:
@@ -237,19 +207,6 @@ def color_of(text: str) -> int:
     return parts[0] << 16 | parts[1] << 8 | parts[2]
 
 
-def _text(name: str, value: Any) -> Any:
-    """A number or a date as its text; data, models and mappings as they are.
-
-    :raises ArgumentError: for a truth value, which YAML may have made of a name.
-    """
-    if isinstance(value, bool):
-        raise ArgumentError(
-            f"`{name}` is {str(value).lower()}, but it must be text. YAML reads yes, no, on, off, true and false as "
-            f"truth values: put a name like that in quotes, or leave `{name}` out."
-        )
-    return str(value) if isinstance(value, int | float | date) else value
-
-
 def colours_text(name: str, value: Any, above_zero: bool) -> str | None:
     """One number for each of red, green and blue as one text, such as ``0.5,0.5,0.5``; one number is all three.
 
@@ -311,12 +268,6 @@ def bytes_of(value: Any) -> int:
         )
     number, prefix, binary = found[1], found[2].lower(), found[3]
     return int(Decimal(number) * (1024 if binary else 1000) ** " kmgtp".index(prefix or " "))
-
-
-def _without_tuples(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_tuples(item) for key, item in value.items()}
-    return [_without_tuples(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def nearest_name(path: Path) -> str:

@@ -8,8 +8,30 @@ from typing import Any
 
 import yaml
 
+MERGE = "<<"  # which takes other mappings in, and may stand twice
 
-class _Loader(yaml.SafeLoader):
+
+class TwiceError(yaml.YAMLError):
+    """A key that a mapping has twice, of which PyYAML takes the last."""
+
+
+class _OfEachKeyOnce:
+    """The part of a loader that refuses a key that is written twice."""
+
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node, seen = super().compose_mapping_node(anchor), {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.value == MERGE:
+                continue
+            line, name = key.start_mark.line + 1, (key.tag, key.value)
+            if name in seen:
+                where = f"line {line}" if line == seen[name] else f"lines {seen[name]} and {line}"
+                raise TwiceError(f"`{key.value}` is given twice, in {where}: give it once.")
+            seen[name] = line
+        return node
+
+
+class _Loader(_OfEachKeyOnce, yaml.SafeLoader):
     """Reads numbers such as 1e-05, which JSON and Python write, as numbers."""
 
 
@@ -18,10 +40,27 @@ _Loader.add_implicit_resolver(
 )
 
 
+class _TextLoader(_OfEachKeyOnce, yaml.BaseLoader):
+    """Reads texts only."""
+
+
+def why(error: yaml.YAMLError) -> str:
+    """What to add to the message about a value that cannot be read, where that fits into a line."""
+    return f" ({str(error).rstrip('.')})." if isinstance(error, TwiceError) else ""
+
+
+def read_texts(text: str) -> Any:
+    """Read YAML with every value as the text that is written.
+
+    :raises yaml.YAMLError: when it is not valid, or has a key twice.
+    """
+    return yaml.load(text, Loader=_TextLoader)
+
+
 def read_yaml(text: str) -> Any:
     """Read YAML, or JSON.
 
-    :raises yaml.YAMLError: when it is not valid.
+    :raises yaml.YAMLError: when it is not valid, or has a key twice.
     """
     return yaml.load(text, Loader=_Loader)
 
@@ -35,7 +74,7 @@ def load_yaml(text: str, texts: set[str]) -> Any:
     :param texts: the names.
     :raises yaml.YAMLError: when it is not valid.
     """
-    return _as_written(read_yaml(text), yaml.load(text, Loader=yaml.BaseLoader), texts)  # which reads text only
+    return _as_written(read_yaml(text), read_texts(text), texts)
 
 
 def _as_written(value: Any, written: Any, texts: set[str]) -> Any:

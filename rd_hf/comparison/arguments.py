@@ -11,8 +11,10 @@ import yaml
 
 from ..arguments.config import text_names
 from ..arguments.options import option
-from ..arguments.values import ArgumentError, nearest, plain_value
-from ..arguments.yaml_text import load_yaml
+from ..arguments.plain_values import plain, plain_value
+from ..arguments.training_fields import LARGEST_SEED
+from ..arguments.values import ArgumentError, nearest
+from ..arguments.yaml_text import load_yaml, why
 
 _grid = partial(option, group="what is compared")
 _runs = partial(option, group="runs")
@@ -76,7 +78,7 @@ class ComparisonArguments:
             "use_unlabeled": [True],
         }  # fmt: skip
         for field_ in fields(self):
-            value = _parsed(field_.name, getattr(self, field_.name))
+            value = plain(_parsed(field_.name, getattr(self, field_.name)))
             setattr(self, field_.name, defaults.get(field_.name) if value is None else value)
         for name in ("output_dir", "reference"):
             setattr(self, name, plain_value(name, getattr(self, name), str | None))
@@ -85,9 +87,7 @@ class ComparisonArguments:
     def _check_kinds(self) -> None:
         for name in ("data", "output_dir"):
             if not getattr(self, name):
-                raise ArgumentError(
-                    f"`{name}` is missing: give --{name}, or `{name}:` in the file that --config names."
-                )
+                raise ArgumentError(f"`{name}` is missing: give it, or `{name}:` in the configuration file.")
         for name in ("data", "teachers", "arguments", "tuning"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, dict):
@@ -138,7 +138,24 @@ def tuning_grid(comparison: ComparisonArguments) -> dict[str, Any] | None:
     for name in found["data"]:
         if name not in comparison.data:
             raise ArgumentError(f"`tuning: data` contains {name!r}.{nearest(name, list(comparison.data))}")
+    _check_tries(found)
     return found | {"shots": None if found["shots"] == "all" else found["shots"]}
+
+
+def _check_tries(grid: dict[str, list]) -> None:
+    """:raises ArgumentError: for a tuning that tries nothing, or the same folder's name twice."""
+    for name in ("learning_rate", "weight", "data"):
+        if not grid[name]:
+            raise ArgumentError(f"`tuning: {name}` is empty: give at least one value, or leave it out.")
+    for name in ("learning_rate", "weight"):
+        values = {value for value in grid[name] if value is not None}
+        if len({f"{value:g}" for value in values}) < len(values):
+            raise ArgumentError(f"`tuning: {name}` has two values that are the same in six digits: leave one out.")
+    if grid["learning_rate"] == [None] and grid["weight"] == [1.0]:
+        raise ArgumentError(
+            "`tuning` has nothing to choose from: give `learning_rate` or `weight` several values, or leave `tuning` "
+            "out."
+        )
 
 
 def _parsed(name: str, value: Any) -> Any:
@@ -150,15 +167,17 @@ def _parsed(name: str, value: Any) -> Any:
     try:
         return load_yaml(value, text_names())
     except yaml.YAMLError as error:
-        raise ArgumentError(f"`{name}` is not a valid YAML value: {value}") from error
+        raise ArgumentError(f"`{name}` is not a valid YAML value: {value}{why(error)}") from error
 
 
 def _check_seeds(name: str, seeds: list) -> None:
     if not seeds:
         raise ArgumentError(f"`{name}` is empty: give at least one seed.")
     for seed in seeds:
-        if not _is_number(seed, 0):
-            raise ArgumentError(f"`{name}` contains {seed!r}; each seed must be a whole number of at least 0.")
+        if not _is_number(seed, 0) or seed > LARGEST_SEED:
+            raise ArgumentError(
+                f"`{name}` contains {seed!r}; each seed must be a whole number from 0 to {LARGEST_SEED}."
+            )
 
 
 def _check_shots(name: str, shots: Any) -> None:

@@ -102,7 +102,9 @@ class Bench:
         teacher, backbone = models.teacher, models.backbone
         stage, grid = teacher.teacher_stages[-1], teacher.projectors[-1].input_grid
         size = teacher.config.teacher_image_size
-        key = repr((backbone.source["sha256"], backbone.dtype, backbone.slices, size, stage, grid, split.name))
+        shown = None if models.teacher_processor is None else models.teacher_processor.to_json_string()
+        read = (backbone.source["sha256"], backbone.dtype, backbone.slices, shown)
+        key = repr((*read, size, stage, grid, split.name))
         if key not in self._pooled:
             self._pooled[key] = scored_features(arguments, models, split, self.accelerator)
         return self._pooled[key]

@@ -85,6 +85,7 @@ def _run_cell(plan: Plan, cell: Cell, bench: Bench, root: Path) -> None:
         "trained_parameters": trained.trained_parameters,
         "deployed_parameters": trained.deployed_parameters,
         **trained.details,
+        **({"passed_over": bench.run_data.passed_over} if bench.run_data.passed_over and cell.shots is None else {}),
         "rd_hf_version": __version__,
     }
     write_json(result, folder / RESULT_FILE)

@@ -35,7 +35,7 @@ from .methods import METHODS, Method, Target
 
 logger = logging.getLogger(__name__)
 
-NAME = re.compile(r"[^/\\]+")
+NAME = re.compile(r"(?!\.\.?$)[^/\\]+")
 NO_TEACHER = "no_teacher"
 NEVER = 10**9  # steps
 NO_STREAM = (

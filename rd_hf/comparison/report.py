@@ -52,6 +52,7 @@ def write_report(plan: Plan, cells: Sequence[Cell], root: Path) -> list[dict[str
         differences = difference_table(own, plan.comparison.reference)
         parts += [
             f"## {title}",
+            _passed_over(own),
             score_table(own, "test"),
             differences,
             teacher_table(own),
@@ -82,6 +83,14 @@ def _overviews(plan: Plan, runs: Sequence[Run]) -> Iterable[str]:
         yield overall_table(own, plan.comparison.reference)
 
 
+def _passed_over(runs: Sequence[Run]) -> str | None:
+    """A sentence on the rows without a label that the column of all labels does not use, where others use some."""
+    left_out = max(run.passed_over for run in runs)
+    if not left_out or not any(run.cell.unlabelled for run in runs):
+        return None
+    return f"The runs with all labels leave out the {left_out} {runs[0].case}s of train that have no label."
+
+
 def _tables(plan: Plan, runs: Sequence[Run]) -> Iterable[tuple[str, list[Run]]]:
     """The runs of each table: one data set and teacher, with or without unlabelled rows.
 
@@ -98,7 +107,9 @@ def _tables(plan: Plan, runs: Sequence[Run]) -> Iterable[tuple[str, list[Run]]]:
                     or not run.cell.entry.method.uses_unlabelled
                     or not plan.has_unlabelled(data, run.cell.shots)
                 ]
-                if own:
+                uses_some = any(run.cell.unlabelled for run in own)
+                # without any unlabelled rows, both tables would be the same
+                if own and (uses_some or not unlabelled or False not in plan.comparison.use_unlabeled):
                     of_teacher = f", teacher {teacher}" if teacher else ""
-                    kind = "with the unlabelled rest" if unlabelled else f"labelled {own[0].case}s only"
+                    kind = "with the unlabelled rest" if uses_some else f"labelled {own[0].case}s only"
                     yield f"{data}{of_teacher}, {kind}", own

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..arguments.config import arguments_from
+from ..arguments.target_checks import check_targets
 from ..arguments.values import ArgumentError
 from ..inference.model_names import check_name
 from ..runtime.files import alone_in, check_folder, write_json
@@ -58,6 +59,10 @@ def _check_arguments(plan: Plan, root: Path) -> None:
             raise ArgumentError(f"{cell.path}: {error}") from error
         if plan.comparison.table_only or is_done(root, cell):
             continue
+        try:
+            check_targets(arguments, cell.entry.uses)
+        except ArgumentError as error:
+            raise ArgumentError(f"{cell.path}: {error}") from error
         for role in ("teacher", "student"):
             name = getattr(arguments, role)
             if isinstance(name, str) and (role == "student" or cell.teacher is not None):

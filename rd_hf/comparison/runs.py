@@ -27,6 +27,7 @@ class Run:
     :ivar case: what has one label or mask, "image" or "volume".
     :ivar shown: what a model is shown at once, "image", "crop" or "volume".
     :ivar shots_title: what `shots` counts.
+    :ivar passed_over: number of train rows without a label that no run with every label uses.
     """
 
     def __init__(self, cell: Cell, root: Path):
@@ -39,6 +40,7 @@ class Run:
         self.case = "image" if self.volumes is None else "volume"
         self.shown = "crop" if self.volumes is not None and self.has_masks else self.case
         self.shots_title = f"labelled {self.case}s" if self.has_masks else "labels per class"
+        self.passed_over: int = result.get("passed_over", 0)
         model = self._teacher() if cell.entry.method.role == "teacher" else self._student()
         self.cost_key = f"{model}, {len(self.task.names)} labels" + (", masks" if self.has_masks else "")
         if self.volumes is not None:

@@ -226,4 +226,10 @@ def _open_bench(plan: Plan, cell: Cell, cells: Iterable[Cell], root: Path) -> Be
                 f"The images or labels of {cell.data} have changed since the run {root / other.path}. Choose another "
                 "`output_dir`, or delete the folders of that data set in this one."
             )
+    if cell.shots is None and bench.run_data.passed_over and True in plan.comparison.use_unlabeled:
+        logger.warning(
+            "The %d rows of train of %s that have no label are left out, because `shots` is all, which is every "
+            "labelled row and no other. Name their images as `unlabeled_dataset` to train on them.",
+            bench.run_data.passed_over, cell.data,
+        )  # fmt: skip
     return bench

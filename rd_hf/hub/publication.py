@@ -47,7 +47,7 @@ def publishable_files(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise PushError(f"There is no folder {folder}.")
     if is_page(folder):
-        raise PushError(f"{folder} is a web page: push it with `--space`, or export the student to onnx and push that.")
+        raise PushError(f"{folder} is a web page: push it with `space`, or export the student to onnx and push that.")
     if (folder / "configs" / "metadata.json").is_file() and not (folder / "config.json").is_file():
         raise PushError(
             f"{folder} is a MONAI bundle, which asks its user to run code, so rd-hf push publishes none. Push the "
@@ -202,5 +202,5 @@ def refusal(remote: dict[str, Any] | None, names: set[str], config: dict[str, An
     if there == mine:
         return None
     same_student = there.labels == mine.labels and (there.model_type == "rd_student") and mine.form == "plain"
-    way_out = "choose another repo, or push with `--format rd_hf`." if same_student else "choose another repo."
+    way_out = "choose another repo, or push with `format` rd_hf." if same_student else "choose another repo."
     return f"contains {there}, not {mine}: {way_out}"

@@ -53,7 +53,7 @@ def info(model: str | os.PathLike, *, revision: str | None = None, trust_remote_
         name = str(run / "student")
         if not (run / "student" / CONFIG_NAME).is_file():
             raise ArgumentError(
-                f"The run in {run} has no student yet. Continue it with --resume, or write what there is with "
+                f"The run in {run} has no student yet. Continue it with `resume`, or write what there is with "
                 f"`rd-hf report {run}`."
             )
     with loading("model", name):

@@ -47,7 +47,7 @@ def info_table(facts: dict[str, Any]) -> str:
         thresholds = [f"{name} from {value:.3g}" for name, value in point["thresholds"].items()]
         lines.append(("operating point", f"{point['rule']}: {_first_of(thresholds)}"))
     if facts["calibration_temperature"] is not None:
-        lines.append(("temperature", f"{facts['calibration_temperature']:.3f} (with --calibrated)"))
+        lines.append(("temperature", f"{facts['calibration_temperature']:.3f} (with `calibrated`)"))
     lines.append(("cost", _cost(facts["cost"])))
     if "foundation_model" in facts:
         lines.append(("foundation model", f"{facts['foundation_model']['id']}, not counted in the cost"))

@@ -48,7 +48,7 @@ def put_into(module: nn.Module, tensors: dict[str, Tensor]) -> None:
         raise CheckpointError(
             f"The saved weights are not those of this model: {(lacking or unexpected)[0]} is "
             f"{'missing' if lacking else 'unknown'}. Another version of a library may name them otherwise: use the "
-            "versions that the run was begun with, or start again with --overwrite_output_dir."
+            "versions that the run was begun with, or start again with `overwrite_output_dir`."
         )
 
 
@@ -118,7 +118,7 @@ def load_latest(folder: Path) -> Checkpoint:
         except (OSError, ValueError, KeyError) as error:
             logger.warning("Checkpoint %s is damaged (%s); rd_hf tries the previous one.", path.name, error)
     raise CheckpointError(
-        f"{folder} has no readable checkpoint. To start again, give --overwrite_output_dir instead of --resume."
+        f"{folder} has no readable checkpoint. To start again, give `overwrite_output_dir` in place of `resume`."
     )
 
 

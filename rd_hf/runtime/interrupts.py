@@ -95,7 +95,7 @@ class Interrupts:
             raise Stopped(self.reason + where_it_stands, exit_code)
         step = checkpoint_step(kept[-1])
         lost = "" if step == done else f" (step {done} could not be saved)"
-        saved = f"Step {step} of {max_steps} is saved{lost}. Continue with the same command and --resume."
+        saved = f"Step {step} of {max_steps} is saved{lost}. To continue, repeat the command or call with `resume`."
         raise Stopped(self.reason + saved, exit_code)
 
     def _note(self, number: int, frame) -> None:

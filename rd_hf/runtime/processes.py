@@ -25,6 +25,7 @@ from accelerate.utils import (
     GradientAccumulationPlugin,
     InitProcessGroupKwargs,
     KwargsHandler,
+    LoggerType,
 )
 
 from ..arguments.distillation import DistillationArguments
@@ -52,6 +53,7 @@ def start_accelerator(arguments: DistillationArguments) -> Accelerator:
     """
     if arguments.fp16 and not torch.accelerator.is_available():  # Accelerate would train in float32 without a word
         raise ArgumentError("`fp16` needs a GPU, and there is none here: leave it out, or give `bf16`.")
+    _check_trackers(arguments.report_to)
     # Accelerate keeps one precision per process, but a second run in the process may use another.
     AcceleratorState._reset_state()
     GradientState._reset_state()  # which an interrupted training of another library may have left in an accumulation
@@ -103,6 +105,14 @@ def end_run(accelerator: Accelerator) -> None:
 def _leave_the_others() -> None:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+
+
+def _check_trackers(names: list | str | None) -> None:
+    """:raises ArgumentError: for a tracker that Accelerate does not know."""
+    known = [tracker.value for tracker in LoggerType]
+    for name in [] if names is None else [names] if isinstance(names, str) else names:
+        if name not in known:
+            raise ArgumentError(f"`report_to` is {name!r}; each tracker must be one of {', '.join(known)}.")
 
 
 def _check_configuration(accelerator: Accelerator, arguments: DistillationArguments) -> None:
@@ -193,7 +203,7 @@ def _who_is_silent(accelerator: Accelerator, store: torch.distributed.Store, err
     reason = str(error).splitlines()[0]
     return (
         f"Process {own} got no answer from process {names or 'unknown'}, which has stopped or has been stuck for longer"
-        f" than process_timeout. The last checkpoint, if any, is kept; continue with --resume. ({reason})"
+        f" than `process_timeout`. The last checkpoint, if any, is kept; continue with `resume`. ({reason})"
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from ..arguments.plain_values import plain
 from ..arguments.values import ArgumentError
 from ..models.configuration_monai import DEFAULT_SIDE
 from ..runtime.memory import PeakMemory
@@ -96,6 +97,7 @@ def students_within(
     :raises ArgumentError: for a value that is out of range.
     :raises BudgetError: when none stays within the budget.
     """
+    image_size, num_labels, threads, dimensions = map(plain, (image_size, num_labels, threads, dimensions))
     budgets = {
         "parameters": _count("max_params", max_params),
         "gflop": _count("max_gflop", max_gflop),
@@ -131,7 +133,7 @@ def students_within(
                      image_size, len(every))  # fmt: skip
     size = "student_image_size" if dimensions == 2 else {"segmentation": "crop_size"}.get(task, "volume_size")
     logger.info(
-        "Students are sorted by parameters, most first. ms is measured on this CPU with %s. Train with --%s %d.",
+        "Students are sorted by parameters, most first. ms is measured on this CPU with %s. Train with `%s` %d.",
         threads_in_words(used), size, image_size,
     )  # fmt: skip
     students.sort(key=lambda pair: -pair[1].parameters)

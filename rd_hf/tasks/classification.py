@@ -118,7 +118,7 @@ class Classification(Task):
         truth = Predictions.check(guess, labels, self.names, self.exclusive)
         if not np.isnan(point_values(truth)[0][metric]):
             return
-        advice = f"Choose another metric, such as --metric_for_best_model {ALWAYS_DEFINED}"
+        advice = f"Choose another metric, such as `metric_for_best_model` {ALWAYS_DEFINED}"
         if not self.exclusive:
             names = ", ".join(map(repr, self.names))
             raise MetricError(
@@ -252,7 +252,7 @@ class MultiLabel(Classification):
         if label_smoothing:
             raise ValueError(
                 "`label_smoothing` is for single-label tasks only, but the data has several labels per image: leave it "
-                "out. If rare labels are the reason, --class_weights balanced gives them more weight."
+                "out. If rare labels are the reason, `class_weights` balanced gives them more weight."
             )
         known = ~labels.isnan()
         weights = balanced_pos_weight(labels.nansum(dim=0), known.sum(dim=0)) if balanced else None

@@ -217,15 +217,15 @@ class FeatureCache:
             free = ""
         message = (
             "No more teacher features are cached in %s (%s%s). Training continues and runs the teacher at every step. "
-            "Free some space (rd-hf cache info, rd-hf cache clear), choose another --cache_dir, or turn the cache off "
-            "with --no_cache."
+            "Free some space (rd-hf cache info, rd-hf cache clear), choose another `cache_dir`, or turn the cache off "
+            "with `cache` false."
         )
         self._warn_once("write", message, self.folder.path, error.strerror or error, free)
 
     def _warn_of_range(self, count: int, largest: float) -> None:
         kind = str(self.layout.dtype).removeprefix("torch.")
         may_fit = kind in ("float16", "int8") and math.isfinite(largest)
-        way_out = " --cache_dtype bfloat16 can hold them." if may_fit else ""
+        way_out = " `cache_dtype` bfloat16 can hold them." if may_fit else ""
         self._warn_once(
             "range",
             "Features of %d images (largest value %.3g) are not finite in %s, so they are not cached: the teacher "

@@ -22,6 +22,7 @@ from ..models.modeling_rd_teacher import RDTeacherForImageClassification
 from ..models.teacher_network import TeacherNetwork
 from . import int8
 from .file import Layout, make_file
+from .network_state import network_state
 
 FORMAT = "rd_hf teacher features 1"
 KEY_FILE = "key.json"
@@ -56,6 +57,8 @@ def teacher_key(
     :param volumes: how volumes are read and their views drawn, as plain JSON; None for images.
     """
     config = {n: v for n, v in backbone.config.to_dict().items() if n not in NOT_OF_THE_FEATURES}
+    # a field of such keys alone, so that caches of others keep their names
+    network = backbone.tower.network if isinstance(backbone.tower, TeacherNetwork) else None
     shown = processor.to_dict()
     crops = volumes is not None and "crop_size" in volumes  # which are drawn also where nothing else changes
     key = {
@@ -63,6 +66,7 @@ def teacher_key(
         "teacher_sha256": backbone.source["sha256"],
         "teacher_class": type(backbone.tower).__name__,
         "teacher_code": _model_code(backbone),
+        **({} if network is None else {"teacher_network": network_state(network)}),
         "teacher_config": config,
         "teacher_dtype": str(backbone.dtype).removeprefix("torch."),
         "image_size": list(teacher.config.teacher_image_size),
@@ -78,7 +82,7 @@ def teacher_key(
         "dtype": str(dtype).removeprefix("torch."),
         **({} if volumes is None else {"volumes": volumes}),
     }
-    if dtype == torch.int8:  # a field of such keys alone, so that caches of others keep their names
+    if dtype == torch.int8:  # likewise
         small = [number for number, grid in enumerate(key["grids"]) if not int8.saves_space(grid)]
         key |= {SMALL_MAPS: small} if small else {}
     return json.loads(json.dumps(key, default=str))
@@ -230,14 +234,12 @@ def _short(value: Any) -> str:
 def _model_code(backbone: Backbone) -> str | None:
     """SHA-256 of the file of a model class that is not part of transformers: such code changes without the weights.
 
-    None also for a class that was typed into a session: it has no file.
+    None also for a class that was typed into a session: it has no file. A plain network has a field of its own.
     """
-    if not type(backbone.config).is_custom_code():
+    if not type(backbone.config).is_custom_code() or isinstance(backbone.tower, TeacherNetwork):
         return None
-    tower = backbone.tower
-    model_class = type(tower.network if isinstance(tower, TeacherNetwork) else tower)
     try:
-        path = Path(inspect.getfile(model_class))
+        path = Path(inspect.getfile(type(backbone.tower)))
     except (TypeError, OSError):
         return None
     return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -122,9 +122,12 @@ def warn_of_few_cka_images(
     images = distinct_images(plan, batches)
     repeated = f" in {rows} views" if images < rows else ""
     if images * positions < FEW_CKA_ROWS:
-        ways_out = ["raise the batch sizes or --gradient_accumulation_steps"] if images == rows else []
+        ways_out = ["raise the batch sizes or `gradient_accumulation_steps`"] if images == rows else []
         ways_out += [f"add {unit}s without labels"] if repeated and not plan.unlabelled else []
-        ways_out += ["set --cka_weight 0", *(["use --cka_features positions"] if of_masks and positions == 1 else [])]
+        ways_out += [
+            "set `cka_weight` to 0",
+            *(["set `cka_features` to positions"] if of_masks and positions == 1 else []),
+        ]
         logger.warning(
             "CKA compares %s%s at each step, which is too few: it is mostly noise, and can spoil the training. "
             "To avoid it, %s.", counted(images, unit), repeated, ", or ".join(ways_out),

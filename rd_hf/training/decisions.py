@@ -37,7 +37,7 @@ def check_operating_point(arguments: DistillationArguments, run_data: RunData) -
         raise ArgumentError("`operating_point` is of classes, but the data has masks: leave it out.")
     labels = _labels_with_thresholds(arguments, task)
     if task.exclusive and arguments.positive_label is None:
-        logger.info("The operating point is of '%s', the last class in order. --positive_label names another.", *labels)
+        logger.info("The operating point is of '%s', the last class in order. `positive_label` names another.", *labels)
     known = np.asarray(run_data.validation.used_labels)
     marks = task.marks(known)[:, [task.names.index(name) for name in labels]]
     negatives = (marks == 0) if task.exclusive else (known == 0)

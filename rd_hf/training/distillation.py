@@ -19,6 +19,7 @@ from ..arguments.config import arguments_from
 from ..arguments.distillation import MODEL_IN_MEMORY, DistillationArguments
 from ..arguments.effects import check_effects
 from ..arguments.options import options, preset_in_words, public_values
+from ..arguments.target_checks import check_targets
 from ..arguments.values import ArgumentError
 from ..data.pixels import PixelTransform
 from ..data.timm_processor import savable
@@ -68,7 +69,7 @@ def distill(
     """
     names = {"teacher": teacher, "student": student, "dataset": dataset}
     with console(verbose):
-        return run_distillation(arguments_from({"output_dir": _new_folder()} | arguments | names))
+        return run_distillation(arguments_from(_with_folder(arguments | names)))
 
 
 def distill_from_models(
@@ -94,6 +95,11 @@ def distill_from_models(
     :raises ArgumentError: for an argument that is unknown, contradictory, or about loading models by name.
     :raises StudentError: when the student's classes are not those of the data.
     """
+    if not isinstance(arguments, Mapping):
+        raise ArgumentError(
+            f"`arguments` is of type {type(arguments).__name__}; it must be a mapping of names to values, such as "
+            "{'max_steps': 500}."
+        )
     for name, stated in options(DistillationArguments).items():
         if stated.loading and name in arguments:
             raise ArgumentError(f"`{name}` is only for models and data that are loaded by name: leave it out here.")
@@ -127,7 +133,7 @@ def distill_from_models(
         return own, LoadedTeacher(model, processor)
 
     with console(verbose):
-        return _run(arguments_from({"output_dir": _new_folder()} | dict(arguments) | in_hand), adopt_models)
+        return _run(arguments_from(_with_folder(dict(arguments) | in_hand)), adopt_models)
 
 
 def run_distillation(arguments: DistillationArguments) -> RDStudent:
@@ -138,12 +144,25 @@ def run_distillation(arguments: DistillationArguments) -> RDStudent:
     return _run(arguments, load_models)
 
 
+def _with_folder(values: dict[str, Any]) -> dict[str, Any]:
+    """Arguments with a new folder for the run, where none is given.
+
+    :raises ArgumentError: when a run is to be resumed, which has a folder.
+    """
+    if values.get("output_dir") is not None:
+        return values
+    if values.get("resume"):
+        raise ArgumentError("`resume` needs `output_dir`, the folder of the run that goes on: give both, or neither.")
+    return values | {"output_dir": _new_folder()}
+
+
 def _new_folder() -> str:
     return f"runs/{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def _run(arguments: DistillationArguments, load: LoadModels) -> RDStudent:
     check_effects(arguments)
+    check_targets(arguments)
     seconds = arguments.seconds_to_run()
     deadline = None if seconds is None else time.monotonic() + seconds
     accelerator = start_accelerator(arguments)

@@ -33,8 +33,7 @@ def build(arguments: DistillationArguments) -> str:
     """
     if not arguments.uses_cache:
         raise ArgumentError(
-            "There is no cache to build. A cache needs a teacher and a number of views, and `no_cache` must be left "
-            "out."
+            "There is no cache to build. A cache needs a teacher and a number of views, and `cache` must be true."
         )
     check_effects(arguments)
     patience = max(arguments.process_timeout, MINUTES_OF_WAITING)
@@ -60,7 +59,7 @@ def _build_joined(arguments: DistillationArguments, accelerator: Accelerator) ->
     run_data.open_train(models.transforms, arguments.bytes_for_volumes())
     inputs = build_inputs(arguments, run_data, models, accelerator)
     if inputs.cache is None or not inputs.cache.has_folder:
-        raise OSError(f"The cache cannot be written to {cache_root(arguments.cache_dir)}: choose another --cache_dir.")
+        raise OSError(f"The cache cannot be written to {cache_root(arguments.cache_dir)}: choose another `cache_dir`.")
     visits = [(int(row), view) for view in range(run_data.views(arguments)) for row in run_data.kept_rows]
     own = visits[accelerator.process_index :: accelerator.num_processes]
     missing = [visit for visit in own if inputs.cache.lacks(*visit)]
@@ -96,7 +95,7 @@ def _fill_missing(
         if inputs.cache.full:
             raise OSError(
                 f"The cache in {inputs.cache.folder.path} is not complete, because the disk is full: free some space, "
-                "or choose another --cache_dir."
+                "or choose another `cache_dir`."
             )
     return computed
 
@@ -107,7 +106,7 @@ def _outcome(cache: FeatureCache, visits: list[tuple[int, int]], computed: int) 
         return f"{cache.folder.path}: {len(visits)} entries, of which this process computed {computed}."
     return (
         f"{cache.folder.path}: {len(visits) - lacking} of {len(visits)} entries are cached, and this process computed "
-        f"{computed}. The limit of {in_bytes(cache.limit)} leaves no room for the others: raise --cache_limit."
+        f"{computed}. The limit of {in_bytes(cache.limit)} leaves no room for the others: raise `cache_limit`."
     )
 
 

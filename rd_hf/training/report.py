@@ -166,7 +166,7 @@ def _how_to_go_on(folder: Path, trainer: Trainer, error: Exception) -> str:
         )
     way_out = f"run `rd-hf report {folder}`, which writes the report without training again"
     if kept[-1] != trainer.step:
-        way_out = f"repeat the training command with --resume, which continues from step {kept[-1]}"
+        way_out = f"repeat the training with `resume`, which continues from step {kept[-1]}"
     return f"Step {trainer.step} is done, but {folder} cannot be written ({error}). Free some space, then {way_out}."
 
 

@@ -8,9 +8,35 @@ import torch
 from accelerate import Accelerator
 
 from ..data.order import StepPlan
+from ..models.backbone import Backbone
 from ..runtime.checkpoint import Checkpoint, CheckpointError
 
 logger = logging.getLogger(__name__)
+
+
+def teacher_hash(backbone: Backbone | None) -> str | None:
+    """What identifies the weights of a run's teacher; None without one."""
+    return None if backbone is None else backbone.source["sha256"]
+
+
+def check_same_origin(checkpoint: Checkpoint, data: dict[str, str], backbone: Backbone | None) -> None:
+    """Check that a run goes on with the data and the teacher that it was begun with.
+
+    :param data: the fingerprint of the data now.
+    :param backbone: the teacher now; checkpoints of earlier versions do not say which one they had.
+    :raises CheckpointError: naming what has changed.
+    """
+    if checkpoint.state["data"] != data:
+        raise CheckpointError(
+            "The images or labels have changed since the run started. Use the original data, or start again with "
+            "`overwrite_output_dir`."
+        )
+    before, now = checkpoint.state.get("teacher"), teacher_hash(backbone)
+    if before is not None and now is not None and before != now:
+        raise CheckpointError(
+            f"The weights of `teacher` are not those that the run was begun with: their hash was {before[:16]} and is "
+            f"{now[:16]}. Give the teacher of then, or start again with `overwrite_output_dir`."
+        )
 
 
 def check_same_steps(checkpoint: Checkpoint, plan: StepPlan) -> None:

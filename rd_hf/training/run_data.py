@@ -69,8 +69,8 @@ class RunData:
     :param volumes: how volumes are read; None for images.
     :param volume_processor: the grid and the intensities that the student sees of volumes; None for images.
     :param shards: unlabelled images that are decoded at each visit and not kept; None where there are none.
-    :param stream: unlabelled images that are read one after the other; None where there is none. Their row numbers are
-        those from len(train) on, in the order in which they come.
+    :param stream: unlabelled images that are read in their order, with row numbers from len(train) on; None where none.
+    :param passed_over: number of rows of train that have no label and are not used.
     """
 
     task: Task
@@ -89,6 +89,7 @@ class RunData:
     stream: ImageStream | None = None
     store: PixelStore | VolumeStore | None = None
     skipped: dict[str, dict[int, str]] = field(default_factory=dict)
+    passed_over: int = 0
 
     def open_images(
         self, transforms: Transforms, on_bad_image: str, on_leak: str = "warn", limit: int | None = None
@@ -247,9 +248,8 @@ def load_run_data(arguments: DistillationArguments, keep_unlabelled: bool = Fals
     chosen = choose_labelled(data, task.marks, arguments.shots, arguments.label_fraction, arguments.seed)
     are_used = arguments.uses_unlabeled or keep_unlabelled
     images, unlabelled, shards, stream = with_unlabelled(arguments, data, chosen.unlabelled_rows, are_used)
-    if not are_used:
-        if len(unlabelled):
-            logger.info("Method ce learns from labels only, so %d rows without label are not used.", len(unlabelled))
+    if not are_used and len(unlabelled):
+        logger.info("Method ce learns from labels only, so %d rows without label are not used.", len(unlabelled))
         unlabelled = np.empty(0, dtype=np.int64)
     labels = torch.from_numpy(data.labels("train"))
     count = len(images) + (0 if shards is None else len(shards))
@@ -279,6 +279,7 @@ def load_run_data(arguments: DistillationArguments, keep_unlabelled: bool = Fals
         volume_processor=processor,
         shards=shards,
         stream=stream,
+        passed_over=0 if data.unlabelled is None or arguments.use_unlabeled else len(data.unlabelled),
     )
 
 

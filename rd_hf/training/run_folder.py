@@ -55,8 +55,8 @@ def check_run_folder(arguments: DistillationArguments) -> None:
         _keep_inputs(folder, arguments)
     elif _holds_something(folder) and not arguments.overwrite_output_dir:
         raise ArgumentError(
-            f"`output_dir` {folder} is not empty. Choose another folder, continue the run there with --resume, or "
-            "replace it with --overwrite_output_dir."
+            f"`output_dir` {folder} is not empty. Choose another folder, continue the run there with `resume`, or "
+            "replace it with `overwrite_output_dir`."
         )
 
 

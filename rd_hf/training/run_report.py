@@ -61,8 +61,10 @@ def report(
     :param verbose: whether log lines and progress are shown, as by `rd-hf report`.
     :return: what metrics.json holds.
     :raises ArgumentError: when the folder holds no run, nothing that was trained, or names what is not there any more.
-    :raises CheckpointError: when no checkpoint can be read, or the data has changed.
+    :raises CheckpointError: when no checkpoint can be read, or data or teacher have changed.
     """
+    if not isinstance(run, str | os.PathLike):
+        raise ArgumentError(f"`run` is {run!r}; it must be the folder of a run.")
     folder = Path(os.path.expanduser(run))
     with console(verbose):
         given = {"operating_point": operating_point, "positive_label": positive_label}
@@ -123,7 +125,7 @@ def _arguments_of(folder: Path, given: dict[str, Any]) -> DistillationArguments:
     if not list_checkpoints(folder / CHECKPOINTS) and not (folder / "student" / "config.json").is_file():
         raise ArgumentError(
             f"The run in {folder} has neither a checkpoint nor a student yet, so there is nothing to report on. "
-            "Continue it with --resume."
+            "Continue it with `resume`."
         )
     values = read_config(folder / RUN_CONFIG)
     for name in ("teacher", "student", "dataset", "unlabeled_dataset"):

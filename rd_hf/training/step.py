@@ -113,7 +113,7 @@ class Update:
         if self.has_two_passes:
             logger.info(
                 "%s %s all %d rows of a step. The student's forward pass, %s hybrid passes, therefore runs twice for "
-                "each row, and the teacher features of a whole step are held in memory. --cka_batch local avoids this.",
+                "each row, and the teacher features of a whole step are held in memory. `cka_batch` local avoids this.",
                 name, verb, rows, "with its" if self.has_dist else "without",
             )  # fmt: skip
         elif self.is_global:

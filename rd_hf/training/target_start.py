@@ -16,6 +16,7 @@ from accelerate.utils import broadcast
 from torch import Tensor, nn
 
 from ..arguments.distillation import DistillationArguments
+from ..arguments.target_checks import check_targets, has_probe, has_targets
 from ..arguments.values import ArgumentError
 from ..data.order import StepPlan, Visit
 from ..data.pixel_store import Visits, collate
@@ -32,7 +33,7 @@ from .mask_probe import ProbedSplit, mask_probe
 from .run_data import RunData
 from .run_models import Models
 from .schedules import Rise
-from .targets import TargetMaker, has_probe, has_targets, probe_logits
+from .targets import TargetMaker, probe_logits
 from .teacher_features import in_bytes
 from .view_means import check_view_means, read_view_means
 
@@ -108,29 +109,11 @@ def open_targets(
 
 def _check(arguments: DistillationArguments, run_data: RunData, models: Models) -> None:
     """:raises ArgumentError: see `open_targets`."""
-    if not isinstance(run_data.task, Classification):
-        _check_of_masks(arguments, models)
-    check_view_means(arguments, run_data)
-    if run_data.stream is not None and arguments.ensemble_share:
-        raise ArgumentError(
-            "`ensemble_share` needs what the student said of the same image before, but the images of a stream are not "
-            "known again: set `ensemble_share` to 0, or leave `unlabeled_streaming` out."
-        )
-    if has_targets(arguments) and not arguments.detach_hybrid_in_kl:
-        raise ArgumentError(
-            "`detach_hybrid_in_kl` false needs the hybrid logits themselves as targets: leave it out, or set "
-            "`target_views` to one and `probe_weight`, `probe_share` and `ensemble_share` to 0."
-        )
-
-
-def _check_of_masks(arguments: DistillationArguments, models: Models) -> None:
-    """:raises ArgumentError: for targets that masks do not have."""
-    if arguments.ensemble_share or arguments.target_views == "mean":
-        raise ArgumentError(
-            "`ensemble_share` and `target_views` mean are for classes, because the views of an image have masks that "
-            "differ: set `ensemble_share` to 0 and `target_views` to one, or leave them out."
-        )
-    if arguments.projector_start == "probe" and models.teacher.needs_student_pixels:
+    of_masks = not isinstance(run_data.task, Classification)
+    if not of_masks:
+        check_view_means(arguments, run_data)
+    check_targets(arguments, of_masks=of_masks, of_stream=run_data.stream is not None)
+    if of_masks and arguments.projector_start == "probe" and models.teacher.needs_student_pixels:
         raise ArgumentError(
             "`projector_start` probe needs hybrid logits that follow the teacher alone, but those of this student also "
             "depend on its own image: set `skips` to reprogrammed, choose a student that does not read its image again "

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..arguments.distillation import DistillationArguments
+from ..arguments.target_checks import has_targets
 from ..models.features import StageFeature
 from ..models.grids import Grid, at_least_float32, resize
 from ..tasks.task import Task
@@ -119,13 +120,3 @@ def targets_in_words(arguments: DistillationArguments) -> str:
     weight = f"{first:g}" if first == last else f"{first:g} to {last:g}"
     name = {"kl": "KL", "dist": "DIST"}[arguments.divergence]
     return f"{words}; {name} with weight {weight} and temperature {arguments.temperature:g}"
-
-
-def has_probe(arguments: DistillationArguments) -> bool:
-    """Whether a linear probe is among what student or hybrid logits learn from."""
-    return bool(arguments.probe_weight or arguments.probe_share)
-
-
-def has_targets(arguments: DistillationArguments) -> bool:
-    """Whether the student learns from other logits than the hybrid ones of the view at hand, or these from others."""
-    return has_probe(arguments) or arguments.ensemble_share > 0 or arguments.target_views == "mean"

@@ -86,8 +86,8 @@ def open_cache(
                 some_of(changes, SHOWN_CHANGES, "; ", "; and "),
             )
         logger.info("%s", describe(cache, rows, run_data.views(arguments), new))
-    ways_out = ["lower --num_views"] if run_data.views(arguments) > 1 else []
-    ways_out += ["choose a smaller --cache_dtype"] if dtype == torch.float32 else []
+    ways_out = ["lower `num_views`"] if run_data.views(arguments) > 1 else []
+    ways_out += ["choose a smaller `cache_dtype`"] if dtype == torch.float32 else []
     _keep_to_limit(cache, rows, run_data.views(arguments), "at every step", ways_out, accelerator)
     accelerator.wait_for_everyone()  # all have counted the entries before one writes
     return cache
@@ -173,7 +173,7 @@ def _open(
         except OSError as error:
             logger.warning(
                 "Teacher features cannot be cached in %s (%s), so the teacher runs each time. Choose another "
-                "--cache_dir.",
+                "`cache_dir`.",
                 root,
                 error.strerror,
             )
@@ -201,7 +201,7 @@ def _keep_to_limit(
     if cache.has_room_for(lacking):
         return
     if own == sharers[0]:
-        more = ["To cache more, raise --cache_limit", *ways_out, "or put --cache_dir on a larger disk."]
+        more = ["To cache more, raise `cache_limit`", *ways_out, "or put `cache_dir` on a larger disk."]
         logger.warning(
             "The complete cache in %s would take %s, but its limit is %s: the other features (%d of %d) are computed "
             "%s. %s",

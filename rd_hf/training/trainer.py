@@ -28,7 +28,6 @@ from ..data.volumes.store import VolumeStore
 from ..inference.rows import predict_rows
 from ..runtime.checkpoint import (
     Checkpoint,
-    CheckpointError,
     list_checkpoints,
     load_latest,
     put_into,
@@ -41,7 +40,7 @@ from ..runtime.progress import Progress
 from ..tasks.task import Task
 from .inputs import Inputs
 from .objective import Objective
-from .resuming import check_same_steps, check_that_all_resume_at
+from .resuming import check_same_origin, check_same_steps, check_that_all_resume_at, teacher_hash
 from .run_folder import forget_rows_after
 from .stage_schedule import StageSchedule
 from .step import NonFiniteLossError, Update
@@ -120,7 +119,7 @@ class Trainer:
             passes = self.max_steps * self.rows_a_step["labelled"] / len(self.data.plan.labelled.rows)
             logger.info(
                 "Training takes %d optimiser steps, which are %.0f passes over the labelled rows. Change it by "
-                "--max_steps or --num_train_epochs.", self.max_steps, passes,
+                "`max_steps` or `num_train_epochs`.", self.max_steps, passes,
             )  # fmt: skip
         batches = self.timed(iter(self.loader()))
         self.update.log_cka_cost(len(self.data.plan.batch(self.step, 0)))
@@ -283,6 +282,7 @@ class Trainer:
             "processes": self.accelerator.num_processes,
             "rows_a_step": self.data.plan.rows_a_step,
             "data": self.data.fingerprint,
+            "teacher": teacher_hash(self.inputs.backbone),
             "stages": self.update.stages.state(),
         }
         if stream_epochs is not None:
@@ -302,7 +302,7 @@ class Trainer:
     def restore(self) -> None:
         """Return to the last checkpoint, or to the start if there is none yet.
 
-        :raises CheckpointError: when none can be read, the data or a step's rows have changed, or processes disagree.
+        :raises CheckpointError: when none can be read or is of this run (see `restore_from`), or processes disagree.
         """
         if list_checkpoints(self.checkpoints):
             self.restore_from(load_latest(self.checkpoints))
@@ -316,7 +316,7 @@ class Trainer:
     def restore_from(self, checkpoint: Checkpoint) -> None:
         """Take over weights, optimiser and scores.
 
-        :raises CheckpointError: when the data or the rows of a step are not those of the checkpoint's run.
+        :raises CheckpointError: when data, teacher or the rows of a step are not those of the checkpoint's run.
         """
         self.restore_weights(checkpoint)
         check_same_steps(checkpoint, self.data.plan)
@@ -331,13 +331,9 @@ class Trainer:
     def restore_weights(self, checkpoint: Checkpoint) -> None:
         """Take over step, weights and the best weights so far: all that a report needs.
 
-        :raises CheckpointError: when the data is not that of the checkpoint's run.
+        :raises CheckpointError: when data or teacher are not those of the checkpoint's run.
         """
-        if checkpoint.state["data"] != self.data.fingerprint:
-            raise CheckpointError(
-                "The images or labels have changed since the run started. Use the original data, or start again with "
-                "--overwrite_output_dir."
-            )
+        check_same_origin(checkpoint, self.data.fingerprint, self.inputs.backbone)
         put_into(self.module, checkpoint.tensors["model"])
         self.step, self.best_step = checkpoint.step, checkpoint.state["best_step"]
         self.rows_a_step = checkpoint.state["rows_a_step"]

@@ -56,7 +56,7 @@ def with_unlabelled(
             rows.append(np.arange(len(bare)) + len(parts[0]))
             parts.append(bare.select_columns(["image"]))
         else:
-            words = "%d rows of train have no label and are passed over. --use_unlabeled trains on them too."
+            words = "%d rows of train have no label and are passed over. `use_unlabeled` trains on them too."
             logger.info(words, len(data.unlabelled))
     if arguments.use_unlabeled and not sum(map(len, rows)):
         if arguments.shots is None and arguments.label_fraction is None and arguments.unlabeled_dataset is None:
@@ -64,7 +64,7 @@ def with_unlabelled(
                 "`use_unlabeled` has no unlabelled rows to use, because every row of train has and keeps its label. "
                 "Name an `unlabeled_dataset`, or withhold labels with `shots` or `label_fraction`."
             )
-        logger.warning("use_unlabeled has no effect, because every row of train keeps its label.")
+        logger.warning("`use_unlabeled` has no effect, because every row of train keeps its label.")
     if streams:
         if not are_used:
             logger.info("Method ce learns from labels only, so the stream of unlabelled images is not opened.")

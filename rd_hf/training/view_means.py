@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from ..arguments.distillation import DistillationArguments
+from ..arguments.target_checks import NO_VIEW_MEANS
 from ..arguments.values import ArgumentError
 from ..models.features import StageFeature
 from ..runtime.processes import share_of
@@ -51,10 +52,7 @@ def check_view_means(arguments: DistillationArguments, run_data: RunData) -> Non
     """:raises ArgumentError: when targets are to be of the mean over the views, but nothing can be averaged."""
     lacking = run_data.views(arguments) is None or arguments.teacher_features == "stage"
     if arguments.target_views == "mean" and lacking:
-        raise ArgumentError(
-            "`target_views` mean needs a number of views and one vector of the teacher for each of them: give "
-            "`num_views` a number and set `teacher_features` to all or last, or set `target_views` to one."
-        )
+        raise ArgumentError(NO_VIEW_MEANS)
     passing = run_data.shards is not None or run_data.stream is not None
     if arguments.target_views == "mean" and passing:
         images, way_out = "images in tar files are too many", "unpack the tar files"

@@ -157,7 +157,7 @@ def _intensities(arguments: DistillationArguments, own: RDVolumeProcessor) -> di
     window = arguments.intensities or own.window
     if window is None:
         logger.info(
-            "Intensities: each volume is clipped at its percentiles %g and %g and z-scored. For CT, --intensity_window "
+            "Intensities: each volume is clipped at its percentiles %g and %g and z-scored. For CT, `intensity_window` "
             "clips at fixed values (lung, bone, soft, brain, or lo,hi).",
             *own.percentiles,
         )

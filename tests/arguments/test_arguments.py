@@ -19,6 +19,7 @@ from rd_hf.arguments.distillation import OF_MASKS, DistillationArguments
 from rd_hf.arguments.options import UNGROUPED, option, options, public_values
 from rd_hf.arguments.parser import OptionParser
 from rd_hf.arguments.values import ArgumentError, listed
+from rd_hf.arguments.yaml_text import load_yaml, read_yaml
 from rd_hf.cli import main, parse_distillation
 from rd_hf.comparison.arguments import ComparisonArguments
 from rd_hf.exports.run import export
@@ -434,3 +435,33 @@ def test_a_colour_is_named_once():
     colours = {"#ff0000": "a", "#FF0000": "b"}
     with pytest.raises(ArgumentError, match="`mask_colors` names the colour #ff0000 twice"):
         arguments_from({**NEEDED, "task": "segmentation", "mask_colors": colours})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("learning_rate: 0.1\nseed: 3\nlearning_rate: 0.2\n", "`learning_rate` is given twice, in lines 1 and 3"),
+        ("student:\n  model_type: resnet\n  model_type: vit\n", "`model_type` is given twice, in lines 2 and 3"),
+        ("mask_colors: {'#ff0000': a, '#ff0000': b}\n", "`#ff0000` is given twice, in line 1: give it once"),
+    ],
+)
+def test_a_key_that_is_given_twice_is_named_with_its_lines(tmp_path, content, message):
+    config = tmp_path / "job.yaml"
+    config.write_text(content)
+    with pytest.raises(ArgumentError, match=f"job.yaml is not valid YAML: {message}"):
+        read_config(config)
+
+
+def test_a_key_that_is_typed_twice_is_named():
+    for name, text in (("student", "{model_type: a, model_type: b}"), ("label_names", "{0: none, 0: lesion}")):
+        with pytest.raises(ArgumentError, match="not a valid YAML value: .*is given twice, in line 1: give it once"):
+            arguments_from(NEEDED | {name: text})
+    with pytest.raises(ArgumentError, match="`data` is not a valid YAML value: .*`x` is given twice"):
+        ComparisonArguments(data="{x: {dataset: a}, x: {dataset: b}}", output_dir="o")
+
+
+def test_merged_keys_may_be_given_again(tmp_path):
+    """Also where a mapping that merges another is merged before it is read itself."""
+    text = "a: {b: &x {c: 1}, d: &y {<<: *x, c: 2, 1: e}}\nf: {<<: *y, c: 3}\ng: {<<: *x, <<: *y}\n"
+    assert read_yaml(text)["f"] == {"c": 3, 1: "e"} and read_yaml(text)["a"]["d"] == {"c": 2, 1: "e"}
+    assert load_yaml(text, set())["g"] == read_yaml(text)["g"]

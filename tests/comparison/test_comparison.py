@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 from conftest import blob_arrays
+from PIL import Image
 from safetensors.numpy import load_file
 from sklearn.linear_model import LogisticRegression
 from transformers import AutoConfig, AutoModel
@@ -17,7 +18,7 @@ import rd_hf
 from rd_hf.arguments.effect_rules import OF_STEPS
 from rd_hf.arguments.values import ArgumentError
 from rd_hf.cli import main
-from rd_hf.comparison import workers
+from rd_hf.comparison import run, workers
 from rd_hf.comparison.adaptation import AdaptedTeacher, with_lora
 from rd_hf.comparison.arguments import ComparisonArguments
 from rd_hf.comparison.bench import Bench
@@ -149,6 +150,7 @@ def test_methods_differ_in_the_positions_that_cka_compares(grid):
         ({"arguments": {"max_step": 3}}, "under `arguments`. Did you mean `max_steps`"),
         ({"arguments": {"seed": 3}}, "`seed` cannot be given for the runs"),
         ({"data": {"a/b": {"dataset": "x"}}}, "cannot be the name of a folder"),
+        ({"data": {"..": {"dataset": "x"}}}, "'..' cannot be the name of a folder"),
         ({"data": {"blobs": {"dataset": "x", "shots": 3}}}, "`shots` cannot be given for the runs"),
         ({"data": {}}, "`data` is missing"),
         ({"teachers": {}}, "`teachers` is missing"),
@@ -171,12 +173,31 @@ def test_methods_differ_in_the_positions_that_cka_compares(grid):
         ({"tuning": {"data": ["blob"]}}, "Did you mean `blobs`"),
         ({"tuning": {"weight": [0]}}, "`tuning: weight` contains 0"),
         ({"tuning": {"shots": "few"}}, "`tuning: shots` contains 'few'"),
+        ({"tuning": {}}, "`tuning` has nothing to choose from: give `learning_rate` or `weight` several values"),
+        ({"tuning": {"seeds": [100], "shots": 5}}, "`tuning` has nothing to choose from"),
+        ({"tuning": {"weight": 1}}, "`tuning` has nothing to choose from"),
+        ({"tuning": {"weight": []}}, "`tuning: weight` is empty"),
+        ({"tuning": {"learning_rate": [0.001, 0.0010000001]}}, "`tuning: learning_rate` has two values that are the"),
     ],
 )
 def test_what_cannot_be_compared_is_named(grid, changes, message):
     with pytest.raises(ArgumentError) as error:
         make_plan(grid, **changes).cells()
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"method": "rd_plus", "detach_hybrid_in_kl": False}, "`detach_hybrid_in_kl` false needs"),
+        ({"method": "drd", "stage_schedule": "random", "probe_share": 0.5}, "`stage_schedule` random has one stage on"),
+        ({"method": "lp_kd", "target_views": "mean"}, "set `teacher_features` to all or last"),
+    ],
+)
+def test_an_entry_that_can_never_run_is_refused_before_the_first_run(grid, entry, message, monkeypatch):
+    monkeypatch.setattr(run, "run_cells", lambda *_, **__: pytest.fail("a run began"))
+    with pytest.raises(ArgumentError, match=f"runs/blobs/tiny/5_shots/mine.*{message}"):
+        run_comparison(make_plan(grid, methods=["ce", {"name": "mine"} | entry]))
 
 
 def test_values_may_be_typed_as_text(grid):
@@ -250,6 +271,35 @@ def test_further_images_without_label_are_used_only_where_the_table_says_so(grid
         assert f"| RD | **{scores[0]}** | **{scores[1]}** |" in table.split("\n## ")[0]
         teachers = [f"{row['teacher_test_auroc']:.3f}" for row in rows if row["unlabelled"] == unlabelled]
         assert f"| teacher of RD | {teachers[0]} | {teachers[1]} |" in table.split("\n## ")[0]
+
+
+def test_rows_without_a_label_that_all_labels_leave_out_are_told(grid, tmp_path, caplog):
+    arrays = blob_arrays()
+    lines = ["image,label"]
+    for number, (image, (label,)) in enumerate(zip(arrays["train_images"], arrays["train_labels"], strict=True)):
+        Image.fromarray(image).save(tmp_path / f"{number}.png")
+        lines.append(f"{number}.png,{'' if number >= 54 else 'abc'[label]}")
+    (tmp_path / "some.csv").write_text("\n".join(lines))
+    data = {"blobs": {"dataset": str(tmp_path / "some.csv")}}
+    plan = make_plan(grid, data=data, methods=["rd"], shots=[5, "all"])
+    with caplog.at_level("WARNING", logger="rd_hf"):
+        assert run_here(plan) == []
+    (told,) = {record.message for record in caplog.records if "left out" in record.message}
+    assert "The 6 rows of train of blobs that have no label are left out, because `shots` is all" in told
+    run_comparison(plan)
+    text = (tmp_path / "compared" / "results.md").read_text()
+    assert "with the unlabelled rest\n\nThe runs with all labels leave out the 6 images of train that" in text
+
+
+def test_a_table_of_runs_on_labelled_images_only_says_so(grid, tmp_path):
+    assert run_here(make_plan(grid, methods=["ce"], shots=["all"])) == []
+    titles = {}
+    for name, values in (("default", {}), ("both", {"use_unlabeled": [True, False]})):
+        run_comparison(make_plan(grid, methods=["ce"], shots=["all"], **values))
+        text = (tmp_path / "compared" / "results.md").read_text()
+        titles[name] = [line for line in text.splitlines() if line.startswith("## blobs")]
+    assert titles["default"] == titles["both"] and len(titles["both"]) == 1
+    assert titles["both"][0].endswith(", labelled images only")
 
 
 def test_every_method_trains_from_the_same_start_on_the_same_views(grid, tmp_path, monkeypatch):

@@ -1,11 +1,13 @@
 """What a comparison's methods read of the teacher: maps, one vector, and vectors averaged over the views."""
 
 import copy
+import shutil
 
+import numpy as np
 import pytest
 import torch
-from test_comparison import grid, make_plan, results, run_here  # noqa: F401
-from transformers import AutoModel, ViTConfig
+from test_comparison import grid, make_plan, open_bench, results, run_here  # noqa: F401
+from transformers import AutoModel, ViTConfig, ViTImageProcessorPil
 
 from rd_hf.arguments.values import ArgumentError
 from rd_hf.comparison.adaptation import AdaptedTeacher, with_lora
@@ -75,3 +77,17 @@ def test_what_a_method_does_not_read_is_no_argument_of_it(grid, method, name, va
 def test_means_of_maps_are_refused(grid, tmp_path):  # noqa: F811
     (failure,) = run_here(make_plan(grid, methods=[{"name": "mean", "method": "lp_kd", "target_views": "mean"}]))
     assert "`teacher_features` to all or last" in failure
+
+
+def test_teachers_of_the_same_weights_and_other_pixels_have_features_of_their_own(grid, teacher, tmp_path):  # noqa: F811
+    brighter = shutil.copytree(teacher, tmp_path / "brighter")
+    size = {"height": 40, "width": 40}
+    ViTImageProcessorPil(size=size, image_mean=[0.0] * 3, image_std=[0.1] * 3).save_pretrained(brighter)
+    arguments, bench, models, run_data = open_bench(grid)
+    other = arguments.with_values(teacher=str(brighter))
+    models_of_other = bench.models(other)
+    validation = bench.open(other, models_of_other.transforms).validation
+    one = bench.pooled_features(arguments, models, run_data.validation)
+    two = bench.pooled_features(other, models_of_other, validation)
+    assert not np.allclose(one, two)
+    assert bench.pooled_features(arguments, models, run_data.validation) is one

@@ -231,7 +231,7 @@ OWN = THEIRS | {"rd_hf_provenance": {"method": "drd"}}
             "me/code",
             {"config.json": json.dumps(THEIRS | {"model_type": "rd_student"}).encode()},
             "contains a rd_student of benign, malignant, normal, not a resnet of benign, malignant, normal: choose "
-            "another repo, or push with `--format rd_hf`.",
+            "another repo, or push with `format` rd_hf.",
         ),
     ],
 )

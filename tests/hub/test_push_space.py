@@ -63,7 +63,7 @@ def test_the_same_page_again_and_a_page_of_other_classes(server, client, page):
 
 
 def test_refusals_before_anything_is_sent(server, client, made, page):
-    assert "is a web page: push it with `--space`" in message(push(client, page))
+    assert "is a web page: push it with `space`" in message(push(client, page))
     assert "has no index.html: make one with" in message(push(client, made / "student", "--space"))
     assert "There is no folder" in message(push(client, made / "nothing", "--space"))
     assert "`format` is for students only" in message(push(client, page, "--space", "--format", "rd_hf"))

@@ -1,6 +1,7 @@
 """Foundation models of volumes: networks of MONAI from a folder, and plain networks in memory, with their stages."""
 
 import importlib.util
+from functools import partial
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from rd_hf.models.modeling_rd_teacher import RDTeacherForImageClassification
 from rd_hf.models.slices import SliceReading
 from rd_hf.models.stages import find_stages
 from rd_hf.teacher_cache.key import key_id, teacher_key
+from rd_hf.teacher_cache.network_state import network_state
 
 MODELS = REPOSITORY.parent / "shared" / "models"
 RESNET = {"block": "basic", "layers": [1, 1, 1, 1], "block_inplanes": [4, 6, 8, 10]}
@@ -158,6 +160,35 @@ def test_a_cache_tells_networks_and_readings_apart():
     keys += [key(nn.Conv3d(1, 4, 3, padding=1)), key(Shifted(1, 4, 3, padding=1))]
     assert len(set(keys)) == len(keys)
     assert key(plane(), readings[0]) == keys[0]
+
+
+def test_a_cache_tells_networks_apart_by_what_their_forwards_read():
+    def signed(body: str) -> type[nn.Module]:
+        """A class as a session has it, without a file."""
+        found: dict = {"nn": nn, "__name__": "typed"}
+        exec(f"class Signed(nn.Conv2d):\n    def forward(self, x):\n        return {body}", found)
+        return found["Signed"]
+
+    def state(kind: type[nn.Module], **attributes) -> str:
+        torch.manual_seed(0)
+        network = nn.Sequential(kind(1, 4, 3), nn.ReLU())
+        for name, value in attributes.items():
+            setattr(network[0], name, value)
+        return network_state(network.eval())
+
+    def buffered(value: float) -> str:
+        network = nn.Sequential(nn.Conv2d(1, 4, 3))
+        network[0].register_buffer("offset", torch.tensor([value]), persistent=False)
+        return network_state(network)
+
+    kind, other = signed("self.sign * super().forward(x)"), signed("self.sign + super().forward(x)")
+    differing = [state(kind, sign=sign) for sign in (1.0, -1.0, None, True, (1.0, 2), [1.0, {"a": "b"}])]
+    differing += [state(kind, sign=torch.tensor(sign)) for sign in (1.0, -1.0)]
+    differing += [state(kind, sign=sign) for sign in (torch.relu, lambda x: x + 1, partial(torch.add, alpha=2))]
+    differing += [state(other, sign=1.0), state(Shifted, sign=1.0), buffered(1.0), buffered(2.0)]
+    assert len(set(differing)) == len(differing)
+    again = signed("(\n\n        self.sign * super().forward(x)\n)")
+    assert state(again, sign=1.0) == state(kind, sign=1.0, thing=object()) == differing[0]
 
 
 def test_the_seed_of_views_is_in_a_key_where_it_draws_something():

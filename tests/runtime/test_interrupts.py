@@ -42,7 +42,7 @@ def test_each_signal_saves_the_step_and_has_its_exit_code(
 
     monkeypatch.setattr(Trainer, "optimizer_step", signalled)
     assert main(options(values)) == code
-    assert "Step 4 of 6 is saved. Continue with the same command and --resume." in capsys.readouterr().err
+    assert "Step 4 of 6 is saved. To continue, repeat the command or call with `resume`." in capsys.readouterr().err
     assert [path.name for path in list_checkpoints(tmp_path / "run" / "checkpoints")] == ["step-00000004"]
     assert signal.getsignal(number) == before
 
@@ -62,7 +62,9 @@ def test_a_signal_during_the_last_save_is_not_forgotten(teacher, blobs_npz, tmp_
         monkeypatch.setattr(Trainer, "out_of_patience", lambda self: self.step == 4)
     assert main(options(values)) == 143
     last = 6 if patience is None else 4
-    assert f"Step {last} of 6 is saved. Continue with the same command and --resume." in capsys.readouterr().err
+    assert (
+        f"Step {last} of 6 is saved. To continue, repeat the command or call with `resume`." in capsys.readouterr().err
+    )
     assert not (tmp_path / "run" / "metrics.json").exists()
     monkeypatch.setattr(Trainer, "save", save)
     assert main([*options(values), "--resume"]) == 0 and (tmp_path / "run" / "metrics.json").exists()

@@ -48,7 +48,7 @@ def test_a_metric_that_the_labels_leave_undefined_is_refused_before_training(tas
     same = np.zeros_like(labels.numpy())
     task.check_metric({"train": same, "validation": labels.numpy(), "test": same}, "auroc")
     splits = {"train": labels.numpy(), "validation": same, "test": same}
-    with pytest.raises(MetricError, match="is auroc, .*--metric_for_best_model accuracy, .*add images"):
+    with pytest.raises(MetricError, match="is auroc, .*`metric_for_best_model` accuracy, .*add images"):
         task.check_metric(splits, "auroc")
     task.check_metric(splits, "accuracy")
 

@@ -176,7 +176,7 @@ def test_the_size_and_what_follows_are_said_before_the_training_in_one_line(
     (line,) = [message for message in caplog.messages if "limit" in message]
     assert line == (
         f"The complete cache in {folder.path} would take 52.80 KB, but its limit is 22.00 KB: the other features (70 "
-        "of 120) are computed at every step. To cache more, raise --cache_limit, lower --num_views, or put --cache_dir "
+        "of 120) are computed at every step. To cache more, raise `cache_limit`, lower `num_views`, or put `cache_dir` "
         "on a larger disk."
     )
     assert caplog.messages.index(line) < next(n for n, m in enumerate(caplog.messages) if m.startswith("step"))
@@ -192,7 +192,7 @@ def test_the_size_and_what_follows_are_said_before_the_training_in_one_line(
     changes = {"output_dir": str(tmp_path / "four"), "cache_dtype": "float32", "augment": False}
     del values["num_views"]
     rd_hf.distill(**(values | changes | {"cache_limit": "1KB"}))
-    assert "--num_views" not in caplog.text and "choose a smaller --cache_dtype, or put --cache_dir" in caplog.text
+    assert "`num_views`" not in caplog.text and "choose a smaller `cache_dtype`, or put `cache_dir`" in caplog.text
 
 
 def test_two_processes_keep_to_the_limit_together_and_end_with_the_same_weights(
@@ -274,5 +274,5 @@ def test_features_of_scored_images_keep_to_the_limit_and_the_scores_are_the_same
         assert len(folders) == 2 and {entries(folder) for folder in folders} == {12}
         lines = [m for m in caplog.messages if "would take 20.93 KB, but its limit is 10.46 KB" in m]
         assert len(lines) == 2 and all(
-            "(12 of 24) are computed whenever they are scored." in line and "--num_views" not in line for line in lines
+            "(12 of 24) are computed whenever they are scored." in line and "`num_views`" not in line for line in lines
         )

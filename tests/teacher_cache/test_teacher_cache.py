@@ -138,7 +138,7 @@ def test_features_that_float16_cannot_hold_are_not_stored_and_lose_nothing(tmp_p
         (returned,) = cache.write([0, 1, 2], [0, 0, 0], [StageFeature(feature)])
     assert torch.equal(returned.map[1], feature[1]) and torch.equal(returned.map[2], feature[2].half().float())
     assert cache.read([0, 1, 2], [0, 0, 0])[1] == [1]
-    assert caplog.text.count("not finite in float16") == 1 and "--cache_dtype bfloat16" in caplog.text
+    assert caplog.text.count("not finite in float16") == 1 and "`cache_dtype` bfloat16" in caplog.text
 
 
 def test_a_full_disk_is_warned_of_once_and_what_is_there_is_still_read(tmp_path, monkeypatch, caplog):
@@ -154,7 +154,7 @@ def test_a_full_disk_is_warned_of_once_and_what_is_there_is_still_read(tmp_path,
     monkeypatch.setattr(os, "pwrite", full)
     for view in (0, 0, 1):
         cache.write([1], [view], feature)
-    assert caplog.text.count("No space left on device") == 1 and "--no_cache" in caplog.text and cache.full
+    assert caplog.text.count("No space left on device") == 1 and "`cache` false" in caplog.text and cache.full
     assert cache.read([0, 1, 1], [0, 0, 1])[1] == [1, 2]
 
 

@@ -49,7 +49,7 @@ def test_a_class_that_stays_in_train_is_named_with_the_argument(tmp_path, no_ima
         tmp_path, ["cyst" if n == 40 else ("benign", "malignant")[n % 2] for n in range(41)], "file_name,label"
     )
     with pytest.raises(
-        MetricError, match=r"'cyst' \(1 in train, 0 in validation, 0 in test\).*--metric_for_best_model"
+        MetricError, match=r"'cyst' \(1 in train, 0 in validation, 0 in test\).*`metric_for_best_model`"
     ):
         rd_hf.distill(**settings(None, data, tmp_path / "run", method="ce"))
     assert not (tmp_path / "run").exists()
@@ -69,7 +69,7 @@ def test_label_smoothing_of_several_labels_is_refused_with_an_argument_that_exis
     values = settings(None, None, tmp_path / "run", method="ce", label_column=["effusion", "nodule"]) | {
         "dataset": data
     }
-    with pytest.raises(ValueError, match="`label_smoothing` is for single-label.*--class_weights balanced"):
+    with pytest.raises(ValueError, match="`label_smoothing` is for single-label.*`class_weights` balanced"):
         rd_hf.distill(**values, label_smoothing=0.1)
     assert not (tmp_path / "run").exists()
 
@@ -181,7 +181,7 @@ def test_few_rows_of_few_images_can_be_positions(of_images, caplog):
     for positions in (1, 32):
         warn_of_few_cka_images(of_images, plan, 1, positions, of_masks=True)
     (record,) = caplog.records
-    assert "CKA compares 4 images at each step" in record.message and "--cka_features positions" in record.message
+    assert "CKA compares 4 images at each step" in record.message and "`cka_features` to positions" in record.message
 
 
 def test_few_volumes_are_called_volumes(of_images, caplog):

@@ -305,7 +305,7 @@ def test_an_output_folder_is_never_overwritten_unasked(teacher, blobs_npz, tmp_p
     run.mkdir()
     (run / "notes.txt").write_text("mine")
     values = settings(teacher, blobs_npz, run, max_steps=1)
-    with pytest.raises(ArgumentError, match="not empty.*--resume.*--overwrite_output_dir"):
+    with pytest.raises(ArgumentError, match="not empty.*`resume`.*`overwrite_output_dir`"):
         rd_hf.distill(**values)
     with pytest.raises(ArgumentError, match="has no earlier run"):
         rd_hf.distill(**values, overwrite_output_dir=True)
@@ -397,6 +397,13 @@ def test_a_truncated_image_stops_with_its_name_or_is_skipped_and_listed(teacher,
     [
         ({"shots": 2.5}, ArgumentError, "shots.*int"),
         ({"report_to": "wandb"}, ArgumentError, "wandb.*not installed"),
+        (
+            {"report_to": "nothing"},
+            ArgumentError,
+            "`report_to` is 'nothing'; each tracker must be one of .*tensorboard",
+        ),
+        ({"report_to": ["tensorboard", "mine"]}, ArgumentError, "`report_to` is 'mine'"),
+        ({"output_dir": None, "resume": True}, ArgumentError, "`resume` needs `output_dir`"),
         ({"dataset": "no/such/data.npz"}, DataError, "data.npz"),
         ({"student": {"model_type": "resnett"}}, StudentError, "resnett.*`resnet`"),
         ({"student": TINY_RESNET | {"hidden_size": [1]}}, StudentError, "hidden_size.*`hidden_sizes`"),

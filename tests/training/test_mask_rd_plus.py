@@ -106,7 +106,7 @@ def test_a_run_goes_on_to_the_bit(teacher, masks_npz, tmp_path, monkeypatch):
         ({"ensemble_share": 0.5}, "`ensemble_share` and `target_views` mean are for classes"),
         ({"target_views": "mean"}, "set `ensemble_share` to 0 and `target_views` to one, or leave them out"),
         ({"teacher_features": "all"}, "`teacher_features` is only for classes"),
-        ({"method": "rd", "target_views": "mean"}, "`ensemble_share` and `target_views` mean are for classes"),
+        ({"method": "rd", "target_views": "mean"}, "`target_views` mean is for classes, and needs a number of views"),
         ({"skips": "own"}, "`projector_start` probe needs hybrid logits that follow the teacher alone"),
         ({"method": "rd", "teacher_features": "all"}, "`teacher_features` is only for classes"),
     ],

@@ -69,11 +69,14 @@ def test_models_in_hand_give_the_weights_that_their_names_give(teacher, student_
     assert "(a model in memory)" in (tmp_path / "hand" / "config.yaml").read_text()
 
 
-def test_a_student_alone(student_folder, tmp_path):
+def test_a_student_alone_in_a_new_folder(student_folder, tmp_path, monkeypatch):
     classifier = AutoModelForImageClassification.from_config(ResNetConfig(num_labels=3, depths=[1], hidden_sizes=[8]))
-    arguments = read_settings(options("", tmp_path / "run") | {"method": "ce", "max_steps": 1})
+    monkeypatch.chdir(tmp_path)
+    arguments = read_settings(options("", None) | {"method": "ce", "max_steps": 1, "output_dir": None})
     student = rd_hf.distill_from_models((classifier, default_processor(32)), None, blobs(), arguments, verbose=False)
     assert list(student.config.id2label.values()) == NAMES
+    (run,) = (tmp_path / "runs").iterdir()
+    assert (run / "metrics.json").is_file() and f"output_dir: runs/{run.name}" in (run / "config.yaml").read_text()
     with torch.no_grad():
         assert np.isfinite(student(pixel_values=torch.zeros(1, 3, 32, 32)).logits.numpy()).all()
 
@@ -95,6 +98,9 @@ def test_what_does_not_fit_is_named(teacher, student_folder, tmp_path):
     with pytest.raises(StudentError, match=r"does not know ResNet.*AutoConfig.register\('mine', ResNetConfig\)"):
         rd_hf.distill_from_models((two, default_processor(32)), backbone, blobs(), options("", tmp_path / "c"))
     network = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+    for given in (None, rd_hf.DistillationArguments(student="s", teacher="t", dataset="d"), "method: ce"):
+        with pytest.raises(ArgumentError, match=r"`arguments` is of type \w+; it must be a mapping of names to values"):
+            rd_hf.distill_from_models(student, backbone, blobs(), given)
     for pair, backbone_of, message in (
         (student[0], backbone, r"The student is a \w+: give a pair .* \(student, processor\)"),
         (student, backbone[0], r"The teacher is a \w+: give a pair .* \(teacher, processor\)"),

@@ -250,7 +250,7 @@ def test_what_is_given_takes_the_place_of_what_the_method_sets():
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"num_views": "endless"}, "`target_views` mean needs a number of views"),
+        ({"num_views": "endless"}, "`target_views` mean is for classes, and needs a number of views"),
         ({"teacher_features": "stage"}, "set `teacher_features` to all or last"),
         ({"detach_hybrid_in_kl": False}, "`detach_hybrid_in_kl` false needs the hybrid logits themselves"),
     ],

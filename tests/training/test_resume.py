@@ -1,5 +1,7 @@
 """What a resumed run goes on from, what may differ then, and what it says of that."""
 
+import json
+import shutil
 import signal
 
 import pytest
@@ -8,10 +10,11 @@ from filelock import FileLock
 from stopped_runs import interrupted, losses
 from test_distillation import TINY_RESNET, TINY_VIT, settings
 from test_interrupts import options
+from transformers import AutoConfig, AutoModel
 
 import rd_hf
 from rd_hf.arguments.values import ArgumentError
-from rd_hf.runtime.checkpoint import CheckpointError
+from rd_hf.runtime.checkpoint import OWN_DIGEST, CheckpointError, _state_digest
 from rd_hf.training import distillation
 from rd_hf.training.run_folder import read_history
 from rd_hf.training.trainer import Trainer
@@ -43,6 +46,28 @@ def test_a_step_of_other_rows_and_other_settings_are_refused_by_name(teacher, bl
         ArgumentError, match=r"cka_weight: 1.0 then, 0.5 now\nThese arguments may differ:\n  save_total_limit: 2"
     ):
         rd_hf.distill(**(values | {"cka_weight": 0.5, "save_total_limit": 5}), resume=True)
+
+
+def test_another_teacher_under_the_same_name_is_refused(teacher, blobs_npz, tmp_path, monkeypatch):
+    own = shutil.copytree(teacher, tmp_path / "teacher")
+    values = settings(own, blobs_npz, tmp_path / "run")
+    interrupted(monkeypatch, values, 2)
+    shutil.copytree(tmp_path / "run", tmp_path / "earlier")
+    torch.manual_seed(6)
+    AutoModel.from_config(AutoConfig.from_pretrained(own)).save_pretrained(own)
+    said = "weights of `teacher` are not those that the run was begun with: .*Give the teacher of then, or start again"
+    with pytest.raises(CheckpointError, match=said):
+        rd_hf.distill(**values, resume=True)
+    with pytest.raises(CheckpointError, match=said):
+        rd_hf.report(tmp_path / "run")
+    # an earlier version wrote nothing of the teacher
+    for state in (tmp_path / "earlier").glob("checkpoints/step-*/state.json"):
+        content = json.loads(state.read_text())
+        assert len(content.pop("teacher")) == 64
+        content.pop(OWN_DIGEST)
+        state.write_text(json.dumps(content | {OWN_DIGEST: _state_digest(content)}))
+    rd_hf.distill(**values | {"output_dir": str(tmp_path / "earlier")}, resume=True)
+    assert len(losses(tmp_path / "earlier")) == 6
 
 
 def test_two_runs_never_write_into_one_folder(teacher, blobs_npz, tmp_path, monkeypatch):

@@ -225,6 +225,8 @@ def rows_of(validation: int, test: int) -> SimpleNamespace:
 def test_what_cannot_be_reported_is_said_in_a_sentence(ended, blobs_npz, tmp_path, capsys):
     with pytest.raises(ArgumentError, match=r"is not the folder of a run, because it has no config.yaml.*output_dir"):
         rd_hf.report(ended / "student")
+    with pytest.raises(ArgumentError, match="`run` is None; it must be the folder of a run"):
+        rd_hf.report(None)
     config = (ended / "config.yaml").read_text()
     (ended / "config.yaml").write_text(config.replace(str(blobs_npz), "(a data set in memory)"))
     with pytest.raises(ArgumentError, match=r"`dataset` of the run .* in memory.*enter that path in .*config.yaml"):
