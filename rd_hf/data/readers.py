@@ -27,6 +27,7 @@ from .hub_data import read_hub
 from .image_column import image_row, written_paths
 from .labels.values import whole_number
 from .masks.folders import are_masks_labels, read_mask_folder, refuse_as_classes
+from .masks.unclear import refuse_unclear_classes, tell_unclear_masks
 from .medmnist import read_medmnist
 from .raw_data import RawData, in_order, standard_splits
 from .scanner import TABLE_LOADERS, counted_suffixes, is_table, printable, scan
@@ -126,6 +127,7 @@ def _read_folder(folder: Path, labelled: bool, task: Task, mask_column: str | No
     if found.images and not labelled:
         found, reading = (found, None) if volumes is None else _of_channels(found, choice)
         found.found.tell_what_is_left_out()
+        tell_unclear_masks(found.found)
         return RawData(DatasetDict(train=_images(found, found.images)), volumes=reading)
     metadata = found.metadata_files()
     tables = {} if metadata else tables_by_split(found)
@@ -145,10 +147,14 @@ def _read_folder(folder: Path, labelled: bool, task: Task, mask_column: str | No
         return read_tables(tables, found)
     if volumes is not None and found.images:
         refuse_as_classes(found.found)
+        if task == "auto":
+            refuse_unclear_classes(found.found)
         found, reading = _of_channels(found, choice)
         placed = in_class_folders(found.found, [*found.split_folders().values()])
         return replace(_read_class_folders(ImageFolder(placed)), volumes=reading)
     if found.images:
+        if task == "auto":
+            refuse_unclear_classes(found.found)
         return _read_class_folders(found)
     raise DataError(_nothing_to_read(found))
 

@@ -13,7 +13,8 @@ from PIL import Image
 
 from ..arguments.values import ArgumentError, nearest_name, paths_of
 from ..arguments.words import counted
-from ..data.scanner import is_image, masks_among, printable, scan, visible_matches
+from ..data.mask_names import masks_among
+from ..data.scanner import is_image, printable, scan, visible_matches
 
 logger = logging.getLogger(__name__)
 

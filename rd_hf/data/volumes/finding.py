@@ -13,7 +13,8 @@ import numpy as np
 
 from ...arguments.values import ArgumentError, nearest_name, paths_of
 from ..image_column import image_row
-from ..scanner import is_image, masks_among, printable, scan, visible_matches
+from ..mask_names import masks_among
+from ..scanner import is_image, printable, scan, visible_matches
 from .channel_layout import first_channels
 from .layouts import is_dicom_name, volumes_among
 from .names import channel_of, is_nifti, stem_of, suffix_of
