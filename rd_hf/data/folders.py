@@ -8,9 +8,8 @@ from functools import lru_cache
 from pathlib import Path, PurePath
 
 from .columns import DataError
-from .mask_names import split_of_folder
 from .scanner import FoundFiles, counted_suffixes, printable
-from .split_names import standard_split_name
+from .split_names import split_of_folder, standard_split_name
 from .volumes.layouts import FEW_SLICES, is_dicom_name
 
 logger = logging.getLogger(__name__)

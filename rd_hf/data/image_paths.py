@@ -13,9 +13,9 @@ from pathlib import Path, PurePath
 from ..arguments.values import nearest_name
 from ..runtime.quiet import escaped
 from .columns import DataError
-from .mask_names import masks_among, split_of_folder
+from .mask_names import masks_among
 from .scanner import IMAGE_SUFFIXES, is_hidden, is_image, printable, scan
-from .split_names import standard_split_name
+from .split_names import split_of_folder, standard_split_name
 from .volumes.names import channel_of, file_of_channel, is_nifti, stem_of
 
 logger = logging.getLogger(__name__)

@@ -7,7 +7,6 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 
-from .split_names import SPLIT_NAMES
 from .volumes.names import stem_of
 
 # longer words first: what follows one may be without a sign between them
@@ -38,7 +37,6 @@ _SAYS_IMAGES = re.compile(
 _SAYS_DRAWN = re.compile(r"manuals?|observers?|annotators?|graders?|raters?")  # by whom, as in `1st_manual` of DRIVE
 _SAYS_FORMAT = re.compile(r"png|jpe?g|tiff?|bmp|gif|nii|gz|nifti|dcm|dicom|npy|files?|folder|dir")
 _SAYS_WORN = re.compile(r"no|non|not|with|without|un|off|in?correct\w*|wear\w*|worn")  # of masks on faces
-_SPLIT_IMAGES = re.compile(rf"(?P<split>{'|'.join(sum(SPLIT_NAMES.values(), ()))})[_\-. ]?(?:images?|imgs?)", re.I)
 
 
 def masks_among(images: Sequence[PurePath]) -> set[PurePath]:
@@ -95,12 +93,6 @@ def unclear_mask_folders(files: Iterable[PurePath]) -> list[tuple[PurePath, Pure
 def is_drawn_by_hand(folder: PurePath) -> bool:
     """Tell whether a folder's name says who drew what it holds: `1st_manual`, `manual1`."""
     return _says(folder.name, _SAYS_DRAWN)
-
-
-def split_of_folder(name: str) -> str:
-    """The part of a folder's name that names a split: `train` of `train_images`; else the whole name."""
-    match = _SPLIT_IMAGES.fullmatch(name)
-    return name if match is None else match["split"]
 
 
 def _names_of_folders(files: Iterable[PurePath]) -> dict[PurePath, set[str]]:

@@ -31,6 +31,7 @@ from .masks.unclear import refuse_unclear_classes, tell_unclear_masks
 from .medmnist import read_medmnist
 from .raw_data import RawData, in_order, standard_splits
 from .scanner import TABLE_LOADERS, counted_suffixes, is_table, printable, scan
+from .split_division import divide_loaded
 from .split_names import split_of_file
 from .streams import is_stream
 from .table_files import loading, read_tables, tables_by_split
@@ -82,7 +83,7 @@ def read_data(
         splits = [dataset] if isinstance(dataset, Dataset) else dataset.values()
         if any(split.format["type"] == "custom" for split in splits):
             logger.warning("The data set has a transform, which is not applied: images are read as they are stored.")
-        return RawData(standard_splits(dataset))
+        return RawData(in_order(divide_loaded(standard_splits(dataset))))
     if not isinstance(dataset, (str, os.PathLike)):
         raise DataError(
             f"a {type(dataset).__name__} is not a data set; give a Hub id, a path, a Dataset or a DatasetDict"
@@ -120,7 +121,7 @@ def _read_file(file: Path, choice: VolumeChoice) -> RawData:
 
 def _read_folder(folder: Path, labelled: bool, task: Task, mask_column: str | None, choice: VolumeChoice) -> RawData:
     if any((folder / name).is_file() for name in SAVED_DATASET_FILES):
-        return RawData(standard_splits(loading(folder, lambda: load_from_disk(str(folder)))))
+        return RawData(in_order(divide_loaded(standard_splits(loading(folder, lambda: load_from_disk(str(folder)))))))
     files = scan(folder)
     volumes = volumes_among(files, choice.dimensions)
     found = ImageFolder(files if volumes is None else volumes)

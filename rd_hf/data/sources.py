@@ -27,6 +27,7 @@ from .masks.loading import load_masks
 from .masks.reading import MaskReading
 from .raw_data import RawData, image_paths
 from .readers import Task, read_data
+from .split_division import split_column
 from .split_tables import assemble, check_splits, group_table, label_table
 from .subgroups import check_subgroup_columns, choose_group_column, subgroup_tables
 from .unlabelled import divide_labelled, without_label_column
@@ -111,8 +112,8 @@ def load_data(
     label = find_label_column(next(iter(raw.splits.values())).features, label_column)
     raw, bare = _with_label_column(raw, image, label)
     reading = _volume_reading(raw, image, choice, volumes)
-    used = [image, *([] if group_column is None else [group_column]), "split"]
-    labels = _read_labels(raw, label, used, label_names, label_kind, uncertain)
+    used = [image, group_column, split_column(next(iter(raw.splits.values())).features)]
+    labels = _read_labels(raw, label, [name for name in used if name], label_names, label_kind, uncertain)
     if not labels.names:
         raise DataError(f"no row of {' or '.join(raw.splits)} has a label in {label!r}; label some rows")
     splits = _with_classes(raw, image, labels, group_column, subgroup_columns, reading)

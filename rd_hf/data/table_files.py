@@ -6,7 +6,7 @@ import glob
 import logging
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from tarfile import TarError
 from typing import Any
 
@@ -20,7 +20,8 @@ from .columns import DataError
 from .folders import METADATA_STEM, ImageFolder
 from .raw_data import RawData, in_order
 from .scanner import TABLE_LOADERS, printable
-from .split_names import check_stated_splits, divide_by_split, split_of_file, stated_splits
+from .split_division import check_stated_splits, divide_table, stated_splits
+from .split_names import split_of_file
 from .tables import read_json_lines, read_table
 
 logger = logging.getLogger(__name__)
@@ -64,7 +65,8 @@ def read_tables(files: Mapping[str, Sequence[Path]], found: ImageFolder | None =
     check_stated_splits(splits)
     name = next(iter(splits))
     if len(splits) == 1 and (name == "train" or stated_splits(splits[name])):
-        splits = divide_by_split(splits[name], first.stem == METADATA_STEM)
+        is_named = split_of_file(PurePath(first.name)) is not None
+        splits = divide_table(splits[name], printable(first), first.stem == METADATA_STEM, is_named)
         folders = dict.fromkeys(splits, folders[name])
     images = None if found is None else [found.found.path_of(file) for file in found.images]
     return RawData(in_order(splits), folders=folders, images=images)

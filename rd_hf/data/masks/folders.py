@@ -26,10 +26,10 @@ from ..mask_names import (
     is_named_mask,
     key_of_name,
     mask_folders,
-    split_of_folder,
     without_image_word,
 )
 from ..scanner import FoundFiles, printable
+from ..split_names import split_of_folder
 from ..volumes.layouts import masks_of_brats
 from ..volumes.names import channel_of, is_nifti, stem_of
 from .names import NAME_FILES
