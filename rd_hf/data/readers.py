@@ -138,13 +138,8 @@ def _read_folder(folder: Path, labelled: bool, task: Task, mask_column: str | No
     found.found.tell_what_is_left_out()
     if metadata:
         return read_tables(metadata, found)
-    file = next(iter(tables.values()))[0] if tables else None
-    if file is not None and split_of_file(PurePath(file.name)) is None and found.has_class_folders():
-        raise DataError(
-            f"'{folder}' has both class folders and the table '{file.name}'; give the table itself, or move it "
-            "elsewhere"
-        )
     if tables:
+        _refuse_beside(found, tables)
         return read_tables(tables, found)
     if volumes is not None and found.images:
         refuse_as_classes(found.found)
@@ -158,6 +153,19 @@ def _read_folder(folder: Path, labelled: bool, task: Task, mask_column: str | No
             refuse_unclear_classes(found.found)
         return _read_class_folders(found)
     raise DataError(_nothing_to_read(found))
+
+
+def _refuse_beside(found: ImageFolder, tables: Mapping[str, Sequence[Path]]) -> None:
+    """:raises DataError: where a table of no train would hide the class folders or masks beside it."""
+    file = next(iter(tables.values()))[0]
+    if "train" in tables and (split_of_file(PurePath(file.name)) is not None or not found.has_class_folders()):
+        return
+    what = "class folders" if found.has_class_folders() else "masks" if found.found.masks else None
+    if what is not None and not (what == "masks" and _has_mask_column(tables)):
+        raise DataError(
+            f"'{printable(found.root)}' has both {what} and the table '{printable(file.name)}'; give the table itself, "
+            "or move it elsewhere"
+        )
 
 
 def _of_channels(found: ImageFolder, choice: VolumeChoice) -> tuple[ImageFolder, VolumeReading]:
