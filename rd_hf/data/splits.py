@@ -19,6 +19,7 @@ from ..arguments.words import counted, some_of
 from .columns import DataError
 from .image_column import files_of_rows
 from .leaks import report_leaks, shared_groups
+from .split_tables import group_keys
 
 if TYPE_CHECKING:
     from .sources import ImageData
@@ -285,8 +286,7 @@ def _group_values(data: ImageData, split: str) -> list:
     """The group of each row, None where it names none; empty if the data has no groups or no such split."""
     if split not in data.splits or "group" not in data.splits[split].column_names:
         return []
-    values = data.splits[split].select_columns(["group"])[:]["group"]
-    return [None if value is None or value == "" or value != value else value for value in values]
+    return group_keys(data.splits[split])
 
 
 def _repeated_files(split: Dataset) -> list:

@@ -180,6 +180,16 @@ def test_a_group_of_a_given_split_is_not_taken_into_a_split_made_here():
     assert not set(made.splits["test"]["group"]) & {"p0", "p1", "p2"}
 
 
+@pytest.mark.parametrize(
+    "train, test",
+    [([1, 1, 2, 3], ["2", "3"]), (["1", "1", "2", "3"], [2.0, 3.0]), (["1", "1", "2", "3"], ["2.0", "3.0"])],
+)
+def test_a_group_that_is_written_in_two_ways_is_one(caplog, train, test):
+    given = image_data({"train": train, "test": test}, train=[0, 1, 0, 1], test=[0, 1])
+    complete_splits(given, 0.5, 0.5, seed=0)
+    assert "2 groups are in both 'train' and 'test'" in caplog.text
+
+
 def test_groups_on_two_sides_of_given_splits_are_counted(caplog):
     groups = {"train": [1, 1, 2, 3], "validation": [4, 5], "test": [2, 3]}
     given = image_data(groups, train=[0, 1, 0, 1], validation=[0, 1], test=[0, 1])
