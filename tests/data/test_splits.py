@@ -282,6 +282,10 @@ def test_shots_and_fraction_together_are_refused():
     [
         (image_data(test=[0, 1]), "no 'train' split, only 'test'"),
         (image_data(train=[0, 1], test=np.zeros(0, dtype=int)), "split 'test' has no rows"),
+        (
+            image_data(train=[0, 1, 0], test=[3, 2], names=["0", "1", "a", "b"]),
+            r"train and test use different labels: train has \['0', '1'\], and test has \['a', 'b'\]",
+        ),
         (image_data(train=[0, 0, 2], test=[0, 1, 2]), "train has no row of class 'class 1'"),
         (image_data(train=[[1, 0], [1, 0]], test=[[0, 1]]), "train has no row of class 'class 1'"),
         (image_data(train=[0, 0, 0]), "only one class \\('class 0'\\)"),
