@@ -24,7 +24,7 @@ from datasets.table import InMemoryTable
 from .columns import DataError, find_mask_column
 from .folders import ImageFolder
 from .hub_data import read_hub
-from .image_column import image_row, written_paths
+from .image_column import can_be_named, image_row, written_paths
 from .labels.values import whole_number
 from .masks.folders import are_masks_labels, read_mask_folder, refuse_as_classes
 from .masks.unclear import refuse_unclear_classes, tell_unclear_masks
@@ -38,6 +38,7 @@ from .table_files import loading, read_tables, tables_by_split
 from .volumes.channel_layout import with_channels
 from .volumes.choice import VolumeChoice
 from .volumes.layouts import in_class_folders, volumes_among
+from .volumes.names import is_nifti
 from .volumes.volume import VolumeReading
 
 logger = logging.getLogger(__name__)
@@ -170,6 +171,13 @@ def _refuse_beside(found: ImageFolder, tables: Mapping[str, Sequence[Path]]) -> 
 
 def _of_channels(found: ImageFolder, choice: VolumeChoice) -> tuple[ImageFolder, VolumeReading]:
     files, reading = with_channels(found.found, choice.channels)
+    in_files = reading.channels > 1 and not reading.channel_axis
+    for file in map(files.path_of, files.images):
+        if not can_be_named(file) and (in_files or not is_nifti(file)):
+            raise DataError(
+                f"the path '{printable(file)}' is not UTF-8, so that the other files of its volume cannot be found; "
+                "rename its folder, or the file itself"
+            )
     return ImageFolder(files), reading
 
 
