@@ -92,7 +92,7 @@ def read_data(
     if os.fspath(dataset) == "":
         raise DataError("the name of the data set is empty; give a Hub id or a path, or . for the working folder")
     path = Path(os.path.expanduser(dataset))
-    if not path.exists():
+    if not os.path.exists(path):  # as Path.exists, but for a path that is too long
         return read_hub(os.fspath(dataset), path, config_name, revision)
     _refuse_hub_arguments(f"'{path}'", config_name, revision)
     return _read_folder(path, labelled, task, mask_column, choice) if path.is_dir() else _read_file(path, choice)

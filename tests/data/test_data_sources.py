@@ -12,10 +12,12 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, Na
 from PIL import Image as PillowImage
 from small_images import png
 
+from rd_hf.arguments.values import ArgumentError
 from rd_hf.data import table_files
 from rd_hf.data.columns import DataError
 from rd_hf.data.decoding.images import BadImageError, to_rgb
 from rd_hf.data.sources import fingerprint, load_data, load_images_only
+from rd_hf.inference.images import find_images
 from rd_hf.tasks.classification import MultiLabel, SingleLabel
 
 
@@ -615,6 +617,20 @@ def test_images_of_all_splits_without_labels(blobs_npz, caplog):
 
 
 # --- names that are not there
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".png", "/".join(["folder"] * 800) + "/1.png"])
+def test_path_that_is_too_long_is_missing(tmp_path, name):
+    with pytest.raises(DataError, match="2 of 2 files of split 'train' are missing; the first is row 0"):
+        load_data(Dataset.from_dict({"image": [name, "y.png"], "label": ["a", "b"]}))
+    (tmp_path / "t.csv").write_text(f"file_name,label\n{name},a\ny.png,b\n")
+    with pytest.raises(DataError, match="2 of 2 files"):
+        load_data(tmp_path / "t.csv")
+    for path in (name, name.replace(".png", ".csv")):
+        with pytest.raises(DataError, match="there is no file or folder"):
+            load_data(path)
+    with pytest.raises(ArgumentError, match="There is no image at"):
+        find_images([name])
 
 
 def test_missing_file_gives_the_nearest_name(blobs_npz):
