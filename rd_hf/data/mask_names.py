@@ -82,7 +82,7 @@ def unclear_mask_folders(files: Iterable[PurePath]) -> list[tuple[PurePath, Pure
     return [
         (folder, other)
         for folder, siblings in _siblings(names).items()
-        if names[folder] and _may_be_masks(folder.name) and not _are_of_worn(folder, siblings)
+        if names[folder] and not _are_of_worn(folder, siblings)
         for other in siblings
         if names[other]
         and not _may_be_masks(other.name)
@@ -106,12 +106,18 @@ def _names_of_folders(files: Iterable[PurePath]) -> dict[PurePath, set[str]]:
 
 
 def _siblings(folders: Iterable[PurePath]) -> dict[PurePath, list[PurePath]]:
-    """Each folder with those beside it."""
+    """Each folder that is named like one of masks, with those beside it."""
     inside: dict[PurePath, list[PurePath]] = {}
     for folder in folders:
         if folder.parts:
             inside.setdefault(folder.parent, []).append(folder)
-    return {folder: [other for other in every if other != folder] for every in inside.values() for folder in every}
+    named = (MASK_FOLDER.fullmatch, GROUND_TRUTH_FOLDER.fullmatch, _may_be_masks)
+    return {
+        folder: [other for other in every if other != folder]
+        for every in inside.values()
+        for folder in every
+        if any(is_named(folder.name) for is_named in named)
+    }
 
 
 def _are_clear(folder: PurePath, other: PurePath, names: dict[PurePath, set[str]]) -> bool:
@@ -209,5 +215,7 @@ def _is_mask_folder(folder: PurePath, names: dict[PurePath, set[str]], siblings:
 
 
 def _are_masks_of(masks: set[str], images: set[str]) -> bool:
+    if masks <= images:
+        return bool(masks)
     bare = _with_bare(images)
-    return bool(masks) and all(name in bare or set(bases_of_mask(name)) & bare for name in masks)
+    return all(name in bare or set(bases_of_mask(name)) & bare for name in masks)

@@ -13,7 +13,7 @@ from datasets.table import InMemoryTable, Table, concat_tables
 
 from .columns import DataError, column_values, columns_found
 from .image_column import selected_rows
-from .labels.values import clean, is_text, names_nothing, whole_number
+from .labels.values import clean, is_missing, is_text, names_nothing, whole_number
 
 
 def check_splits(splits: Mapping[str, Dataset], columns: Sequence[str]) -> None:
@@ -54,7 +54,8 @@ def group_table(split: Dataset, column: str, name: str) -> Table:
     values = column_values(split, column)
     row = next((row for row, value in enumerate(values) if names_nothing(value)), None)
     if row is not None:
-        raise DataError(f"split '{name}', row {row}: group column '{column}' is empty; give every row a group")
+        word = "" if is_missing(values[row]) else f" ({values[row]!r})"
+        raise DataError(f"split '{name}', row {row}: group column '{column}' is empty{word}; give every row a group")
     groups = split.data.select([column]).rename_columns(["group"])
     stored = groups.column("group")
     if not is_text(split.features[column]):
