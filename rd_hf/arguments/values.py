@@ -273,17 +273,20 @@ def bytes_of(value: Any) -> int:
 def nearest_name(path: Path) -> str:
     """Say which existing name is nearest to one that does not exist.
 
-    :param path: a path that is not there.
+    :param path: a path that is not there, perhaps because it is too long.
     :return: a clause to put into an error message.
     """
-    if path.is_symlink():
+    if os.path.islink(path):
         return f"it is a link to '{os.readlink(path)}', which does not exist"
     missing = path
-    while not missing.parent.exists():
+    while not os.path.exists(missing.parent):
         missing = missing.parent
     if not missing.parent.is_dir():
         return f"{missing.parent} is a file"
-    names = sorted(entry.name for entry in missing.parent.iterdir())
+    try:
+        names = sorted(os.listdir(missing.parent))
+    except OSError as error:
+        return f"{missing.parent} cannot be read: {error.strerror}"
     close = difflib.get_close_matches(missing.name, names, n=1, cutoff=0.5)
     return (
         f"the nearest name in {missing.parent} is '{close[0]}'"

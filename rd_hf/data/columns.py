@@ -56,9 +56,9 @@ def find_image_column(features: Features, wanted: str | None = None, of_volumes:
     if wanted is not None:
         return _named(features, wanted, "image_column")
     typed = [name for name, feature in features.items() if isinstance(feature, (Image, Nifti))]
-    masks = _usual(features, MASK_NAMES)
+    masks = usual_columns(features, MASK_NAMES)
     paths = [name for name in of_volumes if name not in masks]
-    usual = _usual(features, IMAGE_NAMES) or (paths if len(paths) == 1 else [])
+    usual = usual_columns(features, IMAGE_NAMES) or (paths if len(paths) == 1 else [])
     return _choose(features, typed, usual, "image")
 
 
@@ -77,7 +77,7 @@ def find_label_column(features: Features, wanted: str | Sequence[str] | None = N
             raise DataError(f"label_column is {list(wanted)}; give one column, or a list of distinct columns")
         return [_named(features, name, "label_column") for name in wanted]
     typed = [name for name, feature in features.items() if _is_class_label(feature)]
-    usual = _usual(features, LABEL_NAMES)
+    usual = usual_columns(features, LABEL_NAMES)
     return _choose(features, typed, usual, "label")
 
 
@@ -96,14 +96,14 @@ def find_mask_column(
     if wanted is not None:
         return _named(features, wanted, "mask_column")
     possible = {name for name, feature in features.items() if isinstance(feature, (Image, Nifti))} or {*written}
-    usual = [name for name in _usual(features, MASK_NAMES) if name in possible and name != image]
+    usual = [name for name in usual_columns(features, MASK_NAMES) if name in possible and name != image]
     return usual[0] if usual else None
 
 
 def has_label_column(features: Features, mask: str) -> bool:
     """Tell whether a column besides that of masks holds labels of classes, by its type or a usual name."""
     others = Features({name: feature for name, feature in features.items() if name != mask})
-    return any(map(_is_class_label, others.values())) or bool(_usual(others, LABEL_NAMES))
+    return any(map(_is_class_label, others.values())) or bool(usual_columns(others, LABEL_NAMES))
 
 
 def columns_found(features: Features) -> str:
@@ -113,6 +113,12 @@ def columns_found(features: Features) -> str:
     :return: names with their types, for example ``image (Image), finding (string)``.
     """
     return ", ".join(f"{name} ({_type_name(feature)})" for name, feature in features.items()) or "none"
+
+
+def usual_columns(features: Features, names: Sequence[str]) -> list[str]:
+    """The columns that have one of the names, in the names' order: "Image Index" is `image_index`."""
+    written = {re.sub(r"[\s-]+", "_", name.strip().lower()): name for name in reversed(list(features))}
+    return [written[name] for name in names if name in written]
 
 
 def column_values(split: Any, column: str) -> list[Any]:
@@ -126,12 +132,6 @@ def _named(features: Features, wanted: str, argument: str) -> str:
             f"{argument} is '{wanted}', but there is no such column; columns found: {columns_found(features)}"
         )
     return wanted
-
-
-def _usual(features: Features, names: Sequence[str]) -> list[str]:
-    """The columns that have one of the names, in the names' order: "Image Index" is `image_index`."""
-    written = {re.sub(r"[\s-]+", "_", name.strip().lower()): name for name in reversed(list(features))}
-    return [written[name] for name in names if name in written]
 
 
 def _choose(features: Features, typed: list[str], usual: list[str], kind: str) -> str:

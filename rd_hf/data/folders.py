@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 
 from .columns import DataError
 from .scanner import FoundFiles, counted_suffixes, printable
-from .split_names import standard_split_name
+from .split_names import split_of_folder, standard_split_name
 from .volumes.layouts import FEW_SLICES, is_dicom_name
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class ImageFolder:
         tops = sorted({file.parts[0] for file in self.images if len(file.parts) > 1})
         found: dict[str, PurePath] = {}
         for top in tops:
-            split = standard_split_name(top)
+            split = standard_split_name(split_of_folder(top))
             if split in found:
                 raise DataError(
                     f"folders '{found[split]}' and '{top}' of '{self.root}' both stand for {split}; keep only one of "
@@ -75,7 +75,7 @@ class ImageFolder:
         files = [file for file in self.found.tables if file.stem == METADATA_STEM]
         if any(len(file.parts) == 1 for file in files):
             return {"train": [self.root / file for file in files if len(file.parts) == 1]}
-        if not any(len(file.parts) == 2 and standard_split_name(file.parts[0]) for file in files):
+        if not any(len(file.parts) == 2 and _is_split(file.parts[0]) for file in files):
             return {}
         splits = self.split_folders()
         found = {split: [file for file in files if file.parent == folder] for split, folder in splits.items()}
@@ -89,13 +89,17 @@ class ImageFolder:
 
     def has_class_folders(self) -> bool:
         """Tell whether images lie in at least two folders where class folders would be."""
+        return len(self.class_folders()) > 1
+
+    def class_folders(self) -> set[str]:
+        """The names of the folders with images where class folders would be."""
         classes = set()
         for file in self.images:
             folders = file.parts[:-1]
-            inner = folders[1:] if folders and standard_split_name(folders[0]) else folders
+            inner = folders[1:] if folders and _is_split(folders[0]) else folders
             if len(inner) == 1:
                 classes.add(inner[0])
-        return len(classes) > 1
+        return classes
 
     def classes(self) -> dict[str, list[tuple[PurePath, str | None]]]:
         """Give the images of each split with their class, which is the folder that they lie in.
@@ -163,6 +167,10 @@ class ImageFolder:
 
     def _unread_hint(self) -> str:
         return f". Not read: {counted_suffixes(self.found.others)}" if self.found.others else ""
+
+
+def _is_split(folder: str) -> bool:
+    return standard_split_name(split_of_folder(folder)) is not None
 
 
 @lru_cache

@@ -10,8 +10,9 @@ from datasets.packaged_modules.cache.cache import Cache
 
 from ..arguments.values import nearest_name
 from .columns import DataError
-from .raw_data import RawData, standard_splits
+from .raw_data import RawData, in_order, standard_splits
 from .scanner import IMAGE_SUFFIXES, TABLE_LOADERS
+from .split_division import divide_loaded
 from .table_files import LOADING_ERRORS
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -30,7 +31,7 @@ def read_hub(name: str, path: Path, config_name: str | None, revision: str | Non
         builder = load_dataset_builder(name, config_name, revision=revision)
         _check_revision(builder, name, revision)
         builder.download_and_prepare()
-        splits = standard_splits(builder.as_dataset())
+        splits = in_order(divide_loaded(standard_splits(builder.as_dataset())))
     except DataError:
         raise
     except LOADING_ERRORS as error:

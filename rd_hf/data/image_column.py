@@ -75,9 +75,22 @@ def image_row(file: str) -> dict:
     """A file as an undecoded image: by its path, or by its content if the path is not UTF-8, which Arrow cannot hold.
 
     :param file: an absolute path.
+    :raises DataError: for a folder of such a path, whose files could not be named.
     """
-    path = printable(file)
-    return {"bytes": None if path == file else Path(file).read_bytes(), "path": path}
+    if can_be_named(file):
+        return {"bytes": None, "path": file}
+    if os.path.isdir(file):
+        raise DataError(f"the path '{printable(file)}' is not UTF-8; rename the folder")
+    return {"bytes": Path(file).read_bytes(), "path": printable(file)}
+
+
+def can_be_named(file: str) -> bool:
+    """Tell whether a path is UTF-8, as Arrow needs it."""
+    try:
+        file.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def written_paths(split: Dataset, of_volumes: bool = False) -> list[str]:

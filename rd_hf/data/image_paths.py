@@ -13,8 +13,9 @@ from pathlib import Path, PurePath
 from ..arguments.values import nearest_name
 from ..runtime.quiet import escaped
 from .columns import DataError
-from .scanner import IMAGE_SUFFIXES, is_hidden, is_image, masks_among, printable, scan
-from .split_names import standard_split_name
+from .mask_names import masks_among
+from .scanner import IMAGE_SUFFIXES, is_hidden, is_image, printable, scan
+from .split_names import split_of_folder, standard_split_name
 from .volumes.names import channel_of, file_of_channel, is_nifti, stem_of
 
 logger = logging.getLogger(__name__)
@@ -234,7 +235,7 @@ def _is_of_another_split(folders: Sequence[str], file: PurePath) -> bool:
     """Whether the folders of a path and of a file name two splits where, from the end, they first differ."""
     for written, own in zip(reversed(folders), reversed([_key(part) for part in file.parts[:-1]]), strict=False):
         if written != own:
-            splits = standard_split_name(written), standard_split_name(own)
+            splits = standard_split_name(split_of_folder(written)), standard_split_name(split_of_folder(own))
             return None not in splits and splits[0] != splits[1]
     return False
 

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from ..arguments.words import some_of
+from ..runtime.quiet import escaped
 from .columns import DataError
 
 logger = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ def shared_files(images: Mapping[str, Mapping[int, bytes]], file_of: FileOf) -> 
     sentences = []
     for first, second, rows in _shared(images):
         pairs = [(file_of(second, row), file_of(first, earlier)) for row, earlier in rows[:SHOWN]]
-        named = [f"{file} is {earlier}" for file, earlier in pairs if file and earlier]
+        named = [escaped(f"{file} is {earlier}") for file, earlier in pairs if file and earlier]
         if named:
             more = f", and {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""
             sentences.append(f"Of '{second}' and '{first}': {', '.join(named)}{more}.")
@@ -114,7 +115,7 @@ def conflicting_labels(
 
 
 def _use(label: str, split: str, row: int, file: str | None) -> str:
-    return f"{label!r} in row {row} of '{split}'" + (f" ({file})" if file else "")
+    return f"{label!r} in row {row} of '{split}'" + (f" ({escaped(file)})" if file else "")
 
 
 def report_leaks(sentences: Sequence[str], on_leak: str, source: dict[str, Any], files: Sequence[str] = ()) -> None:

@@ -14,6 +14,7 @@ from pyarrow.compute import struct_field
 from torch import Tensor
 
 from ..arguments.values import ArgumentError
+from ..runtime.quiet import escaped
 from .decoding.images import AS_IT_IS
 from .decoding.reading import Reading
 from .pixel_store import PixelStore, check_images
@@ -148,7 +149,7 @@ class OpenSplit(Split):
         shared = os.path.commonpath(folders) if all(map(os.path.isabs, folders)) else ""
         if self.folder is not None and Path(shared).is_relative_to(self.folder):
             shared = str(self.folder)
-        return [os.path.relpath(path, shared) if shared else path for path in paths]
+        return [escaped(os.path.relpath(path, shared) if shared else path) for path in paths]
 
     def targets(self, rows: list[int]) -> Tensor | list[Tensor] | list[VolumeTarget]:
         """What a model's output for these rows is scored against: labels (B, ...), or masks (H, W) of uint8.

@@ -24,18 +24,21 @@ from datasets.table import InMemoryTable
 from .columns import DataError, find_mask_column
 from .folders import ImageFolder
 from .hub_data import read_hub
-from .image_column import image_row, written_paths
+from .image_column import can_be_named, image_row, written_paths
 from .labels.values import whole_number
 from .masks.folders import are_masks_labels, read_mask_folder, refuse_as_classes
+from .masks.unclear import refuse_unclear_classes, tell_unclear_masks
 from .medmnist import read_medmnist
 from .raw_data import RawData, in_order, standard_splits
 from .scanner import TABLE_LOADERS, counted_suffixes, is_table, printable, scan
+from .split_division import divide_loaded
 from .split_names import split_of_file
 from .streams import is_stream
 from .table_files import loading, read_tables, tables_by_split
 from .volumes.channel_layout import with_channels
 from .volumes.choice import VolumeChoice
 from .volumes.layouts import in_class_folders, volumes_among
+from .volumes.names import is_nifti
 from .volumes.volume import VolumeReading
 
 logger = logging.getLogger(__name__)
@@ -81,7 +84,7 @@ def read_data(
         splits = [dataset] if isinstance(dataset, Dataset) else dataset.values()
         if any(split.format["type"] == "custom" for split in splits):
             logger.warning("The data set has a transform, which is not applied: images are read as they are stored.")
-        return RawData(standard_splits(dataset))
+        return RawData(in_order(divide_loaded(standard_splits(dataset))))
     if not isinstance(dataset, (str, os.PathLike)):
         raise DataError(
             f"a {type(dataset).__name__} is not a data set; give a Hub id, a path, a Dataset or a DatasetDict"
@@ -89,7 +92,7 @@ def read_data(
     if os.fspath(dataset) == "":
         raise DataError("the name of the data set is empty; give a Hub id or a path, or . for the working folder")
     path = Path(os.path.expanduser(dataset))
-    if not path.exists():
+    if not os.path.exists(path):  # as Path.exists, but for a path that is too long
         return read_hub(os.fspath(dataset), path, config_name, revision)
     _refuse_hub_arguments(f"'{path}'", config_name, revision)
     return _read_folder(path, labelled, task, mask_column, choice) if path.is_dir() else _read_file(path, choice)
@@ -119,13 +122,14 @@ def _read_file(file: Path, choice: VolumeChoice) -> RawData:
 
 def _read_folder(folder: Path, labelled: bool, task: Task, mask_column: str | None, choice: VolumeChoice) -> RawData:
     if any((folder / name).is_file() for name in SAVED_DATASET_FILES):
-        return RawData(standard_splits(loading(folder, lambda: load_from_disk(str(folder)))))
+        return RawData(in_order(divide_loaded(standard_splits(loading(folder, lambda: load_from_disk(str(folder)))))))
     files = scan(folder)
     volumes = volumes_among(files, choice.dimensions)
     found = ImageFolder(files if volumes is None else volumes)
     if found.images and not labelled:
         found, reading = (found, None) if volumes is None else _of_channels(found, choice)
         found.found.tell_what_is_left_out()
+        tell_unclear_masks(found.found)
         return RawData(DatasetDict(train=_images(found, found.images)), volumes=reading)
     metadata = found.metadata_files()
     tables = {} if metadata else tables_by_split(found)
@@ -135,26 +139,45 @@ def _read_folder(folder: Path, labelled: bool, task: Task, mask_column: str | No
     found.found.tell_what_is_left_out()
     if metadata:
         return read_tables(metadata, found)
-    file = next(iter(tables.values()))[0] if tables else None
-    if file is not None and split_of_file(PurePath(file.name)) is None and found.has_class_folders():
-        raise DataError(
-            f"'{folder}' has both class folders and the table '{file.name}'; give the table itself, or move it "
-            "elsewhere"
-        )
     if tables:
+        _refuse_beside(found, tables)
         return read_tables(tables, found)
     if volumes is not None and found.images:
         refuse_as_classes(found.found)
+        if task == "auto":
+            refuse_unclear_classes(found.found)
         found, reading = _of_channels(found, choice)
         placed = in_class_folders(found.found, [*found.split_folders().values()])
         return replace(_read_class_folders(ImageFolder(placed)), volumes=reading)
     if found.images:
+        if task == "auto":
+            refuse_unclear_classes(found.found)
         return _read_class_folders(found)
     raise DataError(_nothing_to_read(found))
 
 
+def _refuse_beside(found: ImageFolder, tables: Mapping[str, Sequence[Path]]) -> None:
+    """:raises DataError: where a table of no train would hide the class folders or masks beside it."""
+    file = next(iter(tables.values()))[0]
+    if "train" in tables and (split_of_file(PurePath(file.name)) is not None or not found.has_class_folders()):
+        return
+    what = "class folders" if found.has_class_folders() else "masks" if found.found.masks else None
+    if what is not None and not (what == "masks" and _has_mask_column(tables)):
+        raise DataError(
+            f"'{printable(found.root)}' has both {what} and the table '{printable(file.name)}'; give the table itself, "
+            "or move it elsewhere"
+        )
+
+
 def _of_channels(found: ImageFolder, choice: VolumeChoice) -> tuple[ImageFolder, VolumeReading]:
     files, reading = with_channels(found.found, choice.channels)
+    in_files = reading.channels > 1 and not reading.channel_axis
+    for file in map(files.path_of, files.images):
+        if not can_be_named(file) and (in_files or not is_nifti(file)):
+            raise DataError(
+                f"the path '{printable(file)}' is not UTF-8, so that the other files of its volume cannot be found; "
+                "rename its folder, or the file itself"
+            )
     return ImageFolder(files), reading
 
 

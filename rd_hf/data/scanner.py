@@ -5,10 +5,8 @@ from __future__ import annotations
 import glob
 import logging
 import os
-import re
-import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
@@ -18,6 +16,7 @@ from ..arguments.words import counted
 from ..runtime.quiet import escaped
 from .columns import DataError
 from .decoding.dicom_file import DICOM_SUFFIXES, START_BYTES, is_dicom
+from .mask_names import masks_among
 from .volumes.names import stem_of, suffix_of
 
 logger = logging.getLogger(__name__)
@@ -36,23 +35,6 @@ _OF_THE_SYSTEM = frozenset(
         "@eadir",
         "icon\r",
     }
-)
-# longer words first: what follows one may be without a sign between them
-_MASK_WORDS = r"(?:masks?|msk|segmentations?|seg|gt|ground[_\- ]?truth|annotations?|anno|contours?|outlines?)"
-_MASK_AFTER = re.compile(rf"(?P<base>.+?)[_\-. ]*\(?(?:{_MASK_WORDS}|labels?)(?:[_\-. ]?\d+)?\)?", re.IGNORECASE)
-_MASK_INSIDE = re.compile(
-    rf"(?P<before>.+?)(?P<sign>[_\-. ])(?:{_MASK_WORDS}|labels?)[_\-. ](?P<after>.+)", re.IGNORECASE
-)
-_MASK_BEFORE = re.compile(rf"(?:{_MASK_WORDS}|labels?)[_\-. ]*(?P<base>.+)", re.IGNORECASE)
-MASK_NAME = re.compile(rf"{_MASK_WORDS}|labels?", re.IGNORECASE)
-MASK_FOLDER = re.compile(rf"{_MASK_WORDS}|labels?(?:tr|ts|va)?", re.IGNORECASE)
-MASKS_OF_FOLDER = re.compile(r"(?P<base>.+?)[_\-. ](?:masks?|msk|seg|segmentations?)", re.IGNORECASE)
-GROUND_TRUTH_FOLDER = re.compile(r"(?:.+[_\-. ])?ground[_\- ]?truth", re.IGNORECASE)
-IMAGE_FOLDER = re.compile(r"(?:images?|imgs?|pictures?|originals?|inputs?)(?:tr|ts|va)?", re.IGNORECASE)
-_IMAGE_WORDS = r"(?:images?|imgs?|volumes?|vol|scans?)"
-_IMAGE_NAME = re.compile(_IMAGE_WORDS, re.IGNORECASE)
-_WITH_IMAGE_WORD = re.compile(
-    rf"{_IMAGE_WORDS}[_\-. ]+(.+)|(.+?)[_\-. ]+{_IMAGE_WORDS}|{_IMAGE_WORDS}(\d.*)", re.IGNORECASE
 )
 
 
@@ -187,45 +169,6 @@ def printable(path: str | os.PathLike) -> str:
     return escaped(os.fsencode(path).decode("utf-8", "backslashreplace"))
 
 
-def masks_among(images: Sequence[PurePath]) -> set[PurePath]:
-    """Find the images whose names say that they are masks of others; see `scan`.
-
-    :param images: of one tree, with their folders.
-    """
-    names: dict[PurePath, set[str]] = {}  # of the images directly in each folder; empty for folders of folders
-    for file in images:
-        names.setdefault(file.parent, set()).add(key_of_name(stem_of(file)))
-        for folder in file.parent.parents:
-            names.setdefault(folder, set())
-    beside: dict[PurePath, list[PurePath]] = {}
-    for folder in names:
-        beside.setdefault(folder.parent, []).append(folder)
-    mask_folders = {folder for folder in names if _is_mask_folder(folder, names, beside[folder.parent])}
-    with_bare = {folder: own | set(map(without_image_word, own)) for folder, own in names.items()}
-    of_cases = {mask for mask, other in masks_in_pairs(images).items() if _IMAGE_NAME.fullmatch(stem_of(other))}
-    return {
-        file
-        for file in images
-        if mask_folders & {*file.parents}
-        or file in of_cases
-        or any(base in with_bare[file.parent] for base in bases_of_mask(stem_of(file)))
-    }
-
-
-def masks_in_pairs(files: Iterable[PurePath]) -> dict[PurePath, PurePath]:
-    """Of folders with one case each, such as `case_1/image.png` and `mask.png`: the mask and the other file."""
-    inside: dict[PurePath, list[PurePath]] = {}
-    for file in files:
-        inside.setdefault(file.parent, []).append(file)
-    pairs = [sorted(pair, key=is_named_mask) for pair in inside.values() if len(pair) == 2]
-    return {mask: other for other, mask in pairs if is_named_mask(mask) and not is_named_mask(other)}
-
-
-def is_named_mask(file: PurePath) -> bool:
-    """Tell whether a file's whole name is a word for masks, such as `seg.nii.gz`."""
-    return MASK_NAME.fullmatch(stem_of(file)) is not None
-
-
 def _walk(
     folder: Path,
     inside: PurePath,
@@ -299,48 +242,3 @@ def visible_matches(pattern: Path) -> list[Path]:
 def _is_in_loop(file: Path) -> bool:
     folders = [os.path.realpath(folder) for folder in Path(os.path.abspath(file)).parents]
     return len(set(folders)) < len(folders)
-
-
-def bases_of_mask(stem: str) -> list[str]:
-    """The names of images whose mask a file may be: those of ``1_mask`` and ``mask_1`` are both ``1``.
-
-    That of ``scan_mask_1`` may also be ``scan_1``.
-    """
-    matches = (_MASK_AFTER.fullmatch(stem), _MASK_BEFORE.fullmatch(stem))
-    bases = [match["base"] for match in matches if match is not None]
-    inside = _MASK_INSIDE.fullmatch(stem)
-    if inside is not None:
-        bases.append(inside["before"] + inside["sign"] + inside["after"])
-    return list(map(key_of_name, bases))
-
-
-def without_image_word(name: str) -> str:
-    """A name without a word for images: ``1`` for ``1_image``, ``img_1``, ``image1`` and ``volume-1``."""
-    match = _WITH_IMAGE_WORD.fullmatch(name)
-    return name if match is None else next(filter(None, match.groups()))
-
-
-def key_of_name(stem: str) -> str:
-    """What two names of one image have in common, whatever their capitals and Unicode form."""
-    return unicodedata.normalize("NFC", stem).casefold()
-
-
-def _is_mask_folder(folder: PurePath, names: dict[PurePath, set[str]], beside: list[PurePath]) -> bool:
-    of_all, of_folder = MASK_FOLDER.fullmatch(folder.name), MASKS_OF_FOLDER.fullmatch(folder.name)
-    is_truth = GROUND_TRUTH_FOLDER.fullmatch(folder.name) is not None
-    if of_all is None and of_folder is None and not is_truth:
-        return False
-    siblings = [other for other in beside if other != folder]
-    if is_truth and any(_are_masks_of(names[folder], names[other]) for other in siblings):
-        return True
-    if of_all is not None:
-        above = names.get(folder.parent, set())
-        return any(IMAGE_FOLDER.fullmatch(other.name) for other in siblings) or _are_masks_of(names[folder], above)
-    if of_folder is None:
-        return False
-    of_images = [names[other] for other in siblings if key_of_name(other.name) == key_of_name(of_folder["base"])]
-    return any(_are_masks_of(names[folder], of) for of in of_images)
-
-
-def _are_masks_of(masks: set[str], images: set[str]) -> bool:
-    return bool(masks) and all(name in images or set(bases_of_mask(name)) & images for name in masks)

@@ -27,7 +27,8 @@ from .masks.loading import load_masks
 from .masks.reading import MaskReading
 from .raw_data import RawData, image_paths
 from .readers import Task, read_data
-from .split_tables import assemble, check_splits, group_table, label_table
+from .split_division import split_column
+from .split_tables import assemble, check_groups, check_splits, group_table, label_table
 from .subgroups import check_subgroup_columns, choose_group_column, subgroup_tables
 from .unlabelled import divide_labelled, without_label_column
 from .volumes.cells import find_reading
@@ -111,8 +112,8 @@ def load_data(
     label = find_label_column(next(iter(raw.splits.values())).features, label_column)
     raw, bare = _with_label_column(raw, image, label)
     reading = _volume_reading(raw, image, choice, volumes)
-    used = [image, *([] if group_column is None else [group_column]), "split"]
-    labels = _read_labels(raw, label, used, label_names, label_kind, uncertain)
+    used = [image, group_column, split_column(next(iter(raw.splits.values())).features)]
+    labels = _read_labels(raw, label, [name for name in used if name], label_names, label_kind, uncertain)
     if not labels.names:
         raise DataError(f"no row of {' or '.join(raw.splits)} has a label in {label!r}; label some rows")
     splits = _with_classes(raw, image, labels, group_column, subgroup_columns, reading)
@@ -149,6 +150,8 @@ def _with_classes(
     """The splits with the columns ``image``, ``label``, subgroups, and ``group`` where rows with a label have one."""
     labelled = [name for name in raw.splits if not labels.missing[name].all()]
     check_splits({name: raw.splits[name] for name in labelled}, [] if group_column is None else [group_column])
+    if group_column is not None:
+        check_groups({name: raw.splits[name] for name in labelled}, group_column)
     for note in labels.notes:
         logger.info("%s", note)
     splits, paths = DatasetDict(), image_paths(raw, reading)

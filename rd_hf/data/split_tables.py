@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from datasets import Dataset, DatasetInfo, Features
+from datasets import ClassLabel, Dataset, DatasetInfo, Features
 from datasets.fingerprint import Hasher
 from datasets.table import InMemoryTable, Table, concat_tables
 
 from .columns import DataError, column_values, columns_found
 from .image_column import selected_rows
-from .labels.values import clean, is_missing, is_text
+from .labels.values import clean, is_missing, is_text, names_nothing, whole_number
 
 
 def check_splits(splits: Mapping[str, Dataset], columns: Sequence[str]) -> None:
@@ -52,15 +52,51 @@ def group_table(split: Dataset, column: str, name: str) -> Table:
     :raises DataError: if a row has none; names the row.
     """
     values = column_values(split, column)
-    row = next((row for row, value in enumerate(values) if is_missing(value)), None)
+    row = next((row for row, value in enumerate(values) if names_nothing(value)), None)
     if row is not None:
-        raise DataError(f"split '{name}', row {row}: group column '{column}' is empty; give every row a group")
+        word = "" if is_missing(values[row]) else f" ({values[row]!r})"
+        raise DataError(f"split '{name}', row {row}: group column '{column}' is empty{word}; give every row a group")
     groups = split.data.select([column]).rename_columns(["group"])
     stored = groups.column("group")
     if not is_text(split.features[column]):
         return groups
     cleaned = [None if text is None else clean(text) for text in stored.to_pylist()]
     return InMemoryTable(pa.table({"group": pa.array(cleaned, stored.type)}))
+
+
+def check_groups(splits: Mapping[str, Dataset], column: str) -> None:
+    """:raises DataError: where groups are numbers in one split and names in another, which cannot be compared."""
+    are_named = {name: _are_named(split.features[column]) for name, split in splits.items()}
+    numbered = [name for name, is_named in are_named.items() if not is_named]
+    for name, split in splits.items() if numbered else ():
+        values = column_values(split, column) if are_named[name] else []
+        if isinstance(split.features[column], ClassLabel):
+            values = split.features[column].names
+        text = next((text for text in values if not names_nothing(text) and whole_number(clean(text)) is None), None)
+        if text is not None:
+            raise DataError(
+                f"group column '{column}' has numbers in split '{numbered[0]}', but text such as {text!r} in '{name}', "
+                "so that one patient in both would not be found; convert them to one type"
+            )
+
+
+def group_keys(split: Dataset) -> list[Any]:
+    """What tells the groups of a split's column ``group`` apart, in any split: 1, 1.0, "1" and "1.0" are one.
+
+    :return: None for a row that names none.
+    """
+    values, feature = column_values(split, "group"), split.features["group"]
+    if isinstance(feature, ClassLabel):
+        values = [None if value is None or value < 0 else feature.names[value] for value in values]
+    numbers = [None if names_nothing(value) else whole_number(value) for value in values]
+    return [
+        None if names_nothing(value) else value if number is None else number
+        for value, number in zip(values, numbers, strict=True)
+    ]
+
+
+def _are_named(feature: Any) -> bool:
+    return is_text(feature) or isinstance(feature, ClassLabel)
 
 
 def assemble(split: Dataset, tables: list[Table], columns: dict[str, Any]) -> Dataset:

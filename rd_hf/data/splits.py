@@ -18,7 +18,9 @@ from datasets import Dataset, DatasetDict
 from ..arguments.words import counted, some_of
 from .columns import DataError
 from .image_column import files_of_rows
+from .labels.labels import check_shared
 from .leaks import report_leaks, shared_groups
+from .split_tables import group_keys
 
 if TYPE_CHECKING:
     from .sources import ImageData
@@ -285,8 +287,7 @@ def _group_values(data: ImageData, split: str) -> list:
     """The group of each row, None where it names none; empty if the data has no groups or no such split."""
     if split not in data.splits or "group" not in data.splits[split].column_names:
         return []
-    values = data.splits[split].select_columns(["group"])[:]["group"]
-    return [None if value is None or value == "" or value != value else value for value in values]
+    return group_keys(data.splits[split])
 
 
 def _repeated_files(split: Dataset) -> list:
@@ -316,6 +317,9 @@ def _check(data: ImageData, marks: Marks) -> None:
         raise DataError(f"the data has only one class ({_listed(data.label_names)}); at least two are needed")
     counts = marks(data.labels("train")).sum(axis=0)
     absent = [name for name, count in zip(data.label_names, counts, strict=True) if count == 0]
+    if absent and data.labels("train").ndim == 1:
+        of_splits = {name: np.unique(data.labels(name)) for name in SPLITS if name in data.splits}
+        check_shared({name: [data.label_names[index] for index in found] for name, found in of_splits.items()})
     if absent and data.masks is not None:
         raise DataError(
             f"no mask of train has class {_listed(absent)}, so no model can learn it; add masks with it to train, or "

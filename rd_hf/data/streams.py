@@ -103,7 +103,7 @@ def open_stream(dataset: Any, image_column: str | None = None) -> ImageStream:
 
 def _named(name: str) -> IterableDataset | IterableDatasetDict:
     path = Path(os.path.expanduser(name))
-    if not path.exists():
+    if not os.path.exists(path):
         return loading(printable(name), lambda: load_dataset(name, streaming=True))
     kind, files = _kind_and_files(path.absolute())
     patterns = {"train": [glob.escape(str(file)) for file in files] or [f"{glob.escape(str(path.absolute()))}/**"]}

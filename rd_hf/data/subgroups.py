@@ -12,7 +12,7 @@ from datasets.table import Table
 
 from ..arguments.values import nearest
 from .columns import DataError, column_values, columns_found
-from .labels.values import is_missing
+from .labels.values import names_nothing
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ def _known(column: str, of: str, splits: Mapping[str, Dataset]) -> str:
 def _is_whole(split: Dataset, column: str) -> bool:
     if column not in split.features:
         return False
-    return not any(map(is_missing, column_values(split, column)))
+    return not any(map(names_nothing, column_values(split, column)))
 
 
 def subgroup_tables(split: Dataset, columns: Sequence[str]) -> tuple[list[Table], dict[str, Any]]:
@@ -105,7 +105,7 @@ def subgroup_values(split: Dataset, column: str, rows: Sequence[int]) -> list[st
 
 
 def _text(value: Any, names: list[str] | None) -> str:
-    if value is None or value != value or (names is not None and value < 0):
+    if names_nothing(value) or (names is not None and value < 0):
         return MISSING
     if names is not None:
         return names[value]

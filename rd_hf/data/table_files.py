@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import glob
 import logging
+import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from tarfile import TarError
 from typing import Any
 
@@ -20,11 +21,15 @@ from .columns import DataError
 from .folders import METADATA_STEM, ImageFolder
 from .raw_data import RawData, in_order
 from .scanner import TABLE_LOADERS, printable
-from .split_names import check_stated_splits, divide_by_split, split_of_file, stated_splits
+from .split_division import check_stated_splits, divide_table, stated_splits
+from .split_names import split_of_file
 from .tables import read_json_lines, read_table
 
 logger = logging.getLogger(__name__)
 
+# Of parts of one table, and of versions or copies of one.
+_NUMBER = re.compile(r"\d+")
+_OF_ONE = re.compile(r"(?<![a-z])v(er(sion)?)?[_\-. ]?\d|\(\d+\)|copy", re.IGNORECASE)
 IN_MEMORY_BYTES = 4 * 2**30
 # What loaders raise on files that are damaged, mislabelled or at odds with one another, and the Hub's client on names
 # and connections (RuntimeError where the data set is a script, which `datasets` no longer runs).
@@ -64,7 +69,8 @@ def read_tables(files: Mapping[str, Sequence[Path]], found: ImageFolder | None =
     check_stated_splits(splits)
     name = next(iter(splits))
     if len(splits) == 1 and (name == "train" or stated_splits(splits[name])):
-        splits = divide_by_split(splits[name], first.stem == METADATA_STEM)
+        is_named = split_of_file(PurePath(first.name)) is not None
+        splits = divide_table(splits[name], printable(first), first.stem == METADATA_STEM, is_named)
         folders = dict.fromkeys(splits, folders[name])
     images = None if found is None else [found.found.path_of(file) for file in found.images]
     return RawData(in_order(splits), folders=folders, images=images)
@@ -78,6 +84,7 @@ def _read_split(paths: Sequence[Path], kind: str) -> Dataset:
                     raise DataError(f"'{printable(path)}' is no table: {reason}")
         patterns = {"train": [glob.escape(str(path.absolute())) for path in paths]}
         return _load(kind, paths[0], patterns, sum(path.stat().st_size for path in paths))["train"]
+    _check_are_one(paths)
     tables = [read_table(path) if kind == "csv" else read_json_lines(path) for path in paths]
     for path, table in zip(paths, tables, strict=True):
         if set(table.column_names) != set(tables[0].column_names):
@@ -87,6 +94,24 @@ def _read_split(paths: Sequence[Path], kind: str) -> Dataset:
             )
     together = [table.select(tables[0].column_names) for table in tables]
     return Dataset(InMemoryTable(pa.concat_tables(together, promote_options="permissive")))
+
+
+def _check_are_one(files: Sequence[Path]) -> None:
+    """Let the numbered parts of one table pass, which the log says.
+
+    :raises DataError: for tables that may be copies or versions of one, or list different things.
+    """
+    if len(files) < 2:
+        return
+    folder = printable(files[0].parent)
+    names = ", ".join(f"'{printable(file.name)}'" for file in files[:5]) + (" ..." if len(files) > 5 else "")
+    if len({_NUMBER.sub("#", file.stem) for file in files}) > 1 or any(_OF_ONE.search(file.stem) for file in files):
+        raise DataError(
+            f"'{folder}' has several tables, and their names do not say that they are one: {names}. Give the one that "
+            "is meant, move the others elsewhere, name them by splits (train.csv, test.csv), or number the parts of "
+            "one table, as in labels_1.csv and labels_2.csv"
+        )
+    logger.info("%d tables of '%s' are read as one: %s.", len(files), folder, names)
 
 
 def _load(loader: str, named: Path, files: dict[str, list[str]], size: int, **options: Any) -> DatasetDict:

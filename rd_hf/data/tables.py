@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import logging
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ import pyarrow as pa
 from ..runtime.stand_ins import HEAD_BYTES, stand_in
 from .columns import DataError
 from .scanner import IMAGE_SUFFIXES, printable
+from .volumes.names import is_nifti
 
 logger = logging.getLogger(__name__)
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 SAMPLED_ROWS = 50
+_LONGEST_PATH = 4096  # longer cells hold images
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
 
@@ -132,19 +135,22 @@ def _separator(lines: list[str], path: Path) -> str:
 def _rows(lines: list[str], separator: str, path: Path, limit: int | None = None) -> list[tuple[int, list[str]]]:
     """The rows that are not blank, each with the number of its last line.
 
-    :raises DataError: for a quote that nothing closes, in which all further rows would be lost.
+    :raises DataError: for a quote that nothing closes, or another stray one, in which further rows would be lost.
     """
     before = csv.field_size_limit(sys.maxsize)  # a cell may hold a whole image
+    written = {"delimiter": separator, "skipinitialspace": _has_space_before_quotes(lines[:limit], separator)}
     try:
-        reader = csv.reader(lines, delimiter=separator)
-        rows = []
+        reader, last, rows = csv.reader(lines, **written), 0, []
         for cells in reader:
             if any(cell.strip() for cell in cells):
                 rows.append((reader.line_num, cells))
+                if limit is None and reader.line_num - last > 1:
+                    _check_quotes(lines, last, reader.line_num, rows, written, path)
+            last = reader.line_num
             if len(rows) == limit:
                 break
         if rows and limit is None and rows[-1][0] == len(lines):
-            _check_closed(lines, rows[-2][0] if len(rows) > 1 else 0, separator, path)
+            _check_closed(lines, rows[-2][0] if len(rows) > 1 else 0, written, path)
         return rows
     except csv.Error as error:
         raise DataError(f"'{printable(path)}' cannot be read as a table: {error}") from error
@@ -152,12 +158,48 @@ def _rows(lines: list[str], separator: str, path: Path, limit: int | None = None
         csv.field_size_limit(before)
 
 
-def _check_closed(lines: list[str], start: int, separator: str, path: Path) -> None:
+def _has_space_before_quotes(lines: list[str], separator: str) -> bool:
+    """Whether cells are written as in `1.png, "a, b"`, whose quotes would not count."""
+    pattern = re.compile(re.escape(separator) + ' +"')
+    return any(map(pattern.search, lines))
+
+
+def _check_quotes(
+    lines: list[str], start: int, end: int, rows: list[tuple[int, list[str]]], written: dict[str, Any], path: Path
+) -> None:
+    """Check a row that goes on over several lines.
+
+    :param start: number of lines before it.
+    :param end: number of its last line.
+    :param rows: those read so far; the first has the names.
+    :raises DataError: where text follows a closing quote, or the lines are rows themselves: two stray quotes took them.
+    """
+    is_torn = False
+    try:
+        list(csv.reader(lines[start:end], **written, strict=True))
+    except csv.Error as error:
+        if "unexpected end of data" in str(error):  # which `_check_closed` tells
+            return
+        is_torn = True
+    inside = [cells for line in lines[start + 1 : end] for cells in csv.reader([line], **written)]
+    if is_torn or any(len(cells) == len(rows[0][1]) and any(map(_is_path, cells)) for cells in inside):
+        raise DataError(
+            f"'{printable(path)}', line {start + 1}: a quote is opened there and the next one is in a line below, up "
+            f"to line {end}, so that the rows between would be one cell; remove the stray quotes, or write each twice "
+            "and put the whole text in quotes if it belongs there"
+        )
+
+
+def _is_path(cell: str) -> bool:
+    return len(cell) < _LONGEST_PATH and (Path(cell.strip()).suffix.lower() in IMAGE_SUFFIXES or is_nifti(cell.strip()))
+
+
+def _check_closed(lines: list[str], start: int, written: dict[str, Any], path: Path) -> None:
     """:raises DataError: where the last row, which begins after `start` lines and blank ones, ends within quotes."""
     while not lines[start].strip():
         start += 1
     try:
-        for _ in csv.reader(lines[start:], delimiter=separator, strict=True):
+        for _ in csv.reader(lines[start:], **written, strict=True):
             pass
     except csv.Error as error:
         if "unexpected end of data" in str(error):

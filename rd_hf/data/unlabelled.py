@@ -11,6 +11,7 @@ from datasets import Dataset, DatasetDict
 from .columns import DataError
 from .image_column import files_of_rows
 from .labels.labels import Labels
+from .split_tables import group_keys
 
 logger = logging.getLogger(__name__)
 
@@ -77,8 +78,8 @@ def outside_scored(rows: Dataset, splits: DatasetDict, scored: Sequence[str]) ->
     rows = _left_out(rows, [file in files for file in files_of_rows(rows)], "file", scored)
     if "group" not in rows.column_names:
         return rows
-    groups = {value for name in scored for value in splits[name]["group"]} - {None, ""}
-    return _left_out(rows, [group in groups for group in rows["group"]], "group", scored)
+    groups = {key for name in scored for key in group_keys(splits[name])} - {None}
+    return _left_out(rows, [key in groups for key in group_keys(rows)], "group", scored)
 
 
 def _left_out(rows: Dataset, are_scored: Sequence[bool], what: str, scored: Sequence[str]) -> Dataset:

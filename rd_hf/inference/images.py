@@ -13,7 +13,8 @@ from PIL import Image
 
 from ..arguments.values import ArgumentError, nearest_name, paths_of
 from ..arguments.words import counted
-from ..data.scanner import is_image, masks_among, printable, scan, visible_matches
+from ..data.mask_names import masks_among
+from ..data.scanner import is_image, printable, scan, visible_matches
 
 logger = logging.getLogger(__name__)
 
@@ -85,14 +86,14 @@ def find_images(names: Named | Iterable[Named]) -> list[Path]:
     repeated = 0
     for name in paths_of(names, "images", "Pillow images or arrays (H, W) or (H, W, 3)"):
         path = Path(os.path.expanduser(name))
-        if path.is_dir():
+        if os.path.isdir(path):
             matches = _images_of(path)
-        elif path.is_file():
+        elif os.path.isfile(path):
             matches = [path]
         else:
             matches = _images_of_glob(path)
         if not matches:
-            hint = "" if path.is_dir() else f" ({nearest_name(path.absolute())})"
+            hint = "" if os.path.isdir(path) else f" ({nearest_name(path.absolute())})"
             raise ArgumentError(f"There is no image at {printable(name)}{hint}.")
         for file in matches:
             repeated += found.setdefault(os.path.abspath(file), file) is not file

@@ -12,10 +12,12 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, Na
 from PIL import Image as PillowImage
 from small_images import png
 
+from rd_hf.arguments.values import ArgumentError
 from rd_hf.data import table_files
 from rd_hf.data.columns import DataError
 from rd_hf.data.decoding.images import BadImageError, to_rgb
 from rd_hf.data.sources import fingerprint, load_data, load_images_only
+from rd_hf.inference.images import find_images
 from rd_hf.tasks.classification import MultiLabel, SingleLabel
 
 
@@ -293,6 +295,65 @@ def test_table_beside_class_folders_is_not_guessed(tmp_path):
     with pytest.raises(DataError, match=r"class folders and the table 'patients\.csv'"):
         load_data(tmp_path)
     assert load_data(tmp_path / "patients.csv").label_names == ["x"]
+    (tmp_path / "patients.csv").rename(tmp_path / "test_results.csv")  # which would hide the class folders
+    with pytest.raises(DataError, match=r"class folders and the table 'test_results\.csv'"):
+        load_data(tmp_path)
+    (tmp_path / "train.csv").write_text("image,label\na/0.png,y\nb/0.png,x\n")
+    assert load_data(tmp_path).source["splits"] == {"train": 2, "test": 1}
+
+
+def test_table_of_test_beside_masks_is_not_guessed(tmp_path):
+    write_image(tmp_path / "images" / "0.png")
+    write_image(tmp_path / "masks" / "0.png", 1)
+    (tmp_path / "test_results.csv").write_text("image,label\nimages/0.png,x\n")
+    with pytest.raises(DataError, match=r"has both masks and the table 'test_results\.csv'"):
+        load_data(tmp_path)
+    (tmp_path / "test_results.csv").write_text("image,mask\nimages/0.png,masks/0.png\n")
+    assert load_data(tmp_path).source["splits"] == {"test": 1}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["labels.csv", "labels (copy).csv"],
+        ["labels.csv", "labels_2.csv"],
+        ["labels (1).csv", "labels (2).csv"],
+        ["labels_v1.csv", "labels_v2.csv"],
+        ["trainlabels.csv", "testlabels.csv"],
+        ["train.csv", "train_old.csv"],
+        ["a.jsonl", "b.jsonl"],
+    ],
+)
+def test_several_tables_are_not_joined_unless_they_are_parts(tmp_path, names):
+    write_image(tmp_path / "a.png")
+    for name in names:
+        row = '{"image": "a.png", "label": "x"}' if name.endswith("jsonl") else "image,label\na.png,x\n"
+        (tmp_path / name).write_text(row)
+    with pytest.raises(DataError, match="has several tables, and their names do not say that they are one") as caught:
+        load_data(tmp_path)
+    assert all(f"'{name}'" in str(caught.value) for name in names)
+
+
+@pytest.mark.parametrize("name", ["labels_{}.csv", "part-0000{}.csv", "train-{}-of-2.csv", "{}.tsv"])
+def test_numbered_parts_of_a_table_are_read_as_one(tmp_path, caplog, name):
+    caplog.set_level("INFO")
+    for number in range(2):
+        write_image(tmp_path / f"{number}.png", number)
+        separator = "\t" if name.endswith("tsv") else ","
+        (tmp_path / name.format(number)).write_text(f"image,label\n{number}.png,{number}\n".replace(",", separator))
+    assert grey(load_data(tmp_path).splits["train"]) == [0, 1]
+    assert f"2 tables of '{tmp_path}' are read as one: '{name.format(0)}', '{name.format(1)}'." in caplog.text
+
+
+@pytest.mark.parametrize(
+    "names", [("trainLabels", "testLabels"), ("TrainSet", "TESTSet"), ("labelsTrain", "labelsTest")]
+)
+def test_splits_in_names_of_camel_case(tmp_path, names):
+    for number, name in enumerate(names):
+        write_image(tmp_path / f"{number}.png", number)
+        (tmp_path / f"{name}.csv").write_text(f"image,label\n{number}.png,x\n")
+    data = load_data(tmp_path)
+    assert {name: grey(split) for name, split in data.splits.items()} == {"train": [0], "test": [1]}
 
 
 # --- MedMNIST
@@ -556,6 +617,20 @@ def test_images_of_all_splits_without_labels(blobs_npz, caplog):
 
 
 # --- names that are not there
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".png", "/".join(["folder"] * 800) + "/1.png"])
+def test_path_that_is_too_long_is_missing(tmp_path, name):
+    with pytest.raises(DataError, match="2 of 2 files of split 'train' are missing; the first is row 0"):
+        load_data(Dataset.from_dict({"image": [name, "y.png"], "label": ["a", "b"]}))
+    (tmp_path / "t.csv").write_text(f"file_name,label\n{name},a\ny.png,b\n")
+    with pytest.raises(DataError, match="2 of 2 files"):
+        load_data(tmp_path / "t.csv")
+    for path in (name, name.replace(".png", ".csv")):
+        with pytest.raises(DataError, match="there is no file or folder"):
+            load_data(path)
+    with pytest.raises(ArgumentError, match="There is no image at"):
+        find_images([name])
 
 
 def test_missing_file_gives_the_nearest_name(blobs_npz):

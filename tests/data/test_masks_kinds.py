@@ -1,6 +1,7 @@
 """Which files are read as masks, and what their stored values are."""
 
 import json
+import struct
 from io import BytesIO
 
 import numpy as np
@@ -9,7 +10,7 @@ import tifffile
 from PIL import Image as PillowImage
 
 from rd_hf.data.columns import DataError
-from rd_hf.data.decoding.images import BadImageError
+from rd_hf.data.decoding.images import BadImageError, read_image
 from rd_hf.data.masks.decoding import read_stored
 from rd_hf.data.masks.digest import describe_mask
 from rd_hf.data.masks.reading import MaskReading
@@ -39,7 +40,6 @@ def tiff(values, **options):
 
 def png_of_bits(values, bits):
     """A grey PNG of 2 or 4 bits, which Pillow does not write."""
-    import struct
     import zlib
 
     height, width = values.shape
@@ -99,6 +99,28 @@ def test_values_above_a_byte_are_kept():
 def test_a_file_of_one_bit_has_the_values_0_and_1(kind):
     image = PillowImage.fromarray(np.array([[0, 255]], dtype=np.uint8)).convert("1")
     assert read_stored(encoded(image, kind), "a mask").values.tolist() == [[0, 1]]
+
+
+def bmp_of_four_bits(values, colors):
+    """As Windows stores up to 16 colours, which Pillow does not write."""
+    rows = b"".join(bytes(a << 4 | b for a, b in row.reshape(-1, 2)).ljust(4, b"\0") for row in values[::-1])
+    table = b"".join(bytes([color, color, color, 0]) for color in colors)
+    start = 54 + len(table)
+    header = struct.pack("<IiiHHIIiiII", 40, values.shape[1], len(values), 1, 4, 0, len(rows), 0, 0, len(colors), 0)
+    content = b"BM" + struct.pack("<IHHI", start + len(rows), 0, 0, start) + header + table + rows
+    return {"bytes": content, "path": "folder/m.bmp"}
+
+
+@pytest.mark.parametrize("colors", [[0, 255], [0], [0, 1, 2, 3]])
+def test_a_bmp_with_a_grey_palette_keeps_its_depth(colors):
+    """Pillow takes black and white for one bit, and 0, 1, 2, ... for eight."""
+    values = np.tile(np.arange(8, dtype=np.uint8) % len(colors), (3, 1))
+    eight = palette(values, [color for color in colors for _ in range(3)])
+    for file in (encoded(eight, "BMP"), bmp_of_four_bits(values, colors)):
+        stored = read_stored(file, "a mask")
+        assert stored.values.tolist() == values.tolist()
+        grey = np.asarray(read_image(file, "an image").rgb)
+        assert grey[..., 0].tolist() == grey[..., 2].tolist() == np.array(colors)[values].tolist()
 
 
 def test_booleans_of_tifffile_are_what_was_saved_and_a_white_zero_of_others_is_as_shown():

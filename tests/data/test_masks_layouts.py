@@ -231,6 +231,16 @@ def test_files_that_name_the_classes(tmp_path, log, name, text):
     (tmp_path / name).write_text(text)
     assert load_data(tmp_path).label_names == ["background", "lesion"]
     assert "not read in" not in log.text
+    assert f"{name}' names the classes: 0 is background, 1 is lesion. Other names" in log.text
+
+
+@pytest.mark.parametrize("line", ["1.png 1", "1.png", "images/1.PNG;0", "0 scan_1.nii.gz"])
+def test_a_list_of_files_names_no_classes(tmp_path, log, line):
+    write_image(tmp_path / "images" / "1.png")
+    write_mask(tmp_path / "masks" / "1.png")
+    (tmp_path / "labels.txt").write_text(f"{line}\nother\n")
+    assert load_data(tmp_path).label_names == ["background", "foreground"]
+    assert "labels.txt' lists files" in log.text
 
 
 @pytest.mark.parametrize("text", ['{"a": "b"}', "[1, 2]", '["a", "a"]', "{", '{"0": 1}'])

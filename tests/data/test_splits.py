@@ -180,6 +180,16 @@ def test_a_group_of_a_given_split_is_not_taken_into_a_split_made_here():
     assert not set(made.splits["test"]["group"]) & {"p0", "p1", "p2"}
 
 
+@pytest.mark.parametrize(
+    "train, test",
+    [([1, 1, 2, 3], ["2", "3"]), (["1", "1", "2", "3"], [2.0, 3.0]), (["1", "1", "2", "3"], ["2.0", "3.0"])],
+)
+def test_a_group_that_is_written_in_two_ways_is_one(caplog, train, test):
+    given = image_data({"train": train, "test": test}, train=[0, 1, 0, 1], test=[0, 1])
+    complete_splits(given, 0.5, 0.5, seed=0)
+    assert "2 groups are in both 'train' and 'test'" in caplog.text
+
+
 def test_groups_on_two_sides_of_given_splits_are_counted(caplog):
     groups = {"train": [1, 1, 2, 3], "validation": [4, 5], "test": [2, 3]}
     given = image_data(groups, train=[0, 1, 0, 1], validation=[0, 1], test=[0, 1])
@@ -272,6 +282,10 @@ def test_shots_and_fraction_together_are_refused():
     [
         (image_data(test=[0, 1]), "no 'train' split, only 'test'"),
         (image_data(train=[0, 1], test=np.zeros(0, dtype=int)), "split 'test' has no rows"),
+        (
+            image_data(train=[0, 1, 0], test=[3, 2], names=["0", "1", "a", "b"]),
+            r"train and test use different labels: train has \['0', '1'\], and test has \['a', 'b'\]",
+        ),
         (image_data(train=[0, 0, 2], test=[0, 1, 2]), "train has no row of class 'class 1'"),
         (image_data(train=[[1, 0], [1, 0]], test=[[0, 1]]), "train has no row of class 'class 1'"),
         (image_data(train=[0, 0, 0]), "only one class \\('class 0'\\)"),

@@ -87,6 +87,34 @@ def test_what_is_no_table(tmp_path, content, message):
         read(tmp_path / "t.csv", content)
 
 
+@pytest.mark.parametrize(
+    "lines, first, last",
+    [
+        (['1.png,"b,x', "2.png,a,y", '3.png,"b,z', "4.png,a,y"], 2, 4),
+        (["1.png,a,x", "", '2.png,"b,x', "3.png,a,y", '4.png,b",z'], 4, 6),  # which is no fault of quoting
+        (['1.png,"b,x', '2.png,"a,y'], 2, 3),
+        (['1.png,a,say "hello', '2.png,a,"x', "3.png,b,y", '4.png,a,z"'], 3, 5),
+        (['"1.png,a,x', "2.png,b,y", '"3.png,a,x'], 2, 4),
+    ],
+)
+def test_two_stray_quotes_do_not_take_the_rows_between(tmp_path, lines, first, last):
+    with pytest.raises(DataError, match=rf"line {first}: a quote is opened there and .*, up to line {last}, so that"):
+        read(tmp_path / "t.csv", "\n".join(["file_name,label,note", *lines]))
+
+
+@pytest.mark.parametrize("note", ["a, b\nc, d, e", "see 1.png\nand 2.png", "x\n\n1,2,3\n"])
+def test_text_of_several_lines_is_a_cell(tmp_path, note):
+    table = read(tmp_path / "t.csv", f'file_name,label,note\n1.png,a,"{note}"\n2.png,b,\n')
+    assert table["note"] == [note, None] and table["file_name"] == ["1.png", "2.png"]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_spaces_after_separators(tmp_path, separator):
+    rows = [["file_name", " label"], ["1.png", f' "x{separator} a"'], ["2.png", ' "b"'], ["3.png", "  c d"]]
+    table = read(tmp_path / "t.csv", "\n".join(separator.join(row) for row in rows))
+    assert table == {"file_name": ["1.png", "2.png", "3.png"], "label": [f"x{separator} a", "b", "c d"]}
+
+
 @pytest.mark.parametrize("end", ["", "\n"])
 def test_quotes_that_are_closed(tmp_path, end):
     table = read(tmp_path / "t.csv", f'file_name,label\n1.png,"a, or\nb"\n2.png,"6"" wide"{end}')

@@ -8,6 +8,7 @@ from PIL import Image as PillowImage
 from rd_hf.data.columns import DataError
 from rd_hf.data.sources import load_data
 from rd_hf.data.splits import complete_splits
+from rd_hf.data.subgroups import MISSING, subgroup_values
 from rd_hf.data.unlabelled import outside_scored
 from rd_hf.tasks.make import make_task
 
@@ -118,6 +119,27 @@ def test_a_split_that_is_left_out_needs_no_groups():
         assert data.without_labels == ("test",) and data.splits["train"]["group"][:] == ["p", "q"]
     with pytest.raises(DataError, match="split 'train', row 0: group column 'patient' is empty"):
         load_data(DatasetDict(train=rows([0, 1], patient=[None, "q"]), test=test), group_column="patient")
+
+
+@pytest.mark.parametrize("word", ["nan", "NaN", "<NA>", " "])
+def test_the_word_nan_is_no_group(word):
+    with pytest.raises(DataError, match="split 'train', row 1: group column 'patient' is empty"):
+        load_data(rows([0, 1], patient=["p", word]), group_column="patient")
+
+
+def test_the_word_nan_is_no_subgroup():
+    kinds = ["f", "nan", "", None, "<NA>", "m"]
+    data = load_data(rows([0, 1] * 3, sex=kinds), subgroup_columns=["sex"])
+    assert subgroup_values(data.splits["train"], "sex", range(6)) == ["f", *[MISSING] * 4, "m"]
+
+
+def test_groups_in_numbers_and_in_text():
+    train = rows([0, 1, -1, -1], patient=["1", "2", "3", "4"]).cast_column("patient", Value("int64"))
+    for patients in (["3", "7"], ["3.0", "7.0"]):
+        data = load_data(DatasetDict(train=train, test=rows([0, 1], patient=patients)), group_column="patient")
+        assert values(outside_scored(data.unlabelled, data.splits, ["test"])) == [3]
+    with pytest.raises(DataError, match="numbers in split 'train', but text such as '03' in 'test'"):
+        load_data(DatasetDict(train=train, test=rows([0, 1], patient=["03", "7"])), group_column="patient")
 
 
 def test_cells_of_the_split_column_that_are_empty_are_counted(tmp_path):

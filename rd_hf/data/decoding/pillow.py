@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImagePalette
 from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
 from ...runtime.quiet import quiet
@@ -23,6 +23,7 @@ _TURNS = {
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
+_OS2_HEADER = 12
 _MP_ENTRIES = 0xB002
 _SIZ = b"\xffO\xffQ"  # start of a JPEG 2000 codestream
 _lock = threading.RLock()  # around Pillow's limit, which is one for the process
@@ -38,11 +39,29 @@ def opened(content: bytes) -> Iterator[Image.Image]:
     with _lock, quiet("PIL"):
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            with Image.open(BytesIO(content)) as image:
+            with _right_depth(Image.open(BytesIO(content)), content) as image:
                 check_size(*image.size, _bytes_per_pixel(image, content))
                 yield image
         finally:
             Image.MAX_IMAGE_PIXELS = limit
+
+
+def _right_depth(image: Image.Image, content: bytes) -> Image.Image:
+    """An open file, opened again where Pillow takes a BMP's grey palette for its depth, and would lose pixels.
+
+    A palette of black and white stands for one bit to it, and one of 0, 1, 2, ... for eight, whatever the header says.
+    """
+    if image.format != "BMP" or image.mode not in ("1", "L"):
+        return image
+    header = int.from_bytes(content[14:18], "little")
+    bits = int.from_bytes(content[24:26] if header == _OS2_HEADER else content[28:30], "little")
+    if bits == (1 if image.mode == "1" else 8):
+        return image
+    start = 14 + header  # of the palette, whose first colour is black
+    image.close()
+    image = Image.open(BytesIO(content[:start] + b"\1" + content[start + 1 :]))
+    image.palette = ImagePalette.raw(image.palette.rawmode, b"\0" + image.palette.palette[1:])
+    return image
 
 
 def _bytes_per_pixel(image: Image.Image, content: bytes) -> int:

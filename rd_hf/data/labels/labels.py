@@ -149,6 +149,20 @@ def without_unused(labels: Labels) -> Labels:
     return replace(labels, values=values, names=names).noted(note)
 
 
+def check_shared(used: Mapping[str, Sequence[str]]) -> None:
+    """Refuse splits that name their classes differently, such as 0 and 1 in train and names in test.
+
+    :param used: the classes that rows of each split have.
+    :raises DataError: where train and another split have none in common.
+    """
+    for split, names in used.items():
+        if names and used["train"] and not {*names} & {*used["train"]}:
+            raise DataError(
+                f"train and {split} use different labels: train has {shown(used['train'])}, and {split} has "
+                f"{shown(names)}. Write the labels alike in all splits"
+            )
+
+
 def _hint(unknown: Sequence[str], names: Sequence[str]) -> str:
     known = {folded(name): name for name in names}
     alike = [(name, known[folded(name)]) for name in unknown if folded(name) in known]

@@ -37,6 +37,11 @@ def is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
+def names_nothing(value: Any) -> bool:
+    """Tell whether a cell that names a group or a kind is empty, or holds the word nan as some writers of tables do."""
+    return is_missing(value) or (isinstance(value, str) and clean(value) in NUMERIC_NAN_WORDS)
+
+
 def whole_number(value: Any) -> int | None:
     """Give 2 for 2, 2.0 and the texts "2", "2.0" and "2,0"; None for anything else, such as 0.5 or "02".
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import PurePath
@@ -17,21 +17,23 @@ from datasets.table import InMemoryTable
 from ..columns import DataError, OtherKindError
 from ..folders import ImageFolder
 from ..image_column import image_row
-from ..scanner import (
+from ..mask_names import (
     GROUND_TRUTH_FOLDER,
     IMAGE_FOLDER,
     MASK_FOLDER,
     MASKS_OF_FOLDER,
-    FoundFiles,
     bases_of_mask,
     is_named_mask,
     key_of_name,
-    printable,
+    mask_folders,
     without_image_word,
 )
+from ..scanner import FoundFiles, printable
+from ..split_names import split_of_folder
 from ..volumes.layouts import masks_of_brats
 from ..volumes.names import channel_of, is_nifti, stem_of
 from .names import NAME_FILES
+from .unclear import refuse_other_masks, refuse_unclear_classes
 from .union import united_row
 
 logger = logging.getLogger(__name__)
@@ -49,6 +51,7 @@ def are_masks_labels(found: ImageFolder, task: str) -> bool:
     masks = found.found.masks
     if task == "segmentation":
         if not masks:
+            refuse_unclear_classes(found.found)
             volumes = _are_volumes(found.found)
             what, suffix = ("volumes", ".nii.gz") if volumes else ("images", ".png")
             raise DataError(
@@ -59,7 +62,8 @@ def are_masks_labels(found: ImageFolder, task: str) -> bool:
         return True
     of_brats = masks_of_brats((*found.images, *masks))
     are_of_cases = any(map(_is_of_nnunet, masks)) or all(is_named_mask(mask) or mask in of_brats for mask in masks)
-    if masks and found.has_class_folders() and not are_of_cases:
+    classes = {name for name in found.class_folders() if not IMAGE_FOLDER.fullmatch(name)}
+    if masks and len(classes) > 1 and not are_of_cases:
         logger.info("There are masks and class folders. The classes are read; --task segmentation uses the masks.")
         return False
     return bool(masks)
@@ -96,14 +100,17 @@ def read_mask_folder(found: FoundFiles) -> DatasetDict:
         found, masks=(), others=tuple(file for file in found.others if file.name not in NAME_FILES)
     ).tell_what_is_left_out()
     images = _by_place(found)
+    refuse_other_masks(found)
     places_of = _Places.of(images)
+    of_folders = _images_of_folders(found, images)
     masks: dict[Place, list[PurePath]] = {}
     for file in found.masks:
-        masks.setdefault(_place_of_mask(file, found, places_of), []).append(file)
+        masks.setdefault(_place_of_mask(file, found, places_of, of_folders), []).append(file)
     several = [files for files in masks.values() if len(files) > 1]
     if several:
         count = "1 image has" if len(several) == 1 else f"{len(several)} images have"
         logger.info("%s several masks, which are united; the first is '%s'.", count, printable(several[0][0]))
+    tell_bare = _folders_without_masks(images, masks)
     splits = DatasetDict()
     for split, places in _divided(found, [*images]).items():
         rows = [
@@ -111,7 +118,33 @@ def read_mask_folder(found: FoundFiles) -> DatasetDict:
             for place in places
         ]
         splits[split] = _dataset(rows)
+        bare = Counter(images[place].parent for place in places if images[place].parent in tell_bare)
+        for folder, number in bare.items() if split == "train" else ():
+            logger.warning(
+                "No image of '%s' has a mask (%d images), so all of them are unlabelled.",
+                printable(found.root / folder), number,
+            )  # fmt: skip
     return splits
+
+
+def _folders_without_masks(images: dict[Place, PurePath], masks: dict[Place, list[PurePath]]) -> set[PurePath]:
+    with_masks = {image.parent for place, image in images.items() if place in masks}
+    return {image.parent for image in images.values()} - with_masks
+
+
+def _images_of_folders(found: FoundFiles, images: dict[Place, PurePath]) -> dict[PurePath, dict[str, list[Place]]]:
+    """Of each folder of masks the images beside it that it names, by their names with and without the word image."""
+    inside: dict[PurePath, dict[str, list[Place]]] = {}
+    for place, image in images.items():
+        for name in {place[1], without_image_word(place[1])}:
+            inside.setdefault(image.parent, {}).setdefault(name, []).append(place)
+    of_folders: dict[PurePath, dict[str, list[Place]]] = {}
+    for folder, others in mask_folders((*found.images, *found.masks)).items():
+        of = of_folders.setdefault(folder, {})
+        for other in others:
+            for name, places in inside.get(other, {}).items():
+                of.setdefault(name, []).extend(places)
+    return of_folders
 
 
 def _by_place(found: FoundFiles) -> dict[Place, PurePath]:
@@ -175,7 +208,7 @@ def _folders(file: PurePath) -> tuple[str, ...]:
             ending = _ENDING.fullmatch(part)
             folders += _SPLIT_OF_ENDING[ending["ending"].lower()] if ending else ()
         else:
-            folders.append(part)
+            folders.append(split_of_folder(part))
     return tuple(map(key_of_name, folders))
 
 
@@ -208,7 +241,9 @@ class _Places(NamedTuple):
         return cls(images, dict(worded), dict(numbered), dict(in_folder), dict(beside))
 
 
-def _place_of_mask(file: PurePath, found: FoundFiles, places: _Places) -> Place:
+def _place_of_mask(
+    file: PurePath, found: FoundFiles, places: _Places, of_folders: dict[PurePath, dict[str, list[Place]]]
+) -> Place:
     """That of a mask's image."""
     folders = _folders(file)
     bare = [MASKS_OF_FOLDER.fullmatch(part) for part in folders]
@@ -221,6 +256,9 @@ def _place_of_mask(file: PurePath, found: FoundFiles, places: _Places) -> Place:
         for by_name in (places.worded, places.numbered):
             if place in by_name:
                 return _only_one(file, found, by_name[place], places.images)
+    for name in names:
+        if found_there := of_folders.get(file.parent, {}).get(name):
+            return _only_one(file, found, found_there, places.images)
     in_folder = places.in_folder.get(folders, [])
     if is_named_mask(file) and len(in_folder) == 1:
         return in_folder[0]

@@ -16,7 +16,7 @@ from ..image_data import ImageData, fingerprint
 from ..image_paths import tell_unlisted
 from ..labels.values import clean
 from ..raw_data import RawData, image_paths
-from ..split_tables import assemble, check_splits, group_table, label_table
+from ..split_tables import assemble, check_groups, check_splits, group_table, label_table
 from ..subgroups import subgroup_tables
 from ..unlabelled import without_label_column
 from ..volumes.volume import VolumeReading
@@ -62,6 +62,8 @@ def load_masks(
     kept = DatasetDict({name: split for name, split in raw.splits.items() if name not in bare})
     groups = [] if group_column is None else [group_column]
     check_splits(kept, [image, mask, *groups])
+    if group_column is not None:
+        check_groups(kept, group_column)
     tables, columns = _tables(raw, kept, image, mask, group_column, volumes)
     for name, split in kept.items():
         own, features = subgroup_tables(split, subgroup_columns)

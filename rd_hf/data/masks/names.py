@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
+import re
+from pathlib import Path, PurePath
 from typing import Any
 
+from ...arguments.words import some_of
 from ..columns import DataError
 from ..labels.values import clean
-from ..scanner import printable
+from ..scanner import IMAGE_SUFFIXES, printable
 from ..tables import read_json
+from ..volumes.names import is_nifti
 
 logger = logging.getLogger(__name__)
 
+MOST_TOLD = 20
 NAME_FILES = ("dataset.json", "labels.json", "classes.txt", "labels.txt")
 
 
@@ -26,19 +30,34 @@ def read_names(folder: Path) -> dict[int, str] | None:
         path = folder / name
         if not path.is_file():
             continue
-        told = f"'{printable(path)}' names the classes. Other names are given by `label_names`."
         if path.suffix == ".txt":
-            logger.info(told)
             lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-            return names_of([line for line in lines if clean(line)], f"'{printable(path)}'")
+            lines = [line for line in lines if clean(line)]
+            listed = next((line for line in lines if any(map(_is_file, re.split(r"[\s,;]+", line)))), None)
+            if listed is None:
+                return _told(names_of(lines, f"'{printable(path)}'"), path)
+            logger.info("'%s' lists files, such as %r, and so does not name the classes.", printable(path), listed[:60])
+            continue
         content = read_json(path)
         if isinstance(content, dict) and "labels" in content:
             content = content["labels"]
         elif name == "dataset.json":  # of something else
             continue
-        logger.info(told)
-        return names_of(content, f"'{printable(path)}'")
+        return _told(names_of(content, f"'{printable(path)}'"), path)
     return None
+
+
+def _told(names: dict[int, str], path: Path) -> dict[int, str]:
+    pairs = [f"{value} is {name}" for value, name in names.items()]
+    logger.info(
+        "'%s' names the classes: %s. Other names are given by `label_names`.",
+        printable(path), some_of(pairs, MOST_TOLD, last=", and "),
+    )  # fmt: skip
+    return names
+
+
+def _is_file(word: str) -> bool:
+    return PurePath(word).suffix.lower() in IMAGE_SUFFIXES or is_nifti(word)
 
 
 def names_of(content: Any, where: str) -> dict[int, str]:

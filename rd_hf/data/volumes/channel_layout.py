@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path, PurePath
 
 from ..columns import DataError
-from ..scanner import FoundFiles, bases_of_mask, key_of_name, printable
+from ..mask_names import bases_of_mask, key_of_name
+from ..scanner import FoundFiles, printable
 from ..tables import read_json
 from .names import Channel, channel_of, file_of_channel, is_nifti, stem_of
 from .volume import VolumeReading

@@ -20,7 +20,13 @@ def channel_files(source: Source, reading: VolumeReading) -> list[Source]:
     """
     if reading.channels == 1 or reading.channel_axis:
         return [source]
-    if source.content is not None or source.path is None or not _is_first(source.path):
+    if source.content is not None:
+        raise VolumeError(
+            f"a volume of this data set has {reading.channels} files, one a channel, and the others cannot be found "
+            "beside this one, which is embedded in the data or whose path is not UTF-8: save the channels as a fourth "
+            "axis, or rename the file and its folders"
+        )
+    if source.path is None or not _is_first(source.path):
         raise VolumeError(
             f"a volume of this data set has {reading.channels} files, one a channel, and this one is not the first of "
             "them, whose name ends in _0000.nii.gz or _0000.nii, or as BraTS's in _flair or -t1c: rename it, or give "

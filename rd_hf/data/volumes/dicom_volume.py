@@ -90,6 +90,11 @@ def _found(source: Source) -> tuple[list[_Slice], Stack]:
     header = header_of_source(source)
     if header.why_not is not None:
         raise VolumeError(f"{header.why_not}: leave it out, or export it again")
+    if len(header.planes) == 1 and source.content is not None:
+        raise VolumeError(
+            "its DICOM file (1 frame) has a single slice, and others of its series cannot be found, because it is "
+            "embedded in the data or its path is not UTF-8: rename its folder, or save the series as .nii.gz"
+        )
     if len(header.planes) > 1 or source.content is not None:
         slices = [_Slice(source, frame, plane) for frame, plane in enumerate(header.planes)]
         subject = f"its DICOM file ({counted(len(slices), 'frame')})"

@@ -13,7 +13,8 @@ import numpy as np
 
 from ...arguments.values import ArgumentError, nearest_name, paths_of
 from ..image_column import image_row
-from ..scanner import is_image, masks_among, printable, scan, visible_matches
+from ..mask_names import masks_among
+from ..scanner import is_image, printable, scan, visible_matches
 from .channel_layout import first_channels
 from .layouts import is_dicom_name, volumes_among
 from .names import channel_of, is_nifti, stem_of, suffix_of
@@ -85,12 +86,12 @@ def find_volumes(
     named, folders = [], {}
     for name in paths_of(names, "volumes", "images of nibabel"):
         path = Path(os.path.expanduser(name))
-        if path.is_dir():
+        if os.path.isdir(path):
             matches = _below(path, reading)
         else:
-            matches = [_of_file(path, folders)] if path.is_file() else _of_glob(path, reading, folders)
+            matches = [_of_file(path, folders)] if os.path.isfile(path) else _of_glob(path, reading, folders)
         if not matches:
-            hint = "" if path.is_dir() else f" ({nearest_name(path.absolute())})"
+            hint = "" if os.path.isdir(path) else f" ({nearest_name(path.absolute())})"
             raise ArgumentError(
                 f"There is no volume at {printable(name)}{hint}. Volumes are .nii and .nii.gz files, and folders of "
                 "DICOM slices."

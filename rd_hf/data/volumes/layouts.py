@@ -12,17 +12,8 @@ from ...arguments.words import counted
 from ...runtime.progress import Progress
 from ..columns import DataError, OtherKindError
 from ..decoding.dicom_file import DICOM_SUFFIXES
-from ..scanner import (
-    IMAGE_SUFFIXES,
-    FoundFiles,
-    bases_of_mask,
-    counted_suffixes,
-    is_dicomdir,
-    key_of_name,
-    masks_among,
-    masks_in_pairs,
-    printable,
-)
+from ..mask_names import bases_of_mask, key_of_name, masks_among, masks_in_pairs
+from ..scanner import IMAGE_SUFFIXES, FoundFiles, counted_suffixes, is_dicomdir, printable
 from .choice import Dimensions
 from .dicom_series import Series, series_of_folder
 from .names import channel_of, is_nifti, stem_of

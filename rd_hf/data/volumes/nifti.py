@@ -12,7 +12,7 @@ import numpy as np
 
 from ...arguments.words import by
 from .source import CHUNK_BYTES, NIFTI_HEAD, Source, VolumeError
-from .values import check_finite, check_labels, check_voxels, count_broken
+from .values import as_labels, check_finite, check_voxels, count_broken
 
 if TYPE_CHECKING:
     from nibabel import Nifti1Header
@@ -86,7 +86,7 @@ def read_voxels(source: Source, header: NiftiHeader, into: type) -> np.ndarray:
             if into is np.int32:
                 broken += count_broken(part)
                 if not broken:
-                    check_labels(part)
+                    part = as_labels(part, 0.0 if header.scaling is None else header.scaling[0])
             with np.errstate(over="ignore", invalid="ignore"):
                 flat[start : start + part.size] = part
             broken += count_broken(flat[start : start + part.size])

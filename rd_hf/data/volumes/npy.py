@@ -10,7 +10,7 @@ import numpy as np
 from numpy.lib import format as npy_format
 
 from .source import Source, VolumeError
-from .values import check_finite, check_labels, check_voxels, count_broken
+from .values import as_labels, check_finite, check_voxels, count_broken
 
 _DAMAGED = "it is a damaged NumPy array: write it again"
 
@@ -47,7 +47,7 @@ def read_values(source: Source, into: type) -> np.ndarray:
             raise VolumeError(_DAMAGED) from None
     if into is np.int32:
         check_finite(count_broken(stored), stored.size)
-        check_labels(stored)
+        stored = as_labels(stored)
     with np.errstate(over="ignore"):
         values = stored.astype(into, copy=False)
     check_finite(count_broken(values), values.size)

@@ -270,6 +270,7 @@ def test_values_that_are_not_finite_are_counted(tmp_path):
     ("values", "words"),
     [
         ([0, 1, 1.5], "it holds 1.5, but labels are whole numbers"),
+        ([0, 1, 2.002], "it holds 2.002, but labels are whole numbers"),
         ([0, 1, -1], "it holds -1, but labels are whole numbers from 0 on"),
         ([0, 1, 3e10], "too large for a label"),
     ],
@@ -285,6 +286,19 @@ def test_labels_saved_as_floats_or_with_a_slope_are_whole(tmp_path):
     assert read_labels(whole, "x").values.ravel().tolist() == [0, 1, 7]
     scaled = draw(tmp_path / "b.nii.gz", values=np.int16([0, 2, 4]).reshape(1, 1, 3), scl_slope=0.5, scl_inter=1)
     assert read_labels(scaled, "x").values.ravel().tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "labels"),
+    [(np.uint8, [0, 1, 2]), (np.int16, [0, 7, 14]), (np.int16, [0, 16, 2035]), (np.uint8, [0, 1, 20])],
+)
+def test_labels_that_nibabel_has_scaled(tmp_path, dtype, labels):
+    """It chooses a slope for floats that are saved as integers, and the values come back with a rounding error."""
+    image = nibabel.Nifti1Image(np.float64(labels).reshape(1, 1, 3), np.eye(4))
+    image.set_data_dtype(dtype)
+    image.to_filename(tmp_path / "a.nii.gz")
+    assert nibabel.load(tmp_path / "a.nii.gz").dataobj.slope != 1
+    assert read_labels(tmp_path / "a.nii.gz", "x").values.ravel().tolist() == labels
 
 
 def test_grids_are_the_same_to_a_tenth_of_a_voxel():

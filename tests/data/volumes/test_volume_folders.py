@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 
 import numpy as np
@@ -462,3 +463,31 @@ def test_the_hippocampus_data_of_the_decathlon(shared_data):
     assert {name: len(split) for name, split in data.splits.items()} == {"train": 92, "test": 30}
     assert data.label_names == ["background", "Anterior", "Posterior"] and data.volumes == VolumeReading()
     assert (data.labels("train") > 0).all() and AFFINE.shape == (4, 4)
+
+
+@pytest.mark.parametrize("name", ["a\u200e\u202ab", "a\nb", "M\u00fcller"])
+def test_folders_of_series_with_signs_in_their_names(tmp_path, name):
+    for kind in "ab":
+        draw_series(tmp_path / kind / name)
+        (tmp_path / kind / name).rename(tmp_path / kind / f"{name}{kind}")
+    data = load_data(tmp_path, dimensions=3)
+    volumes = [read_volume(row["image"], "it", data.volumes).values for row in data.splits["train"]]
+    assert [volume.shape for volume in volumes] == [(1, 5, 6, 4)] * 2
+    (tmp_path / "t.jsonl").write_text(
+        "\n".join(json.dumps({"series": f"{kind}/{name}{kind}", "label": kind}) for kind in "ab")
+    )
+    data = load_data(tmp_path / "t.jsonl", dimensions=3)
+    assert read_volume(data.splits["train"][0]["image"], "it", data.volumes).values.shape == (1, 5, 6, 4)
+
+
+def test_volumes_of_several_files_below_a_name_that_is_not_utf_8(tmp_path):
+    for kind in "ab":
+        odd = os.fsdecode(b"M\xfcller")
+        draw_series(tmp_path / "ct" / kind / odd)
+        for channel in range(2):
+            write_volume(tmp_path / "mr" / kind / f"{odd}_000{channel}.nii.gz")
+        write_volume(tmp_path / "single" / kind / f"{odd}.nii.gz", ord(kind))
+    for folder, asked in (("ct", {"dimensions": 3}), ("mr", {"volume_channels": 2})):
+        with pytest.raises(DataError, match=r"M\\xfcller.* is not UTF-8, so that the other .*; rename its folder"):
+            load_data(tmp_path / folder, **asked)
+    assert values(load_data(tmp_path / "single").splits["train"]) == [[97], [98]]
