@@ -26,6 +26,7 @@ def predict(paths: Sequence[str], network: nn.Module, inferer: Callable, device:
     :param inferer: of MONAI: takes a volume (1, C, X, Y, Z) and the network.
     :return: the paths of the files that were written.
     :raises FileExistsError: before any volume is read, when a file to write exists, or two volumes would have the same.
+    :raises ValueError: where the network's output for a volume is NaN or infinite.
     """
     model = json.loads((HERE / "model.json").read_text(encoding="utf-8"))
     processor = RDVolumeProcessor.from_pretrained(HERE)
@@ -36,6 +37,8 @@ def predict(paths: Sequence[str], network: nn.Module, inferer: Callable, device:
         pixel_values = processor(str(path), return_tensors="pt")["pixel_values"].to(device)
         with torch.no_grad():
             logits = inferer(pixel_values, lambda values: _logits(network(values))).cpu()
+        if not logits.isfinite().all():
+            raise ValueError(f"The network's output for {path} is not finite (NaN or infinite), so it has no answer.")
         if model["masks"]:
             _write_mask(processor, logits, model["values"], path, target)
         else:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from accelerate import Accelerator
 from transformers import PreTrainedModel
 
@@ -34,6 +35,7 @@ from ..runtime.files import check_is_new, write_predictions
 from ..tasks.classification import Classification, SingleLabel
 from ..tasks.segmentation import Segmentation
 from .decisions import calibration_values, operating_point_values
+from .finite import check_finite
 from .loading import LoadedModel, ModelInHand, load_model
 from .onnx_runtime import OnnxModel
 from .page import check_page, write_evaluation
@@ -103,6 +105,7 @@ def evaluate(
         `calibrated`, the calibration errors before and after: as in a run's metrics.json.
     :raises ArgumentError: when the split is missing, or the data's labels are not the model's.
     :raises BadImageError: for an unreadable image, unless `on_bad_image` is "skip".
+    :raises OutputError: where the model's output for an image is NaN or infinite.
     """
     check_values(
         EvaluationArguments("", "", split, batch_size=batch_size, on_bad_image=on_bad_image, uncertain=uncertain)
@@ -294,10 +297,14 @@ def split_rows(
     """What the model's task keeps of its answers on a split, from which all scores are made.
 
     :param model: in place of the loaded one, with the same preprocessing and classes.
+    :raises OutputError: where the model's output for an image is NaN or infinite.
     """
     model = loaded.model if model is None else model
     with shared_slices(model.reader()) if isinstance(model, RDTeacher) else nullcontext():
-        return predict_rows(
+        rows = predict_rows(
             lambda pixels: model(pixel_values=pixels).logits,
             loaded.task.full_row, model, split, batch_size, Accelerator(),
         )  # fmt: skip
+    if not np.isfinite(rows).all():
+        check_finite(torch.from_numpy(rows), split.files() or [f"row {row} of {split.name}" for row in split.rows])
+    return rows

@@ -137,6 +137,16 @@ def test_the_command_of_its_card_runs_a_bundle(name, workplace, warm_python, tmp
         assert list(shares) == NAMES and sum(shares.values()) == pytest.approx(1)
 
 
+@pytest.mark.parametrize("name", ["unet", "resnet"])
+def test_a_bundle_refuses_an_output_that_is_not_finite(name, workplace, run_without_rd_hf, tmp_path):
+    export(str(workplace / name), str(tmp_path / "bundle"), "bundle")
+    code = "import sys\nsys.path.insert(0, '')\nfrom scripts.predict import predict\nimport torch\n"
+    code += "predict([sys.argv[1]], torch.nn.Identity(), lambda x, network: x[:, :1] * torch.nan, 'cpu', 'eval')"
+    code = code.replace("sys.argv[1]", repr(str(workplace / "volumes" / "one.nii.gz")))
+    done = run_without_rd_hf(code, tmp_path / "bundle")
+    assert "one.nii.gz is not finite (NaN or infinite)" in done.stderr and not list(tmp_path.rglob("eval/*"))
+
+
 def test_a_bundle_refuses_two_volumes_that_would_have_one_file(workplace, run_without_rd_hf, tmp_path):
     export(str(workplace / "unet"), str(tmp_path / "bundle"), "bundle")
     code = "import sys\nsys.path.insert(0, '')\nfrom scripts.predict import predict\n"

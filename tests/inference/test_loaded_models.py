@@ -1,5 +1,7 @@
 """A model and images in memory, in place of names: the answers are those of the files."""
 
+import copy
+
 import nibabel
 import numpy as np
 import pytest
@@ -126,13 +128,49 @@ def test_images_in_memory_that_cannot_be_read(folder, files):
         rd_hf.predict(folder, torch.zeros(3, 8, 8))
 
 
-def test_masks_of_images_in_memory(files, tmp_path):
+def small_segmenter():
     torch.manual_seed(0)
     config = SegformerConfig(
         num_encoder_blocks=2, depths=[1, 1], sr_ratios=[1, 1], hidden_sizes=[8, 8], patch_sizes=[3, 3], strides=[2, 2],
         num_attention_heads=[1, 1], mlp_ratios=[1, 1], decoder_hidden_size=8, num_labels=2,
     )  # fmt: skip
-    model = rd_hf.load_model((SegformerForSemanticSegmentation(config), PROCESSOR))
+    return SegformerForSemanticSegmentation(config)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_an_output_that_is_not_finite_is_no_answer(classifier, files, blobs_npz, value, tmp_path):
+    broken = copy.deepcopy(classifier)
+    torch.nn.init.constant_(broken.classifier[1].bias, value)
+    pair = broken, PROCESSOR
+    with pytest.raises(ValueError, match=rf"The model's output for {files[0]} is not finite \(NaN or infinite\)"):
+        rd_hf.predict(pair, files, on_bad_image="skip")
+    with pytest.raises(ValueError, match="The model's output for image 0 is not finite"):
+        rd_hf.predict(pair, [Image.open(files[0])])
+    with pytest.raises(ValueError, match="The model's output for row 0 of test is not finite"):
+        rd_hf.evaluate(pair, blobs_npz, predictions=str(tmp_path / "table.csv"))
+    assert not (tmp_path / "table.csv").exists()
+    segmenter = small_segmenter()
+    torch.nn.init.constant_(segmenter.decode_head.classifier.bias, value)
+    with pytest.raises(ValueError, match=f"The model's output for {files[0]} is not finite"):
+        rd_hf.predict((segmenter, PROCESSOR), files, output_dir=str(tmp_path / "masks"))
+    assert not list(tmp_path.rglob("masks/*.png"))
+
+
+def test_the_one_image_without_a_finite_output_is_named(classifier, files, monkeypatch):
+    model, forward = rd_hf.load_model((copy.deepcopy(classifier), PROCESSOR)), type(classifier).forward
+
+    def overflows(self, pixel_values):
+        output = forward(self, pixel_values=pixel_values)
+        output.logits[1, 2] = -torch.inf
+        return output
+
+    monkeypatch.setattr(type(classifier), "forward", overflows)
+    with pytest.raises(ValueError, match=f"The model's output for {files[1]} is not finite"):
+        rd_hf.predict(model, files)
+
+
+def test_masks_of_images_in_memory(files, tmp_path):
+    model = rd_hf.load_model((small_segmenter(), PROCESSOR))
     pictures = [Image.open(file) for file in files]
     of_files, of_memory = rd_hf.predict(model, files), rd_hf.predict(model, pictures)
     assert all(np.array_equal(one["mask"], other["mask"]) for one, other in zip(of_files, of_memory, strict=True))

@@ -84,6 +84,16 @@ def test_a_volume_smaller_than_the_window_is_padded_and_said(segmenter, tmp_path
     )
 
 
+@pytest.mark.parametrize("kind", ["segmenter", "classifier"])
+def test_a_volume_without_a_finite_output_is_named(kind, request, tmp_path):
+    loaded = load_model(request.getfixturevalue(kind))
+    (*_, last) = loaded.model.parameters()
+    torch.nn.init.constant_(last, torch.nan)
+    write_volume(tmp_path / "scan.nii.gz", smooth((20, 18, 12)))
+    with pytest.raises(ValueError, match=rf"The model's output for {tmp_path / 'scan.nii.gz'} is not finite"):
+        rd_hf.predict(loaded, tmp_path / "scan.nii.gz", on_bad_image="skip")
+
+
 def test_the_axes_of_a_file_do_not_move_the_mask(segmenter, tmp_path):
     found = []
     for axes in ("RAS", "LPS", "ASL", "PIR"):
