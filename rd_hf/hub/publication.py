@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,8 +31,9 @@ FORMATS = ("transformers", "rd_hf")
 # notebooks, other pictures) stay where they are.
 CONFIGS = ("config.json", "preprocessor_config.json", "processor_config.json")
 NAMES = {
-    CARD_FILE, "LICENSE", *CONFIGS, SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, MODEL_FILE, EXPORT_REPORT,
+    CARD_FILE, "LICENSE", *CONFIGS, SAFE_WEIGHTS_NAME, MODEL_FILE, EXPORT_REPORT,
 }  # fmt: skip
+SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 # What a repo may hold before anything was published in it.
 INITIAL_FILES = {".gitattributes", CARD_FILE, "LICENSE"}
 
@@ -53,8 +56,10 @@ def publishable_files(folder: Path) -> dict[str, Path]:
             f"{folder} is a MONAI bundle, which asks its user to run code, so rd-hf push publishes none. Push the "
             "student itself, or upload the folder with `hf upload` if you want it as it is."
         )
-    shards = _shards(folder)
-    names = NAMES | shards | _code_files(folder) | shown_images(folder / CARD_FILE)
+    is_whole = (folder / SAFE_WEIGHTS_NAME).is_file()  # which transformers loads if there are shards beside it
+    shards = set() if is_whole else _shards(folder)
+    index = set() if is_whole else {SAFE_WEIGHTS_INDEX_NAME}
+    names = NAMES | index | shards | _code_files(folder) | shown_images(folder / CARD_FILE)
     files = {path.name: path for path in sorted(folder.iterdir()) if path.is_file() and path.name in names}
     left_out = sorted({path.name for path in folder.iterdir()} - set(files) - {Path(EVAL_RESULTS_FILE).parts[0]})
     if left_out:
@@ -64,6 +69,11 @@ def publishable_files(folder: Path) -> dict[str, Path]:
     if (folder / EVAL_RESULTS_FILE).is_file():
         files[EVAL_RESULTS_FILE] = folder / EVAL_RESULTS_FILE
     return files
+
+
+def weight_files(names: Iterable[str]) -> set[str]:
+    """Those of a repo's files that hold a model's weights for transformers, whole or divided, and their index."""
+    return {name for name in names if name in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME) or SHARD.fullmatch(name)}
 
 
 def _shards(folder: Path) -> set[str]:
