@@ -18,6 +18,7 @@ from transformers import (
     AutoModel,
     AutoModelForImageClassification,
     ConvNextV2Config,
+    MobileViTImageProcessorPil,
     PoolFormerConfig,
     ResNetConfig,
     ResNetForImageClassification,
@@ -98,6 +99,29 @@ def test_a_model_of_grey_images_answers_in_onnx_as_it_does_itself(tmp_path):
     Image.fromarray(np.arange(48 * 40 * 3, dtype=np.uint8).reshape(48, 40, 3)).save(tmp_path / "a.png")
     own, other = (rd_hf.predict(str(tmp_path / name), str(tmp_path / "a.png"))[0] for name in ("grey", "onnx"))
     assert own["probabilities"] == pytest.approx(other["probabilities"], abs=1e-5)
+    how = preprocessing(tmp_path / "onnx")
+    assert (how["channels"], how["order"]) == ("grey", "RGB") and "the mean over the three colours" in how["formula"]
+
+
+def preprocessing(folder):
+    metadata = {entry.key: entry.value for entry in onnx.load(folder / "model.onnx").metadata_props}
+    return json.loads(metadata["preprocessing"])
+
+
+def test_the_metadata_says_that_blue_comes_first(tmp_path):
+    """Its formula, followed to the letter, gives what the processor gives."""
+    student().save_pretrained(tmp_path / "student")
+    size = {"height": 32, "width": 32}
+    processor = MobileViTImageProcessorPil(size=size, do_center_crop=False, resample=2)
+    processor.save_pretrained(tmp_path / "student")
+    export(str(tmp_path / "student"), str(tmp_path / "onnx"), "onnx")
+    how = preprocessing(tmp_path / "onnx")
+    assert how["channels"] == how["order"] == "BGR"
+    image = Image.fromarray(np.arange(48 * 40 * 3, dtype=np.uint8).reshape(48, 40, 3))
+    rgb = np.asarray(image.resize(how["size"], Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+    scale, bias = (np.array(how[name]).reshape(3, 1, 1) for name in ("scale", "bias"))
+    made = rgb[["RGB".index(letter) for letter in how["order"]]] * scale + bias
+    assert np.allclose(made, processor(image, return_tensors="np")["pixel_values"][0], atol=1e-5)
 
 
 def test_onnx_of_another_family(tmp_path):
@@ -132,6 +156,7 @@ def test_onnx_alone_is_enough_to_classify(saved, exported):
     metadata = session.get_modelmeta().custom_metadata_map
     how = json.loads(metadata["preprocessing"])
     assert json.loads(metadata["labels"]) == list(NAMES.values()) and how["size"] == [32, 40]
+    assert how["channels"] == how["order"] == "RGB"
     assert np.allclose(how["scale"], 1 / 255 / np.array(STD)) and np.allclose(how["bias"], -np.array(MEAN) / STD)
     assert onnx.load(folder / "model.onnx").opset_import[0].version == report["opset"] == 18
     size = tuple(reversed(how["size"]))
