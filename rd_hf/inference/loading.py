@@ -33,10 +33,10 @@ from ..models.modeling_rd_teacher import RDTeacher
 from ..models.tape import input_channels
 from ..models.timm_models import timm_config
 from ..models.tower_loading import repo_as_it_is
-from ..tasks.classification import SingleLabel
 from ..tasks.make import make_task
 from ..tasks.segmentation import Segmentation
 from ..tasks.task import Task
+from .classes import classifying
 from .decisions import with_decisions
 from .model_names import check_backbone, check_pair, loading, name_of_model, naming
 from .onnx_runtime import MODEL_FILE, OnnxModel, is_onnx_folder
@@ -190,8 +190,7 @@ def _ready(name: str, model: PreTrainedModel, processor: BaseImageProcessor, has
         channels = input_channels(model.backbone if is_teacher else model)
         processor = whole_image_processor(processor, channels) if has_masks else processor
         transform = PixelTransform(processor, channels)
-    classifies = model.config.problem_type or SingleLabel.problem_type
-    task = make_task(Segmentation.problem_type if has_masks else classifies, names, of_volumes)
+    task = make_task(Segmentation.problem_type if has_masks else classifying(model.config), names, of_volumes)
     decisions = read_decisions(model.config.to_dict())
     task = with_decisions(task, decisions)
     if is_teacher:

@@ -16,6 +16,7 @@ from transformers import (
     SegformerConfig,
     SegformerForSemanticSegmentation,
     ViTImageProcessorPil,
+    pipeline,
 )
 
 import rd_hf
@@ -28,11 +29,7 @@ PROCESSOR = ViTImageProcessorPil(size={"height": 24, "width": 24}, image_mean=[0
 
 @pytest.fixture(scope="module")
 def classifier():
-    torch.manual_seed(0)
-    config = ResNetConfig(
-        embedding_size=4, hidden_sizes=[4, 8], depths=[1, 1], layer_type="basic", id2label=dict(enumerate(NAMES))
-    )
-    return ResNetForImageClassification(config)
+    return classifier_of(NAMES)
 
 
 @pytest.fixture
@@ -48,6 +45,15 @@ def files(tmp_path):
     for number, image in enumerate(blob_images(np.array([0, 1, 0]), size=30)):
         Image.fromarray(image).save(tmp_path / "images" / f"{number}.png")
     return sorted((tmp_path / "images").iterdir())
+
+
+def classifier_of(names, problem_type=None):
+    torch.manual_seed(0)
+    config = ResNetConfig(
+        embedding_size=4, hidden_sizes=[4, 8], depths=[1, 1], layer_type="basic", id2label=dict(enumerate(names)),
+        problem_type=problem_type,
+    )  # fmt: skip
+    return ResNetForImageClassification(config)
 
 
 def probabilities(answers) -> list[dict[str, float]]:
@@ -167,6 +173,26 @@ def test_the_one_image_without_a_finite_output_is_named(classifier, files, monke
     monkeypatch.setattr(type(classifier), "forward", overflows)
     with pytest.raises(ValueError, match=f"The model's output for {files[1]} is not finite"):
         rd_hf.predict(model, files)
+
+
+@pytest.mark.parametrize("problem_type", [None, "multi_label_classification"])
+@pytest.mark.parametrize("bias", [-3.0, 3.0])
+def test_a_class_without_others_has_the_probability_of_transformers_pipeline(files, problem_type, bias, tmp_path):
+    model = classifier_of(["pneumonia"], problem_type)
+    torch.nn.init.constant_(model.classifier[1].bias, bias)
+    for part in (model, PROCESSOR):
+        part.save_pretrained(tmp_path / "model")
+    classify = pipeline("image-classification", model=model.eval(), image_processor=PROCESSOR)
+    expected = [classify(str(file))[0]["score"] for file in files]
+    answers = rd_hf.predict(str(tmp_path / "model"), files)
+    assert [answer["probabilities"]["pneumonia"] for answer in answers] == pytest.approx(expected, abs=1e-5)
+    assert [answer["labels"] for answer in answers] == [["pneumonia"] if bias > 0 else []] * 3
+    assert rd_hf.info(str(tmp_path / "model"))["problem_type"] == "multi_label_classification"
+
+
+def test_a_regression_is_no_classifier():
+    with pytest.raises(ValueError, match="problem_type is 'regression'"):
+        rd_hf.load_model((classifier_of(["age"], "regression"), PROCESSOR))
 
 
 def test_masks_of_images_in_memory(files, tmp_path):
