@@ -36,7 +36,7 @@ from ..models.tower_loading import repo_as_it_is
 from ..tasks.make import make_task
 from ..tasks.segmentation import Segmentation
 from ..tasks.task import Task
-from .classes import classifying
+from .classes import class_names, classifying, distinct
 from .decisions import with_decisions
 from .model_names import check_backbone, check_pair, loading, name_of_model, naming
 from .onnx_runtime import MODEL_FILE, OnnxModel, is_onnx_folder
@@ -182,7 +182,6 @@ def _ready(name: str, model: PreTrainedModel, processor: BaseImageProcessor, has
     """A model with its weights, put into eval mode and on this machine's device."""
     model.eval()
     is_teacher = isinstance(model, RDTeacher)
-    names = [model.config.id2label[number] for number in range(model.config.num_labels)]
     of_volumes = isinstance(processor, RDVolumeProcessor)
     if of_volumes:
         transform = VolumeTransform(processor)
@@ -190,7 +189,8 @@ def _ready(name: str, model: PreTrainedModel, processor: BaseImageProcessor, has
         channels = input_channels(model.backbone if is_teacher else model)
         processor = whole_image_processor(processor, channels) if has_masks else processor
         transform = PixelTransform(processor, channels)
-    task = make_task(Segmentation.problem_type if has_masks else classifying(model.config), names, of_volumes)
+    problem_type = Segmentation.problem_type if has_masks else classifying(model.config)
+    task = make_task(problem_type, class_names(model.config), of_volumes)
     decisions = read_decisions(model.config.to_dict())
     task = with_decisions(task, decisions)
     if is_teacher:
@@ -241,7 +241,7 @@ def _load_onnx(model: str, revision: str | None, path: Path, backbone: str | Non
     processor = load_processor(model, revision)
     of_volumes = isinstance(processor, RDVolumeProcessor)
     transform = VolumeTransform(processor) if of_volumes else PixelTransform(processor, exported.input_shape[1])
-    task = make_task(exported.problem_type, exported.label_names, of_volumes)
+    task = make_task(exported.problem_type, distinct(exported.label_names), of_volumes)
     with loading("model", model):
         values, _ = PreTrainedConfig.get_config_dict(model, revision=revision)
         decisions = read_decisions(values)

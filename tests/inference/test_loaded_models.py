@@ -22,6 +22,7 @@ from transformers import (
 import rd_hf
 from rd_hf.arguments.values import ArgumentError
 from rd_hf.inference import loading
+from rd_hf.inference.classes import distinct
 
 NAMES = ["benign", "malignant", "normal"]  # those of blobs_npz
 PROCESSOR = ViTImageProcessorPil(size={"height": 24, "width": 24}, image_mean=[0.2] * 3, image_std=[0.3] * 3)
@@ -188,6 +189,23 @@ def test_a_class_without_others_has_the_probability_of_transformers_pipeline(fil
     assert [answer["probabilities"]["pneumonia"] for answer in answers] == pytest.approx(expected, abs=1e-5)
     assert [answer["labels"] for answer in answers] == [["pneumonia"] if bias > 0 else []] * 3
     assert rd_hf.info(str(tmp_path / "model"))["problem_type"] == "multi_label_classification"
+
+
+def test_classes_of_one_name_are_told_apart(files, tmp_path, caplog):
+    """ImageNet has a bird and a machine that are both a crane."""
+    model = classifier_of(["crane", "dog", "crane"])
+    for part in (model, PROCESSOR):
+        part.save_pretrained(tmp_path / "model")
+    with caplog.at_level("INFO", "rd_hf"):
+        answers = rd_hf.predict(str(tmp_path / "model"), files)
+    assert "the same name ('crane'), so their numbers are added" in caplog.text
+    for answer in answers:
+        assert list(answer["probabilities"]) == ["crane (0)", "dog", "crane (2)"]
+        assert sum(answer["probabilities"].values()) == pytest.approx(1) and answer["label"] in answer["probabilities"]
+    rd_hf.export(str(tmp_path / "model"), str(tmp_path / "onnx"), "onnx")
+    of_onnx = rd_hf.predict(str(tmp_path / "onnx"), files)
+    assert of_onnx[0]["probabilities"] == pytest.approx(answers[0]["probabilities"], abs=1e-4)
+    assert distinct(["a", "a", "a (0)"]) == ["a (0) (0)", "a (1)", "a (0) (2)"]
 
 
 def test_a_regression_is_no_classifier():
