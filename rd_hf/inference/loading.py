@@ -124,8 +124,11 @@ def load_model(
 def _load_named(model: str, revision: str | None, backbone: str | None, trust_remote_code: bool) -> LoadedModel:
     backbone = None if backbone is None else name_of_model(backbone, "backbone")
     refuse_revision(model, revision)
-    if is_onnx_folder(model):
-        return _load_onnx(model, None, Path(model) / MODEL_FILE, backbone)
+    if (Path(model) / MODEL_FILE).is_file():
+        with loading("model", model):
+            values, _ = PreTrainedConfig.get_config_dict(model)
+        if is_onnx_folder(Path(model), values):
+            return _load_onnx(model, None, Path(model) / MODEL_FILE, backbone)
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     if revision is not None:
         options["revision"] = revision

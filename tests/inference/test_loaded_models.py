@@ -1,6 +1,7 @@
 """A model and images in memory, in place of names: the answers are those of the files."""
 
 import copy
+import shutil
 
 import nibabel
 import numpy as np
@@ -21,8 +22,10 @@ from transformers import (
 
 import rd_hf
 from rd_hf.arguments.values import ArgumentError
+from rd_hf.hub.publication import publishable_files
 from rd_hf.inference import loading
 from rd_hf.inference.classes import distinct
+from rd_hf.inference.onnx_runtime import OnnxModel
 
 NAMES = ["benign", "malignant", "normal"]  # those of blobs_npz
 PROCESSOR = ViTImageProcessorPil(size={"height": 24, "width": 24}, image_mean=[0.2] * 3, image_std=[0.3] * 3)
@@ -206,6 +209,22 @@ def test_classes_of_one_name_are_told_apart(files, tmp_path, caplog):
     of_onnx = rd_hf.predict(str(tmp_path / "onnx"), files)
     assert of_onnx[0]["probabilities"] == pytest.approx(answers[0]["probabilities"], abs=1e-4)
     assert distinct(["a", "a", "a (0)"]) == ["a (0) (0)", "a (1)", "a (0) (2)"]
+
+
+def test_a_stray_onnx_file_beside_weights_is_not_the_model(folder, files, tmp_path):
+    """The form that its config states decides, as on the Hub; without one the weights do."""
+    rd_hf.export(str(tmp_path / "model"), str(tmp_path / "onnx"), "onnx")
+    expected = rd_hf.predict(folder, files)
+    (tmp_path / "model" / "model.onnx").write_bytes(b"of another model")
+    assert rd_hf.predict(folder, files) == expected and "model.onnx" not in publishable_files(tmp_path / "model")
+    shutil.copy(tmp_path / "model" / "model.safetensors", tmp_path / "onnx")
+    assert isinstance(rd_hf.load_model(str(tmp_path / "onnx")).model, OnnxModel)
+    assert "model.onnx" in publishable_files(tmp_path / "onnx")
+    config = tmp_path / "onnx" / "config.json"
+    config.write_text(config.read_text().replace("rd_hf_form", "other"))
+    assert not isinstance(rd_hf.load_model(str(tmp_path / "onnx")).model, OnnxModel)
+    (tmp_path / "onnx" / "model.safetensors").unlink()
+    assert isinstance(rd_hf.load_model(str(tmp_path / "onnx")).model, OnnxModel)
 
 
 def test_a_regression_is_no_classifier():
