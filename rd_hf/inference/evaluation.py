@@ -103,7 +103,7 @@ def evaluate(
     :return: the metrics of `rd_hf.scoring.metrics.compute_metrics`; rows skipped as unreadable under `skipped_rows`.
         Under `operating_point`, where the model has one, what it comes to on the split, and under `calibration`, with
         `calibrated`, the calibration errors before and after: as in a run's metrics.json.
-    :raises ArgumentError: when the split is missing, or the data's labels are not the model's.
+    :raises ArgumentError: when the split is missing, the data's labels are not the model's, or a file to write exists.
     :raises BadImageError: for an unreadable image, unless `on_bad_image` is "skip".
     :raises OutputError: where the model's output for an image is NaN or infinite.
     """
@@ -113,6 +113,8 @@ def evaluate(
     report, predictions = (None if path is None else os.path.expanduser(path) for path in (report, predictions))
     check_page(report)
     check_is_new(predictions, "predictions")
+    if None not in (report, predictions) and os.path.realpath(report) == os.path.realpath(predictions):
+        raise ArgumentError(f"`report` and `predictions` are both {report}, which holds one of them: name two files.")
     if report is None:
         refuse_given(EvaluationArguments, {"report_images": report_images}, "no `report` is written")
     split = standard_split_name(split) or split

@@ -227,6 +227,16 @@ def test_a_stray_onnx_file_beside_weights_is_not_the_model(folder, files, tmp_pa
     assert isinstance(rd_hf.load_model(str(tmp_path / "onnx")).model, OnnxModel)
 
 
+@pytest.mark.parametrize("table", ["out.html", "./out.html", "link/out.html", "../here/out.html"])
+def test_one_file_cannot_be_table_and_page(classifier, blobs_npz, tmp_path, monkeypatch, table):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "link").symlink_to(tmp_path / "here")
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(ArgumentError, match="`report` and `predictions` are both out.html"):
+        rd_hf.evaluate((classifier, PROCESSOR), blobs_npz, predictions=table, report="out.html")
+    assert [path.name for path in (tmp_path / "here").iterdir()] == ["link"]
+
+
 def test_a_regression_is_no_classifier():
     with pytest.raises(ValueError, match="problem_type is 'regression'"):
         rd_hf.load_model((classifier_of(["age"], "regression"), PROCESSOR))
