@@ -75,7 +75,7 @@ def render_use(form: str, dataset: dict[str, Any], pipeline_tag: str, **values: 
     :param pipeline_tag: the Hub's name of the task.
     """
     shared = {"form": form, "pipeline_tag": pipeline_tag, "model_id_line": HERE, "steps": reading_steps(dataset)}
-    shared["channel_files"] = channel_files(dataset)
+    shared |= {"channel_files": channel_files(dataset), "channels": dataset.get("volumes", {}).get("channels", 1)}
     template = "use_bundle.md" if form == "bundle" else "use_volumes.md" if _of_volumes(dataset) else "use.md"
     return _template(template).render(**shared, **values)
 

@@ -100,6 +100,21 @@ def test_the_cards_code_gives_the_mask_of_predict(workplace, run_without_rd_hf, 
     assert same_mask(mask * 7, predicted(workplace, "unet", tmp_path, "one"))
 
 
+def test_the_cards_code_reads_a_file_of_each_channel(run_without_rd_hf, tmp_path):
+    dataset = {"volumes": {"channels": 2, "channel_axis": False}}
+    student = str(saved_segmenter(tmp_path / "student", 2, {"dataset": dataset}))
+    for channel in range(2):
+        write_volume(tmp_path / f"volume_{channel:04}.nii.gz", smooth((22, 18, 10), channel))
+    export(student, str(tmp_path / "plain"))
+    use = render_use("transformers", dataset, "image-segmentation", model_type="monai", network=None)
+    snippet, command = (re.findall(rf"```{kind}\n(.*?)```", use, re.DOTALL)[0] for kind in ("python", "bash"))
+    assert "--images volume_0000.nii.gz" in command and "DICOM" not in use
+    done = run_without_rd_hf(snippet.replace(HERE, f"model_id = {str(tmp_path / 'plain')!r}"), tmp_path)
+    assert done.returncode == 0, done.stderr
+    (row,) = predict(student, [str(tmp_path / "volume_0000.nii.gz")])
+    assert same_mask(np.asarray(nibabel.load(tmp_path / "mask.nii.gz").dataobj), row["mask"])
+
+
 def predicted(workplace, name: str, folder, volume: str) -> np.ndarray:
     paths = [str(workplace / "volumes" / f"{volume}.nii.gz")]
     predict(str(workplace / name), paths, output_dir=str(folder / "predicted"))
