@@ -75,6 +75,7 @@ def render_use(form: str, dataset: dict[str, Any], pipeline_tag: str, **values: 
     :param pipeline_tag: the Hub's name of the task.
     """
     shared = {"form": form, "pipeline_tag": pipeline_tag, "model_id_line": HERE, "steps": reading_steps(dataset)}
+    shared |= {"channel_files": channel_files(dataset), "channels": dataset.get("volumes", {}).get("channels", 1)}
     template = "use_bundle.md" if form == "bundle" else "use_volumes.md" if _of_volumes(dataset) else "use.md"
     return _template(template).render(**shared, **values)
 
@@ -82,6 +83,13 @@ def render_use(form: str, dataset: dict[str, Any], pipeline_tag: str, **values: 
 def _of_volumes(dataset: dict[str, Any]) -> bool:
     """Whether a model was trained on volumes, by what is recorded of its data."""
     return "volumes" in dataset
+
+
+def channel_files(dataset: dict[str, Any]) -> int | None:
+    """The files of each volume, where a model was trained on volumes with a file of each channel."""
+    reading = dataset.get("volumes", {})
+    in_files = reading.get("channels", 1) > 1 and not reading.get("channel_axis", False)
+    return reading["channels"] if in_files else None
 
 
 @functools.cache

@@ -12,6 +12,8 @@ from safetensors.torch import load_model, save_model
 from torch import nn
 
 from .._version import __version__
+from ..cards.card import channel_files
+from ..data.volumes import names as names_of_files
 from ..inference.label_values import LabelValues
 from ..inference.loading import LoadedModel
 from ..models.configuration_monai import EVALUATED, MonaiNetConfig
@@ -37,11 +39,13 @@ def write_bundle(model: MonaiNet, loaded: LoadedModel, folder: Path) -> None:
     processor = loaded.transform.processor
     processor.save_pretrained(scripts)  # with the code of the processor
     shutil.copyfile(SCRIPT, scripts / "predict.py")
+    shutil.copyfile(names_of_files.__file__, scripts / "names.py")
     (scripts / "__init__.py").touch()
     facts = {
         "masks": isinstance(loaded.task, Segmentation),
         "labels": loaded.task.names,
         "multi_label": loaded.task.problem_type == "multi_label_classification",
+        "channel_files": channel_files(loaded.trained_on),
         "values": list(LabelValues.of(loaded.trained_on, len(loaded.task.names)).values),
     }
     _write(scripts / "model.json", facts)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -29,6 +30,7 @@ SIDES = {2: ("rows", "columns"), 3: ("x", "y", "z")}
 LARGER = {2: (64, 96), 3: (32, 64, 96)}
 # of the logits' largest magnitude
 TOLERANCE = 1e-3
+COLORS = {40: "R", 120: "G", 200: "B"}  # bytes of an image by which the order of channels is found
 
 
 class _Logits(nn.Module):
@@ -112,14 +114,26 @@ def describe(
 
 
 def _of_images(transform: PixelTransform) -> dict[str, Any]:
+    """`order` is that of the bytes, and of scale and bias; `channels` are those of the model."""
+    order, formula = _order(transform), "pixel_values = byte * scale + bias, for each channel of the resized image"
+    if transform.channels == 1:
+        formula = "pixel_values = the mean over the three colours of byte * scale + bias, of the resized image"
     return {
-        "formula": "pixel_values = byte * scale + bias, for each channel of the resized image",
-        "channels": "RGB",
+        "formula": formula,
+        "channels": "grey" if transform.channels == 1 else order,
+        "order": order,
         "layout": "batch, channel, row, column",
         "size": list(transform.size),
         "scale": transform.scale.tolist(),
         "bias": transform.bias.tolist(),
     }
+
+
+def _order(transform: PixelTransform) -> str:
+    """The order in which an image processor gives red, green and blue."""
+    shown = transform.geometry(Image.new("RGB", (96, 96), tuple(COLORS)))
+    middle = shown[:, shown.shape[1] // 2, shown.shape[2] // 2].tolist()
+    return "".join(COLORS[min(COLORS, key=lambda value: abs(value - byte))] for byte in middle)
 
 
 def _of_volumes(transform: VolumeTransform) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,19 +20,18 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 from ..cards.card import CARD_FILE, EVAL_RESULTS_FILE, shown_images
 from ..cards.provenance import FORM, ONNX, PROVENANCE
 from ..exports.web.layout import NEEDED, is_page, paths_of_page
-from ..inference.onnx_runtime import MODEL_FILE
+from ..inference.onnx_runtime import MODEL_FILE, is_onnx_folder
 from ..runtime.files import EXPORT_REPORT
 
 logger = logging.getLogger(__name__)
 
 FORMATS = ("transformers", "rd_hf")
 
-# What a published folder consists of, besides the pictures that its card shows. Other files of the user (tables,
-# notebooks, other pictures) stay where they are.
+# What a published folder consists of, besides weights, code and the pictures that its card shows. Other files of the
+# user (tables, notebooks, other pictures) stay where they are.
 CONFIGS = ("config.json", "preprocessor_config.json", "processor_config.json")
-NAMES = {
-    CARD_FILE, "LICENSE", *CONFIGS, SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, MODEL_FILE, EXPORT_REPORT,
-}  # fmt: skip
+NAMES = {CARD_FILE, "LICENSE", *CONFIGS, EXPORT_REPORT}
+SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 # What a repo may hold before anything was published in it.
 INITIAL_FILES = {".gitattributes", CARD_FILE, "LICENSE"}
 
@@ -53,23 +54,31 @@ def publishable_files(folder: Path) -> dict[str, Path]:
             f"{folder} is a MONAI bundle, which asks its user to run code, so rd-hf push publishes none. Push the "
             "student itself, or upload the folder with `hf upload` if you want it as it is."
         )
-    shards = _shards(folder)
-    names = NAMES | shards | _code_files(folder) | shown_images(folder / CARD_FILE)
+    weights = _weights(folder)
+    names = NAMES | weights | _code_files(folder) | shown_images(folder / CARD_FILE)
     files = {path.name: path for path in sorted(folder.iterdir()) if path.is_file() and path.name in names}
     left_out = sorted({path.name for path in folder.iterdir()} - set(files) - {Path(EVAL_RESULTS_FILE).parts[0]})
     if left_out:
         logger.info("Left out, because they are not part of a model: %s", ", ".join(left_out))
-    if not {SAFE_WEIGHTS_NAME, MODEL_FILE, *shards} & set(files):
+    if not (weights - {SAFE_WEIGHTS_INDEX_NAME}) & set(files):
         raise PushError(f"{folder} has no weights: give the folder of a model, such as runs/xray/student.")
     if (folder / EVAL_RESULTS_FILE).is_file():
         files[EVAL_RESULTS_FILE] = folder / EVAL_RESULTS_FILE
     return files
 
 
-def _shards(folder: Path) -> set[str]:
-    """The files that weights are divided into."""
-    path = folder / SAFE_WEIGHTS_INDEX_NAME
-    return set(_read_json(path)["weight_map"].values()) if path.is_file() else set()
+def weight_files(names: Iterable[str]) -> set[str]:
+    """Those of a repo's files that hold a model's weights for transformers, whole or divided, and their index."""
+    return {name for name in names if name in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME) or SHARD.fullmatch(name)}
+
+
+def _weights(folder: Path) -> set[str]:
+    """The files that a model's weights are in; of several forms the one that is loaded."""
+    config, index = folder / "config.json", folder / SAFE_WEIGHTS_INDEX_NAME
+    of_onnx = {MODEL_FILE} if is_onnx_folder(folder, _read_json(config) if config.is_file() else {}) else set()
+    if (folder / SAFE_WEIGHTS_NAME).is_file() or not index.is_file():
+        return {SAFE_WEIGHTS_NAME, *of_onnx}
+    return {SAFE_WEIGHTS_INDEX_NAME, *_read_json(index)["weight_map"].values(), *of_onnx}
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from .publication import (
     published_config,
     read_model_config,
     refusal,
+    weight_files,
 )
 
 if TYPE_CHECKING:
@@ -273,9 +274,16 @@ def _send(
 def _operations(files: dict[str, Path], destination: Destination) -> list[CommitOperationAdd | CommitOperationDelete]:
     """Every file; the card with the repo's name in it, or none where a person has edited the one in the repo.
 
-    With an earlier card go its scores and pictures, perhaps of patients, that the new one does not have.
+    With an earlier card go its scores and pictures, perhaps of patients, that the new one does not have. With earlier
+    weights go those of their files that the new ones do not have, as transformers might load them.
     """
+    operations: list[CommitOperationAdd | CommitOperationDelete]
     operations = [CommitOperationAdd(name, str(path)) for name, path in files.items() if name != CARD_FILE]
+    if weight_files(files):
+        replaced = sorted(weight_files(destination.files) - set(files))
+        operations += map(CommitOperationDelete, replaced)
+        if replaced:
+            logger.info("Removed from %s with the earlier weights: %s", destination.repo_id, ", ".join(replaced))
     if CARD_FILE not in files:
         return operations
     text = files[CARD_FILE].read_text(encoding="utf-8")

@@ -16,6 +16,7 @@ from ..runtime.files import written_whole
 from ..runtime.quiet import quiet
 
 LONGEST_LABEL = 64  # characters, of DICOM's LO
+UTF_8 = "ISO_IR 192"  # which writes any class name, whatever the series is written in
 # of patient and study, which a segmentation repeats and the standard lets be empty (type 2)
 MAY_BE_EMPTY = (
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID",
@@ -65,6 +66,7 @@ def write_dicom_seg(mask: np.ndarray, names: list[str], source: Path, path: Path
                 device_serial_number="none",
                 series_description="Segmentation by rd_hf",
                 omit_empty_frames=bool(mask.any()),
+                specific_character_set=UTF_8,
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             lacks = f", because it lacks {error.name}" if isinstance(error, AttributeError) else ""

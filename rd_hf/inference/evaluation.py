@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from accelerate import Accelerator
 from transformers import PreTrainedModel
 
@@ -34,6 +35,7 @@ from ..runtime.files import check_is_new, write_predictions
 from ..tasks.classification import Classification, SingleLabel
 from ..tasks.segmentation import Segmentation
 from .decisions import calibration_values, operating_point_values
+from .finite import check_finite
 from .loading import LoadedModel, ModelInHand, load_model
 from .onnx_runtime import OnnxModel
 from .page import check_page, write_evaluation
@@ -101,8 +103,9 @@ def evaluate(
     :return: the metrics of `rd_hf.scoring.metrics.compute_metrics`; rows skipped as unreadable under `skipped_rows`.
         Under `operating_point`, where the model has one, what it comes to on the split, and under `calibration`, with
         `calibrated`, the calibration errors before and after: as in a run's metrics.json.
-    :raises ArgumentError: when the split is missing, or the data's labels are not the model's.
+    :raises ArgumentError: when the split is missing, the data's labels are not the model's, or a file to write exists.
     :raises BadImageError: for an unreadable image, unless `on_bad_image` is "skip".
+    :raises OutputError: where the model's output for an image is NaN or infinite.
     """
     check_values(
         EvaluationArguments("", "", split, batch_size=batch_size, on_bad_image=on_bad_image, uncertain=uncertain)
@@ -110,6 +113,8 @@ def evaluate(
     report, predictions = (None if path is None else os.path.expanduser(path) for path in (report, predictions))
     check_page(report)
     check_is_new(predictions, "predictions")
+    if None not in (report, predictions) and os.path.realpath(report) == os.path.realpath(predictions):
+        raise ArgumentError(f"`report` and `predictions` are both {report}, which holds one of them: name two files.")
     if report is None:
         refuse_given(EvaluationArguments, {"report_images": report_images}, "no `report` is written")
     split = standard_split_name(split) or split
@@ -294,10 +299,14 @@ def split_rows(
     """What the model's task keeps of its answers on a split, from which all scores are made.
 
     :param model: in place of the loaded one, with the same preprocessing and classes.
+    :raises OutputError: where the model's output for an image is NaN or infinite.
     """
     model = loaded.model if model is None else model
     with shared_slices(model.reader()) if isinstance(model, RDTeacher) else nullcontext():
-        return predict_rows(
+        rows = predict_rows(
             lambda pixels: model(pixel_values=pixels).logits,
             loaded.task.full_row, model, split, batch_size, Accelerator(),
         )  # fmt: skip
+    if not np.isfinite(rows).all():
+        check_finite(torch.from_numpy(rows), split.files() or [f"row {row} of {split.name}" for row in split.rows])
+    return rows

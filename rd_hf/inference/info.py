@@ -27,6 +27,7 @@ from ..students.kinds import CLASSES, MASKS
 from ..tasks.make import make_task
 from ..tasks.segmentation import Segmentation
 from ..tasks.task import Task
+from .classes import class_names, classifying
 from .info_files import file_sizes, tensor_count
 from .loading import GIVES_CLASSES, GIVES_MASKS, LoadedModel, is_segmenter, load_model, refuse_revision
 from .model_names import loading, name_of_model
@@ -141,9 +142,8 @@ def _of_teacher(name: str, revision: str | None, values: dict[str, Any]) -> dict
     with loading("model", name):
         config = AutoConfig.from_pretrained(name, revision=revision)
         processor = load_processor(name, revision)
-    problem_type = Segmentation.problem_type if is_segmenter(config) else config.problem_type
-    names = [config.id2label[number] for number in range(config.num_labels)]
-    task = make_task(problem_type or "single_label_classification", names, isinstance(processor, RDVolumeProcessor))
+    problem_type = Segmentation.problem_type if is_segmenter(config) else classifying(config)
+    task = make_task(problem_type, class_names(config), isinstance(processor, RDVolumeProcessor))
     weights = tensor_count(Path(cached_file(name, SAFE_WEIGHTS_NAME, revision=revision)))
     return {
         "form": "rd_hf",

@@ -33,10 +33,10 @@ from ..models.modeling_rd_teacher import RDTeacher
 from ..models.tape import input_channels
 from ..models.timm_models import timm_config
 from ..models.tower_loading import repo_as_it_is
-from ..tasks.classification import SingleLabel
 from ..tasks.make import make_task
 from ..tasks.segmentation import Segmentation
 from ..tasks.task import Task
+from .classes import class_names, classifying, distinct
 from .decisions import with_decisions
 from .model_names import check_backbone, check_pair, loading, name_of_model, naming
 from .onnx_runtime import MODEL_FILE, OnnxModel, is_onnx_folder
@@ -124,8 +124,11 @@ def load_model(
 def _load_named(model: str, revision: str | None, backbone: str | None, trust_remote_code: bool) -> LoadedModel:
     backbone = None if backbone is None else name_of_model(backbone, "backbone")
     refuse_revision(model, revision)
-    if is_onnx_folder(model):
-        return _load_onnx(model, None, Path(model) / MODEL_FILE, backbone)
+    if (Path(model) / MODEL_FILE).is_file():
+        with loading("model", model):
+            values, _ = PreTrainedConfig.get_config_dict(model)
+        if is_onnx_folder(Path(model), values):
+            return _load_onnx(model, None, Path(model) / MODEL_FILE, backbone)
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     if revision is not None:
         options["revision"] = revision
@@ -182,7 +185,6 @@ def _ready(name: str, model: PreTrainedModel, processor: BaseImageProcessor, has
     """A model with its weights, put into eval mode and on this machine's device."""
     model.eval()
     is_teacher = isinstance(model, RDTeacher)
-    names = [model.config.id2label[number] for number in range(model.config.num_labels)]
     of_volumes = isinstance(processor, RDVolumeProcessor)
     if of_volumes:
         transform = VolumeTransform(processor)
@@ -190,8 +192,8 @@ def _ready(name: str, model: PreTrainedModel, processor: BaseImageProcessor, has
         channels = input_channels(model.backbone if is_teacher else model)
         processor = whole_image_processor(processor, channels) if has_masks else processor
         transform = PixelTransform(processor, channels)
-    classifies = model.config.problem_type or SingleLabel.problem_type
-    task = make_task(Segmentation.problem_type if has_masks else classifies, names, of_volumes)
+    problem_type = Segmentation.problem_type if has_masks else classifying(model.config)
+    task = make_task(problem_type, class_names(model.config), of_volumes)
     decisions = read_decisions(model.config.to_dict())
     task = with_decisions(task, decisions)
     if is_teacher:
@@ -242,7 +244,7 @@ def _load_onnx(model: str, revision: str | None, path: Path, backbone: str | Non
     processor = load_processor(model, revision)
     of_volumes = isinstance(processor, RDVolumeProcessor)
     transform = VolumeTransform(processor) if of_volumes else PixelTransform(processor, exported.input_shape[1])
-    task = make_task(exported.problem_type, exported.label_names, of_volumes)
+    task = make_task(exported.problem_type, distinct(exported.label_names), of_volumes)
     with loading("model", model):
         values, _ = PreTrainedConfig.get_config_dict(model, revision=revision)
         decisions = read_decisions(values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import ModelOutput
+
+from ..cards.provenance import FORM, ONNX
 
 MODEL_FILE = "model.onnx"
 INPUT, OUTPUT = "pixel_values", "logits"
@@ -32,9 +35,13 @@ def require(name: str) -> ModuleType:
         raise OnnxError(f"ONNX needs the package {name}, which is not installed: pip install 'rd-hf[onnx]'.") from error
 
 
-def is_onnx_folder(model: str) -> bool:
-    """Whether `model` is a folder with an exported ONNX model."""
-    return (Path(model) / MODEL_FILE).is_file()
+def is_onnx_folder(folder: Path, config: Mapping[str, Any]) -> bool:
+    """Whether a folder's model is the exported one in ONNX, by its config; a stray file beside other weights is not.
+
+    :param config: what config.json there holds.
+    """
+    has_others = any(folder.glob("*.safetensors"))
+    return (folder / MODEL_FILE).is_file() and (config.get(FORM) == ONNX or not has_others)
 
 
 @dataclass

@@ -21,6 +21,7 @@ from ..data.volumes.transform import VolumeTransform
 from ..runtime.progress import Progress
 from ..tasks.segmentation import Segmentation
 from ..tasks.task import Task
+from .finite import check_finite
 from .images import ImageInHand, InMemory, Named, called, images_given
 from .label_values import LabelValues
 from .loading import LoadedModel, ModelInHand, load_model
@@ -80,6 +81,7 @@ def predict(
     :raises ArgumentError: when a name matches nothing, or a mask's file exists.
     :raises ModelNameError: when the model cannot be loaded.
     :raises BadImageError: for an unreadable image, unless `on_bad_image` is "skip".
+    :raises OutputError: where the model's output for an image is NaN or infinite.
     """
     options = {"page": page, "dicom_window": dicom_window, "overlay": overlay, "dicom_seg": dicom_seg}
     options |= {"calibrated": calibrated, "skip_existing": skip_existing}
@@ -182,6 +184,7 @@ def _predict_batch(
         with torch.no_grad():
             batch = loaded.transform.normalize(torch.stack([*pixels.values()]).to(loaded.model.device))
             logits = loaded.model(pixel_values=batch).logits.float()
+        check_finite(logits, list(map(called, pixels)))
         answers = iter(loaded.task.answers(logits.cpu()) if masks is None else masks.answers(sizes, logits, pictures))
     yield from (row if "error" in row else row | next(answers) for row in rows)
     if bad is not None:

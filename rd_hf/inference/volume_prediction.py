@@ -22,6 +22,7 @@ from ..data.volumes.volume import Volume, VolumeReading
 from ..models.volume_grid import orientation_of, oriented, spacing_along
 from ..scoring.volume_pictures import overlay_of_volume
 from ..tasks.segmentation import VolumeSegmentation
+from .finite import check_finite
 from .images import IN_MEMORY
 from .label_values import LabelValues
 from .volume_files import VolumeFiles
@@ -51,6 +52,7 @@ def predict_volumes(
     :raises ArgumentError: when a name matches no volume, or a file that would be written exists.
     :raises BadImageError: for an unreadable volume, unless `on_bad_image` is "skip": before any is computed where its
         header shows it. Where masks are written, the others are written first if only its voxels show it.
+    :raises OutputError: where the model's output for a volume is NaN or infinite.
     """
     reading = loaded.volumes
     found = volumes_given(volumes, reading)
@@ -127,6 +129,7 @@ def _answer(loaded: LoadedModel, volume: FoundVolume, read: Volume, files: Volum
     processor, model = loaded.transform.processor, loaded.model
     shown = processor.shown(read.values, read.affine)
     logits = volume_logits(lambda pixels: model(pixel_values=pixels).logits, processor, shown, model.device)
+    check_finite(logits[None], [printable(volume.shown)])
     if not isinstance(loaded.task, VolumeSegmentation):
         return loaded.task.answers(logits[None].cpu())[0]
     mask = loaded.task.masks_of(logits[None], [(read.values.shape[1:], read.affine)])[0]

@@ -199,10 +199,14 @@ class RDVolumeProcessor(BaseImageProcessor):
         :param outputs: of the model for what `preprocess` made of the same `images`; its `logits` are (B, K, x, y, z),
             on the grid or coarser.
         :return: of each volume, (X, Y, Z) uint8 in its own order.
+        :raises ValueError: where logits are NaN or infinite, which would read as a mask without a finding.
         """
         sources = [(shape_of(source), affine) for source, affine in volumes_of(images, affines)]
         grids = [self.grid(shape, affine) for shape, affine in sources]
         sides, maps = self._common_sides(grids), []
+        for number, logits in enumerate(outputs.logits):
+            if not logits.isfinite().all():
+                raise ValueError(f"The model's output for volume {number} is not finite (NaN or infinite).")
         for logits, (x, y, z), (shape, affine) in zip(outputs.logits, grids, sources, strict=True):
             maps.append(classes_on_source(resized(logits, sides)[:, :x, :y, :z], shape, affine))
         return maps

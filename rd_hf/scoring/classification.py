@@ -41,6 +41,7 @@ METRIC_NAMES = tuple(metric.name for metric in METRICS)
 CALIBRATION_BINS = 15
 ROUNDING = 1e-5  # by which a softmax in low precision may leave 0..1
 CLASS_MEANS = ("balanced_accuracy", "f1", "auroc", "average_precision")
+NEVER_KNOWN = "no image of the split has a known label for "
 
 
 @dataclass(frozen=True)
@@ -236,6 +237,7 @@ def expected_calibration_error(weights: np.ndarray, predictions: Predictions) ->
 def undefined_reasons(predictions: Predictions, per_class: dict[str, np.ndarray]) -> dict[str, str]:
     """Which metrics are undefined on this split or leave out a label, and why: metric or metric/class to a sentence."""
     reasons: dict[str, str] = {}
+    is_known = predictions.known.any(axis=0)
     for name in CLASS_MEANS:
         missing = np.isnan(summand(per_class, name, predictions.exclusive))
         if missing.any():
@@ -245,17 +247,32 @@ def undefined_reasons(predictions: Predictions, per_class: dict[str, np.ndarray]
                 alone = [label for label, is_only in zip(predictions.label_names, only, strict=True) if is_only]
                 found = f"only images of {alone[0]!r}" if alone else f"no image of {names}"
                 reasons[name] = f"undefined: the split has {found}"
+            elif not is_known.any():
+                reasons[name] = "undefined: no image of the split has a known label"
             elif missing.all():
                 reasons[name] = "undefined: no label has both positive and negative images in this split"
             else:
-                reasons[name] = (
-                    f"mean over the other labels: the split has only positive or only negative images of {names}"
-                )
+                reasons[name] = f"mean over the other labels: {_left_out(predictions, missing)}"
     for name, lacking in (("sensitivity", "with"), ("specificity", "without")):
         for k in np.flatnonzero(np.isnan(per_class[name])):
             label = predictions.label_names[k]
-            reasons[f"{name}/{label}"] = f"undefined: the split has no image {lacking} {label!r}"
+            found = f"the split has no image {lacking} {label!r}" if is_known[k] else NEVER_KNOWN + repr(label)
+            reasons[f"{name}/{label}"] = f"undefined: {found}"
     return reasons
+
+
+def _left_out(predictions: Predictions, missing: np.ndarray) -> str:
+    """Why a mean leaves out some of several labels.
+
+    :param missing: (K,) which ones.
+    """
+    is_known = predictions.known.any(axis=0)
+    alike, unknown = (
+        ", ".join(repr(predictions.label_names[k]) for k in np.flatnonzero(missing & kind))
+        for kind in (is_known, ~is_known)
+    )
+    found = f"the split has only positive or only negative images of {alike}" if alike else ""
+    return " and ".join(filter(None, [found, NEVER_KNOWN + unknown if unknown else ""]))
 
 
 def validation_score(probabilities: np.ndarray, labels: np.ndarray, exclusive: bool, metric_name: str) -> float:

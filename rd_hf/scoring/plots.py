@@ -38,6 +38,7 @@ LOSS_TERMS = {
 METRIC_TITLES = {metric.name: metric.title for metric in (*METRICS, *MASK_METRICS)}
 LABELLED_CURVES = 8
 NO_CURVE = "no curve, only positive or only negative images"
+NO_LABEL = "no curve, no known label"
 DOTS_PER_INCH = 150
 # In inches: a cell of a confusion matrix, the side of the largest matrix, and the letters and lines of class names.
 CELL, LARGEST_MATRIX, LETTER, LINE_HEIGHT = 0.7, 40.0, 0.085, 0.17
@@ -172,7 +173,7 @@ def plot_roc(
             if truth.all() or not truth.any():
                 undrawn += 1
                 if named:
-                    axes.plot([], [], " ", label=f"{name}: {NO_CURVE}")
+                    axes.plot([], [], " ", label=f"{name}: {NO_CURVE if known.any() else NO_LABEL}")
                 continue
             scores = checked.probabilities[known, k]
             false_positives, true_positives, _ = roc_curve(truth, scores, drop_intermediate=False)

@@ -1,6 +1,8 @@
 """Exports of a student: plain transformers checkpoints and ONNX models, checked where rd_hf is not importable too."""
 
+import ast
 import json
+import re
 import shutil
 import sys
 
@@ -18,6 +20,7 @@ from transformers import (
     AutoModel,
     AutoModelForImageClassification,
     ConvNextV2Config,
+    MobileViTImageProcessorPil,
     PoolFormerConfig,
     ResNetConfig,
     ResNetForImageClassification,
@@ -27,7 +30,7 @@ from transformers import (
 
 import rd_hf
 from rd_hf.arguments.values import ArgumentError
-from rd_hf.cards.card import is_edited, render_card, write_card
+from rd_hf.cards.card import HERE, is_edited, render_card, write_card
 from rd_hf.data.pixels import PixelTransform
 from rd_hf.exports.onnx import write_onnx
 from rd_hf.exports.run import export, in_own_memory
@@ -89,7 +92,7 @@ def test_every_family_exports_to_the_same_logits(family, tmp_path):
     assert again["rd_hf_provenance"] == {"method": "rd"}
 
 
-def test_a_model_of_grey_images_answers_in_onnx_as_it_does_itself(tmp_path):
+def test_a_model_of_grey_images_answers_in_onnx_as_it_does_itself(tmp_path, monkeypatch, capsys):
     config = ResNetConfig(num_channels=1, embedding_size=8, hidden_sizes=[8], depths=[1], layer_type="basic")
     ResNetForImageClassification(config).save_pretrained(tmp_path / "grey")
     processor = ViTImageProcessorPil(size={"height": 32, "width": 32}, image_mean=[0.4], image_std=[0.5])
@@ -98,6 +101,56 @@ def test_a_model_of_grey_images_answers_in_onnx_as_it_does_itself(tmp_path):
     Image.fromarray(np.arange(48 * 40 * 3, dtype=np.uint8).reshape(48, 40, 3)).save(tmp_path / "a.png")
     own, other = (rd_hf.predict(str(tmp_path / name), str(tmp_path / "a.png"))[0] for name in ("grey", "onnx"))
     assert own["probabilities"] == pytest.approx(other["probabilities"], abs=1e-5)
+    how = preprocessing(tmp_path / "onnx")
+    assert (how["channels"], how["order"]) == ("grey", "RGB") and "the mean over the three colours" in how["formula"]
+    of_card, expected = of_the_cards_code(tmp_path / "onnx", tmp_path, monkeypatch, capsys)
+    assert of_card == pytest.approx(expected, abs=1e-5)
+
+
+def of_the_cards_code(model, folder, monkeypatch, capsys):
+    """What the code of an ONNX model's card prints of a grey image, and the probabilities of `predict`."""
+    (code,) = re.findall(r"```python\n(.*?)```", (model / "README.md").read_text(), re.DOTALL)
+    Image.fromarray(np.arange(48 * 40, dtype=np.uint32).reshape(48, 40).astype(np.uint8)).save(folder / "image.png")
+    monkeypatch.chdir(folder)
+    capsys.readouterr()
+    exec(code.replace(HERE, f"model_id = {str(model)!r}"), {})
+    printed = ast.literal_eval(capsys.readouterr().out)
+    return printed, rd_hf.predict(str(model), "image.png")[0]["probabilities"]
+
+
+@pytest.mark.parametrize("problem_type", ["single_label_classification", "multi_label_classification"])
+def test_the_cards_code_of_an_onnx_model_prints_the_probabilities_of_predict(
+    saved, problem_type, tmp_path, monkeypatch, capsys
+):
+    shutil.copytree(saved, tmp_path / "student")
+    model = AutoModelForImageClassification.from_pretrained(saved)
+    model.config.problem_type = problem_type
+    model.config.save_pretrained(tmp_path / "student")
+    export(str(tmp_path / "student"), str(tmp_path / "onnx"), "onnx")
+    of_card, expected = of_the_cards_code(tmp_path / "onnx", tmp_path, monkeypatch, capsys)
+    assert of_card == pytest.approx(expected, abs=1e-5)
+    assert (sum(of_card.values()) == pytest.approx(1)) == (problem_type == "single_label_classification")
+
+
+def preprocessing(folder):
+    metadata = {entry.key: entry.value for entry in onnx.load(folder / "model.onnx").metadata_props}
+    return json.loads(metadata["preprocessing"])
+
+
+def test_the_metadata_says_that_blue_comes_first(tmp_path):
+    """Its formula, followed to the letter, gives what the processor gives."""
+    student().save_pretrained(tmp_path / "student")
+    size = {"height": 32, "width": 32}
+    processor = MobileViTImageProcessorPil(size=size, do_center_crop=False, resample=2)
+    processor.save_pretrained(tmp_path / "student")
+    export(str(tmp_path / "student"), str(tmp_path / "onnx"), "onnx")
+    how = preprocessing(tmp_path / "onnx")
+    assert how["channels"] == how["order"] == "BGR"
+    image = Image.fromarray(np.arange(48 * 40 * 3, dtype=np.uint8).reshape(48, 40, 3))
+    rgb = np.asarray(image.resize(how["size"], Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+    scale, bias = (np.array(how[name]).reshape(3, 1, 1) for name in ("scale", "bias"))
+    made = rgb[["RGB".index(letter) for letter in how["order"]]] * scale + bias
+    assert np.allclose(made, processor(image, return_tensors="np")["pixel_values"][0], atol=1e-5)
 
 
 def test_onnx_of_another_family(tmp_path):
@@ -132,6 +185,7 @@ def test_onnx_alone_is_enough_to_classify(saved, exported):
     metadata = session.get_modelmeta().custom_metadata_map
     how = json.loads(metadata["preprocessing"])
     assert json.loads(metadata["labels"]) == list(NAMES.values()) and how["size"] == [32, 40]
+    assert how["channels"] == how["order"] == "RGB"
     assert np.allclose(how["scale"], 1 / 255 / np.array(STD)) and np.allclose(how["bias"], -np.array(MEAN) / STD)
     assert onnx.load(folder / "model.onnx").opset_import[0].version == report["opset"] == 18
     size = tuple(reversed(how["size"]))

@@ -12,6 +12,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from small_volumes import saved_segmenter, smooth, write_volume
 from transformers import AutoModelForImageClassification, AutoModelForSemanticSegmentation
 
 from rd_hf.arguments.values import ArgumentError
@@ -99,6 +100,21 @@ def test_the_cards_code_gives_the_mask_of_predict(workplace, run_without_rd_hf, 
     assert same_mask(mask * 7, predicted(workplace, "unet", tmp_path, "one"))
 
 
+def test_the_cards_code_reads_a_file_of_each_channel(run_without_rd_hf, tmp_path):
+    dataset = {"volumes": {"channels": 2, "channel_axis": False}}
+    student = str(saved_segmenter(tmp_path / "student", 2, {"dataset": dataset}))
+    for channel in range(2):
+        write_volume(tmp_path / f"volume_{channel:04}.nii.gz", smooth((22, 18, 10), channel))
+    export(student, str(tmp_path / "plain"))
+    use = render_use("transformers", dataset, "image-segmentation", model_type="monai", network=None)
+    snippet, command = (re.findall(rf"```{kind}\n(.*?)```", use, re.DOTALL)[0] for kind in ("python", "bash"))
+    assert "--images volume_0000.nii.gz" in command and "DICOM" not in use
+    done = run_without_rd_hf(snippet.replace(HERE, f"model_id = {str(tmp_path / 'plain')!r}"), tmp_path)
+    assert done.returncode == 0, done.stderr
+    (row,) = predict(student, [str(tmp_path / "volume_0000.nii.gz")])
+    assert same_mask(np.asarray(nibabel.load(tmp_path / "mask.nii.gz").dataobj), row["mask"])
+
+
 def predicted(workplace, name: str, folder, volume: str) -> np.ndarray:
     paths = [str(workplace / "volumes" / f"{volume}.nii.gz")]
     predict(str(workplace / name), paths, output_dir=str(folder / "predicted"))
@@ -137,6 +153,16 @@ def test_the_command_of_its_card_runs_a_bundle(name, workplace, warm_python, tmp
         assert list(shares) == NAMES and sum(shares.values()) == pytest.approx(1)
 
 
+@pytest.mark.parametrize("name", ["unet", "resnet"])
+def test_a_bundle_refuses_an_output_that_is_not_finite(name, workplace, run_without_rd_hf, tmp_path):
+    export(str(workplace / name), str(tmp_path / "bundle"), "bundle")
+    code = "import sys\nsys.path.insert(0, '')\nfrom scripts.predict import predict\nimport torch\n"
+    code += "predict([sys.argv[1]], torch.nn.Identity(), lambda x, network: x[:, :1] * torch.nan, 'cpu', 'eval')"
+    code = code.replace("sys.argv[1]", repr(str(workplace / "volumes" / "one.nii.gz")))
+    done = run_without_rd_hf(code, tmp_path / "bundle")
+    assert "one.nii.gz is not finite (NaN or infinite)" in done.stderr and not list(tmp_path.rglob("eval/*"))
+
+
 def test_a_bundle_refuses_two_volumes_that_would_have_one_file(workplace, run_without_rd_hf, tmp_path):
     export(str(workplace / "unet"), str(tmp_path / "bundle"), "bundle")
     code = "import sys\nsys.path.insert(0, '')\nfrom scripts.predict import predict\n"
@@ -144,6 +170,36 @@ def test_a_bundle_refuses_two_volumes_that_would_have_one_file(workplace, run_wi
         code + "predict(['a/three.nii', 'a/three.nii.gz'], None, None, None, 'eval')", tmp_path / "bundle"
     )
     assert "Two volumes would have the file eval/three.nii.gz" in done.stderr
+
+
+def test_a_bundle_of_a_student_of_files_of_channels_reads_such_files(run_without_rd_hf, tmp_path):
+    dataset = {"dataset": {"volumes": {"channels": 2, "channel_axis": False}}}
+    student = str(saved_segmenter(tmp_path / "student", 2, dataset))
+    (tmp_path / "volumes").mkdir()
+    for case in "ab":
+        for channel in range(2):
+            name = f"{case}_{channel:04}.nii.gz"
+            write_volume(tmp_path / "volumes" / name, smooth((22, 18, 10), ord(case) + channel))
+    expected = predict(student, [str(tmp_path / "volumes")], output_dir=str(tmp_path / "expected"))
+    export(student, str(tmp_path / "bundle"), "bundle")
+    assert "A volume is 2 files of one channel each,\nnamed" in (tmp_path / "bundle" / CARD_FILE).read_text()
+    code = "import sys\nsys.path.insert(0, '')\nfrom scripts.predict import predict\n"
+    code += "from monai.bundle import ConfigParser\nimport json\n"
+    code += "parser = ConfigParser(json.load(open('configs/inference.json')))\nparser['dataset_dir'] = '../volumes'\n"
+    run = "print(predict(parser.get_parsed_content('datalist'), network, inferer, 'cpu', './eval'))\n"
+    network = "network = parser.get_parsed_content('network_def')\nparser.get_parsed_content('initialize')\n"
+    code += network + "inferer = parser.get_parsed_content('inferer')\n"
+    done = run_without_rd_hf(code + run, tmp_path / "bundle")
+    assert "['eval/a.nii.gz', 'eval/b.nii.gz']" in done.stdout, done.stderr
+    for case, row in zip("ab", expected, strict=True):
+        mask = np.asarray(nibabel.load(tmp_path / "bundle" / "eval" / f"{case}.nii.gz").dataobj)
+        assert row["mask"].endswith(f"{case}.nii.gz") and same_mask(mask, np.asarray(nibabel.load(row["mask"]).dataobj))
+    (tmp_path / "volumes" / "b_0001.nii.gz").rename(tmp_path / "volumes" / "c.nii.gz")
+    done = run_without_rd_hf(code + run.replace("./eval", "./again"), tmp_path / "bundle")
+    assert "c.nii.gz is of no channel by its name: the network reads 2 files of each case" in done.stderr
+    (tmp_path / "volumes" / "c.nii.gz").unlink()
+    done = run_without_rd_hf(code + run.replace("./eval", "./again"), tmp_path / "bundle")
+    assert "b_0001.nii.gz does not exist: the network reads 2 files" in done.stderr
 
 
 def test_onnx_of_any_size(workplace, tmp_path):

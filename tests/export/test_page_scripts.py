@@ -211,6 +211,13 @@ def test_probabilities_and_their_calibration():
         assert torch.allclose(torch.tensor(made), wanted, atol=1e-6)
 
 
+def test_logits_that_are_not_finite_are_no_answer():
+    calls = [["answer.js", "checked", [{"floats": values}]] for values in ([1, -2.5], [1e39, 0])]  # too large: infinity
+    good, infinite = in_node(calls)
+    assert good == {"floats": [1, -2.5]}
+    assert infinite == {"error": "the model's output for it is not finite (NaN or infinite)"}
+
+
 def test_masks_are_those_of_python():
     """All but 1 in 1000 pixels, where two classes are equal to the last bit of float32."""
     generator = torch.Generator().manual_seed(0)

@@ -23,6 +23,7 @@ from rd_hf.cards.card import (
     write_card,
 )  # fmt: skip
 from rd_hf.cards.forms import copy_companions
+from rd_hf.exports.run import export
 from rd_hf.hub.publication import PushError, publishable_files
 from rd_hf.hub.push import Destination, _send
 from rd_hf.models.modeling_rd_student import RDStudentForImageClassification
@@ -370,6 +371,43 @@ def test_pictures_and_scores_of_an_earlier_card_go_with_it_and_nothing_else(serv
     repo.add("main", "by hand", files_of(server) | theirs | {"README.md": (edited, False)}, repo.refs["main"])
     assert push(client, folder, "--commit_message", "again").returncode == 0
     assert "examples.png" in files_of(server)
+
+
+def sharded(whole, folder):
+    """A plain checkpoint with its weights divided, and one bias changed; :return: its logits on the images of LOAD."""
+    model = AutoModelForImageClassification.from_pretrained(whole).eval()
+    model.classifier[-1].bias.data += 1
+    model.save_pretrained(folder, max_shard_size="2KB")
+    for name in ("preprocessor_config.json", CARD_FILE):
+        shutil.copy(whole / name, folder)
+    with torch.no_grad():
+        return model(pixel_values=torch.linspace(-1, 1, 3 * 32 * 32).reshape(1, 3, 32, 32)).logits
+
+
+def test_weights_in_other_files_take_the_place_of_the_earlier_ones(server, client, folder, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    export(str(folder), str(whole))
+    expected = sharded(whole, parts)
+    assert push(client, whole).returncode == 0
+    repo = server.repos["me/xray"]
+    repo.add("main", "by hand", files_of(server) | {"model.onnx": (b"theirs", False)}, repo.refs["main"])
+    done = push(client, parts)
+    assert "Removed from me/xray with the earlier weights: model.safetensors\n" in done.stderr
+    held = {path.name for path in parts.iterdir()}
+    assert len(held) > 5 and set(files_of(server)) == held | {".gitattributes", "model.onnx"}
+    loaded = client("-c", LOAD, "me/xray", "main")
+    assert torch.allclose(torch.tensor(json.loads(loaded.stdout)), expected), loaded.stderr
+    done = push(client, whole)
+    assert "with the earlier weights: model-00001-of-" in done.stderr
+    assert set(files_of(server)) == {*publishable_files(whole), ".gitattributes", "model.onnx"}
+
+
+def test_shards_beside_whole_weights_are_not_published(folder, tmp_path):
+    export(str(folder), str(tmp_path / "whole"))
+    sharded(tmp_path / "whole", tmp_path / "parts")
+    assert "model.safetensors.index.json" in publishable_files(tmp_path / "parts")
+    shutil.copy(tmp_path / "whole" / "model.safetensors", tmp_path / "parts")
+    assert {name for name in publishable_files(tmp_path / "parts") if "model" in name} == {"model.safetensors"}
 
 
 def test_a_picture_that_the_card_does_not_show_is_neither_pushed_nor_exported(folder, tmp_path):

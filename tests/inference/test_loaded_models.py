@@ -1,5 +1,8 @@
 """A model and images in memory, in place of names: the answers are those of the files."""
 
+import copy
+import shutil
+
 import nibabel
 import numpy as np
 import pytest
@@ -14,11 +17,15 @@ from transformers import (
     SegformerConfig,
     SegformerForSemanticSegmentation,
     ViTImageProcessorPil,
+    pipeline,
 )
 
 import rd_hf
 from rd_hf.arguments.values import ArgumentError
+from rd_hf.hub.publication import publishable_files
 from rd_hf.inference import loading
+from rd_hf.inference.classes import distinct
+from rd_hf.inference.onnx_runtime import OnnxModel
 
 NAMES = ["benign", "malignant", "normal"]  # those of blobs_npz
 PROCESSOR = ViTImageProcessorPil(size={"height": 24, "width": 24}, image_mean=[0.2] * 3, image_std=[0.3] * 3)
@@ -26,11 +33,7 @@ PROCESSOR = ViTImageProcessorPil(size={"height": 24, "width": 24}, image_mean=[0
 
 @pytest.fixture(scope="module")
 def classifier():
-    torch.manual_seed(0)
-    config = ResNetConfig(
-        embedding_size=4, hidden_sizes=[4, 8], depths=[1, 1], layer_type="basic", id2label=dict(enumerate(NAMES))
-    )
-    return ResNetForImageClassification(config)
+    return classifier_of(NAMES)
 
 
 @pytest.fixture
@@ -46,6 +49,15 @@ def files(tmp_path):
     for number, image in enumerate(blob_images(np.array([0, 1, 0]), size=30)):
         Image.fromarray(image).save(tmp_path / "images" / f"{number}.png")
     return sorted((tmp_path / "images").iterdir())
+
+
+def classifier_of(names, problem_type=None):
+    torch.manual_seed(0)
+    config = ResNetConfig(
+        embedding_size=4, hidden_sizes=[4, 8], depths=[1, 1], layer_type="basic", id2label=dict(enumerate(names)),
+        problem_type=problem_type,
+    )  # fmt: skip
+    return ResNetForImageClassification(config)
 
 
 def probabilities(answers) -> list[dict[str, float]]:
@@ -126,13 +138,112 @@ def test_images_in_memory_that_cannot_be_read(folder, files):
         rd_hf.predict(folder, torch.zeros(3, 8, 8))
 
 
-def test_masks_of_images_in_memory(files, tmp_path):
+def small_segmenter():
     torch.manual_seed(0)
     config = SegformerConfig(
         num_encoder_blocks=2, depths=[1, 1], sr_ratios=[1, 1], hidden_sizes=[8, 8], patch_sizes=[3, 3], strides=[2, 2],
         num_attention_heads=[1, 1], mlp_ratios=[1, 1], decoder_hidden_size=8, num_labels=2,
     )  # fmt: skip
-    model = rd_hf.load_model((SegformerForSemanticSegmentation(config), PROCESSOR))
+    return SegformerForSemanticSegmentation(config)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_an_output_that_is_not_finite_is_no_answer(classifier, files, blobs_npz, value, tmp_path):
+    broken = copy.deepcopy(classifier)
+    torch.nn.init.constant_(broken.classifier[1].bias, value)
+    pair = broken, PROCESSOR
+    with pytest.raises(ValueError, match=rf"The model's output for {files[0]} is not finite \(NaN or infinite\)"):
+        rd_hf.predict(pair, files, on_bad_image="skip")
+    with pytest.raises(ValueError, match="The model's output for image 0 is not finite"):
+        rd_hf.predict(pair, [Image.open(files[0])])
+    with pytest.raises(ValueError, match="The model's output for row 0 of test is not finite"):
+        rd_hf.evaluate(pair, blobs_npz, predictions=str(tmp_path / "table.csv"))
+    assert not (tmp_path / "table.csv").exists()
+    segmenter = small_segmenter()
+    torch.nn.init.constant_(segmenter.decode_head.classifier.bias, value)
+    with pytest.raises(ValueError, match=f"The model's output for {files[0]} is not finite"):
+        rd_hf.predict((segmenter, PROCESSOR), files, output_dir=str(tmp_path / "masks"))
+    assert not list(tmp_path.rglob("masks/*.png"))
+
+
+def test_the_one_image_without_a_finite_output_is_named(classifier, files, monkeypatch):
+    model, forward = rd_hf.load_model((copy.deepcopy(classifier), PROCESSOR)), type(classifier).forward
+
+    def overflows(self, pixel_values):
+        output = forward(self, pixel_values=pixel_values)
+        output.logits[1, 2] = -torch.inf
+        return output
+
+    monkeypatch.setattr(type(classifier), "forward", overflows)
+    with pytest.raises(ValueError, match=f"The model's output for {files[1]} is not finite"):
+        rd_hf.predict(model, files)
+
+
+@pytest.mark.parametrize("problem_type", [None, "multi_label_classification"])
+@pytest.mark.parametrize("bias", [-3.0, 3.0])
+def test_a_class_without_others_has_the_probability_of_transformers_pipeline(files, problem_type, bias, tmp_path):
+    model = classifier_of(["pneumonia"], problem_type)
+    torch.nn.init.constant_(model.classifier[1].bias, bias)
+    for part in (model, PROCESSOR):
+        part.save_pretrained(tmp_path / "model")
+    classify = pipeline("image-classification", model=model.eval(), image_processor=PROCESSOR)
+    expected = [classify(str(file))[0]["score"] for file in files]
+    answers = rd_hf.predict(str(tmp_path / "model"), files)
+    assert [answer["probabilities"]["pneumonia"] for answer in answers] == pytest.approx(expected, abs=1e-5)
+    assert [answer["labels"] for answer in answers] == [["pneumonia"] if bias > 0 else []] * 3
+    assert rd_hf.info(str(tmp_path / "model"))["problem_type"] == "multi_label_classification"
+
+
+def test_classes_of_one_name_are_told_apart(files, tmp_path, caplog):
+    """ImageNet has a bird and a machine that are both a crane."""
+    model = classifier_of(["crane", "dog", "crane"])
+    for part in (model, PROCESSOR):
+        part.save_pretrained(tmp_path / "model")
+    with caplog.at_level("INFO", "rd_hf"):
+        answers = rd_hf.predict(str(tmp_path / "model"), files)
+    assert "the same name ('crane'), so their numbers are added" in caplog.text
+    for answer in answers:
+        assert list(answer["probabilities"]) == ["crane (0)", "dog", "crane (2)"]
+        assert sum(answer["probabilities"].values()) == pytest.approx(1) and answer["label"] in answer["probabilities"]
+    rd_hf.export(str(tmp_path / "model"), str(tmp_path / "onnx"), "onnx")
+    of_onnx = rd_hf.predict(str(tmp_path / "onnx"), files)
+    assert of_onnx[0]["probabilities"] == pytest.approx(answers[0]["probabilities"], abs=1e-4)
+    assert distinct(["a", "a", "a (0)"]) == ["a (0) (0)", "a (1)", "a (0) (2)"]
+
+
+def test_a_stray_onnx_file_beside_weights_is_not_the_model(folder, files, tmp_path):
+    """The form that its config states decides, as on the Hub; without one the weights do."""
+    rd_hf.export(str(tmp_path / "model"), str(tmp_path / "onnx"), "onnx")
+    expected = rd_hf.predict(folder, files)
+    (tmp_path / "model" / "model.onnx").write_bytes(b"of another model")
+    assert rd_hf.predict(folder, files) == expected and "model.onnx" not in publishable_files(tmp_path / "model")
+    shutil.copy(tmp_path / "model" / "model.safetensors", tmp_path / "onnx")
+    assert isinstance(rd_hf.load_model(str(tmp_path / "onnx")).model, OnnxModel)
+    assert "model.onnx" in publishable_files(tmp_path / "onnx")
+    config = tmp_path / "onnx" / "config.json"
+    config.write_text(config.read_text().replace("rd_hf_form", "other"))
+    assert not isinstance(rd_hf.load_model(str(tmp_path / "onnx")).model, OnnxModel)
+    (tmp_path / "onnx" / "model.safetensors").unlink()
+    assert isinstance(rd_hf.load_model(str(tmp_path / "onnx")).model, OnnxModel)
+
+
+@pytest.mark.parametrize("table", ["out.html", "./out.html", "link/out.html", "../here/out.html"])
+def test_one_file_cannot_be_table_and_page(classifier, blobs_npz, tmp_path, monkeypatch, table):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "link").symlink_to(tmp_path / "here")
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(ArgumentError, match="`report` and `predictions` are both out.html"):
+        rd_hf.evaluate((classifier, PROCESSOR), blobs_npz, predictions=table, report="out.html")
+    assert [path.name for path in (tmp_path / "here").iterdir()] == ["link"]
+
+
+def test_a_regression_is_no_classifier():
+    with pytest.raises(ValueError, match="problem_type is 'regression'"):
+        rd_hf.load_model((classifier_of(["age"], "regression"), PROCESSOR))
+
+
+def test_masks_of_images_in_memory(files, tmp_path):
+    model = rd_hf.load_model((small_segmenter(), PROCESSOR))
     pictures = [Image.open(file) for file in files]
     of_files, of_memory = rd_hf.predict(model, files), rd_hf.predict(model, pictures)
     assert all(np.array_equal(one["mask"], other["mask"]) for one, other in zip(of_files, of_memory, strict=True))

@@ -19,6 +19,7 @@ from rd_hf.data.volumes import series_rows
 from rd_hf.data.volumes.dicom_series import series_of_folder
 from rd_hf.data.volumes.finding import find_volumes
 from rd_hf.data.volumes.reading import read_volume
+from rd_hf.inference.dicom_seg import write_dicom_seg
 from rd_hf.inference.loading import load_model
 from rd_hf.inference.volumes import volume_logits
 
@@ -84,6 +85,16 @@ def test_a_volume_smaller_than_the_window_is_padded_and_said(segmenter, tmp_path
     )
 
 
+@pytest.mark.parametrize("kind", ["segmenter", "classifier"])
+def test_a_volume_without_a_finite_output_is_named(kind, request, tmp_path):
+    loaded = load_model(request.getfixturevalue(kind))
+    (*_, last) = loaded.model.parameters()
+    torch.nn.init.constant_(last, torch.nan)
+    write_volume(tmp_path / "scan.nii.gz", smooth((20, 18, 12)))
+    with pytest.raises(ValueError, match=rf"The model's output for {tmp_path / 'scan.nii.gz'} is not finite"):
+        rd_hf.predict(loaded, tmp_path / "scan.nii.gz", on_bad_image="skip")
+
+
 def test_the_axes_of_a_file_do_not_move_the_mask(segmenter, tmp_path):
     found = []
     for axes in ("RAS", "LPS", "ASL", "PIR"):
@@ -120,6 +131,22 @@ def test_a_series_of_dicom_gets_nifti_and_a_segmentation_that_refers_to_it(segme
     inside = np.rint(np.linalg.inv(stored.affine) @ np.vstack([places, np.ones(len(voxels))]))[:3].astype(int)
     assert np.array_equal(stored.array[tuple(inside)], values[tuple(voxels.T)])
     assert (stored.array > 0).sum() == len(voxels)
+
+
+def test_a_segmentation_has_class_names_beyond_the_characters_of_its_series(tmp_path):
+    pytest.importorskip("highdicom")
+    names, patient = ["Hintergrund", "Größe", "脾臓"], "Müller^Jörg"
+    write_series(tmp_path / "ct", smooth((9, 9, 6)))
+    for path in (tmp_path / "ct").iterdir():
+        dataset = dcmread(path)
+        dataset.SpecificCharacterSet, dataset.PatientName = "ISO_IR 100", patient
+        dataset.save_as(path)
+    mask = np.zeros((9, 9, 6), np.uint8)
+    mask[2, 3, 4], mask[4, 4, 4] = 1, 2
+    write_dicom_seg(mask, names, tmp_path / "ct" / "00.dcm", tmp_path / "ct.seg.dcm")
+    segmentation = dcmread(tmp_path / "ct.seg.dcm")
+    assert [segment.SegmentLabel for segment in segmentation.SegmentSequence] == names[1:]
+    assert segmentation.PatientName == patient and segmentation.SpecificCharacterSet == "ISO_IR 192"
 
 
 def test_slices_without_a_preamble_and_a_series_that_no_segmentation_can_refer_to(segmenter, tmp_path):

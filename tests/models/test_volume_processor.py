@@ -209,6 +209,13 @@ def test_coarse_logits_are_resized_to_the_padded_batch():
     assert dice(found.bool().numpy(), labels) > 0.7
 
 
+def test_logits_that_are_not_finite_make_no_mask():
+    logits = torch.zeros(2, 2, 4, 4, 4)  # two volumes of two channels
+    logits[1, 1, 2, 2, 2] = torch.nan
+    with pytest.raises(ValueError, match="The model's output for volume 1 is not finite"):
+        RDVolumeProcessor().post_process_semantic_segmentation(SimpleNamespace(logits=logits), np.zeros(logits.shape))
+
+
 def test_volumes_come_as_paths_images_arrays_and_files_of_channels(tmp_path):
     values = np.random.default_rng(4).normal(size=(5, 6, 7, 2)).astype(np.float32)
     affine = affine_of((0, 1, 2), (-1, -1, 1))

@@ -349,6 +349,21 @@ def test_a_label_that_is_never_known_is_undefined_and_left_out_of_the_means():
         assert scores[name] == pytest.approx(whole[name]), name
         assert scores["intervals"][name] == pytest.approx(whole["intervals"][name]), name
     assert scores["sensitivity"][names[2]] is None and scores["confusion_matrix"][2] == [[0, 0], [0, 0]]
+    reason = f"no image of the split has a known label for {names[2]!r}"
+    for name in ("auroc", "f1", "balanced_accuracy", "average_precision"):
+        assert scores["undefined"][name] == f"mean over the other labels: {reason}"
+    for name in ("sensitivity", "specificity"):
+        assert scores["undefined"][f"{name}/{names[2]}"] == f"undefined: {reason}"
+    truth[:, 1] = 0
+    both = compute_metrics(probabilities, truth, names, MULTI, 0)["undefined"]
+    alike = f"the split has only positive or only negative images of {names[1]!r}"
+    assert both["auroc"] == f"mean over the other labels: {alike} and {reason}"
+    assert both[f"sensitivity/{names[1]}"] == f"undefined: the split has no image with {names[1]!r}"
+    truth[:, 0] = 1
+    nowhere = compute_metrics(probabilities, truth, names, MULTI, 0)["undefined"]
+    assert nowhere["auroc"] == "undefined: no label has both positive and negative images in this split"
+    never = compute_metrics(probabilities, np.full_like(truth, np.nan), names, MULTI, 0)["undefined"]
+    assert never["auroc"] == "undefined: no image of the split has a known label"
 
 
 def test_one_label_per_image_has_to_be_known():

@@ -176,6 +176,15 @@ def test_roc_of_several_labels_draws_both_of_two(tmp_path, drawn):
     assert len(lines(drawn[0])) == 3
 
 
+def test_roc_says_which_label_is_alike_and_which_is_not_known(tmp_path, drawn):
+    probabilities, _ = outputs(3)
+    truth = np.zeros(probabilities.shape)
+    truth[::2, 0], truth[:, 2] = 1, np.nan
+    plots.plot_roc(probabilities, truth, ["a", "b", "c"], False, tmp_path / "roc.png")
+    _, alike, unknown, _ = lines(drawn[0])
+    assert alike == "b: no curve, only positive or only negative images" and unknown == "c: no curve, no known label"
+
+
 def test_roc_of_many_classes_gives_their_mean(tmp_path, drawn):
     plots.plot_roc(*outputs(12), list("abcdefghijkl"), True, tmp_path / "roc.png")
     assert [label.split(" (")[0] for label in lines(drawn[0])] == ["12 classes", "chance"]

@@ -1,5 +1,17 @@
 // From logits to what is said of an image: probabilities and the decision, or a mask and the area of each class.
 
+import { ReadError } from "./bytes.js";
+
+/**
+ * The logits themselves; NaN and infinity are refused, of which a decision would make a class without a finding.
+ * @param {Float32Array} logits
+ * @throws {ReadError}
+ */
+export function checked(logits) {
+  if (logits.every((logit) => Number.isFinite(logit))) return logits;
+  throw new ReadError("the model's output for it is not finite (NaN or infinite)");
+}
+
 function softmax(logits) {
   const highest = Math.max(...logits);
   const powers = Array.from(logits, (logit) => Math.exp(logit - highest));

@@ -1,6 +1,6 @@
 // Errors that are told to the user, checksums, and the one rule by which values deeper than eight bits become bytes.
 
-/** What the page says of a file that it cannot read, in a sentence. */
+/** What the page says of a file that it cannot read or answer, in a sentence. */
 export class ReadError extends Error {}
 
 export const CUT_OFF = "it is damaged or cut off, perhaps by an interrupted download: fetch it again";

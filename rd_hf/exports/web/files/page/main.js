@@ -1,6 +1,6 @@
 // The page: it starts the student, takes files one after another, and keeps what is shown up to date.
 
-import { areas, classMap, probabilities } from "./answer.js";
+import { areas, checked, classMap, probabilities } from "./answer.js";
 import { ReadError } from "./bytes.js";
 import { element } from "./elements.js";
 import { Model, StartError, readStudent } from "./model.js";
@@ -39,6 +39,7 @@ async function answered(model, file) {
   try {
     const image = await readImage(await bytesOf(file), student.reading);
     const { logits, shape, milliseconds } = await model.run(image);
+    checked(logits);
     const { width, height } = image;
     const common = { name: file.name, image, width, height, milliseconds };
     if (!student.masks) return { ...common, logits, probabilities: probabilities(logits, student) };
@@ -73,7 +74,7 @@ async function take(model, files, own) {
   }
   const bad = results.filter((result) => result.error !== undefined).length;
   const count = results.length === 1 ? "1 file" : `${results.length} files`;
-  say(`${count} done${bad === 0 ? "." : `; ${bad} could not be read, and ${bad === 1 ? "says" : "say"} why.`}`);
+  say(`${count} done${bad === 0 ? "." : `; ${bad} ${bad === 1 ? "has no answer, and says" : "have no answer, and say"} why.`}`);
 }
 
 function removeAll() {

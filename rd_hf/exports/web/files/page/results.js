@@ -1,4 +1,4 @@
-// What the page shows of one file: the picture, and bars of probabilities, areas of classes, or why it is not read.
+// What the page shows of one file: the picture, and bars of probabilities, areas of classes, or why there is no answer.
 
 import { decision, probabilities, thresholds } from "./answer.js";
 import { element, percent } from "./elements.js";
@@ -8,7 +8,7 @@ const MOST_BARS = 12; // classes that are drawn; of more those answered, and the
 
 /** The answer in words. */
 export function answerOf(result, student) {
-  if (result.error !== undefined) return "not read";
+  if (result.error !== undefined) return "no answer";
   if (student.masks) {
     const found = student.labels.filter((_, number) => number > 0 && result.pixels[number] > 0);
     return found.join(", ") || `only ${student.labels[0]}`;
@@ -85,7 +85,7 @@ function classes(result, student) {
 export function resultItem(result, student) {
   const file = element("h3", { class: "file", text: result.name });
   if (result.error !== undefined) {
-    const why = element("p", { class: "answer", text: `This file cannot be read: ${result.error}.` });
+    const why = element("p", { class: "answer", text: `This file has no answer: ${result.error}.` });
     return { node: element("li", { class: "result failed" }, element("div", {}, file, why)), show: () => {} };
   }
   const over = student.masks ? { mask: result.mask, colors: student.colors } : null;
