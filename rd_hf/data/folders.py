@@ -163,7 +163,7 @@ class ImageFolder:
         beside = sum(other.parent == file.parent and is_dicom_name(other) for other in self.images)
         if self.found.first_of or beside < FEW_SLICES:
             return ""
-        return "To read the DICOM slices of each folder as one volume, give --dimensions 3. "
+        return "To read the DICOM slices of each folder as one volume, give `dimensions` 3. "
 
     def _unread_hint(self) -> str:
         return f". Not read: {counted_suffixes(self.found.others)}" if self.found.others else ""

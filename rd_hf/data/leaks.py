@@ -125,11 +125,11 @@ def report_leaks(sentences: Sequence[str], on_leak: str, source: dict[str, Any],
     :raises LeakError: where there is anything and `on_leak` is "error".
     """
     if sentences and on_leak == "error":
-        way_out = "Fix the splits, or train anyway with --on_leak warn."
+        way_out = "Fix the splits, or train anyway with `on_leak` warn."
         if "made_splits" in source:
             way_out = (
-                "rd_hf made splits: remove the copies, name a column with --group_column whose value copies share, or "
-                "train anyway with --on_leak warn."
+                "rd_hf made splits: remove the copies, name a column with `group_column` whose value copies share, or "
+                "train anyway with `on_leak` warn."
             )
         raise LeakError("\n".join([*sentences, *files, way_out]))
     for sentence in sentences:

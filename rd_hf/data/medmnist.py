@@ -150,7 +150,7 @@ def _split(
     elif choice.dimensions == 3:
         raise OtherKindError(
             f"{where}: got {images.dtype} of shape {images.shape}; expected volumes (N, D, H, W)",
-            "leave --dimensions out to read images",
+            "leave `dimensions` out to read images",
         )
     else:
         column = _image_column(_channels_last(images, where))
@@ -188,7 +188,7 @@ def _channels_last(images: np.ndarray, where: str) -> np.ndarray:
     if images.ndim == 4 and images.shape[3] == 4 and min(images.shape[1:3]) > 4:
         hint = "; leave out the fourth channel"
     elif images.ndim >= 4 and not is_image:
-        raise OtherKindError(found, "--dimensions 3 reads it as volumes")
+        raise OtherKindError(found, "`dimensions` 3 reads it as volumes")
     elif is_image and images.dtype.kind == "f" and images.size and images.min() >= 0 and images.max() <= 1:
         hint = ". Values from 0 to 1 become uint8 by (255 * images).round().astype(numpy.uint8)"
     elif is_image and images.dtype != np.uint8:

@@ -126,7 +126,7 @@ class PixelStore:
             except BadImageError as error:
                 if not read.skip_bad:
                     raise BadImageError(
-                        f"{error} Fix the data, or show another image in its place with --on_bad_image skip."
+                        f"{error} Fix the data, or show another image in its place with `on_bad_image` skip."
                     ) from error
                 if self._told < SHOWN_PROBLEMS:
                     logger.warning("Skipped, another image of the batch is shown in its place: %s", error)
@@ -216,7 +216,7 @@ def check_images(store: PixelStore | VolumeStore, rows: Sequence[int], on_bad_im
         more = (
             f" ({counted(len(problems) - 1, 'more row')} of {store.name} cannot be read.)" if len(problems) > 1 else ""
         )
-        raise BadImageError(f"{first}{more} Fix the data, or leave such rows out with --on_bad_image skip.")
+        raise BadImageError(f"{first}{more} Fix the data, or leave such rows out with `on_bad_image` skip.")
     for reason in list(problems.values())[:SHOWN_PROBLEMS]:
         logger.warning("Skipped: %s", reason)
     if len(problems) > SHOWN_PROBLEMS:

@@ -96,7 +96,7 @@ class ImageShards:
             except BadImageError as error:
                 if not self.skip_bad:
                     raise BadImageError(
-                        f"{error} Fix the shard, or show the next image in its place with --on_bad_image skip."
+                        f"{error} Fix the shard, or show the next image in its place with `on_bad_image` skip."
                     ) from error
                 self._tell(error)
         raise BadImageError(f"{MOST_BAD_IN_A_ROW} images in a row cannot be read, the first is {self._name(row)}.")

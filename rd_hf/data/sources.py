@@ -214,12 +214,12 @@ def _mask_column(
     if mask is None:
         if task == "segmentation":
             raise DataError(
-                f"no column of masks found; name it with --mask_column. Columns found: {columns_found(first.features)}"
+                f"no column of masks found; name it with `mask_column`. Columns found: {columns_found(first.features)}"
             )
         return None
     if task == "auto" and mask_column is None:
         if label_column is not None or has_label_column(first.features, mask):
-            logger.info("The data also has masks, in column '%s'; --task segmentation uses them.", mask)
+            logger.info("The data also has masks, in column '%s'; `task` segmentation uses them.", mask)
             return None
         logger.info("task: segmentation (the data has masks and no labels of classes)")
     elif task == "auto":

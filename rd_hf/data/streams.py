@@ -59,7 +59,7 @@ class ImageStream(NamedTuple):
         except LOADING_ERRORS as error:
             raise DataError(
                 f"the stream of unlabelled images breaks off ({type(error).__name__}: {error}); put that right, and "
-                "continue with --resume"
+                "continue with `resume`"
             ) from error
 
     def fingerprint(self) -> str:

@@ -43,7 +43,7 @@ def timm_processor(name_or_path: str | os.PathLike[str], revision: str | None = 
         logger.warning(
             "The config of %r has no pretrained_cfg, which says how images are prepared. They are prepared as by "
             "default for %s in timm, with the mean %s and the standard deviation %s. If it was trained otherwise, save "
-            "its image processor beside its weights, or give --student_mean and --student_std of a student.",
+            "its image processor beside its weights, or give `student_mean` and `student_std` of a student.",
             str(name_or_path), config.architecture, settings["mean"], settings["std"],
         )  # fmt: skip
     return processor_of(settings)

@@ -495,7 +495,7 @@ def test_npz_with_labels_of_other_types(tmp_path, labels, names, expected):
 def test_npz_with_uncertain_labels(tmp_path):
     labels = np.array([[1, -1], [1, 1], [0, 0]])
     np.savez(tmp_path / "x.npz", train_images=np.zeros((3, 4, 4), np.uint8), train_labels=labels, classes=["a", "b"])
-    with pytest.raises(DataError, match="b: 1 uncertain .*--uncertain"):
+    with pytest.raises(DataError, match="b: 1 uncertain .*`uncertain`"):
         load_data(tmp_path / "x.npz")
     data = load_data(tmp_path / "x.npz", uncertain="negative")
     assert data.labels("train").tolist() == [[1, 0], [1, 1], [0, 0]] and data.source["uncertain"] == "negative"

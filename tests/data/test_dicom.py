@@ -84,13 +84,13 @@ def test_public_files_are_read_as_images_by_frame_or_refused(row):
         return
     frames = int(shape[0]) if len(shape) == 4 or (len(shape) == 3 and shape[-1] != "3") else 1
     if frames > 1:
-        with pytest.raises(BadImageError, match=f"has {frames} frames.*--page"):
+        with pytest.raises(BadImageError, match=f"has {frames} frames.*`page`"):
             read_image(content)
     made = read_image(content, reading=Reading(page=frames))
     assert made.rgb.mode == "RGB" and made.notes & Note.DICOM
     size = [int(side) for side in (shape[1:3] if frames > 1 else shape[:2])]
     assert [made.rgb.height, made.rgb.width] == size
-    with pytest.raises(BadImageError, match=f"--page is {frames + 1}"):
+    with pytest.raises(BadImageError, match=f"`page` is {frames + 1}"):
         read_image(content, reading=Reading(page=frames + 1))
 
 

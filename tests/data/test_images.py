@@ -159,12 +159,12 @@ def frames_of(kind):
 @pytest.mark.parametrize("kind", ["TIFF", "GIF", "PNG", "WEBP"])
 def test_a_file_of_several_pages_is_refused_until_one_is_chosen(kind):
     content = frames_of(kind)
-    with pytest.raises(BadImageError, match=r"row 3 is not .* has 3 pages or frames.* --page \(1 to 3\)"):
+    with pytest.raises(BadImageError, match=r"row 3 is not .* has 3 pages or frames.* `page` \(1 to 3\)"):
         to_rgb(content, "row 3")
     for page, grey in enumerate((10, 200, 90), start=1):
         made = read_image(content, reading=Reading(page=page))
         assert np.unique(made.rgb).tolist() == [grey] and made.notes & Note.PAGES
-    with pytest.raises(BadImageError, match="has 3 pages, but --page is 4"):
+    with pytest.raises(BadImageError, match="has 3 pages, but `page` is 4"):
         to_rgb(content, reading=Reading(page=4))
 
 
@@ -172,7 +172,7 @@ def test_a_single_page_is_page_one():
     content = encoded(Image.fromarray(GREY))
     assert np.array_equal(pixels(content, reading=Reading(page=1))[..., 0], GREY)
     with pytest.raises(
-        BadImageError, match="has 1 page, but --page is 2, by the command or by the training of the model"
+        BadImageError, match="has 1 page, but `page` is 2, by the command or by the training of the model"
     ):
         to_rgb(content, reading=Reading(page=2))
 

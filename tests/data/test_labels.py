@@ -262,8 +262,8 @@ def test_text_as_several_labels(rows, kind, names, expected):
 
 def test_the_way_out_of_several_labels_is_named_where_they_were_only_found():
     made = splits(Value("string"), train=["a|b", "a"])
-    assert "--label_kind single" in read_labels(made, "y").notes[0]
-    assert "--label_kind" not in read_labels(made, "y", kind="multi").notes[0]  # as for a model, or if it was given
+    assert "`label_kind` single" in read_labels(made, "y").notes[0]
+    assert "`label_kind`" not in read_labels(made, "y", kind="multi").notes[0]  # as for a model, or if it was given
 
 
 def test_a_list_that_cannot_be_understood_is_refused():
@@ -289,7 +289,7 @@ def test_single_keeps_a_bar_in_the_name():
         (["a|b", "c"], r"1 of 2 labels contain '\|'.*no part of them occurs in two.*label_kind multi"),
         (["a;b", "a"], "1 of 2 labels contain ';'.*label_kind multi"),
         (["a/b", "a", "b"], r"1 of 3 labels contain '/'.*write \| between them"),
-        (["-1", "0", "1"], "1 rows of column 'y' are -1, which is read as no label.*give --uncertain"),
+        (["-1", "0", "1"], "1 rows of column 'y' are -1, which is read as no label.*give `uncertain`"),
         (["['a']", "['b']"], "lists exactly one label.*label_kind single"),
     ],
 )
@@ -315,7 +315,7 @@ def test_one_hot_rows_are_one_label(feature):
     labels = read_labels(made, "y", ["a", "b", "c"])
     assert labels.problem_type == SingleLabel.problem_type and labels.names == ["a", "b", "c"]
     assert labels.values["train"].tolist() == [1, 0, 2] and labels.values["test"].tolist() == [1]
-    assert "exactly one 1" in labels.notes[0] and "--label_kind multi" in labels.notes[0]
+    assert "exactly one 1" in labels.notes[0] and "`label_kind` multi" in labels.notes[0]
     several = read_labels(made, "y", ["a", "b", "c"], kind="multi")
     assert several.values["train"].tolist() == ONE_HOT and several.notes == []
 

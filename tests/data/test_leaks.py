@@ -29,7 +29,7 @@ def test_the_digest_is_of_the_pixels_and_their_shape():
 
 
 def test_of_made_splits_the_way_out_is_a_group_column():
-    with pytest.raises(LeakError, match="rd_hf made splits: .*--group_column"):
+    with pytest.raises(LeakError, match="rd_hf made splits: .*`group_column`"):
         report_leaks(["leak"], "error", {"made_splits": {"names": ["test"]}})
 
 
@@ -79,7 +79,7 @@ def leaking(tmp_path):
 
 def test_a_run_reports_leaks_before_training_or_refuses_them(teacher, leaking, tmp_path, caplog):
     values = settings(teacher, leaking, tmp_path / "run", shots=None, use_unlabeled=False, max_steps=1)
-    with pytest.raises(LeakError, match="3 of 24 rows of 'test' are also in 'train'.*\n.*--on_leak warn"):
+    with pytest.raises(LeakError, match="3 of 24 rows of 'test' are also in 'train'.*\n.*`on_leak` warn"):
         rd_hf.distill(**values, on_leak="error")
     assert not (tmp_path / "run").exists()
     caplog.clear()

@@ -121,7 +121,7 @@ def test_folders_that_may_be_masks_or_classes_are_refused(tmp_path, log, image, 
     write_pairs(tmp_path, image, mask)
     folder, other = (Path(file).parent.name for file in (mask, image))
     with pytest.raises(
-        DataError, match=f"folders '{folder}' and '{other}', and the names say .* --task classification"
+        DataError, match=f"folders '{folder}' and '{other}', and the names say .* `task` classification"
     ):
         load_data(tmp_path)
     with pytest.raises(DataError, match=f"folders '{folder}' and '{other}'"):

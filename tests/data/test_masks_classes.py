@@ -147,13 +147,13 @@ def test_a_mapping_of_values_is_refused_for_classes(tmp_path):
 def test_colours_need_mask_colors(folder):
     root = folder(colored(BLACK, BLACK), colored(RED, GREEN))
     with pytest.raises(
-        DataError, match="masks/1.png.* has colours. The colours found are #00ff00, #ff0000. Name .*--mask_colors"
+        DataError, match="masks/1.png.* has colours. The colours found are #00ff00, #ff0000. Name .*`mask_colors`"
     ):
         load_data(root)
     data = load_data(root, mask_colors={"#ff0000": "tumour", "0,255,0": "organ"})
     assert data.label_names == ["background", "tumour", "organ"] and classes(data) == [[0, 0], [1, 2]]
     assert data.masks.are_colors and MaskReading.from_dict(data.source["masks"]) == data.masks
-    with pytest.raises(DataError, match=r"masks/1.png\) holds #00ff00, .*--mask_colors.*#ff0000 \(tumour\)"):
+    with pytest.raises(DataError, match=r"masks/1.png\) holds #00ff00, .*`mask_colors`.*#ff0000 \(tumour\)"):
         load_data(root, mask_colors={"#ff0000": "tumour"})
     with pytest.raises(ArgumentError, match="`mask_colors` has the colour 'red'"):
         load_data(root, mask_colors={"red": "tumour"})

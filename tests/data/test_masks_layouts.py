@@ -150,7 +150,7 @@ def test_class_folders_with_masks_are_classes_unless_masks_are_asked_for(tmp_pat
     busi(tmp_path)
     data = load_data(tmp_path)
     assert data.problem_type == "single_label_classification" and data.masks is None
-    assert log.text.count("--task segmentation uses the masks") == 1
+    assert log.text.count("`task` segmentation uses the masks") == 1
     assert load_data(tmp_path, task="classification").source == data.source
     data = load_data(tmp_path, task="segmentation")
     assert data.label_names == ["background", "foreground"]
@@ -312,7 +312,7 @@ def test_a_table_with_classes_and_masks_is_one_of_classes_by_default(tmp_path, l
         write_mask(tmp_path / f"m{row}.png")
     (tmp_path / "list.csv").write_text("image,label,mask\n1.png,a,m1.png\n2.png,b,m2.png\n")
     data = load_data(tmp_path / "list.csv")
-    assert data.label_names == ["a", "b"] and "column 'mask'; --task segmentation uses them" in log.text
+    assert data.label_names == ["a", "b"] and "column 'mask'; `task` segmentation uses them" in log.text
     assert is_lesion(load_data(tmp_path / "list.csv", task="segmentation")) == {1: True, 2: True}
     assert is_lesion(load_data(tmp_path / "list.csv", mask_column="mask")) == {1: True, 2: True}
 
@@ -320,7 +320,7 @@ def test_a_table_with_classes_and_masks_is_one_of_classes_by_default(tmp_path, l
 def test_a_missing_mask_column_is_said(tmp_path):
     write_image(tmp_path / "1.png")
     (tmp_path / "list.csv").write_text("image,outline_of\n1.png,x\n")
-    with pytest.raises(DataError, match="no column of masks found; name it with --mask_column. Columns found: image"):
+    with pytest.raises(DataError, match="no column of masks found; name it with `mask_column`. Columns found: image"):
         load_data(tmp_path / "list.csv", task="segmentation")
     with pytest.raises(DataError, match="mask_column is 'msk', but there is no such column"):
         load_data(tmp_path / "list.csv", mask_column="msk")
@@ -389,7 +389,7 @@ def test_npz_with_deep_masks_and_with_labels(tmp_path, log):
     assert is_lesion(load_data(npz(tmp_path / "x.npz", train_masks=masks))) == {0: True, 6: True}
     labels = {"train_labels": np.array([0, 1]), "classes": np.array(["a", "b"])}
     both = npz(tmp_path / "y.npz", train_masks=masks, **labels)
-    assert load_data(both).label_names == ["a", "b"] and "--task segmentation uses them" in log.text
+    assert load_data(both).label_names == ["a", "b"] and "`task` segmentation uses them" in log.text
     assert load_data(both, task="segmentation").label_names == ["background", "foreground"]
 
 

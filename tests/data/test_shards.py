@@ -53,7 +53,7 @@ def test_a_folder_with_images_or_tables_is_none_of_shards(tmp_path):
 
 def test_a_damaged_image_is_named_or_the_next_one_is_shown(tmp_path, caplog):
     path = write_shard(tmp_path / "x.tar", {"a.png": png(1), "b.png": png(2)[:40], "c.png": b"", "d.png": png(4)})
-    with pytest.raises(BadImageError, match=r"'b\.png' in x\.tar.*--on_bad_image skip"):
+    with pytest.raises(BadImageError, match=r"'b\.png' in x\.tar.*`on_bad_image` skip"):
         values(ImageShards([path]))
     assert values(ImageShards([path], skip_bad=True)) == [1, 4, 4, 4]
     assert caplog.text.count("Skipped, the next image is shown in its place: ") == 3  # row 1 met two of them

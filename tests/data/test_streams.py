@@ -212,7 +212,7 @@ def test_a_stream_that_breaks_off_says_why_and_what_to_do():
         raise OSError("no route to host")
 
     plan = plan_of(order_of(IterableDataset.from_generator(rows, features=IMAGES)))
-    with pytest.raises(DataError, match="breaks off .OSError: no route to host.; .*--resume"):
+    with pytest.raises(DataError, match="breaks off .OSError: no route to host.; .*`resume`"):
         shown(plan, 0)
 
 
@@ -339,7 +339,7 @@ def test_an_image_that_cannot_be_read_ends_the_run_or_the_next_of_its_batch_is_s
         visits = [visit for visit in plan.with_images(plan.batch(0, 0)) if not visit.labelled]
         return [[int(p[0, 0, 0]) for p in store.fetch(visit, True)[:2]] for visit in visits]
 
-    with pytest.raises(BadImageError, match="image 2 of the stream.*--on_bad_image skip"):
+    with pytest.raises(BadImageError, match="image 2 of the stream.*`on_bad_image` skip"):
         fetched(skip_bad=False)
     assert fetched(skip_bad=True) == [[0, 0], [1, 1], [4, 4], [4, 4], [4, 4], [5, 5]]
     assert "Skipped, another image of the batch is shown in its place: image 2 of the stream" in caplog.text

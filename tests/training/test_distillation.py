@@ -384,7 +384,7 @@ def image_folder(folder, broken=False):
 def test_a_truncated_image_stops_with_its_name_or_is_skipped_and_listed(teacher, tmp_path):
     data = image_folder(tmp_path / "data", broken=True)
     values = settings(teacher, data, tmp_path / "run", shots=None, use_unlabeled=False, max_steps=2)
-    with pytest.raises(BadImageError, match=r"3\.png.*--on_bad_image skip"):
+    with pytest.raises(BadImageError, match=r"3\.png.*`on_bad_image` skip"):
         rd_hf.distill(**values)
     shutil.rmtree(tmp_path / "run", ignore_errors=True)
     rd_hf.distill(**values, on_bad_image="skip")

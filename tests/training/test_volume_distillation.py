@@ -482,7 +482,7 @@ def test_volumes_take_half_of_the_cache_limit_and_what_is_beyond_is_read_anew(ma
     used = [shelf.used for shelf in shelves]
     assert len(used) == 3 and min(used) > 0 and sum(used) <= sum(shelf.limit for shelf in shelves) <= 60_000
     said = [record.getMessage() for record in caplog.records if "read and resampled anew" in record.getMessage()]
-    assert said and all("Raise --cache_limit" in text for text in said)
+    assert said and all("Raise `cache_limit`" in text for text in said)
     expected = json.loads((tmp_path / "run" / "metrics.json").read_text())["test"]
     rd_hf.distill(**(values | {"output_dir": str(tmp_path / "whole")}))
     assert json.loads((tmp_path / "whole" / "metrics.json").read_text())["test"] == expected

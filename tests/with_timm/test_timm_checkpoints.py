@@ -99,7 +99,7 @@ def test_a_folder_that_does_not_say_its_pixels_is_read_as_timm_does_by_default(t
     rewrite(tmp_path, pretrained_cfg=None, model_type="timm_wrapper")
     with caplog.at_level(logging.WARNING):
         processor = load_processor(str(tmp_path))
-    assert "has no pretrained_cfg" in caplog.text and "--student_mean" in caplog.text
+    assert "has no pretrained_cfg" in caplog.text and "`student_mean`" in caplog.text
     assert processor.crop_size["height"] == 224 and list(processor.image_mean) == [0.485, 0.456, 0.406]
     colours = {"image_mean": [0.1, 0.2, 0.3]}
     student, processor, _ = load_student(

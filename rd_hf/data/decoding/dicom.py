@@ -71,12 +71,12 @@ def _chosen_frame(frames: int, reading: Reading) -> int:
     """The number of the frame, from 0."""
     if reading.page is None and frames > 1:
         raise DicomError(
-            f"the DICOM file has {frames} frames, and a volume or film is not one image: choose a frame with --page (1 "
+            f"the DICOM file has {frames} frames, and a volume or film is not one image: choose a frame with `page` (1 "
             f"to {frames}), or save the frames as files of their own"
         )
     if reading.page is not None and reading.page > frames:
         raise DicomError(
-            f"the DICOM file has {frames} frame{'s' if frames > 1 else ''}, but --page is {reading.page}{FROM_WHERE}"
+            f"the DICOM file has {frames} frame{'s' if frames > 1 else ''}, but `page` is {reading.page}{FROM_WHERE}"
         )
     return (reading.page or 1) - 1
 

@@ -40,7 +40,7 @@ _FACTS = {
         "burned_in_annotation", logging.WARNING,
         "have text burned into the pixels (BurnedInAnnotation is YES), which may name patients or give the class away",
     ),
-    Note.PAGES: ("several_pages", logging.INFO, "have several pages or frames, of which --page chooses one"),
+    Note.PAGES: ("several_pages", logging.INFO, "have several pages or frames, of which `page` chooses one"),
     Note.HUGE: (
         "huge", logging.WARNING,
         "have more pixels than Pillow's limit of 89 million. They are read; make them smaller if that takes too long",

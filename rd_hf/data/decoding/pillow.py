@@ -96,11 +96,11 @@ def chosen_page(pages: Sequence[int], reading: Reading) -> tuple[int, Note]:
     count = len(pages)
     if reading.page is None and count > 1:
         raise ValueError(
-            f"it has {count} pages or frames, which are not one image: choose one with --page (1 to {count}), or save "
+            f"it has {count} pages or frames, which are not one image: choose one with `page` (1 to {count}), or save "
             "the pages as files of their own"
         )
     if reading.page is not None and reading.page > count:
-        raise ValueError(f"it has {count} page{'s' if count > 1 else ''}, but --page is {reading.page}{FROM_WHERE}")
+        raise ValueError(f"it has {count} page{'s' if count > 1 else ''}, but `page` is {reading.page}{FROM_WHERE}")
     return pages[(reading.page or 1) - 1], Note.PAGES if count > 1 else Note.NONE
 
 

@@ -188,7 +188,7 @@ def _text_as_lists(
         raise DataError(
             f"label column '{column}': {len(written)} of {len(counts)} different labels are written as lists, such as "
             f"{written[0]!r}, but {unclear!r} {other}. Write all rows as lists, as in \"['a', 'b']\", or join several "
-            "labels with |; --label_kind single reads each text as the name of a class"
+            "labels with |; `label_kind` single reads each text as the name of a class"
         )
     if unclear is not None:
         return None
@@ -264,7 +264,7 @@ def _from_numbers(rows: dict[str, list], column: str, uncertain: Uncertain | Non
         return _from_values(parsed, are_numbered=True)
     if uncertain is None or not others <= {0, 1}:
         meaning, words = None, "which is read as no label"
-        words += ". If it means uncertain, give --uncertain" if others == {0, 1} else ""
+        words += ". If it means uncertain, give `uncertain`" if others == {0, 1} else ""
     else:
         meaning = {"ignore": None, "positive": 1, "negative": 0}[uncertain]
         words = f"uncertain, which is read as {'no label' if meaning is None else meaning}"

@@ -70,12 +70,12 @@ def hint_at_combinations(names: Sequence[str]) -> str | None:
         if sign == "|" and not has_shared_parts(names, sign):
             return (
                 f"{found}, but no part of them occurs in two labels, so each is read as one class. If they are several "
-                "labels per image, give --label_kind multi."
+                "labels per image, give `label_kind` multi."
             )
         if sign in SEPARATORS and has_shared_parts(names, sign):
             return (
                 f"{found}, and parts of them occur in several labels. Each is read as one class; if they are several "
-                "labels per image, give --label_kind multi, which splits them there."
+                "labels per image, give `label_kind` multi, which splits them there."
             )
         if sign in OTHER_SEPARATORS and any(set(parts(name, sign)) <= set(names) for name in joined):
             return (
@@ -91,7 +91,7 @@ def describe_split(names: Sequence[str], sign: str, is_certain: bool) -> str:
     :param is_certain: whether several labels per image are known to be meant.
     """
     joined = [name for name in names if len(parts(name, sign)) > 1]
-    way_out = "" if is_certain else " --label_kind single reads each as one class."
+    way_out = "" if is_certain else " `label_kind` single reads each as one class."
     return (
         f"{len(joined)} of {len(names)} different labels contain '{sign}', such as {joined[0]!r}, and are read as "
         f"several labels per image ({shown(parts(joined[0], sign))}).{way_out}"

@@ -85,7 +85,7 @@ def from_lists(
     if kind == "auto" and _is_one_hot(labels):
         return labels.noted(
             f"Every row of column '{column}' lists exactly one label. A list is read as several labels per image; if "
-            "each image has one, give --label_kind single."
+            "each image has one, give `label_kind` single."
         )
     return labels
 
@@ -144,13 +144,13 @@ def _from_vectors(
         if uncertain is None and not uncertain_cells.any():
             without = sum(int(rows.sum()) for rows in missing.values())
             raise DataError(
-                f"{where}: {counted}. With --uncertain negative an empty cell is read as 0, a finding that is not "
+                f"{where}: {counted}. With `uncertain` negative an empty cell is read as 0, a finding that is not "
                 f"mentioned, but a row that is empty in all columns has no label ({without} rows). If every empty cell "
                 "means 0, write 0 into it"
             )
         if uncertain is None:
             raise DataError(
-                f"{where}: {counted}. Say how -1 is read: --uncertain ignore leaves it out of the loss and of the "
+                f"{where}: {counted}. Say how -1 is read: `uncertain` ignore leaves it out of the loss and of the "
                 "scores, positive reads it as 1, negative as 0. With each of them an empty cell is read as 0, a "
                 "finding that is not mentioned"
             )
@@ -165,7 +165,7 @@ def _from_vectors(
     if kind == "auto" and _is_one_hot(labels):
         return _one_per_row(labels, where).noted(
             f"Every row of {where} has exactly one 1 (one-hot), so each image has one label of {len(names)}. If an "
-            "image can have several, give --label_kind multi."
+            "image can have several, give `label_kind` multi."
         )
     return labels
 

@@ -136,10 +136,10 @@ def check_known(masks: Sequence[MaskValues], found: MaskClasses) -> None:
 def _way_out(unknown: Sequence[int], found: MaskClasses) -> str:
     values = [*found.reading.classes]
     if found.reading.are_colors:
-        return "Name its class with --mask_colors, or correct the mask. "
+        return "Name its class with `mask_colors`, or correct the mask. "
     if values == list(range(len(values))) and (unknown == [len(values)] or len(values) == 1):
         return f"A list of names begins with the class of value 0, here {found.names[0]!r}. "
-    return "Correct the mask, or train with --label_names, which names the class. "
+    return "Correct the mask, or train with `label_names`, which names the class. "
 
 
 def _check_no_colors(masks: Sequence[MaskValues]) -> None:
@@ -153,7 +153,7 @@ def _check_no_colors(masks: Sequence[MaskValues]) -> None:
     also = f", as the first of {len(colored)} masks" if len(colored) > 1 else ""
     raise DataError(
         f"{colored[0].name} has colours{also}. The colours found are {listed}. Name the class of each with "
-        "--mask_colors '{\"#ff0000\": tumour}', or save grey masks of class numbers"
+        "`mask_colors` '{\"#ff0000\": tumour}', or save grey masks of class numbers"
     )
 
 
@@ -212,7 +212,7 @@ def _of_values(masks: Sequence[MaskValues]) -> MaskClasses:
         raise DataError(
             f"the masks have {len(values)} different values ({MaskReading({}).listed(values)}), as after resizing with "
             f"interpolation or after JPEG; {max(masks, key=lambda mask: len(mask.counts)).name} has most of them. If "
-            "they are classes, name them with --label_names"
+            "they are classes, name them with `label_names`"
         )
     if set(values) <= {0, 1, WHITE} and values != [0] and not (WHITE in values and _in_one_mask(masks)):
         return _binary(masks, values)
@@ -224,7 +224,7 @@ def _of_values(masks: Sequence[MaskValues]) -> MaskClasses:
     if kept != list(range(len(kept))):
         notes.append(
             f"{_mapping_in_words('values', reading, names)} They have gaps, so they are numbered in ascending order; "
-            "--label_names gives them names."
+            "`label_names` gives them names."
         )
     return MaskClasses(reading, names, tuple(notes))
 

@@ -64,7 +64,7 @@ def are_masks_labels(found: ImageFolder, task: str) -> bool:
     are_of_cases = any(map(_is_of_nnunet, masks)) or all(is_named_mask(mask) or mask in of_brats for mask in masks)
     classes = {name for name in found.class_folders() if not IMAGE_FOLDER.fullmatch(name)}
     if masks and len(classes) > 1 and not are_of_cases:
-        logger.info("There are masks and class folders. The classes are read; --task segmentation uses the masks.")
+        logger.info("There are masks and class folders. The classes are read; `task` segmentation uses the masks.")
         return False
     return bool(masks)
 
@@ -81,7 +81,7 @@ def refuse_as_classes(found: FoundFiles) -> None:
     if found.masks:
         raise OtherKindError(
             f"'{printable(found.root)}' has the folders of nnU-Net, whose labels are volumes and no classes",
-            "leave --task out",
+            "leave `task` out",
         )
     raise DataError(
         f"'{printable(found.root)}' has {printable(folder)} with {len(found.images)} volumes, but no labelsTr with "

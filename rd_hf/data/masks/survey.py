@@ -76,7 +76,7 @@ def survey(
     if [palettes[index][0] for index in (0, 1) if index in palettes] == [0xFFFFFF, 0]:
         logger.warning(
             "In the palettes of the masks 0 is white and 1 is black. The numbers count: black pixels are class 1. "
-            "--mask_colors reads the colours."
+            "`mask_colors` reads the colours."
         )
     if turned:
         logger.info(
@@ -171,5 +171,5 @@ def _check_palette(mask: StoredMask, counts: dict[int, int], name: str, palettes
         if other != color:
             raise DataError(
                 f"{name} has the colour #{color:06x} for palette index {index}, but {first} has #{other:06x}, so "
-                "an index is not one class. Name the class of each colour with --mask_colors"
+                "an index is not one class. Name the class of each colour with `mask_colors`"
             )

@@ -17,7 +17,7 @@ def refuse_unclear_classes(found: FoundFiles) -> None:
         raise DataError(
             f"'{printable(found.root)}' has the folders '{printable(folder)}' and '{printable(other)}', and the names "
             "say that the first may hold the masks of the second. For masks, call them masks and images, with a mask "
-            "named like its image, or give a table with columns image and mask. If they are two classes, give --task "
+            "named like its image, or give a table with columns image and mask. If they are two classes, give `task` "
             "classification"
         )
 

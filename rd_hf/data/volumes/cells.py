@@ -45,7 +45,7 @@ def find_reading(raw: RawData, column: str, choice: VolumeChoice) -> tuple[Volum
         return None, ""
     if choice.dimensions == 2:
         raise OtherKindError(
-            f"column '{column}' of split '{name}' holds volumes", "leave --dimensions 2 out to read them"
+            f"column '{column}' of split '{name}' holds volumes", "leave `dimensions` 2 out to read them"
         )
     return reading_of_file(first, choice.channels), kind
 
@@ -120,5 +120,5 @@ def _has_only_volumes(folder: Path | None) -> bool:
 def _no_volumes(column: str, what: str) -> OtherKindError:
     return OtherKindError(
         f"column '{column}' names no volumes, which are NIfTI files and DICOM series, but {what}",
-        "leave --dimensions out to read images",
+        "leave `dimensions` out to read images",
     )

@@ -58,13 +58,13 @@ def check_channels(shape: Sequence[int], reading: VolumeReading) -> None:
         sides = by(shape)
         raise VolumeError(
             f"it has four axes ({sides}), and it is not said what the last one is. If it is channels, train "
-            f"with --volume_channels {found}; if it is time, save one volume a file"
+            f"with `volume_channels` {found}; if it is time, save one volume a file"
         )
     wanted = reading.channels if reading.channel_axis else 1
     if found != wanted:
         raise VolumeError(
             f"it has {counted(found, 'channel')}, but the volumes of this data set have {wanted}: leave "
-            f"it out, or, if all have {found}, train with --volume_channels {found}"
+            f"it out, or, if all have {found}, train with `volume_channels` {found}"
         )
 
 

@@ -103,14 +103,14 @@ def _are_meant(
         raise OtherKindError(
             f"'{root}' holds no volume, which is a NIfTI file or a DICOM series; it holds images "
             f"({counted_suffixes(images)})",
-            "leave --dimensions out to read them",
+            "leave `dimensions` out to read them",
         )
     if dimensions == 3:
         return bool(nifti or dicom)
     if dimensions == 2 and nifti and not images and not found.tables:
         raise OtherKindError(
             f"'{root}' holds volumes ({counted_suffixes(nifti)}) and no images",
-            "leave --dimensions 2 out to read volumes, or save their slices as PNG files",
+            "leave `dimensions` 2 out to read volumes, or save their slices as PNG files",
         )
     if dimensions == 2 or not nifti:
         if dimensions == "auto":
@@ -120,7 +120,7 @@ def _are_meant(
         raise DataError(
             f"'{root}' holds {counted(len(nifti), 'volume')}, such as '{printable(nifti[0])}', and "
             f"{counted(len(images), 'image')} ({counted_suffixes(images)}), such as '{printable(images[0])}'. Say "
-            "which are meant: --dimensions 3 reads volumes, and --dimensions 2 reads images"
+            "which are meant: `dimensions` 3 reads volumes, and `dimensions` 2 reads images"
         )
     return not images
 
@@ -206,6 +206,6 @@ def _tell_of_series(found: FoundFiles, dicom: Sequence[PurePath]) -> None:
         return
     if any(series.is_volume and len(series.files) >= FEW_SLICES for series in every):
         logger.info(
-            "'%s' holds slices of DICOM series. Each is read as an image; --dimensions 3 reads each series as one "
+            "'%s' holds slices of DICOM series. Each is read as an image; `dimensions` 3 reads each series as one "
             "volume.", printable(found.root / folder),
         )  # fmt: skip

@@ -187,7 +187,7 @@ class VolumeStore:
             logger.warning(
                 "The volumes of %s need more disk for temporary files than they may take or than is free (%.0f MiB are "
                 "in use). From row %d on, those that do not fit in are read and resampled anew at each visit, which is "
-                "slow. Raise --cache_limit, or set TMPDIR to a folder on a larger disk.",
+                "slow. Raise `cache_limit`, or set TMPDIR to a folder on a larger disk.",
                 self.name, self._shelf.used / _MIB, row,
             )  # fmt: skip
 

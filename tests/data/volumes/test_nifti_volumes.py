@@ -123,7 +123,7 @@ def test_channels_along_the_last_axis_are_read_where_it_is_said(tmp_path):
     volume = read_volume(path, "x", VolumeReading(channels=3, channel_axis=True))
     assert volume.values.shape == (3, 4, 5, 6) and np.array_equal(volume.values, np.moveaxis(stored, -1, 0))
     assert header_of(path, "x").channels == 3 and header_of(path, "x").shape == (4, 5, 6)
-    assert "four axes (4 x 5 x 6 x 3)" in refusal(path) and "train with --volume_channels 3" in refusal(path)
+    assert "four axes (4 x 5 x 6 x 3)" in refusal(path) and "train with `volume_channels` 3" in refusal(path)
     assert "has 3 channels, but" in refusal(path, reading=VolumeReading(2, True))
     single = draw(tmp_path / "b.nii.gz")
     assert "has 1 channel, but" in refusal(single, reading=VolumeReading(2, True))

@@ -38,7 +38,7 @@ def test_channels_along_the_last_axis():
     array = np.arange(48).reshape(2, 3, 4, 2)
     volume = read_volume(row(array), "x", VolumeReading(2, True))
     assert np.array_equal(volume.values, np.moveaxis(array, -1, 0)) and header_of(row(array), "x").channels == 2
-    assert "--volume_channels 2" in refusal(row(array))
+    assert "`volume_channels` 2" in refusal(row(array))
     assert read_volume(row(array[..., :1]), "x", VolumeReading(1, True)).values.shape == (1, 2, 3, 4)
 
 

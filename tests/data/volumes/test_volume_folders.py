@@ -141,12 +141,12 @@ def test_slices_are_images_unless_volumes_are_asked_for(tmp_path, log):
     series(tmp_path, "sick", "well")
     data = load_data(tmp_path)
     assert data.volumes is None and len(data.splits["train"]) == 10
-    assert log.text.count("--dimensions 3 reads each series as one volume") == 1
+    assert log.text.count("`dimensions` 3 reads each series as one volume") == 1
 
 
 def test_folders_of_slices_in_class_folders_need_to_be_asked_for(tmp_path):
     series(tmp_path, "sick/p1", "well/p2")
-    with pytest.raises(DataError, match="in a folder within a class folder.* as one volume, give --dimensions 3. For "):
+    with pytest.raises(DataError, match="in a folder within a class folder.* as one volume, give `dimensions` 3. For "):
         load_data(tmp_path)
 
 
@@ -405,7 +405,7 @@ def test_images_and_volumes_in_one_folder(tmp_path, log):
 
 def test_what_is_asked_for_must_be_there(tmp_path):
     write_volume(tmp_path / "volumes" / "a" / "1.nii.gz")
-    with pytest.raises(DataError, match=r"holds volumes \(.nii.gz 1\) and no images; leave --dimensions 2 out"):
+    with pytest.raises(DataError, match=r"holds volumes \(.nii.gz 1\) and no images; leave `dimensions` 2 out"):
         load_data(tmp_path / "volumes", dimensions=2)
     (tmp_path / "images" / "a").mkdir(parents=True)
     Image.new("L", (4, 4)).save(tmp_path / "images" / "a" / "1.png")

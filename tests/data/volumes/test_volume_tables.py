@@ -150,8 +150,8 @@ def test_slices_of_one_series_are_one_row(tmp_path):
     ("cells", "options", "message"),
     [
         (["1.nii.gz", "2.png"], {}, r"1 volumes, such as '1.nii.gz' in row 0 .* 1 images, such as '2.png' in row 1"),
-        (["2.png", "3.png"], {"dimensions": 3}, "names no volumes, .* but '2.png'; leave --dimensions out"),
-        (["1.nii.gz", "4.nii.gz"], {"dimensions": 2}, "holds volumes; leave --dimensions 2 out to read them"),
+        (["2.png", "3.png"], {"dimensions": 3}, "names no volumes, .* but '2.png'; leave `dimensions` out"),
+        (["1.nii.gz", "4.nii.gz"], {"dimensions": 2}, "holds volumes; leave `dimensions` 2 out to read them"),
         (["1.nii.gz", "9.nii.gz"], {}, r"1 of 2 files of split 'train' are missing; the first is row 1, '9.nii.gz'"),
         (["1.nii.gz", "notes"], {}, r"notes' is a folder without DICOM files"),
     ],
@@ -181,7 +181,7 @@ def test_columns_of_nifti(tmp_path, log, as_bytes, feature):
     rows = nifti_rows(tmp_path, as_bytes, feature)
     for named in (rows, DatasetDict(train=rows)):
         assert firsts(load_data(named)) == [1, 2]
-    with pytest.raises(DataError, match="holds volumes; leave --dimensions 2 out to read them"):
+    with pytest.raises(DataError, match="holds volumes; leave `dimensions` 2 out to read them"):
         load_data(rows, dimensions=2)
     rows.save_to_disk(tmp_path / "saved")
     assert firsts(load_data(tmp_path / "saved")) == [1, 2] and "volumes: 3D (NIfTI files)" in log.text
@@ -281,7 +281,7 @@ def test_arrays_that_were_images_stay_images(tmp_path, shape, is_3d):
 @pytest.mark.parametrize(
     ("shape", "more", "options", "message"),
     [
-        ((2, 6, 7, 8), {}, {"dimensions": 2}, r"shape \(2, 6, 7, 8\); expected uint8 .* --dimensions 3 reads it"),
+        ((2, 6, 7, 8), {}, {"dimensions": 2}, r"shape \(2, 6, 7, 8\); expected uint8 .* `dimensions` 3 reads it"),
         ((2, 6, 7), {}, {"dimensions": 3}, r"shape \(2, 6, 7\); expected volumes \(N, D, H, W\)"),
         ((2, 6, 7, 8, 2), {}, {"volume_channels": 3}, r"has 2 channels, but volume_channels is 3"),
         ((2, 6, 7, 8), {"val_images": np.zeros((1, 6, 7), np.uint8)}, {}, "the splits are images and volumes"),
