@@ -123,6 +123,11 @@ def tuning_grid(comparison: ComparisonArguments) -> dict[str, Any] | None:
     for name in comparison.tuning:
         if name not in names:
             raise ArgumentError(f"Unknown name `{name}` under `tuning`.{nearest(name, names)}")
+    if not {"learning_rate", "weight"} & set(comparison.tuning):
+        raise ArgumentError(
+            "`tuning` has nothing to choose from: give values of `learning_rate` or `weight` there, or leave `tuning` "
+            "out."
+        )
     found = TUNING_DEFAULTS | {"data": list(comparison.data)} | comparison.tuning
     found = {name: value if isinstance(value, list) or name == "shots" else [value] for name, value in found.items()}
     found["weight"] = [_positive("weight", value) for value in found["weight"]]
@@ -143,7 +148,7 @@ def tuning_grid(comparison: ComparisonArguments) -> dict[str, Any] | None:
 
 
 def _check_tries(grid: dict[str, list]) -> None:
-    """:raises ArgumentError: for a tuning that tries nothing, or the same folder's name twice."""
+    """:raises ArgumentError: for an empty list, or a name of a folder that stands there twice."""
     for name in ("learning_rate", "weight", "data"):
         if not grid[name]:
             raise ArgumentError(f"`tuning: {name}` is empty: give at least one value, or leave it out.")
@@ -151,11 +156,6 @@ def _check_tries(grid: dict[str, list]) -> None:
         values = {value for value in grid[name] if value is not None}
         if len({f"{value:g}" for value in values}) < len(values):
             raise ArgumentError(f"`tuning: {name}` has two values that are the same in six digits: leave one out.")
-    if grid["learning_rate"] == [None] and grid["weight"] == [1.0]:
-        raise ArgumentError(
-            "`tuning` has nothing to choose from: give `learning_rate` or `weight` several values, or leave `tuning` "
-            "out."
-        )
 
 
 def _parsed(name: str, value: Any) -> Any:

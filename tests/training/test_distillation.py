@@ -193,7 +193,7 @@ def test_interrupted_and_resumed_equals_uninterrupted_to_the_bit(
     )
     whole = rd_hf.distill(**values)
     values["output_dir"] = str(tmp_path / "cut")
-    interrupted(monkeypatch, values, 4, signal.SIGINT, KeyboardInterrupt, "Step 4 of 6 is saved.*--resume")
+    interrupted(monkeypatch, values, 4, signal.SIGINT, KeyboardInterrupt, "Step 4 of 6 is saved.*`resume`")
     resumed = rd_hf.distill(**values, resume=True)
     for (name, one), (_, other) in zip(whole.state_dict().items(), resumed.state_dict().items(), strict=True):
         assert torch.equal(one, other), name
