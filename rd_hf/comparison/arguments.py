@@ -123,11 +123,6 @@ def tuning_grid(comparison: ComparisonArguments) -> dict[str, Any] | None:
     for name in comparison.tuning:
         if name not in names:
             raise ArgumentError(f"Unknown name `{name}` under `tuning`.{nearest(name, names)}")
-    if not {"learning_rate", "weight"} & set(comparison.tuning):
-        raise ArgumentError(
-            "`tuning` has nothing to choose from: give values of `learning_rate` or `weight` there, or leave `tuning` "
-            "out."
-        )
     found = TUNING_DEFAULTS | {"data": list(comparison.data)} | comparison.tuning
     found = {name: value if isinstance(value, list) or name == "shots" else [value] for name, value in found.items()}
     found["weight"] = [_positive("weight", value) for value in found["weight"]]
@@ -143,6 +138,11 @@ def tuning_grid(comparison: ComparisonArguments) -> dict[str, Any] | None:
     for name in found["data"]:
         if name not in comparison.data:
             raise ArgumentError(f"`tuning: data` contains {name!r}.{nearest(name, list(comparison.data))}")
+    if not {"learning_rate", "weight"} & set(comparison.tuning):
+        raise ArgumentError(
+            "`tuning` has nothing to choose from: give values of `learning_rate` or `weight` there, or leave `tuning` "
+            "out."
+        )
     _check_tries(found)
     return found | {"shots": None if found["shots"] == "all" else found["shots"]}
 
