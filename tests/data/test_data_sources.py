@@ -383,7 +383,7 @@ def test_npz_in_colour_with_several_labels(tmp_path):
     "arrays, message",
     [
         ({"images": np.zeros((2, 4, 4), np.uint8)}, "no array named train_images.*images"),
-        ({"train_images": np.zeros((2, 4, 4, 4), np.uint8)}, r"\(2, 4, 4, 4\).*--dimensions 3 reads it as volumes"),
+        ({"train_images": np.zeros((2, 4, 4, 4), np.uint8)}, r"\(2, 4, 4, 4\).*`dimensions` 3 reads it as volumes"),
         ({"train_images": np.zeros((2, 4, 4))}, "float64"),
         ({"train_images": np.zeros((2, 4, 4), np.uint8), "train_labels": np.zeros(3, int)}, "2 images, but 3 labels"),
         ({"train_images": np.zeros((2, 4, 4), np.uint8), "train_labels": np.full(2, 0.5)}, "expected whole numbers"),

@@ -267,7 +267,7 @@ def test_the_way_out_of_several_labels_is_named_where_they_were_only_found():
 
 
 def test_a_list_that_cannot_be_understood_is_refused():
-    with pytest.raises(DataError, match=r"'a' b\].*cannot be read as one.*label_kind single"):
+    with pytest.raises(DataError, match=r"'a' b\].*cannot be read as one.*`label_kind` single"):
         read_labels(splits(Value("string"), train=["['a' b]", "['a']"]), "y")
 
 
@@ -285,12 +285,12 @@ def test_single_keeps_a_bar_in_the_name():
         (["None", "NA", "b"], "Column 'y' has classes named 'None' and 'NA'"),
         (["-1", "a", "b"], "Column 'y' has classes named '-1'. Leave the cell empty"),
         (["1", "01", "2"], r"\['1', '01'\], which differ only in zeros in front"),
-        (["a|b", "a"], r"1 of 2 different labels contain '\|'.*several labels per image.*label_kind single"),
-        (["a|b", "c"], r"1 of 2 labels contain '\|'.*no part of them occurs in two.*label_kind multi"),
-        (["a;b", "a"], "1 of 2 labels contain ';'.*label_kind multi"),
+        (["a|b", "a"], r"1 of 2 different labels contain '\|'.*several labels per image.*`label_kind` single"),
+        (["a|b", "c"], r"1 of 2 labels contain '\|'.*no part of them occurs in two.*`label_kind` multi"),
+        (["a;b", "a"], "1 of 2 labels contain ';'.*`label_kind` multi"),
         (["a/b", "a", "b"], r"1 of 3 labels contain '/'.*write \| between them"),
         (["-1", "0", "1"], "1 rows of column 'y' are -1, which is read as no label.*give `uncertain`"),
-        (["['a']", "['b']"], "lists exactly one label.*label_kind single"),
+        (["['a']", "['b']"], "lists exactly one label.*`label_kind` single"),
     ],
 )
 def test_what_the_log_says(rows, words):
@@ -367,7 +367,7 @@ def test_uncertain_findings(uncertain, expected, typed):
 
 
 def test_uncertain_findings_are_asked_for():
-    message = r"mass: 1 uncertain \(-1\), 1 empty; cyst: 1 uncertain \(-1\), 0 empty.*--uncertain ignore"
+    message = r"mass: 1 uncertain \(-1\), 1 empty; cyst: 1 uncertain \(-1\), 0 empty.*`uncertain` ignore"
     with pytest.raises(DataError, match=message) as error:
         read_labels(findings(**CHEXPERT), ["mass", "cyst"])
     assert "unlabelled" not in str(error.value)

@@ -89,7 +89,7 @@ def test_files_of_one_bit_among_others(folder, log):
     [
         (([0, 0], [0, 0]), "hold nothing but 'background' .value 0.*masks/0.png"),
         ((PillowImage.fromarray(np.array([[-1, 0, 1]], dtype=np.int32)),), "0.tif.* holds -1, .*not negative"),
-        ((range(50),), "50 different values .*masks/0.png.* has most of them.*--label_names"),
+        ((range(50),), "50 different values .*masks/0.png.* has most of them.*`label_names`"),
         ((PillowImage.fromarray(np.arange(4000, dtype=np.uint16)[None]),), "0.png.* has 4000 different values"),
     ],
 )
@@ -121,7 +121,7 @@ def test_values_with_names(folder, masks, names, read):
 @pytest.mark.parametrize(
     ("masks", "names", "message"),
     [
-        (([0, 1], [1, 7]), ["a", "b"], r"masks/1.png\) holds 7, .*--label_names.*The classes are 0 \(a\), 1 \(b\)"),
+        (([0, 1], [1, 7]), ["a", "b"], r"masks/1.png\) holds 7, .*`label_names`.*The classes are 0 \(a\), 1 \(b\)"),
         (([0, 1, 2],), ["lesion", "node"], "holds 2, .*begins with the class of value 0, here 'lesion'"),
         (([0, 255],), ["a", "b", "c"], "holds 255"),
         (([0, 255],), ["lesion"], "holds 255, .*begins with the class of value 0, here 'lesion'"),
