@@ -17,13 +17,14 @@ from ..runtime.quiet import escaped
 from .columns import DataError
 from .decoding.dicom_file import DICOM_SUFFIXES, START_BYTES, is_dicom
 from .mask_names import masks_among
-from .volumes.names import stem_of, suffix_of
+from .volumes.names import is_nifti, stem_of, suffix_of
 
 logger = logging.getLogger(__name__)
 
 # Pillow knows these suffixes, but has no decoder for them, or they hold no still image.
 _NOT_DECODED = frozenset({".bufr", ".grib", ".mpeg", ".mpg", ".emf", ".wmf", ".eps", ".ps"})
 IMAGE_SUFFIXES = (frozenset(ImageFolderBuilder.EXTENSIONS) - _NOT_DECODED) | DICOM_SUFFIXES | {".avif", ".mpo", ".pfm"}
+LONGEST_PATH = 4096  # longer cells hold images
 TABLE_LOADERS = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".jsonl": "json"}
 _OF_THE_SYSTEM = frozenset(
     {
@@ -136,6 +137,12 @@ def scan(root: Path) -> FoundFiles:
 def is_hidden(name: str) -> bool:
     """Tell whether a file or folder is passed over: `.DS_Store`, `._x.png`, `__MACOSX`, `Thumbs.db`."""
     return name.startswith((".", "__")) or name.lower() in _OF_THE_SYSTEM
+
+
+def names_image(cell: str) -> bool:
+    """Tell whether a cell or a word is the name of a file that holds an image or a volume, by its suffix."""
+    name = cell.strip()
+    return len(cell) <= LONGEST_PATH and (PurePath(name).suffix.lower() in IMAGE_SUFFIXES or is_nifti(name))
 
 
 def is_image(path: Path) -> bool:

@@ -13,12 +13,12 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from .columns import IMAGE_NAMES, MASK_NAMES, DataError, column_values, usual_columns
 from .image_column import written_paths
 from .labels.values import is_text
+from .scanner import LONGEST_PATH
 from .split_names import SPLIT_NAMES, split_of_folder, standard_split_name
 
 logger = logging.getLogger(__name__)
 
 COLUMN = "split"
-_LONGEST_PATH = 4096  # longer cells hold images
 _SIMILAR_COLUMNS = ("subset", "partition", "set", "fold", "phase", "usage", "data_split", "split_name", "dataset")
 
 
@@ -148,7 +148,7 @@ def _path_column(rows: Dataset) -> str | None:
 
 def _folders(path: str | None) -> list[str]:
     """The folders of a path, of which `train_images` is named `train`."""
-    if path is None or len(path) > _LONGEST_PATH:
+    if path is None or len(path) > LONGEST_PATH:
         return []
     parts = posixpath.normpath(path.strip().replace("\\", "/")).split("/")
     return [split_of_folder(part) for part in parts[:-1] if part]

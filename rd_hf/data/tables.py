@@ -16,14 +16,12 @@ import pyarrow as pa
 
 from ..runtime.stand_ins import HEAD_BYTES, stand_in
 from .columns import DataError
-from .scanner import IMAGE_SUFFIXES, printable
-from .volumes.names import is_nifti
+from .scanner import IMAGE_SUFFIXES, names_image, printable
 
 logger = logging.getLogger(__name__)
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 SAMPLED_ROWS = 50
-_LONGEST_PATH = 4096  # longer cells hold images
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
 
@@ -182,16 +180,12 @@ def _check_quotes(
             return
         is_torn = True
     inside = [cells for line in lines[start + 1 : end] for cells in csv.reader([line], **written)]
-    if is_torn or any(len(cells) == len(rows[0][1]) and any(map(_is_path, cells)) for cells in inside):
+    if is_torn or any(len(cells) == len(rows[0][1]) and any(map(names_image, cells)) for cells in inside):
         raise DataError(
             f"'{printable(path)}', line {start + 1}: a quote is opened there and the next one is in a line below, up "
             f"to line {end}, so that the rows between would be one cell; remove the stray quotes, or write each twice "
             "and put the whole text in quotes if it belongs there"
         )
-
-
-def _is_path(cell: str) -> bool:
-    return len(cell) < _LONGEST_PATH and (Path(cell.strip()).suffix.lower() in IMAGE_SUFFIXES or is_nifti(cell.strip()))
 
 
 def _check_closed(lines: list[str], start: int, written: dict[str, Any], path: Path) -> None:

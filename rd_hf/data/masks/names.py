@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 import re
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from ...arguments.words import some_of
 from ..columns import DataError
 from ..labels.values import clean
-from ..scanner import IMAGE_SUFFIXES, printable
+from ..scanner import names_image, printable
 from ..tables import read_json
-from ..volumes.names import is_nifti
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +32,7 @@ def read_names(folder: Path) -> dict[int, str] | None:
         if path.suffix == ".txt":
             lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
             lines = [line for line in lines if clean(line)]
-            listed = next((line for line in lines if any(map(_is_file, re.split(r"[\s,;]+", line)))), None)
+            listed = next((line for line in lines if any(map(names_image, re.split(r"[\s,;]+", line)))), None)
             if listed is None:
                 return _told(names_of(lines, f"'{printable(path)}'"), path)
             logger.info("'%s' lists files, such as %r, and so does not name the classes.", printable(path), listed[:60])
@@ -54,10 +53,6 @@ def _told(names: dict[int, str], path: Path) -> dict[int, str]:
         printable(path), some_of(pairs, MOST_TOLD, last=", and "),
     )  # fmt: skip
     return names
-
-
-def _is_file(word: str) -> bool:
-    return PurePath(word).suffix.lower() in IMAGE_SUFFIXES or is_nifti(word)
 
 
 def names_of(content: Any, where: str) -> dict[int, str]:

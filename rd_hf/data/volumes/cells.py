@@ -13,7 +13,7 @@ from ..decoding.dicom_file import DICOM_SUFFIXES, is_dicom
 from ..image_paths import shown
 from ..labels.values import is_text
 from ..raw_data import RawData
-from ..scanner import IMAGE_SUFFIXES, scan
+from ..scanner import IMAGE_SUFFIXES, LONGEST_PATH, scan
 from .channel_layout import reading_of_file
 from .choice import VolumeChoice
 from .kinds import described_kind, is_volume
@@ -21,7 +21,6 @@ from .layouts import is_dicom_name
 from .names import is_nifti
 from .volume import VolumeReading
 
-LONGEST_PATH = 4096
 NIFTI, SERIES = "NIfTI files", "DICOM series"
 _FoundKind = tuple[str | None, str | None]  # the first path, and what the log calls the kind of volume; None for images
 
