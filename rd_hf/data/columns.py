@@ -126,6 +126,14 @@ def column_values(split: Any, column: str) -> list[Any]:
     return split.select_columns([column]).with_format("arrow")[:].column(column).to_pylist()
 
 
+def named_values(split: Any, column: str) -> list[Any]:
+    """The values of a column, with the names of classes in place of their numbers; None where there is none."""
+    values, feature = column_values(split, column), split.features[column]
+    if not isinstance(feature, ClassLabel):
+        return values
+    return [None if value is None or value < 0 else feature.names[value] for value in values]
+
+
 def _named(features: Features, wanted: str, argument: str) -> str:
     if wanted not in features:
         raise DataError(

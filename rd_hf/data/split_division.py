@@ -10,7 +10,7 @@ from itertools import takewhile
 import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
-from .columns import IMAGE_NAMES, MASK_NAMES, DataError, column_values, usual_columns
+from .columns import IMAGE_NAMES, MASK_NAMES, DataError, column_values, named_values, usual_columns
 from .image_column import written_paths
 from .labels.values import is_text
 from .scanner import LONGEST_PATH
@@ -133,10 +133,7 @@ def _divided(rows: Dataset, names: Sequence[str]) -> dict[str, Dataset]:
 
 
 def _words(rows: Dataset, column: str) -> list[str]:
-    values, feature = column_values(rows, column), rows.features[column]
-    if isinstance(feature, ClassLabel):
-        values = [None if value is None or value < 0 else feature.names[value] for value in values]
-    return ["" if value is None else str(value).strip() for value in values]
+    return ["" if value is None else str(value).strip() for value in named_values(rows, column)]
 
 
 def _path_column(rows: Dataset) -> str | None:

@@ -11,7 +11,7 @@ from datasets import ClassLabel, Dataset, DatasetInfo, Features
 from datasets.fingerprint import Hasher
 from datasets.table import InMemoryTable, Table, concat_tables
 
-from .columns import DataError, column_values, columns_found
+from .columns import DataError, column_values, columns_found, named_values
 from .image_column import selected_rows
 from .labels.values import clean, is_missing, is_text, names_nothing, whole_number
 
@@ -85,14 +85,9 @@ def group_keys(split: Dataset) -> list[Any]:
 
     :return: None for a row that names none.
     """
-    values, feature = column_values(split, "group"), split.features["group"]
-    if isinstance(feature, ClassLabel):
-        values = [None if value is None or value < 0 else feature.names[value] for value in values]
-    numbers = [None if names_nothing(value) else whole_number(value) for value in values]
-    return [
-        None if names_nothing(value) else value if number is None else number
-        for value, number in zip(values, numbers, strict=True)
-    ]
+    values = [None if names_nothing(value) else value for value in named_values(split, "group")]
+    numbers = [None if value is None else whole_number(value) for value in values]
+    return [value if number is None else number for value, number in zip(values, numbers, strict=True)]
 
 
 def _are_named(feature: Any) -> bool:
