@@ -106,6 +106,13 @@ def kept_log_level():
 
 
 @pytest.fixture
+def log(caplog):
+    """What rd_hf logs from INFO on."""
+    caplog.set_level(logging.INFO, logger="rd_hf")
+    return caplog
+
+
+@pytest.fixture
 def no_report(monkeypatch):
     """Runs in this process end with their training: scores, plots and cards take half of the time of a small run."""
     monkeypatch.setattr("rd_hf.training.distillation.write_report", lambda *_: {})

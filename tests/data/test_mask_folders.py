@@ -1,6 +1,5 @@
 """Folders that hold masks by their names beside others: as labels, as classes, or refused."""
 
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +11,6 @@ from rd_hf.data.scanner import scan
 from rd_hf.data.sources import load_data, load_images_only
 
 FACES = ("mask", "no_mask"), ("with_mask", "without_mask", "mask_weared_incorrect"), ("mask", "no mask", "photos")
-
-
-@pytest.fixture
-def log(caplog):
-    caplog.set_level(logging.INFO, logger="rd_hf")
-    return caplog
 
 
 def write(path, number):

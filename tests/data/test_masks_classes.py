@@ -1,7 +1,5 @@
 """Which values of masks are classes, and the errors that name what does not fit."""
 
-import logging
-
 import numpy as np
 import pytest
 from PIL import Image as PillowImage
@@ -11,12 +9,6 @@ from rd_hf.data.columns import DataError
 from rd_hf.data.masks.reading import MaskReading
 from rd_hf.data.sources import load_data
 from rd_hf.models.modeling_monai import IGNORED_LABEL
-
-
-@pytest.fixture
-def log(caplog):
-    caplog.set_level(logging.INFO, logger="rd_hf")
-    return caplog
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Where masks are found: folders, tables, data sets of `datasets` and .npz files."""
 
 import json
-import logging
 from pathlib import Path
 
 import datasets
@@ -22,12 +21,6 @@ LESION = np.array([[0, 1, 1], [0, 0, 1]], dtype=np.uint8)
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-
-
-@pytest.fixture
-def log(caplog):
-    caplog.set_level(logging.INFO, logger="rd_hf")
-    return caplog
 
 
 def write_image(path, value=0, size=(3, 2)):

@@ -1,7 +1,5 @@
 """What divides a table, or a data set of one split: its column of splits, or the folders in its paths."""
 
-import logging
-
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict
 from PIL import Image
@@ -11,12 +9,6 @@ from rd_hf.data.sources import load_data
 
 PATHS = [f"{split}/{number}.png" for split in ("train", "test") for number in range(4)]
 HALVES = {"train": 4, "test": 4}
-
-
-@pytest.fixture
-def log(caplog):
-    caplog.set_level(logging.INFO, logger="rd_hf")
-    return caplog
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Label volumes: which values are classes, and what is refused of a volume's labels."""
 
 import gzip
-import logging
 import tracemalloc
 
 import nibabel
@@ -23,12 +22,6 @@ from rd_hf.scoring.segmentation import IGNORED_LABEL
 SHAPE = (3, 4, 5)
 AFFINE = np.diag([2.0, 2.0, 3.0, 1.0])
 LABELS = np.arange(60).reshape(SHAPE) % 3
-
-
-@pytest.fixture
-def log(caplog):
-    caplog.set_level(logging.INFO, logger="rd_hf")
-    return caplog
 
 
 def save(path, values, affine=AFFINE):

@@ -1,7 +1,6 @@
 """Folders of volumes: classes, DICOM series, masks, nnU-Net's and the Decathlon's layout, and what is refused."""
 
 import json
-import logging
 import os
 import shutil
 
@@ -17,12 +16,6 @@ from rd_hf.data.decoding.images import BadImageError
 from rd_hf.data.sources import load_data, load_images_only
 from rd_hf.data.volumes.reading import read_volume
 from rd_hf.data.volumes.volume import VolumeReading
-
-
-@pytest.fixture
-def log(caplog):
-    caplog.set_level(logging.INFO, logger="rd_hf")
-    return caplog
 
 
 def values(rows, reading=None):

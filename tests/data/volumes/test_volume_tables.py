@@ -1,7 +1,6 @@
 """Tables, data sets of `datasets` and .npz files of volumes."""
 
 import json
-import logging
 import shutil
 import tracemalloc
 
@@ -27,12 +26,6 @@ from rd_hf.data.volumes.volume import VolumeReading
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-
-
-@pytest.fixture
-def log(caplog):
-    caplog.set_level(logging.INFO, logger="rd_hf")
-    return caplog
 
 
 def firsts(data, split="train"):
